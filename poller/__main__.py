@@ -1,0 +1,5 @@
+"""Run the command line as `python -m poller`."""
+
+from poller.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""Name every failure raised on purpose and what each one ends.
+
+PollerError
++-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
++-- PollError     ends one query's poll and nothing else; becomes `PollResult.error`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "cancelled"]
+"""What went wrong, in the words of `error.type` on metric, span and log.
+
+unavailable  no usable connection: refused, cut, authentication, server shutting down
+timeout      the server's statement_timeout or lock_timeout, or our own deadline behind them
+conflict     a standby cancelled the query for its recovery (SQLSTATE 40001, 40P01)
+rejected     the server refused the statement: syntax, missing relation, privilege, division by zero
+mismatch     the rows came, but they are not what the definition declares
+cancelled    we were told to stop and cancelled it ourselves
+"""
+
+
+class PollerError(Exception):
+    """The base of every failure this program raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration: where it stands, what is wrong, what to write instead."""
+
+    where: str
+    """`file:line: path.to.key`, or the name of a variable."""
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class ConfigError(PollerError):
+    """The configuration cannot be used; carries all of its problems at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class PollError(PollerError):
+    """One query's poll ended without a result."""
+
+    def __init__(
+        self, kind: ErrorKind, message: str, *, sqlstate: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind: ErrorKind = kind
+        self.message = message
+        self.sqlstate = sqlstate
+        """Five characters (PostgreSQL manual, Appendix A), or None where no server said a word."""
+        self.hint = hint
+        """What to do about it, when we know."""

@@ -1,0 +1,403 @@
+"""The nouns: what a query file declares, and what one poll of it came to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from poller.errors import PollError
+from poller.statement import statement_problem
+from poller.units import unit_problem
+from poller.words import shown
+
+AttributeValue = str | bool | int | float
+"""An attribute value that OTLP carries as it is (OpenTelemetry specification, common/README.md)."""
+
+DEFAULT_INTERVAL = 300.0
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_MAX_SERIES = 1000
+STALE_AFTER_INTERVALS = 3
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_SECONDS_ALONE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_A_DURATION = "write one like 30s, 5m or 1h30m"
+_METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
+_QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+_ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
+_VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
+
+
+class MisfitError(ValueError):
+    """Two keys of one definition do not fit together; `keys` are those to look at, the likeliest first."""
+
+    def __init__(self, what: str, *keys: str) -> None:
+        super().__init__(what)
+        self.keys = keys
+
+
+def parse_duration(value: object) -> object:
+    """Turn `5m`, `90s`, `1h30m` or a plain number of seconds into seconds.
+
+    Raises ValueError (which pydantic reports at its key) for anything else.
+    """
+    seconds = math.nan
+    if isinstance(value, str):
+        text = value.strip()
+        if _DURATION.fullmatch(text):
+            seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+        elif _SECONDS_ALONE.fullmatch(text):
+            seconds = float(text)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
+        seconds = float(value)
+    if math.isfinite(seconds):
+        return seconds
+    if value is None or value == "":
+        raise ValueError(f"is empty; {_A_DURATION}")
+    raise ValueError(f"{shown(value)} is not a duration; {_A_DURATION}")
+
+
+def format_duration(seconds: float) -> str:
+    """Say seconds the way a query file writes them: 300 -> `5m`, 5400 -> `1h30m`, 0.25 -> `250ms`."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.3g}ms"
+    text, rest = "", seconds
+    for unit in ("d", "h", "m") if seconds >= 2 * _SECONDS["d"] else ("h", "m"):
+        count = int(rest // _SECONDS[unit]) if rest > 0 else 0
+        if count:
+            text, rest = f"{text}{count}{unit}", rest - count * _SECONDS[unit]
+    return text if text and rest < 0.0005 else f"{text}{rest:g}s"
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
+
+
+class _Definition(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
+    )
+
+
+class MetricDefinition(_Definition):
+    """One gauge that a query feeds: a value column, and the columns that tell its series apart."""
+
+    name: str = Field(
+        description="Name of the metric, exported exactly so (lower case; letters, digits, _ and .).",
+        examples=["pending_messages_total"],
+    )
+    description: str = Field(
+        description="What the number means, in a sentence that people read in a dashboard.",
+        examples=["Messages waiting for delivery."],
+        min_length=1,
+    )
+    unit: str = Field(
+        description="Unit in UCUM: `By`, `s`, `%`, or the thing counted in braces, `{message}`.",
+        examples=["{message}", "By", "s"],
+    )
+    value_column: str = Field(
+        description="Result column with the value; it must be of a numeric type.",
+        examples=["pending"],
+        min_length=1,
+    )
+    attribute_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Result columns that become attributes, one series per distinct set.",
+        examples=[["state", "tenant"]],
+    )
+    attributes: Mapping[str, AttributeValue] = Field(
+        default_factory=dict, description="Attributes with a fixed value.", examples=[{"env": "prod"}]
+    )
+    on_null: Literal["drop", "zero", "fail"] = Field(
+        default="drop",
+        description="A NULL value: drop the row and count it, export 0, or fail the query.",
+        examples=["drop"],
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _METRIC_NAME.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} is not a metric name; write lower-case letters, digits, _ and ., "
+                "starting with a letter, at most 255"
+            )
+        if name.startswith("poller."):
+            raise ValueError(f"{shown(name)} begins with poller., which is the poller's own; rename it")
+        return name
+
+    @field_validator("description")
+    @classmethod
+    def _description(cls, description: str) -> str:
+        if not description.strip():
+            raise ValueError("is blank; write a sentence that says what the number means")
+        return description
+
+    @field_validator("unit")
+    @classmethod
+    def _unit(cls, unit: str) -> str:
+        if problem := unit_problem(unit):
+            raise ValueError(problem)
+        return unit
+
+    @field_validator("attribute_columns")
+    @classmethod
+    def _attribute_columns(cls, columns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        _labels(columns, "rename the column with AS")
+        if len(set(columns)) < len(columns):
+            twice = next(column for column, count in Counter(columns).items() if count > 1)
+            raise ValueError(f"column {twice!r} stands twice; keep one")
+        if (value := info.data.get("value_column")) in columns:
+            raise ValueError(f"column {value!r} is the value_column too; keep one of the two")
+        return columns
+
+    @field_validator("attributes")
+    @classmethod
+    def _attributes(
+        cls, attributes: Mapping[str, AttributeValue], info: ValidationInfo
+    ) -> Mapping[str, AttributeValue]:
+        columns = _labels(info.data.get("attribute_columns", ()))
+        for label, name in _labels(attributes).items():
+            if columns.get(label) == name:
+                raise ValueError(f"{name!r} is one of the attribute_columns too; keep one of the two")
+            if label in columns:
+                raise ValueError(_one_label(columns[label], name))
+        for name, value in attributes.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"attribute {name!r} is {value}, which is no value; write a text")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"attribute {name!r} is an integer beyond 64 bits; write it in quotes")
+        return attributes
+
+
+def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
+    """The names of attributes by the label that OTLP-to-Prometheus translation makes of each."""
+    labels: dict[str, str] = {}
+    for name in names:
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} is not an attribute name; write letters, digits, _ and ., "
+                f"starting with a letter or _, or {remedy}"
+            )
+        first = labels.setdefault(name.replace(".", "_"), name)
+        if first != name:
+            raise ValueError(_one_label(first, name))
+    return labels
+
+
+def _one_label(first: str, second: str) -> str:
+    return f"{first!r} and {second!r} become one label in Prometheus; rename one"
+
+
+class Requirements(_Definition):
+    """What must hold on the server before a query is sent; where it does not, the query is skipped."""
+
+    columns: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Relations and the columns they must have (an empty list: the relation alone).",
+        examples=[{"attachments": ["size_bytes"]}],
+    )
+    role: Literal["standby", "primary", "any"] = Field(
+        default="any", description="Whether the server is a standby or a primary.", examples=["standby"]
+    )
+    server_version: str | None = Field(
+        default=None,
+        description="Range of the server's version, its parts joined by commas.",
+        examples=[">=14", ">=14,<18"],
+    )
+    extensions: tuple[str, ...] = Field(
+        default=(), description="Extensions that must be installed.", examples=[["pg_stat_statements"]]
+    )
+
+    @field_validator("server_version")
+    @classmethod
+    def _version(cls, version: str | None) -> str | None:
+        if version is not None and not _VERSION_RANGE.fullmatch(version.strip()):
+            raise ValueError(f"{shown(version)} is not a version range; write one like >=14 or >=14,<18")
+        return version
+
+
+class QueryDefinition(_Definition):
+    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
+
+    name: str = Field(
+        description="Name of the query, unique over all files; it labels every self-metric and log line.",
+        examples=["pending_messages"],
+    )
+    sql: str = Field(
+        description="One statement that reads: SELECT, WITH, VALUES, TABLE or SHOW.",
+        examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
+    )
+    interval: Duration = Field(
+        default=DEFAULT_INTERVAL,
+        description="Time between two polls, 1s to 24h. Default: POLLER_INTERVAL (5m).",
+        examples=["5m"],
+        ge=1,
+        le=86400,
+    )
+    timeout: Duration = Field(
+        default=DEFAULT_TIMEOUT,
+        description="Longest run, enforced by the server (statement_timeout). "
+        "Default: POLLER_TIMEOUT (30s), or the interval where that is shorter.",
+        examples=["30s"],
+        ge=0.001,
+        validate_default=True,
+    )
+    max_age: Duration = Field(
+        default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
+        description="Age from which a value is no longer exported. Default: three intervals.",
+        examples=["15m"],
+        validate_default=True,
+    )
+    max_series: int = Field(
+        default=DEFAULT_MAX_SERIES,
+        description="Rows kept of one result; what is beyond is dropped and counted.",
+        examples=[1000],
+        ge=1,
+        le=1_000_000,
+    )
+    group: str = Field(
+        default="default",
+        description="Queries of equal group and interval are polled together, in one tick.",
+        examples=["inventory"],
+        min_length=1,
+    )
+    requires: Requirements = Field(
+        default_factory=Requirements,
+        description="What must hold on the server; where it does not, the query is skipped with the reason.",
+        examples=[{"columns": {"attachments": ["size_bytes"]}}],
+    )
+    metrics: tuple[MetricDefinition, ...] = Field(
+        description="The gauges that the rows feed.",
+        min_length=1,
+        examples=[
+            [
+                {
+                    "name": "users_total",
+                    "unit": "{user}",
+                    "value_column": "n",
+                    "description": "Registered users.",
+                }
+            ]
+        ],
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _QUERY_NAME.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} is not a query name; write lower-case letters, digits, _, - and ., "
+                "starting with a letter, at most 63"
+            )
+        return name
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
+
+    # These see only what was accepted before them, so one wrong key does not hide what another has wrong.
+
+    @field_validator("timeout")
+    @classmethod
+    def _timeout(cls, timeout: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and interval < timeout:
+            raise MisfitError(
+                f"interval {format_duration(interval)} is shorter than timeout {format_duration(timeout)}; "
+                f"write an interval of at least {format_duration(timeout)}, or a shorter timeout",
+                "interval",
+                "timeout",
+            )
+        return timeout
+
+    @field_validator("max_age")
+    @classmethod
+    def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and max_age < interval:
+            raise MisfitError(
+                f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
+                f"so every value would vanish before the next; write at least {format_duration(interval)}",
+                "max_age",
+                "interval",
+            )
+        return max_age
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result: its name, and the OID of its type in `pg_type`."""
+
+    name: str
+    oid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the server answered: every value as the text the server wrote, NULL as None."""
+
+    columns: tuple[Column, ...]
+    values: list[tuple[bytes | None, ...]]
+    beyond: int = 0
+    """Rows past `max_series`, received and let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the replica said to one query: exactly one of rows, error and skipped is set."""
+
+    query: QueryDefinition
+    at: float
+    """When the snapshot was taken: seconds since 1970, UTC; the same for all answers of one tick."""
+    duration: float
+    """Seconds the query kept the connection."""
+    rows: Rows | None = None
+    error: PollError | None = None
+    skipped: str | None = None
+    """The requirement that was not met, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series' value: an int within 64 bits or a finite float."""
+
+    metric: str
+    value: int | float
+    attributes: Mapping[str, AttributeValue]
+
+
+Outcome = Literal["ok", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What one poll of one query came to; a failure is a value here, not an exception in flight."""
+
+    query: QueryDefinition
+    at: float
+    """When the answer was asked for: seconds since 1970, UTC."""
+    duration: float
+    """Seconds from asking to the last row."""
+    outcome: Outcome
+    samples: tuple[Sample, ...] = ()
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were not exported, by reason."""
+    error: PollError | None = None
+    """Set exactly when the outcome is `failed`."""
+    reason: str | None = None
+    """Set exactly when the outcome is `skipped`: what was not met."""
+
+    @property
+    def error_type(self) -> str | None:
+        return self.error.kind if self.error else None

@@ -1,0 +1,63 @@
+"""Say values, kinds and near misses in plain words, never longer than a line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+_LONGEST = 60
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
+
+
+def shown(value: object) -> str:
+    """A value as people would quote it, at most some 60 characters of it."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a number of more than 60 digits"  # str() refuses beyond 4300 of them
+    return str(value) if isinstance(value, int | float) else kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """What a value read from YAML is, without a word of what it holds."""
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case Mapping():
+            return "a mapping"
+        case _:
+            return "a list"
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that was probably meant by `word`, if any is close."""
+    return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no known word is close."""
+    meant = near(word, known)
+    return f"; did you mean {meant!r}?" if meant else ""
+
+
+def as_yaml(value: object) -> str:
+    """An example the way one may type it into a query file, on one line."""
+    match value:
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(as_yaml, value)) + "]"
+        case str() if not _PLAIN.fullmatch(value):
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
