@@ -1,0 +1,187 @@
+"""Read folders of YAML into one validated Catalog."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from poller.clashes import clashes
+from poller.complaints import sentences
+from poller.errors import ConfigError, Problem
+from poller.model import STALE_AFTER_INTERVALS, MetricDefinition, QueryDefinition, parse_duration
+from poller.queryfile import Found, QueryFile, read, unreadable
+from poller.words import did_you_mean, shown
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a query gets where it declares nothing; durations in seconds."""
+
+    interval: float
+    timeout: float
+    max_series: int
+    namespace: str = ""
+    """Put before the name of every metric, with an underscore."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every query of every file, valid each and together; queries in the order of the files."""
+
+    queries: tuple[QueryDefinition, ...]
+    files: tuple[Path, ...]
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricDefinition]:
+        """One definition for each metric by its exported name; several queries may feed it."""
+        found: dict[str, MetricDefinition] = {}
+        for query in self.queries:
+            for metric in query.metrics:
+                found.setdefault(metric.name, metric)
+        return found
+
+    def select(self, patterns: Sequence[str]) -> tuple[QueryDefinition, ...]:
+        """The queries whose name matches any of `patterns` (`*`, `?` and `[...]`), in the catalogue's order.
+
+        Raises ConfigError for every pattern that matches nothing.
+        """
+        names = [query.name for query in self.queries]
+        problems = [
+            Problem("--query", f"{shown(pattern)} matches no query{_hint(pattern, names)}")
+            for pattern in patterns
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return tuple(query for query in self.queries if any(fnmatchcase(query.name, one) for one in patterns))
+
+
+def resolve(queries_setting: str) -> list[Path]:
+    """The files and folders that `POLLER_QUERIES` names: joined by `:`.
+
+    `shipped` and `extended` are the folders that come with the poller.
+
+    Raises ConfigError for each that is missing or holds no query file.
+    """
+    words = [word.strip() for word in queries_setting.split(":") if word.strip()]
+    problems: list[Problem] = []
+    sources: list[Path] = []
+    for word in words:
+        source = {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(word, Path(word))
+        if what := _source_problem(source):
+            meant = did_you_mean(word, ["shipped", "extended"])
+            problems.append(Problem("POLLER_QUERIES", f"{word!r} {what}{meant}"))
+        sources.append(source)
+    if not words:
+        problems.append(
+            Problem("POLLER_QUERIES", "names nothing; write files and folders joined by ':', or shipped")
+        )
+    if problems:
+        raise ConfigError(problems)
+    return sources
+
+
+def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
+    """Read every query of `sources`: files, and the *.yaml and *.yml of folders (not of folders in them).
+
+    Raises ConfigError with every problem of every file, in the order of files and lines, each at
+    `file:line: path.to.key`.
+    """
+    found: list[Found] = []
+    files: list[QueryFile] = []
+    seen: set[str] = set()
+    for source in sources:
+        if what := _source_problem(source):
+            found.append(Found((len(files), 0), Problem(str(source), what)))
+            continue
+        for path in _files_of(source):
+            real = os.path.realpath(path)
+            if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
+                seen.add(real)
+                files.append(QueryFile(len(files), path, read(path)))
+    queries: list[QueryDefinition] = []
+    for file in files:
+        found += file.flaws()
+        for at, data in file.queries():
+            try:
+                query = QueryDefinition.model_validate(_filled(data, defaults))
+            except ValidationError as error:
+                found += [
+                    file.found((*at, *path), what) for path, what in sentences(error, QueryDefinition, data)
+                ]
+            else:
+                queries.append(_prefixed(query, defaults.namespace))
+    found += clashes(files, defaults.namespace)
+    if found:
+        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
+    return Catalog(tuple(queries), tuple(file.path for file in files))
+
+
+def _packaged() -> Path:
+    # Installed, the folder lies inside the package; in a checkout beside it.
+    package = Path(__file__).parent
+    inside = package / "queries"
+    return inside if inside.is_dir() else package.parent / "queries"
+
+
+def _source_problem(source: Path) -> str | None:
+    try:
+        if not source.exists():
+            return "does not exist; write a folder of query files, or a file"
+        if source.is_dir() and not _files_of(source):
+            return "holds no query file; put a *.yaml file into it, or write another folder"
+    except (OSError, ValueError) as error:
+        return unreadable(error)
+    return None
+
+
+def _files_of(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    return sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )
+
+
+def _filled(data: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    interval = _seconds(data.get("interval"), defaults.interval)
+    return {
+        "interval": defaults.interval,
+        "timeout": min(defaults.timeout, interval),
+        "max_age": STALE_AFTER_INTERVALS * interval,
+        "max_series": defaults.max_series,
+    } | data
+
+
+def _seconds(value: object, default: float) -> float:
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        return default
+    # What is out of bounds is told at its own key and shall not make the defaults look wrong as well.
+    return seconds if isinstance(seconds, float) and seconds >= 1 else default
+
+
+def _prefixed(query: QueryDefinition, namespace: str) -> QueryDefinition:
+    if not namespace:
+        return query
+    metrics = tuple(
+        metric.model_copy(update={"name": f"{namespace}_{metric.name}"}) for metric in query.metrics
+    )
+    return query.model_copy(update={"metrics": metrics})
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{did_you_mean(pattern, names) or ';'} there are: {', '.join(sorted(names)[:20])}{more}"

@@ -1,0 +1,107 @@
+"""Hold one query file as read: what it says, where each part stands, and what is wrong with its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poller.complaints import unknown_key
+from poller.errors import Problem
+from poller.words import kind_of, near
+from poller.yamlfile import MAX_BYTES, Document, Key, parse, spoken
+
+_EXAMPLE = "write `queries:` and a list of queries below it"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    order: tuple[int, int]
+    """Number of the file, line."""
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFile:
+    number: int
+    path: Path
+    document: Document | str
+    """What is read, or why it cannot be."""
+
+    def found(self, path: Sequence[Key], what: str) -> Found:
+        line = self.line(path)
+        told = spoken(path)
+        where = f"{self.path}:{line}: {told}" if told else f"{self.path}:{line}"
+        return Found((self.number, line), Problem(where, what))
+
+    def line(self, path: Sequence[Key]) -> int:
+        return 1 if isinstance(self.document, str) else self.document.line(path)
+
+    def place(self, path: Sequence[Key]) -> str:
+        return f"{self.path}:{self.line(path)}"
+
+    def queries(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+        """Every query that is a mapping, with its path."""
+        data = None if isinstance(self.document, str) else self.document.data
+        listed = data.get("queries") if isinstance(data, dict) else None
+        for index, query in enumerate(listed if isinstance(listed, list) else []):
+            if isinstance(query, dict):
+                yield ("queries", index), query
+
+    def flaws(self) -> Iterator[Found]:
+        """What is wrong around the queries."""
+        if isinstance(self.document, str):
+            yield Found((self.number, 0), Problem(str(self.path), self.document))
+            return
+        for flaw in self.document.flaws:
+            told = spoken(flaw.path)
+            column = f":{flaw.column}" if flaw.column is not None else ""
+            where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
+            yield Found((self.number, flaw.line), Problem(where, flaw.what))
+        if self.document.root is None:
+            return
+        data = self.document.data
+        if data is None:
+            yield self.found((), f"is empty; {_EXAMPLE}")
+        elif not isinstance(data, dict):
+            yield self.found((), f"is {kind_of(data)}, not a mapping; {_EXAMPLE}")
+        else:
+            yield from self._top(data)
+
+    def _top(self, data: dict[str, Any]) -> Iterator[Found]:
+        others = [key for key in data if key != "queries"]
+        for key in others:
+            yield self.found((key,), unknown_key(key, ["queries"]))
+        queries = data.get("queries")
+        if "queries" not in data:
+            if not any(near(key, ["queries"]) for key in others):
+                yield self.found(("queries",), f"is missing; {_EXAMPLE}")
+        elif queries is None or queries in ([], {}, ""):
+            yield self.found(
+                ("queries",), "is empty; write at least one query below it, each begun with a dash"
+            )
+        elif not isinstance(queries, list):
+            yield self.found(("queries",), f"is {kind_of(queries)}, not a list; begin each query with a dash")
+        else:
+            for index, query in enumerate(queries):
+                if not isinstance(query, dict):
+                    what = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
+                    yield self.found(("queries", index), f"{what}; write name, sql and metrics")
+
+
+def read(path: Path) -> Document | str:
+    """The YAML of `path`, or why there is none."""
+    if path.exists() and not path.is_file():
+        return "is not a regular file; write a file or a folder"  # a pipe would make us wait for ever
+    try:
+        with path.open("rb") as file:
+            return parse(file.read(MAX_BYTES + 1))
+    except (OSError, ValueError) as error:
+        return unreadable(error)
+
+
+def unreadable(error: OSError | ValueError) -> str:
+    """Why the system would not give us a file."""
+    reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL character"
+    return f"cannot be read: {reason}"

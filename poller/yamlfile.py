@@ -1,0 +1,334 @@
+"""Read YAML as data with the line of every key.
+
+Stricter than YAML 1.1 and PyYAML's constructor, which keep the last of two equal keys without a word and
+read `no` as false, `12:30:00` as 45000 and `010` as 8. Here a key stands once, `true` and `false` are the
+only truth values (YAML 1.2, core schema), and a number is decimal: `007`, `0x10` and `12:30:00` stay texts.
+
+Parser events are turned into data one by one, without recursion, so no depth of nesting ends the process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Key = str | int
+"""A step into data: a mapping's key or a list's index."""
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+_LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
+MAX_WEIGHT = 100_000
+"""Values after every alias is followed (a long text weighs more): far beyond any query file, and far below
+what a few lines of aliases of aliases come to."""
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,3999})")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf"), float("inf")),
+    "-.inf": float("-inf"),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """One thing wrong with a file as YAML."""
+
+    line: int
+    what: str
+    path: tuple[Key, ...] = ()
+    column: int | None = None
+    """Set where there is no path because the text could not be read as YAML."""
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    line: int
+    value: Any = None
+    children: dict[Key, tuple[int, _Node]] = field(default_factory=dict)
+    """The line of each key or item, and what stands there; an alias shares the node it names."""
+    weight: int = 1
+    depth: int = 1
+
+
+@dataclass(slots=True)
+class Document:
+    """The data of one file, and where each part of it stands."""
+
+    flaws: list[Flaw]
+    """In the order found; after one that made reading on impossible, `data` is None."""
+    root: _Node | None = None
+
+    @property
+    def data(self) -> Any:
+        """Dicts, lists, texts, numbers, truth values and None."""
+        return self.root.value if self.root else None
+
+    def line(self, path: Sequence[Key]) -> int:
+        """The line of the key or item at `path`, or of the innermost one around it that exists."""
+        node, line = self.root, self.root.line if self.root else 1
+        for step in path:
+            if node is None or step not in node.children:
+                break
+            line, node = node.children[step]
+        return line
+
+
+def parse(raw: bytes) -> Document:
+    """Read one YAML document from `raw`; raises nothing, every flaw is in the answer."""
+    if len(raw) > MAX_BYTES:
+        return Document([Flaw(1, "is larger than 1 MiB; split it into several files")])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+        return Document([Flaw(raw.count(b"\n", 0, error.start) + 1, what)])
+    builder = _Builder()
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except _Unreadable as stop:
+        return Document([*builder.flaws, stop.flaw])
+    except yaml.MarkedYAMLError as error:
+        return Document([*builder.flaws, _syntax(error, text)])
+    except yaml.reader.ReaderError as error:
+        return Document([*builder.flaws, _character(error, text)])
+    if builder.root is None:
+        builder.flaws.append(Flaw(1, "is empty; write `queries:` and a list of queries below it"))
+    return Document(builder.flaws, builder.root)
+
+
+class _Unreadable(Exception):  # noqa: N818 - it says that reading stops here; the error is the flaw inside
+    def __init__(self, line: int, what: str, path: tuple[Key, ...] = ()) -> None:
+        super().__init__(what)
+        self.flaw = Flaw(line, what, path)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A mapping or list whose end has not come yet."""
+
+    node: _Node
+    anchor: str | None
+    mapping: bool
+    key: tuple[str, int] | None = None
+    skipped: bool = False
+    """The value to come belongs to a key that is refused."""
+    merges: list[_Node] = field(default_factory=list)
+    merge_line: int | None = None
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.root: _Node | None = None
+        self.flaws: list[Flaw] = []
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Node | None] = {}
+        """None while the anchored node is still open: an alias to it would hold itself."""
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        match event:
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    raise _Unreadable(
+                        line, "begins a second document; remove the `---`, or make it a file of its own"
+                    )
+            case yaml.AliasEvent():
+                self._add(self._named(str(event.anchor), line), line)
+            case yaml.ScalarEvent():
+                self._tag(event.tag, line)
+                self._scalar(event, line)
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._tag(event.tag, line)
+                mapping = isinstance(event, yaml.MappingStartEvent)
+                if self._wants_key():
+                    raise _Unreadable(line, "has a mapping or list as a key; write a word", self._path())
+                if len(self._open) >= MAX_DEPTH:
+                    raise _Unreadable(
+                        line, f"is nested deeper than {MAX_DEPTH} levels; write it flatter", self._path()
+                    )
+                self._open.append(_Open(_Node(line), event.anchor, mapping))
+                if event.anchor is not None:
+                    self._anchors[event.anchor] = None
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self._close()
+
+    def _named(self, anchor: str, line: int) -> _Node:
+        if anchor not in self._anchors:
+            what = f"alias *{anchor[:60]} names no anchor above it; write &{anchor[:60]} before the value"
+            raise _Unreadable(line, what, self._path())
+        node = self._anchors[anchor]
+        if node is None:
+            raise _Unreadable(
+                line, f"alias *{anchor[:60]} stands inside the value that it names", self._path()
+            )
+        return node
+
+    def _tag(self, tag: str | None, line: int) -> None:
+        if tag is not None:
+            told = tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            self.flaws.append(
+                Flaw(line, f"tag {told} is not understood; write the value without it", self._path())
+            )
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+        text = event.value
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            what = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+            self.flaws.append(Flaw(line, what, self._path()))
+            text = re.sub("[\0\ud800-\udfff]", "", text)
+        plain = not event.style
+        if self._wants_key():
+            self._key(text, plain, line)
+            return
+        node = _Node(line, _plain(text) if plain and event.tag is None else text, weight=1 + len(text) // 64)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._add(node, line)
+
+    def _key(self, text: str, plain: bool, line: int) -> None:
+        parent = self._open[-1]
+        parent.key, parent.skipped = (text, line), False
+        first = parent.merge_line if text == "<<" and plain else None
+        if text in parent.node.children:
+            first = parent.node.children[text][0]
+        if first is not None:
+            parent.skipped = True
+            where = f"on lines {first} and {line}" if first != line else f"on line {line}"
+            self.flaws.append(Flaw(line, f"key {text[:60]!r} stands twice, {where}; keep one", self._path()))
+        elif text == "<<" and plain:
+            parent.merge_line = line
+
+    def _wants_key(self) -> bool:
+        return bool(self._open) and self._open[-1].mapping and self._open[-1].key is None
+
+    def _path(self) -> tuple[Key, ...]:
+        steps = (
+            one.key[0] if one.key else None if one.mapping else len(one.node.children) for one in self._open
+        )
+        return tuple(step for step in steps if step is not None)
+
+    def _add(self, node: _Node, line: int) -> None:
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if not parent.mapping:
+            parent.node.children[len(parent.node.children)] = (line, node)
+            return
+        if parent.key is None:
+            # Only an alias comes here: every other key is taken as a text before.
+            raise _Unreadable(line, "has an alias as a key; write a word", self._path())
+        key, at = parent.key
+        if parent.skipped:
+            pass
+        elif key == "<<" and parent.merge_line == at:
+            self._merge(parent, node, line)
+        else:
+            parent.node.children[key] = (at, node)
+        parent.key = None
+
+    def _merge(self, parent: _Open, node: _Node, line: int) -> None:
+        sources = [item for _, item in node.children.values()] if isinstance(node.value, list) else [node]
+        if all(isinstance(source.value, dict) for source in sources):
+            parent.merges = sources
+        else:
+            what = "merges something that is no mapping; write `<<: *name` of an anchored mapping"
+            self.flaws.append(Flaw(line, what, self._path()))
+
+    def _close(self) -> None:
+        done = self._open.pop()
+        node = done.node
+        for source in done.merges:
+            for key, child in source.children.items():
+                node.children.setdefault(key, child)
+        inner = [child for _, child in node.children.values()]
+        node.weight = 1 + sum(child.weight for child in inner)
+        node.depth = 1 + max((child.depth for child in inner), default=0)
+        if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
+            raise _Unreadable(
+                node.line,
+                "is too large or too deep once its aliases are followed; write fewer of them",
+                self._path(),
+            )
+        node.value = (
+            {key: child.value for key, (_, child) in node.children.items()}
+            if done.mapping
+            else [child.value for child in inner]
+        )
+        if done.anchor is not None:
+            self._anchors[done.anchor] = node
+        self._add(node, node.line)
+
+
+def _plain(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str) -> Flaw:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    problem, context = error.problem or "", error.context or ""
+    lines = _lines(text)
+    at = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
+    if at == "\t":
+        what = "a tab cannot indent YAML; write spaces"
+    elif "cannot start any token" in problem and at:
+        what = f"a value cannot begin with {at}; write it in quotes"
+    elif "mapping values are not allowed" in problem:
+        what = "a key cannot stand here; check the indentation, or write a text that holds `: ` in quotes"
+    elif "block scalar" in context:
+        what = "after | or > a text begins on the next line; write a value that begins so in quotes"
+    elif "scanning an alias" in context or "scanning an anchor" in context:
+        what = "a value that begins with * or & names an anchor; write a text in quotes"
+    else:
+        since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
+        what = f"is not YAML: {problem}{since}"
+    return Flaw(line, what, column=column)
+
+
+def _character(error: yaml.reader.ReaderError, text: str) -> Flaw:
+    code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
+    before = text[: max(text.find(chr(code)), 0)]
+    return Flaw(
+        before.count("\n") + 1,
+        f"holds the character U+{code:04X}, which YAML does not allow; leave it out",
+        column=len(before) - (before.rfind("\n") + 1) + 1,
+    )
+
+
+def _lines(text: str) -> list[str]:
+    # The line breaks that YAML knows; str.splitlines() would also break at a form feed.
+    return re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text)
+
+
+def spoken(path: Sequence[Key]) -> str:
+    """A path as people write it: `queries[0].metrics[1].unit`."""
+
+    def steps() -> Iterator[str]:
+        for step in path[:_LONGEST_PATH]:
+            if isinstance(step, int):
+                yield f"[{step}]"
+            elif re.fullmatch(r"[\w.-]{1,60}", step):
+                yield f".{step}"
+            else:
+                yield f"[{step[:60]!r}]"
+
+    told = "".join(steps()).removeprefix(".")
+    return told if len(path) <= _LONGEST_PATH else f"{told}..."

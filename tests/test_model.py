@@ -1,0 +1,195 @@
+"""The nouns accept what they should, say durations the way people write them, and cannot be changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from poller.errors import PollError
+from poller.model import (
+    MetricDefinition,
+    MisfitError,
+    PollResult,
+    QueryDefinition,
+    Requirements,
+    format_duration,
+    parse_duration,
+)
+
+METRIC: dict[str, Any] = {"name": "n", "description": "N.", "unit": "1", "value_column": "n"}
+QUERY: dict[str, Any] = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
+NOT_A_NAME = (
+    "'5' is not a metric name; write lower-case letters, digits, _ and ., starting with a letter, at most 255"
+)
+INSTEAD = "write one like 30s, 5m or 1h30m"
+
+
+def refusals(model: type[MetricDefinition | QueryDefinition | Requirements], **given: Any) -> list[str]:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(given)
+    return [str(one["ctx"]["error"]) for one in caught.value.errors()]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        (" 90 s ", 90),
+        ("250ms", 0.25),
+        ("1.5h", 5400),
+        ("1d", 86400),
+        ("90", 90),
+        (90, 90),
+        (0.5, 0.5),
+        ("0.5", 0.5),
+        (-5, -5),
+    ],
+)
+def test_a_duration_is_read_as_seconds(written: object, seconds: float) -> None:
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("often", f"'often' is not a duration; {INSTEAD}"),
+        ("12:30:00", f"'12:30:00' is not a duration; {INSTEAD}"),
+        ("5 minutes", f"'5 minutes' is not a duration; {INSTEAD}"),
+        ("1 0s", f"'1 0s' is not a duration; {INSTEAD}"),
+        ("5M", f"'5M' is not a duration; {INSTEAD}"),
+        ("٣s", f"'٣s' is not a duration; {INSTEAD}"),
+        ("9" * 400, f"'{'9' * 57}...' is not a duration; {INSTEAD}"),
+        (True, f"true is not a duration; {INSTEAD}"),
+        (float("nan"), f"nan is not a duration; {INSTEAD}"),
+        (float("inf"), f"inf is not a duration; {INSTEAD}"),
+        (10**400, f"a number of more than 60 digits is not a duration; {INSTEAD}"),
+        ([5], f"a list is not a duration; {INSTEAD}"),
+        ({"m": 5}, f"a mapping is not a duration; {INSTEAD}"),
+        (None, f"is empty; {INSTEAD}"),
+        ("", f"is empty; {INSTEAD}"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_what_is_no_duration_is_refused_with_an_example(written: object, told: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|empty") as caught:
+        parse_duration(written)
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (300, "5m"),
+        (5400, "1h30m"),
+        (0.25, "250ms"),
+        (0.001, "1ms"),
+        (0, "0s"),
+        (1, "1s"),
+        (90.5, "1m30.5s"),
+        (86400, "24h"),
+        (172800, "2d"),
+        (-5, "-5s"),
+        (60, "1m"),
+    ],
+)
+def test_seconds_are_said_the_way_a_query_file_writes_them(seconds: float, said: str) -> None:
+    assert format_duration(seconds) == said
+
+
+@given(st.integers(min_value=0, max_value=10**6))
+def test_a_duration_said_is_the_duration_read(seconds: int) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            {"name": "5"},
+            NOT_A_NAME,
+        ),
+        (
+            {"name": "poller.polls"},
+            "'poller.polls' begins with poller., which is the poller's own; rename it",
+        ),
+        ({"description": " "}, "is blank; write a sentence that says what the number means"),
+        ({"unit": "bytes"}, "'bytes' is not a UCUM unit; write 'By'"),
+        ({"attribute_columns": ["n"]}, "column 'n' is the value_column too; keep one of the two"),
+        ({"attribute_columns": ["a", "a"]}, "column 'a' stands twice; keep one"),
+        ({"attribute_columns": ["a.b", "a_b"]}, "'a.b' and 'a_b' become one label in Prometheus; rename one"),
+        (
+            {"attribute_columns": ["a"], "attributes": {"a": 1}},
+            "'a' is one of the attribute_columns too; keep one of the two",
+        ),
+        (
+            {"attribute_columns": ["a.b"], "attributes": {"a_b": 1}},
+            "'a.b' and 'a_b' become one label in Prometheus; rename one",
+        ),
+        ({"attributes": {"a": float("nan")}}, "attribute 'a' is nan, which is no value; write a text"),
+        ({"attributes": {"a": 2**63}}, "attribute 'a' is an integer beyond 64 bits; write it in quotes"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_metric_that_could_not_be_exported_is_refused(keys: dict[str, Any], told: str) -> None:
+    assert refusals(MetricDefinition, **METRIC | keys) == [told]
+
+
+def test_static_attributes_keep_their_types() -> None:
+    written = {"text": "1", "whole": 1, "real": 1.0, "truth": True, "least": -(2**63)}
+    metric = MetricDefinition.model_validate(METRIC | {"attributes": written})
+    assert [(value, type(value)) for value in metric.attributes.values()] == [
+        (value, type(value)) for value in written.values()
+    ]
+
+
+def test_a_unit_written_as_a_number_is_a_unit() -> None:
+    assert MetricDefinition.model_validate(METRIC | {"unit": 1}).unit == "1"
+
+
+@pytest.mark.parametrize("version", [">=14", ">= 14, <18", "==15.4"])
+def test_a_version_range_is_accepted(version: str) -> None:
+    assert Requirements(server_version=version).server_version == version
+
+
+@pytest.mark.parametrize("version", ["14", ">=", "~=14", ">=14 <18", "v14"])
+def test_what_is_no_version_range_is_refused(version: str) -> None:
+    assert refusals(Requirements, server_version=version) == [
+        f"{version!r} is not a version range; write one like >=14 or >=14,<18"
+    ]
+
+
+def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at() -> None:
+    with pytest.raises(ValidationError) as caught:
+        QueryDefinition.model_validate(
+            QUERY | {"interval": "10s", "timeout": "20s", "max_age": "5s", "group": ""}
+        )
+    misfits = [one["ctx"]["error"] for one in caught.value.errors() if "error" in one.get("ctx", {})]
+    assert all(isinstance(misfit, MisfitError) for misfit in misfits)
+    assert [misfit.keys for misfit in misfits] == [("interval", "timeout"), ("max_age", "interval")]
+    assert [str(misfit) for misfit in misfits] == [
+        "interval 10s is shorter than timeout 20s; write an interval of at least 20s, or a shorter timeout",
+        (
+            "max_age 5s is shorter than interval 10s, so every value would vanish before the next; "
+            "write at least 10s"
+        ),
+    ]
+
+
+def test_a_definition_cannot_be_changed() -> None:
+    query = QueryDefinition.model_validate(QUERY)
+    with pytest.raises(ValidationError):
+        query.interval = 1.0
+
+
+def test_a_result_says_the_kind_of_its_error() -> None:
+    query = QueryDefinition.model_validate(QUERY)
+    failed = PollResult(query, 0.0, 0.0, "failed", error=PollError("timeout", "took too long"))
+    assert failed.error_type == "timeout"
+    assert PollResult(query, 0.0, 0.0, "ok").error_type is None

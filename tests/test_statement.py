@@ -1,0 +1,130 @@
+"""A query is one statement that reads; anything else is named and refused before a server sees it."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.statement import MAX_LENGTH, statement_problem
+
+INSTEAD = "; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW"
+NONE = "holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW"
+NO_SQL = "is not SQL that PostgreSQL understands:"
+LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
+INTO = "holds SELECT INTO, which makes a table; leave INTO away"
+NO_TEXT = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+TOO_DEEP = "is nested too deeply to be checked; write it flatter, or make parts of it views"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) AS n FROM users",
+        "SELECT 1;",
+        "SELECT 1;;",
+        "-- why\nSELECT /* what */ 1 -- how",
+        "WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 9) SELECT max(n) FROM t",
+        "VALUES (1, 'a'), (2, 'b')",
+        "TABLE users",
+        "SHOW server_version",
+        "SELECT 1 UNION SELECT 2 ORDER BY 1",
+        "(SELECT 1)",
+        "SELECT 'a; DELETE FROM users' AS text",
+        "SELECT x FROM json_table('[1]', '$[*]' COLUMNS (x int PATH '$'))",
+        f"SELECT 1 WHERE 1 IN ({', '.join(['1'] * 10_000)})",
+        # What a function does cannot be seen; the READ ONLY transaction stands behind.
+        "SELECT delete_everything()",
+    ],
+)
+def test_one_statement_that_reads_is_accepted(sql: str) -> None:
+    assert statement_problem(sql) is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "spoken"),
+    {
+        "INSERT INTO t VALUES (1)": "INSERT",
+        "WITH a AS (SELECT 1) INSERT INTO t TABLE a": "INSERT",
+        "UPDATE t SET a = 1": "UPDATE",
+        "DELETE FROM t": "DELETE",
+        "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE": "MERGE",
+        "TRUNCATE t": "TRUNCATE",
+        "COPY t TO STDOUT": "COPY",
+        "/* SELECT */ create table t (a int)": "CREATE TABLE",
+        "CREATE TABLE t AS SELECT 1": "CREATE TABLE",
+        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1": "CREATE VIEW",
+        "CREATE UNIQUE INDEX ON t (a)": "CREATE INDEX",
+        "REFRESH MATERIALIZED VIEW v": "REFRESH MATERIALIZED VIEW",
+        "ALTER TABLE t ADD a int": "ALTER TABLE",
+        "ALTER SYSTEM SET x = 1": "ALTER SYSTEM",
+        "DROP TABLE t": "DROP TABLE",
+        "COMMENT ON TABLE t IS 'x'": "COMMENT",
+        "GRANT SELECT ON t TO public": "GRANT",
+        "BEGIN READ WRITE": "a transaction statement (BEGIN)",
+        "COMMIT": "a transaction statement (COMMIT)",
+        "SAVEPOINT s": "a transaction statement (SAVEPOINT)",
+        "EXPLAIN ANALYZE SELECT 1": "EXPLAIN",
+        "CALL p()": "CALL",
+        "DO $$ BEGIN END $$": "DO",
+        "SET x = 1": "SET",
+        "RESET ALL": "RESET",
+        "LOCK t": "LOCK",
+        "VACUUM t": "VACUUM",
+        "LISTEN c": "LISTEN",
+        "PREPARE p AS SELECT 1": "PREPARE",
+        "EXECUTE p": "EXECUTE",
+        "DECLARE c CURSOR FOR SELECT 1": "DECLARE",
+    }.items(),
+)
+def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
+    assert statement_problem(sql) == f"is {spoken}{INSTEAD}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    {
+        "": NONE,
+        " \n\t": NONE,
+        ";": NONE,
+        "-- nothing but a comment": NONE,
+        "/* nor /* here */ */;": NONE,
+        "SELECT 1; SELECT 2": "holds 2 statements; write one, and a query of its own for each other",
+        "SELECT 1; COMMIT; CREATE TABLE x ()": (
+            "holds 3 statements; write one, and a query of its own for each other"
+        ),
+        "WITH a AS (DELETE FROM t RETURNING 1) SELECT * FROM a": (
+            "holds DELETE inside WITH; a query may only read"
+        ),
+        "SELECT (WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT 1)": (
+            "holds INSERT inside WITH; a query may only read"
+        ),
+        "SELECT 1 INTO t": INTO,
+        "WITH a AS (SELECT 1 INTO t) SELECT 1": INTO,
+        "SELECT a FROM t FOR UPDATE": LOCKS,
+        "SELECT 1 WHERE 1 IN (SELECT a FROM t FOR KEY SHARE)": LOCKS,
+        "SELECT $2": "has a parameter $2; write the value itself",
+        "SELEC 1": f'{NO_SQL} syntax error at or near "SELEC" (line 1, column 1 of sql)',
+        "SELECT 'ééé',\n  1 FORM t x": f'{NO_SQL} syntax error at or near "t" (line 2, column 10 of sql)',
+        "SELECT * FROM": f"{NO_SQL} syntax error at end of input (line 1, column 14 of sql)",
+        "SELECT %s": f'{NO_SQL} syntax error at or near "%" (line 1, column 8 of sql)',
+        "SELECT :id": f'{NO_SQL} syntax error at or near ":" (line 1, column 8 of sql)',
+        "SELECT 'a\nb": (f'{NO_SQL} unterminated quoted string at or near "\'a b" (line 1, column 8 of sql)'),
+        "SELECT '\0'": NO_TEXT,
+        "SELECT 1\0; DROP TABLE t": NO_TEXT,
+        "SELECT '\ud800'": NO_TEXT,
+        "SELECT " + "(" * 20_000 + "1" + ")" * 20_000: TOO_DEEP,
+        "SELECT " + "+".join(["1"] * 30_000): TOO_DEEP,
+        "SELECT " + "(SELECT " * 1000 + "1" + ")" * 1000: TOO_DEEP,
+        " "
+        * (MAX_LENGTH + 1): f"has {MAX_LENGTH + 1} characters; write at most {MAX_LENGTH}, or make it a view",
+    }.items(),
+    ids=lambda value: ascii(value)[:40],
+)
+def test_anything_else_is_refused_with_its_reason(sql: str, told: str) -> None:
+    assert statement_problem(sql) == told
+
+
+def test_a_long_message_of_the_parser_is_cut() -> None:
+    told = statement_problem("SELECT '" + "x" * 10_000)
+    assert told is not None
+    assert told.endswith("... (line 1, column 8 of sql)")
+    assert len(told) < 200
