@@ -1,0 +1,115 @@
+"""Say in the log what changed: a failure once, its repeats summed up, its end announced."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from poller.errors import PollError
+from poller.model import PollResult, format_duration
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    told: tuple[str | None, ...]
+    since: float
+    times: int = 1
+
+
+class Announcer:
+    """Hears of every poll and speaks only when something is different from the poll before.
+
+    Each query's line names the query, the kind, the SQLSTATE, the server's words and what to do. A server
+    that cannot be reached makes one line for all queries together, and one when it is back. With
+    `every_result` (where nothing is pushed, the log is the only place to see values) each good poll is told.
+    """
+
+    def __init__(self, *, every_result: bool = False) -> None:
+        self._every_result = every_result
+        self._queries: dict[str, _Trouble] = {}
+        self._server: _Trouble | None = None
+
+    def tick(self, results: Sequence[PollResult], now: float | None = None) -> None:
+        """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock."""
+        now = time.monotonic() if now is None else now
+        self._tell_server(results, now)
+        for result in results:
+            if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
+                continue
+            self._tell_query(result, now)
+
+    def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
+        errors = [result.error for result in results if result.error and result.error.kind == "unavailable"]
+        if errors:
+            if self._server is not None:
+                self._server.times += 1
+                return
+            self._server = _Trouble((), now)
+            logger.warning(
+                "replica unavailable, polls will be tried again: %s",
+                errors[0].message,
+                extra={"error.type": "unavailable", "queries": len(errors)}
+                | _advice(errors[0].sqlstate, errors[0].hint),
+            )
+        elif self._server is not None and any(result.error_type != "cancelled" for result in results):
+            away = format_duration(round(now - self._server.since))
+            logger.info("replica available again after %s", away, extra={"failed_ticks": self._server.times})
+            self._server = None
+
+    def _tell_query(self, result: PollResult, now: float) -> None:
+        name = result.query.name
+        before = self._queries.get(name)
+        # A NULL that `on_null: drop` leaves out is as declared: it is counted, and no news.
+        quarantined = {
+            f"quarantined.{reason}": count for reason, count in result.quarantined.items() if reason != "null"
+        }
+        if result.error is not None:
+            told: tuple[str | None, ...] = ("failed", result.error.kind, result.error.sqlstate)
+        elif result.reason is not None:
+            told = ("skipped", result.reason)
+        else:
+            told = ("quarantine", *sorted(quarantined)) if quarantined else ()
+        if before is not None and before.told == told:
+            before.times += 1
+            logger.debug("query %s: the same again", name, extra={"query": name, "times": before.times})
+            return
+        if before is not None and not told:
+            lasted = format_duration(round(now - before.since))
+            logger.info(
+                "query %s is well again after %s", name, lasted, extra={"query": name, "times": before.times}
+            )
+            del self._queries[name]
+        elif told:
+            self._queries[name] = _Trouble(told, now)
+        self._tell_state(result, quarantined)
+
+    def _tell_state(self, result: PollResult, quarantined: dict[str, int]) -> None:
+        name = result.query.name
+        extra: dict[str, object] = {"query": name, "duration": round(result.duration, 4)}
+        if result.error is not None:
+            advice = _advice(result.error.sqlstate, result.error.hint)
+            extra |= {"error.type": result.error.kind, **advice}
+            logger.warning("query %s failed: %s", name, result.error.message, extra=extra)
+        elif result.reason is not None:
+            logger.warning("query %s skipped: %s", name, result.reason, extra=extra)
+        elif quarantined:
+            logger.warning("query %s: rows left out", name, extra=extra | quarantined)
+        if result.outcome == "ok" and self._every_result:
+            for sample in result.samples:
+                # As one field: a column may be called `name` or `message`, which logging keeps for itself.
+                attributes = {"attributes": dict(sample.attributes)} if sample.attributes else {}
+                logger.info("%s = %s", sample.metric, sample.value, extra={"query": name, **attributes})
+
+
+def _by_us(error: PollError) -> bool:
+    """Whether we cancelled the query ourselves; somebody else's cancel comes with the server's SQLSTATE."""
+    return error.kind == "cancelled" and error.sqlstate is None
+
+
+def _advice(sqlstate: str | None, hint: str | None) -> dict[str, str]:
+    told = {"db.response.status_code": sqlstate, "hint": hint}
+    return {key: value for key, value in told.items() if value}

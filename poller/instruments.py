@@ -1,0 +1,130 @@
+"""Show the store to OpenTelemetry: one observable gauge per metric, and the poller's own metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from poller.model import MetricDefinition, PollResult
+
+if TYPE_CHECKING:
+    from poller.store import Freshness, SnapshotStore
+
+QUERY = "poller.query.name"
+DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
+"""Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
+
+
+def register_gauges(
+    meter: Meter,
+    metrics: Iterable[MetricDefinition],
+    store: SnapshotStore,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Create one observable gauge per metric; each reads the store whenever the meter is collected.
+
+    A callback reads memory only. A value that is too old is not yielded, so that its series goes absent
+    (OpenTelemetry specification, metrics API: sets that are not observed are not exported).
+    """
+    for metric in metrics:
+        meter.create_observable_gauge(
+            metric.name,
+            [_callback(metric.name, store, clock)],
+            unit=metric.unit,
+            description=metric.description,
+        )
+
+
+def _callback(
+    name: str, store: SnapshotStore, clock: Callable[[], float]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterator[Observation]:
+        for sample in store.samples(name, clock()):
+            yield Observation(sample.value, sample.attributes)
+
+    return observe
+
+
+class SelfMetrics:
+    """What the poller says of itself, under `poller.*`, told apart by `poller.query.name`."""
+
+    def __init__(
+        self, meter: Meter, store: SnapshotStore, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._duration = meter.create_histogram(
+            "poller.poll.duration",
+            unit="s",
+            description="Time that one poll of a query kept the connection.",
+            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
+        )
+        self._polls = meter.create_counter(
+            "poller.polls",
+            unit="{poll}",
+            description="Polls by outcome; failures also by error.type and SQLSTATE.",
+        )
+        self._quarantined = meter.create_counter(
+            "poller.query.quarantined",
+            unit="{data_point}",
+            description="Data points that were not exported because they are not true numbers, by reason.",
+        )
+        self._overruns = meter.create_counter(
+            "poller.tick.overruns",
+            unit="{tick}",
+            description="Ticks left out because the one before still ran.",
+        )
+        self._observe(
+            meter,
+            "last_success",
+            "s",
+            "Time of the last successful poll, in seconds since 1970.",
+            lambda f: f.last_success,
+        )
+        self._observe(meter, "age", "s", "Time since the last successful poll.", lambda f: f.age)
+        self._observe(
+            meter,
+            "stale",
+            "{query}",
+            "1 while the query's values are withheld: older than max_age, or never there; else 0.",
+            lambda f: int(f.stale),
+        )
+        self._observe(
+            meter, "interval", "s", "Time between two polls, as declared.", lambda f: f.query.interval
+        )
+        self._observe(meter, "series", "{series}", "Series that the query shows now.", lambda f: f.series)
+
+    def record(self, result: PollResult) -> None:
+        """Count one poll."""
+        attributes: dict[str, str] = {QUERY: result.query.name, "poller.outcome": result.outcome}
+        if result.error is not None:
+            attributes["error.type"] = result.error.kind
+        if result.outcome != "skipped":
+            self._duration.record(result.duration, attributes)
+        if result.error is not None and result.error.sqlstate:
+            attributes = {**attributes, "db.response.status_code": result.error.sqlstate}
+        self._polls.add(1, attributes)
+        for reason, count in result.quarantined.items():
+            self._quarantined.add(count, {QUERY: result.query.name, "poller.reason": reason})
+
+    def overrun(self, tick: str) -> None:
+        """Count one tick that was left out."""
+        self._overruns.add(1, {"poller.tick.name": tick})
+
+    def _observe(
+        self, meter: Meter, name: str, unit: str, description: str, read: Callable[[Freshness], float | None]
+    ) -> None:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            for freshness in self._store.freshness(self._clock()):
+                value = read(freshness)
+                if value is not None:
+                    yield Observation(value, _named(freshness.query.name))
+
+        meter.create_observable_gauge(f"poller.query.{name}", [observe], unit=unit, description=description)
+
+
+def _named(query: str) -> Mapping[str, str]:
+    return {QUERY: query}

@@ -1,0 +1,239 @@
+"""Send a burst of statements down one connection and read each one's answer apart."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+from poller.errors import PollError
+from poller.model import Column, Rows
+from poller.sqlstate import server_error
+
+_CHUNK_ROWS = 256
+_CANCEL_SECONDS = 2.0
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a burst."""
+
+    sql: str
+    patience: float
+    """Seconds without an answer after which the server is taken for dead; above the server's own timeout."""
+    max_rows: int = 1000
+    """Rows kept; the rest is received, counted and let go, so that memory stays bounded."""
+    timeout: float | None = None
+    """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one statement of a burst came to: exactly one of rows and error is set."""
+
+    rows: Rows | None
+    error: PollError | None
+    duration: float
+    """Seconds since the reply before it, which is how long the server was busy with this one."""
+
+
+class Waker:
+    """Interrupts a burst from another thread, a signal handler's included."""
+
+    def __init__(self) -> None:
+        self._read, write = os.pipe()
+        self._write: int | None = write
+        self.raised = False
+
+    def raise_(self) -> None:
+        """Interrupt the burst under way and every later one."""
+        self.raised = True
+        if self._write is not None:
+            os.write(self._write, b"x")
+
+    def fileno(self) -> int:
+        return self._read
+
+    def close(self) -> None:
+        # Forgotten first: its number may soon be a file of somebody else's, and a signal may still come.
+        write, self._write = self._write, None
+        if write is not None:
+            os.close(write)
+            os.close(self._read)
+
+
+class Pipeline:
+    """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").
+
+    The Sync is what keeps statements apart: an error aborts only what stands before the next Sync. All
+    statements travel in one go, so that a burst costs one network round trip, however many there are.
+    The extended query protocol is the first fence against writing: it refuses several statements in one
+    text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
+    """
+
+    def __init__(self, connection: psycopg.Connection, waker: Waker) -> None:
+        self._connection = connection
+        self._pgconn: PGconn = connection.pgconn
+        self._waker = waker
+        self._poll = select.poll()
+        self._poll.register(waker.fileno(), select.POLLIN)
+        self._socket = self._pgconn.socket
+        self._unanswered = 0
+        self._unsent = False
+
+    def send(self, statements: Sequence[Statement]) -> Generator[Reply]:
+        """Send all statements at once and yield one reply each, in order, as they arrive.
+
+        Raises PollError where the connection cannot go on: by the server's last word where it ended the
+        session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
+        when the waker was raised (the server has then been told to stop). The connection is closed in all
+        these cases, and also where the reader leaves before the last reply.
+        """
+        try:
+            yield from self._send(statements)
+        except psycopg.OperationalError as error:
+            self._connection.close()
+            raise PollError("unavailable", _one_line(error)) from error
+        except BaseException:
+            # A reader that leaves early, too, leaves answers that the next burst would take for its own.
+            self._stop_server()
+            raise
+
+    def _send(self, statements: Sequence[Statement]) -> Generator[Reply]:
+        pgconn = self._pgconn
+        pgconn.nonblocking = 1
+        pgconn.enter_pipeline_mode()
+        for statement in statements:
+            pgconn.send_query_params(statement.sql.encode(), None)
+            pgconn.pipeline_sync()
+        self._unanswered = len(statements)
+        since = time.monotonic()
+        self._unsent = bool(pgconn.flush())
+        for statement in statements:
+            rows, failure = self._read_one(statement, since + statement.patience)
+            self._unanswered -= 1
+            now = time.monotonic()
+            error = None if failure is None else _failure(failure, now - since, statement.timeout)
+            yield Reply(rows if error is None else None, error, now - since)
+            since = now
+        pgconn.exit_pipeline_mode()
+
+    def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
+        self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+        columns: tuple[Column, ...] = ()
+        values: list[tuple[bytes | None, ...]] = []
+        beyond = 0
+        failure: PGresult | None = None
+        while (result := self._next_result(deadline)) is not None:
+            status = result.status
+            if status in (ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK):
+                columns = columns or _columns(result)
+                room = max(0, statement.max_rows - len(values))
+                kept = min(room, result.ntuples)
+                fields = range(result.nfields)
+                values.extend(tuple(result.get_value(row, field) for field in fields) for row in range(kept))
+                beyond += result.ntuples - kept
+            elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
+                # libpq has no way out of COPY inside a pipeline but the end of the connection.
+                raise PollError("rejected", "COPY is no query")
+            elif status not in (ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY):
+                failure = result
+        try:
+            sync = self._next_result(deadline)
+        except psycopg.OperationalError:
+            if failure is None:
+                raise
+            sync = None
+        if sync is None or sync.status != ExecStatus.PIPELINE_SYNC:
+            if failure is not None:
+                # The server's last word: an error that no Sync follows has ended the session.
+                raise _failure(failure, 0.0, None)
+            raise psycopg.OperationalError("lost step with the server")
+        return Rows(columns, values, beyond), failure
+
+    def _next_result(self, deadline: float) -> PGresult | None:
+        pgconn = self._pgconn
+        while pgconn.is_busy():
+            # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
+            ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
+            if ready & ~select.POLLOUT:
+                pgconn.consume_input()
+            if self._unsent:
+                self._unsent = bool(pgconn.flush())
+        return pgconn.get_result()
+
+    def _wait(self, events: int, deadline: float) -> int:
+        """Wait for the socket; return what it is ready for."""
+        self._poll.register(self._socket, events)
+        while True:
+            left = deadline - time.monotonic()
+            ready = dict(self._poll.poll(max(0.0, left) * 1000))
+            if self._waker.fileno() in ready:
+                raise PollError("cancelled", "told to stop")
+            if self._socket in ready:
+                return ready[self._socket]
+            if left <= 0:
+                raise PollError(
+                    "unavailable",
+                    "the server did not answer in time, its own timeout included",
+                    hint="the server or the network behind the connection hangs",
+                )
+
+    def _stop_server(self) -> None:
+        """Cancel what runs, and what was to run behind it, then hang up: nothing of ours is left running.
+
+        The whole burst is on the server already and a cancel ends one statement only, so it is repeated
+        until every answer has come; a server that says nothing for long is left to notice the hang-up.
+        """
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        try:
+            while self._unanswered and self._pgconn.status == ConnStatus.OK and time.monotonic() < deadline:
+                self._connection.cancel_safe(timeout=deadline - time.monotonic())
+                self._drain(_CANCEL_AGAIN_SECONDS)
+        except psycopg.Error:
+            pass  # It is gone already, or does not answer: hanging up is all that is left.
+        finally:
+            self._connection.close()
+
+    def _drain(self, quiet: float) -> None:
+        """Let answers go until none is owed or none has come for `quiet` seconds."""
+        readable = select.poll()
+        readable.register(self._socket, select.POLLIN)
+        while self._unanswered and self._pgconn.status == ConnStatus.OK:
+            while self._pgconn.is_busy():
+                if not readable.poll(quiet * 1000):
+                    return
+                self._pgconn.consume_input()
+            result = self._pgconn.get_result()
+            if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+                self._unanswered -= 1
+
+
+def _columns(result: PGresult) -> tuple[Column, ...]:
+    return tuple(
+        Column((result.fname(i) or b"").decode(errors="replace"), result.ftype(i))
+        for i in range(result.nfields)
+    )
+
+
+def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+    def field(which: DiagnosticField) -> str | None:
+        raw = result.error_field(which)
+        return raw.decode(errors="replace") if raw else None
+
+    message = field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message.decode(errors="replace").strip()
+    if detail := field(DiagnosticField.MESSAGE_DETAIL):
+        message = f"{message} ({detail})"
+    hint = field(DiagnosticField.MESSAGE_HINT)
+    return server_error(field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout)
+
+
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())

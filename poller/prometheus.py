@@ -1,0 +1,80 @@
+"""Say samples in Prometheus' text format, under the names its OTLP receiver would give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from poller.model import MetricDefinition, Sample
+
+# The units that Prometheus spells out; any other is appended as it stands.
+# Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
+_UNITS = {
+    "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds",
+    "ns": "nanoseconds", "By": "bytes", "KiBy": "kibibytes", "MiBy": "mebibytes", "GiBy": "gibibytes",
+    "TiBy": "tibibytes", "kBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes", "TBy": "terabytes",
+    "m": "meters", "V": "volts", "A": "amperes", "J": "joules", "W": "watts", "g": "grams", "Cel": "celsius",
+    "Hz": "hertz", "%": "percent", "1": "ratio",
+}  # fmt: skip
+_PER = {
+    "s": "second",
+    "m": "minute",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+    "w": "week",
+    "mo": "month",
+    "y": "year",
+}
+
+
+def metric_name(name: str, unit: str) -> str:
+    """The name of a gauge after OTLP-to-Prometheus translation with suffixes, Prometheus' default."""
+    tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
+    main, _, per = unit.partition("/")
+    for token in (_spelled(main, _UNITS), "per_" + _spelled(per, _PER) if _spelled(per, _PER) else ""):
+        if token and token not in tokens:
+            tokens.append(token)
+    translated = "_".join(tokens)
+    return f"_{translated}" if translated[:1].isdigit() else translated
+
+
+def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample]) -> str:
+    """Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
+
+    Source: Prometheus documentation, "Exposition formats". Fit for the node exporter's textfile collector.
+    """
+    grouped: dict[str, list[Sample]] = {name: [] for name in metrics}
+    for sample in samples:
+        grouped[sample.metric].append(sample)
+    lines = []
+    for name, members in grouped.items():
+        if not members:
+            continue
+        told = metric_name(name, metrics[name].unit)
+        lines.append(f"# HELP {told} {_escaped(metrics[name].description)}")
+        lines.append(f"# TYPE {told} gauge")
+        lines.extend(f"{told}{_labels(sample)} {sample.value}" for sample in members)
+    return "".join(line + "\n" for line in lines)
+
+
+def _spelled(unit: str, names: Mapping[str, str]) -> str:
+    bare = re.sub(r"\{[^}]*\}", "", unit)
+    return names.get(bare, re.sub(r"[^A-Za-z0-9]+", "_", bare).strip("_"))
+
+
+def _labels(sample: Sample) -> str:
+    pairs = [
+        f'{re.sub(r"[^A-Za-z0-9_]", "_", name)}="{_escaped(_text(value), quote=True)}"'
+        for name, value in sample.attributes.items()
+    ]
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escaped(text: str, *, quote: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quote else text

@@ -1,0 +1,113 @@
+"""Show what a poll came to: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from poller.model import AttributeValue, MetricDefinition, PollResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ENDLESS = 100_000
+"""Columns of a line that is read by a program: wide enough to fold nothing."""
+_STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
+
+
+def state(result: PollResult) -> str:
+    """A poll in one word and its reason: `ok`, `failed(timeout)`, `skipped(relation x does not exist)`."""
+    if result.error is not None:
+        return f"failed({result.error.kind})"
+    return f"skipped({result.reason})" if result.reason is not None else "ok"
+
+
+def print_table(
+    console: Console, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition]
+) -> None:
+    """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off."""
+    from rich.table import Table
+
+    person = console.is_terminal
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for heading in ("QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
+        right = heading in ("VALUE", "DURATION")
+        # Piped to a program, a row is a line: grep and awk must find a series whole.
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
+    for result in results:
+        told = f"[{_STYLES[result.outcome]}]{_plain(state(result))}[/]"
+        duration = "-" if result.outcome == "skipped" else _duration(result.duration)
+        if not result.samples:
+            table.add_row(result.query.name, "-", "-", "-", "-", duration, told)
+        for sample in result.samples:
+            unit = _plain(metrics[sample.metric].unit) or "-"
+            value = f"{sample.value:,}" if person else str(sample.value)
+            attributes = _plain(attributes_text(sample.attributes)) or "-"
+            table.add_row(result.query.name, sample.metric, attributes, value, unit, duration, told)
+    if not person:
+        console.width = _ENDLESS
+    console.print(table)
+
+
+def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:
+    """One object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact."""
+    return json.dumps(
+        {"queries": [_as_object(result, metrics) for result in results]}, indent=2, ensure_ascii=False
+    )
+
+
+def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
+    """Attributes the way people write them, `state=queued tenant=a`; quoted where it would be unclear."""
+    return " ".join(f"{name}={_quoted(str(value))}" for name, value in attributes.items())
+
+
+def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "query": result.query.name,
+        "state": result.outcome,
+        "at": datetime.fromtimestamp(result.at, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z"),
+        "duration": round(result.duration, 6),
+        "samples": [
+            {
+                "metric": sample.metric,
+                "unit": metrics[sample.metric].unit,
+                "attributes": dict(sample.attributes),
+                "value": sample.value,
+            }
+            for sample in result.samples
+        ],
+        "quarantined": dict(result.quarantined),
+    }
+    if result.reason is not None:
+        told["reason"] = result.reason
+    if result.error is not None:
+        told["error"] = {
+            "type": result.error.kind,
+            "sqlstate": result.error.sqlstate,
+            "message": result.error.message,
+            "hint": result.error.hint,
+        }
+    return told
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _quoted(text: str) -> str:
+    # A line break would make two lines of a row, and an escape sequence would steer the reader's terminal.
+    return (
+        text
+        if text.isprintable() and text and not set(text) & set(' "')
+        else json.dumps(text, ensure_ascii=not text.isprintable())
+    )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

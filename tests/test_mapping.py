@@ -1,0 +1,304 @@
+"""Rows become samples exactly, or are refused, counted and named."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.errors import PollError
+from poller.mapping import MAX_ATTRIBUTE_LENGTH, Mapped, to_samples
+from poller.model import Column, QueryDefinition, Rows
+from tests.bed.definitions import a_metric, a_query
+
+BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700
+
+
+def rows(*values: bytes | None, oid: int = INT8, beyond: int = 0) -> Rows:
+    return Rows((Column("n", oid),), [(value,) for value in values], beyond)
+
+
+def labelled(*values: tuple[bytes | None, bytes | None], oid: int = TEXT) -> Rows:
+    return Rows((Column("n", INT8), Column("kind", oid)), list(values))
+
+
+def mapped(result: Rows, **metric: Any) -> Mapped:
+    return to_samples(a_query(metrics=(a_metric(**metric),)), result)
+
+
+def values(result: Rows, **metric: Any) -> list[int | float]:
+    return [sample.value for sample in mapped(result, **metric).samples]
+
+
+def by_kind(result: Rows, **metric: Any) -> Mapped:
+    return mapped(result, attribute_columns=("kind",), **metric)
+
+
+def refusal(result: Rows, query: QueryDefinition | None = None) -> str:
+    with pytest.raises(PollError) as caught:
+        to_samples(query or a_query(), result)
+    assert caught.value.kind == "mismatch"
+    return caught.value.message
+
+
+# --- numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("oid", "text", "value"),
+    [
+        (INT2, b"-32768", -32768),
+        (INT4, b"2147483647", 2147483647),
+        (INT8, b"9223372036854775807", 2**63 - 1),
+        (INT8, b"-9223372036854775808", -(2**63)),
+        (OID, b"4294967295", 4294967295),
+        (NUMERIC, b"9007199254740993", 9007199254740993),
+        (NUMERIC, b"9223372036854775807", 2**63 - 1),
+        (NUMERIC, b"-9223372036854775808", -(2**63)),
+        (NUMERIC, b"42.000", 42),
+        (NUMERIC, b"0.00", 0),
+    ],
+)
+def test_an_integral_value_within_64_bits_stays_an_integer(oid: int, text: bytes, value: int) -> None:
+    (got,) = values(rows(text, oid=oid))
+    assert (type(got), got) == (int, value)
+
+
+@pytest.mark.parametrize(
+    ("oid", "text", "value"),
+    [
+        (NUMERIC, b"0.1", 0.1),
+        (NUMERIC, b"-2.5", -2.5),
+        (NUMERIC, b"9223372036854775808", 2.0**63),
+        (NUMERIC, b"-9223372036854775809", -(2.0**63)),
+        (NUMERIC, b"9" * 300, 1e300),
+        (NUMERIC, b"9223372036854775807.5", 2.0**63),
+        (FLOAT4, b"0.1", 0.1),
+        (FLOAT8, b"1.7976931348623157e+308", 1.7976931348623157e308),
+        (FLOAT8, b"5e-324", 5e-324),
+        (FLOAT8, b"3", 3.0),
+    ],
+)
+def test_a_fraction_or_what_is_beyond_64_bits_becomes_the_nearest_float(
+    oid: int, text: bytes, value: float
+) -> None:
+    (got,) = values(rows(text, oid=oid))
+    assert (type(got), got) == (float, value)
+
+
+@pytest.mark.parametrize("oid", [FLOAT4, FLOAT8, NUMERIC])
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"NaN", "nan"), (b"Infinity", "infinite"), (b"-Infinity", "infinite")]
+)
+def test_what_is_not_finite_is_counted_and_not_told(oid: int, text: bytes, reason: str) -> None:
+    result = mapped(rows(b"1", text, oid=oid), attribute_columns=())
+    assert [sample.value for sample in result.samples] == [1]
+    assert result.quarantined == {reason: 1}
+
+
+def test_a_numeric_beyond_every_float_is_infinite_and_not_told() -> None:
+    result = mapped(rows(b"1" + b"0" * 400, oid=NUMERIC))
+    assert (result.samples, result.quarantined) == ((), {"infinite": 1})
+
+
+# --- NULL ---------------------------------------------------------------------------------------------
+
+
+def test_null_is_dropped_and_counted_by_default() -> None:
+    result = mapped(rows(None))
+    assert (result.samples, result.quarantined) == ((), {"null": 1})
+
+
+def test_null_is_an_integer_zero_where_the_definition_says_so() -> None:
+    (got,) = values(rows(None, oid=FLOAT8), on_null="zero")
+    assert (type(got), got) == (int, 0)
+
+
+def test_null_fails_the_query_where_the_definition_says_so() -> None:
+    query = a_query(metrics=(a_metric("waiting", on_null="fail"),))
+    assert refusal(rows(b"1", None), query) == "column 'n' is NULL and waiting says on_null: fail"
+
+
+# --- columns ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("oid", "message"),
+    [
+        (16, "value column 'n' is boolean, not a number; cast it: (n)::int"),
+        (25, "value column 'n' is text, not a number; cast it to a numeric type"),
+        (1043, "value column 'n' is varchar, not a number; cast it to a numeric type"),
+        (1186, "value column 'n' is interval, not a number; write extract(epoch FROM n)"),
+        (1082, "value column 'n' is date, not a number; write extract(epoch FROM n)"),
+        (1114, "value column 'n' is timestamp, not a number; write extract(epoch FROM n)"),
+        (1184, "value column 'n' is timestamptz, not a number; write extract(epoch FROM n)"),
+        (790, "value column 'n' is money, not a number; cast it: n::numeric"),
+        (3802, "value column 'n' is jsonb, not a number; cast it to a numeric type"),
+        (600, "value column 'n' is of the type with OID 600, not a number; cast it to a numeric type"),
+    ],
+)
+def test_a_value_column_of_another_type_says_its_type_and_what_to_write(oid: int, message: str) -> None:
+    assert refusal(rows(b"1", oid=oid)) == message
+    assert refusal(rows(oid=oid)) == message, "also where there are no rows"
+
+
+def test_a_missing_column_is_named_beside_those_that_came() -> None:
+    result = Rows((Column("a", INT8), Column("b", INT8)), [])
+    assert refusal(result) == "column 'n' is missing; the result has a, b"
+    assert refusal(Rows((), [])) == "column 'n' is missing; the result has no columns"
+
+
+def test_a_column_that_comes_twice_is_not_guessed() -> None:
+    result = Rows((Column("n", INT8), Column("n", INT8)), [(b"1", b"2")])
+    assert refusal(result) == "column 'n' comes 2 times; rename all but one with AS"
+
+
+def test_a_column_that_comes_twice_but_is_not_declared_harms_nobody() -> None:
+    result = Rows((Column("x", TEXT), Column("n", INT8), Column("x", TEXT)), [(b"a", b"7", b"b")])
+    assert values(result) == [7]
+
+
+def test_everything_wrong_with_the_columns_is_said_at_once_and_each_once() -> None:
+    metrics = (
+        a_metric("a", value_column="x", attribute_columns=("kind",)),
+        a_metric("b", value_column="x"),
+        a_metric("c"),
+    )
+    message = refusal(Rows((Column("n", TEXT),), []), a_query(metrics=metrics))
+    assert message == (
+        "column 'x' is missing; the result has n; column 'kind' is missing; the result has n; "
+        "value column 'n' is text, not a number; cast it to a numeric type"
+    )
+
+
+# --- series -------------------------------------------------------------------------------------------
+
+
+def test_a_series_that_comes_twice_loses_every_twin_and_no_other() -> None:
+    result = by_kind(labelled((b"1", b"a"), (b"2", b"b"), (b"3", b"a"), (b"3", b"a")))
+    assert [(sample.value, sample.attributes) for sample in result.samples] == [(2, {"kind": "b"})]
+    assert result.quarantined == {"duplicate": 3}
+
+
+def test_two_rows_without_attributes_are_twins() -> None:
+    assert mapped(rows(b"1", b"1")).quarantined == {"duplicate": 2}
+
+
+def test_the_same_attributes_under_two_metrics_are_no_twins() -> None:
+    query = a_query(metrics=(a_metric("a"), a_metric("b")))
+    assert [(s.metric, s.value) for s in to_samples(query, rows(b"5")).samples] == [("a", 5), ("b", 5)]
+
+
+def test_an_attribute_that_is_null_is_left_out() -> None:
+    result = by_kind(labelled((b"1", None), (b"2", b"")))
+    assert [sample.attributes for sample in result.samples] == [{}, {"kind": ""}]
+
+
+def test_a_boolean_attribute_is_true_or_false() -> None:
+    result = by_kind(labelled((b"1", b"t"), (b"2", b"f"), oid=BOOL))
+    assert [sample.attributes for sample in result.samples] == [{"kind": "true"}, {"kind": "false"}]
+
+
+def test_a_text_attribute_of_t_stays_a_t() -> None:
+    assert by_kind(labelled((b"1", b"t"))).samples[0].attributes == {"kind": "t"}
+
+
+def test_static_attributes_keep_their_types_beside_those_of_columns() -> None:
+    (sample,) = by_kind(
+        labelled((b"1", "ä".encode())), attributes={"env": "prod", "shard": 3, "live": True}
+    ).samples
+    assert sample.attributes == {"kind": "ä", "env": "prod", "shard": 3, "live": True}
+    assert sample.attributes["live"] is True
+
+
+def test_an_attribute_that_is_not_utf8_is_counted() -> None:
+    result = by_kind(labelled((b"1", b"\xff"), (b"2", b"ok")))
+    assert [sample.value for sample in result.samples] == [2]
+    assert result.quarantined == {"not_utf8": 1}
+
+
+def test_an_attribute_that_is_too_long_is_counted() -> None:
+    fits, over = "ä".encode() * MAX_ATTRIBUTE_LENGTH, b"x" * (MAX_ATTRIBUTE_LENGTH + 1)
+    result = by_kind(labelled((b"1", fits), (b"2", over)))
+    assert [sample.value for sample in result.samples] == [1]
+    assert result.quarantined == {"attribute_too_long": 1}
+
+
+def test_rows_beyond_max_series_count_for_every_metric() -> None:
+    query = a_query(metrics=(a_metric("a"), a_metric("b")))
+    assert to_samples(query, rows(b"1", beyond=7)).quarantined == {"overflow": 14}
+
+
+def test_no_rows_make_no_samples() -> None:
+    assert mapped(rows()) == Mapped((), {})
+
+
+# --- the account --------------------------------------------------------------------------------------
+
+texts = st.one_of(
+    st.none(),
+    st.binary(max_size=12),
+    st.integers(-(2**70), 2**70).map(lambda n: str(n).encode()),
+    st.floats().map(lambda f: repr(f).encode()),
+    st.decimals().map(lambda d: str(d).encode()),
+    st.sampled_from([b"NaN", b"Infinity", b"-Infinity", b"t", b"f", b"1e999999999", b"sNaN", b"", b"1_0"]),
+)
+types = st.sampled_from([BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC, 1186])
+names = st.sampled_from(["n", "m", "kind", "other"])
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Rows:
+    columns = draw(st.lists(st.builds(Column, names, types), max_size=5))
+    row = st.tuples(*[texts] * len(columns))
+    return Rows(tuple(columns), draw(st.lists(row, max_size=8)), draw(st.integers(0, 5)))
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> QueryDefinition:
+    metric = st.builds(
+        a_metric,
+        st.sampled_from(["a", "b"]),
+        value_column=st.sampled_from(["n", "m"]),
+        attribute_columns=st.sets(st.sampled_from(["kind", "other"])).map(tuple),
+        on_null=st.sampled_from(["drop", "zero", "fail"]),
+    )
+    return a_query(metrics=tuple(draw(st.lists(metric, min_size=1, max_size=3))))
+
+
+def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
+    try:
+        told = to_samples(query, result)
+    except PollError as error:
+        assert error.kind == "mismatch"
+        return None
+    candidates = (len(result.values) + result.beyond) * len(query.metrics)
+    assert len(told.samples) + sum(told.quarantined.values()) == candidates
+    series = [(s.metric, frozenset(s.attributes.items())) for s in told.samples]
+    assert len(set(series)) == len(series)
+    for sample in told.samples:
+        assert type(sample.value) in (int, float)
+        assert -(2**63) <= sample.value < 2**63 if type(sample.value) is int else math.isfinite(sample.value)
+    return told
+
+
+@given(queries(), results())
+def test_every_row_is_a_sample_or_counted_whatever_the_server_says(
+    query: QueryDefinition, result: Rows
+) -> None:
+    check_account(query, result)
+
+
+numbers = st.one_of(st.none(), st.integers(-(2**70), 2**70).map(lambda n: str(n).encode()), st.just(b"NaN"))
+labels = st.one_of(st.none(), st.binary(max_size=2))
+
+
+@given(st.lists(st.tuples(numbers, labels), max_size=12), st.integers(0, 5))
+def test_well_formed_numbers_never_fail_a_query(
+    values: list[tuple[bytes | None, bytes | None]], beyond: int
+) -> None:
+    result = Rows((Column("n", NUMERIC), Column("kind", TEXT)), values, beyond)
+    assert check_account(a_query(metrics=(a_metric(attribute_columns=("kind",)),)), result) is not None
