@@ -1,0 +1,457 @@
+"""Pushing: what a real receiver gets over real sockets, and what the log says when it gets nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import view
+
+from poller import export, otlp
+from poller.demo.receiver import ACCEPT, HANG, INVALID, Distribution, Point, Receiver, throttle
+from poller.endpoint import Endpoint, resolve
+from poller.errors import ConfigError
+from poller.export import Push, resource
+from tests.bed.otlp import Certificates
+
+Open = Callable[..., Push]
+PROTOCOLS = ["grpc", "http/protobuf"]
+
+
+class Log(logging.Handler):
+    """What reaches the log: a handler where the program has its own, at the root.
+
+    Not caplog, which also listens to the loggers that do not propagate; that is what the exporters' do here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def text(self) -> str:
+        formatter = logging.Formatter()
+        return "\n".join(f"{formatter.format(record)} {vars(record)}" for record in self.records)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    root, kept = logging.getLogger(), Log()
+    before = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(kept)
+    yield kept
+    root.removeHandler(kept)
+    root.setLevel(before)
+
+
+@pytest.fixture
+def open_push() -> Iterator[Open]:
+    opened: list[Push] = []
+
+    def start(endpoint: Endpoint, **arguments: Any) -> Push:
+        described = resource("obscura-poller", "poller-0", "1.2.3")
+        opened.append(Push(endpoint, described, **{"timeout": 5.0, **arguments}))
+        return opened[-1]
+
+    yield start
+    for push in opened:
+        push.shutdown(5)
+
+
+def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
+    if protocol == "grpc":
+        return resolve(receiver.grpc_endpoint, "POLLER_OTLP_ENDPOINT", "grpc")
+    return resolve(receiver.http_endpoint, "POLLER_OTLP_ENDPOINT", "http/protobuf")
+
+
+def gauge(push: Push, name: str, *observed: Observation, unit: str = "{thing}") -> list[Observation]:
+    """A gauge that shows whatever is in the returned list at the moment of a collection."""
+    shown = list(observed)
+
+    def observe(_: CallbackOptions) -> list[Observation]:
+        return list(shown)
+
+    push.meter.create_observable_gauge(name, [observe], unit=unit, description=f"Things of {name}.")
+    return shown
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_gauge_arrives_exactly_as_it_is_defined(receiver: Receiver, open_push: Open, protocol: str) -> None:
+    push = open_push(endpoint_of(receiver, protocol))
+    gauge(push, "pending_messages_total", Observation(2**63 - 1, {"state": "new"}), unit="{message}")
+
+    assert push.flush(10)
+    assert push.last_export_ok is True
+
+    (point,) = receiver.points()
+    assert (point.metric, point.unit, point.description, point.kind) == (
+        "pending_messages_total", "{message}", "Things of pending_messages_total.", "gauge",
+    )  # fmt: skip
+    assert point.value == 2**63 - 1
+    assert isinstance(point.value, int)
+    assert point.attributes == {"state": "new"}
+    assert point.scope == "poller"
+    assert receiver.requests()[0].protocol == ("grpc" if protocol == "grpc" else "http")
+
+
+def test_the_resource_is_the_configured_one_and_never_random(
+    receiver: Receiver, open_push: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod%20eu,service.instance.id=x"
+    )
+    push = open_push(endpoint_of(receiver, "grpc"))
+    gauge(push, "users_total", Observation(1))
+    push.flush(10)
+    told = receiver.points()[0].resource
+    assert told["service.name"] == "obscura-poller"
+    assert told["service.version"] == "1.2.3"
+    assert told["service.instance.id"] == "poller-0"
+    assert told["deployment.environment.name"] == "prod eu"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_and_gzip_come_from_the_standard_variables(
+    receiver: Receiver, open_push: Open, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sesame,x-tenant=blue")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    push = open_push(endpoint_of(receiver, protocol))
+    gauge(push, "users_total", Observation(1))
+    assert push.flush(10)
+    headers = receiver.requests()[0].headers
+    assert headers["authorization"] == "Bearer sesame"
+    assert headers["x-tenant"] == "blue"
+    if protocol == "http/protobuf":  # gRPC's server takes the encoding off before anyone can see it
+        assert headers["content-encoding"] == "gzip"
+    assert receiver.points()[0].value == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_mutual_tls_takes_its_files_from_the_standard_variables(
+    open_push: Open, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(certificates.client))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(certificates.client_key))
+    with Receiver(tls=certificates.mtls) as receiver:
+        push = open_push(endpoint_of(receiver, protocol))
+        gauge(push, "users_total", Observation(7))
+        assert push.flush(10)
+        assert [point.value for point in receiver.points()] == [7]
+        push.shutdown(5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_server_of_an_unknown_authority_gets_nothing(
+    open_push: Open, certificates: Certificates, protocol: str
+) -> None:
+    with Receiver(tls=certificates.tls) as receiver:
+        push = open_push(endpoint_of(receiver, protocol), timeout=1.0)
+        gauge(push, "users_total", Observation(7))
+        assert not push.flush(10)
+        assert receiver.attempts() == []
+        push.shutdown(5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_certificate_file_that_is_missing_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/nowhere/ca.pem")
+    endpoint = resolve(
+        "https://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT", "grpc" if protocol == "grpc" else None
+    )
+    with pytest.raises(ConfigError) as caught:
+        otlp.build(endpoint, 1.0)
+    assert str(caught.value) == (
+        "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE: '/nowhere/ca.pem' cannot be read: No such file or directory"
+    )
+
+
+def test_http_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    # None is how Python's import system marks a module that is not to be found.
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
+    with pytest.raises(ConfigError, match=r"pip install 'obscura-poller\[http\]'"):
+        otlp.build(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
+
+
+def test_a_ca_bundle_for_requests_does_not_replace_the_collector_s_authority(
+    open_push: Open, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.stranger))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
+    with Receiver(tls=certificates.tls) as receiver:
+        push = open_push(endpoint_of(receiver, "http/protobuf"))
+        gauge(push, "users_total", Observation(7))
+        assert push.shutdown(10)
+
+
+def test_a_compression_that_does_not_exist_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zip")
+    with pytest.raises(ConfigError, match=r"OTEL_EXPORTER_OTLP_.*zip"):
+        otlp.build(resolve("http://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT"), 1.0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_outage_is_one_warning_and_its_end_one_line(
+    receiver: Receiver, open_push: Open, log: Log, protocol: str
+) -> None:
+    push = open_push(endpoint_of(receiver, protocol), timeout=0.3)
+    gauge(push, "users_total", Observation(3))
+    receiver.stop()
+    assert not push.flush(10)
+    assert not push.flush(10)
+    assert push.last_export_ok is False
+    (warning,) = log.records
+    assert warning.levelno == logging.WARNING
+    assert "refused" in warning.getMessage().lower()
+
+    receiver.start()
+    wait_until(lambda: push.flush(10))  # gRPC waits a while before it connects again
+    _, news = log.records
+    assert news.levelno == logging.INFO
+    assert "export works again after" in news.getMessage()
+    assert vars(news)["failures"] >= 2
+    assert receiver.points()[-1].value == 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_flush_that_the_collector_refuses_is_false_and_says_why(
+    receiver: Receiver, open_push: Open, log: Log, protocol: str
+) -> None:
+    receiver.answer = INVALID
+    push = open_push(endpoint_of(receiver, protocol))
+    gauge(push, "users_total", Observation(3))
+    assert push.flush(10) is False
+    assert receiver.points() == []
+    assert ("INVALID_ARGUMENT" if protocol == "grpc" else "400") in log.records[0].getMessage()
+
+
+def test_a_second_outage_has_its_own_reason(receiver: Receiver, open_push: Open, log: Log) -> None:
+    """The exporter drops a record equal to one of the last 20 s; the reason must come all the same."""
+    push = open_push(endpoint_of(receiver, "grpc"))
+    gauge(push, "users_total", Observation(3))
+    for _ in range(2):
+        receiver.answer = INVALID
+        assert not push.flush(10)
+        receiver.answer = ACCEPT
+        assert push.flush(10)
+    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert all("INVALID_ARGUMENT" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_busy_collector_is_tried_again_within_the_same_flush(
+    receiver: Receiver, open_push: Open, protocol: str
+) -> None:
+    receiver.answer = throttle(1)
+    push = open_push(endpoint_of(receiver, protocol), timeout=20.0)
+    gauge(push, "users_total", Observation(3))
+    done: list[bool] = []
+    worker = threading.Thread(target=lambda: done.append(push.flush(20)))
+    worker.start()
+    wait_until(receiver.attempts)
+    receiver.answer = ACCEPT
+    worker.join(20)
+    assert done == [True]
+    assert [point.value for point in receiver.points()] == [3]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_flush_ends_in_time_while_the_collector_hangs(
+    receiver: Receiver, open_push: Open, protocol: str
+) -> None:
+    receiver.answer = HANG
+    push = open_push(endpoint_of(receiver, protocol), timeout=60.0)
+    gauge(push, "users_total", Observation(3))
+    assert push.flush(0.5) is False
+    receiver.answer = INVALID
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_shutdown_ends_while_the_collector_hangs(
+    receiver: Receiver, open_push: Open, log: Log, protocol: str
+) -> None:
+    receiver.answer = HANG
+    push = open_push(endpoint_of(receiver, protocol), interval=0.05, timeout=600.0)
+    gauge(push, "users_total", Observation(3))
+    wait_until(receiver.attempts)
+    assert push.shutdown(0.5) is False  # with the exporter's own bound it would end after the test's
+    assert [record.getMessage() for record in log.records] == [
+        "the last values were not exported within 500ms"
+    ]
+    receiver.stop()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_shutdown_pushes_the_last_values_once_more(
+    receiver: Receiver, open_push: Open, protocol: str
+) -> None:
+    push = open_push(endpoint_of(receiver, protocol), interval=3600.0)
+    shown = gauge(push, "users_total", Observation(1))
+    assert push.flush(10)
+    shown[:] = [Observation(2)]
+    assert push.shutdown(10) is True
+    assert [point.value for point in receiver.points()] == [1, 2]
+    assert push.shutdown(10) is True  # and does nothing
+    assert len(receiver.requests()) == 2
+
+
+def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
+    receiver: Receiver, open_push: Open
+) -> None:
+    push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
+    gauge(push, "users_total", Observation(1))
+    receiver.wait_for(lambda points: len(points) >= 3)
+    push.shutdown(10)
+    receiver.clear()
+
+    slow = open_push(endpoint_of(receiver, "grpc"), interval=3600.0)
+    gauge(slow, "users_total", Observation(2))
+    slow.soon()
+    assert receiver.wait_for(lambda points: [point.value for point in points]) == [2]
+
+
+def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
+    receiver: Receiver, open_push: Open
+) -> None:
+    push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
+
+    def broken(_: CallbackOptions) -> list[Observation]:
+        raise RuntimeError("broken on purpose")
+
+    push.meter.create_observable_gauge("broken", [broken])
+    gauge(push, "users_total", Observation(1))
+    receiver.wait_for(lambda points: len(points) >= 3)
+    assert {point.metric for point in receiver.points()} == {"users_total"}
+
+
+def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_push: Open) -> None:
+    push = open_push(endpoint_of(receiver, "grpc"))
+    shown = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
+    assert push.flush(10)
+    del shown[0]
+    assert push.flush(10)
+    last: list[Point] = receiver.requests()[-1].points()
+    assert [(point.value, point.attributes) for point in last] == [(2, {"kind": "b"})]
+
+
+def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, open_push: Open) -> None:
+    """The SDK counts the attribute sets that an instrument ever had, and from 2000 on invents a number."""
+    push = open_push(endpoint_of(receiver, "grpc"))
+    shown = gauge(push, "users_total")
+    for cycle in range(3):
+        shown[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
+        assert push.flush(10)
+    last = receiver.requests()[-1].points()
+    assert {point.attributes["user"] for point in last} == {f"2-{number}" for number in range(1000)}
+    assert "otel.metric.overflow" not in {name for point in last for name in point.attributes}
+
+
+def test_an_sdk_without_cardinality_limits_needs_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """opentelemetry-sdk 1.45.1 has neither the limit nor the parameter."""
+
+    class ViewOf1451(view.View):
+        def __init__(self, instrument_name: str | None = None) -> None:
+            super().__init__(instrument_name=instrument_name)
+
+    monkeypatch.setattr(export, "View", ViewOf1451)
+    assert export._views(5) == []  # noqa: SLF001 - there is no other door to it with this SDK installed
+
+
+def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_push: Open) -> None:
+    push = open_push(endpoint_of(receiver, "grpc"))
+    push.meter.create_histogram(
+        "poller.poll.duration", explicit_bucket_boundaries_advisory=[0.5, 5.0]
+    ).record(1)
+    assert push.flush(10)
+    value = receiver.points()[0].value
+    assert isinstance(value, Distribution)
+    assert value.bounds == (0.5, 5.0)
+    assert value.buckets == (0, 1, 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_large_push_is_split_into_requests_that_a_collector_takes(
+    receiver: Receiver, open_push: Open, protocol: str
+) -> None:
+    push = open_push(endpoint_of(receiver, protocol), timeout=30.0)
+    gauge(push, "users_total", *(Observation(n, {"user": f"{n:060}"}) for n in range(40_000)))
+    assert push.flush(60)
+    assert len(receiver.requests()) == math.ceil(40_000 / otlp.MAX_POINTS)
+    assert {point.value for point in receiver.points()} == set(range(40_000))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_secret_reaches_the_log_whatever_fails(
+    receiver: Receiver,
+    open_push: Open,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+) -> None:
+    logging.getLogger().setLevel(logging.DEBUG)
+    # A line break is no header value: both libraries refuse it, and show it in what they say.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sesame%0Aopen")
+    address = f"{'' if protocol == 'grpc' else 'user:hunter22@'}127.0.0.1"
+    port = receiver.grpc_port if protocol == "grpc" else receiver.http_port
+    endpoint = resolve(
+        f"http://{address}:{port}", "POLLER_OTLP_ENDPOINT", "grpc" if protocol == "grpc" else "http/protobuf"
+    )
+    push = open_push(endpoint, timeout=0.5)
+    gauge(push, "users_total", Observation(1))
+    assert push.flush(10) is False
+    receiver.stop()
+    assert push.flush(10) is False
+    told = log.text
+    assert "export failed" in told
+    for secret in ("sesame", "hunter22"):
+        assert secret not in told
+        assert secret not in repr(endpoint)
+
+
+def test_a_redirect_is_a_failure_because_the_exporter_follows_none(open_push: Open, log: Log) -> None:
+    import http.server
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Write no access log."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
+        gauge(push, "users_total", Observation(1))
+        assert push.flush(10) is False
+        push.shutdown(5)
+        server.shutdown()
+        thread.join()
+    assert "HTTP 307: the collector is elsewhere" in log.text
