@@ -1,0 +1,84 @@
+"""The command line: which commands there are, each loaded only when it is invoked."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from poller.errors import ConfigError
+
+COMMANDS = {
+    "run": "Poll on schedule and push, until told to stop.",
+    "poll": "Poll everything once and print the result.",
+    "check": "Find every mistake in the query files, without a database.",
+    "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
+    "settings": "Print every effective setting, its source and its meaning.",
+}
+"""What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
+
+app = typer.Typer(
+    name="poller",
+    help="Poll SQL aggregates on a PostgreSQL read replica and push them as OpenTelemetry gauges.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Later(typer.core.TyperCommand):
+    """Stands for a command in listings; becomes the function `poller.commands.<name>.<name>` when invoked."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        module = importlib.import_module(f"poller.commands.{self.name}")
+        alone = typer.Typer(
+            rich_markup_mode=None,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        alone.command(self.name)(getattr(module, str(self.name)))
+        return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+
+
+def _stand_in() -> None:
+    """Is never called: the real command takes over before."""
+
+
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help, cls=_Later)(_stand_in)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            number = metadata.version("obscura-poller")
+        except metadata.PackageNotFoundError:
+            number = "(a checkout that is not installed)"
+        typer.echo(f"poller {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code; 2 for an unusable configuration."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        sys.exit(2)

@@ -1,0 +1,30 @@
+"""Validate the query files without a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poller.catalog import Defaults, load, resolve
+from poller.commands.options import with_settings
+from poller.settings import Settings
+
+
+@with_settings("queries", "interval", "timeout", "max_series", "namespace")
+def check(
+    settings: Settings,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Query files and folders; by default those of POLLER_QUERIES.")
+    ] = None,
+) -> None:
+    """Validate every query file, without a database, and tell all problems at once.
+
+    Each line is `file:line: path.to.key: what is wrong; what to write instead`. Exit code 0: all files are
+    good; 2: there are problems.
+    """
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    catalog = load(files or resolve(settings.queries), defaults)
+    count = len(catalog.metrics)
+    typer.echo(f"{len(catalog.files)} files, {len(catalog.queries)} queries, {count} metrics: no problems")

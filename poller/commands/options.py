@@ -1,0 +1,77 @@
+"""Give a command one option per setting it uses, made from the settings themselves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from poller.environment import is_secret, variables
+from poller.model import format_duration
+from poller.settings import Settings, load, option
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Hand a command the loaded settings as its parameter `settings`, and give it the options for `names`.
+
+    `@with_settings("interval")` adds `--interval`, which beats POLLER_INTERVAL; so that they cannot drift,
+    name and help are made from the field. Without names every setting is an option. The command's other
+    parameters stay its own. The command made so raises ConfigError with every problem of the settings.
+    """
+    wanted = names or tuple(Settings.model_fields)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+        options = {name: _parameter(name) for name in wanted}
+
+        @functools.wraps(command)
+        def loaded(**given: Any) -> None:
+            settings = load(os.environ, {name: given.pop(name) for name in options})
+            command(settings=settings, **given)
+
+        kept = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, each in own.items()
+            if name != "settings"
+        ]
+        parameters = [*kept, *options.values()]
+        # typer reads both; `__wrapped__` would lead it past them to the bare command.
+        del loaded.__wrapped__
+        loaded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362 allows it
+        loaded.__annotations__ = {each.name: each.annotation for each in parameters}
+        return loaded
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    told = [f"variable {variables(field)[0]}"]
+    default = field.default if field.default_factory is None else None
+    if default not in (None, ""):
+        told.append(f"default {format_duration(default) if isinstance(default, float) else default}")
+    text = f"{field.description} [{'; '.join(told)}]"
+    if is_secret(field):
+        first = variables(field)[0]
+        text += f" As an option it shows in `ps`: better set {first}, or {first}_FILE to a file with it."
+    declared = typer.Option(option(name), help=text, metavar=_metavar(field.annotation), show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
+    )
+
+
+def _metavar(annotation: Any) -> str:
+    choices = [one for part in (annotation, *get_args(annotation)) for one in _choices(part)]
+    if choices:
+        return "|".join(choices)
+    return {float: "DURATION", int: "NUMBER"}.get(annotation, "TEXT")
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) is Literal else ()

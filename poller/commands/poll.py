@@ -1,0 +1,86 @@
+"""Poll once and print what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from poller.commands.options import with_settings
+from poller.commands.wiring import Pipe, open_catalog, open_push, open_replica, version
+from poller.errors import ConfigError, Problem
+from poller.logs import configure
+from poller.model import MetricDefinition, PollResult
+from poller.progress import Progress
+from poller.prometheus import exposition
+from poller.report import print_table, to_json
+from poller.settings import Settings
+from poller.signals import StopSignal
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["table", "json", "prometheus", "otlp-json"]
+
+
+@with_settings()
+def poll(
+    settings: Settings,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Poll only this query; * and ? match; repeatable."),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format,
+        typer.Option(help="table for people, json for programs, prometheus and otlp-json for backends."),
+    ] = "table",
+    push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
+) -> None:
+    """Poll every query once and print the values.
+
+    Exit code 0: all went well; 1: a query failed, or the push did; 2: the configuration cannot be used.
+    """
+    configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    catalog = open_catalog(settings)
+    queries = catalog.select(query) if query else catalog.queries
+    if push and settings.endpoint is None:
+        raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
+    replica = open_replica(settings)
+    target = open_push(settings, periodic=False) if push else None
+    pipe = Pipe(catalog, replica, target, log_results=False)
+    stop = StopSignal(replica.interrupt)
+    with Progress([query.name for query in queries]) as progress:
+        results = pipe.tick(queries, lambda result: progress.done(result.query.name))
+    replica.close()
+    _print(format, results, catalog.metrics, settings)
+    delivered = target.shutdown() if target else True
+    if stop.number is not None:
+        raise typer.Exit(128 + stop.number)
+    failed = any(result.outcome == "failed" for result in results)
+    raise typer.Exit(1 if failed or not delivered else 0)
+
+
+def _print(
+    form: Format, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition], settings: Settings
+) -> None:
+    samples = [sample for result in results for sample in result.samples]
+    if form == "json":
+        text = to_json(results, metrics) + "\n"
+    elif form == "prometheus":
+        text = exposition(metrics, samples)
+    elif form == "otlp-json":
+        from poller.export import resource
+        from poller.otlpjson import to_otlp_json
+
+        described = resource(settings.service_name, settings.instance, version())
+        text = to_otlp_json(results, metrics, described, version()) + "\n"
+    else:
+        from rich.console import Console
+
+        print_table(Console(highlight=False), results, metrics)
+        return
+    sys.stdout.write(text)

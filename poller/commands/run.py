@@ -1,0 +1,86 @@
+"""Run the daemon: poll on schedule, push, stop in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from poller.commands.options import with_settings
+from poller.commands.wiring import Pipe, open_catalog, open_push, open_replica, version
+from poller.daemon import Daemon
+from poller.logs import configure
+from poller.model import format_duration
+from poller.replica import Replica
+from poller.schedule import ticks
+from poller.settings import Settings
+from poller.signals import StopSignal
+
+if TYPE_CHECKING:
+    from poller.export import Push
+
+logger = logging.getLogger(__name__)
+
+_WORKER_SHARE = 0.4
+"""Of the grace period: for the tick under way to end. The rest is the last push's."""
+
+
+@with_settings()
+def run(settings: Settings) -> None:
+    """Poll the replica on schedule and push the gauges until SIGTERM or SIGINT.
+
+    Starts and keeps running while the database or the collector is down. On the first signal no new poll
+    starts, a running query is cancelled on the server and the last values are pushed once more; on the
+    second the process ends at once.
+    """
+    configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    catalog = open_catalog(settings)
+    replica = open_replica(settings)
+    push = open_push(settings, periodic=True)
+    pipe = Pipe(catalog, replica, push, log_results=push is None)
+    planned = ticks(catalog.queries, settings.instance)
+    stop = StopSignal()
+    daemon = Daemon(
+        planned,
+        pipe.tick,
+        rest=replica.rest,
+        on_overrun=pipe.metrics.overrun,
+        on_first_tick=push.soon if push else lambda: None,
+    )
+    logger.info(
+        "polling %d queries",
+        len(catalog.queries),
+        extra={
+            "version": version(),
+            "database": settings.shown("database_url") or "libpq environment",
+            "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
+            "ticks": ", ".join(
+                f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
+                for tick in planned
+            ),
+        },
+    )
+    daemon.start()
+    stop.wait()
+    _end(settings.grace_period, daemon, replica, push)
+
+
+def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> None:
+    """Stop polling, push once more, leave: all within `grace` seconds."""
+    deadline = time.monotonic() + grace
+    logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
+    at_rest = daemon.stop(replica.interrupt, grace * _WORKER_SHARE)
+    if at_rest:
+        replica.close()
+    if push is not None:
+        # What is left but for a moment to end in; the push takes what it needs of it.
+        push.shutdown(max(0.1, deadline - time.monotonic() - 0.5))
+    logger.info("stopped")
+    logging.shutdown()
+    sys.stdout.flush()
+    # A worker that still waits for a server that does not answer would hold up an ordinary exit.
+    os._exit(0)

@@ -1,0 +1,120 @@
+"""Records to stderr as text or JSON, with trace_id and span_id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest are the `extra` fields of the one who logged."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
+_OFF = "\x1b[0m"
+
+
+def configure(
+    form: Literal["text", "json"] = "text", level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Send the records of the whole process to `stream` (stderr) as one line each, from `level` on.
+
+    Replaces what was configured before. Libraries are heard from WARNING on.
+    """
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(coloured=coloured))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # At INFO the scheduler tells every run of every job; at DEBUG the HTTP client tells every request.
+    quiet = max(logging.WARNING, root.level)
+    for library in ("apscheduler", "opentelemetry", "urllib3", "asyncio", "psycopg", "grpc"):
+        logging.getLogger(library).setLevel(quiet)
+    logging.captureWarnings(capture=True)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
+
+    The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
+    compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": _timestamp(record),
+            "severity": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_trace(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        for name, value in _extras(record).items():
+            line[f"{name}_" if name in line else name] = _finite(value)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, severity, logger, message, then every extra field as key=value."""
+
+    def __init__(self, *, coloured: bool = False) -> None:
+        super().__init__()
+        self._coloured = coloured
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname:<7}"
+        if self._coloured and (colour := _COLOURS.get(record.levelname)):
+            level = f"{colour}{level}{_OFF}"
+        # A server's message may have several lines; a record has one, or grep and journald take it apart.
+        # Nor may it steer the terminal of the one who reads the log.
+        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage())
+        trace = {name: value for name, value in _trace().items() if value}
+        fields = [f"{name}={_quoted(value)}" for name, value in {**_extras(record), **trace}.items()]
+        line = " ".join([_timestamp(record), level, f"{record.name}:", message, *fields])
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        if record.stack_info:
+            line = f"{line}\n{record.stack_info}"
+        return line
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    at = datetime.fromtimestamp(record.created, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _trace() -> dict[str, str]:
+    # Where nobody has imported the tracing API there is no span, and logging is no reason to import it.
+    api = sys.modules.get("opentelemetry.trace")
+    context = api.get_current_span().get_span_context() if api and hasattr(api, "get_current_span") else None
+    if context is None or not context.is_valid:
+        return {"trace_id": "", "span_id": ""}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+def _finite(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    plain = text != "" and text.isprintable() and not any(character in text for character in " \"'=\\")
+    return text if plain else json.dumps(text, ensure_ascii=False)

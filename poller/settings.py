@@ -1,0 +1,331 @@
+"""Everything the environment decides, read once at start-up."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from poller.endpoint import Endpoint, Protocol, resolve
+from poller.environment import Environment, Source, is_secret
+from poller.errors import ConfigError, Problem
+from poller.model import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT, Duration, format_duration
+from poller.secrets import mask_conninfo, mask_url
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _names(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """The effective settings; make one with `load`, which finds every problem at once.
+
+    Each field's `validation_alias` lists its variables, first come, first served: the poller's own, the
+    server's (`OBSCURA_*`), OpenTelemetry's. Durations are in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, hide_input_in_errors=True, loc_by_alias=False,
+        case_sensitive=True,
+    )  # fmt: skip
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_DATABASE_URL"),
+        description="The replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
+        examples=["postgresql://poller@replica:5432/app"],
+    )
+    queries: str = Field(
+        default="shipped",
+        validation_alias=_names("POLLER_QUERIES"),
+        description="Query files and folders, joined by ':'; 'shipped' and 'extended' are the packaged ones.",
+        examples=["shipped:/etc/poller/queries"],
+        min_length=1,
+    )
+    interval: Duration = Field(
+        default=DEFAULT_INTERVAL,
+        validation_alias=_names("POLLER_INTERVAL"),
+        description="Time between two polls of a query that declares no interval.",
+        examples=["5m"],
+        ge=1,
+        le=86400,
+    )
+    timeout: Duration = Field(
+        default=DEFAULT_TIMEOUT,
+        validation_alias=_names("POLLER_TIMEOUT"),
+        description="Longest run of a query that declares no timeout, enforced by the server.",
+        examples=["30s"],
+        ge=0.001,
+        le=86400,
+    )
+    lock_timeout: Duration = Field(
+        default=1.0,
+        validation_alias=_names("POLLER_LOCK_TIMEOUT"),
+        description="Longest wait of a query for a lock, enforced by the server.",
+        examples=["1s"],
+        ge=0.001,
+        le=86400,
+    )
+    connect_timeout: Duration = Field(
+        default=10.0,
+        validation_alias=_names("POLLER_CONNECT_TIMEOUT"),
+        description="Longest attempt to connect to one host of the database.",
+        examples=["10s"],
+        ge=0.1,
+        le=3600,
+    )
+    max_series: int = Field(
+        default=DEFAULT_MAX_SERIES,
+        validation_alias=_names("POLLER_MAX_SERIES"),
+        description="Rows kept of one result, for a query that declares no max_series; the rest is counted.",
+        examples=["1000"],
+        ge=1,
+        le=1_000_000,
+    )
+    namespace: str = Field(
+        default="",
+        validation_alias=_names("POLLER_NAMESPACE"),
+        description="Put before the name of every metric, with an underscore; empty: names as declared.",
+        examples=["obscura"],
+        pattern=r"^([a-z][a-z0-9_.]{0,62})?$",
+    )
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        validation_alias=_names("POLLER_INSTANCE"),
+        description="Lasting name of this poller, its service.instance.id; unset: the host's name.",
+        examples=["poller-0"],
+        min_length=1,
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a user and a password
+        validation_alias=_names(
+            "POLLER_OTLP_ENDPOINT",
+            "OBSCURA_OTLP_ENDPOINT",
+            "OBSCURA_TELEMETRY_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        description="The collector to push to; unset: results are logged and nothing is pushed.",
+        examples=["http://collector:4317"],
+    )
+    otlp_protocol: Annotated[Protocol, BeforeValidator(_lower)] | None = Field(
+        default=None,
+        validation_alias=_names(
+            "POLLER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+        ),
+        description="grpc or http/protobuf; unset: HTTP for port 4318 or a path /v1/metrics, else gRPC.",
+        examples=["http/protobuf"],
+    )
+    export_interval: Duration = Field(
+        default=60.0,
+        validation_alias=_names("POLLER_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_INTERVAL"),
+        description="Time between two pushes (in OTEL_METRIC_EXPORT_INTERVAL a number of milliseconds).",
+        examples=["60s"],
+        ge=0.1,
+        le=86400,
+    )
+    # The specification says milliseconds for the OTEL_ timeouts; the Python SDK (1.45) reads seconds, and its
+    # users have set them so. We follow the SDK.
+    export_timeout: Duration = Field(
+        default=10.0,
+        validation_alias=_names(
+            "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
+        ),
+        description="Longest push, with all its retries (a plain number is in seconds, in OTEL_* too).",
+        examples=["10s"],
+        ge=0.1,
+        le=3600,
+    )
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+        default="text",
+        validation_alias=_names("POLLER_LOG_FORMAT", "OBSCURA_LOG_FORMAT", "OBSCURA_TELEMETRY_LOG_FORMAT"),
+        description="Form of the log records on stderr: text or json.",
+        examples=["json"],
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info",
+        validation_alias=_names("POLLER_LOG_LEVEL"),
+        description="Least severity that is logged: debug, info, warning or error.",
+        examples=["debug"],
+    )
+    grace_period: Duration = Field(
+        default=10.0,
+        validation_alias=_names("POLLER_GRACE_PERIOD"),
+        description="Time from SIGTERM to the end of the process, the last push included.",
+        examples=["10s"],
+        ge=0,
+        le=3600,
+    )
+    service_name: str = Field(
+        default="obscura-poller",
+        validation_alias=_names("POLLER_SERVICE_NAME", "OTEL_SERVICE_NAME"),
+        description="Resource attribute service.name of everything pushed.",
+        examples=["obscura-poller"],
+        min_length=1,
+    )
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _endpoint: Endpoint | None = PrivateAttr(default=None)
+    _libpq: bool = PrivateAttr(default=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values only from `load`, which has read the environment and knows where each came from."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    def with_context(
+        self, sources: dict[str, Source], environment: Environment, target: Endpoint | None
+    ) -> Settings:
+        """Add what `load` learned beside the values; returns the same object."""
+        self._sources, self._endpoint = sources, target
+        self._warnings, self._libpq = environment.warnings(), environment.has_libpq()
+        return self
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where to push, ready for use; None in logs-only mode."""
+        return self._endpoint
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks like a mistake in the environment and stops nothing."""
+        return self._warnings
+
+    def source(self, name: str) -> Source:
+        """Tell where the value of the field `name` came from."""
+        return self._sources.get(name, Source("default"))
+
+    def conninfo(self) -> str:
+        """The database as a libpq connection string; empty where libpq's own environment describes it.
+
+        Raises ConfigError where neither does.
+        """
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        if self._libpq:
+            return ""
+        example = example_of("database_url")
+        raise ConfigError(
+            [
+                Problem(
+                    "POLLER_DATABASE_URL",
+                    f"is not set, so there is no database to poll; write one like {example}, "
+                    "or set PGHOST or PGSERVICE",
+                )
+            ]
+        )
+
+    def shown(self, name: str) -> str:
+        """The value of the field `name` as text for people, secrets masked; empty where it is unset."""
+        value = getattr(self, name)
+        if value is None:
+            return ""
+        if isinstance(value, SecretStr):
+            return mask_conninfo(value.get_secret_value())
+        if name == "otlp_endpoint":
+            return mask_url(value)
+        return format_duration(value) if isinstance(value, float) else str(value)
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings: an option beats a variable, a variable beats the default.
+
+    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
+    an empty text unsets what the environment says.
+
+    Raises ConfigError with every problem there is; none of them shows a secret.
+    """
+    environment = Environment(Settings, environ)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for name in Settings.model_fields:
+        given = (overrides or {}).get(name)
+        if given is not None:
+            sources[name] = Source("option", option(name))
+            values[name] = None if given == "" and Settings.model_fields[name].default is None else given
+        elif found := environment.look(name):
+            values[name], sources[name] = found
+    if off := environment.switched_off():
+        values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
+
+    problems = list(environment.problems)
+    settings: Settings | None = None
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        problems += [
+            Problem(sources[name].name, _say(name, values[name], dict(one)))
+            for one in error.errors(include_url=False, include_input=False)
+            if (name := str(one["loc"][0]))
+        ]
+    target: Endpoint | None = None
+    if values.get("otlp_endpoint"):
+        protocol = _lower(values.get("otlp_protocol"))
+        try:
+            target = resolve(
+                values["otlp_endpoint"].strip(),
+                sources["otlp_endpoint"].name,
+                "http/protobuf" if protocol == "http/protobuf" else "grpc" if protocol == "grpc" else None,
+            )
+        except ConfigError as error:
+            problems += error.problems
+    if problems or settings is None:
+        raise ConfigError(problems)
+    return settings.with_context(sources, environment, target)
+
+
+def option(name: str) -> str:
+    """The command-line option of a field: `max_series` -> `--max-series`."""
+    return "--" + name.replace("_", "-")
+
+
+def example_of(name: str) -> str:
+    """What one may write for a field."""
+    return str((Settings.model_fields[name].examples or [""])[0])
+
+
+def _say(name: str, given: object, error: dict[str, Any]) -> str:
+    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
+    field = Settings.model_fields[name]
+    example = f"write one like {example_of(name)}"
+    if is_secret(field):
+        return f"is not usable; {example}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            choices = context["expected"].replace("'", "").replace(" or ", ", ")
+            return f"{given!r} is not one of {choices}; {example}"
+        case "greater_than_equal":
+            return f"{given!r} is too small; write at least {_bound(field, context['ge'])}"
+        case "less_than_equal":
+            return f"{given!r} is too large; write at most {_bound(field, context['le'])}"
+        case "string_too_short":
+            return f"is empty; {example}"
+        case kind if kind.startswith("int_"):
+            return f"{given!r} is not a whole number; {example}"
+        case _:
+            return f"{given!r} is not accepted; {example}"
+
+
+def _bound(field: FieldInfo, bound: float) -> str:
+    return format_duration(bound) if field.annotation is float else str(bound)

@@ -1,0 +1,131 @@
+"""The command line as a process: what it loads, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from poller.cli import COMMANDS
+from poller.environment import variables
+from poller.settings import Settings, option
+
+
+def poller(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "poller", *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
+    code = (
+        "import sys\n"
+        "from poller.cli import main\n"
+        "sys.argv = ['poller', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'psycopg', 'opentelemetry', 'grpc', 'pydantic', 'apscheduler', 'yaml', 'rich'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("loaded: []\n")
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() -> None:
+    done = poller("settings", "--help", COLUMNS="400", TERMINAL_WIDTH="400")
+    assert done.returncode == 0
+    told = " ".join(done.stdout.split())
+    for name, field in Settings.model_fields.items():
+        assert f"{option(name)} " in told
+        assert f"variable {variables(field)[0]}" in told
+    assert "As an option it shows in `ps`" in told
+
+
+def test_an_unknown_command_or_option_is_a_usage_error() -> None:
+    for arguments in (["setings"], ["settings", "--bogus"], ["settings", "--format", "xml"], []):
+        done = poller(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    done = poller("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("poller ")
+
+
+def test_a_wrong_configuration_is_told_whole_one_problem_a_line_and_ends_with_2() -> None:
+    done = poller("settings", "--timeout", "never", POLLER_INTERVAL="soon")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "POLLER_INTERVAL: 'soon' is not a duration; write one like 30s, 5m or 1h30m",
+        "--timeout: 'never' is not a duration; write one like 30s, 5m or 1h30m",
+    ]
+
+
+def test_settings_are_a_plain_table_in_a_pipe() -> None:
+    done = poller(
+        "settings",
+        "--interval",
+        "7s",
+        POLLER_LOG_LEVEL="debug",
+        POLLER_DATABASE_URL="postgresql://u:s3cret@h/d",
+    )
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert set(rows) == {"setting", *Settings.model_fields}
+    assert rows["interval"].split()[1:4] == ["7s", "option", "--interval"]
+    assert rows["log_level"].split()[1:4] == ["debug", "variable", "POLLER_LOG_LEVEL"]
+    assert rows["database_url"].split()[1] == "postgresql://u:***@h/d"
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_settings_are_json_for_programs() -> None:
+    done = poller("settings", "--format", "json", POLLER_OTLP_ENDPOINT="http://u:s3cret@c:4318")
+    told = {one["setting"]: one for one in json.loads(done.stdout)}
+    assert told["otlp_endpoint"]["value"] == "http://***@c:4318"
+    assert told["otlp_endpoint"]["source"] == "variable POLLER_OTLP_ENDPOINT"
+    assert told["interval"]["variables"] == ["POLLER_INTERVAL"]
+    assert told["database_url"]["value"] is None
+
+
+def test_a_misspelt_variable_is_logged() -> None:
+    done = poller("settings", POLLER_INTERVALL="1s")
+    assert done.returncode == 0
+    assert "POLLER_INTERVALL: no such setting; did you mean POLLER_INTERVAL?" in done.stderr
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_colour_unless_it_is_refused(no_color: str) -> None:
+    main, child = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "NO_COLOR": no_color}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poller", "settings"], env=environ, stdin=child, stdout=child, stderr=child
+    )
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            read = os.read(main, 65536)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        shown += read
+        if not read:
+            break
+    os.close(main)
+    assert process.wait(30) == 0
+    assert b"lock_timeout" in shown
+    assert (b"\x1b[36m" in shown) is (no_color == "")

@@ -1,0 +1,152 @@
+"""The log: one line a record, every extra field in it, trace and span where there are any."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from poller import logs
+
+
+@pytest.fixture(autouse=True)
+def _put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+def written(form: Any, *arguments: Any, level: str = "info", **keywords: Any) -> str:
+    stream = io.StringIO()
+    logs.configure(form, level, stream)
+    logging.getLogger("poller.test").warning(*arguments, **keywords)
+    return stream.getvalue()
+
+
+def test_a_json_line_has_its_fields_and_every_extra() -> None:
+    line = json.loads(
+        written("json", "query %s failed", "users", extra={"error.type": "timeout", "queries": 3})
+    )
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
+    assert line == {
+        "severity": "WARNING",
+        "logger": "poller.test",
+        "message": "query users failed",
+        "trace_id": "",
+        "span_id": "",
+        "error.type": "timeout",
+        "queries": 3,
+    }
+
+
+def test_a_text_line_has_every_extra_quoted_where_it_must_be() -> None:
+    extra = {"query": "users", "hint": 'say "please"', "empty": ""}
+    text = written("text", "failed", extra=extra)
+    assert text.endswith(' WARNING poller.test: failed query=users hint="say \\"please\\"" empty=""\n')
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_message_of_several_lines_stays_one_line(form: str) -> None:
+    assert written(form, "ERROR: no such column\nLINE 1: select x", extra={"at": "a\nb"}).count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_message_cannot_steer_the_terminal(form: str) -> None:
+    assert "\x1b" not in written(form, "ERROR: \x1b[2J gone", extra={"hint": "\x1b[2J"})
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_within_a_span_has_its_ids(form: str) -> None:
+    context = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(1))
+    with trace.use_span(NonRecordingSpan(context)):
+        text = written(form, "inside")
+    if form == "json":
+        line = json.loads(text)
+        assert (line["trace_id"], line["span_id"]) == ("ab".zfill(32), "cd".zfill(16))
+    else:
+        assert f"trace_id={'ab'.zfill(32)} span_id={'cd'.zfill(16)}" in text
+
+
+def test_an_extra_never_takes_the_place_of_a_field_and_is_never_invalid_json() -> None:
+    line = json.loads(written("json", "m", extra={"severity": "mine", "age": float("nan"), "at": {1}}))
+    assert line["severity"] == "WARNING"
+    assert line["severity_"] == "mine"
+    assert line["age"] == "nan"
+    assert line["at"] == "{1}"
+
+
+def test_an_exception_is_told_in_both_forms() -> None:
+    def fail(form: str) -> str:
+        try:
+            return str(int("gone"))
+        except ValueError:
+            return written(form, "failed", exc_info=True)
+
+    assert (
+        "ValueError: invalid literal for int() with base 10: 'gone'" in json.loads(fail("json"))["exception"]
+    )
+    assert fail("text").splitlines()[-1] == "ValueError: invalid literal for int() with base 10: 'gone'"
+
+
+def test_libraries_are_heard_from_warning_on() -> None:
+    stream = io.StringIO()
+    logs.configure("text", "debug", stream)
+    for name in ("apscheduler.executors.default", "urllib3.connectionpool", "opentelemetry.sdk"):
+        logging.getLogger(name).info("chatter")
+    logging.getLogger("poller.x").debug("ours")
+    assert [line.split(": ")[1] for line in stream.getvalue().splitlines()] == ["ours"]
+
+
+def test_python_s_warnings_become_records() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn("old thing", UserWarning, stacklevel=1)
+    assert "old thing" in json.loads(stream.getvalue())["message"]
+
+
+def test_configuring_twice_writes_each_record_once() -> None:
+    written("text", "first")
+    assert written("text", "second").count("second") == 1
+
+
+def test_logging_imports_no_tracing() -> None:
+    code = (
+        "import sys, logging; from poller import logs; logs.configure('json'); "
+        "logging.getLogger('x').warning('y'); "
+        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_colour_is_for_terminals_only_and_not_where_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def on_terminal() -> str:
+        stream = Terminal()
+        logs.configure("text", "info", stream)
+        logging.getLogger("poller.test").warning("x")
+        return stream.getvalue()
+
+    assert "\x1b[" in on_terminal()
+    assert "\x1b[" not in written("text", "x")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in on_terminal()

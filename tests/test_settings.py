@@ -1,0 +1,304 @@
+"""Settings: which of many names decides, what a wrong value is told, and that no secret is shown."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from poller.environment import variables
+from poller.errors import ConfigError
+from poller.secrets import mask_conninfo, mask_url
+from poller.settings import Settings, example_of, load
+
+
+def problems(environ: dict[str, str], overrides: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ, overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = load({})
+    assert settings.interval == 300
+    assert settings.timeout == 30
+    assert settings.queries == "shipped"
+    assert settings.instance == socket.gethostname()
+    assert settings.endpoint is None
+    assert str(settings.source("interval")) == "default"
+    assert settings.warnings == ()
+
+
+def test_an_option_beats_a_variable_and_the_source_says_so() -> None:
+    environ = {"POLLER_INTERVAL": "10s", "POLLER_TIMEOUT": "9s"}
+    settings = load(environ, {"interval": "20s", "timeout": None})
+    assert (settings.interval, str(settings.source("interval"))) == (20, "option --interval")
+    assert (settings.timeout, str(settings.source("timeout"))) == (9, "variable POLLER_TIMEOUT")
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(name: str) -> None:
+    field = Settings.model_fields[name]
+    first = variables(field)[0]
+    assert first == f"POLLER_{name.upper()}"
+    assert field.description
+    settings = load({first: example_of(name)})
+    assert str(settings.source(name)) == f"variable {first}"
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_the_first_of_a_field_s_variables_wins_over_the_later_ones(name: str) -> None:
+    names = variables(Settings.model_fields[name])
+    example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else example_of(name)
+    for position, expected in enumerate(names):
+        settings = load(dict.fromkeys(names[position:], example))
+        assert settings.source(name).name == expected
+
+
+def test_the_names_of_the_server_and_of_opentelemetry_work() -> None:
+    assert load({"OBSCURA_LOG_FORMAT": "JSON"}).log_format == "json"
+    assert load({"OBSCURA_TELEMETRY_LOG_FORMAT": "json"}).log_format == "json"
+    assert load({"OTEL_SERVICE_NAME": "inventory"}).service_name == "inventory"
+    assert load({"OTEL_METRIC_EXPORT_INTERVAL": "1500"}).export_interval == 1.5
+    assert load({"OTEL_EXPORTER_OTLP_TIMEOUT": "7"}).export_timeout == 7
+    both = {"OTEL_EXPORTER_OTLP_TIMEOUT": "7", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "3"}
+    assert load(both).export_timeout == 3
+
+
+def test_resource_attributes_decide_name_and_instance_unless_something_closer_does() -> None:
+    attributes = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=a%20b, service.instance.id=pod-1,x=y"}
+    settings = load(attributes)
+    assert (settings.service_name, settings.instance) == ("a b", "pod-1")
+    assert settings.source("instance").name == "OTEL_RESOURCE_ATTRIBUTES"
+    closer = load({**attributes, "OTEL_SERVICE_NAME": "c", "POLLER_INSTANCE": "pod-2"})
+    assert (closer.service_name, closer.instance) == ("c", "pod-2")
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    settings = load(
+        {"POLLER_INTERVAL": "", "POLLER_OTLP_ENDPOINT": " ", "OBSCURA_OTLP_ENDPOINT": "http://c:4317"}
+    )
+    assert settings.interval == 300
+    assert settings.source("otlp_endpoint").name == "OBSCURA_OTLP_ENDPOINT"
+
+
+def test_a_variable_called_like_a_field_is_none_of_ours() -> None:
+    assert load({"timeout": "1s", "poller_timeout": "2s", "TIMEOUT": "3s"}).timeout == 30
+
+
+def test_an_empty_option_unsets_what_the_environment_says() -> None:
+    environ = {"POLLER_OTLP_ENDPOINT": "http://c:4317", "POLLER_NAMESPACE": "x"}
+    settings = load(environ, {"otlp_endpoint": "", "namespace": ""})
+    assert settings.endpoint is None
+    assert settings.namespace == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("POLLER_INTERVAL", "soon", "'soon' is not a duration; write one like 30s, 5m or 1h30m"),
+        ("POLLER_INTERVAL", "500ms", "'500ms' is too small; write at least 1s"),
+        ("POLLER_INTERVAL", "25h", "'25h' is too large; write at most 24h"),
+        ("POLLER_MAX_SERIES", "many", "'many' is not a whole number; write one like 1000"),
+        ("POLLER_MAX_SERIES", "0", "'0' is too small; write at least 1"),
+        ("POLLER_NAMESPACE", "9lives", "'9lives' is not accepted; write one like obscura"),
+        (
+            "POLLER_LOG_LEVEL",
+            "loud",
+            "'loud' is not one of debug, info, warning, error; write one like debug",
+        ),
+        ("OBSCURA_LOG_FORMAT", "xml", "'xml' is not one of text, json; write one like json"),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "'http/json' is not one of grpc, http/protobuf; write one like http/protobuf",
+        ),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "'1m' is not a number of milliseconds; write one like 60000"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1", "'1ms' is too small; write at least 100ms"),
+        (
+            "POLLER_OTLP_ENDPOINT",
+            "collector:4317",
+            (
+                "'collector:4317' does not say whether to use TLS; write http://collector:4317 "
+                "for plain text or https://collector:4317 for TLS"
+            ),
+        ),
+        (
+            "POLLER_OTLP_ENDPOINT",
+            "grpc://collector:4317",
+            "'grpc://collector:4317': write http:// for plain text or https:// for TLS, not grpc://",
+        ),
+        ("POLLER_OTLP_ENDPOINT", "http://:4317", "'http://:4317' has no host; write one like http://collector:4317"),
+        (
+            "OBSCURA_OTLP_ENDPOINT",
+            "http://c:port",
+            "'http://c:port' is not a URL; write one like http://collector:4317",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_names_the_variable_the_problem_and_an_example(
+    variable: str, value: str, told: str
+) -> None:
+    assert problems({variable: value}) == [f"{variable}: {told}"]
+
+
+def test_all_problems_come_at_once_each_under_the_name_that_was_used() -> None:
+    told = problems(
+        {"POLLER_INTERVAL": "soon", "OBSCURA_OTLP_ENDPOINT": "c:1", "POLLER_DATABASE_URL_FILE": "/nowhere"},
+        {"timeout": "never"},
+    )
+    assert sorted(line.partition(":")[0] for line in told) == [
+        "--timeout", "OBSCURA_OTLP_ENDPOINT", "POLLER_DATABASE_URL_FILE", "POLLER_INTERVAL",
+    ]  # fmt: skip
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load({}).interval = 1
+
+
+# --- endpoints
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "protocol"),
+    [
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4317"}, "http://c:4317", "grpc"),
+        ({"POLLER_OTLP_ENDPOINT": "https://c:4317/"}, "https://c:4317", "grpc"),
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/metrics", "http/protobuf"),
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4318/otlp/"}, "http://c:4318/otlp/v1/metrics", "http/protobuf"),
+        ({"POLLER_OTLP_ENDPOINT": "https://c/v1/metrics"}, "https://c/v1/metrics", "http/protobuf"),
+        (
+            {"POLLER_OTLP_ENDPOINT": "http://c:4318", "POLLER_OTLP_PROTOCOL": "grpc"},
+            "http://c:4318",
+            "grpc",
+        ),
+        (
+            {"OBSCURA_OTLP_ENDPOINT": "http://c:80", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http://c:80/v1/metrics",
+            "http/protobuf",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/metrics", "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/in"}, "http://c:4318/in", "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}, "c:4317", "grpc"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "unix:///run/c.sock"}, "unix:///run/c.sock", "grpc"),
+    ],
+)
+def test_protocol_and_path_follow_from_the_endpoint(environ: dict[str, str], url: str, protocol: str) -> None:
+    endpoint = load(environ).endpoint
+    assert endpoint is not None
+    assert (endpoint.url, endpoint.protocol) == (url, protocol)
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_METRICS_EXPORTER": "none"}])
+def test_the_standard_switches_mean_logs_only(off: dict[str, str]) -> None:
+    settings = load({**off, "POLLER_OTLP_ENDPOINT": "http://c:4317"})
+    assert settings.endpoint is None
+    assert settings.source("otlp_endpoint").name == next(iter(off))
+
+
+def test_credentials_in_an_endpoint_are_refused_for_grpc_and_masked_for_http() -> None:
+    (told,) = problems({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4317"})
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in told
+    assert "hunter22" not in told
+    settings = load({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4318/?key=hunter22"})
+    shown = f"{settings!r} {settings.endpoint} {settings.endpoint!r} {settings.shown('otlp_endpoint')}"
+    assert "hunter22" not in shown
+    assert "me" not in str(settings.endpoint).removesuffix("/v1/metrics").replace("metrics", "")
+    assert settings.endpoint is not None
+    assert "me:hunter22@" in settings.endpoint.url
+
+
+# --- the database
+
+
+def test_the_database_may_be_described_by_libpq_s_own_variables() -> None:
+    assert load({"PGHOST": "replica"}).conninfo() == ""
+    assert load({"PGSERVICE": "replica"}).conninfo() == ""
+    assert load({"PGHOST": "x", "POLLER_DATABASE_URL": "host=replica"}).conninfo() == "host=replica"
+
+
+def test_a_missing_database_is_told_where_one_is_needed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}).conninfo()
+    assert str(caught.value) == (
+        "POLLER_DATABASE_URL: is not set, so there is no database to poll; write one like "
+        "postgresql://poller@replica:5432/app, or set PGHOST or PGSERVICE"
+    )
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql://u:p w@h/db\n")
+    settings = load({"POLLER_DATABASE_URL_FILE": str(file)})
+    assert settings.conninfo() == "postgresql://u:p w@h/db"
+    assert str(settings.source("database_url")) == "variable POLLER_DATABASE_URL_FILE"
+
+
+def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    missing = str(tmp_path / "missing")
+    name = "POLLER_DATABASE_URL_FILE"
+    assert problems({name: missing}) == [f"{name}: {missing!r} cannot be read: No such file or directory"]
+    assert problems({name: str(empty)}) == [f"{name}: {str(empty)!r} is empty; write the secret into it"]
+    assert problems({name: str(empty), "POLLER_DATABASE_URL": "host=secret"}) == [
+        f"{name}: is set, and so is POLLER_DATABASE_URL; keep one of them"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "shown"),
+    [
+        ("postgresql://poller@h:5432/db", "postgresql://poller@h:5432/db"),
+        ("postgresql://poller:s3cret@h:5432/db", "postgresql://poller:***@h:5432/db"),
+        ("postgres://u:s3@cret@h/db", "postgres://u:***@h/db"),
+        ("postgres://u:s3?cret@h/db", "postgres://u:***@h/db"),
+        ("postgres://u:s3/cret@h/db", "postgres://u:***@h/db"),
+        ("postgres://u:s3cret@a,b:5433/db?target_session_attrs=any", "postgres://u:***@a,b:5433/db?target_session_attrs=any"),
+        ("postgres://u@h/db?password=s3cret&application_name=a@b", "postgres://u@h/db?password=***&application_name=a@b"),
+        ("postgres://h/db?sslpassword=s3cret", "postgres://h/db?sslpassword=***"),
+        ("host=h user=u password=s3cret dbname=d", "host=h user=u password=*** dbname=d"),
+        ("host=h password = 's3 cr\\'et' dbname=d", "host=h password = *** dbname=d"),
+        ("password=s3\\ cret host=h", "password=*** host=h"),
+        ("host=h PASSWORD='s3cret", "host=h PASSWORD=***"),
+        ("s3cret", "***"),
+    ],
+)  # fmt: skip
+def test_a_connection_string_shows_everything_but_its_password(conninfo: str, shown: str) -> None:
+    assert mask_conninfo(conninfo) == shown
+    settings = load({"POLLER_DATABASE_URL": conninfo})
+    assert settings.shown("database_url") == shown
+    assert "s3" not in repr(settings)
+
+
+def test_an_endpoint_shows_neither_user_nor_query() -> None:
+    assert mask_url("https://t0ken@c:4318/v1/metrics?api=t0ken") == "https://***@c:4318/v1/metrics?api=***"
+    assert mask_url("c:4317") == "c:4317"
+
+
+# --- names that look like settings
+
+
+def test_a_misspelt_variable_is_a_warning_with_the_right_name() -> None:
+    settings = load({"POLLER_INTERVALL": "1s", "POLLER_XYZZY": "1", "OTHER": "1"})
+    assert settings.warnings == (
+        "POLLER_INTERVALL: no such setting; did you mean POLLER_INTERVAL?",
+        "POLLER_XYZZY: no such setting",
+    )
+
+
+def test_kubernetes_service_links_disturb_nobody() -> None:
+    environ = {
+        "POLLER_PORT": "tcp://10.0.0.1:80",
+        "POLLER_SERVICE_HOST": "10.0.0.1",
+        "POLLER_SERVICE_PORT": "80",
+        "POLLER_SERVICE_PORT_HTTP": "80",
+        "POLLER_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "POLLER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "POLLER_DB_SERVICE_HOST": "10.0.0.2",
+        "POLLER_DB_PORT_5432_TCP_PROTO": "tcp",
+    }
+    assert load(environ).warnings == ()
