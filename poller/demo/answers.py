@@ -1,0 +1,41 @@
+"""What an OTLP receiver may say to a request, in the words of both protocols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer for gRPC and HTTP alike (OTLP specification 1.10, "OTLP/gRPC Response" and HTTP)."""
+
+    grpc: str = "OK"
+    """Name of a gRPC status code, `RESOURCE_EXHAUSTED`."""
+    http: int = 200
+    message: str = ""
+    retry_after: float | None = None
+    """Seconds the sender is told to wait: RetryInfo by gRPC, Retry-After (seconds, rounded up) by HTTP."""
+    rejected: int = 0
+    """Data points that a partial success rejects; the request itself is accepted."""
+    hang: bool = False
+    """Say nothing until another answer is set or the receiver stops, then that it is unavailable."""
+
+    @property
+    def accepts(self) -> bool:
+        return self.grpc == "OK" and not self.hang
+
+
+ACCEPT = Answer()
+UNAVAILABLE = Answer("UNAVAILABLE", 503, "the receiver was told to be unavailable")
+INVALID = Answer("INVALID_ARGUMENT", 400, "the receiver was told to find this invalid")
+HANG = Answer(hang=True)
+
+
+def throttle(seconds: float) -> Answer:
+    """Return the answer of a receiver that has too much to do: come back in `seconds`."""
+    return Answer("RESOURCE_EXHAUSTED", 429, "the receiver was told to be busy", retry_after=seconds)
+
+
+def partial(rejected: int, message: str) -> Answer:
+    """Return the answer of a receiver that takes the request, but not `rejected` of its data points."""
+    return Answer(message=message, rejected=rejected)

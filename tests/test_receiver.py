@@ -1,0 +1,556 @@
+"""The receiver keeps what OpenTelemetry's own exporters send, value for value, and answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+)
+from opentelemetry.sdk.resources import Resource
+
+from poller.demo.receiver import (
+    ACCEPT,
+    HANG,
+    INVALID,
+    UNAVAILABLE,
+    Distribution,
+    Point,
+    Received,
+    Receiver,
+    partial,
+    throttle,
+)
+from tests.bed.otlp import Certificates
+from tests.bed.process import Process
+from tests.bed.proxy import Proxy
+
+LARGEST = 2**63 - 1
+PROTOCOLS = ("grpc", "http")
+
+Send = Callable[..., MetricExportResult]
+
+
+def grpc_exporter(receiver: Receiver, **options: Any) -> GrpcExporter:
+    return GrpcExporter(endpoint=receiver.grpc_endpoint, **options)
+
+
+def http_exporter(receiver: Receiver, **options: Any) -> HttpExporter:
+    return HttpExporter(endpoint=f"{receiver.http_endpoint}/v1/metrics", **options)
+
+
+EXPORTERS: dict[str, Callable[..., MetricExporter]] = {"grpc": grpc_exporter, "http": http_exporter}
+
+
+@pytest.fixture
+def send() -> Iterator[Send]:
+    """Export metrics once through a fresh exporter of a protocol; says what the exporter says."""
+    exporters: list[MetricExporter] = []
+
+    def send(receiver: Receiver, protocol: str, data: MetricsData, **options: Any) -> MetricExportResult:
+        exporter = EXPORTERS[protocol](receiver, **{"timeout": 5, **options})
+        exporters.append(exporter)
+        return exporter.export(data)
+
+    yield send
+    for exporter in exporters:
+        exporter.shutdown()
+
+
+@pytest.fixture(scope="module")
+def metrics() -> MetricsData:
+    """One of each instrument that the SDK has, collected once."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], resource=Resource({"service.name": "tested", "answer": 42}))
+    meter = provider.get_meter("the scope")
+
+    def users(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(LARGEST, {"state": "active", "ok": True, "n": 3, "share": 0.5})
+        yield Observation(-1, {"state": "größer"})
+
+    meter.create_observable_gauge("users_total", [users], "{user}", "Registered users.")
+    meter.create_observable_gauge("share", [lambda _: [Observation(0.1)]])
+    meter.create_counter("polls", "{poll}").add(7, {"outcome": "ok"})
+    meter.create_up_down_counter("open").add(-2)
+    duration = meter.create_histogram("duration", "s", explicit_bucket_boundaries_advisory=[0.1, 1.0])
+    for seconds in (0.05, 0.5, 0.75, 20.0):
+        duration.record(seconds)
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    return data
+
+
+def only(points: list[Point]) -> Point:
+    (point,) = points
+    return point
+
+
+# --- what arrives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_value_arrives_as_it_was_sent(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
+
+    users = {point.attributes["state"]: point for point in receiver.points("users_total")}
+    assert users["active"].value == LARGEST
+    assert type(users["active"].value) is int
+    assert users["active"].attributes == {"state": "active", "ok": True, "n": 3, "share": 0.5}
+    assert users["active"].attributes["ok"] is True
+    assert users["größer"].value == -1
+    assert {(point.kind, point.unit, point.description) for point in users.values()} == {
+        ("gauge", "{user}", "Registered users.")
+    }
+    assert {(point.temporality, point.monotonic) for point in users.values()} == {(None, None)}
+
+    assert only(receiver.points("share")).value == 0.1
+
+    polls = only(receiver.points("polls"))
+    assert (polls.kind, polls.value, polls.temporality, polls.monotonic) == ("sum", 7, "cumulative", True)
+    assert 0 < polls.start_time_unix_nano <= polls.time_unix_nano
+    opened = only(receiver.points("open"))
+    assert (opened.value, opened.monotonic) == (-2, False)
+
+    duration = only(receiver.points("duration"))
+    assert duration.kind == "histogram"
+    assert duration.value == Distribution(4, 21.3, 0.05, 20.0, (0.1, 1.0), (1, 2, 1))
+
+    assert {point.scope for point in receiver.points()} == {"the scope"}
+    assert {(point.resource["service.name"], point.resource["answer"]) for point in receiver.points()} == {
+        ("tested", 42)
+    }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_is_kept_whole_with_protocol_and_headers(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    send(receiver, protocol, metrics, headers={"x-tenant": "blue"})
+    (received,) = receiver.requests()
+    assert received.protocol == protocol
+    assert received.headers["x-tenant"] == "blue"
+    assert received.answer is ACCEPT
+    assert isinstance(received.request, ExportMetricsServiceRequest)
+    assert received.points() == receiver.points()
+    receiver.clear()
+    assert receiver.attempts() == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "compression"),
+    [
+        ("grpc", grpc.Compression.Gzip),
+        ("http", HttpCompression.Gzip),
+        ("http", HttpCompression.Deflate),
+    ],
+)
+def test_compressed_requests_are_smaller_on_the_wire_and_the_same_inside(
+    receiver: Receiver, make_proxy: Callable[[int], Proxy], protocol: str, compression: object
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    gauge = provider.get_meter("m").create_gauge("size")
+    for number in range(500):
+        gauge.set(number, {"tenant": f"tenant number {number}"})
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    proxy = make_proxy(receiver.grpc_port if protocol == "grpc" else receiver.http_port)
+    path = "" if protocol == "grpc" else "/v1/metrics"
+    sent: list[int] = []
+    for options in ({}, {"compression": compression}):
+        proxy.reset_counts()
+        exporter: Any = GrpcExporter if protocol == "grpc" else HttpExporter
+        client = exporter(endpoint=f"http://127.0.0.1:{proxy.port}{path}", **options)
+        assert client.export(data) is MetricExportResult.SUCCESS
+        client.shutdown()
+        sent.append(proxy.bytes_up)
+    assert sent[1] < sent[0] / 2
+    plain, packed = receiver.requests()
+    assert plain.request == packed.request
+    assert [point.value for point in packed.points()] == list(range(500))
+
+
+def test_what_the_sdk_does_not_send_arrives_too(receiver: Receiver) -> None:
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics
+    metric.add(name="exponential").exponential_histogram.data_points.add(count=3, sum=4.5, min=1.0, max=2.0)
+    metric.add(name="summary").summary.data_points.add(count=2, sum=3.0)
+    metric.add(name="unset").gauge.data_points.add()
+    metric.add(name="whole").gauge.data_points.add(as_double=2.0)
+    metric.add(name="nan").gauge.data_points.add(as_double=math.nan)
+    assert post(receiver, request.SerializeToString())[0] == 200
+    *points, whole, nan = receiver.points()
+    assert type(whole.value) is float
+    assert isinstance(nan.value, float)
+    assert math.isnan(nan.value)
+    assert [(point.kind, point.value) for point in points] == [
+        ("exponential_histogram", Distribution(3, 4.5, 1.0, 2.0)),
+        ("summary", Distribution(2, 3.0)),
+        ("gauge", None),
+    ]
+
+
+def test_only_the_newest_requests_are_kept_when_bounded(metrics: MetricsData, send: Send) -> None:
+    with Receiver(keep=2) as receiver:
+        for tenant in ("1", "2", "3"):
+            send(receiver, "http", metrics, headers={"x-tenant": tenant})
+        assert [received.headers["x-tenant"] for received in receiver.requests()] == ["2", "3"]
+
+
+def test_requests_of_many_threads_are_all_kept(receiver: Receiver, metrics: MetricsData, send: Send) -> None:
+    def work(protocol: str) -> None:
+        for _ in range(5):
+            assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
+
+    threads = [threading.Thread(target=work, args=(protocol,)) for protocol in PROTOCOLS * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(receiver.requests()) == 30
+    assert len(receiver.points("polls")) == 30
+
+
+# --- waiting ------------------------------------------------------------------------------------------
+
+
+def test_waiting_returns_what_the_predicate_found(
+    receiver: Receiver, metrics: MetricsData, send: Send
+) -> None:
+    later = threading.Timer(0.2, send, (receiver, "grpc", metrics))
+    later.start()
+    found = receiver.wait_for(lambda points: [point.value for point in points if point.metric == "polls"])
+    assert found == [7]
+    later.join()
+
+
+def test_waiting_in_vain_says_what_did_arrive(receiver: Receiver, metrics: MetricsData, send: Send) -> None:
+    send(receiver, "http", metrics)
+    with pytest.raises(
+        TimeoutError,
+        match=r"^1 requests in 0\.1 s, 1 accepted, of the metrics duration, open, polls, share, users_total$",
+    ):
+        receiver.wait_for(lambda points: [point for point in points if point.metric == "other"], timeout=0.1)
+
+
+# --- outage and answers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_stopped_receiver_refuses_and_the_same_exporter_finds_it_again(
+    receiver: Receiver, metrics: MetricsData, protocol: str
+) -> None:
+    exporter = EXPORTERS[protocol](receiver, timeout=1)
+    assert exporter.export(metrics) is MetricExportResult.SUCCESS
+    ports = receiver.grpc_port, receiver.http_port
+
+    receiver.stop()
+    for port in ports:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert exporter.export(metrics) is MetricExportResult.FAILURE
+
+    receiver.start()
+    assert (receiver.grpc_port, receiver.http_port) == ports
+    patient = EXPORTERS[protocol](receiver, timeout=10)
+    assert patient.export(metrics) is MetricExportResult.SUCCESS
+    assert len(receiver.requests()) == 2
+    patient.shutdown()
+    exporter.shutdown()
+
+
+def test_a_taken_port_is_an_error(receiver: Receiver) -> None:
+    with pytest.raises(OSError, match=str(receiver.grpc_port)):
+        Receiver(grpc_port=receiver.grpc_port)
+    with pytest.raises(OSError, match="in use"):
+        Receiver(http_port=receiver.http_port)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_invalid_request_is_not_sent_again(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    receiver.answer = INVALID
+    assert send(receiver, protocol, metrics) is MetricExportResult.FAILURE
+    assert len(receiver.attempts()) == 1
+    assert receiver.points() == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_exporter_comes_back_to_a_receiver_that_was_unavailable(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    receiver.answer = UNAVAILABLE
+
+    def recover() -> None:
+        receiver.wait_for_attempts(1)
+        receiver.answer = ACCEPT
+
+    thread = threading.Thread(target=recover)
+    thread.start()
+    assert send(receiver, protocol, metrics, timeout=10) is MetricExportResult.SUCCESS
+    thread.join()
+    answers = [received.answer for received in receiver.attempts()]
+    assert answers[0] == UNAVAILABLE
+    assert answers[-1] == ACCEPT
+    assert len(receiver.requests()) == 1
+
+
+def test_throttling_by_grpc_carries_retry_info_in_both_ways(receiver: Receiver) -> None:
+    receiver.answer = throttle(1.5)
+    address = f"127.0.0.1:{receiver.grpc_port}"
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as told:
+        export(channel)(ExportMetricsServiceRequest(), timeout=5)
+    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(told.value.trailing_metadata())
+    status = Status.FromString(trailing["grpc-status-details-bin"])
+    info = RetryInfo()
+    assert status.code == 8
+    assert status.details[0].Unpack(info)
+    assert info == RetryInfo.FromString(trailing["google.rpc.retryinfo-bin"])
+    assert (info.retry_delay.seconds, info.retry_delay.nanos) == (1, 500_000_000)
+
+
+def test_throttling_by_http_carries_retry_after_in_whole_seconds(receiver: Receiver) -> None:
+    receiver.answer = throttle(1.5)
+    code, headers, body = post(receiver, b"")
+    assert (code, headers["Retry-After"]) == (429, "2")
+    assert Status.FromString(body).code == 8
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_partial_success_is_accepted_and_says_what_was_rejected(receiver: Receiver, protocol: str) -> None:
+    receiver.answer = partial(3, "too old")
+    if protocol == "grpc":
+        with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+            response = export(channel)(ExportMetricsServiceRequest(), timeout=5)
+    else:
+        code, _, body = post(receiver, b"")
+        assert code == 200
+        response = ExportMetricsServiceResponse.FromString(body)
+    assert response.partial_success.rejected_data_points == 3
+    assert response.partial_success.error_message == "too old"
+    assert len(receiver.requests()) == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_hanging_receiver_is_given_up_on_and_then_serves_again(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    receiver.answer = HANG
+    assert send(receiver, protocol, metrics, timeout=0.5) is MetricExportResult.FAILURE
+    assert receiver.attempts()
+    assert receiver.points() == []
+    receiver.answer = ACCEPT
+    assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
+    assert len(receiver.requests()) == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_stopping_lets_go_of_a_hanging_request(
+    receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    receiver.answer = HANG
+    thread = threading.Thread(target=send, args=(receiver, protocol, metrics), kwargs={"timeout": 1})
+    thread.start()
+    receiver.wait_for_attempts(1)
+    receiver.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert receiver.requests() == []
+
+
+def export(channel: Any) -> Any:
+    return channel.unary_unary(
+        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        request_serializer=ExportMetricsServiceRequest.SerializeToString,
+        response_deserializer=ExportMetricsServiceResponse.FromString,
+    )
+
+
+def post(
+    receiver: Receiver,
+    body: bytes,
+    path: str = "/v1/metrics",
+    headers: Mapping[str, str] = {"Content-Type": "application/x-protobuf"},
+) -> tuple[int, Mapping[str, str], bytes]:
+    request = urllib.request.Request(receiver.http_endpoint + path, body, dict(headers))
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.status, dict(response.headers), response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "code"),
+    [
+        pytest.param("/v1/traces", {"Content-Type": "application/x-protobuf"}, b"", 404, id="another signal"),
+        pytest.param("/v1/metrics", {"Content-Type": "application/json"}, b"{}", 415, id="JSON"),
+        pytest.param(
+            "/v1/metrics",
+            {"Content-Type": "application/x-protobuf", "Content-Encoding": "br"},
+            b"",
+            415,
+            id="an unknown encoding",
+        ),
+        pytest.param(
+            "/v1/metrics", {"Content-Type": "application/x-protobuf"}, b"\xff\xff", 400, id="not protobuf"
+        ),
+        pytest.param(
+            "/v1/metrics",
+            {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"},
+            b"not gzip",
+            400,
+            id="not gzip",
+        ),
+    ],
+)
+def test_what_is_no_otlp_request_is_refused_and_not_kept(
+    receiver: Receiver, path: str, headers: Mapping[str, str], body: bytes, code: int
+) -> None:
+    answered, _, said = post(receiver, body, path, headers)
+    assert answered == code
+    assert Status.FromString(said).message
+    assert receiver.attempts() == []
+
+
+# --- TLS ----------------------------------------------------------------------------------------------
+
+
+def trust(protocol: str, certificates: Certificates, client: str | None = None) -> dict[str, Any]:
+    """An exporter's options: the authority to trust, and whose certificate to show."""
+    shown = {
+        None: None,
+        "client": (certificates.client, certificates.client_key),
+        "stranger": (certificates.stranger, certificates.stranger_key),
+    }[client]
+    if protocol == "http":
+        options = {"certificate_file": str(certificates.ca)}
+        if shown:
+            options |= {"client_certificate_file": str(shown[0]), "client_key_file": str(shown[1])}
+        return options
+    return {
+        "credentials": grpc.ssl_channel_credentials(
+            certificates.ca.read_bytes(),
+            shown[1].read_bytes() if shown else None,
+            shown[0].read_bytes() if shown else None,
+        )
+    }
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tls_serves_who_trusts_the_authority(
+    certificates: Certificates, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    with Receiver(tls=certificates.tls) as receiver:
+        assert receiver.grpc_endpoint.startswith("https://")
+        options = trust(protocol, certificates)
+        assert send(receiver, protocol, metrics, **options) is MetricExportResult.SUCCESS
+        assert only(receiver.points("polls")).value == 7
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_mtls_serves_its_own_clients_and_nobody_else(
+    certificates: Certificates, metrics: MetricsData, send: Send, protocol: str
+) -> None:
+    with Receiver(tls=certificates.mtls) as receiver:
+        for client in (None, "stranger"):
+            options = trust(protocol, certificates, client)
+            assert send(receiver, protocol, metrics, timeout=1, **options) is MetricExportResult.FAILURE
+        assert receiver.attempts() == []
+        options = trust(protocol, certificates, "client")
+        assert send(receiver, protocol, metrics, **options) is MetricExportResult.SUCCESS
+        assert len(receiver.requests()) == 1
+
+
+def test_a_plain_client_gets_nowhere_with_tls_and_the_next_is_served(
+    certificates: Certificates, metrics: MetricsData, send: Send
+) -> None:
+    with Receiver(tls=certificates.tls) as receiver, socket.socket() as plain:
+        plain.connect(("127.0.0.1", receiver.http_port))
+        options = trust("http", certificates)
+        assert send(receiver, "http", metrics, **options) is MetricExportResult.SUCCESS
+        plain.sendall(b"POST /v1/metrics HTTP/1.1\r\n\r\n")
+        plain.settimeout(5)
+        assert not plain.recv(1000).startswith(b"HTTP/1.1 200")
+        assert len(receiver.attempts()) == 1
+
+
+# --- as its own process -------------------------------------------------------------------------------
+
+
+def test_as_a_process_it_prints_where_it_listens_and_each_batch(
+    start_process: Callable[..., Process], metrics: MetricsData
+) -> None:
+    process = start_process([sys.executable, "-m", "poller.demo.receiver"])
+    endpoints = json.loads(process.wait_for_line(r'^\{"grpc"', stream="stdout").string)
+    for exporter in (
+        GrpcExporter(endpoint=endpoints["grpc"]),
+        HttpExporter(endpoint=f"{endpoints['http']}/v1/metrics"),
+    ):
+        assert exporter.export(metrics) is MetricExportResult.SUCCESS
+        exporter.shutdown()
+    batches = [
+        json.loads(process.wait_for_line(rf'"protocol": "{protocol}"', stream="stdout").string)
+        for protocol in PROTOCOLS
+    ]
+    for batch in batches:
+        values = {point["metric"]: point for point in batch["points"] if point["metric"] != "users_total"}
+        assert values["polls"]["value"] == 7
+        assert values["polls"]["attributes"] == {"outcome": "ok"}
+        assert values["duration"]["value"]["buckets"] == [1, 2, 1]
+        users = [point["value"] for point in batch["points"] if point["metric"] == "users_total"]
+        assert sorted(users) == [-1, LARGEST]
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+    assert process.stderr == ""
+
+
+def test_as_a_process_it_ends_with_its_standard_input_when_told_to() -> None:
+    command = [sys.executable, "-m", "poller.demo.receiver", "--until-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["grpc"].startswith("http://127.0.0.1:")
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def test_what_is_called_for_each_request_sees_it_as_it_is_kept(metrics: MetricsData, send: Send) -> None:
+    seen: list[Received] = []
+    with Receiver(on_request=seen.append) as receiver:
+        send(receiver, "grpc", metrics)
+        assert seen == receiver.attempts()
+        assert len(seen) == 1
