@@ -1,0 +1,250 @@
+"""The one-shot poll: its table, its formats, its exit codes, its silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poller.demo.ports import free_ports
+from poller.demo.receiver import INVALID, Receiver
+from tests.bed.messaging import MessagingServer
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+from tests.bed.queries import write_queries
+
+Start = Callable[..., Process]
+
+
+@pytest.mark.postgres
+def test_table_has_a_line_per_series(server: MessagingServer, poller_process: Start) -> None:
+    """Piped, it is plain: no colour, no box, every series on one line, nothing but the result on stdout."""
+    process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
+    code = process.wait()
+    lines = [line.split() for line in process.stdout.splitlines()]
+
+    assert code == 0, process
+    assert lines[0] == ["QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"]
+    assert [(line[0], line[1], line[3], line[4], line[-1]) for line in lines[1:]] == [
+        ("attachments", "attachments_total_count", "5", "{attachment}", "ok"),
+        ("attachments_bytes", "attachments_total_bytes", "15120", "By", "ok"),
+        ("pending_messages", "pending_messages_total", "8", "{message}", "ok"),
+        ("users", "users_total", "37", "{user}", "ok"),
+    ]
+    assert "\x1b" not in process.stdout
+    assert process.stderr == ""
+
+
+@pytest.mark.postgres
+def test_skipped_queries_say_why_and_fail_nothing(server: MessagingServer, poller_process: Start) -> None:
+    server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
+    server.replayed()
+    process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
+
+    assert process.wait() == 0, process
+    assert "skipped(column attachments.size_bytes does not exist)" in process.stdout
+
+
+@pytest.mark.postgres
+def test_failed_query_is_exit_code_1_and_the_others_are_there(
+    server: MessagingServer, poller_process: Start, tmp_path: Path
+) -> None:
+    queries = write_queries(
+        tmp_path, ("good", "SELECT count(*) AS n FROM users"), ("bad", "SELECT nothing AS n FROM users")
+    )
+    process = poller_process(
+        "poll", "--queries", queries, "--format", "json", env={"POLLER_DATABASE_URL": server.standby_dsn}
+    )
+    code = process.wait()
+    good, bad = json.loads(process.stdout)["queries"]
+
+    assert code == 1
+    assert (good["query"], good["state"], good["samples"][0]["value"]) == ("good", "ok", 37)
+    assert (bad["query"], bad["state"], bad["error"]["type"], bad["error"]["sqlstate"]) == (
+        "bad",
+        "failed",
+        "rejected",
+        "42703",
+    )
+    assert 'query bad failed: column "nothing" does not exist' in process.stderr
+
+
+def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> None:
+    (closed_port,) = free_ports(1)
+    process = poller_process(
+        "poll", env={"POLLER_DATABASE_URL": f"postgresql://someone:sekret@127.0.0.1:{closed_port}/none"}
+    )
+    code = process.wait()
+
+    assert code == 1, process
+    assert "failed(unavailable)" in process.stdout
+    assert process.stderr.count("replica unavailable") == 1
+    assert "sekret" not in process.stdout + process.stderr
+
+
+def test_no_database_named_is_exit_code_2(poller_process: Start) -> None:
+    process = poller_process("poll")
+    code = process.wait()
+
+    assert code == 2
+    assert process.stderr.startswith("POLLER_DATABASE_URL: is not set")
+    assert process.stdout == ""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("patterns", "polled"),
+    [
+        (["users"], ["users"]),
+        (["attach*"], ["attachments", "attachments_bytes"]),
+        (["users", "pending_*"], ["pending_messages", "users"]),
+    ],
+)
+def test_queries_are_chosen_by_name_and_glob(
+    server: MessagingServer, poller_process: Start, patterns: list[str], polled: list[str]
+) -> None:
+    options = [word for pattern in patterns for word in ("--query", pattern)]
+    process = poller_process("poll", *options, env={"POLLER_DATABASE_URL": server.standby_dsn})
+
+    assert process.wait() == 0, process
+    assert [line.split()[0] for line in process.stdout.splitlines()[1:]] == polled
+
+
+def test_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -> None:
+    process = poller_process("poll", "--query", "user", env={"POLLER_DATABASE_URL": "dbname=x"})
+    code = process.wait()
+
+    assert code == 2
+    assert "'users'" in process.stderr
+
+
+@pytest.mark.postgres
+def test_prometheus_format_is_what_prometheus_would_store(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    process = poller_process(
+        "poll", "--format", "prometheus", env={"POLLER_DATABASE_URL": server.standby_dsn}
+    )
+
+    assert process.wait() == 0, process
+    assert (
+        "# HELP users_total Total registered users.\n# TYPE users_total gauge\nusers_total 37\n"
+    ) in process.stdout
+
+
+@pytest.mark.postgres
+def test_otlp_json_is_a_request_that_a_collector_reads(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    from google.protobuf.json_format import Parse
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    from poller.demo.points import points_of
+
+    process = poller_process("poll", "--format", "otlp-json", env={"POLLER_DATABASE_URL": server.standby_dsn})
+    assert process.wait() == 0, process
+    request = Parse(process.stdout, ExportMetricsServiceRequest())
+    told = {point.metric: point for point in points_of(request)}
+
+    assert told["users_total"].value == 37
+    assert told["users_total"].unit == "{user}"
+    assert told["attachments_total_bytes"].value == 15120
+
+
+@pytest.mark.postgres
+def test_push_delivers_each_value_once(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    process = poller_process(
+        "poll",
+        "--push",
+        env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+
+    assert process.wait() == 0, process
+    assert [point.value for point in receiver.points("users_total")] == [37]
+
+
+@pytest.mark.postgres
+def test_push_that_is_refused_is_exit_code_1(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    """The values are printed all the same."""
+    receiver.answer = INVALID
+    process = poller_process(
+        "poll",
+        "--push",
+        env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+
+    assert process.wait() == 1, process
+    assert "users_total" in process.stdout
+    assert "export failed" in process.stderr
+
+
+def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
+    process = poller_process("poll", "--push", env={"POLLER_DATABASE_URL": "dbname=x"})
+
+    assert process.wait() == 2
+    assert "--push: has nowhere to push to; set POLLER_OTLP_ENDPOINT" in process.stderr
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("no_color", [False, True])
+def test_terminal_gets_colour_unless_told_not_to(server: MessagingServer, no_color: bool) -> None:
+    told = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
+
+    assert "users_total" in told
+    assert ("\x1b[32m" in told) is not no_color
+
+
+@pytest.mark.postgres
+def test_terminal_sees_which_query_runs(server: MessagingServer, tmp_path: Path) -> None:
+    queries = write_queries(
+        tmp_path,
+        ("first", "SELECT 1 AS n FROM pg_sleep(1)"),
+        ("second", "SELECT 2 AS n"),
+        interval="30s",
+        timeout="30s",
+    )
+    told = on_terminal(["poll", "--queries", queries], server, {})
+
+    assert "0/2 done; running first for 0." in told
+    assert "then second" in told
+
+
+def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> str:
+    """Everything `poller ARGUMENTS` writes to a terminal of its own."""
+    master, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "poller", *arguments],
+        stdout=terminal,
+        stderr=terminal,
+        stdin=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "TERM": "xterm-256color",
+            "COLUMNS": "120",
+            "POLLER_DATABASE_URL": server.standby_dsn,
+            **env,
+        },
+    ) as process:
+        os.close(terminal)
+        told = b""
+        while True:
+            try:
+                read = os.read(master, 65536)
+            except OSError:  # Linux says so when the last writer has closed its end
+                break
+            if not read:
+                break
+            told += read
+        process.wait(30)
+    os.close(master)
+    return told.decode()

@@ -1,0 +1,160 @@
+"""The README's commands, snippets and tables are what the program really does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poller.demo.receiver import Receiver
+from poller.settings import Settings
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import ROOT, Process
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(r"<!-- (\w+): ?(.*?) -->\n```\w+\n(.*?)```", re.DOTALL)
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """(argument, text) of the blocks marked `<!-- kind: argument -->`."""
+    return [(argument, text) for found, argument, text in _BLOCK.findall(README) if found == kind]
+
+
+def command(name: str) -> str:
+    (text,) = [text for argument, text in blocks("run") if argument == name]
+    return text.strip()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with the files that the README writes."""
+    for name, text in [*blocks("file"), *blocks("check")]:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_ci_runs_the_second_command_to_the_letter() -> None:
+    assert command("tests") in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_command_and_snippet_is_marked_and_so_run() -> None:
+    """No block of commands or YAML stands in the README that no test looks at."""
+    fences = re.findall(r"^```(?:bash|yaml)$", README, re.MULTILINE)
+    looked_at = [text for kind, _, text in _BLOCK.findall(README) if kind in ("run", "file", "check")]
+
+    assert len(looked_at) == len(fences)
+
+
+@pytest.mark.timeout(400)
+def test_first_command_shows_moving_numbers(start_process: Callable[..., Process], tmp_path: Path) -> None:
+    """In a fresh copy of what git tracks, with an empty home, until Ctrl-C."""
+    copy = tmp_path / "clone"
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    process = start_process(
+        ["bash", "-c", f"exec bash -c {command('demo')!r}"],
+        cwd=copy,
+        env={"HOME": str(tmp_path), "PYTHONPATH": "", "POLLER_INSTANCE": "x"},
+    )
+    seen: set[str] = set()
+    after = 0
+    while len(seen) < 3:
+        seen.add(process.wait_for_line(r"received users_total = (\d+) \{user\}", 300, after=after).group(1))
+        after = process.line_count()
+    subprocess.run(["pkill", "-INT", "-s", str(process.pid), "-f", "poller demo"], check=True)
+    process.wait_for_line("every process and file of the demo is gone")
+
+    assert process.wait() in (0, 130)
+
+
+@pytest.mark.postgres
+def test_daemon_runs_as_the_readme_says(
+    server: MessagingServer, receiver: Receiver, start_process: Callable[..., Process]
+) -> None:
+    text = command("daemon")
+    for example, real in (
+        ("postgresql://poller@replica.example:5432/app", f"'{server.standby_dsn}'"),
+        ("http://collector.example:4317", receiver.grpc_endpoint),
+    ):
+        assert example in text
+        text = text.replace(example, real)
+    process = start_process(["bash", "-c", _on_path(text.replace("poller run", "exec poller run"))])
+    receiver.wait_for(lambda points: {"users_total", "attachments_total_bytes"} <= {p.metric for p in points})
+    process.send(signal.SIGTERM)
+
+    assert process.wait() == 0
+
+
+@pytest.mark.postgres
+def test_commands_and_files_work_in_the_order_of_the_readme(
+    server: MessagingServer, receiver: Receiver, folder: Path, start_process: Callable[..., Process]
+) -> None:
+    commands = (
+        "set -e\n" + "\n".join(text for name, text in blocks("run") if name == "shell") + "\npoller poll\n"
+    )
+    process = start_process(
+        ["bash", "-c", _on_path(commands)],
+        cwd=folder,
+        env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+
+    assert process.wait() == 0, process
+    assert "1 file" in process.stdout
+    assert "name=phone" in process.stdout
+    assert receiver.points("users_total")
+
+
+@pytest.mark.postgres
+def test_shown_output_is_the_real_output(
+    server: MessagingServer, folder: Path, start_process: Callable[..., Process]
+) -> None:
+    """But for the durations, which are the machine's."""
+    for line, shown in blocks("output"):
+        process = start_process(
+            ["bash", "-c", _on_path(line)], cwd=folder, env={"POLLER_DATABASE_URL": server.standby_dsn}
+        )
+        process.wait()
+
+        assert _even(process.stdout + process.stderr) == _even(shown), line
+
+
+def test_settings_table_is_generated_from_the_settings() -> None:
+    """`python -m tests.bed.settings_table` writes it anew."""
+    from tests.bed.settings_table import END, START, table
+
+    shown = README[README.index(START) + len(START) : README.index(END)].strip()
+
+    assert shown == table()
+    assert all(f"POLLER_{name.upper()}" in shown for name in Settings.model_fields)
+
+
+def test_links_into_the_repository_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def _on_path(commands: str) -> str:
+    """Run `poller` as the package under test, whatever is installed."""
+    import sys
+
+    return f'poller() {{ {sys.executable} -m poller "$@"; }}\n{commands}'.replace(
+        "exec poller", f"exec {sys.executable} -m poller"
+    )
+
+
+def _even(text: str) -> list[str]:
+    lines = [re.sub(r"\d+ ms", "N ms", line) for line in text.strip().splitlines()]
+    return [" ".join(line.split()) for line in lines]
