@@ -32,6 +32,8 @@ class Statement:
     """Rows kept; the rest is received, counted and let go, so that memory stays bounded."""
     timeout: float | None = None
     """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
+    after: tuple[str, ...] = ()
+    """What runs before it, under the same Sync: where one of these fails, the statement is not run at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Waker:
 class Pipeline:
     """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").
 
-    The Sync is what keeps statements apart: an error aborts only what stands before the next Sync. All
+    The Sync is what keeps statements apart: an error aborts what stands up to the next Sync, and no more. All
     statements travel in one go, so that a burst costs one network round trip, however many there are.
     The extended query protocol is the first fence against writing: it refuses several statements in one
     text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
@@ -111,7 +113,8 @@ class Pipeline:
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
         for statement in statements:
-            pgconn.send_query_params(statement.sql.encode(), None)
+            for sql in (*statement.after, statement.sql):
+                pgconn.send_query_params(sql.encode(), None)
             pgconn.pipeline_sync()
         self._unanswered = len(statements)
         since = time.monotonic()
@@ -126,11 +129,17 @@ class Pipeline:
         pgconn.exit_pipeline_mode()
 
     def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
-        self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+        """Read what one statement and those before it came to, up to and with their Sync."""
+        failure: PGresult | None = None
+        for _ in statement.after:
+            while (result := self._next_result(deadline)) is not None:
+                if result.status == ExecStatus.FATAL_ERROR:
+                    failure = result
         columns: tuple[Column, ...] = ()
         values: list[tuple[bytes | None, ...]] = []
         beyond = 0
-        failure: PGresult | None = None
+        if failure is None:
+            self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
         while (result := self._next_result(deadline)) is not None:
             status = result.status
             if status in (ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK):
@@ -143,7 +152,7 @@ class Pipeline:
             elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
                 raise PollError("rejected", "COPY is no query")
-            elif status not in (ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY):
+            elif status == ExecStatus.FATAL_ERROR:
                 failure = result
         try:
             sync = self._next_result(deadline)

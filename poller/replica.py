@@ -138,23 +138,27 @@ class Replica:
 
     def _burst(self, pipeline: Pipeline, queries: Sequence[QueryDefinition]) -> Generator[Reply]:
         statements = [
-            part
-            for query in queries
-            for part in (
-                Statement(f"SET LOCAL statement_timeout = {_milliseconds(query.timeout)}", _PATIENCE_SECONDS),
-                Statement(query.sql, query.timeout + _PATIENCE_SECONDS, query.max_series, query.timeout),
-                Statement("ROLLBACK TO SAVEPOINT tick", _PATIENCE_SECONDS),
+            Statement(
+                query.sql,
+                query.timeout + _PATIENCE_SECONDS,
+                query.max_series,
+                query.timeout,
+                # Undoes what the query before left, be it an error; and where the transaction is gone, this
+                # fails and the query is not run, rather than run without its guards.
+                after=(
+                    "ROLLBACK TO SAVEPOINT tick",
+                    f"SET LOCAL statement_timeout = {_milliseconds(query.timeout)}",
+                ),
             )
+            for query in queries
         ]
-        statements.append(Statement("COMMIT", _PATIENCE_SECONDS))
-        with closing(pipeline.send(statements)) as replies:
-            for number, reply in enumerate(replies):
-                if number % 3 == 1:
-                    yield reply
-                elif reply.error and number < 3 * len(queries):
-                    # The timeout was not set or the savepoint is gone: what follows would run without its
-                    # guard, and the server has it already. Closing the burst cancels it there.
-                    raise reply.error
+        end = Statement("COMMIT", _PATIENCE_SECONDS)
+        # Closing an unfinished burst cancels on the server what of it has still to run.
+        with closing(pipeline.send([*statements, end])) as replies:
+            for _, reply in zip(queries, replies, strict=False):
+                yield reply
+            for _ in replies:
+                pass  # COMMIT of a transaction that changed nothing: whatever it says, all is told
 
     def _bounds(self) -> str:
         """Bound the transaction by SET LOCAL's function form, which lasts as long as the transaction does.

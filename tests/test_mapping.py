@@ -272,8 +272,7 @@ def queries(draw: st.DrawFn) -> QueryDefinition:
 def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     try:
         told = to_samples(query, result)
-    except PollError as error:
-        assert error.kind == "mismatch"
+    except PollError:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)
     assert len(told.samples) + sum(told.quarantined.values()) == candidates
@@ -297,8 +296,6 @@ labels = st.one_of(st.none(), st.binary(max_size=2))
 
 
 @given(st.lists(st.tuples(numbers, labels), max_size=12), st.integers(0, 5))
-def test_well_formed_numbers_never_fail_a_query(
-    values: list[tuple[bytes | None, bytes | None]], beyond: int
-) -> None:
+def test_well_formed_numbers_never_fail_a_query(values: list[tuple[bytes | None, ...]], beyond: int) -> None:
     result = Rows((Column("n", NUMERIC), Column("kind", TEXT)), values, beyond)
     assert check_account(a_query(metrics=(a_metric(attribute_columns=("kind",)),)), result) is not None

@@ -1,4 +1,4 @@
-"""Start a primary, a standby, a workload, the daemon and a receiver; show what arrives; leave nothing behind."""
+"""Start two servers, a workload, the daemon and a receiver; show what arrives; leave nothing behind."""
 
 from __future__ import annotations
 

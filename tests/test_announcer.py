@@ -1,0 +1,135 @@
+"""The log says what changed: a failure once, its repeats summed up, its end announced."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from poller.announcer import Announcer
+from poller.errors import PollError
+from poller.logs import JsonFormatter
+from poller.model import PollResult, Sample
+from tests.bed.definitions import a_query, a_result
+
+A, B = a_query("a"), a_query("b")
+GOOD_A, GOOD_B = a_result(A), a_result(B)
+DENIED = PollError("rejected", "permission denied for table t", sqlstate="42501", hint="GRANT SELECT")
+GONE = PollError("unavailable", "connection refused", sqlstate="57P03", hint="wait")
+
+
+def failed(error: PollError, query: Any = A) -> PollResult:
+    return a_result(query, outcome="failed", error=error)
+
+
+class Heard:
+    def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
+        caplog.set_level(logging.INFO, logger="poller.announcer")
+        self._caplog = caplog
+        self._announcer = Announcer(**arguments)
+        self.now = 0.0
+
+    def __call__(self, *results: PollResult, after: float = 60.0) -> list[str]:
+        """What the log says of one tick, `after` seconds behind the one before."""
+        self.now += after
+        self._caplog.clear()
+        self._announcer.tick(results, self.now)
+        return [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
+
+    def extra(self, name: str) -> object:
+        (record,) = self._caplog.records
+        return vars(record).get(name)
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> Heard:
+    return Heard(caplog)
+
+
+def test_good_polls_are_no_news(heard: Heard) -> None:
+    assert heard(GOOD_A, GOOD_B) == []
+
+
+def test_a_failure_is_said_once_with_what_to_do_and_its_end_with_how_long(heard: Heard) -> None:
+    assert heard(failed(DENIED), GOOD_B) == ["WARNING query a failed: permission denied for table t"]
+    assert heard.extra("query") == "a"
+    assert heard.extra("error.type") == "rejected"
+    assert heard.extra("db.response.status_code") == "42501"
+    assert heard.extra("hint") == "GRANT SELECT"
+    assert heard(failed(DENIED)) == []
+    assert heard(failed(DENIED)) == []
+    assert heard(GOOD_A) == ["INFO query a is well again after 3m"]
+    assert heard.extra("times") == 3
+    assert heard(GOOD_A) == []
+    assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"], (
+        "it is news again"
+    )
+
+
+def test_another_failure_of_the_same_query_is_news(heard: Heard) -> None:
+    heard(failed(DENIED))
+    assert heard(failed(PollError("timeout", "too slow", sqlstate="57014"))) == [
+        "WARNING query a failed: too slow"
+    ]
+
+
+def test_a_skipped_query_says_its_reason_once(heard: Heard) -> None:
+    skipped = a_result(A, outcome="skipped", reason="column t.x does not exist")
+    assert heard(skipped) == ["WARNING query a skipped: column t.x does not exist"]
+    assert heard(skipped) == []
+    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+
+
+def test_an_outage_is_one_line_for_all_queries_and_one_when_it_is_over(heard: Heard) -> None:
+    told = heard(failed(GONE, A), failed(GONE, B))
+    assert told == ["WARNING replica unavailable, polls will be tried again: connection refused"]
+    assert heard.extra("queries") == 2
+    assert heard.extra("db.response.status_code") == "57P03"
+    assert heard.extra("hint") == "wait"
+    assert heard(failed(GONE, A), failed(GONE, B)) == []
+    assert heard(GOOD_A, GOOD_B) == ["INFO replica available again after 2m"]
+    assert heard.extra("failed_ticks") == 2
+
+
+def test_an_outage_does_not_make_an_old_failure_news_again(heard: Heard) -> None:
+    heard(failed(DENIED))
+    heard(failed(GONE))
+    assert heard(failed(DENIED)) == ["INFO replica available again after 1m"]
+
+
+def test_rows_left_out_are_said_by_reason_and_count_but_a_declared_null_is_not(heard: Heard) -> None:
+    assert heard(a_result(A, quarantined={"null": 3})) == []
+    assert heard(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows left out"]
+    assert heard.extra("quarantined.duplicate") == 2
+    assert heard.extra("quarantined.null") is None
+    assert heard(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
+    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+
+
+def test_our_own_cancelling_is_no_failure_and_no_recovery(heard: Heard) -> None:
+    ours = PollError("cancelled", "told to stop")
+    assert heard(failed(ours)) == []
+    heard(failed(GONE))
+    assert heard(failed(ours)) == []
+
+
+def test_a_cancel_by_somebody_else_is_said(heard: Heard) -> None:
+    theirs = PollError("cancelled", "canceling statement due to user request", sqlstate="57014")
+    assert heard(failed(theirs)) == ["WARNING query a failed: canceling statement due to user request"]
+
+
+def test_where_nothing_is_pushed_each_value_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    heard = Heard(caplog, every_result=True)
+    result = a_result(A, Sample("things", 7, {"state": "queued"}))
+    assert heard(result) == heard(result) == ["INFO things = 7"]
+    assert (heard.extra("query"), heard.extra("attributes")) == ("a", {"state": "queued"})
+
+
+@pytest.mark.parametrize("name", ["name", "message", "args", "module", "query", "levelname"])
+def test_an_attribute_may_have_a_name_that_logging_keeps_for_itself(
+    caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    heard = Heard(caplog, every_result=True)
+    assert heard(a_result(A, Sample("things", 7, {name: "x"}))) == ["INFO things = 7"]
+    assert f'"{name}": "x"' in JsonFormatter().format(caplog.records[0])

@@ -1,0 +1,142 @@
+"""Whether a query may be sent is decided from the server's catalogue, in words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from poller.gates import ServerFacts, facts_query, read_facts, unmet
+from poller.model import Requirements
+from tests.bed.definitions import a_query
+from tests.bed.postgres import Database
+
+STANDBY = ServerFacts(True, 150018, {"users": frozenset({"id", "name"})}, frozenset({"plpgsql"}))
+PRIMARY = ServerFacts(False, 90624, {}, frozenset())
+
+
+def needs(**requires: Any) -> Requirements:
+    return Requirements(**requires)
+
+
+def test_nothing_required_is_always_met() -> None:
+    assert unmet(needs(), PRIMARY) is None
+
+
+def test_all_that_is_required_and_there_is_met() -> None:
+    wanted = needs(
+        role="standby", server_version=">=15,<16", extensions=["plpgsql"], columns={"users": ["id"]}
+    )
+    assert unmet(wanted, STANDBY) is None
+
+
+@pytest.mark.parametrize(
+    ("requires", "facts", "reason"),
+    [
+        ({"role": "primary"}, STANDBY, "needs a primary, this server is a standby"),
+        ({"role": "standby"}, PRIMARY, "needs a standby, this server is a primary"),
+        ({"server_version": ">=16"}, STANDBY, "needs server version >=16, this server has 15.18"),
+        ({"extensions": ["pg_trgm"]}, STANDBY, "extension pg_trgm is not installed"),
+        ({"columns": {"messages": []}}, STANDBY, "relation messages does not exist"),
+        ({"columns": {"messages": ["id"]}}, STANDBY, "relation messages does not exist"),
+        ({"columns": {"users": ["id", "size"]}}, STANDBY, "column users.size does not exist"),
+    ],
+)
+def test_what_is_not_met_is_said(requires: dict[str, Any], facts: ServerFacts, reason: str) -> None:
+    assert unmet(needs(**requires), facts) == reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "met"),
+    [
+        (">=15", 150000, True), (">=15", 149999, False), (">15", 150018, False), (">15", 160000, True),
+        ("<15", 149999, True), ("<15", 150000, False), ("<=15", 150018, True), ("<=15", 160000, False),
+        ("==15", 150018, True), ("==15", 160018, False), ("==15.18", 150018, True),
+        ("==15.18", 150017, False),
+        (">=15.2", 150001, False), (">=15.2", 150002, True), ("<15.10", 150009, True),
+        (">= 14 , < 16", 150018, True), (">=14,<15", 150018, False),
+    ],
+)  # fmt: skip
+def test_a_version_without_a_minor_means_every_minor(wanted: str, version: int, met: bool) -> None:
+    facts = ServerFacts(True, version, {}, frozenset())
+    assert (unmet(needs(server_version=wanted), facts) is None) is met
+
+
+def test_names_in_another_encoding_do_not_break_the_reading() -> None:
+    told = {"standby": True, "version": 150018, "extensions": [], "columns": {"t": ["Stra?e"]}}
+    facts = read_facts(json.dumps(told).encode().replace(b"?", b"\xdf"))
+    assert facts.columns == {"t": frozenset({"Stra\ufffde"})}
+
+
+NO_NAMES = ["a.b.c", "a.b.c.d", "", " ", ".", "x'y", '"', '""', "1", "'; DROP TABLE t; --", "\\"]
+
+
+def facts_of(database: Database, *relations: str, user: str | None = None) -> ServerFacts:
+    query = a_query(requires={"columns": {relation: [] for relation in relations}})
+    with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
+        if user is not None:
+            connection.execute(f"SET ROLE {user}".encode())
+        row = connection.execute(facts_query([query]).encode()).fetchone()
+        assert row is not None
+        return read_facts(json.dumps(row[0]).encode())
+
+
+@pytest.mark.postgres
+def test_the_facts_are_those_of_the_server(database: Database) -> None:
+    facts = facts_of(database)
+    ((version,),) = database.execute("SHOW server_version_num")
+    assert (facts.standby, facts.version, facts.columns) == (False, int(version), {})
+    assert "plpgsql" in facts.extensions
+
+
+@pytest.mark.postgres
+def test_names_are_found_as_postgresql_finds_them(database: Database) -> None:
+    database.execute(
+        """
+        CREATE TABLE plain (a int, "B" int, gone int); ALTER TABLE plain DROP COLUMN gone;
+        CREATE TABLE "Mixed.Case" ("it's" int); CREATE TABLE "a ""b"" c" (h int);
+        CREATE SCHEMA "Other"; CREATE TABLE "Other".t (o int); CREATE VIEW v AS SELECT a FROM plain;
+        CREATE SCHEMA hidden; CREATE TABLE hidden.only_here (x int)
+        """
+    )
+    told = facts_of(
+        database, "PLAIN", '"Mixed.Case"', '"a ""b"" c"', '"Other".t', "v", "public.Plain", "pg_class"
+    ).columns
+    assert told["PLAIN"] == told["public.Plain"] == {"a", "B"}
+    assert told['"Mixed.Case"'] == {"it's"}
+    assert told['"a ""b"" c"'] == {"h"}
+    assert told['"Other".t'] == {"o"}
+    assert told["v"] == {"a"}
+    assert "relname" in told["pg_class"]
+    absent = ("Mixed.Case", "Other.t", '"PLAIN"', "only_here", "gone", "nowhere.t")
+    assert facts_of(database, *absent).columns == {}
+
+
+@pytest.mark.postgres
+def test_the_first_schema_of_the_search_path_wins(database: Database) -> None:
+    database.execute(
+        f"""
+        CREATE SCHEMA first; CREATE TABLE first.t (in_first int); CREATE TABLE t (in_public int);
+        ALTER DATABASE {database.name} SET search_path = first, public
+        """
+    )
+    assert facts_of(database, "t").columns == {"t": {"in_first"}}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_is_none_is_a_relation_that_does_not_exist(database: Database, name: str) -> None:
+    database.execute("CREATE TABLE t (n int)")
+    assert facts_of(database, name, "t").columns == {"t": {"n"}}
+
+
+@pytest.mark.postgres
+def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role}; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
+    try:
+        assert facts_of(database, "private.t", user=role).columns == {"private.t": {"n"}}
+    finally:
+        database.execute(f"DROP ROLE {role}")

@@ -1,0 +1,59 @@
+"""Samples in Prometheus' text format bear the names that its OTLP receiver gives them."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.model import Sample
+from poller.prometheus import exposition, metric_name
+from tests.bed.definitions import a_metric
+
+# After prometheus/otlptranslator, metric_namer_test.go, and the manual's "UTF-8 and OpenTelemetry" page.
+NAMES = [
+    ("users_total", "{user}", "users_total"),
+    ("attachments_total_bytes", "By", "attachments_total_bytes"),
+    ("attachments_total_count", "{attachment}", "attachments_total_count"),
+    ("queue.size", "By", "queue_size_bytes"),
+    ("queue.oldest", "s", "queue_oldest_seconds"),
+    ("load", "1", "load_ratio"),
+    ("used", "%", "used_percent"),
+    ("rate", "{message}/s", "rate_per_second"),
+    ("throughput", "By/s", "throughput_bytes_per_second"),
+    ("speed", "m/min", "speed_meters_per_minute"),
+    ("a__b..c_", "", "a_b_c"),
+    ("fresh.seconds.x", "s", "fresh_seconds_x"),
+    ("odd", "{a}{b}", "odd"),
+    ("level", "mm[Hg]", "level_mm_Hg"),
+    ("1st", "", "_1st"),
+]
+
+
+@pytest.mark.parametrize(("name", "unit", "told"), NAMES)
+def test_a_gauge_gets_the_name_of_its_unit(name: str, unit: str, told: str) -> None:
+    assert metric_name(name, unit) == told
+
+
+def test_one_block_per_metric_with_help_type_and_every_series() -> None:
+    metrics = {
+        "waiting": a_metric("waiting", description="Messages\nwaiting \\ here."),
+        "empty": a_metric("empty"),
+        "size.now": a_metric("size.now", unit="By"),
+    }
+    samples = [
+        Sample("size.now", 2**63 - 1, {}),
+        Sample("waiting", 3, {"tenant.id": 'a"b\\c\nd', "live": True}),
+        Sample("waiting", 0.1, {"tenant.id": "ü", "shard": 7}),
+    ]
+    assert exposition(metrics, samples) == (
+        "# HELP waiting Messages\\nwaiting \\\\ here.\n"
+        "# TYPE waiting gauge\n"
+        'waiting{tenant_id="a\\"b\\\\c\\nd",live="true"} 3\n'
+        'waiting{tenant_id="ü",shard="7"} 0.1\n'
+        "# HELP size_now_bytes Things.\n"
+        "# TYPE size_now_bytes gauge\n"
+        "size_now_bytes 9223372036854775807\n"
+    )
+
+
+def test_nothing_polled_is_an_empty_text() -> None:
+    assert exposition({"empty": a_metric("empty")}, []) == ""

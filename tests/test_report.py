@@ -1,0 +1,112 @@
+"""What a poll came to, as a table for people and JSON for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from rich.console import Console
+
+from poller.errors import PollError
+from poller.model import MetricDefinition, PollResult, Sample
+from poller.report import attributes_text, print_table, state, to_json
+from tests.bed.definitions import a_metric, a_query, a_result
+
+QUERY = a_query("waiting")
+METRICS = {"things": a_metric(), "pressure": a_metric("pressure", unit="{[bold]}")}
+FAILED = a_result(
+    QUERY, outcome="failed", error=PollError("timeout", "too [slow]", sqlstate="57014", hint="be quick")
+)
+SKIPPED = a_result(QUERY, outcome="skipped", reason="relation [x] does not exist", duration=0.0)
+GOOD = a_result(
+    QUERY,
+    Sample("things", 1234567, {"state": "queued", "live": True}),
+    Sample("things", 2**63 - 1, {"state": "[bold]sent"}),
+    duration=1.25,
+    quarantined={"null": 2},
+)
+
+
+def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) -> list[list[str]]:
+    """The rows a pipe gets, taken apart at the columns' starts."""
+    out = io.StringIO()
+    print_table(Console(file=out, width=80), results, metrics)
+    return [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.getvalue().splitlines()
+    ]
+
+
+def test_a_state_is_a_word_and_its_reason() -> None:
+    assert state(GOOD) == "ok"
+    assert state(FAILED) == "failed(timeout)"
+    assert state(SKIPPED) == "skipped(relation [x] does not exist)"
+
+
+def test_the_table_has_a_line_per_series_and_one_per_query_without_any() -> None:
+    assert table(GOOD, FAILED, SKIPPED) == [
+        ["QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"],
+        ["waiting", "things", "state=queued live=True", "1234567", "{thing}", "1.2 s", "ok"],
+        ["waiting", "things", "state=[bold]sent", "9223372036854775807", "{thing}", "1.2 s", "ok"],
+        ["waiting", "-", "-", "-", "-", "500 ms", "failed(timeout)"],
+        ["waiting", "-", "-", "-", "-", "-", "skipped(relation [x] does not exist)"],
+    ]
+
+
+def test_a_unit_in_square_brackets_is_shown_as_it_is() -> None:
+    assert table(a_result(QUERY, Sample("pressure", 1, {})))[1][4] == "{[bold]}"
+
+
+def test_a_long_row_is_one_line_in_a_pipe() -> None:
+    long = "x" * 500
+    assert table(a_result(QUERY, Sample("things", 1, {"state": long})))[1][2] == f"state={long}"
+
+
+def test_an_attribute_cannot_break_the_line_or_steer_the_terminal() -> None:
+    told = table(a_result(QUERY, Sample("things", 1, {"a": "x\ny", "b": "\x1b[2J"})))
+    assert told[1][2] == r'a="x\ny" b="\u001b[2J"'
+    assert len(told) == 2
+
+
+def test_attributes_that_would_be_unclear_are_quoted() -> None:
+    assert attributes_text({"a": "x", "b": "Zürich West", "c": "", "d": 3}) == 'a=x b="Zürich West" c="" d=3'
+
+
+def test_a_terminal_gets_grouped_digits_and_colour() -> None:
+    out = io.StringIO()
+    print_table(
+        Console(file=out, width=120, force_terminal=True, color_system="standard"), [GOOD, FAILED], METRICS
+    )
+    assert "1,234,567" in out.getvalue()
+    assert "\x1b[32mok" in out.getvalue()
+    assert "\x1b[31mfailed" in out.getvalue()
+
+
+def test_json_tells_all_and_exactly() -> None:
+    good, failed, skipped = json.loads(to_json([GOOD, FAILED, SKIPPED], METRICS))["queries"]
+    assert good == {
+        "query": "waiting",
+        "state": "ok",
+        "at": "1970-01-01T00:16:40.000Z",
+        "duration": 1.25,
+        "samples": [
+            {
+                "metric": "things",
+                "unit": "{thing}",
+                "attributes": {"state": "queued", "live": True},
+                "value": 1234567,
+            },
+            {
+                "metric": "things",
+                "unit": "{thing}",
+                "attributes": {"state": "[bold]sent"},
+                "value": 2**63 - 1,
+            },
+        ],
+        "quarantined": {"null": 2},
+    }
+    assert failed["state"] == "failed"
+    assert failed["error"] == {
+        "type": "timeout", "sqlstate": "57014", "message": "too [slow]", "hint": "be quick"
+    }  # fmt: skip
+    assert (skipped["state"], skipped["reason"]) == ("skipped", "relation [x] does not exist")
+    assert "error" not in skipped

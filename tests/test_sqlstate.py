@@ -1,0 +1,46 @@
+"""An SQLSTATE says what kind of failure it is and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.errors import ErrorKind
+from poller.sqlstate import kind_of, server_error
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"),
+    [
+        ("40001", "conflict"), ("40P01", "conflict"), ("57P04", "conflict"), ("55P03", "timeout"),
+        ("25P03", "timeout"), ("25P04", "timeout"), ("57P01", "unavailable"), ("57P03", "unavailable"),
+        ("53300", "unavailable"), ("08006", "unavailable"), ("28P01", "unavailable"),
+        ("28000", "unavailable"),
+        ("22012", "rejected"), ("42501", "rejected"), ("42P01", "rejected"), ("25006", "rejected"),
+        ("42601", "rejected"), ("XX000", "rejected"), (None, "unavailable"),
+    ],
+)  # fmt: skip
+def test_each_sqlstate_has_its_kind(sqlstate: str | None, kind: ErrorKind) -> None:
+    assert kind_of(sqlstate) == kind
+    assert server_error(sqlstate, "x").kind == kind
+
+
+def test_a_statement_that_ran_for_its_whole_timeout_was_ended_by_it() -> None:
+    error = server_error("57014", "canceling statement", elapsed=0.95, timeout=1.0)
+    assert (error.kind, error.hint) == ("timeout", "make the query cheaper or raise its timeout")
+
+
+@pytest.mark.parametrize(("elapsed", "timeout"), [(0.2, 1.0), (99.0, None)])
+def test_a_statement_that_was_cancelled_earlier_was_cancelled_by_somebody(
+    elapsed: float, timeout: float | None
+) -> None:
+    error = server_error("57014", "canceling statement", elapsed=elapsed, timeout=timeout)
+    assert (error.kind, error.sqlstate, error.hint) == ("cancelled", "57014", None)
+
+
+def test_the_servers_own_hint_comes_before_ours() -> None:
+    ours = server_error("42703", "no column")
+    assert ours.hint is not None
+    assert "requires.columns" in ours.hint
+    assert server_error("42703", "no column", hint="Perhaps you meant x.").hint == "Perhaps you meant x."
+    late = server_error("57014", "x", hint="theirs", elapsed=1, timeout=1)
+    assert late.hint == "theirs"

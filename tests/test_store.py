@@ -1,0 +1,91 @@
+"""The store shows the last good result of each query until it is too old."""
+
+from __future__ import annotations
+
+from poller.errors import PollError
+from poller.model import Sample
+from poller.store import SnapshotStore
+from tests.bed.definitions import a_query, a_result
+
+FAILURE = PollError("rejected", "no")
+A = a_query("a", interval=60, max_age=100, timeout=1)
+B = a_query("b", interval=60, max_age=500, timeout=1)
+
+
+def sample(value: int, metric: str = "things", **attributes: str) -> Sample:
+    return Sample(metric, value, attributes)
+
+
+def shown(store: SnapshotStore, now: float, metric: str = "things") -> list[int | float]:
+    return [sample.value for sample in store.samples(metric, now)]
+
+
+def test_nothing_is_shown_before_the_first_result() -> None:
+    store = SnapshotStore([A])
+    assert shown(store, 0) == []
+    (freshness,) = store.freshness(0)
+    assert (freshness.query, freshness.last_success, freshness.age) == (A, None, None)
+    assert (freshness.stale, freshness.series) == (True, 0)
+
+
+def test_a_good_result_takes_the_place_of_the_one_before_whole() -> None:
+    store = SnapshotStore([A])
+    store.put([a_result(A, sample(1, kind="x"), sample(2, kind="y"))], 0)
+    store.put([a_result(A, sample(3, kind="y"))], 1)
+    assert shown(store, 1) == [3]
+
+
+def test_a_good_result_without_rows_ends_the_series() -> None:
+    store = SnapshotStore([A])
+    store.put([a_result(A, sample(1))], 0)
+    store.put([a_result(A)], 1)
+    assert shown(store, 1) == []
+    (freshness,) = store.freshness(1)
+    assert (freshness.stale, freshness.series) == (False, 0)
+
+
+def test_a_failed_or_skipped_poll_changes_nothing() -> None:
+    store = SnapshotStore([A])
+    store.put([a_result(A, sample(1), at=1000.0)], 0)
+    store.put([a_result(A, at=1060.0, outcome="failed", error=FAILURE)], 60)
+    store.put([a_result(A, at=1070.0, outcome="skipped", reason="no such column")], 70)
+    assert shown(store, 80) == [1]
+    (freshness,) = store.freshness(80)
+    assert (freshness.last_success, freshness.age) == (1000.0, 80)
+
+
+def test_a_value_is_shown_until_max_age_and_not_a_moment_longer() -> None:
+    store = SnapshotStore([A])
+    store.put([a_result(A, sample(1))], 10)
+    assert shown(store, 110) == [1]
+    assert shown(store, 110.001) == []
+    (before,), (after,) = store.freshness(110), store.freshness(110.001)
+    assert (before.stale, before.series) == (False, 1)
+    assert (after.stale, after.series, after.last_success) == (True, 0, 1000.0)
+
+
+def test_a_stale_query_comes_back_with_its_next_good_result() -> None:
+    store = SnapshotStore([A])
+    store.put([a_result(A, sample(1))], 0)
+    assert shown(store, 1000) == []
+    store.put([a_result(A, sample(2))], 1000)
+    assert shown(store, 1001) == [2]
+
+
+def test_two_queries_feed_one_metric_and_age_apart() -> None:
+    store = SnapshotStore([A, B])
+    store.put([a_result(A, sample(1)), a_result(B, sample(2), sample(9, metric="others"))], 0)
+    assert shown(store, 50) == [1, 2]
+    assert shown(store, 200) == [2]
+    assert shown(store, 50, "others") == [9]
+    assert [freshness.series for freshness in store.freshness(50)] == [1, 2]
+
+
+def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
+    store = SnapshotStore([A, B])
+    store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
+    reading = store.samples("things", 1)
+    assert next(reading).value == 1
+    store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
+    assert [sample.value for sample in reading] == [1]
+    assert shown(store, 1) == [2, 2]
