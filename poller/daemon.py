@@ -92,6 +92,10 @@ class Daemon:
         """
         self._stopping = True
         interrupt()
+        # Shut down while it hands out a job, APScheduler misses that job afterwards (JobLookupError in its
+        # thread). Paused, it hands out none; the look at the jobs waits for the one in its hands.
+        self._scheduler.pause()
+        self._scheduler.get_jobs()
         self._scheduler.shutdown(wait=False)
         return self._idle.wait(timeout)
 

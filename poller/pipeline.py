@@ -151,6 +151,7 @@ class Pipeline:
                 beyond += result.ntuples - kept
             elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
+                self._connection.close()
                 raise PollError("rejected", "COPY is no query")
             elif status == ExecStatus.FATAL_ERROR:
                 failure = result

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from poller.errors import PollError
 from poller.gates import ServerFacts, facts_query, read_facts, unmet
@@ -180,6 +181,12 @@ class Replica:
     def _connected(self) -> psycopg.Connection:
         if self._waker.raised:
             raise PollError("cancelled", "told to stop")
+        if (
+            self._connection is not None
+            and self._connection.info.transaction_status != TransactionStatus.IDLE
+        ):
+            # A reader left in the middle of the last tick, and its snapshot is not this one's.
+            self._hang_up()
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection
@@ -202,7 +209,9 @@ class Replica:
             sqlstate = error.sqlstate
             message = " ".join(str(error).split())
             found = server_error(sqlstate, message)
-            raise PollError("unavailable", message, sqlstate=sqlstate, hint=found.hint) from error
+            failure = PollError("unavailable", message, sqlstate=sqlstate, hint=found.hint)
+        # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
+        raise failure
 
     def _described(self) -> tuple[str, dict[str, Any]]:
         """The connection string, and its parts; libpq's complaint about one may quote a password."""

@@ -23,7 +23,6 @@ NAMES = [
     ("a__b..c_", "", "a_b_c"),
     ("fresh.seconds.x", "s", "fresh_seconds_x"),
     ("odd", "{a}{b}", "odd"),
-    ("level", "mm[Hg]", "level_mm_Hg"),
     ("1st", "", "_1st"),
 ]
 

@@ -14,7 +14,10 @@ def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:
 
 
 def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> QueryDefinition:
-    """A query with one metric, with the defaults of a query file; `sql` goes around the model's own fence, to get at the server's."""
+    """A query with one metric and the defaults of a query file.
+
+    `sql` goes around the model's own fence, to get at the server's.
+    """
     metrics = fields.pop("metrics", (a_metric(name.replace("-", "_")),))
     interval = fields.setdefault("interval", 300.0)
     fields = {"timeout": min(30.0, interval), "max_age": 3 * interval, **fields}

@@ -1,0 +1,213 @@
+"""What a meter shows of the store and of the poller itself: exact names, units, descriptions and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, NumberDataPoint
+
+from poller.errors import PollError
+from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_gauges
+from poller.model import Sample
+from poller.store import SnapshotStore
+from tests.bed.definitions import a_metric, a_query, a_result
+
+USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
+BYTES = a_metric("stored.bytes", unit="By", description="Stored.")
+A = a_query("a", metrics=(USERS,), interval=60, max_age=100, timeout=1)
+B = a_query("b", metrics=(USERS, BYTES), interval=300)
+
+Series = dict[frozenset[tuple[str, Any]], Any]
+
+
+class Bed:
+    """A real meter, read into memory, over a store whose clock is turned by hand."""
+
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self.reader])
+        self.now = 0.0
+        self.store = SnapshotStore([A, B])
+        self.meter = self.provider.get_meter("poller")
+
+    def clock(self) -> float:
+        return self.now
+
+    def read(self) -> dict[str, Metric]:
+        data = self.reader.get_metrics_data()
+        return {
+            metric.name: metric
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def values(self, name: str) -> Series:
+        metric = self.read().get(name)
+        return {
+            frozenset((point.attributes or {}).items()): point.value
+            for point in (metric.data.data_points if metric else ())
+            if isinstance(point, NumberDataPoint)
+        }
+
+
+@pytest.fixture
+def bed() -> Iterator[Bed]:
+    bed = Bed()
+    yield bed
+    bed.provider.shutdown()
+
+
+@pytest.fixture
+def gauges(bed: Bed) -> Bed:
+    register_gauges(bed.meter, [USERS, BYTES], bed.store, bed.clock)
+    return bed
+
+
+@pytest.fixture
+def own(bed: Bed) -> SelfMetrics:
+    return SelfMetrics(bed.meter, bed.store, bed.clock)
+
+
+def key(**attributes: object) -> frozenset[tuple[str, object]]:
+    return frozenset(attributes.items())
+
+
+def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
+    return frozenset({"poller.query.name": query, **more}.items())
+
+
+# --- gauges -------------------------------------------------------------------------------------------
+
+
+def test_a_gauge_has_the_name_unit_and_description_of_its_definition(gauges: Bed) -> None:
+    gauges.store.put([a_result(B, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {}))], 0)
+    told = {(m.name, m.unit, m.description, type(m.data).__name__) for m in gauges.read().values()}
+    assert told == {
+        ("users_total", "{user}", "Total registered users.", "Gauge"),
+        ("stored.bytes", "By", "Stored.", "Gauge"),
+    }
+
+
+def test_values_are_exported_exactly_as_integers_or_floats(gauges: Bed) -> None:
+    samples = (
+        Sample("users_total", 2**53 + 1, {"kind": "int"}),
+        Sample("users_total", 0.1, {"kind": "float"}),
+    )
+    gauges.store.put([a_result(A, *samples)], 0)
+    told = gauges.values("users_total")
+    assert told == {key(kind="int"): 2**53 + 1, key(kind="float"): 0.1}
+    assert type(told[key(kind="int")]) is int
+
+
+def test_nothing_is_exported_before_the_first_result(gauges: Bed) -> None:
+    assert gauges.read() == {}
+
+
+def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other(gauges: Bed) -> None:
+    gauges.store.put([a_result(A, Sample("users_total", 1, {"from": "a"}))], 0)
+    gauges.store.put([a_result(B, Sample("users_total", 2, {"from": "b"}))], 0)
+    assert gauges.values("users_total") == {key(**{"from": "a"}): 1, key(**{"from": "b"}): 2}
+    gauges.now = 100.1
+    assert gauges.values("users_total") == {key(**{"from": "b"}): 2}
+    gauges.now = 10_000
+    assert gauges.values("users_total") == {}
+
+
+def test_a_series_that_is_gone_from_the_result_is_gone_from_the_export(gauges: Bed) -> None:
+    gauges.store.put(
+        [a_result(A, Sample("users_total", 1, {"k": "x"}), Sample("users_total", 2, {"k": "y"}))], 0
+    )
+    assert gauges.values("users_total") == {key(k="x"): 1, key(k="y"): 2}
+    gauges.store.put([a_result(A, Sample("users_total", 3, {"k": "y"}))], 1)
+    assert gauges.values("users_total") == {key(k="y"): 3}
+
+
+# --- the poller's own ---------------------------------------------------------------------------------
+
+
+def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: SelfMetrics) -> None:
+    bed.store.put([a_result(A)], 0)
+    own.record(a_result(A, quarantined={"null": 1}))
+    own.overrun("default/1m")
+    assert {(m.name, m.unit, type(m.data).__name__) for m in bed.read().values()} == {
+        ("poller.poll.duration", "s", "Histogram"),
+        ("poller.polls", "{poll}", "Sum"),
+        ("poller.query.quarantined", "{data_point}", "Sum"),
+        ("poller.tick.overruns", "{tick}", "Sum"),
+        ("poller.query.last_success", "s", "Gauge"),
+        ("poller.query.age", "s", "Gauge"),
+        ("poller.query.stale", "{query}", "Gauge"),
+        ("poller.query.interval", "s", "Gauge"),
+        ("poller.query.series", "{series}", "Gauge"),
+    }
+
+
+def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetrics) -> None:
+    refused = PollError("rejected", "no", sqlstate="42501")
+    lost = PollError("unavailable", "gone")
+    for result in (
+        a_result(A), a_result(A), a_result(B),
+        a_result(A, outcome="failed", error=refused), a_result(A, outcome="failed", error=lost),
+        a_result(B, outcome="skipped", reason="x"),
+    ):  # fmt: skip
+        own.record(result)
+    assert bed.values("poller.polls") == {
+        of("a", **{"poller.outcome": "ok"}): 2,
+        of("b", **{"poller.outcome": "ok"}): 1,
+        of(
+            "a", **{"poller.outcome": "failed", "error.type": "rejected", "db.response.status_code": "42501"}
+        ): 1,
+        of("a", **{"poller.outcome": "failed", "error.type": "unavailable"}): 1,
+        of("b", **{"poller.outcome": "skipped"}): 1,
+    }
+
+
+def test_durations_are_a_histogram_without_the_skipped(bed: Bed, own: SelfMetrics) -> None:
+    own.record(a_result(A, duration=0.25))
+    own.record(a_result(A, duration=70.0))
+    own.record(a_result(A, outcome="skipped", reason="x", duration=0.0))
+    own.record(a_result(A, outcome="failed", error=PollError("timeout", "x", sqlstate="57014"), duration=1.5))
+    points: dict[frozenset[tuple[str, object]], HistogramDataPoint] = {
+        frozenset((point.attributes or {}).items()): point
+        for point in bed.read()["poller.poll.duration"].data.data_points
+        if isinstance(point, HistogramDataPoint)
+    }
+    good = points[of("a", **{"poller.outcome": "ok"})]
+    assert (good.count, good.sum, good.min, good.max) == (2, 70.25, 0.25, 70.0)
+    assert tuple(good.explicit_bounds) == DURATION_BOUNDARIES
+    assert points[of("a", **{"poller.outcome": "failed", "error.type": "timeout"})].sum == 1.5
+    assert len(points) == 2
+
+
+def test_data_points_left_out_are_counted_by_reason(bed: Bed, own: SelfMetrics) -> None:
+    own.record(a_result(A, quarantined={"null": 2, "duplicate": 3}))
+    own.record(a_result(A, quarantined={"null": 1}))
+    assert bed.values("poller.query.quarantined") == {
+        of("a", **{"poller.reason": "null"}): 3,
+        of("a", **{"poller.reason": "duplicate"}): 3,
+    }
+
+
+def test_overruns_are_counted_by_tick(bed: Bed, own: SelfMetrics) -> None:
+    own.overrun("default/1m")
+    own.overrun("default/1m")
+    assert bed.values("poller.tick.overruns") == {key(**{"poller.tick.name": "default/1m"}): 2}
+
+
+@pytest.mark.usefixtures("own")
+def test_freshness_is_told_for_each_query_before_and_after_its_success(bed: Bed) -> None:
+    bed.store.put([a_result(A, Sample("users_total", 1, {}), at=1234.5)], 10)
+    bed.now = 40.0
+    assert bed.values("poller.query.last_success") == {of("a"): 1234.5}
+    assert bed.values("poller.query.age") == {of("a"): 30.0}
+    assert bed.values("poller.query.stale") == {of("a"): 0, of("b"): 1}
+    assert bed.values("poller.query.interval") == {of("a"): 60.0, of("b"): 300.0}
+    assert bed.values("poller.query.series") == {of("a"): 1, of("b"): 0}
+    bed.now = 110.5
+    assert bed.values("poller.query.age") == {of("a"): 100.5}
+    assert bed.values("poller.query.stale") == {of("a"): 1, of("b"): 1}
+    assert bed.values("poller.query.series") == {of("a"): 0, of("b"): 0}

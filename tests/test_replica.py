@@ -1,0 +1,729 @@
+"""The replica answers every question of a tick in one snapshot, harmed by none and harming nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from poller import replica as replica_module
+from poller.demo.cluster import Cluster
+from poller.errors import PollError
+from poller.mapping import to_samples
+from poller.model import Answer, QueryDefinition
+from poller.replica import KEEP_CONNECTION_SECONDS, Replica
+from tests.bed.definitions import a_query
+from tests.bed.postgres import Database
+from tests.bed.process import Process, eventually
+from tests.bed.proxy import Proxy
+
+pytestmark = pytest.mark.postgres
+
+Make = Callable[..., Replica]
+NAME = "obscura-poller"
+
+
+@pytest.fixture
+def make_replica() -> Iterator[Make]:
+    """Make replicas of a DSN, or of a function that returns one; closed at the test's end."""
+    made: list[Replica] = []
+
+    def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
+        conninfo = dsn if callable(dsn) else lambda: dsn
+        made.append(Replica(conninfo, **{"connect_timeout": 5.0, "lock_timeout": 1.0, **arguments}))
+        return made[-1]
+
+    yield make
+    for replica in made:
+        replica.close()
+
+
+@pytest.fixture
+def replica(database: Database, make_replica: Make) -> Replica:
+    """The standby of `database`."""
+    return make_replica(database.standby_dsn)
+
+
+def queries(*sql: str, **fields: Any) -> list[QueryDefinition]:
+    return [a_query(f"q{number}", text, **fields) for number, text in enumerate(sql)]
+
+
+def told(answer: Answer) -> object:
+    """The rows of an answer, the SQLSTATE of its error, or why it was skipped."""
+    assert [answer.rows, answer.error, answer.skipped].count(None) == 2
+    if answer.error is not None:
+        return answer.error.sqlstate or answer.error.kind
+    return answer.skipped or (answer.rows.values if answer.rows else None)
+
+
+def ask(replica: Replica, *sql: str, **fields: Any) -> list[object]:
+    return [told(answer) for answer in replica.ask(queries(*sql, **fields))]
+
+
+def ask_one(replica: Replica, sql: str, **fields: Any) -> PollError:
+    (answer,) = replica.ask(queries(sql, **fields))
+    assert answer.error is not None
+    return answer.error
+
+
+def port(dsn: str) -> int:
+    return int(conninfo_to_dict(dsn)["port"] or 0)
+
+
+def backends(database: Database, dsn: str, name: str = NAME) -> list[tuple[str, str]]:
+    ask = database.ask_standby if dsn == database.standby_dsn else database.execute
+    return ask(
+        "SELECT state, query FROM pg_stat_activity "
+        f"WHERE application_name = '{name}' AND datname = current_database()"
+    )
+
+
+def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
+    (query,) = queries(sql)
+    (answer,) = replica.ask([query])
+    assert answer.rows is not None, answer.error
+    mapped = to_samples(query, answer.rows)
+    return next((sample.value for sample in mapped.samples), None), dict(mapped.quarantined)
+
+
+# --- values -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT '-32768'::int2 AS n", -32768),
+        ("SELECT 2147483647 AS n", 2147483647),
+        ("SELECT 9223372036854775807 AS n", 2**63 - 1),
+        ("SELECT '-9223372036854775808'::int8 AS n", -(2**63)),
+        ("SELECT 9223372036854775807::numeric AS n", 2**63 - 1),
+        ("SELECT 9223372036854775808 AS n", 2.0**63),
+        ("SELECT 4294967295::oid AS n", 4294967295),
+        ("SELECT sum(x) AS n FROM (VALUES (9007199254740992::int8), (1)) AS t(x)", 2**53 + 1),
+        ("SELECT count(*) AS n FROM generate_series(1, 3)", 3),
+        ("SELECT avg(x) AS n FROM (VALUES (1), (2)) AS t(x)", 1.5),
+        ("SELECT 1e300::numeric AS n", 1e300),
+        ("SELECT 1.10::numeric(10, 2) AS n", 1.1),
+        ("SELECT '1.7976931348623157e308'::float8 AS n", sys.float_info.max),
+        ("SELECT '-1.7976931348623157e308'::float8 AS n", -sys.float_info.max),
+        ("SELECT '2.2250738585072014e-308'::float8 AS n", sys.float_info.min),
+        ("SELECT '5e-324'::float8 AS n", 5e-324),
+        ("SELECT '0.1'::float4 AS n", 0.1),
+        ("SELECT '3.4028235e38'::float4 AS n", 3.4028235e38),
+        ("SELECT extract(epoch FROM interval '1 hour') AS n", 3600),
+        ("VALUES (1) ORDER BY 1", None),
+        ("WITH w AS (SELECT 5 AS n) SELECT n FROM w", 5),
+        ("SELECT 1 AS n -- a comment at the end", 1),
+    ],
+)
+def test_numbers_arrive_as_the_server_has_them(replica: Replica, sql: str, expected: float | None) -> None:
+    if expected is None:
+        assert ask(replica, sql) == [[(b"1",)]]
+    else:
+        got, quarantined = value(replica, sql)
+        assert (got, type(got), quarantined) == (expected, type(expected), {})
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT 'NaN'::float8 AS n", "nan"),
+        ("SELECT 'NaN'::numeric AS n", "nan"),
+        ("SELECT '-Infinity'::float4 AS n", "infinite"),
+        ("SELECT 1e400::numeric AS n", "infinite"),
+        ("SELECT sum(x) AS n FROM (SELECT 1 AS x WHERE false) AS t", "null"),
+    ],
+)
+def test_what_is_no_number_arrives_as_none(replica: Replica, sql: str, reason: str) -> None:
+    assert value(replica, sql) == (None, {reason: 1})
+
+
+def test_an_infinite_numeric_arrives_as_none(database: Database, replica: Replica) -> None:
+    ((version,),) = database.execute("SHOW server_version_num")
+    if int(version) < 140000:
+        pytest.skip("numeric has infinity from PostgreSQL 14 on")
+    assert value(replica, "SELECT 'Infinity'::numeric AS n") == (None, {"infinite": 1})
+
+
+def test_show_values_table_and_with_are_queries_too(database: Database, replica: Replica) -> None:
+    database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
+    database.replayed()
+    sql = ["SHOW server_encoding", "VALUES (1), (2)", "TABLE t", "WITH w AS (TABLE t) TABLE w"]
+    assert ask(replica, *sql) == [
+        [(b"UTF8",)], [(b"1",), (b"2",)], [(b"7",)], [(b"7",)]
+    ]  # fmt: skip
+
+
+def test_rows_beyond_max_series_are_counted_and_not_kept(replica: Replica) -> None:
+    (answer,) = replica.ask(queries("SELECT n FROM generate_series(1, 1000000) n", max_series=10))
+    assert answer.rows is not None
+    assert answer.rows.values == [(str(n).encode(),) for n in range(1, 11)]
+    assert answer.rows.beyond == 999_990
+
+
+# --- one tick -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+def test_a_tick_is_two_round_trips_however_many_its_queries(
+    database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy], count: int
+) -> None:
+    proxy = make_proxy(port(database.standby_dsn))
+    replica = make_replica(proxy.dsn(database.standby_dsn))
+    ask(replica, "SELECT 1 AS n")
+    proxy.reset_counts()
+    # Held back, no answer comes before the whole burst has left, however many writes that takes.
+    proxy.delay_down = 0.3
+    sql = [f"SELECT {n} AS n" for n in range(count)]
+    assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
+    assert (proxy.connections, proxy.round_trips) == (0, 2)
+
+
+def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:
+    assert ask(
+        replica,
+        "SELECT 1 AS n", "SELECT 1/0 AS n", "SELECT 2 AS n", "SELECT nope", "SELECT 3 AS n", "SELEC",
+        "TABLE nope",
+        "SELECT pg_sleep(20)", "SELECT 4 AS n", "SELECT 1; SELECT 2", "SELECT 5 AS n",
+        timeout=0.5,
+    ) == [
+        [(b"1",)], "22012", [(b"2",)], "42703", [(b"3",)], "42601",
+        "42P01", "57014", [(b"4",)], "42601", [(b"5",)],
+    ]  # fmt: skip
+
+
+def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replica) -> None:
+    quick, slow = (
+        a_query("quick", "SELECT pg_sleep(20)", timeout=0.2),
+        a_query("slow", "SELECT pg_sleep(0.6), 1 AS n"),
+    )
+    first, second = replica.ask([quick, slow])
+    assert first.error is not None
+    assert (first.error.kind, first.error.sqlstate) == ("timeout", "57014")
+    assert second.rows is not None, "its own timeout is the default, and the first one's does not last"
+
+
+def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
+    database: Database, make_replica: Make
+) -> None:
+
+    database.execute("CREATE TABLE locked (n int); CREATE TABLE free (n int)")
+    database.replayed()
+    with psycopg.connect(database.primary_dsn) as holder:
+        holder.execute("LOCK TABLE locked IN ACCESS EXCLUSIVE MODE; SELECT pg_current_xact_id()")
+        database.execute("SELECT pg_switch_wal()")  # so that the lock's record is streamed without a commit
+        database.execute("CREATE TABLE later ()")
+        database.replayed()
+        for dsn in (database.primary_dsn, database.standby_dsn):
+            replica = make_replica(dsn, lock_timeout=0.2)
+            count = "SELECT count(*) AS n FROM "
+            assert ask(replica, count + "free", count + "locked", count + "free") == [
+                [(b"0",)],
+                "55P03",
+                [(b"0",)],
+            ]
+            error = ask_one(replica, count + "locked")
+            assert error.kind == "timeout"
+            assert error.hint is not None
+            assert "POLLER_LOCK_TIMEOUT" in error.hint
+
+
+def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica: Make) -> None:
+    database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+    database.replayed()
+    for dsn in (database.primary_dsn, database.standby_dsn):
+        replica = make_replica(dsn)
+        answers = replica.ask(
+            queries("SELECT count(*) AS n FROM t", "SELECT pg_sleep(1.5)", "SELECT count(*) AS n FROM t")
+        )
+        before = told(next(answers))
+        database.execute("INSERT INTO t VALUES (2)")
+        database.replayed()
+        assert [told(answer) for answer in answers][1] == before
+        assert ask(replica, "SELECT count(*) AS n FROM t") != [before], "the next tick sees the new row"
+
+
+@pytest.mark.parametrize("answers_read", [1, 2])
+def test_a_tick_whose_reader_left_does_not_lend_its_snapshot_to_the_next(
+    database: Database, make_replica: Make, answers_read: int
+) -> None:
+    database.execute("CREATE TABLE t (n int)")
+    replica = make_replica(database.primary_dsn)
+    skipped = a_query("skipped", requires={"columns": {"nowhere": []}})
+    answers = replica.ask([skipped, *queries("SELECT 7 AS n", "SELECT pg_sleep(30)")])
+    for _ in range(answers_read):
+        next(answers)
+    answers.close()  # type: ignore[attr-defined]  # what a reader's exception does to the generator
+    database.execute("INSERT INTO t VALUES (1)")
+    assert ask(replica, "SELECT count(*) AS n FROM t") == [[(b"1",)]]
+    assert eventually(lambda: len(backends(database, database.primary_dsn)) == 1)
+
+
+SETTINGS = {
+    "transaction_isolation": "repeatable read",
+    "transaction_read_only": "on",
+    "default_transaction_read_only": "on",
+    "statement_timeout": "7s",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "10s",
+    "client_connection_check_interval": "2s",
+    "application_name": NAME,
+    "client_encoding": "UTF8",
+}
+
+
+def test_the_bounds_are_in_force_inside_the_tick(replica: Replica) -> None:
+    shown = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
+    assert dict(zip(SETTINGS, shown, strict=True)) == {
+        name: [(setting.encode(),)] for name, setting in SETTINGS.items()
+    }
+
+
+def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
+    poisons = [f"SELECT set_config('{name}', '0', false)" for name in ("statement_timeout", "lock_timeout")]
+    ask(replica, "SELECT set_config('default_transaction_read_only', 'off', false)", *poisons)
+    connection = replica._connection  # noqa: SLF001 - the session itself is what is looked at
+    assert connection is not None
+    left = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
+    assert left["statement_timeout"] == ("0",)
+    assert left["lock_timeout"] == ("0",)
+    assert left["idle_in_transaction_session_timeout"] == ("0",)
+    assert left["client_connection_check_interval"] == ("0",)
+    assert left["transaction_isolation"] == ("read committed",)
+    assert left["default_transaction_read_only"] == ("on",)
+
+
+def test_one_query_cannot_take_the_bounds_from_the_next(replica: Replica) -> None:
+    loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
+    sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]
+    told = ask(replica, *sql, timeout=9)
+    assert (told[1], told[3]) == ([(b"1s",)], [(b"9s",)])
+
+
+def test_the_options_of_the_user_are_kept_beside_ours(
+    database: Database, make_replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=from_env")
+    replica = make_replica(database.standby_dsn)
+    assert ask(replica, "SHOW search_path", "SHOW default_transaction_read_only") == [
+        [(b"from_env",)],
+        [(b"on",)],
+    ]
+    replica = make_replica(
+        make_conninfo(database.standby_dsn, options="-c search_path=mine", application_name="me")
+    )
+    shown = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
+    assert shown == [[(b"mine",)], [(b"me",)]]
+    assert ask(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
+
+
+def test_the_time_of_each_query_is_its_own(replica: Replica) -> None:
+    before = time.time()
+    first, slow, last = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
+    assert slow.duration >= 0.5
+    assert first.at == slow.at == last.at
+    assert before <= first.at <= time.time()
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+WRITES = {
+    "INSERT INTO t VALUES (2)": "25006",
+    "UPDATE t SET n = 3": "25006",
+    "DELETE FROM t": "25006",
+    "WITH w AS (INSERT INTO t VALUES (2) RETURNING n) SELECT * FROM w": "25006",
+    "SELECT write()": "25006",
+    "SELECT n INTO u FROM t": "25006",
+    "SELECT nextval('s')": "25006",
+    "SELECT setval('s', 50)": "25006",
+    "SELECT * FROM t FOR UPDATE": "25006",
+    "CREATE TABLE u ()": "25006",
+    "TRUNCATE t": "25006",
+    "DO $$BEGIN INSERT INTO t VALUES (2); END$$": "25006",
+    "SELECT 1; COMMIT; CREATE TABLE u ()": "42601",
+    "COMMIT; CREATE TABLE u ()": "42601",
+    "SET TRANSACTION READ WRITE": "25001",
+    "SELECT set_config('transaction_read_only', 'off', false)": "25001",
+}
+
+
+@pytest.fixture
+def written(database: Database) -> Database:
+    database.execute(
+        """
+        CREATE TABLE t (n int); INSERT INTO t VALUES (1); CREATE SEQUENCE s;
+        CREATE FUNCTION write() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (2) RETURNING n'
+        """
+    )
+    return database
+
+
+def untouched(database: Database) -> bool:
+    return database.execute("SELECT array_agg(n), to_regclass('u') IS NULL FROM t") == [([1], True)] and (
+        database.execute("SELECT last_value, is_called FROM s") == [(1, False)]
+    )
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_a_query_that_writes_changes_nothing_on_a_primary(
+    written: Database, make_replica: Make, sql: str
+) -> None:
+    replica = make_replica(written.primary_dsn)
+    assert ask(replica, "SELECT n FROM t", sql, "SELECT n FROM t") == [[(b"1",)], WRITES[sql], [(b"1",)]]
+    assert untouched(written)
+
+
+@pytest.mark.parametrize(
+    "end", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT tick", "RELEASE SAVEPOINT tick"]
+)
+def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
+    written: Database, make_replica: Make, end: str
+) -> None:
+    replica = make_replica(written.primary_dsn)
+    writes = ["INSERT INTO t VALUES (2)", "SELECT write()", "SELECT nextval('s')", "CREATE TABLE u ()"]
+    ask(
+        replica,
+        "SELECT n FROM t",
+        end,
+        *writes,
+        "BEGIN READ WRITE",
+        *writes,
+        "SELECT pg_sleep(40)",
+        timeout=1,
+    )
+    assert eventually(lambda: all(state == "idle" for state, _ in backends(written, written.primary_dsn)))
+    assert untouched(written)
+    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick is in order"
+
+
+# --- requirements -------------------------------------------------------------------------------------
+
+
+def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
+    database: Database, make_replica: Make, cluster: Cluster
+) -> None:
+    database.execute("CREATE TABLE users (id int)")
+    database.replayed()
+    marker = f"never_{database.name}"
+    needs: list[dict[str, Any]] = [
+        {"role": "primary"}, {"server_version": ">=99"}, {"extensions": [marker]}, {"columns": {marker: []}},
+        {"columns": {"users": ["id", "size"]}}, {"columns": {f"a.b.{marker}": []}},
+    ]  # fmt: skip
+    wanted = [a_query(f"q{n}", f"SELECT {marker}", requires=requires) for n, requires in enumerate(needs)]
+    wanted.append(
+        a_query(
+            "met", "SELECT id AS n FROM users", requires={"role": "standby", "columns": {"users": ["id"]}}
+        )
+    )
+    before = cluster.standby.log_path.stat().st_size
+    told_of = {answer.query.name: told(answer) for answer in make_replica(database.standby_dsn).ask(wanted)}
+    reasons = [told_of[f"q{n}"] for n in range(len(needs))]
+    assert reasons[0] == "needs a primary, this server is a standby"
+    assert str(reasons[1]).startswith("needs server version >=99, this server has ")
+    assert reasons[2:] == [
+        f"extension {marker} is not installed",
+        f"relation {marker} does not exist",
+        "column users.size does not exist",
+        f"relation a.b.{marker} does not exist",
+    ]
+    assert told_of["met"] == []
+    with cluster.standby.log_path.open() as log:
+        log.seek(before)
+        assert "ERROR" not in log.read()
+
+
+def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
+    database: Database, make_replica: Make
+) -> None:
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
+    database.replayed()
+    try:
+        replica = make_replica(make_conninfo(database.standby_dsn, user=role))
+        barred = a_query("barred", "SELECT n FROM private.t", requires={"columns": {"private.t": ["n"]}})
+        assert [told(answer) for answer in replica.ask([barred, *queries("SELECT 1 AS n")])] == [
+            "42501",
+            [(b"1",)],
+        ]
+        replica.rest(1e9)
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
+    (answer,) = replica.ask(queries("SELECT 1 AS n", requires={"columns": {"nowhere": []}}))
+    assert (answer.skipped, answer.duration) == ("relation nowhere does not exist", 0.0)
+    assert list(replica.ask([])) == []
+
+
+# --- interruption -------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "_CONNECTION_CHECK_MS", 0)  # so that only our cancel ends it
+    sleeps = [f"SELECT pg_sleep({n})" for n in (30, 31, 32)]
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.extend(ask(replica, "SELECT 1 AS n", *sleeps)))
+    asking.start()
+    assert eventually(lambda: ("active", "SELECT pg_sleep(30)") in backends(database, database.standby_dsn))
+    replica.interrupt()
+    asking.join()
+    assert answers == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
+    assert eventually(lambda: backends(database, database.standby_dsn) == [])
+    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "and nothing is begun any more"
+    assert backends(database, database.standby_dsn) == []
+
+
+def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica) -> None:
+    replica.interrupt()
+    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == ["cancelled", "cancelled"]
+    assert replica._connection is None  # noqa: SLF001 - there is no trace of a connection never made
+
+
+def test_an_interrupt_after_the_end_harms_nobody(database: Database) -> None:
+    replica = Replica(lambda: database.standby_dsn, connect_timeout=5, lock_timeout=1)
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    replica.close()
+    replica.interrupt()
+    replica.close()
+
+
+def test_the_server_ends_the_query_of_a_poller_that_was_killed(
+    database: Database, start_process: Callable[..., Process]
+) -> None:
+    program = (
+        "import sys; from poller.replica import Replica; from tests.bed.definitions import a_query; "
+        "replica = Replica(lambda: sys.argv[1], connect_timeout=5, lock_timeout=1); "
+        "list(replica.ask([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)]))"
+    )
+    process = start_process([sys.executable, "-c", program, database.standby_dsn])
+    assert eventually(lambda: ("active", "SELECT pg_sleep(60)") in backends(database, database.standby_dsn))
+    process.send(signal.SIGKILL)
+    process.wait()
+    assert eventually(lambda: backends(database, database.standby_dsn) == [], 30.0)
+
+
+# --- the connection's life ----------------------------------------------------------------------------
+
+
+def test_a_kept_connection_is_used_again_and_rest_closes_it_before_a_long_pause(
+    database: Database, replica: Replica
+) -> None:
+    pid = ask(replica, "SELECT pg_backend_pid() AS n")
+    replica.rest(KEEP_CONNECTION_SECONDS)
+    assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+    replica.rest(KEEP_CONNECTION_SECONDS + 1)
+    assert eventually(lambda: backends(database, database.standby_dsn) == [])
+    assert ask(replica, "SELECT pg_backend_pid() AS n") != pid
+
+
+def test_a_connection_that_died_between_two_ticks_costs_no_answer(
+    database: Database, replica: Replica
+) -> None:
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    database.ask_standby(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'"
+    )
+    assert eventually(lambda: backends(database, database.standby_dsn) == [])
+    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_restarted_between_two_ticks_costs_no_answer(
+    own_cluster: Cluster, make_replica: Make, mode: Any
+) -> None:
+    replica = make_replica(own_cluster.standby.dsn())
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    own_cluster.standby.restart(mode)
+    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
+    own_cluster.standby.stop()
+    assert ask(replica, "SELECT 1 AS n") == ["unavailable"]
+    own_cluster.standby.start()
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+
+
+def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is_fine(
+    database: Database, replica: Replica
+) -> None:
+    def terminate() -> None:
+        assert eventually(
+            lambda: ("active", "SELECT pg_sleep(30)") in backends(database, database.standby_dsn)
+        )
+        database.ask_standby(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'"
+        )
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    first, *others = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
+    killer.join()
+    assert told(first) == [(b"1",)]
+    assert [(answer.error.kind, answer.error.sqlstate) for answer in others if answer.error] == [
+        ("unavailable", "57P01")
+    ] * 2
+    assert others[1].duration == 0.0, "it never came to its turn"
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+
+
+def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine(
+    database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
+) -> None:
+    proxy = make_proxy(port(database.standby_dsn))
+    replica = make_replica(proxy.dsn(database.standby_dsn))
+    answers = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
+    assert told(next(answers)) == [(b"1",)]
+    proxy.cut()
+    assert [told(answer) for answer in answers] == ["unavailable", "unavailable"]
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+
+
+def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
+    database: Database,
+    make_replica: Make,
+    make_proxy: Callable[[int], Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica_module, "_PATIENCE_SECONDS", 0.5)
+    proxy = make_proxy(port(database.standby_dsn))
+    replica = make_replica(proxy.dsn(database.standby_dsn))
+    answers = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5))
+    assert told(next(answers)) == [(b"1",)]
+    proxy.hang()
+    late = [answer.error for answer in answers]
+    assert [error.kind for error in late if error] == ["unavailable"] * 2
+    assert late[0] is not None
+    assert late[0].hint is not None
+    assert replica._connection is not None  # noqa: SLF001 - whether the socket is left open shows nowhere else
+    assert replica._connection.closed  # noqa: SLF001
+    proxy.resume()
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+
+
+def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
+    own_cluster: Cluster, make_replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "_PATIENCE_SECONDS", 0.5)
+    replica = make_replica(own_cluster.standby.dsn())
+    (answer,) = replica.ask(queries("SELECT pg_backend_pid() AS n"))
+    assert answer.rows is not None
+    pid = int(answer.rows.values[0][0] or b"0")
+    stat = Path(f"/proc/{pid}/stat")
+    monkeypatch.setattr(replica_module, "_OPENING_TIMEOUT_MS", 500)
+    answers = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5))
+    assert told(next(answers)) == [(b"1",)]
+
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert stat.read_text().rpartition(")")[2].split()[0] in "Tt" or eventually(
+            lambda: stat.read_text().rpartition(")")[2].split()[0] in "Tt"
+        )
+        assert [told(answer) for answer in answers] == ["unavailable", "unavailable"]
+        assert replica._connection is not None  # noqa: SLF001 - see above
+        assert replica._connection.closed  # noqa: SLF001
+        assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+# --- no connection ------------------------------------------------------------------------------------
+
+
+def failure(replica: Replica) -> PollError:
+    (error,) = {answer.error for answer in replica.ask(queries("SELECT 1 AS n", "SELECT 2 AS n"))}
+    assert error is not None
+    return error
+
+
+def no_secret(error: BaseException) -> bool:
+    """Whether the password is in no text of the error, nor in an error that it brings along."""
+    chain = [error, *filter(None, [error.__cause__, error.__context__])]
+    return not any("hunter" in text for e in chain for text in (str(e), repr(e), repr(vars(e))))
+
+
+def test_a_refused_connection_is_unavailable(make_replica: Make, make_proxy: Callable[[int], Proxy]) -> None:
+    proxy = make_proxy(1)
+    proxy.refuse()
+    error = failure(make_replica(f"postgresql://u:hunter@127.0.0.1:{proxy.port}/x"))
+    assert (error.kind, error.sqlstate) == ("unavailable", None)
+    assert "Connection refused" in error.message
+    assert "\n" not in error.message
+    assert no_secret(error)
+
+
+def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(
+    database: Database, make_replica: Make
+) -> None:
+    for changed, words in (
+        ({"dbname": "nowhere"}, '"nowhere" does not exist'),
+        ({"user": "who"}, '"who" does not exist'),
+    ):
+        error = failure(make_replica(make_conninfo(database.standby_dsn, password="hunter", **changed)))
+        assert error.kind == "unavailable"
+        assert words in error.message
+        assert no_secret(error)
+
+
+def test_a_wrong_password_is_unavailable_and_not_told(
+    make_cluster: Callable[..., Cluster], make_replica: Make
+) -> None:
+    cluster = make_cluster()
+    cluster.primary.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    cluster.wait_replayed()
+    cluster.standby.add_file(
+        "pg_hba.conf", b"host all guarded 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+    )
+    cluster.standby.execute("SELECT pg_reload_conf()")
+    passwords = ["right", "hunter"]
+    dsn = cluster.standby.dsn(user="guarded")
+    replica = make_replica(lambda: make_conninfo(dsn, password=passwords[0]))
+    assert eventually(
+        lambda: failure_or_none(make_replica(make_conninfo(dsn, password="hunter"))) is not None
+    )
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    replica.rest(1e9)
+    passwords.reverse()
+    error = failure(replica)
+    assert error.kind == "unavailable"
+    assert 'password authentication failed for user "guarded"' in error.message
+    assert no_secret(error)
+    passwords.reverse()
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is asked for at each connect"
+
+
+def failure_or_none(replica: Replica) -> PollError | None:
+    (answer,) = replica.ask(queries("SELECT 1 AS n"))
+    return answer.error
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "postgresql://u:hunter%zz@127.0.0.1/x",
+        "postgresql://u:hunter/2@127.0.0.1/x",
+        "host=127.0.0.1 password=my hunter2",
+        "hunter2",
+        "postgresql://u:p@127.0.0.1:hunter/x",
+    ],
+)
+def test_a_connection_string_that_is_none_is_not_repeated(make_replica: Make, conninfo: str) -> None:
+    error = failure(make_replica(conninfo))
+    assert (error.kind, error.message) == ("unavailable", "libpq does not understand the connection string")
+    assert error.hint is not None
+    assert no_secret(error)
+
+
+def test_a_password_file_that_cannot_be_read_is_unavailable(make_replica: Make, tmp_path: Path) -> None:
+    error = failure(make_replica((tmp_path / "gone").read_text))
+    assert error.kind == "unavailable"
+    assert "No such file" in error.message
