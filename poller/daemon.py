@@ -116,7 +116,10 @@ class Daemon:
                 self._on_first_tick()
 
     def _plan_retry(self, tick: Tick, results: Sequence[PollResult]) -> None:
-        if not any(result.error_type == "unavailable" for result in results):
+        # Soon only where no query was sent: one that kills its own backend must not do so every second.
+        if not any(
+            result.error and result.error.kind == "unavailable" and result.error.unsent for result in results
+        ):
             self._failures.pop(tick.name, None)
             return
         failures = self._failures.get(tick.name, 0)

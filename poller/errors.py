@@ -57,5 +57,7 @@ class PollError(PollerError):
         self.message = message
         self.sqlstate = sqlstate
         """Five characters (PostgreSQL manual, Appendix A), or None where no server said a word."""
+        self.unsent = False
+        """Whether it came before any query was sent: none is to blame then, and trying soon is safe."""
         self.hint = hint
         """What to do about it, when we know."""

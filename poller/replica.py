@@ -107,13 +107,17 @@ class Replica:
     def _open(self, queries: Sequence[QueryDefinition]) -> tuple[Pipeline, ServerFacts, float]:
         kept = self._connection is not None and not self._connection.closed
         try:
-            return self._begin(queries)
+            try:
+                return self._begin(queries)
+            except PollError as error:
+                if not kept or error.kind == "cancelled":
+                    raise
+                # The server may have gone and come back since the last tick; nothing has run yet: ask anew.
+                self._hang_up()
+                return self._begin(queries)
         except PollError as error:
-            if not kept or error.kind == "cancelled":
-                raise
-            # The server may have gone and come back since the last tick; nothing has run yet, so ask anew.
-            self._hang_up()
-            return self._begin(queries)
+            error.unsent = True
+            raise
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> tuple[Pipeline, ServerFacts, float]:
         pipeline = Pipeline(self._connected(), self._waker)

@@ -20,6 +20,7 @@ from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually
 
 GONE = PollError("unavailable", "connection refused")
+GONE.unsent = True
 Act = Callable[[Sequence[QueryDefinition]], Sequence[PollResult]]
 
 
@@ -204,6 +205,15 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
 def test_a_failure_of_the_query_alone_is_not_tried_again(bed: Bed) -> None:
     refused = PollError("rejected", "no", sqlstate="42501")
     bed.act = lambda queries: [a_result(query, outcome="failed", error=refused) for query in queries]
+    bed.start(tick(), tick("beat", interval=1.0))
+    assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
+    assert sum(run.queries == ("t",) for run in bed.runs) == 1
+
+
+def test_a_query_that_kills_its_session_waits_for_its_interval(bed: Bed) -> None:
+    """What was lost after queries were sent may be their own doing: nothing is tried again soon."""
+    killed = PollError("unavailable", "server closed the connection unexpectedly")
+    bed.act = lambda queries: [a_result(query, outcome="failed", error=killed) for query in queries]
     bed.start(tick(), tick("beat", interval=1.0))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
