@@ -140,10 +140,13 @@ class Proxy:
                 time.sleep(self.delay_up if upward else self.delay_down)
                 while not self._open.wait(0.05) and not connection.was_reset:
                     pass
+                if connection.was_reset:
+                    break  # Linux still hands out what arrived before or after SHUT_RD
                 allowed = self._count(connection, len(data), upward=upward)
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
                     connection.reset()
+                    break
         if connection.end(sink):
             with self._lock:
                 self._connected.discard(connection)
