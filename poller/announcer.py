@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poller.errors import PollError
-from poller.model import PollResult, format_duration
+from poller.model import HOLDS, REFUSALS, PollResult, Skip, format_duration
 
 logger = logging.getLogger(__name__)
+
+HOLDS_TOLD_EVERY = 3600.0
+"""Seconds."""
 
 
 @dataclass(slots=True)
@@ -24,13 +27,15 @@ class Announcer:
     """Hears of every poll and speaks only when something is different from the poll before.
 
     Each query's line names the query, the kind, the SQLSTATE, the server's words and what to do. A server
-    that cannot be reached makes one line for all queries together, and one when it is back. With
-    `every_result` (where nothing is pushed, the log is the only place to see values) each good poll is told.
+    that cannot be reached, or that is refused, makes one line for all queries together, and one when that is
+    over. A query that is held back for its own record is told once in HOLDS_TOLD_EVERY. With `every_result`
+    (where nothing is pushed, the log is the only place to see values) each good poll is told.
     """
 
     def __init__(self, *, every_result: bool = False) -> None:
         self._every_result = every_result
         self._queries: dict[str, _Trouble] = {}
+        self._holds: dict[tuple[str, str], float] = {}
         self._server: _Trouble | None = None
 
     def tick(self, results: Sequence[PollResult], now: float | None = None) -> None:
@@ -40,25 +45,50 @@ class Announcer:
         for result in results:
             if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
                 continue
-            self._tell_query(result, now)
+            if result.skipped is not None and result.skipped.reason in REFUSALS:
+                continue
+            if result.skipped is not None and result.skipped.reason in HOLDS:
+                self._tell_hold(result.query.name, result.skipped, now)
+            else:
+                self._tell_query(result, now)
 
     def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
-        errors = [result.error for result in results if result.error and result.error.kind == "unavailable"]
-        if errors:
-            if self._server is not None:
+        """Tell what concerns all queries alike."""
+        gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
+        refused = [
+            result.skipped for result in results if result.skipped and result.skipped.reason in REFUSALS
+        ]
+        told = ("unavailable",) if gone else (refused[0].reason,) if refused else ()
+        if told:
+            if self._server is not None and self._server.told == told:
                 self._server.times += 1
                 return
-            self._server = _Trouble((), now)
+            self._server = _Trouble(told, now)
+        if gone:
             logger.warning(
                 "replica unavailable, polls will be tried again: %s",
-                errors[0].message,
-                extra={"error.type": "unavailable", "queries": len(errors)}
-                | _advice(errors[0].sqlstate, errors[0].hint),
+                gone[0].message,
+                extra={"error.type": "unavailable", "queries": len(gone)}
+                | _advice(gone[0].sqlstate, gone[0].hint),
+            )
+        elif refused:
+            logger.warning(
+                "polls skipped: %s",
+                refused[0].detail,
+                extra={"poller.reason": refused[0].reason, "queries": len(refused)},
             )
         elif self._server is not None and any(result.error_type != "cancelled" for result in results):
-            away = format_duration(round(now - self._server.since))
-            logger.info("replica available again after %s", away, extra={"failed_ticks": self._server.times})
+            lasted = format_duration(round(now - self._server.since))
+            over = "replica available again" if self._server.told == ("unavailable",) else "polling again"
+            logger.info("%s after %s", over, lasted, extra={"failed_ticks": self._server.times})
             self._server = None
+
+    def _tell_hold(self, name: str, skip: Skip, now: float) -> None:
+        last = self._holds.get((name, skip.reason))
+        if last is None or now - last >= HOLDS_TOLD_EVERY:
+            self._holds[name, skip.reason] = now
+            extra = {"query": name, "poller.reason": skip.reason}
+            logger.warning("query %s is polled less often: %s", name, skip.detail, extra=extra)
 
     def _tell_query(self, result: PollResult, now: float) -> None:
         name = result.query.name
@@ -69,8 +99,10 @@ class Announcer:
         }
         if result.error is not None:
             told: tuple[str | None, ...] = ("failed", result.error.kind, result.error.sqlstate)
-        elif result.reason is not None:
-            told = ("skipped", result.reason)
+        elif result.skipped is not None:
+            told = ("skipped", result.skipped.reason)
+        elif result.estimated is not None:
+            told = ("estimated", result.estimated)
         else:
             told = ("quarantine", *sorted(quarantined)) if quarantined else ()
         if before is not None and before.told == told:
@@ -83,6 +115,7 @@ class Announcer:
                 "query %s is well again after %s", name, lasted, extra={"query": name, "times": before.times}
             )
             del self._queries[name]
+            self._holds.pop((name, "breaker"), None)
         elif told:
             self._queries[name] = _Trouble(told, now)
         self._tell_state(result, quarantined)
@@ -93,9 +126,14 @@ class Announcer:
         if result.error is not None:
             advice = _advice(result.error.sqlstate, result.error.hint)
             extra |= {"error.type": result.error.kind, **advice}
+            if result.error.conflict is not None:
+                extra["poller.conflict"] = result.error.conflict
             logger.warning("query %s failed: %s", name, result.error.message, extra=extra)
-        elif result.reason is not None:
-            logger.warning("query %s skipped: %s", name, result.reason, extra=extra)
+        elif result.skipped is not None:
+            extra["poller.reason"] = result.skipped.reason
+            logger.warning("query %s skipped: %s", name, result.skipped.detail, extra=extra)
+        elif result.estimated is not None:
+            logger.info("query %s: the estimate answers (%s)", name, result.estimated, extra=extra)
         elif quarantined:
             logger.warning("query %s: rows left out", name, extra=extra | quarantined)
         if result.outcome == "ok" and self._every_result:

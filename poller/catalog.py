@@ -113,7 +113,7 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
         found += file.flaws()
         for at, data in file.queries():
             try:
-                query = QueryDefinition.model_validate(_filled(data, defaults))
+                query = QueryDefinition.model_validate(_filled(data, file.defaults(), defaults))
             except ValidationError as error:
                 found += [
                     file.found((*at, *path), what) for path, what in sentences(error, QueryDefinition, data)
@@ -154,14 +154,17 @@ def _files_of(source: Path) -> list[Path]:
     )
 
 
-def _filled(data: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """What a query declares, over what its file does, over the defaults."""
     interval = _seconds(data.get("interval"), defaults.interval)
     return {
         "interval": defaults.interval,
         "timeout": min(defaults.timeout, interval),
         "max_age": STALE_AFTER_INTERVALS * interval,
         "max_series": defaults.max_series,
-    } | data
+        **of_file,
+        **data,
+    }
 
 
 def _seconds(value: object, default: float) -> float:

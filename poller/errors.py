@@ -21,6 +21,14 @@ mismatch     the rows came, but they are not what the definition declares
 cancelled    we were told to stop and cancelled it ourselves
 """
 
+ConflictKind = Literal[
+    "snapshot", "lock", "buffer_pin", "tablespace", "deadlock", "database", "slot", "unknown"
+]  # fmt: skip
+"""What of the standby's recovery a query stood in the way of (PostgreSQL manual, "Handling Query Conflicts").
+
+`unknown` where the server's messages are not in English: only their text tells.
+"""
+
 
 class PollerError(Exception):
     """The base of every failure this program raises on purpose."""
@@ -61,3 +69,5 @@ class PollError(PollerError):
         """Whether it came before any query was sent: none is to blame then, and trying soon is safe."""
         self.hint = hint
         """What to do about it, when we know."""
+        self.conflict: ConflictKind | None = None
+        """Set exactly when the kind is `conflict`."""

@@ -6,13 +6,15 @@ import json
 import operator
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from poller.model import QueryDefinition, Requirements
+from poller.model import QueryDefinition, Requirements, Skip
+from poller.privileges import excess
 
 _COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 _IDENTIFIER = r'("(?:[^"]|"")+"|[^".\s]+)'
 _RELATION = re.compile(rf"(?:{_IDENTIFIER}\.)?{_IDENTIFIER}")
+_GRANT = "GRANT SELECT on it, and USAGE on its schema"
 _COMPARISON = re.compile(r"(>=|>|<=|<|==)\s*(\d+)(?:\.(\d+))?")
 
 
@@ -26,29 +28,61 @@ class ServerFacts:
     columns: Mapping[str, frozenset[str]]
     """Columns of each relation that exists, by its name in the query files; no key, no relation."""
     extensions: frozenset[str]
+    unreadable: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Columns of those relations that the role may not SELECT."""
+    member_of: frozenset[str] = frozenset()
+    """Those of the wanted roles whose privileges the poller's role has."""
+    active: int | None = None
+    """Active client backends but our own; None where it was not asked for."""
+    excess: tuple[str, ...] = ()
+    """What the role may do beyond reading, in words; empty where it was not asked for."""
 
 
-def facts_query(queries: Iterable[QueryDefinition]) -> str:
+def facts_query(
+    queries: Iterable[QueryDefinition], *, count_active: bool = False, privileges: bool = False
+) -> str:
     """The one statement that fetches ServerFacts for `queries`, as a single JSON value.
+
+    With `count_active` it counts active backends too, which needs pg_read_all_stats to see those of others;
+    with `privileges` it looks for excess ones, which reads all of pg_class.
 
     It reads the system catalogue only and never names a relation of the user's as such, so that a
     missing one makes no error in the server's log, and follows the search_path as the query will.
     `to_regclass` would do the same, but raises for a schema that may not be used and for a name of three
     parts, and one query's error here would be every query's.
     """
+    queries = tuple(queries)
     relations = sorted({name for query in queries for name in query.requires.columns})
+    roles = ", ".join(
+        _literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
+    )
+    active = (
+        "(SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid())"
+        if count_active
+        else "NULL"
+    )
     names = ", ".join(_row(name) for name in relations) or "(NULL, NULL, NULL)"
     return f"""\
 SELECT json_build_object(
   'standby', pg_is_in_recovery(),
   'version', current_setting('server_version_num')::int,
+  'active', {active},
+  'excess', {excess() if privileges else "'[]'::json"},
   'extensions', (SELECT coalesce(json_agg(extname), '[]') FROM pg_extension),
+  'member_of', (
+    SELECT coalesce(json_agg(rolname), '[]') FROM pg_roles
+    WHERE rolname = ANY (ARRAY[{roles}]::text[]) AND pg_has_role(oid, 'USAGE')),
   'columns', (
     SELECT coalesce(json_object_agg(wanted.name, (
-      SELECT coalesce(json_agg(attname), '[]') FROM pg_attribute
-      WHERE attrelid = found.oid AND attnum > 0 AND NOT attisdropped)), '{{}}')
+      SELECT json_build_array(
+        coalesce(json_agg(attname), '[]'),
+        coalesce(json_agg(attname) FILTER (WHERE NOT (
+          found.usable AND has_column_privilege(attrelid, attnum, 'SELECT'))), '[]'))
+      FROM pg_attribute WHERE attrelid = found.oid AND attnum > 0 AND NOT attisdropped)), '{{}}')
     FROM (VALUES {names}) AS wanted(name, schema, relation), LATERAL (
-      SELECT pg_class.oid FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+      SELECT pg_class.oid, has_schema_privilege(relnamespace, 'USAGE') AS usable
+      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
       WHERE relname = relation
         AND CASE WHEN schema IS NULL THEN nspname = ANY (current_schemas(true)) ELSE nspname = schema END
       ORDER BY array_position(current_schemas(true), nspname) LIMIT 1) AS found))"""
@@ -61,27 +95,48 @@ def read_facts(answer: bytes) -> ServerFacts:
     return ServerFacts(
         standby=told["standby"],
         version=told["version"],
-        columns={name: frozenset(columns) for name, columns in told["columns"].items()},
+        columns={name: frozenset(columns) for name, (columns, _) in told["columns"].items()},
         extensions=frozenset(told["extensions"]),
+        unreadable={name: frozenset(closed) for name, (_, closed) in told["columns"].items()},
+        member_of=frozenset(told["member_of"]),
+        active=told["active"],
+        excess=tuple(told["excess"]),
     )
 
 
-def unmet(requires: Requirements, facts: ServerFacts) -> str | None:
-    """Say which requirement does not hold, in words; None where all hold."""
+def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
+    """Say which requirement does not hold; None where all hold.
+
+    A relation or column that is named must be readable as well: without the privilege the query would be an
+    error in the server's log at every tick.
+    """
     if requires.role != "any" and (requires.role == "standby") != facts.standby:
-        return f"needs a {requires.role}, this server is a {'standby' if facts.standby else 'primary'}"
+        return Skip("role", f"needs a {requires.role}, this server is a {_role(facts)}")
     if requires.server_version and not _in_range(requires.server_version, facts.version):
-        return f"needs server version {requires.server_version}, this server has {_spoken(facts.version)}"
+        wanted = requires.server_version
+        return Skip("version", f"needs server version {wanted}, this server has {_spoken(facts.version)}")
     for extension in requires.extensions:
         if extension not in facts.extensions:
-            return f"extension {extension} is not installed"
+            return Skip("extension", f"extension {extension} is not installed")
+    for role in requires.member_of:
+        if role not in facts.member_of:
+            return Skip("privilege", f"the role has not the privileges of {role}; GRANT {role} to it")
     for relation, columns in requires.columns.items():
         if relation not in facts.columns:
-            return f"relation {relation} does not exist"
+            return Skip("relation", f"relation {relation} does not exist")
+        closed = facts.unreadable.get(relation, frozenset())
+        if not columns and facts.columns[relation] and closed >= facts.columns[relation]:
+            return Skip("privilege", f"no column of {relation} may be read; {_GRANT}")
         for column in columns:
             if column not in facts.columns[relation]:
-                return f"column {relation}.{column} does not exist"
+                return Skip("column", f"column {relation}.{column} does not exist")
+            if column in closed:
+                return Skip("privilege", f"column {relation}.{column} may not be read; {_GRANT}")
     return None
+
+
+def _role(facts: ServerFacts) -> str:
+    return "standby" if facts.standby else "primary"
 
 
 def _in_range(wanted: str, version: int) -> bool:

@@ -12,6 +12,7 @@ from poller.model import MetricDefinition, PollResult
 
 if TYPE_CHECKING:
     from poller.store import Freshness, SnapshotStore
+    from poller.whereabouts import Sighting, Whereabouts
 
 QUERY = "poller.query.name"
 DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
@@ -48,6 +49,39 @@ def _callback(
     return observe
 
 
+def register_replica_gauges(
+    meter: Meter, whereabouts: Whereabouts, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Create the gauges of the server itself; they are absent once it has not been seen for too long."""
+
+    def gauge(
+        name: str, unit: str, description: str, read: Callable[[Sighting, float], float | None]
+    ) -> None:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            now = clock()
+            seen = whereabouts.seen(now)
+            value = read(seen, now - seen.at) if seen else None
+            if seen and value is not None:
+                yield Observation(value, {"server.address": seen.address, "server.port": seen.port})
+
+        meter.create_observable_gauge(f"poller.replica.{name}", [observe], unit=unit, description=description)
+
+    gauge("lag", "s", "Replay lag when it was last looked at; absent while unknown.", lambda s, _: s.lag)
+    gauge(
+        "data_age",
+        "s",
+        "How old, at most, the newest state of the primary is that the values can show.",
+        lambda s, since: None if s.data_age is None else s.data_age + since,
+    )
+    gauge(
+        "standby",
+        "1",
+        "1 while the server is a standby, 0 while it is a primary.",
+        lambda s, _: int(s.standby),
+    )
+    gauge("timeline", "1", "Timeline of the server; it grows by one at a promotion.", lambda s, _: s.timeline)
+
+
 class SelfMetrics:
     """What the poller says of itself, under `poller.*`, told apart by `poller.query.name`."""
 
@@ -65,7 +99,7 @@ class SelfMetrics:
         self._polls = meter.create_counter(
             "poller.polls",
             unit="{poll}",
-            description="Polls by outcome; failures also by error.type and SQLSTATE.",
+            description="Polls by outcome; failures also by error.type and SQLSTATE, skipped ones by reason.",
         )
         self._quarantined = meter.create_counter(
             "poller.query.quarantined",
@@ -95,6 +129,13 @@ class SelfMetrics:
         self._observe(
             meter, "interval", "s", "Time between two polls, as declared.", lambda f: f.query.interval
         )
+        self._observe(
+            meter,
+            "estimated",
+            "{query}",
+            "1 while the values shown are the estimate's, 0 while they are exact.",
+            lambda f: None if f.estimated is None else int(f.estimated),
+        )
         self._observe(meter, "series", "{series}", "Series that the query shows now.", lambda f: f.series)
 
     def record(self, result: PollResult) -> None:
@@ -106,6 +147,10 @@ class SelfMetrics:
             self._duration.record(result.duration, attributes)
         if result.error is not None and result.error.sqlstate:
             attributes = {**attributes, "db.response.status_code": result.error.sqlstate}
+        if result.error is not None and result.error.conflict:
+            attributes = {**attributes, "poller.conflict": result.error.conflict}
+        if result.skipped is not None:
+            attributes["poller.reason"] = result.skipped.reason
         self._polls.add(1, attributes)
         for reason, count in result.quarantined.items():
             self._quarantined.add(count, {QUERY: result.query.name, "poller.reason": reason})

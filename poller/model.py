@@ -215,6 +215,11 @@ class Requirements(_Definition):
     extensions: tuple[str, ...] = Field(
         default=(), description="Extensions that must be installed.", examples=[["pg_stat_statements"]]
     )
+    member_of: tuple[str, ...] = Field(
+        default=(),
+        description="Roles whose privileges the poller's role must have.",
+        examples=[["pg_read_all_stats"]],
+    )
 
     @field_validator("server_version")
     @classmethod
@@ -222,6 +227,27 @@ class Requirements(_Definition):
         if version is not None and not _VERSION_RANGE.fullmatch(version.strip()):
             raise ValueError(f"{shown(version)} is not a version range; write one like >=14 or >=14,<18")
         return version
+
+
+class Estimate(_Definition):
+    """The cheap answer to a query that would cost too much."""
+
+    sql: str = Field(
+        description="One statement with the same columns as the query's, and far cheaper.",
+        examples=["SELECT reltuples::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"],
+    )
+    above_cost: float = Field(
+        description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
+        examples=[1000000],
+        gt=0,
+    )
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
 
 
 class QueryDefinition(_Definition):
@@ -273,6 +299,21 @@ class QueryDefinition(_Definition):
         default_factory=Requirements,
         description="What must hold on the server; where it does not, the query is skipped with the reason.",
         examples=[{"columns": {"attachments": ["size_bytes"]}}],
+    )
+    snapshot: bool = Field(
+        default=True,
+        description="Whether the query shares its tick's one snapshot; false: a transaction of its own.",
+        examples=[True],
+    )
+    estimate: Estimate | None = Field(
+        default=None,
+        description="What is run instead where the query would cost too much, or after it timed out.",
+        examples=[
+            {
+                "sql": "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass",
+                "above_cost": 1000000,
+            }
+        ],
     )
     metrics: tuple[MetricDefinition, ...] = Field(
         description="The gauges that the rows feed.",
@@ -353,6 +394,32 @@ class Rows:
     """Rows past `max_series`, received and let go."""
 
 
+SkipReason = Literal[
+    "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
+    "busy", "duty_cycle", "breaker",
+]  # fmt: skip
+"""Why a query was not sent, in the words of `poller.reason`."""
+REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})
+"""Those that keep back all queries alike."""
+HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
+"""Those for which an estimate, where there is one, answers instead."""
+
+
+EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]
+"""Why an estimate answered: the planner's cost, the exact query's timeout, or what would have skipped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A query that was not sent: why, in a word and in a sentence."""
+
+    reason: SkipReason
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the replica said to one query: exactly one of rows, error and skipped is set."""
@@ -364,8 +431,9 @@ class Answer:
     """Seconds the query kept the connection."""
     rows: Rows | None = None
     error: PollError | None = None
-    skipped: str | None = None
-    """The requirement that was not met, in words."""
+    skipped: Skip | None = None
+    estimated: EstimateReason | None = None
+    """Set where the rows are those of the estimate: why the query's own are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,8 +463,10 @@ class PollResult:
     """Rows that were not exported, by reason."""
     error: PollError | None = None
     """Set exactly when the outcome is `failed`."""
-    reason: str | None = None
-    """Set exactly when the outcome is `skipped`: what was not met."""
+    skipped: Skip | None = None
+    """Set exactly when the outcome is `skipped`."""
+    estimated: EstimateReason | None = None
+    """Set where the samples are the estimate's: why the exact ones are not there."""
 
     @property
     def error_type(self) -> str | None:

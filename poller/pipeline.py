@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import time
@@ -60,6 +61,12 @@ class Waker:
         if self._write is not None:
             os.write(self._write, b"x")
 
+    def pause(self, seconds: float) -> bool:
+        """Wait, unless raised; return whether it was."""
+        if not self.raised:
+            select.select([self._read], [], [], seconds)
+        return self.raised
+
     def fileno(self) -> int:
         return self._read
 
@@ -89,15 +96,18 @@ class Pipeline:
         self._socket = self._pgconn.socket
         self._unanswered = 0
         self._unsent = False
+        self._end = math.inf
 
-    def send(self, statements: Sequence[Statement]) -> Generator[Reply]:
+    def send(self, statements: Sequence[Statement], budget: float = math.inf) -> Generator[Reply]:
         """Send all statements at once and yield one reply each, in order, as they arrive.
 
         Raises PollError where the connection cannot go on: by the server's last word where it ended the
         session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
-        when the waker was raised (the server has then been told to stop). The connection is closed in all
-        these cases, and also where the reader leaves before the last reply.
+        when the waker was raised, `timeout` when the whole took longer than `budget` seconds (in both of
+        these the server has been told to stop). The connection is closed in all these cases, and also where
+        the reader leaves before the last reply.
         """
+        self._end = time.monotonic() + budget
         try:
             yield from self._send(statements)
         except psycopg.OperationalError as error:
@@ -183,12 +193,18 @@ class Pipeline:
         """Wait for the socket; return what it is ready for."""
         self._poll.register(self._socket, events)
         while True:
-            left = deadline - time.monotonic()
+            left = min(deadline, self._end) - time.monotonic()
             ready = dict(self._poll.poll(max(0.0, left) * 1000))
             if self._waker.fileno() in ready:
                 raise PollError("cancelled", "told to stop")
             if self._socket in ready:
                 return ready[self._socket]
+            if left <= 0 and self._end < deadline:
+                raise PollError(
+                    "timeout",
+                    "the tick took longer than its share of the interval and was cancelled",
+                    hint="make its queries cheaper, give some another group or a longer interval",
+                )
             if left <= 0:
                 raise PollError(
                     "unavailable",

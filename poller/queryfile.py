@@ -12,6 +12,7 @@ from poller.errors import Problem
 from poller.words import kind_of, near
 from poller.yamlfile import MAX_BYTES, Document, Key, parse, spoken
 
+_KEYS = ["queries", "snapshot"]
 _EXAMPLE = "write `queries:` and a list of queries below it"
 
 
@@ -40,6 +41,12 @@ class QueryFile:
 
     def place(self, path: Sequence[Key]) -> str:
         return f"{self.path}:{self.line(path)}"
+
+    def defaults(self) -> dict[str, Any]:
+        """What the file says for all of its queries."""
+        data = None if isinstance(self.document, str) else self.document.data
+        snapshot = data.get("snapshot") if isinstance(data, dict) else None
+        return {"snapshot": snapshot} if isinstance(snapshot, bool) else {}
 
     def queries(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
         """Every query that is a mapping, with its path."""
@@ -70,9 +77,11 @@ class QueryFile:
             yield from self._top(data)
 
     def _top(self, data: dict[str, Any]) -> Iterator[Found]:
-        others = [key for key in data if key != "queries"]
+        others = [key for key in data if key not in _KEYS]
         for key in others:
-            yield self.found((key,), unknown_key(key, ["queries"]))
+            yield self.found((key,), unknown_key(key, _KEYS))
+        if not isinstance(snapshot := data.get("snapshot", True), bool):
+            yield self.found(("snapshot",), f"is {kind_of(snapshot)}; write true or false")
         queries = data.get("queries")
         if "queries" not in data:
             if not any(near(key, ["queries"]) for key in others):

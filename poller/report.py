@@ -21,7 +21,9 @@ def state(result: PollResult) -> str:
     """A poll in one word and its reason: `ok`, `failed(timeout)`, `skipped(relation x does not exist)`."""
     if result.error is not None:
         return f"failed({result.error.kind})"
-    return f"skipped({result.reason})" if result.reason is not None else "ok"
+    if result.estimated is not None:
+        return f"estimated({result.estimated})"
+    return f"skipped({result.skipped.detail})" if result.skipped is not None else "ok"
 
 
 def print_table(
@@ -82,8 +84,11 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
         ],
         "quarantined": dict(result.quarantined),
     }
-    if result.reason is not None:
-        told["reason"] = result.reason
+    if result.estimated is not None:
+        told["estimated"] = result.estimated
+    if result.skipped is not None:
+        told["reason"] = result.skipped.reason
+        told["detail"] = result.skipped.detail
     if result.error is not None:
         told["error"] = {
             "type": result.error.kind,
@@ -91,6 +96,8 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
             "message": result.error.message,
             "hint": result.error.hint,
         }
+        if result.error.conflict is not None:
+            told["error"]["conflict"] = result.error.conflict
     return told
 
 

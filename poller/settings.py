@@ -21,6 +21,20 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _share(value: object) -> object:
+    """Turn `10%` into 0.1; pydantic reads any other number."""
+    if isinstance(value, str) and (text := value.strip()).endswith("%"):
+        try:
+            return float(text[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share)]
+"""A share of 1; written `10%` or `0.1`."""
+
+
 def _names(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
@@ -81,6 +95,49 @@ class Settings(BaseSettings):
         examples=["10s"],
         ge=0.1,
         le=3600,
+    )
+    require_standby: Annotated[Literal["warn", "true", "false"], BeforeValidator(_lower)] = Field(
+        default="warn",
+        validation_alias=_names("POLLER_REQUIRE_STANDBY"),
+        description="On a primary: warn says so once, true sends it no query, false says nothing.",
+        examples=["true"],
+    )
+    max_replay_lag: Duration | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_MAX_REPLAY_LAG"),
+        description="Replay lag above which (or while it is unknown) polls are skipped; unset: any will do.",
+        examples=["60s"],
+        ge=0.001,
+        le=86400,
+    )
+    max_duty_cycle: Share = Field(
+        default=0.1,
+        validation_alias=_names("POLLER_MAX_DUTY_CYCLE"),
+        description="Share of the time that one query may run; a slower one is polled less often.",
+        examples=["10%"],
+        gt=0,
+        le=1,
+    )
+    max_active_backends: int | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_MAX_ACTIVE_BACKENDS"),
+        description="Active backends of others above which queries that take a second or longer wait.",
+        examples=["50"],
+        ge=1,
+        le=1_000_000,
+    )
+    strict: bool = Field(
+        default=False,
+        validation_alias=_names("POLLER_STRICT"),
+        description="Send nothing with a role that may do more than read.",
+        examples=["true"],
+    )
+    password_command: SecretStr | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_PASSWORD_COMMAND"),
+        description="Command that writes the password on stdout, run before every connect, without a shell.",
+        examples=["cat /run/secrets/password"],
+        min_length=1,
     )
     max_series: int = Field(
         default=DEFAULT_MAX_SERIES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poller.errors import ErrorKind, PollError
+from poller.errors import ConflictKind, ErrorKind, PollError
 
 _EXACT: dict[str, ErrorKind] = {
     "40001": "conflict",  # serialization_failure: on a standby, a conflict with recovery
@@ -31,11 +31,40 @@ _HINTS = {
     "22012": "guard the division: x / nullif(y, 0)",
     "55P03": "another session held a lock for longer than POLLER_LOCK_TIMEOUT",
     "53300": "the server has no free connection; the role needs only one",
-    "40001": "a standby cancels what stands in the way of replay: raise max_standby_streaming_delay, "
-    "set hot_standby_feedback, or make the query shorter",
+    "57P04": "the database is being dropped",
     "28P01": "check the password",
     "3D000": "check the database's name in POLLER_DATABASE_URL",
 }
+_CONFLICTS: tuple[tuple[str, ConflictKind], ...] = (
+    # errdetail_recovery_conflict in PostgreSQL's postgres.c; the texts are the same from 9.1 to 18.
+    ("row versions that must be removed", "snapshot"),
+    ("relation lock for too long", "lock"),
+    ("shared buffer pin", "buffer_pin"),
+    ("tablespace that must be dropped", "tablespace"),
+    ("database that must be dropped", "database"),
+    ("slot", "slot"),
+    ("deadlock", "deadlock"),
+)
+_STANDBY_WAITS = "raise max_standby_streaming_delay on the standby, or make the query shorter"
+_CONFLICT_HINTS: dict[ConflictKind, str] = {
+    "snapshot": "set hot_standby_feedback = on on the standby (the primary then keeps the rows), or "
+    + _STANDBY_WAITS,
+    "lock": "the primary locked the relation exclusively (DDL, VACUUM truncating it); " + _STANDBY_WAITS,
+    "buffer_pin": _STANDBY_WAITS,
+    "deadlock": _STANDBY_WAITS,
+    "tablespace": "a tablespace for temporary files was dropped; the next poll uses another",
+    "database": "the database was dropped",
+    "slot": _STANDBY_WAITS,
+    "unknown": "set hot_standby_feedback = on on the standby, or " + _STANDBY_WAITS,
+}
+
+
+def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
+    """The kind of recovery conflict behind a server's message and its detail."""
+    for text, kind in _CONFLICTS:
+        if text in message:
+            return kind
+    return "deadlock" if sqlstate == "40P01" else "database" if sqlstate == "57P04" else "unknown"
 
 
 def kind_of(sqlstate: str | None) -> ErrorKind:
@@ -62,4 +91,9 @@ def server_error(
     if sqlstate == "57014" and timeout is not None and elapsed >= 0.9 * timeout:
         kind = "timeout"
         hint = hint or "make the query cheaper or raise its timeout"
-    return PollError(kind, message, sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
+    error = PollError(kind, message, sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
+    if kind == "conflict":
+        error.conflict = conflict_of(sqlstate, message)
+        # The server's own hint ("you should be able to reconnect") is what we do anyway.
+        error.hint = _CONFLICT_HINTS[error.conflict]
+    return error

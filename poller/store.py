@@ -22,6 +22,8 @@ class Freshness:
     """Whether the values are withheld: older than `max_age`, or never there."""
     series: int
     """Series shown at this instant."""
+    estimated: bool | None = None
+    """Whether what is shown comes from the estimate; None while nothing is shown."""
 
 
 class SnapshotStore:
@@ -63,4 +65,11 @@ class SnapshotStore:
                 continue
             result, at = kept
             stale = now - at > query.max_age
-            yield Freshness(query, result.at, now - at, stale, 0 if stale else len(result.samples))
+            yield Freshness(
+                query,
+                result.at,
+                now - at,
+                stale,
+                0 if stale else len(result.samples),
+                None if stale else result.estimated is not None,
+            )

@@ -10,7 +10,7 @@ import pytest
 from poller.announcer import Announcer
 from poller.errors import PollError
 from poller.logs import JsonFormatter
-from poller.model import PollResult, Sample
+from poller.model import PollResult, Sample, Skip
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -75,7 +75,7 @@ def test_another_failure_of_the_same_query_is_news(heard: Heard) -> None:
 
 
 def test_a_skipped_query_says_its_reason_once(heard: Heard) -> None:
-    skipped = a_result(A, outcome="skipped", reason="column t.x does not exist")
+    skipped = a_result(A, outcome="skipped", skipped=Skip("column", "column t.x does not exist"))
     assert heard(skipped) == ["WARNING query a skipped: column t.x does not exist"]
     assert heard(skipped) == []
     assert heard(GOOD_A) == ["INFO query a is well again after 2m"]

@@ -131,7 +131,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
         (
             "7: queries[0].groop: unknown key 'groop'; did you mean 'group'? known keys: name, sql, "
-            "interval, timeout, max_age, max_series, group, requires, metrics"
+            "interval, timeout, max_age, max_series, group, requires, snapshot, estimate, metrics"
         ),
         "11: queries[0].metrics[0].unit: 'MB' is not a UCUM unit; write 'MBy'",
         (
@@ -317,11 +317,11 @@ MISTAKES: dict[str, list[str]] = {
         "1: queries: is a mapping, not a list; begin each query with a dash",
     ],
     "queries-missing": [
-        "2: name: unknown key 'name'; known keys: queries",
+        "2: name: unknown key 'name'; known keys: queries, snapshot",
         "2: queries: is missing; write `queries:` and a list of queries below it",
     ],
     "queries-misspelt": [
-        "1: querys: unknown key 'querys'; did you mean 'queries'? known keys: queries",
+        "1: querys: unknown key 'querys'; did you mean 'queries'? known keys: queries, snapshot",
     ],
     "query-name-long": [
         (
@@ -471,11 +471,11 @@ MISTAKES: dict[str, list[str]] = {
     "unknown-key": [
         (
             "4: queries[0].intervall: unknown key 'intervall'; did you mean 'interval'? known keys: "
-            "name, sql, interval, timeout, max_age, max_series, group, requires, metrics"
+            "name, sql, interval, timeout, max_age, max_series, group, requires, snapshot, estimate, metrics"
         ),
         (
             "5: queries[0].colour: unknown key 'colour'; known keys: name, sql, interval, timeout, "
-            "max_age, max_series, group, requires, metrics"
+            "max_age, max_series, group, requires, snapshot, estimate, metrics"
         ),
     ],
     "unknown-metric-key": [
@@ -487,7 +487,7 @@ MISTAKES: dict[str, list[str]] = {
     "unknown-requirement": [
         (
             "5: queries[0].requires.colums: unknown key 'colums'; did you mean 'columns'? known "
-            "keys: columns, role, server_version, extensions"
+            "keys: columns, role, server_version, extensions, member_of"
         ),
     ],
     "unquoted-braces": [

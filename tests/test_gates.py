@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from poller.gates import ServerFacts, facts_query, read_facts, unmet
-from poller.model import Requirements
+from poller.model import Requirements, Skip, SkipReason
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 
@@ -33,19 +33,21 @@ def test_all_that_is_required_and_there_is_met() -> None:
 
 
 @pytest.mark.parametrize(
-    ("requires", "facts", "reason"),
+    ("requires", "facts", "reason", "detail"),
     [
-        ({"role": "primary"}, STANDBY, "needs a primary, this server is a standby"),
-        ({"role": "standby"}, PRIMARY, "needs a standby, this server is a primary"),
-        ({"server_version": ">=16"}, STANDBY, "needs server version >=16, this server has 15.18"),
-        ({"extensions": ["pg_trgm"]}, STANDBY, "extension pg_trgm is not installed"),
-        ({"columns": {"messages": []}}, STANDBY, "relation messages does not exist"),
-        ({"columns": {"messages": ["id"]}}, STANDBY, "relation messages does not exist"),
-        ({"columns": {"users": ["id", "size"]}}, STANDBY, "column users.size does not exist"),
+        ({"role": "primary"}, STANDBY, "role", "needs a primary, this server is a standby"),
+        ({"role": "standby"}, PRIMARY, "role", "needs a standby, this server is a primary"),
+        ({"server_version": ">=16"}, STANDBY, "version", "needs server version >=16, this server has 15.18"),
+        ({"extensions": ["pg_trgm"]}, STANDBY, "extension", "extension pg_trgm is not installed"),
+        ({"columns": {"messages": []}}, STANDBY, "relation", "relation messages does not exist"),
+        ({"columns": {"messages": ["id"]}}, STANDBY, "relation", "relation messages does not exist"),
+        ({"columns": {"users": ["id", "size"]}}, STANDBY, "column", "column users.size does not exist"),
     ],
 )
-def test_what_is_not_met_is_said(requires: dict[str, Any], facts: ServerFacts, reason: str) -> None:
-    assert unmet(needs(**requires), facts) == reason
+def test_what_is_not_met_is_said(
+    requires: dict[str, Any], facts: ServerFacts, reason: SkipReason, detail: str
+) -> None:
+    assert unmet(needs(**requires), facts) == Skip(reason, detail)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,10 @@ def test_a_version_without_a_minor_means_every_minor(wanted: str, version: int, 
 
 
 def test_names_in_another_encoding_do_not_break_the_reading() -> None:
-    told = {"standby": True, "version": 150018, "extensions": [], "columns": {"t": ["Stra?e"]}}
+    told = {
+        "standby": True, "version": 150018, "extensions": [], "columns": {"t": [["Stra?e"], []]}, "member_of": [],
+        "active": None, "excess": [],
+    }  # fmt: skip
     facts = read_facts(json.dumps(told).encode().replace(b"?", b"\xdf"))
     assert facts.columns == {"t": frozenset({"Stra\ufffde"})}
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 
 from poller.errors import PollError
 from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_gauges
-from poller.model import Sample
+from poller.model import Sample, Skip
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
@@ -143,6 +143,7 @@ def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: Sel
         ("poller.query.stale", "{query}", "Gauge"),
         ("poller.query.interval", "s", "Gauge"),
         ("poller.query.series", "{series}", "Gauge"),
+        ("poller.query.estimated", "{query}", "Gauge"),
     }
 
 
@@ -152,7 +153,7 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetri
     for result in (
         a_result(A), a_result(A), a_result(B),
         a_result(A, outcome="failed", error=refused), a_result(A, outcome="failed", error=lost),
-        a_result(B, outcome="skipped", reason="x"),
+        a_result(B, outcome="skipped", skipped=Skip("lag", "x")),
     ):  # fmt: skip
         own.record(result)
     assert bed.values("poller.polls") == {
@@ -162,14 +163,14 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetri
             "a", **{"poller.outcome": "failed", "error.type": "rejected", "db.response.status_code": "42501"}
         ): 1,
         of("a", **{"poller.outcome": "failed", "error.type": "unavailable"}): 1,
-        of("b", **{"poller.outcome": "skipped"}): 1,
+        of("b", **{"poller.outcome": "skipped", "poller.reason": "lag"}): 1,
     }
 
 
 def test_durations_are_a_histogram_without_the_skipped(bed: Bed, own: SelfMetrics) -> None:
     own.record(a_result(A, duration=0.25))
     own.record(a_result(A, duration=70.0))
-    own.record(a_result(A, outcome="skipped", reason="x", duration=0.0))
+    own.record(a_result(A, outcome="skipped", skipped=Skip("lag", "x"), duration=0.0))
     own.record(a_result(A, outcome="failed", error=PollError("timeout", "x", sqlstate="57014"), duration=1.5))
     points: dict[frozenset[tuple[str, object]], HistogramDataPoint] = {
         frozenset((point.attributes or {}).items()): point

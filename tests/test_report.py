@@ -8,7 +8,7 @@ import json
 from rich.console import Console
 
 from poller.errors import PollError
-from poller.model import MetricDefinition, PollResult, Sample
+from poller.model import MetricDefinition, PollResult, Sample, Skip
 from poller.report import attributes_text, print_table, state, to_json
 from tests.bed.definitions import a_metric, a_query, a_result
 
@@ -17,7 +17,9 @@ METRICS = {"things": a_metric(), "pressure": a_metric("pressure", unit="{[bold]}
 FAILED = a_result(
     QUERY, outcome="failed", error=PollError("timeout", "too [slow]", sqlstate="57014", hint="be quick")
 )
-SKIPPED = a_result(QUERY, outcome="skipped", reason="relation [x] does not exist", duration=0.0)
+SKIPPED = a_result(
+    QUERY, outcome="skipped", skipped=Skip("relation", "relation [x] does not exist"), duration=0.0
+)
 GOOD = a_result(
     QUERY,
     Sample("things", 1234567, {"state": "queued", "live": True}),
@@ -108,5 +110,7 @@ def test_json_tells_all_and_exactly() -> None:
     assert failed["error"] == {
         "type": "timeout", "sqlstate": "57014", "message": "too [slow]", "hint": "be quick"
     }  # fmt: skip
-    assert (skipped["state"], skipped["reason"]) == ("skipped", "relation [x] does not exist")
+    assert (skipped["state"], skipped["reason"], skipped["detail"]) == (
+        "skipped", "relation", "relation [x] does not exist"
+    )  # fmt: skip
     assert "error" not in skipped

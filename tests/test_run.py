@@ -100,7 +100,12 @@ def test_a_missing_size_column_is_skipped_visibly(
             point
             for point in points
             if point.metric == "poller.polls"
-            and point.attributes == {"poller.query.name": "attachments_bytes", "poller.outcome": "skipped"}
+            and point.attributes
+            == {
+                "poller.query.name": "attachments_bytes",
+                "poller.outcome": "skipped",
+                "poller.reason": "column",
+            }
         ]
     )
 
@@ -361,7 +366,13 @@ def test_a_failing_query_costs_no_other_its_result(
         timeout="500ms",
     )
     process = poller_process(
-        "run", env=environment(server.standby_dsn, receiver.grpc_endpoint, POLLER_QUERIES=queries)
+        "run",
+        env=environment(
+            server.standby_dsn,
+            receiver.grpc_endpoint,
+            POLLER_QUERIES=queries,
+            POLLER_MAX_DUTY_CYCLE="100%",  # half a second of every two is more than is allowed
+        ),
     )
 
     def twice(points: list[Point]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poller.errors import PollError
-from poller.model import Sample
+from poller.model import Sample, Skip
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result
 
@@ -48,7 +48,7 @@ def test_a_failed_or_skipped_poll_changes_nothing() -> None:
     store = SnapshotStore([A])
     store.put([a_result(A, sample(1), at=1000.0)], 0)
     store.put([a_result(A, at=1060.0, outcome="failed", error=FAILURE)], 60)
-    store.put([a_result(A, at=1070.0, outcome="skipped", reason="no such column")], 70)
+    store.put([a_result(A, at=1070.0, outcome="skipped", skipped=Skip("column", "no such column"))], 70)
     assert shown(store, 80) == [1]
     (freshness,) = store.freshness(80)
     assert (freshness.last_success, freshness.age) == (1000.0, 80)

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import typer
 
 from poller.commands.options import with_settings
-from poller.commands.wiring import Pipe, open_catalog, open_push, open_replica, version
+from poller.commands.wiring import Pipe, open_catalog, open_push, version
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
-from poller.model import MetricDefinition, PollResult
+from poller.model import REFUSALS, MetricDefinition, PollResult
 from poller.progress import Progress
 from poller.prometheus import exposition
 from poller.report import print_table, to_json
@@ -40,7 +40,8 @@ def poll(
 ) -> None:
     """Poll every query once and print the values.
 
-    Exit code 0: all went well; 1: a query failed, or the push did; 2: the configuration cannot be used.
+    Exit code 0: all went well; 1: a query failed, the server was refused (its role, its lag, the role's
+    privileges), or the push failed; 2: the configuration cannot be used.
     """
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
@@ -49,18 +50,21 @@ def poll(
     queries = catalog.select(query) if query else catalog.queries
     if push and settings.endpoint is None:
         raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
-    replica = open_replica(settings)
+    settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
     target = open_push(settings, periodic=False) if push else None
-    pipe = Pipe(catalog, replica, target, log_results=False)
-    stop = StopSignal(replica.interrupt)
+    pipe = Pipe(catalog, settings, target, daemon=False)
+    stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in queries]) as progress:
-        results = pipe.tick(queries, lambda result: progress.done(result.query.name))
-    replica.close()
+        results = pipe.tick(queries, progress.done)
+    pipe.replica.close()
     _print(format, results, catalog.metrics, settings)
     delivered = target.shutdown() if target else True
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
-    failed = any(result.outcome == "failed" for result in results)
+    failed = any(
+        result.outcome == "failed" or (result.skipped is not None and result.skipped.reason in REFUSALS)
+        for result in results
+    )
     raise typer.Exit(1 if failed or not delivered else 0)
 
 

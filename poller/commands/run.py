@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poller.commands.options import with_settings
-from poller.commands.wiring import Pipe, open_catalog, open_push, open_replica, version
+from poller.commands.wiring import Pipe, open_catalog, open_push, version
 from poller.daemon import Daemon
 from poller.logs import configure
 from poller.model import format_duration
@@ -39,15 +39,15 @@ def run(settings: Settings) -> None:
     for warning in settings.warnings:
         logger.warning(warning)
     catalog = open_catalog(settings)
-    replica = open_replica(settings)
+    settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
     push = open_push(settings, periodic=True)
-    pipe = Pipe(catalog, replica, push, log_results=push is None)
+    pipe = Pipe(catalog, settings, push, daemon=True)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
     daemon = Daemon(
         planned,
         pipe.tick,
-        rest=replica.rest,
+        rest=pipe.replica.rest,
         on_overrun=pipe.metrics.overrun,
         on_first_tick=push.soon if push else lambda: None,
     )
@@ -66,7 +66,7 @@ def run(settings: Settings) -> None:
     )
     daemon.start()
     stop.wait()
-    _end(settings.grace_period, daemon, replica, push)
+    _end(settings.grace_period, daemon, pipe.replica, push)
 
 
 def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> None:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import NoOpMeter
 
+from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
-from poller.instruments import SelfMetrics, register_gauges
-from poller.model import PollResult, QueryDefinition
+from poller.instruments import SelfMetrics, register_gauges, register_replica_gauges
+from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
+from poller.password import password_from
 from poller.polling import poll
 from poller.replica import Replica
+from poller.restraint import Restraint
 from poller.settings import Settings
 from poller.store import SnapshotStore
+from poller.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -33,14 +37,6 @@ def open_catalog(settings: Settings) -> Catalog:
     """Read the query files; raises ConfigError with every problem of every file."""
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     return load(resolve(settings.queries), defaults)
-
-
-def open_replica(settings: Settings) -> Replica:
-    """Prepare the connection; raises ConfigError where no database is named."""
-    settings.conninfo()
-    return Replica(
-        settings.conninfo, connect_timeout=settings.connect_timeout, lock_timeout=settings.lock_timeout
-    )
 
 
 def open_push(settings: Settings, *, periodic: bool) -> Push | None:
@@ -65,21 +61,50 @@ class Pipe:
     `run` sends every tick through it and `poll` sends one.
     """
 
-    def __init__(self, catalog: Catalog, replica: Replica, push: Push | None, *, log_results: bool) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, push: Push | None, *, daemon: bool) -> None:
+        """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
+
+        A `daemon` tells in the log where it polls, and the values too where nothing is pushed.
+        """
         meter: Meter = push.meter if push else NoOpMeter("poller")
         self.store = SnapshotStore(catalog.queries)
         self.metrics = SelfMetrics(meter, self.store)
         register_gauges(meter, catalog.metrics.values(), self.store)
-        self._replica = replica
-        self._announcer = Announcer(every_result=log_results)
+        shortest = min((query.interval for query in catalog.queries), default=0.0)
+        whereabouts = Whereabouts(STALE_AFTER_INTERVALS * shortest, announce_first=daemon)
+        register_replica_gauges(meter, whereabouts)
+        self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
+        self.replica = open_replica(settings, self._restraint, whereabouts)
+        self._announcer = Announcer(every_result=daemon and push is None)
 
     def tick(
-        self, queries: Sequence[QueryDefinition], on_result: Callable[[PollResult], None] = lambda _: None
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
     ) -> list[PollResult]:
         """Poll `queries` once."""
-        results = poll(queries, self._replica.ask, on_result)
+        results = poll(queries, self.replica.ask, on_answer)
         self.store.put(results, time.monotonic())
         for result in results:
             self.metrics.record(result)
+            self._restraint.note(result)
         self._announcer.tick(results)
         return results
+
+
+def open_replica(settings: Settings, restraint: Restraint, whereabouts: Whereabouts) -> Replica:
+    """Prepare the connection; raises ConfigError where no database is named."""
+    settings.conninfo()
+    command = settings.password_command
+    return Replica(
+        settings.conninfo,
+        connect_timeout=settings.connect_timeout,
+        lock_timeout=settings.lock_timeout,
+        password=password_from(command.get_secret_value()) if command else None,
+        admission=Admission(
+            settings.require_standby,
+            settings.max_replay_lag,
+            restraint.hold,
+            count_active=settings.max_active_backends is not None,
+            strict=settings.strict,
+        ),
+        on_sighting=whereabouts.note,
+    )

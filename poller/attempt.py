@@ -1,0 +1,253 @@
+"""Attempt one tick: open, look, admit, send, account for every query."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import cast
+
+from poller.admission import Admission
+from poller.burst import Guards, budget, commit
+from poller.errors import PollError
+from poller.estimates import cost_query, read_cost
+from poller.gates import ServerFacts, facts_query, read_facts
+from poller.lag import Lag, LagMeter, lag_query
+from poller.model import HOLDS, Answer, EstimateReason, QueryDefinition
+from poller.pipeline import Pipeline, Reply, Statement, Waker
+from poller.session import Session
+from poller.whereabouts import Sighting
+
+_SECOND_LOOK_SECONDS = 0.1
+_LAG_WORTH_A_SECOND_LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What goes out for one query: its own SQL, or its estimate and why."""
+
+    query: QueryDefinition
+    estimated: EstimateReason | None = None
+
+    @property
+    def sql(self) -> str:
+        estimate = self.query.estimate
+        return estimate.sql if self.estimated and estimate else self.query.sql
+
+    @property
+    def may_estimate(self) -> bool:
+        """Whether an estimate could still take its place."""
+        return self.query.estimate is not None and self.estimated is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    pipeline: Pipeline
+    guards: Guards
+    facts: ServerFacts
+    lag: Lag
+    at: float
+
+
+class Attempts:
+    """Makes single attempts at ticks on the connection of `session`."""
+
+    def __init__(
+        self,
+        session: Session,
+        waker: Waker,
+        admission: Admission,
+        lock_timeout: float,
+        on_sighting: Callable[[Sighting], None],
+    ) -> None:
+        """`lock_timeout` is in seconds; `on_sighting` hears of the server once an attempt has reached it."""
+        self._session = session
+        self._waker = waker
+        self._admission = admission
+        self._lock_timeout = lock_timeout
+        self._on_sighting = on_sighting
+        self._meter = LagMeter()
+
+    def one(
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], *, together: bool
+    ) -> dict[str, Answer]:
+        """Answer each of `queries` once, by name; `together` in one snapshot, or else each in its own.
+
+        Raises nothing: what ends the session is the answer of all that had none yet.
+        """
+        answers: dict[str, Answer] = {}
+        at = time.time()
+        since = time.monotonic()
+
+        def settle(answer: Answer) -> None:
+            nonlocal since
+            answers[answer.query.name] = answer
+            since = time.monotonic()
+            on_answer(answer.query.name)
+
+        timeouts: dict[str, Answer] = {}
+        try:
+            opened = self._open(queries)
+            at = opened.at
+            sent: list[_Sent] = []
+            skips = self._admission.decide(queries, opened.facts, opened.lag, time.monotonic())
+            for query in queries:
+                skip = skips.get(query.name)
+                if skip is None:
+                    sent.append(_Sent(query))
+                elif query.estimate is not None and skip.reason in HOLDS:
+                    sent.append(_Sent(query, cast("EstimateReason", skip.reason)))
+                else:
+                    settle(Answer(query, at, 0.0, skipped=skip))
+            since = time.monotonic()
+            for answer in self._send(opened, self._priced(opened, sent), timeouts, together=together):
+                settle(answer)
+        except PollError as error:
+            # Only the first of them kept the connection (or waited for one); the others never came to it.
+            elapsed = time.monotonic() - since
+            for query in queries:
+                if query.name in timeouts:
+                    settle(timeouts[query.name])
+                elif query.name not in answers:
+                    settle(Answer(query, at, elapsed, error=error))
+                    elapsed = 0.0
+        return answers
+
+    def _open(self, queries: Sequence[QueryDefinition]) -> _Opened:
+        """Open the shared transaction, on the kept connection if it is still of use."""
+        kept = self._session.is_open
+        try:
+            try:
+                opened = self._begin(queries)
+            except PollError as error:
+                if not kept or error.kind == "cancelled":
+                    raise
+                # The server may have gone and come back since the last tick; nothing has run yet: ask anew.
+                self._session.hang_up()
+                opened = self._begin(queries)
+            else:
+                if kept and not self._session.fits(standby=opened.facts.standby):
+                    # Promoted under way, or the second choice of several hosts: libpq looks at connect only.
+                    self._session.hang_up()
+                    opened = self._begin(queries)
+        except PollError as error:
+            error.unsent = True
+            raise
+        self._see(opened)
+        return opened
+
+    def _begin(self, queries: Sequence[QueryDefinition]) -> _Opened:
+        pipeline = Pipeline(self._session.connection(), self._waker)
+        guards = Guards(self._lock_timeout, budget(queries))
+        facts = facts_query(
+            queries, count_active=self._admission.count_active, privileges=self._admission.strict
+        )
+        at = time.time()
+        *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
+        if error := next((reply.error for reply in opening if reply.error), None):
+            # Without its transaction the burst would run unguarded, so it must not run at all.
+            self._session.hang_up()
+            raise error
+        told = read_facts(_value(opening[2]))
+        return _Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
+
+    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply) -> Lag:
+        for look in (1, 2):
+            if reply.error is not None:
+                return Lag(None, None, facts.standby, None, f"the look at it failed: {reply.error.message}")
+            lag = self._meter.read(_value(reply), time.monotonic())
+            if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
+                break
+            # What has come in a moment ago reads as old as the last look; now there is a younger one.
+            self._waker.pause(_SECOND_LOOK_SECONDS)
+            (reply,) = pipeline.send([guards.look(lag_query())])
+        return lag
+
+    def _see(self, opened: _Opened) -> None:
+        host = self._session.host
+        if host is not None:
+            lag = opened.lag
+            sighting = Sighting(
+                address=host.address,
+                port=host.port,
+                standby=opened.facts.standby,
+                timeline=lag.timeline,
+                lag=lag.seconds,
+                data_age=lag.data_age,
+                why=lag.why,
+                at=time.monotonic(),
+            )
+            self._on_sighting(sighting)
+
+    def _priced(self, opened: _Opened, sent: list[_Sent]) -> list[_Sent]:
+        """Put the estimate where the planner finds the query too dear; what has no plan runs to tell why."""
+        asked = [one for one in sent if one.may_estimate]
+        if not asked:
+            return sent
+        looks = [opened.guards.look(cost_query(one.query.sql)) for one in asked]
+        dear = set()
+        for one, reply in zip(asked, opened.pipeline.send(looks), strict=True):
+            limit = one.query.estimate.above_cost if one.query.estimate else 0.0
+            if reply.rows is not None and read_cost(reply.rows) > limit:
+                dear.add(one.query.name)
+        return [replace(one, estimated="cost") if one.query.name in dear else one for one in sent]
+
+    def _send(
+        self, opened: _Opened, sent: Sequence[_Sent], timeouts: dict[str, Answer], *, together: bool
+    ) -> Iterator[Answer]:
+        """Send it all; `timeouts` holds those whose estimates are still to come."""
+        guards = opened.guards
+        shared = [one for one in sent if together and one.query.snapshot]
+        alone = [one for one in sent if not (together and one.query.snapshot)]
+        # An estimate that takes the place of a timeout belongs into the same snapshot, so COMMIT waits.
+        waits = any(one.may_estimate for one in shared)
+        ends: tuple[Statement, ...] = (commit(),)
+        for part, word, end, longest in (
+            (shared, guards.shared, ends, guards.budget),
+            (alone, guards.alone, (), math.inf),
+        ):
+            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, longest):
+                answer = _answer(one, reply, opened.at if end else time.time() - reply.duration)
+                if answer.error is not None and answer.error.kind == "timeout" and one.may_estimate:
+                    timeouts[one.query.name] = answer
+                else:
+                    yield answer
+            late = [replace(one, estimated="timeout") for one in part if one.query.name in timeouts]
+            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), longest):
+                # Without an estimate, too, the timeout is what there is to tell.
+                exact = timeouts.pop(one.query.name)
+                answer = _answer(one, reply, exact.at)
+                yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
+
+
+def _burst(
+    pipeline: Pipeline,
+    sent: Sequence[_Sent],
+    word: Callable[[QueryDefinition, str], Sequence[Statement]],
+    end: Sequence[Statement],
+    longest: float,
+) -> Iterator[tuple[_Sent, Reply]]:
+    """Send all in one burst and yield each one's reply; the first statement of each is the query."""
+    worded = [word(one.query, one.sql) for one in sent]
+    statements = [*itertools.chain(*worded), *end]
+    if not statements:
+        return
+    # Closing an unfinished burst cancels on the server what of it has still to run.
+    with closing(pipeline.send(statements, longest)) as replies:
+        for one, each in zip(sent, worded, strict=True):
+            reply, *_ = itertools.islice(replies, len(each))
+            yield one, reply
+        for _ in replies:
+            pass  # COMMIT of a transaction that changed nothing: whatever it says, all is told
+
+
+def _answer(one: _Sent, reply: Reply, at: float) -> Answer:
+    return Answer(one.query, at, reply.duration, reply.rows, reply.error, estimated=one.estimated)
+
+
+def _value(reply: Reply) -> bytes:
+    """The one JSON value that a look came to."""
+    return (reply.rows.values[0][0] if reply.rows else None) or b""

@@ -1,0 +1,47 @@
+"""Ask a command for the password, as cloud services want it whose tokens live for minutes."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+
+from poller.errors import PollError
+
+COMMAND_TIMEOUT_SECONDS = 10.0
+
+
+def password_from(command: str) -> Callable[[], str]:
+    """Return a function that runs `command` and returns what it wrote, without the final line break.
+
+    The command is split as a shell would and run without one. The function raises PollError `unavailable`
+    where it cannot be run, fails, takes longer than COMMAND_TIMEOUT_SECONDS or says nothing. What it writes
+    is never part of an error, on stderr neither: tools quote tokens there.
+    """
+
+    def ask() -> str:
+        try:
+            done = subprocess.run(  # noqa: S603 - the operator's own command
+                shlex.split(command),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
+        except (OSError, ValueError) as error:
+            problem = f"cannot be run: {getattr(error, 'strerror', None) or 'it is no command line'}"
+        else:
+            if done.returncode == 0 and (password := done.stdout.rstrip("\r\n")):
+                return password
+            problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
+        # Not inside `except`: the errors of subprocess carry the command's line and its output.
+        raise PollError(
+            "unavailable",
+            f"the password command {problem}",
+            hint="run POLLER_PASSWORD_COMMAND by hand as the poller's user; it is run without a shell",
+        )
+
+    return ask

@@ -1,0 +1,165 @@
+"""Hold the one connection to the replica: open it, say where it leads, hang up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+
+from poller.errors import PollError
+from poller.pipeline import Waker
+from poller.sqlstate import server_error
+
+logger = logging.getLogger(__name__)
+
+_READ_ONLY = "-c default_transaction_read_only=on"
+_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .* in options", re.IGNORECASE)
+"""What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The server that a connection leads to, of the several that a connection string may name."""
+
+    address: str
+    """Host name, address or socket directory, as it was chosen from the connection string."""
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Session:
+    """One connection at a time, opened when it is needed.
+
+    Everything that may change under way is read again at every connect: the connection string, libpq's
+    passfile and service file, the addresses behind a host name, and which of several hosts is fit by
+    `target_session_attrs` (PostgreSQL manual, "Connection Strings").
+    """
+
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        waker: Waker,
+        *,
+        connect_timeout: float,
+        password: Callable[[], str] | None = None,
+        application_name: str = "obscura-poller",
+    ) -> None:
+        """Remember how to connect; nothing is opened. `connect_timeout` is in seconds, for each host.
+
+        `conninfo` and `password` (which goes before the one in the connection string) are called at every
+        connect; both may raise PollError.
+        """
+        self._conninfo = conninfo
+        self._waker = waker
+        self._password = password
+        self._connect_timeout = connect_timeout
+        self._application_name = application_name
+        self._connection: psycopg.Connection | None = None
+        self._behind_pooler = False
+        self._wanted = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and not self._connection.closed
+
+    @property
+    def host(self) -> Host | None:
+        """Where the connection leads; None while there is none."""
+        if self._connection is None or self._connection.closed:
+            return None
+        info = self._connection.info
+        return Host(info.host, info.port)
+
+    def fits(self, *, standby: bool) -> bool:
+        """Whether a server in this role is what `target_session_attrs` asks for."""
+        if self._wanted in ("standby", "prefer-standby"):
+            return standby
+        return not standby if self._wanted in ("primary", "read-write") else True
+
+    def connection(self) -> psycopg.Connection:
+        """The open connection, or a new one.
+
+        Raises PollError: `cancelled` after the waker was raised, `unavailable` where no host is fit. No part
+        of it repeats a password.
+        """
+        if self._waker.raised:
+            raise PollError("cancelled", "told to stop")
+        if (
+            self._connection is not None
+            and self._connection.info.transaction_status != TransactionStatus.IDLE
+        ):
+            # A reader left in the middle of the last tick, and its snapshot is not this one's.
+            self.hang_up()
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def hang_up(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> psycopg.Connection:
+        conninfo, given = self._described()
+        try:
+            return self._attempt(conninfo, given)
+        except psycopg.Error as error:
+            if not self._behind_pooler and _POOLER_REFUSES.search(str(error)):
+                # READ ONLY of every transaction stays; only the session's default has to go.
+                logger.info("the pooler refuses startup options; connecting without them")
+                self._behind_pooler = True
+                return self._connect()
+            sqlstate = error.sqlstate
+            message = " ".join(str(error).split())
+            failure = PollError(
+                "unavailable", message, sqlstate=sqlstate, hint=server_error(sqlstate, message).hint
+            )
+        # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
+        raise failure
+
+    def _attempt(self, conninfo: str, given: dict[str, Any]) -> psycopg.Connection:
+        # What is given here takes the place of libpq's own variable, so that has to be repeated.
+        options = given.get("options") or os.environ.get("PGOPTIONS") or ""
+        self._wanted = given.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or ""
+        if not self._behind_pooler:
+            options = f"{options} {_READ_ONLY}".strip()
+        more: dict[str, Any] = {"options": options} if options else {}
+        if self._password is not None:
+            more["password"] = self._password()
+        return psycopg.connect(
+            conninfo,
+            autocommit=True,
+            client_encoding="UTF8",
+            connect_timeout=given.get("connect_timeout") or max(2, round(self._connect_timeout)),
+            application_name=given.get("application_name") or self._application_name,
+            **more,
+        )
+
+    def _described(self) -> tuple[str, dict[str, Any]]:
+        """The connection string, and its parts; libpq's complaint about one may quote a password."""
+        try:
+            conninfo = self._conninfo()
+            given = conninfo_to_dict(conninfo)
+        except OSError as error:
+            raise PollError("unavailable", f"cannot read how to connect: {error}") from error
+        except psycopg.ProgrammingError:
+            conninfo, given = "", {"port": "unreadable"}
+        if not re.fullmatch(r"[0-9, ]*", str(given.get("port") or "")):
+            raise PollError(
+                "unavailable",
+                "libpq does not understand the connection string",
+                hint="write postgresql://user:password@host:5432/database, and what is special in the "
+                "password as %XX",
+            )
+        return conninfo, given
