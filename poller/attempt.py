@@ -12,17 +12,18 @@ from typing import cast
 
 from poller.admission import Admission
 from poller.burst import Guards, budget, commit
-from poller.errors import PollError
+from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.lag import Lag, LagMeter, lag_query
-from poller.model import HOLDS, Answer, EstimateReason, QueryDefinition
+from poller.model import HOLDS, Answer, EstimateReason, QueryDefinition, Skip
 from poller.pipeline import Pipeline, Reply, Statement, Waker
 from poller.session import Session
 from poller.whereabouts import Sighting
 
 _SECOND_LOOK_SECONDS = 0.1
 _LAG_WORTH_A_SECOND_LOOK = 1.0
+_UNREACHED = Skip("budget", "the tick used up its share of the interval; this query is first next time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Attempts:
         self._lock_timeout = lock_timeout
         self._on_sighting = on_sighting
         self._meter = LagMeter()
+        self._excess: tuple[str, ...] = ()
+        self._passed_over: set[str] = set()
 
     def one(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], *, together: bool
@@ -78,6 +81,10 @@ class Attempts:
 
         Raises nothing: what ends the session is the answer of all that had none yet.
         """
+        # In the order in which they are sent; who was passed over in the last tick goes first in this one.
+        queries = sorted(
+            queries, key=lambda query: (together and not query.snapshot, query.name not in self._passed_over)
+        )
         answers: dict[str, Answer] = {}
         at = time.time()
         since = time.monotonic()
@@ -106,14 +113,21 @@ class Attempts:
             for answer in self._send(opened, self._priced(opened, sent), timeouts, together=together):
                 settle(answer)
         except PollError as error:
+            for answer in timeouts.values():
+                settle(answer)
             # Only the first of them kept the connection (or waited for one); the others never came to it.
             elapsed = time.monotonic() - since
-            for query in queries:
-                if query.name in timeouts:
-                    settle(timeouts[query.name])
-                elif query.name not in answers:
-                    settle(Answer(query, at, elapsed, error=error))
-                    elapsed = 0.0
+            left = [query for query in queries if query.name not in answers]
+            over_budget = isinstance(error, OverBudgetError)
+            for number, query in enumerate(left):
+                if over_budget and number > 0:
+                    settle(Answer(query, at, 0.0, skipped=_UNREACHED))
+                else:
+                    settle(Answer(query, at, 0.0 if number else elapsed, error=error))
+            if over_budget:
+                self._passed_over = {query.name for query in left}
+        else:
+            self._passed_over -= answers.keys()
         return answers
 
     def _open(self, queries: Sequence[QueryDefinition]) -> _Opened:
@@ -140,11 +154,11 @@ class Attempts:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> _Opened:
-        pipeline = Pipeline(self._session.connection(), self._waker)
         guards = Guards(self._lock_timeout, budget(queries))
-        facts = facts_query(
-            queries, count_active=self._admission.count_active, privileges=self._admission.strict
-        )
+        # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
+        first_look = self._admission.strict and not self._session.is_open
+        facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
+        pipeline = Pipeline(self._session.connection(), self._waker)
         at = time.time()
         *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
         if error := next((reply.error for reply in opening if reply.error), None):
@@ -152,6 +166,8 @@ class Attempts:
             self._session.hang_up()
             raise error
         told = read_facts(_value(opening[2]))
+        self._excess = told.excess if first_look else self._excess
+        told = replace(told, excess=self._excess)
         return _Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
 
     def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply) -> Lag:
@@ -205,18 +221,18 @@ class Attempts:
         # An estimate that takes the place of a timeout belongs into the same snapshot, so COMMIT waits.
         waits = any(one.may_estimate for one in shared)
         ends: tuple[Statement, ...] = (commit(),)
-        for part, word, end, longest in (
-            (shared, guards.shared, ends, guards.budget),
+        for part, word, end, until in (
+            (shared, guards.shared, ends, time.monotonic() + guards.budget),
             (alone, guards.alone, (), math.inf),
         ):
-            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, longest):
+            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, until):
                 answer = _answer(one, reply, opened.at if end else time.time() - reply.duration)
                 if answer.error is not None and answer.error.kind == "timeout" and one.may_estimate:
                     timeouts[one.query.name] = answer
                 else:
                     yield answer
             late = [replace(one, estimated="timeout") for one in part if one.query.name in timeouts]
-            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), longest):
+            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), until):
                 # Without an estimate, too, the timeout is what there is to tell.
                 exact = timeouts.pop(one.query.name)
                 answer = _answer(one, reply, exact.at)
@@ -228,15 +244,18 @@ def _burst(
     sent: Sequence[_Sent],
     word: Callable[[QueryDefinition, str], Sequence[Statement]],
     end: Sequence[Statement],
-    longest: float,
+    until: float,
 ) -> Iterator[tuple[_Sent, Reply]]:
-    """Send all in one burst and yield each one's reply; the first statement of each is the query."""
+    """Send all in one burst and yield each one's reply; the first statement of each is the query.
+
+    `until`, in monotonic seconds, bounds the burst.
+    """
     worded = [word(one.query, one.sql) for one in sent]
     statements = [*itertools.chain(*worded), *end]
     if not statements:
         return
     # Closing an unfinished burst cancels on the server what of it has still to run.
-    with closing(pipeline.send(statements, longest)) as replies:
+    with closing(pipeline.send(statements, until - time.monotonic())) as replies:
         for one, each in zip(sent, worded, strict=True):
             reply, *_ = itertools.islice(replies, len(each))
             yield one, reply

@@ -3,6 +3,7 @@
 PollerError
 +-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
 +-- PollError     ends one query's poll and nothing else; becomes `PollResult.error`
+    +-- OverBudgetError   ends the tick under way; the queries behind the running one are skipped
 """
 
 from __future__ import annotations
@@ -71,3 +72,14 @@ class PollError(PollerError):
         """What to do about it, when we know."""
         self.conflict: ConflictKind | None = None
         """Set exactly when the kind is `conflict`."""
+
+
+class OverBudgetError(PollError):
+    """The tick's transaction reached its longest life; what had not begun by then was not run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "timeout",
+            "the tick took longer than its share of the interval and was cancelled",
+            hint="make its queries cheaper, give some another group or a longer interval",
+        )

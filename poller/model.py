@@ -396,7 +396,7 @@ class Rows:
 
 SkipReason = Literal[
     "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
-    "busy", "duty_cycle", "breaker",
+    "busy", "duty_cycle", "breaker", "budget",
 ]  # fmt: skip
 """Why a query was not sent, in the words of `poller.reason`."""
 REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from poller.errors import PollError
+from poller.errors import OverBudgetError, PollError
 from poller.model import Column, Rows
 from poller.sqlstate import server_error
 
@@ -200,11 +200,7 @@ class Pipeline:
             if self._socket in ready:
                 return ready[self._socket]
             if left <= 0 and self._end < deadline:
-                raise PollError(
-                    "timeout",
-                    "the tick took longer than its share of the interval and was cancelled",
-                    hint="make its queries cheaper, give some another group or a longer interval",
-                )
+                raise OverBudgetError
             if left <= 0:
                 raise PollError(
                     "unavailable",

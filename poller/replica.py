@@ -83,17 +83,19 @@ class Replica:
         patience = min((query.interval for query in queries), default=0.0) / 2
         pause = _FIRST_PAUSE
         answers: dict[str, Answer] = {}
+        asked = list(queries)
         for attempt in range(1, TRIES_TOGETHER + 2):
-            alone = attempt > TRIES_TOGETHER
-            # What came out of one snapshot stays together; only the last try, one by one, fills its gaps.
-            asked = [query for query in queries if not alone or _conflicts(answers[query.name])]
-            answers |= self._attempts.one(asked, on_answer, together=not alone)
-            if not any(map(_conflicts, answers.values())):
-                break
-            if time.monotonic() - started + pause > patience or self._waker.pause(pause):
+            answers |= self._attempts.one(asked, on_answer, together=attempt <= TRIES_TOGETHER)
+            cancelled = [query for query in queries if _conflicts(answers[query.name])]
+            if not cancelled or time.monotonic() - started + pause > patience or self._waker.pause(pause):
                 break
             pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
+            asked = cancelled
+            if attempt < TRIES_TOGETHER and any(query.snapshot for query in cancelled):
+                # What shares a snapshot is asked together again; only the last try, one by one, fills gaps.
+                again = {query.name for query in cancelled}
+                asked = [query for query in queries if query.snapshot or query.name in again]
         return [answers[query.name] for query in queries]
 
     def rest(self, seconds: float) -> None:

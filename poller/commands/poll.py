@@ -17,6 +17,7 @@ from poller.model import REFUSALS, MetricDefinition, PollResult
 from poller.progress import Progress
 from poller.prometheus import exposition
 from poller.report import print_table, to_json
+from poller.schedule import ticks
 from poller.settings import Settings
 from poller.signals import StopSignal
 
@@ -55,7 +56,13 @@ def poll(
     pipe = Pipe(catalog, settings, target, daemon=False)
     stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in queries]) as progress:
-        results = pipe.tick(queries, progress.done)
+        # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
+        polled = {
+            result.query.name: result
+            for tick in ticks(queries, settings.instance)
+            for result in pipe.tick(tick.queries, progress.done)
+        }
+    results = [polled[query.name] for query in queries]
     pipe.replica.close()
     _print(format, results, catalog.metrics, settings)
     delivered = target.shutdown() if target else True

@@ -1,0 +1,111 @@
+"""What an operator allows decides before anything is sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import pytest
+
+from poller.admission import Admission, RequireStandby
+from poller.gates import ServerFacts
+from poller.lag import Lag
+from poller.model import QueryDefinition, Skip, SkipReason
+from tests.bed.definitions import a_query
+
+STANDBY = ServerFacts(True, 180000, {"t": frozenset({"a"})}, frozenset())
+PRIMARY = ServerFacts(False, 180000, {"t": frozenset({"a"})}, frozenset())
+FINE = Lag(0.0, 0.1, True, 1, "all that is known of is replayed")
+QUERIES = [a_query("plain"), a_query("gated", requires={"columns": {"nowhere": []}})]
+
+
+def reasons(told: Mapping[str, Skip]) -> dict[str, SkipReason]:
+    return {name: skip.reason for name, skip in told.items()}
+
+
+def test_what_is_allowed_is_sent_but_for_what_the_server_lacks() -> None:
+    assert reasons(Admission().decide(QUERIES, STANDBY, FINE, 0.0)) == {"gated": "relation"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "skipped", "warnings"), [("warn", False, 1), ("true", True, 0), ("false", False, 0)]
+)
+def test_a_primary_is_warned_of_once_or_refused_or_taken(
+    wanted: RequireStandby, skipped: bool, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    admission = Admission(wanted)
+    with caplog.at_level(logging.INFO):
+        told = [admission.decide(QUERIES[:1], PRIMARY, FINE, 0.0) for _ in range(3)]
+    assert (
+        told
+        == [
+            {"plain": Skip("primary", "this server is a primary and POLLER_REQUIRE_STANDBY is true")}
+            if skipped
+            else {}
+        ]
+        * 3
+    )
+    assert len(caplog.records) == warnings
+
+
+def test_a_primary_is_warned_of_again_when_it_was_a_standby_in_between(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = Admission("warn")
+    for facts in (PRIMARY, STANDBY, PRIMARY, PRIMARY):
+        admission.decide(QUERIES, facts, FINE, 0.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "this server is a primary: point POLLER_DATABASE_URL at a standby, "
+            "or set POLLER_REQUIRE_STANDBY=false"
+        )
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("lag", "detail"),
+    [
+        (Lag(60.0, 60.0, True, 1, "x"), None),
+        (Lag(60.1, 61.0, True, 1, "x"), "replay lag is 1m0.1s, the limit is 1m"),
+        (
+            Lag(None, None, True, 1, "no WAL receiver runs"),
+            "replay lag is not known (no WAL receiver runs), the limit is 1m",
+        ),
+        (None, "replay lag is not known (not told), the limit is 1m"),
+    ],
+)  # fmt: skip
+def test_a_lag_above_the_limit_or_unknown_skips_every_query(lag: Lag | None, detail: str | None) -> None:
+    told = Admission(max_replay_lag=60.0).decide(QUERIES, STANDBY, lag, 0.0)
+    if detail is None:
+        assert reasons(told) == {"gated": "relation"}
+    else:
+        assert {name: skip.reason for name, skip in told.items()} == {"plain": "lag", "gated": "lag"}
+        assert str(told["plain"]) == detail
+
+
+def test_without_a_limit_any_lag_will_do_and_a_primary_has_none() -> None:
+    behind = Lag(1e6, 1e6, True, 1, "x")
+    assert Admission().decide(QUERIES[:1], STANDBY, behind, 0.0) == {}
+    unknown = Lag(None, None, False, 1, "x")
+    assert Admission("false", max_replay_lag=1.0).decide(QUERIES[:1], PRIMARY, unknown, 0.0) == {}
+
+
+def test_strict_refuses_a_role_that_may_do_more_than_read() -> None:
+    mighty = ServerFacts(True, 180000, {}, frozenset(), excess=("superuser",))
+    assert Admission(strict=True).decide(QUERIES[:1], mighty, FINE, 0.0) == {
+        "plain": Skip(
+            "excess_privilege", "POLLER_STRICT is set and the role may do more than read: superuser"
+        )
+    }
+    assert Admission(strict=True).decide(QUERIES[:1], STANDBY, FINE, 0.0) == {}
+    assert Admission().decide(QUERIES[:1], mighty, FINE, 0.0) == {}
+
+
+def test_a_query_is_held_back_only_where_nothing_else_skips_it() -> None:
+    def hold(query: QueryDefinition, now: float, active: int | None) -> Skip | None:
+        return Skip("busy", f"{query.name} {now} {active}")
+
+    facts = ServerFacts(True, 180000, {}, frozenset(), active=7)
+    told = Admission(hold=hold).decide(QUERIES, facts, FINE, 5.0)
+    assert told["plain"] == Skip("busy", "plain 5.0 7")
+    assert told["gated"].reason == "relation"

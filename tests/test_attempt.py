@@ -1,0 +1,264 @@
+"""One attempt at a tick stays within its budget, estimates what costs too much, and opts out where told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from poller.admission import Admission
+from poller.burst import budget
+from poller.model import Answer, QueryDefinition, Skip
+from poller.replica import Replica
+from poller.whereabouts import Sighting
+from tests.bed.definitions import a_query
+from tests.bed.postgres import Database
+from tests.bed.proxy import Proxy
+
+pytestmark = pytest.mark.postgres
+
+Make = Callable[..., Replica]
+CHEAP, DEAR = "SELECT -1 AS n", "SELECT count(*) AS n FROM generate_series(1, 10000) AS a(x)"
+
+
+@pytest.fixture
+def make_replica() -> Iterator[Make]:
+    """Make replicas of a DSN with the arguments of `Replica`; closed at the test's end."""
+    made: list[Replica] = []
+
+    def make(dsn: str, **arguments: Any) -> Replica:
+        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        return made[-1]
+
+    yield make
+    for replica in made:
+        replica.close()
+
+
+@pytest.fixture
+def replica(database: Database, make_replica: Make) -> Replica:
+    """The standby of `database`."""
+    return make_replica(database.standby_dsn)
+
+
+def told(answer: Answer) -> tuple[object, str | None]:
+    """What came of a query in a word or value, and why it is an estimate."""
+    if answer.skipped is not None:
+        return f"skipped({answer.skipped.reason})", answer.estimated
+    if answer.error is not None:
+        return answer.error.kind, answer.estimated
+    assert answer.rows is not None
+    return int(answer.rows.values[0][0] or b""), answer.estimated
+
+
+def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
+    return [told(answer) for answer in replica.ask(queries)]
+
+
+# --- estimates ----------------------------------------------------------------------------------------
+
+
+def estimated(
+    name: str, sql: str, above_cost: float = 1e6, estimate: str = CHEAP, **more: Any
+) -> QueryDefinition:
+    return a_query(name, sql, estimate={"sql": estimate, "above_cost": above_cost}, **more)
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_the_planners_cost_decides_between_a_query_and_its_estimate(replica: Replica, snapshot: bool) -> None:
+    assert ask(
+        replica,
+        estimated("cheap", DEAR, 1e6, snapshot=snapshot),
+        estimated("dear", DEAR, 1.0, snapshot=snapshot),
+        a_query("plain", DEAR),
+    ) == [(10000, None), (-1, "cost"), (10000, None)]
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
+    replica: Replica, snapshot: bool
+) -> None:
+    late = "SELECT 1 AS n FROM pg_sleep(20)"
+    answers = replica.ask(
+        [
+            estimated("late", late, timeout=0.2, snapshot=snapshot),
+            a_query("plain", "SELECT 7 AS n"),
+            a_query("late_plain", late, timeout=0.2),
+        ]
+    )
+    assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
+    assert answers[0].duration > 0.2, "what the exact query took is part of it"
+
+
+def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:
+    late = "SELECT 1 AS n FROM pg_sleep(20)"
+    assert ask(
+        replica,
+        estimated("late", late, estimate="SELECT 1 / 0 AS n", timeout=0.2),
+        estimated("wrong", "SELECT 1 / (random() * 0)::int AS n"),
+    ) == [("timeout", None), ("rejected", None)]
+
+
+def test_a_query_without_a_plan_is_run_to_tell_why(replica: Replica) -> None:
+    assert ask(replica, estimated("absent", "SELECT n FROM nowhere", 1.0)) == [("rejected", None)]
+
+
+@pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
+def test_where_a_query_is_held_back_its_estimate_answers_and_others_wait(
+    database: Database, make_replica: Make, reason: Any
+) -> None:
+    admission = Admission("false", hold=lambda *_: Skip(reason, "wait"))
+    replica = make_replica(database.standby_dsn, admission=admission)
+    assert ask(replica, estimated("guessed", DEAR), a_query("held", DEAR)) == [
+        (-1, reason),
+        (f"skipped({reason})", None),
+    ]
+
+
+def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica: Replica) -> None:
+    database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+    database.replayed()
+    late = estimated(
+        "late", "SELECT 1 AS n FROM pg_sleep(20)", estimate="SELECT count(*) AS n FROM t", timeout=0.5
+    )
+
+    def write(name: str) -> None:
+        if name == "before":
+            database.execute("INSERT INTO t VALUES (2)")
+            database.replayed()
+
+    answers = replica.ask([a_query("before", "SELECT count(*) AS n FROM t"), late], write)
+    assert [told(answer) for answer in answers] == [(1, None), (1, "timeout")]
+
+
+# --- a transaction of its own -------------------------------------------------------------------------
+
+
+def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, replica: Replica) -> None:
+    database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+    database.replayed()
+
+    def write(name: str) -> None:
+        if name == "first":
+            database.execute("INSERT INTO t VALUES (2)")
+            database.replayed()
+
+    count = "SELECT count(*) AS n FROM t"
+    answers = replica.ask(
+        [
+            a_query("alone", count, snapshot=False),
+            a_query("first", count),
+            a_query("sleep", "SELECT 0 AS n FROM pg_sleep(1.5)"),
+            a_query("last", count),
+        ],
+        write,
+    )
+    assert [told(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
+
+
+def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(replica: Replica) -> None:
+    names = ("transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation")
+    queries = [a_query(name, f"SHOW {name}", snapshot=False, timeout=7) for name in names]
+    queries[2:2] = [
+        a_query("wrong", "SELECT 1 / 0 AS n", snapshot=False),
+        a_query("late", "SELECT 1 AS n FROM pg_sleep(9)", snapshot=False, timeout=0.2),
+        a_query("writes", "CREATE TABLE nope ()", snapshot=False),
+    ]
+    answers = {answer.query.name: answer for answer in replica.ask(queries)}
+    assert {name: answers[name].rows.values[0][0] for name in names if answers[name].rows} == {  # type: ignore[union-attr]
+        "transaction_read_only": b"on",
+        "statement_timeout": b"7s",
+        "lock_timeout": b"1s",
+        "transaction_isolation": b"read committed",
+    }
+    errors = {name: answer.error.sqlstate for name, answer in answers.items() if answer.error}
+    assert errors == {"wrong": "22012", "late": "57014", "writes": "25006"}
+
+
+# --- the budget ---------------------------------------------------------------------------------------
+
+
+def test_the_budget_is_half_of_the_shortest_interval_but_never_less_than_a_timeout() -> None:
+    assert budget([a_query("a", interval=300.0), a_query("b", interval=600.0)]) == 150.0
+    assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.0
+    assert budget([]) == 0.0
+
+
+def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_next(
+    database: Database, replica: Replica
+) -> None:
+    sleep = "SELECT 1 AS n FROM pg_sleep(0.4)"
+    queries = [a_query(f"q{number}", sleep, interval=1.0, timeout=1.0) for number in range(5)]
+    first = [what for what, _ in ask(replica, *queries)]
+    running = first.index("timeout")
+    assert first == [1] * running + ["timeout"] + ["skipped(budget)"] * (4 - running)
+    second = [what for what, _ in ask(replica, *queries)]
+    assert second[running] == 1, "it was first, though its answer stays in its place"
+    assert second[0] == "skipped(budget)"
+    open_transactions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'obscura-poller' "
+        "AND datname = current_database() AND xact_start IS NOT NULL"
+    )
+    assert database.ask_standby(open_transactions) == [(0,)]
+
+
+# --- who is asked, and by whom ------------------------------------------------------------------------
+
+
+def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, make_replica: Make) -> None:
+    seen: list[Sighting] = []
+    for dsn in (database.standby_dsn, database.primary_dsn):
+        database.replayed()
+        make_replica(dsn, on_sighting=seen.append).ask([a_query("q")])
+    assert [(one.address, one.port, one.standby, one.timeline) for one in seen] == [
+        ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
+        for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))
+    ]
+    assert [one.lag for one in seen] == [0.0, 0.0]
+
+
+def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
+    database: Database, make_replica: Make
+) -> None:
+    role = f"strict_{database.name}"
+    database.execute(f"CREATE TABLE t (n int); CREATE ROLE {role} LOGIN; GRANT SELECT ON t TO {role}")
+    dsn = make_conninfo(database.standby_dsn, user=role)
+
+    def refused(user_dsn: str) -> str | None:
+        database.replayed()
+        replica = make_replica(user_dsn, admission=Admission("false", strict=True))
+        (answer,) = replica.ask([a_query("q", "SELECT count(*) AS n FROM t")])
+        (again,) = replica.ask([a_query("q", "SELECT count(*) AS n FROM t")])
+        replica.rest(1e9)
+        assert str(again.skipped) == str(answer.skipped), "it is remembered as long as the connection lives"
+        return str(answer.skipped).rpartition("read: ")[2] if answer.skipped else None
+
+    try:
+        assert refused(database.standby_dsn) is not None
+        assert "superuser" in str(refused(database.standby_dsn))
+        database.execute("REVOKE CREATE ON SCHEMA public FROM public")
+        assert refused(dsn) is None
+        database.execute(f"GRANT UPDATE (n) ON t TO {role}; GRANT pg_signal_backend TO {role}")
+        assert refused(dsn) == "member of pg_signal_backend, may write t"
+        database.execute(f"ALTER TABLE t OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}")
+        assert refused(dsn) == "member of pg_signal_backend, owner of t, may create in schema public"
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_included(
+    database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """Connecting (a refused TLS and the start), the opening, the burst, and the goodbye."""
+    proxy = make_proxy(int(conninfo_to_dict(database.standby_dsn)["port"] or 0))
+    proxy.delay_up = proxy.delay_down = 0.02
+    replica = make_replica(proxy.dsn(database.standby_dsn))
+    queries = [a_query(f"q{number}", f"SELECT 1 / {number % 10} AS n") for number in range(100)]
+    for _ in range(2):
+        proxy.reset_counts()
+        answers = [told(answer)[0] for answer in replica.ask(queries)]
+        assert (answers.count("rejected"), proxy.connections) == (10, 1)
+        replica.rest(1e9)
+        assert proxy.round_trips <= 5

@@ -1,0 +1,81 @@
+"""The server that answers is remembered, and a change of it is one line in the log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from poller.whereabouts import Sighting, Whereabouts
+
+FIRST = Sighting("10.0.0.1", 5432, standby=True, timeline=1, lag=0.0, data_age=0.5, why="in sync", at=100.0)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    told = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+    caplog.clear()
+    return told
+
+
+@pytest.fixture
+def whereabouts(caplog: pytest.LogCaptureFixture) -> Whereabouts:
+    caplog.set_level("INFO")
+    return Whereabouts(30.0)
+
+
+def test_a_server_is_told_at_first_sight_and_not_again(
+    whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+) -> None:
+    whereabouts.note(FIRST)
+    assert lines(caplog) == ["INFO polling the standby 10.0.0.1:5432"]
+    whereabouts.note(replace(FIRST, lag=3.0, at=200.0))
+    assert lines(caplog) == []
+
+
+def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    Whereabouts(30.0, announce_first=False).note(FIRST)
+    assert lines(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "line"),
+    [
+        (
+            replace(FIRST, address="10.0.0.2", standby=False),
+            "WARNING polling another server: the primary 10.0.0.2:5432 instead of 10.0.0.1:5432",
+        ),
+        (
+            replace(FIRST, port=5433),
+            "WARNING polling another server: the standby 10.0.0.1:5433 instead of 10.0.0.1:5432",
+        ),
+        (replace(FIRST, standby=False, timeline=2), "WARNING 10.0.0.1:5432 is a primary now, was a standby"),
+        (replace(FIRST, timeline=2), "WARNING 10.0.0.1:5432 follows timeline 2 now"),
+    ],
+)  # fmt: skip
+def test_another_server_role_or_timeline_is_one_line(
+    second: Sighting, line: str, whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+) -> None:
+    whereabouts.note(FIRST)
+    lines(caplog)
+    whereabouts.note(second)
+    assert lines(caplog) == [line]
+    whereabouts.note(second)
+    assert lines(caplog) == []
+
+
+def test_a_timeline_that_is_not_told_is_no_change(
+    whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+) -> None:
+    whereabouts.note(FIRST)
+    lines(caplog)
+    whereabouts.note(replace(FIRST, timeline=None))
+    whereabouts.note(FIRST)
+    assert lines(caplog) == []
+
+
+def test_a_sighting_is_shown_until_it_says_nothing_about_now(whereabouts: Whereabouts) -> None:
+    assert whereabouts.seen(100.0) is None
+    whereabouts.note(FIRST)
+    assert whereabouts.seen(130.0) == FIRST
+    assert whereabouts.seen(130.1) is None
