@@ -61,6 +61,8 @@ def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: An
             return _out_of_bounds(spot, value, too_small=True)
         case "less_than_equal":
             return _out_of_bounds(spot, value, too_small=False)
+        case "greater_than":
+            return f"{shown(value)} is not above {one['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:
             return f"{shown(value)} is none of {_listed(spot.annotation)}{spot.example}"
         case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
@@ -104,12 +106,20 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
         if _is_model(inner):
             field = inner.model_fields[step]
             example = f"; write for example `{step}: {as_yaml(field.examples[0])}`" if field.examples else ""
-            spot = _Spot(field, field.annotation, example)
+            spot = _Spot(field, _bare(field.annotation), example)
         elif get_origin(inner) is tuple:
             spot = spot._replace(annotation=get_args(inner)[0])
         else:
             spot = spot._replace(annotation=get_args(inner)[1])
     return spot
+
+
+def _bare(annotation: Any) -> Any:
+    """What may be None, without the None."""
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return members[0] if len(members) == 1 else annotation
+    return annotation
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
@@ -125,12 +135,15 @@ def _expected(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {_listed(annotation)}"
     if get_origin(annotation) in (Union, UnionType):
-        members = [member for member in get_args(annotation) if member is not type(None)]
-        return _expected(members[0]) if len(members) == 1 else "a text, number or truth value"
+        return "a text, number or truth value"
     if annotation is str:
         return "a text"
     if annotation is int:
         return "a whole number"
+    if annotation is float:
+        return "a number"
+    if annotation is bool:
+        return "true or false"
     return "a list" if get_origin(annotation) is tuple else "a mapping"
 
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.endpoint import Endpoint, Protocol, resolve
 from poller.environment import Environment, Source, is_secret
 from poller.errors import ConfigError, Problem
 from poller.model import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT, Duration, format_duration
-from poller.secrets import mask_conninfo, mask_url
+from poller.secrets import MASK, mask_conninfo, mask_url
 
 
 def _lower(value: object) -> object:
@@ -293,13 +292,12 @@ class Settings(BaseSettings):
     def shown(self, name: str) -> str:
         """The value of the field `name` as text for people, secrets masked; empty where it is unset."""
         value = getattr(self, name)
-        if value is None:
-            return ""
         if isinstance(value, SecretStr):
-            return mask_conninfo(value.get_secret_value())
-        if name == "otlp_endpoint":
+            # Of a command nothing is shown: it may hold a token anywhere.
+            return mask_conninfo(value.get_secret_value()) if name == "database_url" else MASK
+        if name == "otlp_endpoint" and value is not None:
             return mask_url(value)
-        return format_duration(value) if isinstance(value, float) else str(value)
+        return spoken(name, value)
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -349,6 +347,17 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     return settings.with_context(sources, environment, target)
 
 
+def spoken(name: str, value: object) -> str:
+    """A value of the field `name` the way one writes it; empty where there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value * 100:g}%" if name == "max_duty_cycle" else format_duration(value)
+    return str(value)
+
+
 def option(name: str) -> str:
     """The command-line option of a field: `max_series` -> `--max-series`."""
     return "--" + name.replace("_", "-")
@@ -369,20 +378,22 @@ def _say(name: str, given: object, error: dict[str, Any]) -> str:
         return str(error["ctx"]["error"])
     context = error.get("ctx", {})
     match error["type"]:
+        case "greater_than":
+            return f"{given!r} is not above {context['gt']:g}; {example}"
+        case kind if kind.startswith("bool_"):
+            return f"{given!r} is not true or false; {example}"
+        case kind if kind.startswith("float_") and name == "max_duty_cycle":
+            return f"{given!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")
             return f"{given!r} is not one of {choices}; {example}"
         case "greater_than_equal":
-            return f"{given!r} is too small; write at least {_bound(field, context['ge'])}"
+            return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
         case "less_than_equal":
-            return f"{given!r} is too large; write at most {_bound(field, context['le'])}"
+            return f"{given!r} is too large; write at most {spoken(name, context['le'])}"
         case "string_too_short":
             return f"is empty; {example}"
         case kind if kind.startswith("int_"):
             return f"{given!r} is not a whole number; {example}"
         case _:
             return f"{given!r} is not accepted; {example}"
-
-
-def _bound(field: FieldInfo, bound: float) -> str:
-    return format_duration(bound) if field.annotation is float else str(bound)

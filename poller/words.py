@@ -57,6 +57,8 @@ def as_yaml(value: object) -> str:
             return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(as_yaml, value)) + "]"
+        case bool():
+            return str(value).lower()
         case str() if not _PLAIN.fullmatch(value):
             return json.dumps(value, ensure_ascii=False)
         case _:

@@ -10,7 +10,8 @@ import pytest
 from poller.announcer import Announcer
 from poller.errors import PollError
 from poller.logs import JsonFormatter
-from poller.model import PollResult, Sample, Skip
+from poller.model import PollResult, Sample, Skip, SkipReason
+from poller.sqlstate import server_error
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -79,6 +80,62 @@ def test_a_skipped_query_says_its_reason_once(heard: Heard) -> None:
     assert heard(skipped) == ["WARNING query a skipped: column t.x does not exist"]
     assert heard(skipped) == []
     assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+
+
+@pytest.mark.parametrize("reason", ["lag", "primary", "excess_privilege"])
+def test_a_refused_server_is_one_line_for_all_queries_and_one_when_it_is_taken_again(
+    heard: Heard, reason: SkipReason
+) -> None:
+    refused = [a_result(query, outcome="skipped", skipped=Skip(reason, "not this one")) for query in (A, B)]
+    assert heard(*refused) == ["WARNING polls skipped: not this one"]
+    assert (heard.extra("poller.reason"), heard.extra("queries")) == (reason, 2)
+    assert heard(*refused) == []
+    assert heard(GOOD_A, GOOD_B) == ["INFO polling again after 2m"]
+
+
+def test_an_outage_that_ends_in_a_refusal_tells_both(heard: Heard) -> None:
+    heard(failed(GONE, A), failed(GONE, B))
+    refused = a_result(A, outcome="skipped", skipped=Skip("lag", "far behind"))
+    assert heard(refused) == ["WARNING polls skipped: far behind"]
+    assert heard(GOOD_A) == ["INFO polling again after 1m"]
+
+
+@pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
+def test_a_query_held_back_for_its_record_is_told_once_an_hour_and_is_no_recovery(
+    heard: Heard, reason: SkipReason
+) -> None:
+    held = a_result(A, outcome="skipped", skipped=Skip(reason, "took 4s"))
+    assert heard(held) == ["WARNING query a is polled less often: took 4s"]
+    assert heard.extra("poller.reason") == reason
+    assert heard(GOOD_A) == []
+    assert heard(held) == []
+    assert heard(held, after=3600.0) == ["WARNING query a is polled less often: took 4s"]
+
+
+def test_a_breaker_does_not_make_a_lasting_failure_news_again_but_a_later_one_is(heard: Heard) -> None:
+    held = a_result(A, outcome="skipped", skipped=Skip("breaker", "failed 3 times in a row"))
+    heard(failed(DENIED))
+    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+    assert heard(failed(DENIED)) == []
+    assert heard(GOOD_A) == ["INFO query a is well again after 3m"]
+    heard(failed(DENIED))
+    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+
+
+def test_an_estimate_is_told_once_and_so_is_its_end(heard: Heard) -> None:
+    guessed = a_result(A, estimated="cost")
+    assert heard(guessed) == ["INFO query a: the estimate answers (cost)"]
+    assert heard(guessed) == []
+    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+
+
+def test_a_conflict_tells_its_kind_and_what_to_do(heard: Heard) -> None:
+    text = (
+        "canceling statement due to conflict with recovery (User was holding a relation lock for too long.)"
+    )
+    assert heard(failed(server_error("40001", text))) == [f"WARNING query a failed: {text}"]
+    assert heard.extra("poller.conflict") == "lock"
+    assert "max_standby_streaming_delay" in str(heard.extra("hint"))
 
 
 def test_an_outage_is_one_line_for_all_queries_and_one_when_it_is_over(heard: Heard) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poller.catalog import Defaults, load, resolve
 from poller.errors import ConfigError, Problem
-from poller.model import QueryDefinition
+from poller.model import Estimate, QueryDefinition
 
 CATALOGS = Path(__file__).parent / "catalogs"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
@@ -108,6 +108,28 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "duplicate-key": [
         "5: queries[0].interval: key 'interval' stands twice, on lines 4 and 5; keep one",
+    ],
+    "estimate": [
+        "4: queries[0].snapshot: is a text, not true or false; write for example `snapshot: true`",
+        (
+            "5: queries[0].requires.member_of: is a text, not a list; write for example "
+            "`member_of: [pg_read_all_stats]`"
+        ),
+        (
+            "7: queries[0].estimate.sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, "
+            "TABLE or SHOW"
+        ),
+        "8: queries[0].estimate.above_cost: 0 is not above 0; write for example `above_cost: 1000000`",
+        "9: queries[0].estimate.over: unknown key 'over'; known keys: sql, above_cost",
+        (
+            "14: queries[1].estimate: is a number, not a mapping; write for example `estimate: {sql: "
+            "\"SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass\", "
+            "above_cost: 1000000}`"
+        ),
+        "19: queries[2].estimate.above_cost: is missing; write for example `above_cost: 1000000`",
+    ],
+    "file-snapshot": [
+        "1: snapshot: is a number; write true or false",
     ],
     "empty": [
         "1: is empty; write `queries:` and a list of queries below it",
@@ -621,6 +643,12 @@ def test_every_key_of_a_complete_query_arrives() -> None:
     assert (one.interval, one.timeout, one.max_age, one.max_series) == (5400.0, 90.0, 86400.0, 1000)
     assert dict(one.requires.columns) == {"attachments": ("state", "size"), "public.users": ()}
     assert (one.requires.role, one.requires.server_version) == ("standby", ">=14, <19")
+    assert (one.requires.extensions, one.requires.member_of) == (
+        ("pg_stat_statements",),
+        ("pg_read_all_stats",),
+    )
+    assert one.snapshot is False
+    assert one.estimate == Estimate(sql="SELECT 1 AS n", above_cost=1000)
     (metric,) = one.metrics
     # `no` is a word, 007 keeps its zeros and 12:30:00 is no number of seconds: YAML 1.2, not 1.1.
     assert metric.attributes == {
@@ -634,6 +662,13 @@ def test_every_key_of_a_complete_query_arrives() -> None:
     }
     assert metric.attributes["live"] is True
     assert metric.on_null == "zero"
+
+
+def test_a_file_opts_its_queries_out_of_the_snapshot_and_a_query_back_in() -> None:
+    own, shared = load([CATALOGS / "valid-without-snapshot.yaml"], DEFAULTS).queries
+    assert (own.snapshot, shared.snapshot) == (False, True)
+    assert own.estimate is not None
+    assert own.estimate.above_cost == 1e6
 
 
 def test_anchors_and_merge_keys_save_repetition_and_explicit_keys_win() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, NumberDataPoint
 
 from poller.errors import PollError
-from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_gauges
+from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_gauges, register_replica_gauges
 from poller.model import Sample, Skip
+from poller.sqlstate import server_error
 from poller.store import SnapshotStore
+from poller.whereabouts import Sighting, Whereabouts
 from tests.bed.definitions import a_metric, a_query, a_result
 
 USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
@@ -165,6 +168,48 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetri
         of("a", **{"poller.outcome": "failed", "error.type": "unavailable"}): 1,
         of("b", **{"poller.outcome": "skipped", "poller.reason": "lag"}): 1,
     }
+
+
+def test_a_conflict_is_counted_by_its_kind(bed: Bed, own: SelfMetrics) -> None:
+    text = "canceling statement (User query might have needed to see row versions that must be removed.)"
+    own.record(a_result(A, outcome="failed", error=server_error("40001", text)))
+    (attributes,) = bed.values("poller.polls")
+    assert dict(attributes)["poller.conflict"] == "snapshot"
+
+
+@pytest.mark.usefixtures("own")
+def test_whether_values_are_estimated_is_told_as_long_as_they_are_shown(bed: Bed) -> None:
+    assert bed.values("poller.query.estimated") == {}, "own metrics tell nothing of what is not there"
+    bed.store.put([a_result(A, estimated="cost"), a_result(B)], 0)
+    assert bed.values("poller.query.estimated") == {of("a"): 1, of("b"): 0}
+    bed.now = 100.1
+    assert bed.values("poller.query.estimated") == {of("b"): 0}
+    bed.store.put([a_result(A)], 101)
+    bed.now = 101
+    assert bed.values("poller.query.estimated") == {of("a"): 0, of("b"): 0}
+
+
+def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: Bed) -> None:
+    whereabouts = Whereabouts(30.0)
+    register_replica_gauges(bed.meter, whereabouts, bed.clock)
+    assert bed.read() == {}
+    seen = Sighting("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
+    whereabouts.note(seen)
+    bed.now = 110.0
+    place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
+    assert {name: bed.values(name) for name in bed.read()} == {
+        "poller.replica.lag": {place: 2.5},
+        "poller.replica.data_age": {place: 13.0},
+        "poller.replica.standby": {place: 1},
+        "poller.replica.timeline": {place: 3},
+    }
+    whereabouts.note(
+        replace(seen, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0)
+    )
+    place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
+    assert {name: bed.values(name) for name in bed.read()} == {"poller.replica.standby": {place: 0}}
+    bed.now = 140.1
+    assert bed.read() == {}, "a lag that nobody has looked at for long is none"
 
 
 def test_durations_are_a_histogram_without_the_skipped(bed: Bed, own: SelfMetrics) -> None:

@@ -103,6 +103,13 @@ def test_an_empty_option_unsets_what_the_environment_says() -> None:
         ("POLLER_INTERVAL", "25h", "'25h' is too large; write at most 24h"),
         ("POLLER_MAX_SERIES", "many", "'many' is not a whole number; write one like 1000"),
         ("POLLER_MAX_SERIES", "0", "'0' is too small; write at least 1"),
+        ("POLLER_REQUIRE_STANDBY", "yes", "'yes' is not one of warn, true, false; write one like true"),
+        ("POLLER_MAX_REPLAY_LAG", "0", "'0' is too small; write at least 1ms"),
+        ("POLLER_MAX_DUTY_CYCLE", "ten", "'ten' is not a share; write one like 10%"),
+        ("POLLER_MAX_DUTY_CYCLE", "0%", "'0%' is not above 0; write one like 10%"),
+        ("POLLER_MAX_DUTY_CYCLE", "110%", "'110%' is too large; write at most 100%"),
+        ("POLLER_MAX_ACTIVE_BACKENDS", "0", "'0' is too small; write at least 1"),
+        ("POLLER_STRICT", "maybe", "'maybe' is not true or false; write one like true"),
         ("POLLER_NAMESPACE", "9lives", "'9lives' is not accepted; write one like obscura"),
         (
             "POLLER_LOG_LEVEL",
@@ -152,6 +159,37 @@ def test_all_problems_come_at_once_each_under_the_name_that_was_used() -> None:
     assert sorted(line.partition(":")[0] for line in told) == [
         "--timeout", "OBSCURA_OTLP_ENDPOINT", "POLLER_DATABASE_URL_FILE", "POLLER_INTERVAL",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), (" 2.5 % ", 0.025), ("1", 1.0)])
+def test_a_share_is_written_in_percent_or_of_one(text: str, share: float) -> None:
+    settings = load({"POLLER_MAX_DUTY_CYCLE": text})
+    assert settings.max_duty_cycle == pytest.approx(share)
+    assert settings.shown("max_duty_cycle").endswith("%")
+
+
+def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
+    plain = load({})
+    assert (plain.require_standby, plain.max_replay_lag, plain.max_duty_cycle) == ("warn", None, 0.1)
+    assert (plain.max_active_backends, plain.strict, plain.password_command) == (None, False, None)
+    told = load(
+        {
+            "POLLER_REQUIRE_STANDBY": "TRUE",
+            "POLLER_MAX_REPLAY_LAG": "1m",
+            "POLLER_MAX_ACTIVE_BACKENDS": "50",
+            "POLLER_STRICT": "true",
+        }
+    )
+    assert (told.require_standby, told.max_replay_lag, told.max_active_backends, told.strict) == (
+        "true", 60.0, 50, True
+    )  # fmt: skip
+
+
+def test_nothing_of_the_password_command_is_shown() -> None:
+    command = "sh -c 'token=secret-1 get password=secret-2'"
+    settings = load({"POLLER_PASSWORD_COMMAND": command})
+    assert settings.shown("password_command") == "***"
+    assert "secret" not in repr(settings)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from poller.environment import is_secret, variables
-from poller.model import format_duration
-from poller.settings import Settings, load, option
+from poller.settings import Settings, load, option, spoken
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -53,22 +52,27 @@ def _parameter(name: str) -> inspect.Parameter:
     told = [f"variable {variables(field)[0]}"]
     default = field.default if field.default_factory is None else None
     if default not in (None, ""):
-        told.append(f"default {format_duration(default) if isinstance(default, float) else default}")
+        told.append(f"default {spoken(name, default)}")
     text = f"{field.description} [{'; '.join(told)}]"
     if is_secret(field):
         first = variables(field)[0]
         text += f" As an option it shows in `ps`: better set {first}, or {first}_FILE to a file with it."
-    declared = typer.Option(option(name), help=text, metavar=_metavar(field.annotation), show_default=False)
+    declared = typer.Option(
+        option(name), help=text, metavar=_metavar(name, field.annotation), show_default=False
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
     )
 
 
-def _metavar(annotation: Any) -> str:
+def _metavar(name: str, annotation: Any) -> str:
+    if name == "max_duty_cycle":
+        return "SHARE"
     choices = [one for part in (annotation, *get_args(annotation)) for one in _choices(part)]
     if choices:
         return "|".join(choices)
-    return {float: "DURATION", int: "NUMBER"}.get(annotation, "TEXT")
+    kinds = {float: "DURATION", int: "NUMBER", bool: "true|false"}
+    return next((kinds[one] for one in (annotation, *get_args(annotation)) if one in kinds), "TEXT")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from poller.environment import is_secret, variables
-from poller.model import format_duration
-from poller.settings import Settings
+from poller.settings import Settings, spoken
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: settings -->", "<!-- end -->"
@@ -17,7 +16,7 @@ def table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "host name" if name == "instance" else field.get_default(call_default_factory=True)
-        told = format_duration(default) if isinstance(default, float) else str(default or "-")
+        told = spoken(name, default) or "-"
         names = [f"`{variable}`" for variable in variables(field)]
         if is_secret(field):
             names.insert(1, f"`{variables(field)[0]}_FILE`")
