@@ -34,11 +34,18 @@ class Admission:
     strict: bool = False
     """Whether nothing is sent with a role that may do more than read."""
     _warned: bool = False
+    _blind: bool = False
 
     def decide(
         self, queries: Sequence[QueryDefinition], facts: ServerFacts, lag: Lag | None, now: float
     ) -> dict[str, Skip]:
         """Why each query that is not sent is not sent, by its name; `now` is in seconds, monotonic."""
+        if self.count_active and facts.active is None and not self._blind:
+            self._blind = True
+            logger.warning(
+                "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends; "
+                "GRANT pg_read_all_stats to it"
+            )
         whole = self._whole(facts, lag)
         told: dict[str, Skip] = {}
         for query in queries:

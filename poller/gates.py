@@ -33,7 +33,7 @@ class ServerFacts:
     member_of: frozenset[str] = frozenset()
     """Those of the wanted roles whose privileges the poller's role has."""
     active: int | None = None
-    """Active client backends but our own; None where it was not asked for."""
+    """Active client backends but our own; None where it was not asked for, or the role may not see them."""
     excess: tuple[str, ...] = ()
     """What the role may do beyond reading, in words; empty where it was not asked for."""
 
@@ -43,7 +43,7 @@ def facts_query(
 ) -> str:
     """The one statement that fetches ServerFacts for `queries`, as a single JSON value.
 
-    With `count_active` it counts active backends too, which needs pg_read_all_stats to see those of others;
+    With `count_active` it counts active backends too, which only pg_read_all_stats sees of other roles;
     with `privileges` it looks for excess ones, which reads all of pg_class.
 
     It reads the system catalogue only and never names a relation of the user's as such, so that a
@@ -57,8 +57,9 @@ def facts_query(
         _literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
     )
     active = (
-        "(SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
-        " AND backend_type = 'client backend' AND pid <> pg_backend_pid())"
+        "CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN ("
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()) END"
         if count_active
         else "NULL"
     )

@@ -109,3 +109,15 @@ def test_a_query_is_held_back_only_where_nothing_else_skips_it() -> None:
     told = Admission(hold=hold).decide(QUERIES, facts, FINE, 5.0)
     assert told["plain"] == Skip("busy", "plain 5.0 7")
     assert told["gated"].reason == "relation"
+
+
+def test_a_limit_of_backends_that_cannot_be_counted_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission("false", count_active=True)
+    for _ in range(3):
+        admission.decide(QUERIES[:1], STANDBY, FINE, 0.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends; "
+            "GRANT pg_read_all_stats to it"
+        )
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from poller.gates import ServerFacts, facts_query, read_facts, unmet
 from poller.model import Requirements, Skip, SkipReason
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
+from tests.bed.process import eventually
 
 STANDBY = ServerFacts(True, 150018, {"users": frozenset({"id", "name"})}, frozenset({"plpgsql"}))
 PRIMARY = ServerFacts(False, 90624, {}, frozenset())
@@ -68,8 +70,8 @@ def test_a_version_without_a_minor_means_every_minor(wanted: str, version: int, 
 
 def test_names_in_another_encoding_do_not_break_the_reading() -> None:
     told = {
-        "standby": True, "version": 150018, "extensions": [], "columns": {"t": [["Stra?e"], []]}, "member_of": [],
-        "active": None, "excess": [],
+        "standby": True, "version": 150018, "extensions": [], "columns": {"t": [["Stra?e"], []]},
+        "member_of": [], "active": None, "excess": [],
     }  # fmt: skip
     facts = read_facts(json.dumps(told).encode().replace(b"?", b"\xdf"))
     assert facts.columns == {"t": frozenset({"Stra\ufffde"})}
@@ -145,3 +147,77 @@ def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
         assert facts_of(database, "private.t", user=role).columns == {"private.t": {"n"}}
     finally:
         database.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.postgres
+def test_active_backends_are_counted_by_those_who_may_see_them(database: Database) -> None:
+    role = f"blind_{database.name}"
+    database.execute(f"CREATE ROLE {role}")
+    asking = facts_query([], count_active=True)
+    try:
+        with (
+            closing(psycopg.connect(database.primary_dsn, autocommit=True)) as sleeper,
+            psycopg.connect(database.primary_dsn, autocommit=True) as connection,
+        ):
+            sleeper.pgconn.send_query(b"SELECT pg_sleep(60)")
+
+            def active() -> int:
+                row = connection.execute(asking.encode()).fetchone()
+                return read_facts(json.dumps(row[0] if row else None).encode()).active or 0
+
+            assert eventually(lambda: active() >= 1)
+            connection.execute(f"SET ROLE {role}".encode())
+            row = connection.execute(asking.encode()).fetchone()
+            assert row is not None
+            assert read_facts(json.dumps(row[0]).encode()).active is None
+            sleeper.cancel_safe()
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.postgres
+def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(database: Database) -> None:
+    role = f"partial_{database.name}"
+    database.execute(
+        f"CREATE ROLE {role}; CREATE TABLE t (open int, closed int); GRANT SELECT (open) ON t TO {role};"
+        f"CREATE TABLE shut (n int); CREATE SCHEMA hidden; CREATE TABLE hidden.h (n int);"
+        f"GRANT SELECT ON hidden.h TO {role}"
+    )
+    try:
+        facts = facts_of(database, "t", "shut", "hidden.h", user=role)
+
+        def lacking(**columns: list[str]) -> str | None:
+            skip = unmet(
+                needs(columns={name.replace("__", "."): list_ for name, list_ in columns.items()}), facts
+            )
+            assert skip is None or skip.reason == "privilege"
+            return skip.detail.partition(";")[0] if skip else None
+
+        assert lacking(t=["open"]) is None
+        assert lacking(t=[]) is None, "a part of it may be read"
+        assert lacking(t=["open", "closed"]) == "column t.closed may not be read"
+        assert lacking(shut=[]) == "no column of shut may be read"
+        assert lacking(hidden__h=["n"]) == "column hidden.h.n may not be read", "its schema may not be used"
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.postgres
+def test_a_role_that_is_required_is_looked_up_with_what_it_inherits(database: Database) -> None:
+    wanted = ("pg_read_all_stats", "pg_signal_backend", "no'such")
+    query = a_query(requires={"member_of": wanted})
+    role = f"member_{database.name}"
+    database.execute(f"CREATE ROLE {role}; GRANT pg_monitor TO {role}")
+    try:
+        with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
+            connection.execute(f"SET ROLE {role}".encode())
+            row = connection.execute(facts_query([query]).encode()).fetchone()
+            assert row is not None
+            facts = read_facts(json.dumps(row[0]).encode())
+    finally:
+        database.execute(f"DROP ROLE {role}")
+    assert facts.member_of == {"pg_read_all_stats"}
+    assert unmet(needs(member_of=wanted[:1]), facts) is None
+    assert unmet(query.requires, facts) == Skip(
+        "privilege", "the role has not the privileges of pg_signal_backend; GRANT pg_signal_backend to it"
+    )
