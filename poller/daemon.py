@@ -56,6 +56,7 @@ class Daemon:
         self._on_overrun = on_overrun
         self._on_first_tick = on_first_tick
         self._failures: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
         self._seen: set[str] = set()
         self._idle = threading.Event()
         self._idle.set()
@@ -73,8 +74,9 @@ class Daemon:
         """Run every tick once now, and from then on at its place in the interval."""
         now = time.time()
         for number, tick in enumerate(self._ticks.values()):
-            # A microsecond apart, so that they run in the order of the query files.
-            self._once(f"first {tick.name}", tick, now + number / 1e6)
+            # A microsecond apart, so that they run in the order of the query files; added to the time as
+            # a datetime, as two floats of today that are a microsecond apart may round to the same one.
+            self._once(f"first {tick.name}", tick, _utc(now) + timedelta(microseconds=number))
             self._scheduler.add_job(
                 self._run,
                 "interval",
@@ -101,6 +103,7 @@ class Daemon:
 
     def _run(self, tick: Tick) -> None:
         self._idle.clear()
+        left_out = self._left_out.get(tick.name, 0)
         try:
             # Looked at after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
             if self._stopping:
@@ -111,6 +114,8 @@ class Daemon:
                 self._rest(self._until_next())
         finally:
             self._idle.set()
+            if self._left_out.get(tick.name, 0) == left_out:
+                self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
             if tick.name not in self._seen and not self._stopping:
                 self._seen.add(tick.name)
                 self._on_first_tick()
@@ -128,19 +133,19 @@ class Daemon:
         again = time.time() + min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
         regular = self._scheduler.get_job(tick.name)
         if regular is None or again < regular.next_run_time.timestamp():
-            self._once(f"retry {tick.name}", tick, again)
+            self._once(f"retry {tick.name}", tick, _utc(again))
 
-    def _once(self, job: str, tick: Tick, at: float) -> None:
-        self._scheduler.add_job(
-            self._run, "date", run_date=_utc(at), args=[tick], id=job, replace_existing=True
-        )
+    def _once(self, job: str, tick: Tick, at: datetime) -> None:
+        self._scheduler.add_job(self._run, "date", run_date=at, args=[tick], id=job, replace_existing=True)
 
     def _until_next(self) -> float:
         due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(due, default=_utc(time.time()) + timedelta(days=1)).timestamp() - time.time()
 
     def _overran(self, event: JobEvent) -> None:
-        logger.warning("tick %s left out: the one before still runs", event.job_id)
+        times = self._left_out[event.job_id] = self._left_out.get(event.job_id, 0) + 1
+        level = logging.WARNING if times == 1 else logging.DEBUG
+        logger.log(level, "tick %s left out: the one before still runs", event.job_id)
         self._on_overrun(event.job_id)
 
     def _broke(self, event: JobEvent) -> None:

@@ -17,6 +17,15 @@ for _name in list(os.environ):
     if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 
+# Workers beside each other take their ports from different quarters: a server that is down for a moment would
+# else lose its port to a test in another worker.
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    from poller.demo import ports
+
+    _share = len(ports._RANGE) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])  # noqa: SLF001
+    _first = ports._RANGE.start + int(_worker.removeprefix("gw")) * _share  # noqa: SLF001
+    ports._RANGE = range(_first, _first + _share)  # noqa: SLF001
+
 pytest_plugins = [
     "tests.bed.versions",
     "tests.bed.postgres",
