@@ -42,10 +42,11 @@ class Announcer:
         """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock."""
         now = time.monotonic() if now is None else now
         self._tell_server(results, now)
+        self._tell_unreached(results, now)
         for result in results:
             if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
                 continue
-            if result.skipped is not None and result.skipped.reason in REFUSALS:
+            if result.skipped is not None and result.skipped.reason in (*REFUSALS, "budget"):
                 continue
             if result.skipped is not None and result.skipped.reason in HOLDS:
                 self._tell_hold(result.query.name, result.skipped, now)
@@ -83,6 +84,16 @@ class Announcer:
             logger.info("%s after %s", over, lasted, extra={"failed_ticks": self._server.times})
             self._server = None
 
+    def _tell_unreached(self, results: Sequence[PollResult], now: float) -> None:
+        left = [result.skipped for result in results if result.skipped and result.skipped.reason == "budget"]
+        last = self._holds.get(("", "budget"))
+        if left and (last is None or now - last >= HOLDS_TOLD_EVERY):
+            self._holds["", "budget"] = now
+            extra = {"poller.reason": "budget", "queries": len(left)}
+            logger.warning(
+                "%d queries did not come to their turn: %s", len(left), left[0].detail, extra=extra
+            )
+
     def _tell_hold(self, name: str, skip: Skip, now: float) -> None:
         last = self._holds.get((name, skip.reason))
         if last is None or now - last >= HOLDS_TOLD_EVERY:
@@ -98,7 +109,8 @@ class Announcer:
             f"quarantined.{reason}": count for reason, count in result.quarantined.items() if reason != "null"
         }
         if result.error is not None:
-            told: tuple[str | None, ...] = ("failed", result.error.kind, result.error.sqlstate)
+            error = result.error
+            told: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
         elif result.skipped is not None:
             told = ("skipped", result.skipped.reason)
         elif result.estimated is not None:

@@ -23,7 +23,9 @@ from poller.whereabouts import Sighting
 
 _SECOND_LOOK_SECONDS = 0.1
 _LAG_WORTH_A_SECOND_LOOK = 1.0
-_UNREACHED = Skip("budget", "the tick used up its share of the interval; this query is first next time")
+_OUT_OF_TIME = {"25P03", "25P04"}
+"""The server's own ends of a transaction: idle for too long, or too long altogether."""
+_UNREACHED = Skip("budget", "the tick used up its share of the interval; it is first next time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,16 @@ class Attempts:
         self._passed_over: set[str] = set()
 
     def one(
-        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], *, together: bool
+        self,
+        queries: Sequence[QueryDefinition],
+        on_answer: Callable[[str], None],
+        ends: float = math.inf,
+        *,
+        together: bool,
     ) -> dict[str, Answer]:
         """Answer each of `queries` once, by name; `together` in one snapshot, or else each in its own.
 
+        What is not answered when it `ends` (monotonic seconds) is cancelled, or skipped if it did not begin.
         Raises nothing: what ends the session is the answer of all that had none yet.
         """
         # In the order in which they are sent; who was passed over in the last tick goes first in this one.
@@ -110,7 +118,7 @@ class Attempts:
                 else:
                     settle(Answer(query, at, 0.0, skipped=skip))
             since = time.monotonic()
-            for answer in self._send(opened, self._priced(opened, sent), timeouts, together=together):
+            for answer in self._send(opened, self._priced(opened, sent), timeouts, ends, together=together):
                 settle(answer)
         except PollError as error:
             for answer in timeouts.values():
@@ -118,14 +126,19 @@ class Attempts:
             # Only the first of them kept the connection (or waited for one); the others never came to it.
             elapsed = time.monotonic() - since
             left = [query for query in queries if query.name not in answers]
-            over_budget = isinstance(error, OverBudgetError)
+            over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
             for number, query in enumerate(left):
-                if over_budget and number > 0:
-                    settle(Answer(query, at, 0.0, skipped=_UNREACHED))
+                took = 0.0 if number else elapsed
+                # Our own budget is no fault of the query that ran when it was used up.
+                if isinstance(error, OverBudgetError) or (over_budget and number > 0):
+                    settle(Answer(query, at, took, skipped=_UNREACHED))
                 else:
-                    settle(Answer(query, at, 0.0 if number else elapsed, error=error))
+                    settle(Answer(query, at, took, error=error))
             if over_budget:
                 self._passed_over = {query.name for query in left}
+            elif left and error.kind == "conflict" and not error.unsent:
+                # Inside a savepoint a conflict ends the session: behind the others it costs them nothing.
+                self._passed_over = {query.name for query in queries} - {left[0].name}
         else:
             self._passed_over -= answers.keys()
         return answers
@@ -212,7 +225,13 @@ class Attempts:
         return [replace(one, estimated="cost") if one.query.name in dear else one for one in sent]
 
     def _send(
-        self, opened: _Opened, sent: Sequence[_Sent], timeouts: dict[str, Answer], *, together: bool
+        self,
+        opened: _Opened,
+        sent: Sequence[_Sent],
+        timeouts: dict[str, Answer],
+        until: float,
+        *,
+        together: bool,
     ) -> Iterator[Answer]:
         """Send it all; `timeouts` holds those whose estimates are still to come."""
         guards = opened.guards
@@ -220,19 +239,19 @@ class Attempts:
         alone = [one for one in sent if not (together and one.query.snapshot)]
         # An estimate that takes the place of a timeout belongs into the same snapshot, so COMMIT waits.
         waits = any(one.may_estimate for one in shared)
-        ends: tuple[Statement, ...] = (commit(),)
-        for part, word, end, until in (
-            (shared, guards.shared, ends, time.monotonic() + guards.budget),
-            (alone, guards.alone, (), math.inf),
+        end_of_shared: tuple[Statement, ...] = (commit(),)
+        for part, word, end, ends in (
+            (shared, guards.shared, end_of_shared, min(until, time.monotonic() + guards.budget)),
+            (alone, guards.alone, (), until),
         ):
-            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, until):
+            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, ends):
                 answer = _answer(one, reply, opened.at if end else time.time() - reply.duration)
                 if answer.error is not None and answer.error.kind == "timeout" and one.may_estimate:
                     timeouts[one.query.name] = answer
                 else:
                     yield answer
             late = [replace(one, estimated="timeout") for one in part if one.query.name in timeouts]
-            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), until):
+            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), ends):
                 # Without an estimate, too, the timeout is what there is to tell.
                 exact = timeouts.pop(one.query.name)
                 answer = _answer(one, reply, exact.at)

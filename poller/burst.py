@@ -12,6 +12,9 @@ OPENING_TIMEOUT = 10.0
 """Seconds that each of our own looks at the server's catalogue may take."""
 PATIENCE_SECONDS = 5.0
 """How much longer than the server's own timeout we wait before taking the server for dead."""
+LONGEST_SNAPSHOT = 150.0
+"""Seconds. A snapshot that lives long keeps rows from vacuum (hot_standby_feedback) or is in replay's way."""
+_LAST_WORD_SECONDS = 0.5
 _IDLE_TIMEOUT = 10.0
 _CONNECTION_CHECK = 2.0
 
@@ -34,13 +37,14 @@ class Guards:
         The first look must succeed. The others stand behind the savepoint, so that an error costs nothing.
         """
         first, *others = looks
-        begin = (
+        # The role's own limits may be so tight that they would end what sets ours.
+        begin = _look(
+            f"SET LOCAL idle_in_transaction_session_timeout = {_ms(_IDLE_TIMEOUT)}",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            self._bounds(OPENING_TIMEOUT, self.budget + PATIENCE_SECONDS),
-            first,
-            "SAVEPOINT tick",
+            f"SET LOCAL statement_timeout = {_ms(OPENING_TIMEOUT)}",
         )
-        return [_look(sql) for sql in begin] + [self.look(sql) for sql in others]
+        bounds = self._bounds(OPENING_TIMEOUT, self.budget + PATIENCE_SECONDS)
+        return [begin, *map(_look, (bounds, first, "SAVEPOINT tick")), *map(self.look, others)]
 
     def look(self, sql: str) -> Statement:
         """One more look of ours, in the shared transaction."""
@@ -74,22 +78,24 @@ class Guards:
         }
         calls = ", ".join(f"set_config('{name}', '{_ms(value)}', true)" for name, value in fixed.items())
         return (
-            f"SELECT {calls}, (SELECT count(set_config(name, CASE name WHEN 'transaction_timeout' "
-            f"THEN '{_ms(transaction_timeout)}' ELSE '{_ms(_CONNECTION_CHECK)}' END, true)) FROM pg_settings "
-            "WHERE name = 'transaction_timeout' "
-            "OR name = 'client_connection_check_interval' AND version() !~* '(mingw|visual c)')"
+            f"SELECT {calls}, CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL "
+            f"THEN set_config('transaction_timeout', '{_ms(transaction_timeout)}', true) END, "
+            "CASE WHEN current_setting('client_connection_check_interval', true) IS NOT NULL "
+            "AND version() !~* '(mingw|visual c)' "
+            f"THEN set_config('client_connection_check_interval', '{_ms(_CONNECTION_CHECK)}', true) END"
         )
 
 
 def budget(queries: Iterable[QueryDefinition]) -> float:
     """Longest life, in seconds, of the transaction that `queries` share.
 
-    Half of the shortest interval, so that no snapshot is held all the time; but never less than the
-    longest of their timeouts, as one query must be able to use its own.
+    Half of the shortest interval, so that no snapshot is held all the time, and LONGEST_SNAPSHOT at most; but
+    always more than the longest of their timeouts: one query must be able to use its own, and the server to
+    say that it did.
     """
     queries = tuple(queries)
     half = min((query.interval for query in queries), default=0.0) / 2
-    return max([half, *(query.timeout for query in queries)])
+    return max([min(half, LONGEST_SNAPSHOT), *(query.timeout + _LAST_WORD_SECONDS for query in queries)])
 
 
 def commit() -> Statement:

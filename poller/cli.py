@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from importlib import metadata
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 import typer.main
+from typer.exceptions import TyperException
 
 from poller.errors import ConfigError
 
@@ -17,10 +19,17 @@ COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
     "poll": "Poll everything once and print the result.",
     "check": "Find every mistake in the query files, without a database.",
+    "doctor": "Examine database, role, queries and collector, and say what to do.",
     "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
     "settings": "Print every effective setting, its source and its meaning.",
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
+
+_SECRET_OPTIONS = {"--database-url", "--otlp-endpoint", "--password-command"}
+_LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
+_NOT_REPEATED = (
+    r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
+)
 
 app = typer.Typer(
     name="poller",
@@ -44,7 +53,14 @@ class _Later(typer.core.TyperCommand):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         alone.command(self.name)(getattr(module, str(self.name)))
-        return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+        given = list(args)  # the parser takes its arguments out of the list
+        try:
+            return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+        except TyperException as error:
+            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
+                # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
+                error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
+            raise
 
 
 def _stand_in() -> None:

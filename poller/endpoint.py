@@ -58,6 +58,13 @@ def resolve(value: str, where: str, protocol: Protocol | None = None) -> Endpoin
     if protocol is None:
         by_http = port == HTTP_PORT or parts.path.rstrip("/").endswith(METRICS_PATH)
         protocol = "http/protobuf" if by_http else "grpc"
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise wrong(f"{shown!r} has an @ behind its host; write what is special in a password as %XX")
+    if protocol == "grpc" and "@" in parts.netloc:
+        raise wrong(
+            f"{shown!r} has a user name, which gRPC cannot send; write the credentials into "
+            "OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
+        )
     if parts.scheme not in ("http", "https"):
         if standard and protocol == "grpc":
             return Endpoint(value, protocol)
@@ -70,11 +77,6 @@ def resolve(value: str, where: str, protocol: Protocol | None = None) -> Endpoin
     if not parts.hostname:
         raise wrong(f"{shown!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
-        if "@" in parts.netloc:
-            raise wrong(
-                f"{shown!r} has a user name, which gRPC cannot send; write the credentials into "
-                "OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
-            )
         return Endpoint(f"{parts.scheme}://{parts.netloc}", protocol)
     if where == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
         return Endpoint(value, protocol)

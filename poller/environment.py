@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from poller.errors import Problem
+from poller.redaction import learn_environment
+from poller.secrets import show_path
 
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
 """Any of these says that libpq's own environment describes the database (PostgreSQL manual, 34.15)."""
@@ -61,6 +63,7 @@ class Environment(EnvSettingsSource):
         # Only these, for the library would also take a variable called like the field, `timeout`.
         self._read = {name: value for name, value in self._given.items() if name in known}
         self.problems: list[Problem] = []
+        learn_environment(self._given)
         super().__init__(settings, case_sensitive=True)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -114,12 +117,12 @@ class Environment(EnvSettingsSource):
             return None
         try:
             value = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            self.problems.append(Problem(where, f"{file!r} cannot be read: {reason}"))
+            self.problems.append(Problem(where, f"{show_path(file)} cannot be read: {reason}"))
             return None
         if value.strip() == "":
-            self.problems.append(Problem(where, f"{file!r} is empty; write the secret into it"))
+            self.problems.append(Problem(where, f"{show_path(file)} is empty; write the secret into it"))
             return None
         return value, Source("variable", where)
 

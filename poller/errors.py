@@ -3,7 +3,7 @@
 PollerError
 +-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
 +-- PollError     ends one query's poll and nothing else; becomes `PollResult.error`
-    +-- OverBudgetError   ends the tick under way; the queries behind the running one are skipped
+    +-- OverBudgetError   ends the transaction under way; its unanswered queries wait for another
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch"
 
 unavailable  no usable connection: refused, cut, authentication, server shutting down
 timeout      the server's statement_timeout or lock_timeout, or our own deadline behind them
-conflict     a standby cancelled the query for its recovery (SQLSTATE 40001, 40P01)
+conflict     a standby cancelled the query for its recovery (SQLSTATE 40001, 40P01, 57P04)
 rejected     the server refused the statement: syntax, missing relation, privilege, division by zero
 mismatch     the rows came, but they are not what the definition declares
 cancelled    we were told to stop and cancelled it ourselves
@@ -75,7 +75,7 @@ class PollError(PollerError):
 
 
 class OverBudgetError(PollError):
-    """The tick's transaction reached its longest life; what had not begun by then was not run."""
+    """The tick's transaction reached its longest life; what was not answered by then is nobody's failure."""
 
     def __init__(self) -> None:
         super().__init__(

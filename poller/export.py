@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import Resource
 
 from poller import otlp
 from poller.model import format_duration
-from poller.secrets import MASK
+from poller.redaction import learn, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -163,7 +163,7 @@ class Delivery(MetricExporter):
         )
         self._inner = inner
         self._endpoint = endpoint
-        self._secrets = tuple(secrets)
+        learn(*secrets)
         self._reasons = _Reasons()
         self._failing_since: float | None = None
         self._failing_times = 0
@@ -228,9 +228,7 @@ class Delivery(MetricExporter):
         self._failing_since, self._failing_times = None, 0
 
     def _masked(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
+        return redact(text)
 
 
 class _Reasons(logging.Handler):

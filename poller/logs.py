@@ -8,8 +8,12 @@ import math
 import os
 import re
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Literal, TextIO
+
+from poller.redaction import learn_environment, redact, redact_all
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest are the `extra` fields of the one who logged."""
@@ -25,9 +29,15 @@ def configure(
 ) -> None:
     """Send the records of the whole process to `stream` (stderr) as one line each, from `level` on.
 
-    Replaces what was configured before. Libraries are heard from WARNING on.
+    Replaces what was configured before. Libraries are heard from WARNING on. No record shows a secret that
+    `poller.redaction` knows, those of this process' environment among them, nor does the traceback of a
+    defect that ends the process or one of its threads.
     """
-    stream = sys.stderr if stream is None else stream
+    learn_environment(os.environ)
+    if stream is None:
+        stream = sys.stderr
+        sys.excepthook = _ended
+        threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
     handler = logging.StreamHandler(stream)
     coloured = stream.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(coloured=coloured))
@@ -40,6 +50,8 @@ def configure(
     quiet = max(logging.WARNING, root.level)
     for library in ("apscheduler", "opentelemetry", "urllib3", "asyncio", "psycopg", "grpc"):
         logging.getLogger(library).setLevel(quiet)
+    # A run that it leaves out is told (and counted) by the daemon, in words about ticks.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
 
 
@@ -55,13 +67,13 @@ class JsonFormatter(logging.Formatter):
             "timestamp": _timestamp(record),
             "severity": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),
             **_trace(),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if exception := _exception(self, record):
+            line["exception"] = exception
         if record.stack_info:
-            line["stack"] = record.stack_info
+            line["stack"] = redact(record.stack_info)
         for name, value in _extras(record).items():
             line[f"{name}_" if name in line else name] = _finite(value)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -80,15 +92,21 @@ class TextFormatter(logging.Formatter):
             level = f"{colour}{level}{_OFF}"
         # A server's message may have several lines; a record has one, or grep and journald take it apart.
         # Nor may it steer the terminal of the one who reads the log.
-        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], record.getMessage())
+        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], redact(record.getMessage()))
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**_extras(record), **trace}.items()]
         line = " ".join([_timestamp(record), level, f"{record.name}:", message, *fields])
-        if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+        if exception := _exception(self, record):
+            line = f"{line}\n{exception}"
         if record.stack_info:
-            line = f"{line}\n{record.stack_info}"
+            line = f"{line}\n{redact(record.stack_info)}"
         return line
+
+
+def _ended(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Log a defect that nothing has caught, where Python would print it."""
+    if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
+        logging.getLogger("poller").critical("defect", exc_info=(kind, error, traceback))
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -97,8 +115,12 @@ def _timestamp(record: logging.LogRecord) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return redact(formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
+
+
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return redact_all({name: value for name, value in vars(record).items() if name not in _STANDARD})
 
 
 def _trace() -> dict[str, str]:

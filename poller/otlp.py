@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +11,22 @@ from urllib.parse import unquote
 
 from poller.endpoint import Endpoint
 from poller.errors import ConfigError, Problem
+from poller.redaction import Redaction, learn_environment, learn_url, redact
+from poller.secrets import show_path, userinfo
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
+
+logger = logging.getLogger(__name__)
 
 MAX_POINTS = 8000
 """Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise (so
 does the collector's receiver), and the exporter loses the whole of a larger request after all its retries."""
 
 _PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
+_TALKATIVE = ("opentelemetry.util.re", "urllib3.connection", "urllib3.connectionpool")
+"""Loggers that write a header which they do not understand, or the URL of every request."""
+_REDACTION = Redaction()
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
@@ -29,14 +37,18 @@ def build(endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.en
     `OTEL_EXPORTER_OTLP_[METRICS_]*` variables. Raises ConfigError where one of them cannot be used, or
     where the package for HTTP is missing.
     """
+    learn_environment(environ)
+    learn_url(endpoint.url)
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_REDACTION)
     files = {kind: found for kind in _FILES if (found := _file(kind, environ))}
     try:
         return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, environ)
     except ConfigError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - exporters raise anything, and quote what they cannot read
         # Whatever the exporters cannot read: a compression, a number.
-        raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", str(error))]) from error
+        raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
 
 
 def secrets(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -44,8 +56,7 @@ def secrets(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> tupl
     found = [_read("HEADERS", environ) or ""]
     found += [pair.partition("=")[2].strip() for pair in found[0].split(",")]
     found += [word for value in list(found) for word in unquote(value).split()]
-    if "@" in endpoint.url:
-        user = endpoint.url.partition("://")[2].rpartition("@")[0]
+    if user := userinfo(endpoint.url):
         found += [user, user.partition(":")[2]]
     return tuple(sorted({text for text in found if len(text) > 3}, key=len, reverse=True))
 
@@ -55,6 +66,9 @@ def _grpc(
 ) -> MetricExporter:
     # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Its traces show every header of every request, and it lets nobody mask them.
+    if _read("HEADERS", environ) and os.environ.pop("GRPC_TRACE", None):
+        logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
     from grpc import ssl_channel_credentials
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
@@ -116,7 +130,8 @@ def _file(kind: str, environ: Mapping[str, str]) -> Path | None:
                 with path.open("rb"):
                     return path
             except OSError as error:
-                raise ConfigError(
-                    [Problem(prefix + kind, f"{name!r} cannot be read: {error.strerror}")]
-                ) from error
+                # A key itself may stand where its file's name belongs.
+                shown = show_path(name) if kind == "CLIENT_KEY" or not name.isprintable() else repr(name)
+                what = f"{shown} cannot be read: {error.strerror}"
+                raise ConfigError([Problem(prefix + kind, what)]) from None
     return None

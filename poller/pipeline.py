@@ -19,6 +19,8 @@ from poller.sqlstate import server_error
 
 _CHUNK_ROWS = 256
 _CANCEL_SECONDS = 2.0
+_LATE = 0.25
+"""Seconds after its timeout from which a server that has not said so is taken to hang."""
 _CANCEL_AGAIN_SECONDS = 0.05
 
 
@@ -97,6 +99,7 @@ class Pipeline:
         self._unanswered = 0
         self._unsent = False
         self._end = math.inf
+        self._overdue = math.inf
 
     def send(self, statements: Sequence[Statement], budget: float = math.inf) -> Generator[Reply]:
         """Send all statements at once and yield one reply each, in order, as they arrive.
@@ -130,6 +133,7 @@ class Pipeline:
         since = time.monotonic()
         self._unsent = bool(pgconn.flush())
         for statement in statements:
+            self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
             rows, failure = self._read_one(statement, since + statement.patience)
             self._unanswered -= 1
             now = time.monotonic()
@@ -199,7 +203,7 @@ class Pipeline:
                 raise PollError("cancelled", "told to stop")
             if self._socket in ready:
                 return ready[self._socket]
-            if left <= 0 and self._end < deadline:
+            if left <= 0 and time.monotonic() < self._overdue and self._end < deadline:
                 raise OverBudgetError
             if left <= 0:
                 raise PollError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from poller.admission import Admission
 from poller.attempt import Attempts
+from poller.burst import budget
 from poller.model import Answer, QueryDefinition
 from poller.pipeline import Waker
 from poller.session import Session
@@ -75,24 +76,38 @@ class Replica:
         an error costs no other query its result. Queries with `snapshot: false` follow in a round trip of
         their own, each in a transaction of its own; estimates cost one or two more where there are any.
 
-        A standby that cancels queries for its recovery is asked again: all of them twice, in a new snapshot,
-        then what is still cancelled once more, one by one. All that within half of the shortest interval.
+        A snapshot that has lived for its budget is let go, and what is left is asked in a new one. A standby
+        that cancels queries for its recovery is asked again: what shares the snapshot twice, all in a new
+        one, then what is still cancelled once more, one by one. No try begins after half of the shortest
+        interval, and whatever has not been answered at its end is cancelled.
         `on_answer` hears the name of each query as it is answered. Raises nothing: a failure is an answer.
         """
         started = time.monotonic()
-        patience = min((query.interval for query in queries), default=0.0) / 2
+        shortest = min((query.interval for query in queries), default=0.0)
+        ends = started + max([shortest, budget(queries)])
         pause = _FIRST_PAUSE
         answers: dict[str, Answer] = {}
         asked = list(queries)
-        for attempt in range(1, TRIES_TOGETHER + 2):
-            answers |= self._attempts.one(asked, on_answer, together=attempt <= TRIES_TOGETHER)
+        attempt = 1
+        while True:
+            tried = self._attempts.one(asked, on_answer, ends, together=attempt <= TRIES_TOGETHER)
+            if not any(map(_good, tried.values())):
+                # It has nothing that an earlier answer would have to share a snapshot with.
+                tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
+            answers |= tried
+            unreached = [query for query in asked if _unreached(answers[query.name])]
+            if unreached and time.monotonic() < started + shortest / 2:
+                asked = unreached  # in a snapshot of their own, as that of the others has lived long enough
+                continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
-            if not cancelled or time.monotonic() - started + pause > patience or self._waker.pause(pause):
+            late = time.monotonic() + pause > started + shortest / 2
+            if not cancelled or attempt > TRIES_TOGETHER or late or self._waker.pause(pause):
                 break
             pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
+            attempt += 1
             asked = cancelled
-            if attempt < TRIES_TOGETHER and any(query.snapshot for query in cancelled):
+            if attempt <= TRIES_TOGETHER and any(query.snapshot for query in cancelled):
                 # What shares a snapshot is asked together again; only the last try, one by one, fills gaps.
                 again = {query.name for query in cancelled}
                 asked = [query for query in queries if query.snapshot or query.name in again]
@@ -111,6 +126,14 @@ class Replica:
         """Hang up. The replica is of no use afterwards."""
         self._session.hang_up()
         self._waker.close()
+
+
+def _good(answer: Answer | None) -> bool:
+    return answer is not None and answer.rows is not None
+
+
+def _unreached(answer: Answer) -> bool:
+    return answer.skipped is not None and answer.skipped.reason == "budget"
 
 
 def _conflicts(answer: Answer) -> bool:

@@ -69,6 +69,8 @@ class Restraint:
         """Take in what a poll came to; `now` is in monotonic seconds."""
         if result.outcome == "skipped" or result.error_type in _NOT_ITS_FAULT:
             return
+        if result.error is not None and (result.error.unsent or result.duration == 0.0):
+            return  # it never came to its turn: another query's conflict ended the session
         if result.estimated not in (None, "timeout"):
             return  # The exact query did not run, so that nothing is known of it.
         record = self._records.setdefault(result.query.name, _Record())

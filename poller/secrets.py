@@ -3,48 +3,145 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 MASK = "***"
 
-_CONFIDENTIAL = "password|sslpassword|oauth_client_secret|scram_client_key|scram_server_key"
-"""libpq's parameters whose value is a secret (PostgreSQL manual, 34.1.2); files and certificates are not."""
-
-_KEYWORD = re.compile(
-    rf"\b({_CONFIDENTIAL})(\s*=\s*)(?:'(?:[^'\\]|\\.)*(?:'|$)|(?:[^\s\\]|\\.)*)", re.IGNORECASE | re.DOTALL
+CONFIDENTIAL = frozenset(
+    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key", "options"}
 )
-_PARAMETER = re.compile(rf"([?&](?:{_CONFIDENTIAL})=)[^&]*", re.IGNORECASE)
+"""libpq's parameters whose value is a secret, or may hold one as `-c app.token=...` does."""
+
+_HARMLESS = frozenset(
+    """application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
+    gssdelegation gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle
+    keepalives_interval krbsrvname load_balance_hosts max_protocol_version min_protocol_version
+    oauth_client_id oauth_issuer oauth_scope passfile port replication require_auth requirepeer requiressl
+    service ssl ssl_max_protocol_version ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl
+    sslcrldir sslkey sslkeylogfile sslmode sslnegotiation sslrootcert sslsni target_session_attrs
+    tcp_user_timeout user""".split()  # noqa: SIM905 - a list of fifty quoted names is no easier to read
+)
+"""The other ones (PostgreSQL 18 manual, 34.1.2). What is neither may be a piece of a password."""
+
+PAIR = re.compile(
+    r"\s*(?P<name>\w+)(?P<is>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*(?:'|$)|(?:[^\s\\]|\\.)*)(?=\s|$)", re.DOTALL
+)
+"""One parameter of a keyword string; a quote that nobody closes takes what is left."""
+URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
-_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
 
 
 def mask_conninfo(conninfo: str) -> str:
-    """Mask the password of a libpq URI or keyword string; host, database and user stay readable.
+    """Mask the secrets of a libpq URI or keyword string; host, database and user stay readable.
 
-    What is neither, is masked whole: it may be a password that went into the wrong variable.
+    What is neither, is masked whole: it may be a password that went into the wrong variable. What libpq does
+    not understand is masked as well: an unescaped @, a blank or a quote leaves a part of a password there.
     """
-    if scheme := _URL.match(conninfo):
-        base, query = _split_query(conninfo)
-        before, at, host = base[scheme.end() :].rpartition("@")
-        user, colon, _ = before.partition(":")
-        shown = f"{user}:{MASK}" if colon else user
-        return scheme.group() + shown + at + host + _PARAMETER.sub(rf"\g<1>{MASK}", query)
+    if scheme := URL.match(conninfo):
+        return scheme.group() + _mask_uri(conninfo[scheme.end() :])
     if "=" in conninfo:
-        return _KEYWORD.sub(rf"\g<1>\g<2>{MASK}", conninfo)
+        return _mask_pairs(conninfo)
     return MASK
+
+
+def is_ambiguous(conninfo: str) -> bool:
+    """Whether libpq would take a part of what is meant as the password for a host or a database.
+
+    It ends the password of a URI at the first @, and finds none behind a slash; so an @ or a slash that is
+    not written as %40 or %2F leads to messages that quote the rest. So does a URI in the wrong place.
+    """
+    if scheme := URL.match(conninfo):
+        rest = conninfo[scheme.end() :]
+        # It may stand in a parameter's value.
+        return "@" in _QUERY.split(rest[rest.find("@") + 1 if _has_user(rest) else 0 :])[0]
+    places = [pair["value"] for pair in PAIR.finditer(conninfo) if pair["name"] in ("dbname", "host")]
+    return any("://" in value for value in places)
 
 
 def mask_url(url: str) -> str:
     """Mask the whole user part of an endpoint and the values of its query: either may be a token."""
-    base, query = _split_query(url)
-    scheme = _URL.match(base)
+    scheme = URL.match(url)
     start = scheme.end() if scheme else 0
+    # A question mark in a password begins no query.
+    query = _QUERY.search(url, max(start, url.rfind("@") + 1))
+    base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
     before, at, host = base[start:].rpartition("@")
     shown = MASK if before else ""
-    return base[:start] + shown + at + host + re.sub(r"=[^&]*", f"={MASK}", query)
+    return base[:start] + shown + at + host + re.sub(r"=[^&]*", f"={MASK}", tail)
 
 
-def _split_query(url: str) -> tuple[str, str]:
-    # A password may hold a question mark, which libpq allows: only what reads like `?name=` begins a query.
-    if found := list(_QUERY.finditer(url)):
-        return url[: found[-1].start()], url[found[-1].start() :]
-    return url, ""
+def show_path(given: str) -> str:
+    """The path of a file in quotes, if it is one: a secret may stand where the name of its file belongs."""
+    path = Path(given)
+    try:
+        known = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
+    except (OSError, ValueError):
+        known = False
+    return repr(given) if known and given.isprintable() else "the file (shown if its path is absolute)"
+
+
+def userinfo(url: str) -> str:
+    """What stands before the host of a URL or a bare `user:password@host`, up to the last @ there is."""
+    scheme = URL.match(url)
+    return url[scheme.end() if scheme else 0 :].rpartition("@")[0]
+
+
+def _has_user(rest: str) -> bool:
+    return re.match(r"[^@/]*@", rest) is not None
+
+
+def _mask_uri(rest: str) -> str:
+    if _has_user(rest):
+        user, _, tail = rest.partition("@")
+        base, query = _split_query(tail)
+        if "@" in base or ("@" in query and (":" in user or not _known(query))):
+            # A part of the password, if anything.
+            base, query = _split_query(rest.rpartition("@")[2])
+    elif "@" in _split_query(rest)[0]:
+        user, _, tail = rest.rpartition("@")
+        base, query = _split_query(tail)
+    else:
+        user = ""
+        base, query = _split_query(rest)
+    name, colon, _ = user.partition(":")
+    shown = f"{name}:{MASK}@" if colon else f"{name}@" if user else ""
+    if not _HOSTS.fullmatch(base):
+        # A port that is no number: `user:password/database`, the host forgotten.
+        base = f"{base.partition(':')[0]}:{MASK}" if ":" in base and not user else MASK
+    parameters = [
+        one if name.lower() in _HARMLESS else f"{name}={MASK}" if name.lower() in CONFIDENTIAL else MASK
+        for one in query[1:].split("&")
+        for name in [one.partition("=")[0]]
+    ]
+    return shown + base + (f"?{'&'.join(parameters)}" if query else "")
+
+
+def _known(query: str) -> bool:
+    return all(
+        one.partition("=")[0].lower() in _HARMLESS | CONFIDENTIAL for one in query.lstrip("?").split("&")
+    )
+
+
+def _split_query(tail: str) -> tuple[str, str]:
+    base, mark, query = tail.partition("?")
+    return base, mark + query
+
+
+def _mask_pairs(conninfo: str) -> str:
+    told, at = "", 0
+    while at < len(conninfo.rstrip()):
+        pair = PAIR.match(conninfo, at)
+        name = pair["name"].lower() if pair else ""
+        if pair is None or name not in _HARMLESS | CONFIDENTIAL:
+            return f"{told} {MASK}".lstrip()
+        value = pair["value"]
+        odd = "://" in value or ("@" in value[1:] and name != "user") or (name == "port" and _no_port(value))
+        shown = MASK if name in CONFIDENTIAL or odd else value
+        told += conninfo[at : pair.start("value")] + shown
+        at = pair.end()
+    return told
+
+
+def _no_port(value: str) -> bool:
+    return re.fullmatch(r"'?[0-9, ]*'?", value) is None

@@ -15,10 +15,13 @@ from psycopg.pq import TransactionStatus
 
 from poller.errors import PollError
 from poller.pipeline import Waker
-from poller.sqlstate import server_error
+from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
+from poller.secrets import is_ambiguous
+from poller.sqlstate import refusal_of, server_error
 
 logger = logging.getLogger(__name__)
 
+_REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
 _POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .* in options", re.IGNORECASE)
 """What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
@@ -58,6 +61,8 @@ class Session:
         `conninfo` and `password` (which goes before the one in the connection string) are called at every
         connect; both may raise PollError.
         """
+        # It tells every attempt at DEBUG, with what the other side said.
+        logging.getLogger("psycopg").addFilter(_REDACTION)
         self._conninfo = conninfo
         self._waker = waker
         self._password = password
@@ -114,14 +119,20 @@ class Session:
         conninfo, given = self._described()
         try:
             return self._attempt(conninfo, given)
+        except ValueError:
+            # A host name or a password that has no encoding.
+            failure = _not_understood()
         except psycopg.Error as error:
             if not self._behind_pooler and _POOLER_REFUSES.search(str(error)):
                 # READ ONLY of every transaction stays; only the session's default has to go.
                 logger.info("the pooler refuses startup options; connecting without them")
                 self._behind_pooler = True
                 return self._connect()
-            sqlstate = error.sqlstate
-            message = " ".join(str(error).split())
+            sqlstate = error.sqlstate or refusal_of(str(error))
+            if error.pgconn is not None:
+                # A passfile's or a service file's password, which the other side may repeat.
+                learn(error.pgconn.password.decode(errors="replace"))
+            message = " ".join(redact(str(error)).split())
             failure = PollError(
                 "unavailable", message, sqlstate=sqlstate, hint=server_error(sqlstate, message).hint
             )
@@ -137,6 +148,7 @@ class Session:
         more: dict[str, Any] = {"options": options} if options else {}
         if self._password is not None:
             more["password"] = self._password()
+            learn_credentials(given.get("user") or os.environ.get("PGUSER") or "", [more["password"]])
         return psycopg.connect(
             conninfo,
             autocommit=True,
@@ -150,16 +162,23 @@ class Session:
         """The connection string, and its parts; libpq's complaint about one may quote a password."""
         try:
             conninfo = self._conninfo()
+            learn_conninfo(conninfo)
+            learn(os.environ.get("PGPASSWORD") or "")
+            learn_options(os.environ.get("PGOPTIONS") or "")
             given = conninfo_to_dict(conninfo)
         except OSError as error:
-            raise PollError("unavailable", f"cannot read how to connect: {error}") from error
-        except psycopg.ProgrammingError:
+            raise PollError("unavailable", f"cannot read how to connect: {error.strerror}") from error
+        except (psycopg.ProgrammingError, UnicodeError):
             conninfo, given = "", {"port": "unreadable"}
-        if not re.fullmatch(r"[0-9, ]*", str(given.get("port") or "")):
-            raise PollError(
-                "unavailable",
-                "libpq does not understand the connection string",
-                hint="write postgresql://user:password@host:5432/database, and what is special in the "
-                "password as %XX",
-            )
+        if not re.fullmatch(r"[0-9, ]*", str(given.get("port") or "")) or is_ambiguous(conninfo):
+            raise _not_understood()
         return conninfo, given
+
+
+def _not_understood() -> PollError:
+    return PollError(
+        "unavailable",
+        "libpq does not understand the connection string",
+        hint="write postgresql://user:password@host:5432/database, and what is special in the password "
+        "as %XX",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poller.errors import ConflictKind, ErrorKind, PollError
+from poller.redaction import redact
 
 _EXACT: dict[str, ErrorKind] = {
     "40001": "conflict",  # serialization_failure: on a standby, a conflict with recovery
@@ -33,7 +34,9 @@ _HINTS = {
     "53300": "the server has no free connection; the role needs only one",
     "57P04": "the database is being dropped",
     "28P01": "check the password",
+    "28000": "check the user's name, and the lines of pg_hba.conf for this host, user and database",
     "3D000": "check the database's name in POLLER_DATABASE_URL",
+    "57P03": "the server is starting up or shutting down; polls go on when it is ready",
 }
 _CONFLICTS: tuple[tuple[str, ConflictKind], ...] = (
     # errdetail_recovery_conflict in PostgreSQL's postgres.c; the texts are the same from 9.1 to 18.
@@ -51,12 +54,31 @@ _CONFLICT_HINTS: dict[ConflictKind, str] = {
     + _STANDBY_WAITS,
     "lock": "the primary locked the relation exclusively (DDL, VACUUM truncating it); " + _STANDBY_WAITS,
     "buffer_pin": _STANDBY_WAITS,
-    "deadlock": _STANDBY_WAITS,
+    # No delay is waited for here: recovery and the query wait for each other.
+    "deadlock": "the query waited for a relation that the primary had locked, and held a page that recovery "
+    "needed; keep exclusive locks on the primary short",
     "tablespace": "a tablespace for temporary files was dropped; the next poll uses another",
     "database": "the database was dropped",
     "slot": _STANDBY_WAITS,
     "unknown": "set hot_standby_feedback = on on the standby, or " + _STANDBY_WAITS,
 }
+_REFUSALS: tuple[tuple[str, str], ...] = (
+    ("password authentication failed", "28P01"),
+    ("pg_hba.conf", "28000"),
+    ('role "', "28000"),
+    ('database "', "3D000"),
+    ("too many clients", "53300"),
+    ("too many connections for", "53300"),
+    ("connection slots are reserved", "53300"),
+    ("the database system is", "57P03"),
+)
+
+
+def refusal_of(message: str) -> str | None:
+    """The SQLSTATE of a refused connection, which libpq keeps to itself, by the server's English words."""
+    if "FATAL:" not in message:
+        return None
+    return next((sqlstate for text, sqlstate in _REFUSALS if text in message), None)
 
 
 def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
@@ -91,7 +113,8 @@ def server_error(
     if sqlstate == "57014" and timeout is not None and elapsed >= 0.9 * timeout:
         kind = "timeout"
         hint = hint or "make the query cheaper or raise its timeout"
-    error = PollError(kind, message, sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
+    # A server repeats what it was given, `options` for one.
+    error = PollError(kind, redact(message), sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
     if kind == "conflict":
         error.conflict = conflict_of(sqlstate, message)
         # The server's own hint ("you should be able to reconnect") is what we do anyway.

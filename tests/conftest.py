@@ -33,4 +33,5 @@ pytest_plugins = [
     "tests.bed.otlp",
     "tests.bed.process",
     "tests.bed.proxy",
+    "tests.bed.role",
 ]

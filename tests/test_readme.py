@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from poller.demo.receiver import Receiver
 from poller.settings import Settings
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
+from tests.bed.role import Role
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(r"<!-- (\w+): ?(.*?) -->\n```\w+\n(.*?)```", re.DOTALL)
@@ -131,6 +133,31 @@ def test_shown_output_is_the_real_output(
         assert _even(process.stdout + process.stderr) == _even(shown), line
 
 
+def test_doctor_finds_nothing_wrong_with_the_role_that_the_readme_makes(
+    server: MessagingServer, receiver: Receiver, role: Role, start_process: Callable[..., Process]
+) -> None:
+    text = command("role")
+    for example, real in (
+        ("psql", f"{role.psql} --no-psqlrc"),
+        ("role=poller", f"role={role.name}"),
+        ("database=app", f"database={server.name}"),
+    ):
+        assert example in text
+        text = text.replace(example, real)
+    subprocess.run(
+        ["bash", "-c", text], check=True, cwd=ROOT, env={"PGHOST": "", **_libpq(server.primary_dsn)}
+    )
+    server.replayed()
+    ((line, shown),) = blocks("doctor")
+    process = start_process(
+        ["bash", "-c", _on_path(line)],
+        env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+
+    assert process.wait() == 0, process
+    assert _measured(process.stdout.replace(role.name, "poller")) == _measured(shown)
+
+
 def test_settings_table_is_generated_from_the_settings() -> None:
     """`python -m tests.bed.settings_table` writes it anew."""
     from tests.bed.settings_table import END, START, table
@@ -144,6 +171,33 @@ def test_settings_table_is_generated_from_the_settings() -> None:
 def test_links_into_the_repository_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_tests_that_are_pointed_to_exist() -> None:
+    """Each line of what it can never do has its proof."""
+    table = README.partition("## What it can never do")[2].partition("\n\nWhat none")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ") and "shown by" not in row]
+    assert len(rows) > 10
+    for row in rows:
+        proofs = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", row)
+        assert proofs, row
+        for name, file in proofs:
+            assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
+def _libpq(dsn: str) -> dict[str, str]:
+    """A connection string as libpq's variables."""
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE"}
+    return {names[key]: str(value) for key, value in conninfo_to_dict(dsn).items() if key in names}
+
+
+def _measured(text: str) -> str:
+    """Without what the machine decides, and where the lines break because of that."""
+    words = " ".join(text.split())
+    words = re.sub(r"PostgreSQL [\d.]+ at \S+", "PostgreSQL N at HOST", words)
+    words = re.sub(r"http://\S+", "URL", words)
+    words = re.sub(r"<?[\d.]+ (ms|s)\b, cost \d+", "N ms, cost N", words)
+    return re.sub(r"empty export in [\d.]+ m?s", "empty export in N ms", words)
 
 
 def _on_path(commands: str) -> str:

@@ -160,7 +160,7 @@ class Receiver:
         with self._changed:
             self._attempts.clear()
 
-    def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 10.0) -> Found:
+    def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 30.0) -> Found:
         """Return the first truthy answer of `predicate`, asked now and after every request.
 
         Raises TimeoutError, saying what did arrive, after `timeout` seconds.
@@ -176,7 +176,7 @@ class Receiver:
                 )
             return found
 
-    def wait_for_attempts(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for_attempts(self, count: int, timeout: float = 30.0) -> None:
         """Wait until `count` requests are remembered, whatever they were told; raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._attempts) >= count, timeout):

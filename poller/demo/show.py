@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -17,9 +18,12 @@ from poller.demo.board import Board
 from poller.demo.child import Child
 from poller.demo.cluster import Cluster
 from poller.errors import PollerError
+from poller.secrets import mask_url
 
 _NEWS = 5
 _LOGIN = "poller"
+_ELSEWHERE = re.compile(r"PG|POLLER_(DATABASE_URL|PASSWORD_COMMAND)")
+"""What would lead the daemon to a database that is not the demo\'s."""
 
 
 class DemoError(PollerError):
@@ -54,7 +58,7 @@ class Show:
             dbname="obscura",
         )
         cluster.wait_replayed()
-        env = dict(os.environ)
+        env = {name: value for name, value in os.environ.items() if not _ELSEWHERE.match(name)}
         self._say("starting the workload on the primary ...")
         self._child("poller.demo.workload", [cluster.primary.dsn("obscura")], env, on_stderr=self._hear)
         if self._endpoint is None:
@@ -66,7 +70,7 @@ class Show:
                 raise DemoError("the OTLP receiver did not start")
         self._say("starting the daemon on the standby ...")
         daemon = self._child("poller", ["run"], {**env, **self._settings(cluster)}, on_stderr=self._hear)
-        target = self._endpoint or f"OTLP receiver at {self._target}"
+        target = mask_url(self._endpoint) if self._endpoint else f"OTLP receiver at {self._target}"
         servers = f"primary :{cluster.primary.port} -> standby :{cluster.standby.port}"
         self.headline = f"{servers} -> poller (pid {daemon.pid}) -> {target}"
         self._daemon = daemon

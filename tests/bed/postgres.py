@@ -72,7 +72,7 @@ class Database:
         """Run statements on the standby in autocommit; return the rows of the last."""
         return _execute(self.standby_dsn, sql)
 
-    def replayed(self, timeout: float = 10.0) -> None:
+    def replayed(self, timeout: float = 30.0) -> None:
         """Wait until the standby shows all that the primary has committed by now."""
         ((target,),) = self.execute("SELECT pg_current_wal_lsn()::text")
         wait_replayed(self.standby_dsn, target, timeout)

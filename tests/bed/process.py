@@ -61,7 +61,7 @@ class Process:
         return self._process.poll() is None
 
     def wait_for_line(
-        self, pattern: str, timeout: float = 20.0, *, stream: Stream | None = None, after: int = 0
+        self, pattern: str, timeout: float = 60.0, *, stream: Stream | None = None, after: int = 0
     ) -> re.Match[str]:
         """Return the first match of `pattern` in a line of one stream, or of both; seen already or to come.
 
@@ -89,7 +89,7 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Return the exit code once all output is read; raises AssertionError when the time is up."""
         try:
             code = self._process.wait(timeout)

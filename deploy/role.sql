@@ -1,0 +1,153 @@
+-- Make the role that the poller logs in with: it may read what its queries count, and nothing else.
+--
+-- Run it with psql on the primary (roles reach a standby by replication), as a superuser or as the owner of
+-- the tables with CREATEROLE:
+--
+--     psql -v role=poller -v database=app -f deploy/role.sql
+--
+-- It can be run again at any time, and has to be after a migration that adds a table or a column to read
+-- (deploy/migrations/attachments_size_bytes.sql): what is there already is left as it is.
+--
+-- The role has no password yet, so that none stands in a file, in a shell's history or in the server's log.
+-- Set one in psql, which sends it hashed; or log in by certificate or by your cloud's tokens instead:
+--
+--     \password poller
+--
+-- Variables, each with -v name=value:
+--
+--     role      poller   name of the role
+--     database  (the one that psql connects to)
+--     schema    public   where the tables are; another one also becomes the role's search_path
+--     access    columns  columns: SELECT on the columns that the queries read, and on no other
+--                        all: member of pg_read_all_data, for queries of your own on any table; that
+--                        is every password hash and every message as well
+--     extended  off      on: the columns that queries/extended reads, too
+--     monitor   off      on: member of pg_monitor. It shows the state of the link to the primary (a lag that
+--                        notices a silent one) and the other sessions (POLLER_MAX_ACTIVE_BACKENDS), but
+--                        also the texts of their queries
+--
+-- To undo it, in each database it was run on, then once:
+--
+--     DROP OWNED BY poller;
+--     DROP ROLE poller;
+--
+-- What it cannot do: what PUBLIC may, this role may as well. Up to PostgreSQL 14 that is to create tables in
+-- the schema public (REVOKE CREATE ON SCHEMA public FROM PUBLIC), and on every version to make large objects
+-- and temporary tables (REVOKE TEMPORARY ON DATABASE app FROM PUBLIC). A standby takes none of these.
+-- `poller doctor --strict` looks at what the role may do in the end.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+\if :{?role} \else \set role poller
+\endif
+\if :{?schema} \else \set schema public
+\endif
+\if :{?access} \else \set access columns
+\endif
+\if :{?extended} \else \set extended off
+\endif
+\if :{?monitor} \else \set monitor off
+\endif
+\if :{?database}
+    \connect :"database"
+\endif
+
+BEGIN;
+SET LOCAL client_min_messages = warning;
+-- A GRANT waits for whoever changes the table just now, and everybody else would queue behind it.
+SET LOCAL lock_timeout = '2s';
+
+-- An anonymous block sees no variable of psql's.
+SELECT set_config('role_sql.role', :'role', true), set_config('role_sql.schema', :'schema', true),
+    set_config('role_sql.access', :'access', true) \g /dev/null
+
+DO $$
+DECLARE
+    wanted text := current_setting('role_sql.role');
+    power text;
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'this is a standby; run this on its primary, from where the role is replicated';
+    END IF;
+    IF current_setting('role_sql.access') NOT IN ('columns', 'all') THEN
+        RAISE EXCEPTION 'access is %; write columns or all', current_setting('role_sql.access');
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_setting('role_sql.schema')) THEN
+        RAISE EXCEPTION 'there is no schema % in database %', current_setting('role_sql.schema'),
+            current_database();
+    END IF;
+    -- Somebody else's role, by its looks: taking its rights away might stop a server.
+    SELECT concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+        CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+        CASE WHEN rolbypassrls THEN 'BYPASSRLS' END) INTO power FROM pg_roles WHERE rolname = wanted;
+    IF power <> '' THEN
+        RAISE EXCEPTION 'role % exists already and has %; choose another name with -v role=NAME', wanted, power;
+    END IF;
+END
+$$;
+
+-- The role -------------------------------------------------------------------------------------------------
+
+SELECT format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE', :'role')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+
+-- One connection is the poller's; the second is for the moment in which the server has not yet noticed that the
+-- first is gone, and for `poller doctor` beside the daemon.
+ALTER ROLE :"role" LOGIN INHERIT CONNECTION LIMIT 2;
+
+-- The poller sets tighter ones for each query. These hold for everybody else who logs in with this role.
+ALTER ROLE :"role" SET default_transaction_read_only = on;
+ALTER ROLE :"role" SET statement_timeout = '60s';
+ALTER ROLE :"role" SET lock_timeout = '1s';
+ALTER ROLE :"role" SET idle_in_transaction_session_timeout = '30s';
+SELECT current_setting('server_version_num')::int >= 170000 AS has_transaction_timeout \gset
+\if :has_transaction_timeout
+    ALTER ROLE :"role" SET transaction_timeout = '5min';
+\endif
+
+-- What it may read -----------------------------------------------------------------------------------------
+
+SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'role') \gexec
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
+SELECT format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', :'role', current_database(), :'schema')
+WHERE :'schema' <> 'public' \gexec
+
+\if :monitor
+    GRANT pg_monitor TO :"role";
+\endif
+
+SELECT :'access' = 'all' AS read_all \gset
+\if :read_all
+    GRANT pg_read_all_data TO :"role";
+\else
+    -- What is not there (another release of the server, a migration to come) is passed over; the poller skips
+    -- its query and says why. To count rows, any one column will do: the harmless one stands here.
+    SELECT format('GRANT SELECT (%s) ON %I.%I TO %I',
+        string_agg(quote_ident(attname), ', ' ORDER BY attnum), :'schema', relname, :'role')
+    FROM (VALUES
+        (false, 'users', 'id'),
+        (false, 'messages', 'expires_at'),
+        (false, 'attachments', 'expires_at'),
+        (false, 'attachments', 'size_bytes'),
+        (true, 'messages', 'created_at'),
+        (true, 'messages', 'device_id'),
+        (true, 'messages', 'recipient_id'),
+        (true, 'devices', 'id'),
+        (true, 'identity_keys', 'device_id'),
+        (true, 'identity_keys', 'user_id'),
+        (true, 'one_time_pre_keys', 'device_id'),
+        (true, 'one_time_pre_keys', 'user_id'),
+        (true, 'push_tokens', 'updated_at'),
+        (true, 'refresh_tokens', 'expires_at'),
+        (true, 'backups', 'state')
+    ) AS wanted (of_extended, relation, name)
+    JOIN pg_class ON relname = relation AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace AND nspname = :'schema'
+    JOIN pg_attribute ON attrelid = pg_class.oid AND attname = name AND NOT attisdropped
+    WHERE :'extended'::bool OR NOT of_extended
+    GROUP BY relname \gexec
+\endif
+
+COMMIT;
+
+\echo 'The role' :"role" 'is ready. If it logs in by password, set one in psql: \\password' :"role"

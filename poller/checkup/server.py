@@ -1,0 +1,195 @@
+"""Examine the connection: where it leads, how safe it is, and as whom."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from poller.burst import Guards, budget, commit
+from poller.checkup.finding import Finding
+from poller.gates import ServerFacts, facts_query, read_facts
+from poller.model import QueryDefinition, format_duration
+from poller.pipeline import Pipeline, Waker
+from poller.session import Host, Session
+
+LARGEST_SKEW_SECONDS = 5.0
+_ROLE_ADVICE = "poll with a role of its own that may only read: deploy/role.sql makes one"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the first look at the server told."""
+
+    facts: ServerFacts
+    """Its `excess` is filled in."""
+    told: dict[str, Any]
+    """What `_look_query` came to: backend, role, TLS, settings."""
+    skew: float
+    """Seconds by which the server's clock is ahead of ours at least; negative: behind."""
+
+
+def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[QueryDefinition]) -> Looked:
+    """Ask the server for everything that stands in its catalogue, in one read-only transaction.
+
+    Raises PollError.
+    """
+    pipeline = Pipeline(session.connection(), waker)
+    guards = Guards(lock_timeout, budget(queries))
+    facts = facts_query(queries, privileges=True)
+    before = time.time()
+    sent = [*guards.opening([facts, _look_query()]), commit()]
+    replies = [(reply, time.time()) for reply in pipeline.send(sent)]
+    for reply, _ in replies:
+        if reply.error is not None:
+            session.hang_up()
+            raise reply.error
+    values = [
+        (reply.rows.values[0][0] or b"", at) for reply, at in replies if reply.rows and reply.rows.values
+    ]
+    (found, _), (described, after) = values[-2:]
+    told: dict[str, Any] = json.loads(described.decode(errors="replace"))
+    clock = float(told["clock"])
+    # The server looked at its clock between our two looks at ours; what is outside of that is skew for sure.
+    skew = min(0.0, clock - before) + max(0.0, clock - after)
+    return Looked(read_facts(found), told, skew)
+
+
+def examine(looked: Looked, session: Session, *, place: str, strict: bool) -> list[Finding]:
+    """Everything about the connection and the role; `place` is what to show where no host is known."""
+    connection = session.connection()
+    facts, told = looked.facts, looked.told
+    pooled = told["pid"] != connection.info.backend_pid
+    return [
+        _database(session.host, facts, place, pooled=pooled),
+        secured(
+            # A pooler's own link to the server is what the server tells of.
+            None if pooled else told["ssl"],
+            in_use=connection.pgconn.ssl_in_use,
+            sslmode=_sslmode(connection),
+            here=is_here(connection.info.host, connection.info.hostaddr),
+        ),
+        _role(told["role"], facts.excess, strict=strict),
+        _connections(told["limit"], told["used"], superuser="superuser" in facts.excess),
+        clock(looked.skew),
+    ]
+
+
+def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool) -> Finding:
+    version = f"{facts.version // 10000}.{facts.version % 10000}"
+    shown = str(host) if host else place
+    through = " through a pooler" if pooled else ""
+    return Finding(
+        "database",
+        "ok",
+        f"PostgreSQL {version} at {shown}{through}",
+        facts={
+            "address": host.address if host else None,
+            "port": host.port if host else None,
+            "server_version": version,
+            "pooler": pooled,
+        },
+    )
+
+
+def secured(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
+    """How well the connection is kept from others' eyes.
+
+    `ssl` holds version and cipher, None where they are not known; `here` is a connection that does not leave
+    this machine.
+    """
+    facts = {"tls": in_use, "sslmode": sslmode, "version": None, "cipher": None}
+    if not in_use:
+        if here:
+            return Finding("tls", "ok", "no TLS, and none needed: the connection stays here", facts=facts)
+        return Finding(
+            "tls",
+            "warn",
+            f"no TLS (sslmode={sslmode}): numbers and perhaps the password cross the network readable",
+            "set ssl = on on the server and sslmode=verify-full in the connection string",
+            facts=facts,
+        )
+    facts |= ssl or {}
+    how = f"{ssl['version']}, {ssl['cipher']}" if ssl else "TLS"
+    if here or sslmode.startswith("verify-"):
+        return Finding("tls", "ok", f"{how} (sslmode={sslmode})", facts=facts)
+    return Finding(
+        "tls",
+        "warn",
+        f"{how}, but nobody looks whose certificate it is (sslmode={sslmode})",
+        "sslmode=verify-full, with sslrootcert=FILE of the authority or sslrootcert=system",
+        facts=facts,
+    )
+
+
+def _role(name: str, excess: Sequence[str], *, strict: bool) -> Finding:
+    facts = {"role": name, "excess": list(excess)}
+    if not excess:
+        return Finding("role", "ok", f"{name} may read and no more", facts=facts)
+    detail = f"{name} may do more than read: {', '.join(excess)}"
+    return Finding("role", "fail" if strict else "warn", detail, _ROLE_ADVICE, facts=facts)
+
+
+def _connections(limit: int, used: int, *, superuser: bool) -> Finding:
+    facts = {"limit": None if limit < 0 or superuser else limit, "used": used}
+    if superuser:
+        return Finding("connections", "warn", f"{used} in use; a superuser has no limit", facts=facts)
+    if limit < 0:
+        advice = "ALTER ROLE ... CONNECTION LIMIT 2: one for the poller, one for the moment of a reconnect"
+        return Finding("connections", "warn", f"{used} in use, the role has no limit", advice, facts=facts)
+    if limit == 1:
+        advice = "ALTER ROLE ... CONNECTION LIMIT 2: a reconnect may come before the server notices the loss"
+        return Finding("connections", "warn", f"{used} in use of the role's 1", advice, facts=facts)
+    return Finding("connections", "ok", f"{used} in use of the role's {limit}", facts=facts)
+
+
+def clock(skew: float) -> Finding:
+    """What the two clocks differ by: `skew` as in `Looked`."""
+    facts = {"skew": round(skew, 3)}
+    if abs(skew) <= LARGEST_SKEW_SECONDS:
+        detail = f"within {LARGEST_SKEW_SECONDS:g}s of the server's"
+        return Finding("clock", "ok", detail, facts=facts)
+    which = "ahead of" if skew > 0 else "behind"
+    amount = format_duration(round(abs(skew), 1))
+    return Finding(
+        "clock",
+        "warn",
+        f"the server's is {amount} {which} this machine's: ages by now() and the points' times disagree",
+        "let NTP set the clocks of both machines",
+        facts=facts,
+    )
+
+
+def _look_query() -> str:
+    return """\
+SELECT json_build_object(
+  'pid', pg_backend_pid(),
+  'clock', extract(epoch FROM clock_timestamp()),
+  'role', session_user,
+  'limit', (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),
+  'used', (SELECT count(*) FROM pg_stat_activity
+    WHERE usename = session_user AND backend_type = 'client backend'),
+  'ssl', (SELECT json_build_object('version', version, 'cipher', cipher)
+    FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl),
+  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings
+    WHERE name IN ('max_standby_streaming_delay', 'hot_standby_feedback')))"""
+
+
+def _sslmode(connection: psycopg.Connection) -> str:
+    mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None)
+    return (mode or b"prefer").decode()
+
+
+def is_here(host: str, address: str) -> bool:
+    """Whether the connection does not leave this machine."""
+    if not host or host[0] in "/@":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

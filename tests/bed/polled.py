@@ -1,0 +1,287 @@
+"""A daemon that polls while things go wrong, and what it pushed, said and did from one moment on."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from poller.burst import PATIENCE_SECONDS
+from poller.demo.points import Point
+from poller.demo.receiver import Receiver
+from tests.bed.process import Process, eventually
+from tests.bed.watch import NAME, Watch
+
+THINGS = "CREATE TABLE things AS SELECT generate_series(1, 3) AS id"
+_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS n"
+NAP = "SELECT count(*) AS n FROM pg_sleep(0.4)"
+USUAL = {
+    "things": "SELECT count(*) AS n FROM things",
+    # Long enough to be hit while it runs; what stands behind it shares its fate.
+    "nap": NAP,
+    # Tells every good poll from every other; goes absent soon after the last one.
+    "brief": _CLOCK,
+    # The same, and stays.
+    "pace": _CLOCK,
+}
+BUDGET_SECONDS = 1.4
+"""Longest life of a tick's transaction: the longest timeout in it and a moment, see poller/burst.py."""
+
+Json = dict[str, Any]
+
+
+def write(folder: Path, queries: Mapping[str, str], **fields: Mapping[str, object]) -> str:
+    """Write queries that each feed a gauge of their name from a column n; `fields` are more of each."""
+    told = [
+        {
+            "name": name,
+            "sql": sql,
+            "interval": "1s",
+            "timeout": "900ms",
+            "max_age": "1500ms" if name == "brief" else "1h",
+            "metrics": [{"name": name, "unit": "{row}", "description": name, "value_column": "n"}],
+            **fields.get(name, {}),
+        }
+        for name, sql in queries.items()
+    ]
+    file = folder / "queries.yaml"
+    file.write_text(json.dumps({"queries": told}))  # JSON is YAML
+    return str(file)
+
+
+class Polled:
+    """A running daemon, the receiver it pushes to and the watch on its servers."""
+
+    def __init__(self, process: Process, receiver: Receiver, watch: Watch, queries: Sequence[str]) -> None:
+        self.process = process
+        self.receiver = receiver
+        self.watch = watch
+        self.queries = queries
+
+    def newest(self) -> list[Point]:
+        """The data points of the newest push."""
+        requests = self.receiver.requests()
+        return requests[-1].points() if requests else []
+
+    def value(self, metric: str, **attributes: str) -> Any:
+        """The value of one series in the newest push; None where it is absent."""
+        wanted = {name.replace("__", "."): value for name, value in attributes.items()}
+        for point in self.newest():
+            if point.metric == metric and wanted.items() <= point.attributes.items():
+                return point.value
+        return None
+
+    def shows(self, metric: str, value: float) -> bool:
+        return bool(self.value(metric) == value)
+
+    def polls(self) -> dict[tuple[str, ...], int]:
+        """How many polls of each query came to what: its name, outcome, error.type, SQLSTATE, reason."""
+        keys = ("query.name", "outcome", "error.type", "db.response.status_code", "reason")
+        told: dict[tuple[str, ...], int] = {}
+        for point in self.newest():
+            if point.metric == "poller.polls":
+                given = {name.removeprefix("poller."): str(v) for name, v in point.attributes.items()}
+                assert isinstance(point.value, int)
+                told[tuple(given[key] for key in keys if key in given)] = point.value
+        return told
+
+    def stale(self, query: str) -> Any:
+        return self.value("poller.query.stale", poller__query__name=query)
+
+    def records(self, after: int = 0) -> list[Json]:
+        """The log records but the first `after`; every line is one."""
+        return [json.loads(line) for line in self.process.stderr.splitlines(keepends=True)[after:]]
+
+    def napping(self) -> int:
+        """Wait until the nap has just begun; return the process id of its backend."""
+        for _ in range(8000):
+            for backend in self.watch.now():
+                young = backend.transaction_age is not None and backend.transaction_age < 0.15
+                if young and backend.query == NAP and backend.state == "active":
+                    return backend.pid
+            time.sleep(0.002)
+        raise AssertionError(f"it never naps\n{self.process}")
+
+    def after_tick(self) -> int:
+        """Wait until a tick has just ended, so that the next is a while away; return as `napping` does."""
+        pid = self.napping()
+        assert eventually(lambda: [(b.pid, b.state) for b in self.watch.now()] == [(pid, "idle")])
+        return pid
+
+    def pushed_after(self, moment: float) -> bool:
+        """Whether a push was begun after `moment` (seconds since 1970)."""
+        return any(point.time_unix_nano > moment * 1e9 for point in self.newest())
+
+
+class Spell:
+    """What a daemon pushes, says and does while a fault is made and mended."""
+
+    def __init__(self, polled: Polled) -> None:
+        """Wait until all is well, and begin."""
+        self._polled = polled
+        assert eventually(lambda: all(polled.stale(query) == 0 for query in polled.queries)), polled.process
+        polled.receiver.clear()
+        assert eventually(lambda: bool(polled.newest())), polled.process
+        polled.watch.reset()
+        self._after = len(polled.process.stderr.splitlines())
+        self._before = polled.polls()
+        self._good = {query: polled.value(query) for query in polled.queries}
+        self._healed: tuple[float, int] | None = None
+
+    def said(self, pattern: str, severity: str = "WARNING") -> Json:
+        """Wait for a record whose message matches; return it."""
+        found: list[Json] = []
+
+        def look() -> bool:
+            found[:] = self._said(pattern, severity)
+            return bool(found)
+
+        assert eventually(look), f"nobody said {pattern!r}\n{self._polled.process}"
+        return found[0]
+
+    def counted(self, *poll: str, times: int = 1) -> None:
+        """Wait until `times` more polls came to this: query, outcome and what else there is."""
+        assert eventually(lambda: self.more().get(poll, 0) >= times), (poll, self.more())
+
+    def more(self) -> dict[tuple[str, ...], int]:
+        """The polls since the beginning."""
+        now = self._polled.polls()
+        return {key: n - self._before.get(key, 0) for key, n in now.items() if n > self._before.get(key, 0)}
+
+    def withheld(self, *kept: str) -> None:
+        """Wait until `brief`, now too old, is absent and said to be; what may be older stays as it was."""
+        polled = self._polled
+        assert eventually(lambda: polled.stale("brief") == 1 and polled.value("brief") is None), (
+            polled.process
+        )
+        stay = polled.value("pace")
+        count = len(polled.receiver.requests())
+        assert eventually(lambda: len(polled.receiver.requests()) > count)
+        assert stay is not None
+        assert polled.value("pace") == stay, "the last good value stays"
+        assert polled.stale("pace") == 0
+        for name in kept or ("things",):
+            assert polled.value(name) == self._good[name]
+
+    def healed(self) -> None:
+        """Say that the fault is mended now; from here on, one tick at most may still fail."""
+        now = time.time()
+        polled = self._polled
+        assert eventually(lambda: polled.pushed_after(now)), polled.process
+        self._healed = now, self._bad()
+
+    def recovered(
+        self,
+        *warnings: str,
+        told: Sequence[str] = (),
+        besides: str | None = None,
+        things: Sequence[int] = (3,),
+        connections: int = 1,
+        late: int = 1,
+        budget: float = BUDGET_SECONDS,
+    ) -> None:
+        """Wait until a poll that began after the mending is pushed, and look at all that was seen.
+
+        `warnings` is every record above INFO, in order; `told` is every record that announces an end; what
+        matches `besides` is neither asked for nor refused. `late` ticks may still fail: the one under way.
+        """
+        polled = self._polled
+        if self._healed is None:
+            self.healed()
+        assert self._healed is not None
+        since, bad = self._healed
+        assert eventually(lambda: (polled.value("pace") or 0) > since * 1000), polled.process
+        assert self._bad() - bad <= late, f"more than the tick under way failed: {self.more()}"
+        assert eventually(lambda: all(polled.stale(query) == 0 for query in polled.queries)), polled.process
+        self._look_at_log(warnings, told, besides)
+        self._look_at_values(things)
+        watch = polled.watch
+        assert watch.looks > 0
+        assert watch.most <= connections, sorted(watch.seen)
+        # What the server ends by itself, the network gone; see transaction_timeout in poller/burst.py.
+        assert watch.oldest <= budget + PATIENCE_SECONDS
+        assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
+        assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")
+
+    def _look_at_log(self, warnings: Sequence[str], told: Sequence[str], besides: str | None) -> None:
+        def messages(*severities: str) -> list[str]:
+            every = [r["message"] for r in self._records() if r["severity"] in severities]
+            return [one for one in every if besides is None or not re.search(besides, one)]
+
+        def ends() -> list[str]:
+            return [message for message in messages("INFO") if " again " in message]
+
+        assert eventually(lambda: len(ends()) >= len(told), 5), (told, str(self._polled.process))
+        for said, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (ends(), told)):
+            assert len(said) == len(expected), (said, expected)
+            for message, pattern in zip(said, expected, strict=True):
+                assert re.search(pattern, message), (message, pattern)
+                assert "\n" not in message
+        assert "Traceback" not in self._polled.process.stderr
+        assert not [record for record in self._records() if "exception" in record]
+
+    def _look_at_values(self, things: Sequence[int]) -> None:
+        """Nothing is invented: no value but a poll's, no metric but the declared ones."""
+        polled = self._polled
+        pushes = [request.points() for request in polled.receiver.requests()]
+        values = {
+            query: [p.value for points in pushes for p in points if p.metric == query]
+            for query in polled.queries
+        }
+        assert set(values.get("things", things)) <= set(things)
+        pace = [value for value in values["pace"] if isinstance(value, int)]
+        assert len(pace) == len(values["pace"])
+        assert pace == sorted(pace)
+        good = sum(n for key, n in self.more().items() if key[:2] == ("pace", "ok"))
+        assert len(set(pace)) <= good + 1
+        strange = {p.metric for points in pushes for p in points if not p.metric.startswith("poller.")}
+        assert strange <= set(polled.queries)
+
+    def _bad(self) -> int:
+        """Polls of `pace` that gave no value."""
+        return sum(n for key, n in self._polled.polls().items() if key[0] == "pace" and key[1] != "ok")
+
+    def _records(self) -> list[Json]:
+        return self._polled.records(self._after)
+
+    def _said(self, pattern: str, severity: str) -> list[Json]:
+        return [r for r in self._records() if r["severity"] == severity and re.search(pattern, r["message"])]
+
+
+@contextmanager
+def polling(
+    folder: Path,
+    dsn: str,
+    watched: Sequence[str],
+    *,
+    queries: Mapping[str, str] = USUAL,
+    fields: Mapping[str, Mapping[str, object]] | None = None,
+    name: str = NAME,
+    **environment: str,
+) -> Iterator[Polled]:
+    """Run `poller run` on `dsn`, once a second, under a watch on the servers `watched`."""
+    with Receiver(keep=400) as receiver, Watch(*watched, name=name) as watch:
+        process = Process(
+            [sys.executable, "-m", "poller", "run"],
+            env={
+                "POLLER_DATABASE_URL": dsn,
+                "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+                "POLLER_QUERIES": write(folder, queries, **(fields or {})),
+                "POLLER_INSTANCE": "test",
+                "POLLER_EXPORT_INTERVAL": "200ms",
+                "POLLER_LOG_FORMAT": "json",
+                "POLLER_LOCK_TIMEOUT": "200ms",
+                "POLLER_CONNECT_TIMEOUT": "2s",
+                "POLLER_MAX_DUTY_CYCLE": "100%",
+                **environment,
+            },
+        )
+        try:
+            yield Polled(process, receiver, watch, tuple(queries))
+        finally:
+            process.close()

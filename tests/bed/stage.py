@@ -1,0 +1,206 @@
+"""Bring a standby's recovery into conflict with a query that runs there, one kind at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from poller.demo.cluster import Cluster
+from tests.bed.conflicts import AFTER_SETUP, LATER, SETUP
+from tests.bed.postgres import Database, Site
+from tests.bed.process import eventually
+from tests.bed.watch import NAME
+
+
+@dataclass(frozen=True)
+class Stage(Database):
+    """A database whose standby gives way to no query for long; recovery's conflicts are made by name.
+
+    The methods follow PostgreSQL's own src/test/recovery/t/031_recovery_conflict.pl in what brings each on.
+    """
+
+    cluster: Cluster
+    log_start: int = 0
+    """Where the standby's log is at the beginning."""
+
+    @classmethod
+    def make(cls, cluster: Cluster, name: str) -> Stage:
+        site = Site(cluster.primary.dsn(), cluster.standby.dsn())
+        cluster.primary.execute(f"CREATE DATABASE {name}")
+        cluster.wait_replayed(30.0)
+        stage = cls(name, site, cluster, cluster.standby.log_path.stat().st_size)
+        stage.execute(SETUP)
+        stage.execute(AFTER_SETUP)
+        stage._flush()
+        stage.replayed(30.0)
+        return stage
+
+    def end(self) -> None:
+        """Drop the database, with whoever is still connected to it."""
+        primary = self.cluster.primary
+        if primary.execute(f"SELECT gid FROM pg_prepared_xacts WHERE gid = '{self.name}'"):
+            self.let_go()
+        primary.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+        primary.execute(f"DROP TABLESPACE IF EXISTS {self.tablespace}")
+
+    def provoke(self, kind: str) -> None:
+        """Do on the primary what recovery can follow only over the query of SLOW that runs on the standby."""
+        getattr(self, f"_{kind}")()
+
+    def provoke_once(self, kind: str) -> None:
+        """The same, and what let the query run for long is over when it is asked again."""
+        self.open_gate()
+        self.provoke(kind)
+        if kind == "deadlock":
+            self.let_go()
+
+    def open_gate(self) -> None:
+        self.execute("INSERT INTO gate VALUES (1)")
+
+    def _snapshot(self) -> None:
+        self._delete()
+        self._vacuum()
+
+    def _delete(self) -> None:
+        self.execute("DELETE FROM dead WHERE n = (SELECT min(n) FROM dead)")
+
+    def _vacuum(self) -> None:
+        self.execute("VACUUM (TRUNCATE false) dead")
+        self._flush()
+
+    def _lock(self) -> None:
+        self.execute("TRUNCATE locked; INSERT INTO locked VALUES (1)")
+
+    def _buffer_pin(self) -> None:
+        self.execute("VACUUM (FREEZE, TRUNCATE false) pinned")
+        self._flush()
+
+    def hold(self, table: str = "held") -> None:
+        """Lock a table on the primary, and so on the standby, until `let_go`."""
+        self.execute(f"BEGIN; LOCK TABLE {table}; PREPARE TRANSACTION '{self.name}'")
+        self.replayed()
+
+    def let_go(self) -> None:
+        self.execute(f"ROLLBACK PREPARED '{self.name}'")
+
+    # What recovery waits for in a deadlock is a buffer pin; the other half is the lock of `hold`.
+    _deadlock = _buffer_pin
+
+    @property
+    def tablespace(self) -> str:
+        return f"space_{self.name}"
+
+    def make_tablespace(self) -> None:
+        """Make a tablespace, and have the sessions to come put their temporary files there."""
+        self.execute(f"CREATE TABLESPACE {self.tablespace} LOCATION ''")
+        self.execute(f"ALTER DATABASE {self.name} SET temp_tablespaces = {self.tablespace}")
+        self.execute(f"ALTER DATABASE {self.name} SET work_mem = '64kB'")
+        self.replayed()
+
+    def _tablespace(self) -> None:
+        self.execute(f"DROP TABLESPACE {self.tablespace}")
+
+    def _database(self) -> None:
+        self.cluster.primary.execute(f"DROP DATABASE {self.name}")
+
+    def _flush(self) -> None:
+        # VACUUM alone leaves its last records for the walwriter to send on, some time.
+        self.execute("UPDATE flushed SET n = n + 1")
+
+    def running(self, sql: str) -> tuple[int, Any] | None:
+        """The poller's backend and the start of its query, once `sql` has come to where it stays."""
+        rows = self.cluster.standby.execute(
+            "SELECT pid, query_start FROM pg_stat_activity "
+            f"WHERE application_name = '{NAME}' AND datname = '{self.name}' AND state = 'active' "
+            "AND (wait_event = 'PgSleep' OR wait_event_type = 'Lock') "
+            # The server shows the first 1023 bytes of it.
+            f"AND query <> '' AND starts_with($sql${sql}$sql$, query)"
+        )
+        return rows[0] if rows else None
+
+    def conflicts_logged(self) -> list[str]:
+        """The standby's own lines on every conflict with a session of the poller's."""
+        with self.cluster.standby.log_path.open() as log:
+            log.seek(self.log_start)
+            return [line for line in log if NAME in line and "conflict with recovery" in line]
+
+    @contextmanager
+    def running_into(self) -> Iterator[None]:
+        """Within the block, LATER waits for its lock when recovery has begun to wait for its page."""
+        with psycopg.connect(self.standby_dsn, autocommit=True) as gate:
+            gate.execute("SELECT pg_advisory_lock(1)")
+
+            def act() -> None:
+                self.provoke("deadlock")
+                assert eventually(self._recovery_waits)
+                gate.execute("SELECT pg_advisory_unlock(1)")
+
+            with self.whenever(LATER, act):
+                yield
+
+    def _recovery_waits(self) -> bool:
+        return self.cluster.standby.execute(
+            "SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'startup'"
+        ) == [("BufferPin",)]
+
+    @contextmanager
+    def opening(self, look: str) -> Iterator[list[int]]:
+        """Within the block, a snapshot conflict for whoever takes `look` at pg_extension.
+
+        The look waits for a lock on the primary, whose transaction would also keep VACUUM there from what was
+        deleted after it. Deleted before it, the rows are still wanted by every snapshot on the standby, as
+        long as an older transaction goes on in another database, which VACUUM need not heed.
+        """
+        old = f"old_{self.name}"
+        self.cluster.primary.execute(f"BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '{old}'")
+        self._delete()
+        self.hold("pg_extension")
+
+        def act() -> None:
+            self._vacuum()
+            self.let_go()
+
+        try:
+            with self.whenever(look, act) as pids:
+                yield pids
+        finally:
+            self.cluster.primary.execute(f"ROLLBACK PREPARED '{old}'")
+
+    @contextmanager
+    def whenever(self, sql: str, act: Callable[[], None], times: float = 1) -> Iterator[list[int]]:
+        """Within the block, `act` each time that `sql` runs on the standby, at most `times`.
+
+        Yields the pids of the backends that it ran in; the last has been acted on when the block is left.
+        """
+        pids: list[int] = []
+        seen: set[tuple[int, Any]] = set()
+        failed: list[BaseException] = []
+        over = threading.Event()
+
+        def look() -> bool:
+            if (found := self.running(sql)) and found not in seen:
+                seen.add(found)
+                pids.append(found[0])
+                act()
+            return over.is_set() or len(pids) >= times
+
+        def watch() -> None:
+            try:
+                assert eventually(look, 60.0), f"{len(pids)} times of {times}"
+            except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
+                failed.append(error)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield pids
+        finally:
+            over.set()
+            watcher.join()
+            if failed:
+                raise failed[0]

@@ -1,0 +1,397 @@
+"""A standby whose recovery cancels queries is asked again, within bounds, and says why at last."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller.announcer import Announcer
+from poller.demo.cluster import Cluster
+from poller.demo.receiver import Receiver
+from poller.errors import PollError
+from poller.gates import facts_query
+from poller.model import Answer, QueryDefinition
+from poller.polling import to_result
+from poller.replica import TRIES_TOGETHER, Replica
+from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
+from tests.bed.definitions import a_query
+from tests.bed.process import Process, eventually
+from tests.bed.queries import write_queries
+from tests.bed.stage import Stage
+from tests.bed.watch import Watch
+
+pytestmark = pytest.mark.postgres
+
+Make = Callable[..., Replica]
+SEEN = "pg_current_snapshot()::text, (SELECT count(*) FROM dead), pg_backend_pid()"
+"""The snapshot, something that it shows, and the connection."""
+LOOK = f"SELECT {SEEN}"
+HINTS = {
+    "snapshot": "hot_standby_feedback = on",
+    "lock": "max_standby_streaming_delay",
+    "buffer_pin": "max_standby_streaming_delay",
+    "tablespace": "a tablespace for temporary files was dropped",
+    "deadlock": "exclusive locks on the primary",
+    "database": "the database was dropped",
+}
+
+
+@pytest.fixture(scope="module")
+def hasty(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Cluster]:
+    """A primary and a standby that gives way to no query for longer than 50 ms."""
+    yield from pair(request, pg_bin, "50ms")
+
+
+@pytest.fixture(scope="module")
+def patient(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Cluster]:
+    """A primary and a standby that lets every query finish, if it can."""
+    yield from pair(request, pg_bin, "-1")
+
+
+def pair(request: pytest.FixtureRequest, programs: Path | None, delay: str) -> Iterator[Cluster]:
+    if request.config.getoption("--test-dsn"):
+        pytest.skip("this test makes servers, which --test-dsn is there to avoid")
+    with Cluster(programs, primary=PRIMARY, standby=STANDBY, standby_delay=delay) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kind() -> str:
+    return "snapshot"
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, kind: str) -> Iterator[Stage]:
+    """A database on the pair that `kind` wants, ready for it."""
+    # Where recovery waits for no query, a deadlock would be a conflict over the pin before it is found.
+    cluster: Cluster = request.getfixturevalue("patient" if kind == "deadlock" else "hasty")
+    stage = Stage.make(cluster, f"stage_{uuid.uuid4().hex[:12]}")
+    if kind == "deadlock":
+        stage.hold()
+    if kind == "tablespace":
+        stage.make_tablespace()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def replica(stage: Stage) -> Iterator[Replica]:
+    """The stage's standby; the lock_timeout is to stay out of what is tested here."""
+    replica = Replica(lambda: stage.standby_dsn, connect_timeout=5.0, lock_timeout=20.0)
+    yield replica
+    replica.close()
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poller.replica._FIRST_PAUSE", math.inf)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poller.replica._FIRST_PAUSE", 0.01)
+
+
+def three(slow: str, **fields: Any) -> list[QueryDefinition]:
+    """The slow one between two short ones; `fields` are the slow one's."""
+    return [a_query("first", LOOK), a_query("slow", slow, **fields), a_query("last", LOOK)]
+
+
+def rows(answer: Answer) -> list[tuple[bytes | None, ...]]:
+    assert answer.rows is not None, answer.error
+    return answer.rows.values
+
+
+def conflict(answer: Answer) -> PollError:
+    assert answer.error is not None
+    assert answer.error.kind == "conflict"
+    return answer.error
+
+
+# --- each kind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", HINTS)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
+@pytest.mark.usefixtures("one_try")
+def test_each_kind_of_conflict_is_told_with_what_to_do(
+    stage: Stage, replica: Replica, kind: str, shared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the shared transaction, which is inside a savepoint, it ends the session; else only the query."""
+    caplog.set_level(logging.INFO, logger="poller.announcer")
+    fatal = shared or kind == "database"
+    asked = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
+    asked.append(a_query("last", LOOK, snapshot=shared))
+    with stage.whenever(SLOW[kind], lambda: stage.provoke(kind)) as pids:
+        first, slow, last = replica.ask(asked)
+
+    ((_, _, pid),) = rows(first)
+    assert [str(found).encode() for found in pids] == [pid]
+    error = conflict(slow)
+    ended = "terminating connection" if fatal else "canceling statement"
+    assert error.conflict == kind
+    assert error.message == f"{ended} due to conflict with recovery ({DETAIL[kind]})"
+    assert error.sqlstate == ("57P04" if kind == "database" else "40001")
+    assert [line.split()[5] for line in stage.conflicts_logged()] == ["FATAL:" if fatal else "ERROR:"]
+    if fatal:
+        assert (conflict(last).conflict, last.duration) == (kind, 0.0), "it never came to its turn"
+    else:
+        assert rows(last)[0][2] == pid, "the connection goes on"
+
+    Announcer().tick([to_result(slow)])
+    (record,) = caplog.records
+    told = vars(record)
+    assert record.getMessage() == f"query slow failed: {error.message}"
+    assert (told["poller.conflict"], told["db.response.status_code"]) == (kind, error.sqlstate)
+    assert HINTS[kind] in told["hint"]
+
+
+@pytest.mark.parametrize("kind", ["deadlock"])
+@pytest.mark.usefixtures("one_try")
+def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_query(
+    stage: Stage, replica: Replica
+) -> None:
+    """It has another SQLSTATE (`CheckRecoveryConflictDeadlock` in PostgreSQL's standby.c)."""
+    with stage.running_into():
+        first, slow, last = replica.ask(three(LATER))
+    assert rows(first) == rows(last)
+    error = conflict(slow)
+    assert (error.conflict, error.sqlstate) == ("deadlock", "40P01")
+    assert error.message == f"canceling statement due to conflict with recovery ({DETAIL['deadlock']})"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HINTS if kind != "database"])
+def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_snapshot(
+    stage: Stage, replica: Replica, kind: str
+) -> None:
+    slow = SLOW[kind].replace("count(*) AS n", f"{SEEN}, count(*) AS n")
+    with stage.whenever(slow, lambda: stage.provoke_once(kind)) as pids:
+        first, middle, last = replica.ask(three(slow))
+
+    ((snapshot, dead, pid),) = rows(first)
+    assert rows(last) == [(snapshot, dead, pid)]
+    assert rows(middle)[0][:3] == (snapshot, dead, pid)
+    assert dead == (b"19" if kind == "snapshot" else b"20"), "after what recovery had to do"
+    assert pid not in [str(found).encode() for found in pids], "a new connection"
+    assert len(stage.conflicts_logged()) == len(pids) == 1
+
+
+def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answered_stays(
+    stage: Stage, replica: Replica
+) -> None:
+    with stage.whenever(SLOW["database"], lambda: stage.provoke("database")):
+        first, *others = replica.ask(three(SLOW["database"]))
+    assert rows(first)
+    for answer in others:
+        assert answer.error is not None
+        assert (answer.error.kind, answer.error.unsent) == ("unavailable", True)
+        assert "does not exist" in answer.error.message
+
+
+# --- how often ----------------------------------------------------------------------------------------
+
+
+def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails_alone(
+    stage: Stage, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And there is never more than one connection."""
+    caplog.set_level(logging.DEBUG, logger="poller.replica")
+    with (
+        Watch(stage.cluster.standby.dsn()) as watch,
+        stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids,
+    ):
+        first, slow, last = replica.ask(three(SLOW["snapshot"]))
+    assert rows(first) == rows(last)
+    assert conflict(slow).conflict == "snapshot"
+    assert conflict(slow).message.startswith("canceling statement")
+    severities = [line.split()[5] for line in stage.conflicts_logged()]
+    assert severities == ["FATAL:"] * TRIES_TOGETHER + ["ERROR:"]
+    assert len(set(pids)) == len(pids) == TRIES_TOGETHER + 1
+    assert len(caplog.records) == TRIES_TOGETHER, "no pause after the last try"
+    assert watch.most == 1
+
+
+@pytest.mark.usefixtures("one_try")
+def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica: Replica) -> None:
+    """So that even without time for another try it costs the others one tick at most."""
+    asked = three(SLOW["snapshot"])
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf):
+        assert [answer.error is None for answer in replica.ask(asked)] == [True, False, False]
+        for _ in range(2):
+            assert [answer.error is None for answer in replica.ask(asked)] == [True, False, True]
+    stage.open_gate()
+    stage.replayed()
+    orders: list[list[str]] = [[], []]
+    for order in orders:
+        assert all(map(rows, replica.ask(asked, order.append)))
+    assert orders == [["first", "last", "slow"], ["first", "slow", "last"]]
+
+
+def test_no_try_is_made_when_its_pause_would_end_after_half_of_the_shortest_interval(
+    stage: Stage, replica: Replica
+) -> None:
+    asked = [a_query("often", LOOK, interval=1), a_query("slow", SLOW["snapshot"])]
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+        often, slow = replica.ask(asked)
+    assert rows(often)
+    assert conflict(slow).conflict == "snapshot"
+    assert len(stage.conflicts_logged()) == len(pids) == 1
+
+
+def test_a_try_that_ends_after_half_of_the_shortest_interval_is_the_last(
+    stage: Stage, replica: Replica
+) -> None:
+    began = time.monotonic()
+
+    def provoke() -> None:
+        # Its first try ends at once, its second when half of the interval is over.
+        assert not pids[1:] or eventually(lambda: time.monotonic() > began + 4)
+        stage.provoke("snapshot")
+
+    with stage.whenever(SLOW["snapshot"], provoke, math.inf) as pids:
+        often, slow = replica.ask([a_query("often", LOOK, interval=8), a_query("slow", SLOW["snapshot"])])
+    assert rows(often)
+    assert conflict(slow).conflict == "snapshot"
+    assert len(stage.conflicts_logged()) == len(pids) == 2
+
+
+def test_an_interrupt_ends_the_pause_between_two_tries(
+    stage: Stage, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.replica._FIRST_PAUSE", 100.0)
+    answers: list[Answer] = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(replica.ask(three(SLOW["snapshot"]))), daemon=True
+    )
+
+    def pausing() -> bool:
+        frame = sys._current_frames().get(asking.ident or 0)  # noqa: SLF001 - what a debugger looks at
+        return frame is not None and frame.f_code.co_name == "pause"
+
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+        asking.start()
+        assert eventually(pausing)
+        replica.interrupt()
+        asking.join(50.0)
+    assert not asking.is_alive()
+    first, *others = answers
+    assert rows(first)
+    assert [conflict(answer).conflict for answer in others] == ["snapshot", "snapshot"]
+    assert len(pids) == 1
+
+
+# --- where it comes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept connection", "new connection"])
+def test_a_conflict_while_the_tick_is_opened_is_asked_again(
+    stage: Stage, replica: Replica, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a kept connection at once, as nothing has run yet; on a new one after the pause."""
+    if kept:
+        monkeypatch.setattr("poller.replica._FIRST_PAUSE", math.inf)
+        assert rows(replica.ask([a_query("before")])[0])
+    asked = [a_query("first", LOOK), a_query("last", LOOK)]
+    with stage.opening(facts_query(asked)) as pids:
+        first, last = replica.ask(asked)
+    assert rows(first) == rows(last)
+    assert rows(first)[0][2] not in [str(pid).encode() for pid in pids]
+    (line,) = stage.conflicts_logged()
+    assert "ERROR:  canceling statement" in line
+
+
+@pytest.mark.usefixtures("one_try")
+def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
+    asked = [a_query("first", LOOK), a_query("last", LOOK)]
+    with stage.opening(facts_query(asked)):
+        answers = replica.ask(asked)
+    assert [(conflict(answer).conflict, conflict(answer).unsent) for answer in answers] == [
+        ("snapshot", True)
+    ] * 2
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
+    stage: Stage, replica: Replica
+) -> None:
+    asked = three(SLOW["snapshot"], snapshot=False)
+    heard: list[str] = []
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
+        answers = replica.ask(asked, heard.append)
+    assert all(map(rows, answers))
+    assert heard == ["first", "last", "slow", "slow"]
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_alone(
+    stage: Stage, replica: Replica
+) -> None:
+    asked = three(SLOW["snapshot"], snapshot=False)
+    asked.append(a_query("behind", LOOK, snapshot=False))
+    heard: list[str] = []
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+        first, slow, last, behind = replica.ask(asked, heard.append)
+    assert rows(first) == rows(last)
+    assert rows(behind)
+    assert conflict(slow).conflict == "snapshot"
+    assert heard == ["first", "last", "slow", "behind", *["slow"] * TRIES_TOGETHER]
+    assert len(pids) == TRIES_TOGETHER + 1
+    assert len(set(pids)) == 1, "none of them ends the session"
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
+    stage: Stage, replica: Replica
+) -> None:
+    asked = [*three(SLOW["snapshot"]), a_query("behind", LOOK, snapshot=False)]
+    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
+        first, slow, last, behind = replica.ask(asked)
+    assert rows(first) == rows(last)
+    assert rows(slow)
+    assert rows(behind)[0][2] == rows(first)[0][2]
+
+
+# --- end to end ---------------------------------------------------------------------------------------
+
+
+def test_the_daemon_counts_and_logs_the_conflicts_kind_and_recovers(
+    stage: Stage, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
+) -> None:
+    folder = write_queries(tmp_path, ("quick", "SELECT count(*) AS n FROM dead"), ("slow", SLOW["lock"]))
+    environment = {
+        "POLLER_DATABASE_URL": stage.standby_dsn,
+        "POLLER_QUERIES": folder,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_EXPORT_INTERVAL": "300ms",
+        "POLLER_LOG_FORMAT": "json",
+    }
+    with stage.whenever(SLOW["lock"], lambda: stage.provoke("lock"), math.inf):
+        process = poller_process("run", env=environment)
+        receiver.wait_for(
+            lambda points: [
+                point
+                for point in points
+                if point.metric == "poller.polls"
+                and point.attributes
+                == {
+                    "poller.query.name": "slow",
+                    "poller.outcome": "failed",
+                    "error.type": "conflict",
+                    "db.response.status_code": "40001",
+                    "poller.conflict": "lock",
+                }
+            ],
+            30.0,
+        )
+        process.wait_for_line(r'"query slow failed: .*relation lock.*max_standby_streaming_delay')
+    stage.open_gate()
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "slow_count"], 30.0)

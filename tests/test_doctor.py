@@ -1,0 +1,641 @@
+"""`poller doctor` looks at everything a poll depends on and says what to do; whatever is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from poller.checkup import collector as checkup_collector
+from poller.checkup.finding import Finding, healthy, summary
+from poller.checkup.replay import examine as examine_replay
+from poller.checkup.server import clock, is_here, secured
+from poller.demo.answers import Answer
+from poller.demo.cluster import Cluster
+from poller.demo.ports import LOOPBACK, free_ports
+from poller.demo.receiver import HANG, Receiver
+from poller.endpoint import Protocol, resolve
+from poller.model import QueryDefinition
+from poller.whereabouts import Sighting
+from tests.bed.messaging import MessagingServer
+from tests.bed.otlp import Certificates
+from tests.bed.process import Process, eventually
+from tests.bed.proxy import Proxy
+
+Start = Callable[..., Process]
+Json = dict[str, Any]
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
+
+
+def examined(start: Start, *options: str, code: int | None = None, **environ: str) -> dict[str, Json]:
+    """Every check of `poller doctor` by its name, after looking at what holds for each of its runs."""
+    process = start("doctor", "--format", "json", *options, env=environ)
+    ended = process.wait()
+    assert process.stdout, process
+    told = json.loads(process.stdout)
+    assert ended == (0 if told["ok"] else 1), process
+    assert code in (None, ended), process
+    assert told["ok"] is all(check["state"] != "fail" for check in told["checks"])
+    assert "Traceback" not in process.stderr
+    assert "sekret" not in process.stdout + process.stderr
+    return {" ".join(filter(None, (one["check"], one.get("subject")))): one for one in told["checks"]}
+
+
+def states(checks: dict[str, Json]) -> dict[str, str]:
+    return {name: check["state"] for name, check in checks.items()}
+
+
+def endpoint(receiver: Receiver, protocol: Protocol) -> str:
+    return receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+
+
+# --- What it looks like ---------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_connection(
+    server: MessagingServer,
+    receiver: Receiver,
+    poller_process: Start,
+    make_proxy: Callable[[int], Proxy],
+    cluster: Cluster,
+) -> None:
+    """Piped, it is plain: no colour, a line for each check, the verdict at the end."""
+    proxy = make_proxy(cluster.standby.port)
+    process = poller_process(
+        "doctor",
+        env={
+            "POLLER_DATABASE_URL": proxy.dsn(server.standby_dsn),
+            "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        },
+    )
+    code = process.wait()
+    *lines, verdict = process.stdout.splitlines()
+
+    assert code == 0, process
+    assert [line[:30].split()[:2] for line in lines if line.split()[1] != "query"] == [
+        ["ok", "database"],
+        ["ok", "tls"],
+        ["warn", "role"],
+        ["warn", "connections"],
+        ["ok", "clock"],
+        ["ok", "standby"],
+        ["ok", "lag"],
+        ["ok", "conflicts"],
+        ["ok", "collector"],
+    ]
+    assert [line.split()[:3] for line in lines if line.split()[1] == "query"] == [
+        ["ok", "query", "attachments"],
+        ["ok", "query", "attachments_bytes"],
+        ["ok", "query", "pending_messages"],
+        ["ok", "query", "users"],
+    ]
+    assert verdict == "0 failed, 2 warnings, 11 ok, 0 skipped"
+    assert "\x1b" not in process.stdout
+    assert process.stderr == ""
+    assert proxy.connections == 1
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_of_80_columns_holds_every_line_and_gets_colour_unless_it_is_refused(
+    server: MessagingServer, no_color: str
+) -> None:
+    (closed,) = free_ports(1)
+    shown = on_terminal(
+        NO_COLOR=no_color,
+        POLLER_DATABASE_URL=server.primary_dsn,
+        POLLER_OTLP_ENDPOINT=f"http://{LOOPBACK}:{closed}",
+        POLLER_EXPORT_TIMEOUT="500ms",
+    )
+    assert ("\x1b[31mfail" in shown) is (no_color == "")
+    assert ("\x1b[33mwarn" in shown) is (no_color == "")
+    text = plain(shown)
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    assert "-> start the collector" in text
+    assert "1 failed, " in text
+
+
+def on_terminal(**environ: str) -> str:
+    """What `poller doctor` writes to a terminal of 80 columns."""
+    main, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poller", "doctor"],
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **environ},
+        stdin=child,
+        stdout=child,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            read = os.read(main, 65536)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        shown += read
+    os.close(main)
+    assert process.wait(30) == 1
+    return shown.decode()
+
+
+def plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+
+
+def test_what_failed_decides_and_warnings_do_not() -> None:
+    ok, warn, fail = Finding("a", "ok", ""), Finding("b", "warn", ""), Finding("c", "fail", "")
+    assert healthy([ok, warn])
+    assert not healthy([ok, warn, fail])
+    assert summary([ok, warn, fail, Finding("d", "skip", "")]) == "1 failed, 1 warning, 1 ok, 1 skipped"
+
+
+# --- The database ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    given = {"POLLER_DATABASE_URL": server.standby_dsn}
+    checks = examined(poller_process, code=0, **given)
+    assert checks["role"]["state"] == "warn"
+    assert "superuser" in checks["role"]["detail"]
+    assert "deploy/role.sql" in checks["role"]["advice"]
+    assert checks["connections"]["detail"] == "1 in use; a superuser has no limit"
+
+    for strict in (
+        examined(poller_process, "--strict", code=1, **given),
+        examined(poller_process, code=1, POLLER_STRICT="true", **given),
+    ):
+        assert strict["role"]["state"] == "fail"
+        # As the daemon would, it sends such a role's queries nowhere.
+        assert strict["query users"]["state"] == "skip"
+        assert strict["query users"]["detail"] == "not run: see role"
+        assert strict["query users"]["facts"]["cost"] is None
+        assert strict["lag"]["state"] == "ok"
+    assert examined(poller_process, "--no-strict", code=0, POLLER_STRICT="true", **given)
+
+
+@pytest.mark.postgres
+def test_a_primary_is_as_bad_as_the_setting_says(server: MessagingServer, poller_process: Start) -> None:
+    for require, state, queries in (("warn", "warn", "ok"), ("true", "fail", "skip"), ("false", "ok", "ok")):
+        checks = examined(
+            poller_process, POLLER_DATABASE_URL=server.primary_dsn, POLLER_REQUIRE_STANDBY=require
+        )
+        assert checks["standby"]["state"] == state
+        assert checks["standby"]["facts"] == {"role": "primary", "timeline": 1}
+        assert checks["conflicts"]["state"] == "skip"
+        assert checks["query users"]["state"] == queries
+    assert checks["lag"]["detail"] == "a primary is behind nothing"
+
+
+@pytest.mark.postgres
+def test_a_lag_above_the_limit_fails_and_no_query_is_run(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    server.ask_standby("SELECT pg_wal_replay_pause()")
+    try:
+        server.execute("INSERT INTO attachments VALUES (gen_random_uuid(), now())")
+        checks = examined(
+            poller_process,
+            code=1,
+            POLLER_DATABASE_URL=server.standby_dsn,
+            POLLER_MAX_REPLAY_LAG="1ms",
+        )
+    finally:
+        server.ask_standby("SELECT pg_wal_replay_resume()")
+    assert checks["lag"]["state"] == "fail"
+    assert "replay is paused" in checks["lag"]["detail"]
+    assert "the limit is 1ms" in checks["lag"]["detail"]
+    assert checks["query users"]["detail"] == "not run: see lag"
+
+
+@pytest.mark.postgres
+def test_what_recovery_does_to_the_longest_query_is_told(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    given = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_TIMEOUT": "60s"}
+    checks = examined(poller_process, code=0, **given)
+    assert checks["conflicts"]["state"] == "warn"
+    assert "max_standby_streaming_delay 30s, hot_standby_feedback off" in checks["conflicts"]["detail"]
+    assert "hot_standby_feedback = on" in checks["conflicts"]["advice"]
+    assert checks["conflicts"]["facts"] == {
+        "max_standby_streaming_delay": 30.0,
+        "hot_standby_feedback": False,
+        "longest_timeout": 60.0,
+    }
+
+
+def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
+    metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
+    slow = QueryDefinition.model_validate(
+        {"name": "slow", "sql": "SELECT 1 AS n", "timeout": "40s", "metrics": [metric]}
+    )
+
+    def told(delay: int, feedback: str) -> tuple[str, str]:
+        sighting = Sighting("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
+        settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
+        *_, conflicts = examine_replay(sighting, settings, [slow], require_standby="warn", max_lag=None)
+        return conflicts.state, conflicts.detail.partition(": ")[2]
+
+    assert told(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
+    assert told(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
+    assert told(0, "off") == (
+        "warn",
+        "a query may run 40s (slow), and VACUUM or DDL on the primary may cancel it",
+    )
+    assert told(30000, "on")[0] == "ok"
+    assert "VACUUM on the primary does not cancel it" in told(30000, "on")[1]
+
+
+def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
+    metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
+    query = QueryDefinition.model_validate(
+        {"name": "n", "sql": "SELECT 1 AS n", "interval": "60s", "metrics": [metric]}
+    )
+    settings = {"max_standby_streaming_delay": "-1", "hot_standby_feedback": "on"}
+
+    def lag(seconds: float | None, limit: float | None) -> str:
+        sighting = Sighting("standby", 5432, True, 1, seconds, seconds, "", 0.0)
+        found = examine_replay(sighting, settings, [query], require_standby="warn", max_lag=limit)
+        return found[1].state
+
+    assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == ["ok", "ok", "warn", "warn"]
+    assert [lag(9.0, 10.0), lag(11.0, 10.0), lag(None, 10.0)] == ["ok", "fail", "fail"]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("changes", "message", "advice"),
+    [
+        (
+            {"user": "nobody_here", "password": "sekret"},
+            'role "nobody_here" does not exist',
+            "deploy/role.sql",
+        ),
+        ({"dbname": "nothing_here"}, 'database "nothing_here" does not exist', "database's name"),
+        ({"sslmode": "require"}, "does not support SSL", "ssl = on"),
+        ({"host": "nowhere.invalid"}, "failed to resolve host", "DNS"),
+    ],
+)
+def test_a_database_that_lets_nobody_in_is_one_failure_and_the_collector_is_looked_at_still(
+    server: MessagingServer,
+    receiver: Receiver,
+    poller_process: Start,
+    changes: dict[str, str],
+    message: str,
+    advice: str,
+) -> None:
+    checks = examined(
+        poller_process,
+        code=1,
+        POLLER_DATABASE_URL=make_conninfo(server.standby_dsn, **changes),
+        POLLER_OTLP_ENDPOINT=receiver.http_endpoint,
+        POLLER_OTLP_PROTOCOL="http/protobuf",
+    )
+    assert states(checks) == {"database": "fail", "collector": "ok"}
+    assert message in checks["database"]["detail"]
+    assert advice in checks["database"]["advice"]
+
+
+def test_when_nothing_works_each_failure_is_told_and_no_secret_is_shown(poller_process: Start) -> None:
+    (closed,) = free_ports(1)
+    checks = examined(
+        poller_process,
+        code=1,
+        POLLER_DATABASE_URL=f"postgresql://poller:sekret@{LOOPBACK}:{closed}/app?sslpassword=sekret-key",
+        POLLER_OTLP_ENDPOINT=f"http://poller:sekret-word@{LOOPBACK}:{closed}",
+        POLLER_OTLP_PROTOCOL="http/protobuf",
+        POLLER_EXPORT_TIMEOUT="500ms",
+        POLLER_LOG_LEVEL="debug",
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20sekret-token",
+        PGPASSWORD="sekret-too",
+    )
+    assert states(checks) == {"database": "fail", "collector": "fail"}
+    assert "Connection refused" in checks["database"]["detail"]
+    assert f"postgresql://poller:***@{LOOPBACK}:{closed}/app" in checks["database"]["detail"]
+    assert "start the server" in checks["database"]["advice"]
+    assert checks["collector"]["detail"].endswith("by http/protobuf: connection refused")
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="the PostgreSQL of the wheel has no TLS")
+def test_tls_is_named_with_its_version_and_cipher(
+    certificates: Certificates, poller_process: Start, request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--test-dsn"):
+        pytest.skip("this test makes a server of its own")
+    with Cluster(DEBIAN) as cluster:
+        cluster.standby.add_file("tls.pem", certificates.server.read_bytes())
+        cluster.standby.add_file("tls.key", certificates.server_key.read_bytes())
+        cluster.standby.configure(ssl="on", ssl_cert_file="tls.pem", ssl_key_file="tls.key")
+        cluster.standby.restart()
+        dsn = make_conninfo(cluster.standby.dsn(), sslmode="verify-full", sslrootcert=str(certificates.ca))
+        checks = examined(poller_process, code=0, POLLER_DATABASE_URL=dsn)
+        strange = examined(
+            poller_process, code=1,
+            POLLER_DATABASE_URL=make_conninfo(dsn, sslrootcert=str(certificates.stranger)),
+        )  # fmt: skip
+    assert checks["tls"]["state"] == "ok"
+    assert checks["tls"]["detail"].startswith("TLSv1.3, TLS_")
+    assert checks["tls"]["facts"]["sslmode"] == "verify-full"
+    # This database has none of the tables.
+    assert checks["query users"]["state"] == "skip"
+    assert checks["query users"]["detail"] == "skipped: relation users does not exist"
+    assert "certificate verify failed" in strange["database"]["detail"]
+    assert "sslrootcert" in strange["database"]["advice"]
+
+
+def test_a_connection_that_leaves_the_machine_wants_tls_and_a_known_certificate() -> None:
+    known = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
+
+    def told(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
+        finding = secured(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
+        return finding.state, finding.detail
+
+    assert told("prefer", in_use=False, here=True)[0] == "ok"
+    state, detail = told("prefer", in_use=False)
+    assert (state, "no TLS (sslmode=prefer)" in detail) == ("warn", True)
+    state, detail = told("require", in_use=True)
+    assert (state, detail) == (
+        "warn",
+        "TLSv1.3, TLS_AES_256_GCM_SHA384, but nobody looks whose certificate it is (sslmode=require)",
+    )
+    assert told("verify-full", in_use=True)[0] == "ok"
+    assert [
+        is_here(host, address)
+        for host, address in (
+            ("/run/postgresql", ""),
+            ("@abstract", ""),
+            ("localhost", "::1"),
+            ("db", "10.0.0.7"),
+            ("db", ""),
+        )
+    ] == [True, True, True, False, False]
+
+
+def test_a_clock_that_is_off_by_more_than_five_seconds_is_a_warning() -> None:
+    assert [clock(seconds).state for seconds in (0.0, 5.0, -5.0, 5.1, -61.0)] == [
+        "ok", "ok", "ok", "warn", "warn",
+    ]  # fmt: skip
+    assert clock(-61.0).detail.startswith("the server's is 1m1s behind this machine's")
+    assert clock(5.1).detail.startswith("the server's is 5.1s ahead of this machine's")
+
+
+# --- The queries ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+def test_every_query_is_run_once_and_says_what_it_came_to(
+    server: MessagingServer, poller_process: Start, tmp_path: Path
+) -> None:
+    server.execute("CREATE TABLE locked_up (id int); CREATE ROLE reader_of_nothing LOGIN")
+    server.execute("GRANT SELECT (id) ON users TO reader_of_nothing")
+    server.replayed()
+
+    def query(name: str, sql: str, **more: object) -> Json:
+        metric = {"name": name, "unit": "{row}", "description": name, "value_column": "n"}
+        return {"name": name, "sql": sql, "metrics": [metric], **more}
+
+    dear = "SELECT count(*) AS n FROM generate_series(1, 100000)"
+    queries = [
+        query("good", "SELECT count(id) AS n FROM users"),
+        query("bad", "SELECT nothing AS n FROM users"),
+        query("hidden", "SELECT count(*) AS n FROM locked_up", requires={"columns": {"locked_up": ["id"]}}),
+        query("absent", "SELECT count(*) AS n FROM absent", requires={"columns": {"absent": []}}),
+        query("endless", "SELECT count(*) AS n FROM pg_sleep(60)", timeout="200ms"),
+        query("slow", "SELECT count(*) AS n FROM pg_sleep(0.3)", interval="1s", timeout="900ms"),
+        query("null", "SELECT NULL::int AS n"),
+        query("text", "SELECT 'x'::text AS n"),
+        query("dear", dear, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
+    ]
+    (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
+    try:
+        checks = examined(
+            poller_process,
+            code=1,
+            POLLER_DATABASE_URL=make_conninfo(server.standby_dsn, user="reader_of_nothing"),
+            POLLER_QUERIES=str(tmp_path),
+        )
+    finally:
+        server.execute("DROP OWNED BY reader_of_nothing; DROP ROLE reader_of_nothing")
+    found = {name.removeprefix("query "): check for name, check in checks.items() if "query" in name}
+
+    assert states(found) == {
+        "good": "ok",
+        "bad": "fail",
+        "hidden": "warn",
+        "absent": "skip",
+        "endless": "fail",
+        "slow": "warn",
+        "null": "warn",
+        "text": "fail",
+        "dear": "ok",
+    }
+    good = found["good"]["facts"]
+    assert good["cost"] > 0
+    assert good["duration"] > 0
+    assert good["series"] == 1
+    assert 'rejected (42703): column "nothing" does not exist' in found["bad"]["detail"]
+    assert "requires.columns" in found["bad"]["advice"]
+    assert found["bad"]["facts"]["cost"] is None
+    assert "may not be read" in found["hidden"]["detail"]
+    assert found["absent"]["detail"] == "skipped: relation absent does not exist"
+    assert "timeout (57014)" in found["endless"]["detail"]
+    assert found["endless"]["facts"]["cost"] > 0
+    assert "more than 10% of its interval, so it runs every 3s" in found["slow"]["detail"]
+    assert "rows dropped: 1 " in found["null"]["detail"]
+    assert found["text"]["facts"]["error"] == "mismatch"
+    assert "by its estimate (cost above 1)" in found["dear"]["detail"]
+    assert found["dear"]["facts"]["cost"] > 1
+    assert checks["role"]["detail"] == "reader_of_nothing may read and no more"
+    assert checks["connections"]["detail"] == "1 in use, the role has no limit"
+
+
+def test_a_query_that_recovery_cancels_is_asked_again(
+    make_cluster: Callable[..., Cluster], poller_process: Start, tmp_path: Path
+) -> None:
+    """As a tick does; it would be a false alarm otherwise."""
+    cluster = make_cluster(standby_delay="50ms")
+    cluster.primary.execute(
+        "CREATE TABLE gate (n int); CREATE TABLE locked (n int); INSERT INTO locked VALUES (1)"
+    )
+    cluster.wait_replayed()
+    # The gate opens before the conflict: asked again, the query is a short one.
+    sleep = "CASE WHEN EXISTS (SELECT FROM gate) THEN '' ELSE pg_sleep(60)::text END IS NOT NULL"
+    metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
+    queries = [
+        {"name": "locked", "sql": f"SELECT count(*) AS n FROM locked WHERE {sleep}", "metrics": [metric]},
+        {"name": "other", "sql": "SELECT 1 AS n", "metrics": [{**metric, "name": "other"}]},
+    ]
+    (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
+    process = poller_process(
+        "doctor",
+        "--format",
+        "json",
+        env={"POLLER_DATABASE_URL": cluster.standby.dsn(), "POLLER_QUERIES": str(tmp_path)},
+    )
+    asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    assert eventually(lambda: bool(cluster.standby.execute(asleep))), process
+    cluster.primary.execute("INSERT INTO gate VALUES (1)")
+    cluster.primary.execute(
+        "BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE; INSERT INTO locked VALUES (2); COMMIT"
+    )
+    assert process.wait() == 0, process
+    ((cancelled,),) = cluster.standby.execute(
+        "SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = 'postgres'"
+    )
+    assert cancelled == 1
+    told = {one.get("subject"): one for one in json.loads(process.stdout)["checks"]}
+    assert told["locked"]["state"] == told["other"]["state"] == "ok"
+
+
+@pytest.mark.postgres
+def test_a_signal_ends_it_and_the_query_on_the_server(
+    server: MessagingServer, poller_process: Start, tmp_path: Path
+) -> None:
+    metric = {"name": "nap", "unit": "{row}", "description": "nap", "value_column": "n"}
+    nap = {"name": "nap", "sql": "SELECT count(*) AS n FROM pg_sleep(30)", "metrics": [metric]}
+    (tmp_path / "queries.yaml").write_text(json.dumps({"queries": [nap]}))
+    process = poller_process(
+        "doctor", env={"POLLER_DATABASE_URL": server.primary_dsn, "POLLER_QUERIES": str(tmp_path)}
+    )
+
+    def naps() -> int:
+        ((count,),) = server.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND state = 'active' AND query LIKE '%pg_sleep(30)' AND pid <> pg_backend_pid()"
+        )
+        return int(count)
+
+    assert eventually(lambda: naps() == 1), process
+    process.send(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert process.stdout == ""
+    assert eventually(lambda: naps() == 0)
+
+
+# --- The collector --------------------------------------------------------------------------------------
+
+
+def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Finding:
+    found = checkup_collector.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
+    assert found.check == "collector"
+    return found
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_collector_is_sent_one_real_and_empty_request(receiver: Receiver, protocol: Protocol) -> None:
+    found = collector(endpoint(receiver, protocol), protocol)
+    assert found.state == "ok"
+    (received,) = receiver.requests()
+    assert received.protocol == protocol.partition("/")[0]
+    assert received.points() == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        (Answer("UNAUTHENTICATED", 401, "who are you"), "OTEL_EXPORTER_OTLP_HEADERS, like authorization="),
+        (Answer("PERMISSION_DENIED", 403, "not you"), "take another"),
+        (Answer("UNIMPLEMENTED", 404, "what is that"), "metrics pipeline"),
+        (HANG, "does not answer in time"),
+    ],
+)
+def test_what_a_collector_says_is_told_with_what_to_do(
+    receiver: Receiver, protocol: Protocol, answer: Answer, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
+    receiver.answer = answer
+    found = collector(endpoint(receiver, protocol), protocol, timeout=0.5)
+    assert found.state == "fail"
+    assert advice in (found.advice or "")
+    assert receiver.attempts()
+    assert "sekret" not in str(found)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_port_where_nobody_or_somebody_else_listens_is_told(
+    receiver: Receiver, protocol: Protocol, certificates: Certificates
+) -> None:
+    (closed,) = free_ports(1)
+    found = collector(f"http://{LOOPBACK}:{closed}", protocol, timeout=0.5)
+    assert "connection refused" in found.detail
+
+    found = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
+    assert "the name nowhere.invalid is not known" in found.detail
+
+    other: Protocol = "http/protobuf" if protocol == "grpc" else "grpc"
+    found = collector(endpoint(receiver, other), protocol, timeout=0.5)
+    spoken = "HTTP/1.1 is spoken there" if protocol == "grpc" else "gRPC is spoken there"
+    assert spoken in found.detail
+    assert f"set POLLER_OTLP_PROTOCOL={other}" in (found.advice or "")
+
+    found = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
+    assert "no TLS is spoken there" in found.detail
+    assert "http://" in (found.advice or "")
+
+    with Receiver(tls=certificates.tls) as secure:
+        found = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
+    assert "TLS is spoken there, and the endpoint says plain text" in found.detail
+    assert "https://" in (found.advice or "")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_certificates_that_do_not_fit_are_told_apart(
+    protocol: Protocol, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver(tls=certificates.mtls) as receiver:
+        url = endpoint(receiver, protocol)
+        found = collector(url, protocol, timeout=0.5)
+        assert "its certificate is not accepted" in found.detail
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (found.advice or "")
+
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
+        found = collector(url, protocol, timeout=0.5)
+        assert "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" in (found.advice or ""), found
+
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(certificates.client))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(certificates.client_key))
+        assert collector(url, protocol).state == "ok"
+
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
+        found = collector(url, protocol)
+        assert (found.state, "cannot be read" in found.detail) == ("fail", True)
+
+
+# --- The configuration ----------------------------------------------------------------------------------
+
+
+def test_a_wrong_configuration_ends_with_2_before_anything_is_looked_at(poller_process: Start) -> None:
+    for environ, message in (
+        ({}, "POLLER_DATABASE_URL: is not set"),
+        ({"POLLER_DATABASE_URL": "dbname=x", "POLLER_QUERIES": "/nowhere"}, "POLLER_QUERIES: '/nowhere'"),
+    ):
+        process = poller_process("doctor", env=environ)
+        assert process.wait() == 2
+        assert process.stderr.startswith(message), process
+        assert process.stdout == ""
+
+
+def test_a_misspelt_variable_is_a_warning(poller_process: Start) -> None:
+    (closed,) = free_ports(1)
+    checks = examined(
+        poller_process,
+        POLLER_DATABASE_URL=f"host={LOOPBACK} port={closed} password=sekret",
+        POLLER_INTERVALL="1s",
+    )
+    assert checks["settings"]["state"] == "warn"
+    assert "did you mean POLLER_INTERVAL?" in checks["settings"]["detail"]

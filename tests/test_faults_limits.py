@@ -1,0 +1,175 @@
+"""Whatever limits a server sets, the poller keeps within them, or says which of them ended its query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from poller.burst import PATIENCE_SECONDS
+from poller.demo.cluster import Cluster
+from tests.bed.polled import BUDGET_SECONDS, THINGS, USUAL, Polled, Spell, polling
+from tests.bed.process import eventually
+
+pytestmark = pytest.mark.postgres
+
+SORT = "SELECT count(*) AS n FROM (SELECT g FROM generate_series(1, 50000) g ORDER BY g DESC OFFSET 0) t"
+QUERIES = {**USUAL, "sorted": SORT}
+HOLDING = {
+    # It keeps its lock on the table for as long as a tick may take.
+    "things": "SELECT count(*) AS n FROM things, pg_sleep(0.25)",
+    "brief": USUAL["brief"],
+    "pace": USUAL["pace"],
+}
+LESS_OFTEN = "^query things is polled less often"
+
+
+@pytest.fixture(scope="module")
+def limited(cluster: Cluster) -> Iterator[Cluster]:
+    """The session's servers, with a database and a role that may be given limits."""
+    cluster.primary.execute("CREATE ROLE limited LOGIN")
+    cluster.primary.execute("CREATE DATABASE limited")
+    cluster.primary.execute(f"{THINGS}; GRANT SELECT ON things TO limited", "limited")
+    cluster.wait_replayed(30)
+    yield cluster
+    cluster.primary.execute("DROP DATABASE limited WITH (FORCE)")
+    cluster.primary.execute("DROP ROLE limited")
+
+
+@pytest.fixture(scope="module")
+def polled(limited: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
+    """One daemon on the standby for all of them."""
+    dsn = limited.standby.dsn("limited", user="limited") + "?application_name=limited"
+    watched = [limited.primary.dsn(), limited.standby.dsn()]
+    folder = tmp_path_factory.mktemp("queries")
+    with polling(folder, dsn, watched, queries=QUERIES, name="limited") as polled:
+        yield polled
+
+
+@pytest.fixture
+def spell(polled: Polled) -> Spell:
+    return Spell(polled)
+
+
+@contextmanager
+def role(cluster: Cluster, *limits: str) -> Iterator[None]:
+    """Set limits for the role, from its next connection on, which is now; and take them away again."""
+    try:
+        for limit in limits:
+            cluster.primary.execute(f"ALTER ROLE limited SET {limit}")
+        _connect_anew(cluster)
+        yield
+    finally:
+        cluster.primary.execute("ALTER ROLE limited RESET ALL")
+        _connect_anew(cluster)
+
+
+def _connect_anew(cluster: Cluster) -> None:
+    cluster.wait_replayed()
+    # Between two ticks, so that it costs no query its answer.
+    ours = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'limited'"
+    assert eventually(lambda: cluster.standby.execute(f"{ours} AND state = 'idle'") == [(True,)])
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "work_mem = '64kB'",
+        "default_transaction_isolation = 'read uncommitted'",
+        "default_transaction_deferrable = on",
+    ],
+)
+def test_a_limit_of_the_role_that_ours_take_the_place_of(limited: Cluster, spell: Spell, limit: str) -> None:
+    """Ours are set in each transaction, so that the role's own are no fault; work_mem only makes it slow."""
+    with role(limited, limit):
+        spell.counted("pace", "ok", times=3)
+    spell.recovered()
+    assert {key[1] for key in spell.more()} == {"ok"}
+
+
+def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> None:
+    """It counts from BEGIN and nothing can put it off: what has been answered by then is kept."""
+    if limited.standby.execute("SELECT current_setting('server_version_num')::int < 170000") == [(True,)]:
+        pytest.skip("transaction_timeout came with PostgreSQL 17")
+    with role(limited, "transaction_timeout = '300ms'"):
+        said = spell.said("^query nap failed: terminating connection due to transaction timeout")
+        assert said["db.response.status_code"] == "25P04"
+        spell.counted("nap", "failed", "timeout", "25P04")
+        spell.counted("things", "ok")
+    # Those behind it share its fate, and the breaker may hold one back once.
+    spell.recovered("^query nap failed", besides="query (brief|pace|sorted)|^query nap is", late=2)
+
+
+def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Polled, spell: Spell) -> None:
+    """temp_file_limit: the query that needs it fails by 53400, and no other."""
+    with role(limited, "work_mem = '64kB'", "temp_file_limit = '256kB'"):
+        said = spell.said("^query sorted failed: temporary file size exceeds")
+        assert said["db.response.status_code"] == "53400"
+        spell.counted("sorted", "failed", "rejected", "53400")
+        spell.counted("pace", "ok", times=2)
+        assert polled.value("sorted") == 50000, "the last good value"
+    spell.recovered("^query sorted failed", told=["^query sorted is well again"])
+    assert {key[0] for key in spell.more() if key[1] != "ok"} == {"sorted"}
+
+
+def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell) -> None:
+    """An ACCESS EXCLUSIVE lock of the primary: our lock_timeout ends the wait of the query that needs it."""
+    with psycopg.connect(limited.primary.dsn("limited")) as holder:
+        holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
+        # Replay takes the lock when its record is flushed with another's commit.
+        limited.primary.execute("SELECT txid_current()")
+        said = spell.said("^query things failed: canceling statement due to lock timeout")
+        assert said["db.response.status_code"] == "55P03"
+        assert "POLLER_LOCK_TIMEOUT" in said["hint"]
+        spell.counted("things", "failed", "timeout", "55P03")
+        spell.counted("pace", "ok", times=2)
+        assert polled.value("things") == 3
+    spell.recovered("^query things failed", told=["^query things is well again"], besides=LESS_OFTEN)
+
+
+@pytest.fixture(scope="module")
+def on_primary(limited: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
+    """A daemon on the primary, by the operator's leave."""
+    dsn = limited.primary.dsn("limited", user="limited") + "?application_name=direct"
+    watched = [limited.primary.dsn(), limited.standby.dsn()]
+    folder = tmp_path_factory.mktemp("queries")
+    with polling(
+        folder, dsn, watched, queries=HOLDING, name="direct", POLLER_REQUIRE_STANDBY="false"
+    ) as polled:
+        yield polled
+
+
+def test_a_lock_queue_on_a_primary(limited: Cluster, on_primary: Polled) -> None:
+    """We wait in it for no longer than our lock_timeout, and then stand in nobody's way."""
+    spell = Spell(on_primary)
+    dsn = limited.primary.dsn("limited")
+    with psycopg.connect(dsn) as holder, psycopg.connect(dsn) as second:
+        second.execute("SELECT 1")
+        holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
+        spell.said("^query things failed: canceling statement due to lock timeout")
+        # Behind us in the queue when we wait, or before us: alone with the holder in a moment either way.
+        second.pgconn.send_query(b"LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
+        blocking = f"SELECT pg_blocking_pids({second.info.backend_pid})"
+        assert eventually(lambda: limited.primary.execute(blocking) == [([holder.info.backend_pid],)])
+        holder.rollback()
+        assert eventually(lambda: limited.primary.execute(blocking) == [([],)]), "the next one has it"
+        second.pgconn.finish()
+    spell.recovered("^query things failed", told=["^query things is well again"], besides=LESS_OFTEN)
+
+
+def test_a_migration_waits_for_us_no_longer_than_our_budget(limited: Cluster, on_primary: Polled) -> None:
+    """Who wants the table for itself, and all who then wait behind, get it when our transaction ends."""
+    spell = Spell(on_primary)
+    longest = round((BUDGET_SECONDS + PATIENCE_SECONDS) * 1000)
+    for _ in range(3):
+        assert eventually(lambda: any("things, pg_sleep" in b.query for b in on_primary.watch.now()))
+        with psycopg.connect(limited.primary.dsn("limited")) as migration:
+            migration.execute(f"SET lock_timeout = {longest}")
+            migration.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
+    spell.recovered()
+    assert {key[1] for key in spell.more()} == {"ok"}

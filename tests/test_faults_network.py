@@ -1,0 +1,115 @@
+"""Whatever happens to the network, a tick ends, it is said once, and the next one finds back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from poller.demo.cluster import Cluster
+from tests.bed.polled import THINGS, Polled, Spell, polling
+from tests.bed.proxy import Proxy
+
+GONE = "^replica unavailable, polls will be tried again: "
+BACK = "^replica available again after "
+LEFT_OUT = "^tick default/1s left out: the one before still runs"
+
+
+@pytest.fixture(scope="module")
+def proxy(cluster: Cluster) -> Iterator[Proxy]:
+    """Between the poller and a standby that has what it polls."""
+    cluster.primary.execute("CREATE DATABASE networked")
+    cluster.primary.execute(THINGS, "networked")
+    cluster.wait_replayed(30)
+    with Proxy(int(conninfo_to_dict(cluster.standby.dsn())["port"] or 0)) as proxy:
+        yield proxy
+    cluster.primary.execute("DROP DATABASE networked WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def polled(proxy: Proxy, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
+    """One daemon for all of them; the name tells it from those of other tests on the same servers."""
+    dsn = proxy.dsn(cluster.standby.dsn("networked") + "?application_name=networked")
+    watched = [cluster.primary.dsn(), cluster.standby.dsn()]
+    with polling(tmp_path_factory.mktemp("queries"), dsn, watched, name="networked") as polled:
+        yield polled
+
+
+@pytest.fixture
+def spell(polled: Polled, proxy: Proxy) -> Iterator[Spell]:
+    yield Spell(polled)
+    proxy.resume()
+    proxy.delay_up = proxy.delay_down = 0.0
+
+
+def test_a_server_that_refuses(proxy: Proxy, polled: Polled, spell: Spell) -> None:
+    polled.after_tick()
+    proxy.refuse()
+    assert "Connection refused" in spell.said(GONE)["message"]
+    spell.counted("pace", "failed", "unavailable", times=2)
+    spell.withheld()
+    proxy.resume()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, spell: Spell) -> None:
+    polled.after_tick()
+    proxy.hang()
+    proxy.cut()
+    assert "timeout expired" in spell.said(GONE)["message"]
+    spell.withheld()
+    proxy.resume()
+    spell.healed()
+    spell.recovered(LEFT_OUT, GONE, told=[BACK])
+
+
+def test_a_connection_that_is_cut_in_the_middle_of_a_result(
+    proxy: Proxy, polled: Polled, spell: Spell
+) -> None:
+    """What came in whole before is kept; half a result is none."""
+    polled.napping()
+    proxy.cut_after(10)
+    spell.said(GONE)
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+    failed = {key[0]: n for key, n in spell.more().items() if key[1] != "ok"}
+    assert failed == {"nap": 1, "brief": 1, "pace": 1}
+
+
+def test_a_network_that_swallows_everything_while_a_query_runs(
+    proxy: Proxy, polled: Polled, spell: Spell
+) -> None:
+    """The tick ends when its budget is used up; the server ends what it has left there, by itself."""
+    polled.napping()
+    proxy.hang()
+    spell.said(GONE)
+    spell.withheld()
+    proxy.resume()
+    spell.healed()
+    # The server cannot know that the old connection is dead before the network says so.
+    unreached = [f"^query {name} skipped: the tick used up its share" for name in ("brief", "pace")]
+    again = [f"^query {name} is well again" for name in ("nap", "brief", "pace")]
+    late = "^query nap failed: the tick took longer than its share"
+    spell.recovered(LEFT_OUT, late, *unreached, GONE, told=[BACK, *again], connections=2)
+
+
+def test_a_network_that_swallows_everything_between_two_ticks(
+    proxy: Proxy, polled: Polled, spell: Spell
+) -> None:
+    polled.after_tick()
+    proxy.hang()
+    spell.withheld()
+    spell.said(GONE)
+    proxy.resume()
+    spell.healed()
+    spell.recovered(LEFT_OUT, GONE, told=[BACK], connections=2)
+
+
+def test_a_slow_network_is_no_fault(proxy: Proxy, spell: Spell) -> None:
+    """50 ms each way: every poll is good, and the server's timeouts do not count the way."""
+    proxy.delay_up = proxy.delay_down = 0.05
+    spell.counted("pace", "ok", times=3)
+    spell.recovered()
+    assert {key[1] for key in spell.more()} == {"ok"}

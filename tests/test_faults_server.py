@@ -1,0 +1,299 @@
+"""Whatever happens to the server, the poller keeps to one connection, says so once and comes back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from poller.demo.cluster import Cluster
+from tests.bed.polled import THINGS, Polled, Spell, polling
+from tests.bed.process import eventually
+from tests.bed.watch import NAME
+
+pytestmark = pytest.mark.postgres
+
+GONE = "^replica unavailable, polls will be tried again: "
+BACK = "^replica available again after "
+LEFT_OUT = "^tick default/1s left out: the one before still runs"
+
+
+class Bed:
+    """A primary and a standby that stop and start, and an ordinary role to poll as."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.primary = cluster.primary
+        self.standby = cluster.standby
+        self.gate = cluster.standby.data_dir.parent / "archive-answers"
+        self.dsn = cluster.standby.dsn("polled", user="poller") + "?password=right"
+
+    def fill(self) -> None:
+        self.primary.execute("CREATE ROLE poller LOGIN PASSWORD 'right'; CREATE ROLE crowd LOGIN")
+        self.make_database()
+        self.let_in("scram-sha-256")
+
+    def make_database(self) -> None:
+        self.primary.execute("CREATE DATABASE polled")
+        self.primary.execute(f"{THINGS}; GRANT SELECT ON things TO poller", "polled")
+        self.cluster.wait_replayed(30)
+
+    def let_in(self, method: str) -> None:
+        """Ask the poller's role for this at the next connect."""
+        rules = f"host all poller 127.0.0.1/32 {method}\nhost all all 127.0.0.1/32 trust\n"
+        self.standby.add_file("pg_hba.conf", f"{rules}host replication all 127.0.0.1/32 trust\n".encode())
+        self.standby.execute("SELECT pg_reload_conf()")
+        asked = "SELECT auth_method FROM pg_hba_file_rules WHERE user_name = '{poller}'"
+        assert self.standby.execute(asked) == [(method,)]
+
+    def change(self, sql: str) -> None:
+        """Change the role, on the standby as well."""
+        self.primary.execute(f"ALTER ROLE poller {sql}")
+        self.cluster.wait_replayed()
+
+    def hang_up(self) -> None:
+        """End the poller's connection between two ticks, so that no query loses its answer by that."""
+        ended = "count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid, 10000) END)"
+        look = f"SELECT {ended}, count(*) FROM pg_stat_activity WHERE application_name = '{NAME}'"
+
+        def done() -> bool:
+            ((idle, every),) = self.standby.execute(look)
+            return bool(idle == every)
+
+        assert eventually(done)
+
+    def refusal(self) -> str:
+        """What the standby says to a new connection; empty where it lets it in."""
+        try:
+            self.standby.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            return str(error)
+        return ""
+
+
+@pytest.fixture(scope="module")
+def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
+    if request.config.getoption("--test-dsn"):
+        pytest.skip("stops servers, which it does not do to the one of --test-dsn")
+    gate = "while test ! -e ../archive-answers; do sleep 0.05; done; false"
+    with Cluster(
+        pg_bin,
+        primary={"max_connections": "12", "max_prepared_transactions": "2"},
+        standby={"max_connections": "12"},
+    ) as cluster:
+        bed = Bed(cluster)
+        bed.gate.touch()
+        cluster.standby.configure(restore_command=gate)
+        cluster.standby.restart()
+        bed.fill()
+        yield bed
+
+
+@pytest.fixture(scope="module")
+def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
+    """One daemon for all of them: what it goes through in one test must not show in the next."""
+    watched = [bed.primary.dsn(), bed.standby.dsn()]
+    with polling(tmp_path_factory.mktemp("queries"), bed.dsn, watched) as polled:
+        yield polled
+
+
+@pytest.fixture
+def spell(polled: Polled) -> Spell:
+    """Begins when all is well."""
+    return Spell(polled)
+
+
+def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
+    bed.standby.stop()
+    spell.said(GONE)
+    spell.counted("pace", "failed", "unavailable", times=2)
+    spell.withheld()
+    bed.standby.start()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_standby_that_is_restarted_under_a_running_query(
+    bed: Bed, polled: Polled, spell: Spell, mode: Any
+) -> None:
+    polled.napping()
+    bed.standby.restart(mode)
+    spell.healed()
+    # An immediate shutdown says its 57P02 as a warning and then hangs up.
+    spell.counted("pace", "failed", "unavailable", *(["57P01"] if mode == "fast" else []))
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spell: Spell) -> None:
+    """Costs what had not been answered in that tick, and no more."""
+    os.kill(polled.napping(), signal.SIGTERM)
+    spell.healed()
+    said = spell.said(GONE)
+    assert said["db.response.status_code"] == "57P01"
+    spell.recovered(GONE, told=[BACK])
+    for query in ("nap", "brief", "pace"):
+        assert spell.more()[query, "failed", "unavailable", "57P01"] == 1
+    assert not [key for key in spell.more() if key[:2] == ("things", "failed")]
+
+
+def test_a_backend_that_is_terminated_between_two_ticks_costs_nothing(
+    bed: Bed, polled: Polled, spell: Spell
+) -> None:
+    assert eventually(lambda: len(polled.watch.now()) == 1)
+    bed.hang_up()
+    spell.healed()
+    spell.recovered()
+    assert {key[1] for key in spell.more()} == {"ok"}
+
+
+def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
+    """Costs itself, and is not taken for a timeout of ours."""
+    os.kill(polled.napping(), signal.SIGINT)
+    spell.healed()
+    said = spell.said("^query nap failed: canceling statement due to user request")
+    assert said["db.response.status_code"] == "57014"
+    spell.recovered("^query nap failed", told=["^query nap is well again"])
+    assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
+
+
+def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
+    bed: Bed, polled: Polled, spell: Spell
+) -> None:
+    """SIGKILL of one backend: the postmaster restarts every process, through a recovery."""
+    os.kill(polled.napping(), signal.SIGKILL)
+    spell.said(GONE)
+    assert eventually(lambda: not bed.refusal())
+    spell.healed()
+    spell.counted("pace", "failed", "unavailable")
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
+    """It refuses until recovery has come to a consistent state."""
+    bed.standby.stop()
+    bed.gate.unlink()
+    starting = threading.Thread(target=bed.standby.start)
+    starting.start()
+    try:
+        assert eventually(lambda: "the database system is starting up" in bed.refusal())
+        spell.said(GONE)
+        spell.counted("pace", "failed", "unavailable", times=2)
+        spell.withheld()
+    finally:
+        bed.gate.touch()
+        starting.join()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Polled, spell: Spell) -> None:
+    """A connection that is kept is of use to its end; a new one is refused."""
+    os.kill(bed.standby.pid, signal.SIGTERM)
+    # The watch's own connection keeps the server from its end.
+    assert eventually(lambda: "the database system is shutting down" in bed.refusal())
+    spell.counted("pace", "ok", times=2)
+    assert not [key for key in spell.more() if key[1] != "ok"]
+    os.kill(polled.after_tick(), signal.SIGTERM)
+    assert "the database system is shutting down" in spell.said(GONE)["message"]
+    spell.withheld()
+    bed.standby.restart()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
+    """The kernel accepts for it, and nobody answers: an attempt ends by POLLER_CONNECT_TIMEOUT."""
+    postmaster = bed.standby.pid
+    ours = polled.after_tick()
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        os.kill(ours, signal.SIGTERM)
+        said = spell.said(GONE)
+        assert "timeout expired" in said["message"]
+        spell.withheld()
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    spell.healed()
+    spell.recovered(LEFT_OUT, GONE, told=[BACK])
+
+
+def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spell: Spell) -> None:
+    polled.after_tick()
+    bed.primary.execute("DROP DATABASE polled WITH (FORCE)")
+    bed.cluster.wait_replayed(30)
+    said = spell.said(GONE)
+    assert 'database "polled" does not exist' in said["message"]
+    spell.withheld()
+    bed.make_database()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
+    bed.change("PASSWORD 'other'")
+    try:
+        bed.hang_up()
+        said = spell.said(GONE)
+        assert 'password authentication failed for user "poller"' in said["message"]
+        spell.withheld()
+    finally:
+        bed.change("PASSWORD 'right'")
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+    assert "right" not in polled.process.stderr
+
+
+def test_a_role_that_pg_hba_rejects(bed: Bed, spell: Spell) -> None:
+    bed.let_in("reject")
+    try:
+        bed.hang_up()
+        said = spell.said(GONE)
+        assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in said["message"]
+        spell.withheld()
+    finally:
+        bed.let_in("scram-sha-256")
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spell) -> None:
+    """max_connections is reached: it refuses with 53300, and the poller takes no place that it had not."""
+    with ExitStack() as others:
+
+        def full() -> bool:
+            """Take every free place, the poller's as well."""
+            bed.hang_up()
+            try:
+                while True:
+                    others.enter_context(psycopg.connect(bed.standby.dsn("polled", user="crowd")))
+            except psycopg.OperationalError:
+                return not polled.watch.now()
+
+        assert eventually(full)
+        said = spell.said(GONE)
+        assert re.search("too many clients already|remaining connection slots are reserved", said["message"])
+        spell.withheld()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+
+
+def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
+    """The role's CONNECTION LIMIT is reached."""
+    with psycopg.connect(bed.dsn, application_name="somebody else"):
+        bed.change("CONNECTION LIMIT 1")
+        bed.hang_up()
+        said = spell.said(GONE)
+        assert 'too many connections for role "poller"' in said["message"]
+        spell.withheld()
+    spell.healed()
+    spell.recovered(GONE, told=[BACK])
+    bed.change("CONNECTION LIMIT -1")

@@ -1,0 +1,190 @@
+"""deploy/role.sql makes a role that reads what the queries count, and can do nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.bed.process import ROOT, Process
+from tests.bed.role import Role
+
+MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"
+Start = Callable[..., Process]
+pytestmark = pytest.mark.postgres
+
+
+def test_running_it_twice_changes_nothing(role: Role) -> None:
+    first = role.made(extended="on", monitor="on").state()
+    assert role.made(extended="on", monitor="on").state() == first
+
+
+def test_the_shipped_queries_are_polled_with_it_through_the_standby(
+    role: Role, poller_process: Start
+) -> None:
+    role.made(extended="on")
+    process = poller_process(
+        "poll", "--format", "json",
+        env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_QUERIES": "shipped:extended"},
+    )  # fmt: skip
+    code = process.wait()
+    polled = {told["query"]: told for told in json.loads(process.stdout)["queries"]}
+
+    assert code == 0, process
+    assert polled["users"]["samples"][0]["value"] == 37
+    skipped = {name: told["reason"] for name, told in polled.items() if told["state"] != "ok"}
+    # Those are for earlier releases of the server.
+    assert skipped == {"inbox_depth_by_user": "column", "one_time_pre_keys_by_user": "column"}
+
+
+def test_the_doctor_is_content_with_it(role: Role, poller_process: Start) -> None:
+    role.made()
+    process = poller_process("doctor", "--strict", env={"POLLER_DATABASE_URL": role.standby_dsn})
+    code = process.wait()
+
+    assert code == 0, process
+    assert f"{role.name} may read and no more" in process.stdout
+    assert "1 in use of the role's 2" in process.stdout
+    assert "0 failed, 0 warnings" in process.stdout
+
+
+@pytest.mark.parametrize("access", ["columns", "all"])
+def test_every_write_is_refused(role: Role, access: str) -> None:
+    """By default for being read-only, and by privilege for whoever switches that off."""
+    role.made(access=access)
+    role.database.execute("CREATE SEQUENCE counter; CREATE VIEW everyone AS SELECT * FROM users")
+    writes = [
+        "INSERT INTO attachments VALUES (gen_random_uuid(), now())",
+        "UPDATE attachments SET size_bytes = 0",
+        "UPDATE users SET password_hash = ''",
+        "DELETE FROM users",
+        "DELETE FROM everyone",
+        "TRUNCATE messages",
+        "SELECT nextval('counter')",
+        "CREATE TABLE mine (id int)",
+        "CREATE FUNCTION mine() RETURNS int LANGUAGE sql RETURN 1",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "CREATE DATABASE mine",
+        "ALTER TABLE users ADD COLUMN mine int",
+        "DROP TABLE users",
+        "COMMENT ON TABLE users IS 'mine'",
+        "COPY attachments FROM PROGRAM 'cat'",
+    ]
+    # Some are refused for want of a privilege even before.
+    assert {role.refusal(write) for write in writes} <= {"25006", "42501"}
+    refused = {write: role.refusal(write, may_write=True) for write in writes}
+    assert set(refused.values()) == {"42501"}, refused
+
+
+def test_what_no_query_needs_is_not_to_be_read(role: Role) -> None:
+    role.made(extended="on", monitor="on")
+    statements = [
+        "SELECT password_hash FROM users",
+        "SELECT * FROM users",
+        "SELECT content FROM messages",
+        "SELECT token FROM push_tokens",
+        "SELECT token_hash FROM refresh_tokens",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT pg_read_file('postgresql.conf')",
+        "COPY users TO PROGRAM 'cat'",
+        "SET ROLE postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'",
+    ]
+    refused = {statement: role.refusal(statement) for statement in statements}
+    assert set(refused.values()) == {"42501"}, refused
+
+
+def test_a_third_connection_is_refused(role: Role) -> None:
+    role.made()
+    with (
+        psycopg.connect(role.standby_dsn),
+        psycopg.connect(role.standby_dsn),
+        pytest.raises(psycopg.OperationalError, match="too many connections for role"),
+    ):
+        psycopg.connect(role.standby_dsn)
+
+
+def test_whoever_logs_in_with_it_is_bounded(role: Role) -> None:
+    role.made()
+    bounds = {
+        "default_transaction_read_only": "on",
+        "statement_timeout": "1min",
+        "lock_timeout": "1s",
+        "idle_in_transaction_session_timeout": "30s",
+    }
+    with psycopg.connect(role.primary_dsn, autocommit=True) as connection:
+        if connection.info.server_version >= 170000:
+            bounds["transaction_timeout"] = "5min"
+        assert {
+            name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in bounds
+        } == {name: (value,) for name, value in bounds.items()}
+
+
+def test_a_column_that_comes_later_is_readable_after_another_run(role: Role) -> None:
+    role.database.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
+    role.made()
+    assert role.run(MIGRATION, "-v", "ON_ERROR_STOP=1").returncode == 0
+    assert role.refusal("SELECT sum(size_bytes) FROM attachments") == "42501"
+    role.made()
+    assert role.refusal("SELECT sum(size_bytes) FROM attachments") is None
+
+
+def test_with_access_to_all_every_table_is_readable(role: Role) -> None:
+    role.made(access="all")
+    assert role.refusal("SELECT * FROM users") is None
+    assert role.database.execute(
+        f"SELECT pg_has_role('{role.name}', 'pg_read_all_data', 'USAGE'), "
+        f"pg_has_role('{role.name}', 'pg_monitor', 'USAGE')"
+    ) == [(True, False)]
+
+
+def test_another_schema_is_where_the_queries_look(role: Role, poller_process: Start) -> None:
+    role.database.execute('CREATE SCHEMA "Chat"; ALTER TABLE users SET SCHEMA "Chat"')
+    role.made(schema="Chat")
+    process = poller_process("poll", "--query", "users", env={"POLLER_DATABASE_URL": role.standby_dsn})
+    assert process.wait() == 0, process
+    assert process.stdout.splitlines()[1].split()[3] == "37"
+
+
+def test_the_owner_of_the_database_can_run_it_without_being_superuser(role: Role) -> None:
+    """As in a managed service, where nobody is."""
+    owner, database = f"owner_{role.name}", role.database
+    database.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE; ALTER DATABASE {database.name} OWNER TO {owner}")
+    try:
+        tables = database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        for (table,) in tables:
+            database.execute(f"ALTER TABLE {table} OWNER TO {owner}")
+        for _ in range(2):
+            done = role.make(dsn=make_conninfo(database.primary_dsn, user=owner))
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert role.refusal("SELECT count(*) FROM users") is None
+        assert role.refusal("SELECT * FROM users") == "42501"
+    finally:
+        database.execute(
+            f"ALTER DATABASE {database.name} OWNER TO postgres; REASSIGN OWNED BY {owner} TO postgres;"
+            f"DROP OWNED BY {owner}; DROP OWNED BY {role.name}; DROP ROLE {role.name}; DROP ROLE {owner}"
+        )
+
+
+def test_what_cannot_be_done_is_said_and_nothing_is_made(role: Role) -> None:
+    def refused(message: str, dsn: str | None = None, **variables: str) -> None:
+        done = role.make(dsn=dsn, **variables)
+        assert done.returncode == 3, done
+        assert message in done.stderr
+        assert not role.database.execute(f"SELECT FROM pg_roles WHERE rolname = '{role.name}'")
+
+    refused("access is everything; write columns or all", access="everything")
+    refused("there is no schema elsewhere", schema="elsewhere")
+    refused("role postgres exists already and has SUPERUSER", role="postgres")
+    refused("this is a standby", role.database.standby_dsn)
+    assert role.database.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'postgres'") == [(True,)]
+
+
+def test_the_database_is_chosen_by_a_variable(role: Role) -> None:
+    """Whichever psql connects to first."""
+    role.made(database=role.database.name, dsn=role.database.site.primary)
+    assert role.refusal("SELECT count(*) FROM users") is None
