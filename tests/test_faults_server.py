@@ -186,7 +186,7 @@ def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
     try:
         assert eventually(lambda: "the database system is starting up" in bed.refusal())
         spell.said(GONE)
-        spell.counted("pace", "failed", "unavailable", times=2)
+        spell.counted("pace", "failed", "unavailable", "57P03", times=2)
         spell.withheld()
     finally:
         bed.gate.touch()
