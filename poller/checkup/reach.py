@@ -44,6 +44,6 @@ def unreachable(error: PollError, place: str) -> Finding:
         "database",
         "fail",
         f"{place}: {error.message}",
-        error.hint or next(known, "correct POLLER_DATABASE_URL, or what stands between here and there"),
+        next(known, error.hint or "correct POLLER_DATABASE_URL, or what stands between here and there"),
         facts={"error": error.kind, "sqlstate": error.sqlstate},
     )
