@@ -113,6 +113,8 @@ def server_error(
     if sqlstate == "57014" and timeout is not None and elapsed >= 0.9 * timeout:
         kind = "timeout"
         hint = hint or "make the query cheaper or raise its timeout"
+    if "statement pooling mode" in message:  # PgBouncer's words
+        hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
     # A server repeats what it was given, `options` for one.
     error = PollError(kind, redact(message), sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
     if kind == "conflict":

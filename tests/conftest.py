@@ -34,4 +34,5 @@ pytest_plugins = [
     "tests.bed.process",
     "tests.bed.proxy",
     "tests.bed.role",
+    "tests.bed.pgbouncer",
 ]

@@ -1,0 +1,92 @@
+"""A real PgBouncer before a server: one pooled connection, so that whoever comes next finds what we left."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from poller.demo.ports import LOOPBACK, free_ports
+from poller.demo.programs import Account, make_directory
+from tests.bed.process import eventually
+
+_PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
+class PgBouncer:
+    """One PgBouncer that leads to the server of `dsn` with a pool of one connection for each database."""
+
+    def __init__(self, program: str, dsn: str, **settings: str) -> None:
+        target = conninfo_to_dict(dsn)
+        (self.port,) = free_ports(1)
+        account = Account.choose()
+        self._switch: dict[str, Any] = account.switch
+        self._program = program
+        self._directory = make_directory(account)
+        self._config = self._directory / "pgbouncer.ini"
+        told = {
+            "listen_addr": LOOPBACK,
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": "1",
+            "server_reset_query": "",
+            **settings,
+        }
+        lines = "\n".join(f"{name} = {value}" for name, value in told.items())
+        server = f"host={target['host']} port={target['port']} user=postgres"
+        self._config.write_text(f"[databases]\n* = {server}\n[pgbouncer]\n{lines}\n", encoding="utf-8")
+        account.own(self._config)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def dsn(self, dsn: str) -> str:
+        """The same database, through the pooler."""
+        return make_conninfo(dsn, host=LOOPBACK, port=self.port)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [self._program, str(self._config)], stderr=subprocess.DEVNULL, **self._switch
+        )
+        assert eventually(self._listens)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(20)
+            self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _listens(self) -> bool:
+        dsn = f"host={LOOPBACK} port={self.port} dbname=postgres user=postgres"
+        with suppress(psycopg.OperationalError), closing(psycopg.connect(dsn)):
+            return True
+        return False
+
+
+@pytest.fixture
+def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
+    """Make PgBouncers before a DSN with settings of pgbouncer.ini; they end with the test."""
+    if _PROGRAM is None:
+        pytest.skip("PgBouncer is not installed (Debian's package pgbouncer), so NOTHING is known of poolers")
+    made: list[PgBouncer] = []
+
+    def make(dsn: str, **settings: str) -> PgBouncer:
+        made.append(PgBouncer(str(Path(_PROGRAM or "")), dsn, **settings))
+        return made[-1]
+
+    yield make
+    for pooler in made:
+        pooler.close()

@@ -1,0 +1,146 @@
+"""Behind PgBouncer a tick works as it does without, and leaves nothing to the next client."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from poller.model import Answer
+from poller.replica import Replica
+from tests.bed.definitions import a_query
+from tests.bed.pgbouncer import PgBouncer
+from tests.bed.postgres import Database
+from tests.bed.process import eventually
+
+pytestmark = pytest.mark.postgres
+
+Pooler = Callable[..., PgBouncer]
+Make = Callable[..., Replica]
+
+
+@pytest.fixture
+def make_replica() -> Iterator[Make]:
+    made: list[Replica] = []
+
+    def make(dsn: str, **arguments: Any) -> Replica:
+        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        return made[-1]
+
+    yield make
+    for replica in made:
+        replica.close()
+
+
+def told(answer: Answer) -> object:
+    if answer.error is not None:
+        return answer.error.sqlstate or answer.error.kind
+    return answer.rows.values[0][0] if answer.rows else str(answer.skipped)
+
+
+QUERIES = [
+    a_query("first", "SELECT 1 AS n"),
+    a_query("wrong", "SELECT 1 / 0 AS n"),
+    a_query("late", "SELECT 1 AS n FROM pg_sleep(5)", timeout=0.2),
+    a_query(
+        "guessed", "SELECT 1 AS n FROM pg_sleep(5)", timeout=0.2,
+        estimate={"sql": "SELECT 7 AS n", "above_cost": 1e9},
+    ),
+    a_query("writes", "CREATE TABLE nope ()"),
+    a_query("alone", "SELECT 2 AS n", snapshot=False),
+    a_query("wrong_alone", "SELECT 1 / 0 AS n", snapshot=False),
+    a_query("last", "SELECT 3 AS n"),
+]  # fmt: skip
+ANSWERS = [b"1", "22012", "57014", b"7", "25006", b"2", "22012", b"3"]
+LEFT = (
+    "default_transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation",
+    "idle_in_transaction_session_timeout", "client_connection_check_interval", "search_path",
+)  # fmt: skip
+
+
+def session(dsn: str) -> dict[str, object]:
+    """What a client finds in the session that it is lent."""
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
+        found: dict[str, object] = {}
+        for name in LEFT:
+            row = connection.execute(f"SHOW {name}".encode()).fetchone()
+            found[name] = row[0] if row else None
+        row = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+        found["prepared"] = row[0] if row else None
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        found["pid"] = row[0] if row else None
+        return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"ignore_startup_parameters": "options"}])
+def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make, settings: dict[str, str]
+) -> None:
+    dsn = make_pgbouncer(database.standby_dsn, **settings).dsn(database.standby_dsn)
+    before = session(dsn)
+    replica = make_replica(dsn)
+    for _ in range(3):
+        assert [told(answer) for answer in replica.ask(QUERIES)] == ANSWERS
+        assert session(dsn) == before, "the very same session, as if we had not been there"
+    idle = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert database.ask_standby(idle) == [("idle",)]
+
+
+def test_startup_options_that_are_refused_are_said_once(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
+    for _ in range(3):
+        replica.ask(QUERIES[:1])
+        replica.rest(1e9)
+    assert [record.getMessage() for record in caplog.records if "pooler" in record.getMessage()] == [
+        "the pooler refuses startup options; connecting without them"
+    ]
+
+
+def test_an_interrupt_ends_the_query_behind_the_pooler(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make
+) -> None:
+    replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
+    answers: list[Answer] = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(replica.ask([a_query("q", "SELECT pg_sleep(60)")]))
+    )
+    asking.start()
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
+    assert eventually(lambda: database.ask_standby(running) == [(1,)])
+    replica.interrupt()
+    asking.join()
+    assert [told(answer) for answer in answers] == ["cancelled"]
+    assert eventually(lambda: database.ask_standby(running) == [(0,)])
+
+
+def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make
+) -> None:
+    pooler = make_pgbouncer(database.standby_dsn)
+    replica = make_replica(pooler.dsn(database.standby_dsn))
+    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == [b"1"]
+    pooler.stop()
+    pooler.start()
+    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == [b"1"]
+    pooler.stop()
+    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == ["unavailable"]
+
+
+def test_session_mode_works_and_statement_mode_says_what_to_do(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make
+) -> None:
+    pooled = make_pgbouncer(database.standby_dsn, pool_mode="session").dsn(database.standby_dsn)
+    assert [told(answer) for answer in make_replica(pooled).ask(QUERIES)] == ANSWERS
+    pooled = make_pgbouncer(database.standby_dsn, pool_mode="statement").dsn(database.standby_dsn)
+    (answer,) = make_replica(pooled).ask(QUERIES[:1])
+    assert answer.error is not None
+    assert "transaction" in answer.error.message
+    assert answer.error.hint is not None
+    assert "pool_mode" in answer.error.hint
