@@ -27,9 +27,7 @@ COMMANDS = {
 
 _SECRET_OPTIONS = {"--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
-_NOT_REPEATED = (
-    r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
-)
+_NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
 
 app = typer.Typer(
     name="poller",

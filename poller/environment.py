@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,17 @@ def is_secret(field: FieldInfo) -> bool:
     return "SecretStr" in str(field.annotation)
 
 
+def read_secret(file: Path) -> str:
+    """What a secret's file holds, without the final line break.
+
+    Raises OSError where it cannot be read or is empty, UnicodeDecodeError where it is not UTF-8.
+    """
+    secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    if secret.strip() == "":
+        raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
+    return secret
+
+
 class Environment(EnvSettingsSource):
     """One look at an environment: empty is unset, `*_FILE` holds a secret, and every problem is kept."""
 
@@ -82,6 +94,11 @@ class Environment(EnvSettingsSource):
         if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
             return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
         return None
+
+    def file_of(self, name: str) -> Path | None:
+        """The file that holds the secret of the field `name`; None where none is named."""
+        file = self._given.get(f"{variables(self._fields[name])[0]}_FILE")
+        return None if file is None else Path(file)
 
     def switched_off(self) -> Source | None:
         """The standard variable that turns metrics off, if one does."""
@@ -116,13 +133,10 @@ class Environment(EnvSettingsSource):
             self.problems.append(Problem(where, f"is set, and so is {variable}; keep one of them"))
             return None
         try:
-            value = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+            value = read_secret(Path(file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             self.problems.append(Problem(where, f"{show_path(file)} cannot be read: {reason}"))
-            return None
-        if value.strip() == "":
-            self.problems.append(Problem(where, f"{show_path(file)} is empty; write the secret into it"))
             return None
         return value, Source("variable", where)
 

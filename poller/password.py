@@ -22,10 +22,9 @@ def password_from(command: str) -> Callable[[], str]:
     def ask() -> str:
         try:
             done = subprocess.run(  # noqa: S603 - the operator's own command
-                shlex.split(command),
+                _words(command),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
                 timeout=COMMAND_TIMEOUT_SECONDS,
                 check=False,
             )
@@ -34,9 +33,13 @@ def password_from(command: str) -> Callable[[], str]:
         except (OSError, ValueError) as error:
             problem = f"cannot be run: {getattr(error, 'strerror', None) or 'it is no command line'}"
         else:
-            if done.returncode == 0 and (password := done.stdout.rstrip("\r\n")):
-                return password
-            problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
+            password = done.stdout.rstrip(b"\r\n")
+            try:
+                if done.returncode == 0 and password:
+                    return password.decode()
+                problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
+            except UnicodeDecodeError:
+                problem = "wrote no text in UTF-8"
         # Not inside `except`: the errors of subprocess carry the command's line and its output.
         raise PollError(
             "unavailable",
@@ -45,3 +48,10 @@ def password_from(command: str) -> Callable[[], str]:
         )
 
     return ask
+
+
+def _words(command: str) -> list[str]:
+    words = shlex.split(command)
+    if not words:
+        raise ValueError
+    return words

@@ -143,7 +143,10 @@ class Session:
         # What is given here takes the place of libpq's own variable, so that has to be repeated.
         options = given.get("options") or os.environ.get("PGOPTIONS") or ""
         self._wanted = given.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or ""
-        if not self._behind_pooler:
+        # libpq would take every server for read-only, and the user asks for the difference; the READ ONLY of
+        # every transaction stays.
+        told_apart = self._wanted in ("read-only", "read-write")
+        if not self._behind_pooler and not told_apart:
             options = f"{options} {_READ_ONLY}".strip()
         more: dict[str, Any] = {"options": options} if options else {}
         if self._password is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.endpoint import Endpoint, Protocol, resolve
-from poller.environment import Environment, Source, is_secret
+from poller.environment import Environment, Source, is_secret, read_secret
 from poller.errors import ConfigError, Problem
 from poller.model import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT, Duration, format_duration
 from poller.secrets import MASK, mask_conninfo, mask_url
@@ -233,6 +234,7 @@ class Settings(BaseSettings):
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _endpoint: Endpoint | None = PrivateAttr(default=None)
     _libpq: bool = PrivateAttr(default=False)
+    _database_file: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -253,6 +255,8 @@ class Settings(BaseSettings):
         """Add what `load` learned beside the values; returns the same object."""
         self._sources, self._endpoint = sources, target
         self._warnings, self._libpq = environment.warnings(), environment.has_libpq()
+        if self.source("database_url").name.endswith("_FILE"):
+            self._database_file = environment.file_of("database_url")
         return self
 
     @property
@@ -272,8 +276,12 @@ class Settings(BaseSettings):
     def conninfo(self) -> str:
         """The database as a libpq connection string; empty where libpq's own environment describes it.
 
-        Raises ConfigError where neither does.
+        A file of POLLER_DATABASE_URL_FILE is read anew each time, as what is in it may rotate; raises OSError
+        where it cannot be read or is empty by now, UnicodeError where it is no text. Raises ConfigError where
+        no database is named.
         """
+        if self._database_file is not None:
+            return read_secret(self._database_file)
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         if self._libpq:

@@ -1,0 +1,405 @@
+"""A session leads to a fit host of several, by the secrets of this moment, and trusts only whom it should."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from poller.demo.cluster import Cluster
+from poller.demo.ports import LOOPBACK
+from poller.errors import PollError
+from poller.password import password_from
+from poller.replica import Replica
+from poller.settings import load
+from poller.whereabouts import Sighting, Whereabouts
+from tests.bed.definitions import a_query
+from tests.bed.otlp import Certificates
+from tests.bed.postgres import Database
+from tests.bed.process import Process, eventually
+from tests.bed.proxy import Proxy
+
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
+ELSEWHERE = {"host": "elsewhere.example", "hostaddr": LOOPBACK}
+CERTIFIED = {"sslmode": "require", "user": "certified"}
+QUERY = a_query("q", "SELECT 1 AS n")
+
+
+@dataclass
+class Asked:
+    """A replica, and what it has seen."""
+
+    replica: Replica
+    seen: list[Sighting] = field(default_factory=list)
+
+    def __call__(self) -> str:
+        """Ask once; say where the answer came from, or what was wrong."""
+        (answer,) = self.replica.ask([QUERY])
+        if answer.error is not None:
+            return answer.error.message
+        assert answer.rows is not None
+        return f"{self.seen[-1].role} {self.seen[-1].port}"
+
+    def error(self) -> PollError:
+        (answer,) = self.replica.ask([QUERY])
+        assert answer.error is not None
+        return answer.error
+
+
+Make = Callable[..., Asked]
+
+
+@pytest.fixture
+def asked() -> Iterator[Make]:
+    """Make replicas of a DSN, or of a function that returns one."""
+    made: list[Asked] = []
+
+    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asked:
+        seen: list[Sighting] = []
+        replica = Replica(
+            dsn if callable(dsn) else lambda: dsn,
+            **{"connect_timeout": 5.0, "lock_timeout": 1.0, "on_sighting": seen.append, **arguments},
+        )
+        made.append(Asked(replica, seen))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.replica.close()
+
+
+def hosts(*ports: int, **more: str) -> str:
+    """A keyword string with several hosts."""
+    named = {"host": ",".join([LOOPBACK] * len(ports)), "port": ",".join(map(str, ports))}
+    return make_conninfo(dbname="postgres", user="postgres", **named, **more)
+
+
+def uri(*ports: int, **more: str) -> str:
+    """A URI with several hosts."""
+    named = "&".join(f"{name}={value}" for name, value in more.items())
+    return f"postgresql://postgres@{','.join(f'{LOOPBACK}:{port}' for port in ports)}/postgres?{named}"
+
+
+# --- several hosts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("write", [hosts, uri])
+@pytest.mark.parametrize(
+    ("wanted", "role"),
+    [
+        ("any", "primary"), ("standby", "standby"), ("prefer-standby", "standby"), ("read-only", "standby"),
+        ("primary", "primary"), ("read-write", "primary"),
+    ],
+)  # fmt: skip
+def test_the_host_that_is_fit_is_found_among_several(
+    cluster: Cluster, asked: Make, write: Callable[..., str], wanted: str, role: str
+) -> None:
+    ports = {"primary": cluster.primary.port, "standby": cluster.standby.port}
+    assert asked(write(*ports.values(), target_session_attrs=wanted))() == f"{role} {ports[role]}"
+
+
+@pytest.mark.postgres
+def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, asked: Make) -> None:
+    error = asked(hosts(cluster.primary.port, target_session_attrs="standby")).error()
+    assert error.kind == "unavailable"
+    assert "not in hot standby mode" in error.message
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hang"])
+def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
+    cluster: Cluster, asked: Make, make_proxy: Callable[[int], Proxy], fault: str
+) -> None:
+    proxy = make_proxy(cluster.standby.port)
+    getattr(proxy, fault)()
+    ask = asked(hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0)
+    assert ask() == f"standby {cluster.standby.port}"
+    if fault == "hang":
+        assert proxy.connections == 1, "it was tried"
+
+
+def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
+    make_cluster: Callable[..., Cluster], asked: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="poller.whereabouts")
+    cluster = make_cluster()
+    primary, standby = cluster.primary.port, cluster.standby.port
+    whereabouts = Whereabouts(60.0)
+    ask = asked(hosts(primary, standby, target_session_attrs="prefer-standby"))
+    seen = ask.seen
+
+    def told() -> list[str]:
+        whereabouts.note(seen[-1])
+        messages = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return messages
+
+    assert ask() == f"standby {standby}"
+    assert told() == [f"polling the standby {LOOPBACK}:{standby}"]
+    cluster.standby.stop()
+    assert ask() == f"primary {primary}", "the very next tick"
+    assert told() == [
+        f"polling another server: the primary {LOOPBACK}:{primary} instead of {LOOPBACK}:{standby}"
+    ]
+    cluster.standby.start()
+    assert ask() == f"standby {standby}", "a second choice is not kept"
+    assert told() == [
+        f"polling another server: the standby {LOOPBACK}:{standby} instead of {LOOPBACK}:{primary}"
+    ]
+    cluster.primary.stop("immediate")
+    cluster.standby.execute("SELECT pg_promote()")
+    assert ask() == f"primary {standby}"
+    (promoted,) = told()
+    assert promoted == f"{LOOPBACK}:{standby} is a primary now, was a standby"
+    assert seen[-1].timeline == 2
+
+
+def test_a_kept_connection_to_a_standby_that_is_promoted_is_given_up_for_a_fit_one(
+    make_cluster: Callable[..., Cluster], cluster: Cluster, asked: Make
+) -> None:
+    other = make_cluster()
+    ask = asked(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
+    assert ask() == f"standby {other.standby.port}"
+    other.standby.execute("SELECT pg_promote()")
+    assert ask() == f"standby {cluster.standby.port}"
+
+
+# --- secrets that change ------------------------------------------------------------------------------
+
+
+@dataclass
+class Login:
+    """A role that logs in by password, on a standby that asks for one."""
+
+    cluster: Cluster
+    dsn: str
+
+    def set_password(self, password: str) -> None:
+        self.cluster.primary.execute(f"ALTER ROLE poller PASSWORD '{password}'")
+        self.cluster.wait_replayed()
+
+
+@pytest.fixture(scope="module")
+def login(pg_bin: Path | None) -> Iterator[Login]:
+    with Cluster(pg_bin) as cluster:
+        cluster.primary.execute("CREATE ROLE poller LOGIN PASSWORD 'first'")
+        cluster.wait_replayed()
+        hba = cluster.standby.data_dir / "pg_hba.conf"
+        hba.write_text("host all poller 127.0.0.1/32 scram-sha-256\n" + hba.read_text())
+        cluster.standby.execute("SELECT pg_reload_conf()")
+        login = Login(cluster, make_conninfo(cluster.standby.dsn(), user="poller"))
+        yield login
+
+
+@pytest.fixture
+def first(login: Login) -> Login:
+    login.set_password("first")
+    return login
+
+
+def answers(ask: Asked) -> bool:
+    """Whether a new connection is let in."""
+    ask.replica.rest(1e9)
+    return ask().startswith("standby ")
+
+
+def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stands(
+    first: Login, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, passfile, token, service = (tmp_path / name for name in ("url", "passfile", "token", "service"))
+    for file in (url, passfile, token, service):
+        file.touch(0o600)
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+    parts = conninfo_to_dict(first.dsn)
+
+    def write(password: str) -> None:
+        url.write_text(make_conninfo(first.dsn, password=password) + "\n")
+        passfile.write_text(f"*:*:*:poller:{password}\n")
+        token.write_text(password + "\n")
+        lines = "\n".join(f"{key}={value}" for key, value in {**parts, "password": password}.items())
+        service.write_text(f"[here]\n{lines}\n")
+
+    write("first")
+    settings = load({"POLLER_DATABASE_URL_FILE": str(url)})
+    ways = {
+        "file of the URL": asked(settings.conninfo),
+        "passfile": asked(make_conninfo(first.dsn, passfile=str(passfile))),
+        "command": asked(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
+        "service": asked("service=here"),
+    }
+    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
+    first.set_password("second")
+    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, False)
+    refused = {ask.error().sqlstate for ask in ways.values()}
+    assert refused == {"28P01"}
+    write("second")
+    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
+
+
+def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
+    first: Login, asked: Make, tmp_path: Path
+) -> None:
+    url = tmp_path / "url"
+    url.write_text(make_conninfo(first.dsn, password="first"))
+    ask = asked(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
+    assert answers(ask)
+    for spoil, told in ((url.unlink, "No such file"), (url.touch, "it is empty")):
+        spoil()
+        assert not answers(ask)
+        error = ask.error()
+        assert (error.kind, told in error.message) == ("unavailable", True), error.message
+    url.write_text(make_conninfo(first.dsn, password="first"))
+    assert answers(ask)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("nowhere-to-be-found --token", "cannot be run: No such file or directory"),
+        ("sh -c 'echo unsaid >&2; echo secret; exit 3'", "ended with exit code 3"),
+        ("true", "wrote nothing"),
+        ("sh -c 'unclosed", "cannot be run: it is no command line"),
+        ("", "cannot be run: it is no command line"),
+        (
+            f"{shlex.quote(sys.executable)} -c 'import sys; sys.stdout.buffer.write(bytes([255]))'",
+            "no text in UTF-8",
+        ),
+    ],
+)
+def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(command: str, told: str) -> None:
+    with pytest.raises(PollError, match=told) as raised:
+        password_from(command)()
+    assert raised.value.kind == "unavailable"
+    assert raised.value.hint is not None
+    chain = [raised.value, *filter(None, [raised.value.__cause__, raised.value.__context__])]
+    shown = "".join(str(one) + repr(vars(one)) for one in chain)
+    assert "secret" not in shown
+    assert "unsaid" not in shown
+
+
+def test_a_password_command_that_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from poller import password
+
+    monkeypatch.setattr(password, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    pid = tmp_path / "pid"
+    with pytest.raises(PollError, match=r"did not end within 0\.3s"):
+        password_from(f"sh -c 'echo $$ > {pid}; exec sleep 60'")()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_password_keeps_its_blanks_and_loses_only_the_line_break() -> None:
+    assert password_from("printf ' a b \\r\\n'")() == " a b "
+
+
+def test_an_interrupt_ends_a_slow_password_command(first: Login, asked: Make, tmp_path: Path) -> None:
+    """The daemon has to be gone within its grace period, whatever the command does."""
+    pid = tmp_path / "pid"
+    ask = asked(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(ask()))
+    asking.start()
+    assert eventually(lambda: pid.exists() and pid.read_text().strip() != "")
+    ask.replica.interrupt()
+    asking.join()
+    assert said in (["told to stop"], ["the password command wrote nothing"])
+    assert ask() == "told to stop"
+
+
+def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hangs(
+    first: Login, poller_process: Callable[..., Process]
+) -> None:
+    process = poller_process(
+        "run",
+        env={
+            "POLLER_DATABASE_URL": first.dsn,
+            "POLLER_PASSWORD_COMMAND": "sleep 30",
+            "POLLER_GRACE_PERIOD": "2s",
+        },
+    )
+    process.wait_for_line("polling 4 queries")
+    process.send(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+# --- TLS ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates: Certificates) -> Iterator[Cluster]:
+    """A pair whose standby speaks TLS, and wants a client's certificate from the role `certified`."""
+    if not DEBIAN.is_dir():
+        pytest.skip(
+            f"{DEBIAN} is not installed, and the PostgreSQL of the wheel has no TLS: TLS is NOT tested"
+        )
+    with Cluster(DEBIAN) as cluster:
+        cluster.primary.execute('CREATE ROLE certified LOGIN; CREATE ROLE "poller@example.org" LOGIN')
+        cluster.wait_replayed()
+        standby = cluster.standby
+        standby.add_file("tls.pem", certificates.server.read_bytes())
+        standby.add_file("tls.key", certificates.server_key.read_bytes())
+        standby.add_file("ca.pem", certificates.ca.read_bytes())
+        hba = standby.data_dir / "pg_hba.conf"
+        wanted = "hostssl all certified all trust clientcert=verify-ca\nhostnossl all certified all reject\n"
+        hba.write_text(wanted + hba.read_text())
+        standby.configure(ssl="on", ssl_cert_file="tls.pem", ssl_key_file="tls.key", ssl_ca_file="ca.pem")
+        standby.restart()
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sslmode": "require"}, None),
+        ({"sslmode": "verify-full", "sslrootcert": "ca"}, None),
+        ({"sslmode": "verify-full", "sslrootcert": "stranger"}, "certificate verify failed"),
+        ({"sslmode": "verify-full", "sslrootcert": "/nowhere"}, "does not exist"),
+        ({"sslmode": "verify-full", "sslrootcert": "ca", **ELSEWHERE}, "host name"),
+        ({"sslmode": "verify-ca", "sslrootcert": "ca", **ELSEWHERE}, None),
+        ({"sslmode": "disable", "user": "certified"}, "no encryption"),
+        (CERTIFIED, "certificate"),
+        ({**CERTIFIED, "sslcert": "client", "sslkey": "client_key"}, None),
+        ({**CERTIFIED, "sslcert": "stranger", "sslkey": "stranger_key"}, "unknown ca"),
+    ],
+)
+def test_tls_is_as_strict_as_it_is_told_to_be(
+    tls_server: Cluster, certificates: Certificates, asked: Make, changes: dict[str, str], told: str | None
+) -> None:
+    files = {"sslrootcert", "sslcert", "sslkey"}
+    changes = {
+        name: str(getattr(certificates, value, value)) if name in files else value
+        for name, value in changes.items()
+    }
+    for name in ("sslkey",):
+        if name in changes:
+            Path(changes[name]).chmod(0o600)
+    said = asked(make_conninfo(tls_server.standby.dsn(), **changes))()
+    if told is None:
+        assert said == f"standby {tls_server.standby.port}"
+    else:
+        assert told in said.lower()
+
+
+@pytest.mark.postgres
+def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
+    database: Database, asked: Make
+) -> None:
+    dsn = make_conninfo(database.standby_dsn, application_name="mine", connect_timeout="7")
+    ask = asked(dsn)
+    assert ask().startswith("standby ")
+    names = database.ask_standby(
+        "SELECT application_name FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert names == [("mine",)]
