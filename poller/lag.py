@@ -204,14 +204,11 @@ class LagMeter:
 
     def _recognised(self, server: str, timeline: int | None) -> int | None:
         """Forget what does not concern this server on this timeline; return its timeline."""
-        if server != self._server:
+        later = timeline is not None and self._timeline is not None and timeline > self._timeline
+        if server != self._server or later:
             self._forget()
-        if timeline is not None and self._timeline is not None:
-            if timeline > self._timeline:
-                self._forget()
-            timeline = max(timeline, self._timeline)
         self._server = server
-        self._timeline = timeline if timeline is not None else self._timeline
+        self._timeline = max((n for n in (timeline, self._timeline) if n is not None), default=None)
         return self._timeline
 
     def _forget(self) -> None:

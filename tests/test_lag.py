@@ -1,0 +1,309 @@
+"""Replay lag is right on an idle primary and on a cut link, where both formulas in wide use are wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.demo.cluster import Cluster
+from poller.lag import Lag, LagMeter, lag_query
+from tests.bed.process import eventually
+from tests.bed.proxy import Proxy
+
+pytestmark = pytest.mark.postgres
+
+SINCE_REPLAY = "SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())::float8"
+ZERO_IF_EQUAL = (
+    "SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 "
+    "ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END::float8"
+)
+
+
+@dataclass
+class Site:
+    """A standby that streams through a link of ours, and a meter that looks at it."""
+
+    cluster: Cluster
+    link: Proxy
+    meter: LagMeter = field(default_factory=LagMeter)
+
+    def look(self, user: str = "postgres", dsn: str | None = None) -> Lag:
+        with psycopg.connect(dsn or self.cluster.standby.dsn(user=user), autocommit=True) as connection:
+            row = connection.execute(lag_query().encode()).fetchone()
+        assert row is not None
+        return self.meter.read(json.dumps(row[0]).encode(), time.monotonic())
+
+    def naive(self, formula: str) -> float:
+        ((seconds,),) = self.cluster.standby.execute(formula)
+        return float(seconds)
+
+    def commit(self) -> None:
+        self.cluster.primary.execute("INSERT INTO things VALUES (0)")
+
+    def synced(self) -> Lag:
+        """Wait until all that was committed is replayed and the standby knows that it is."""
+        self.cluster.wait_replayed()
+        assert eventually(lambda: self.look().seconds == 0.0), self.look()
+        return self.look()
+
+
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Site]:
+    if request.config.getoption("--test-dsn"):
+        pytest.skip("cuts links, which it does not do to the servers of --test-dsn")
+    with Cluster(pg_bin) as cluster, Proxy(cluster.primary.port) as link:
+        cluster.primary.execute(
+            "CREATE TABLE things (n int); CREATE ROLE plain LOGIN; CREATE ROLE watcher LOGIN"
+        )
+        cluster.primary.execute("GRANT pg_monitor TO watcher")
+        cluster.wait_replayed()
+        standby = cluster.standby
+        ((conninfo,),) = standby.execute("SHOW primary_conninfo")
+        parts = [part for part in conninfo.split() if not part.startswith("port=")]
+        told = " ".join([*parts, f"port={link.port}"]).replace("'", "''")
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{told}'")
+        standby.execute("SELECT pg_reload_conf()")
+        yield Site(cluster, link)
+
+
+def streams(site: Site) -> bool:
+    through = f"status = 'streaming' AND sender_port = {site.link.port}"
+    return site.cluster.standby.execute(f"SELECT count(*) FROM pg_stat_wal_receiver WHERE {through}") == [
+        (1,)
+    ]
+
+
+@pytest.fixture
+def site(shared: Site) -> Iterator[Site]:
+    """The pair with a fresh meter and everything in working order."""
+    shared.meter = LagMeter()
+    assert eventually(lambda: streams(shared))
+    yield shared
+    shared.link.resume()
+    shared.cluster.standby.execute("SELECT pg_wal_replay_resume()")
+    assert eventually(lambda: streams(shared))
+
+
+# --- a real pair --------------------------------------------------------------------------------------
+
+
+def test_nothing_lags_behind_an_idle_primary(site: Site) -> None:
+    """`now() - pg_last_xact_replay_timestamp()` counts the idleness."""
+    site.commit()
+    lag = site.synced()
+    before = site.naive(SINCE_REPLAY)
+    assert eventually(lambda: site.naive(SINCE_REPLAY) > before + 1.0)
+    lag = site.look()
+    assert (lag.seconds, lag.standby, lag.timeline) == (0.0, True, 1)
+    assert lag.data_age is not None
+
+
+def test_a_cut_link_lags_since_it_was_last_in_sync(site: Site) -> None:
+    """`CASE WHEN receive = replay THEN 0` says 0 for ever: what never arrived is not seen to be missing."""
+    site.commit()
+    site.synced()
+    site.link.refuse()
+    assert eventually(
+        lambda: site.cluster.standby.execute("SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)]
+    )
+    site.commit()
+    first = site.look()
+    assert first.seconds is not None
+    assert eventually(lambda: (site.look().seconds or 0) > (first.seconds or 0) + 0.5)
+    assert site.naive(ZERO_IF_EQUAL) == 0.0
+    assert "no WAL receiver" in site.look().why
+    site.link.resume()
+    assert site.synced().seconds == 0.0
+
+
+def test_a_link_that_is_cut_for_a_standby_nobody_looked_at_counts_from_the_last_commit(site: Site) -> None:
+    site.commit()
+    site.cluster.wait_replayed()
+    site.link.refuse()
+    assert eventually(
+        lambda: site.cluster.standby.execute("SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)]
+    )
+    lag = site.look()
+    assert lag.seconds == pytest.approx(site.naive(SINCE_REPLAY), abs=5.0)
+    assert lag.why.endswith("since the last replayed transaction")
+
+
+def test_replay_that_is_paused_lags_from_the_first_thing_that_is_missing(site: Site) -> None:
+    site.commit()
+    site.synced()
+    site.cluster.standby.execute("SELECT pg_wal_replay_pause()")
+    assert eventually(lambda: "paused" in site.look().why)
+    assert site.look().seconds == 0.0, "nothing is missing yet"
+    site.commit()
+    assert eventually(lambda: (site.look().seconds or 0) > 0.3)
+    assert "replay is paused" in site.look().why
+    site.cluster.standby.execute("SELECT pg_wal_replay_resume()")
+    assert site.synced().seconds == 0.0
+
+
+@pytest.mark.parametrize("user", ["plain", "watcher"])
+def test_any_role_may_look_and_one_with_pg_monitor_sees_more(site: Site, user: str) -> None:
+    site.commit()
+    site.cluster.wait_replayed()
+    assert eventually(lambda: site.look(user).seconds == 0.0)
+    assert (site.look(user).data_age is None) == (user == "plain")
+
+
+def test_a_primary_is_behind_nothing(site: Site) -> None:
+    assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary is behind nothing")
+
+
+def test_of_a_standby_that_starts_without_its_primary_nothing_is_known_until_it_is_promoted(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = make_cluster()
+    site = Site(cluster, Proxy(cluster.primary.port))
+    try:
+        cluster.primary.stop()
+        assert eventually(lambda: site.look().why.startswith("no WAL receiver runs"))
+        cluster.standby.restart()
+        site.meter = LagMeter()
+        assert cluster.standby.execute("SELECT pg_last_xact_replay_timestamp() IS NULL") == [(True,)]
+        lag = site.look()
+        assert (lag.seconds, lag.data_age) == (None, None)
+        assert lag.why.endswith("nothing is known of before")
+        cluster.standby.promote()
+        promoted = site.look()
+        assert (promoted.seconds, promoted.standby, promoted.timeline) == (0.0, False, 2)
+    finally:
+        site.link.close()
+
+
+# --- recorded answers ---------------------------------------------------------------------------------
+
+STREAMING: dict[str, Any] = {
+    "status": "streaming", "heard": True, "age": 0.2, "end": 1000, "timeline": 1
+}  # fmt: skip
+IN_SYNC: dict[str, Any] = {
+    "standby": True, "aurora": False, "aurora_ms": None, "server": "10.0.0.1 5432 7", "receiver": STREAMING,
+    "ping": 30.0, "received": 1000, "replayed": 1000, "replay_age": 3600.0, "pause": "not paused",
+    "timeline": "1",
+}  # fmt: skip
+
+
+def read(meter: LagMeter, now: float, **changes: Any) -> Lag:
+    return meter.read(json.dumps({**IN_SYNC, **changes}).encode(), now)
+
+
+def receiver(**changes: Any) -> dict[str, Any]:
+    return {**STREAMING, **changes}
+
+
+def test_a_link_that_swallows_everything_is_cut_once_the_ping_was_not_answered() -> None:
+    meter = LagMeter()
+    assert read(meter, 0.0).seconds == 0.0
+    assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, "silent, but asked a moment ago"
+    silent = read(meter, 41.0, receiver=receiver(age=41.0))
+    assert silent.seconds == pytest.approx(41.0, abs=0.5)
+    assert "silent for 41s" in silent.why
+
+
+def test_a_receiver_that_has_just_connected_knows_nothing_yet() -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    lag = read(meter, 10.0, receiver=receiver(heard=False, age=0.0))
+    assert lag.seconds == pytest.approx(10.2)
+    assert "just connected" in lag.why
+
+
+def test_what_was_written_but_not_received_is_missing() -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    lag = read(meter, 5.0, receiver=receiver(end=2000))
+    assert lag.seconds == pytest.approx(5.2), "since the mark before, the younger witness"
+    assert lag.why.endswith("since it was last seen in sync")
+
+
+def test_after_an_idle_hour_one_transaction_on_its_way_reads_as_the_time_since_the_last_look() -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    late = read(meter, 0.1, received=1100, receiver=receiver(end=1100))
+    assert late.seconds == pytest.approx(0.3)
+
+
+def test_a_slow_replay_is_measured_by_the_marks_it_has_passed() -> None:
+    meter = LagMeter()
+    for second in range(10):
+        written = 1000 + 100 * second
+        read(meter, float(second), received=written, replayed=1000, receiver=receiver(end=written))
+    lag = read(meter, 10.0, received=2000, replayed=1500, receiver=receiver(end=2000))
+    assert lag.seconds == pytest.approx(10.0 - 4.8), (
+        "what was written at 5 s (less the message's age) is there"
+    )
+
+
+def test_aurora_tells_the_lag_itself() -> None:
+    aurora = {
+        "aurora": True,
+        "receiver": None,
+        "received": None,
+        "replayed": None,
+        "replay_age": None,
+        "pause": None,
+    }
+    assert read(LagMeter(), 0.0, **aurora, aurora_ms="21.5").seconds == pytest.approx(0.0215)
+    assert read(LagMeter(), 0.0, **aurora, aurora_ms=None).seconds is None
+
+
+@pytest.mark.parametrize("change", [{"server": "10.0.0.2 5432 7"}, {"timeline": "2"}])
+def test_marks_of_another_server_or_timeline_are_forgotten(change: dict[str, Any]) -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    lag = read(meter, 5.0, receiver=None, replay_age=None, **change)
+    assert lag.seconds is None
+
+
+def test_marks_of_a_standby_that_shows_an_older_state_than_before_do_not_count() -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    assert read(meter, 5.0, receiver=None, replayed=900, replay_age=7200.0).seconds == 7200.0
+
+
+receivers = st.none() | st.builds(
+    receiver,
+    status=st.sampled_from(["streaming", "starting", "waiting", None]),
+    heard=st.booleans(),
+    age=st.none() | st.floats(0, 100),
+    end=st.none() | st.integers(0, 3000),
+    timeline=st.sampled_from([None, 1, 2]),
+)
+answers = st.builds(
+    lambda **fields: {**IN_SYNC, **fields},
+    standby=st.booleans(),
+    receiver=receivers,
+    received=st.none() | st.integers(0, 3000),
+    replayed=st.none() | st.integers(0, 3000),
+    replay_age=st.none() | st.floats(-5, 1e5),
+    pause=st.sampled_from(["not paused", "pause requested", "paused"]),
+    timeline=st.sampled_from([None, "1", "2"]),
+)
+
+
+@given(st.lists(answers, max_size=20))
+def test_whatever_servers_say_a_lag_is_never_negative_and_0_only_where_nothing_is_known_to_be_missing(
+    told: list[dict[str, Any]],
+) -> None:
+    meter = LagMeter()
+    for second, answer in enumerate(told):
+        lag = meter.read(json.dumps(answer).encode(), float(second))
+        assert lag.seconds is None or lag.seconds >= 0
+        if lag.seconds == 0 and lag.standby:
+            receiver = answer["receiver"]
+            assert receiver is not None
+            assert (answer["replayed"] or 0) >= max(answer["received"] or 0, receiver["end"] or 0)
+        if lag.seconds is None:
+            assert answer["replay_age"] is None
