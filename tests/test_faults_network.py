@@ -81,7 +81,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_result(
 def test_a_network_that_swallows_everything_while_a_query_runs(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
-    """The tick ends when its query's own timeout has passed unanswered; the server ends by itself what is left."""
+    """The tick ends when its query's own timeout has passed unanswered; the server ends what is left."""
     polled.napping()
     proxy.hang()
     spell.said(GONE)

@@ -281,7 +281,9 @@ def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) ->
     missing = str(tmp_path / "missing")
     name = "POLLER_DATABASE_URL_FILE"
     assert problems({name: missing}) == [f"{name}: {missing!r} cannot be read: No such file or directory"]
-    assert problems({name: str(empty)}) == [f"{name}: {str(empty)!r} cannot be read: it is empty; write the secret into it"]
+    assert problems({name: str(empty)}) == [
+        f"{name}: {str(empty)!r} cannot be read: it is empty; write the secret into it"
+    ]
     assert problems({name: str(empty), "POLLER_DATABASE_URL": "host=secret"}) == [
         f"{name}: is set, and so is POLLER_DATABASE_URL; keep one of them"
     ]
