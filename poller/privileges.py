@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 _POWERS = {
-    "rolsuper": "superuser",
     "rolcreaterole": "CREATEROLE",
     "rolcreatedb": "CREATEDB",
     "rolreplication": "REPLICATION",
@@ -31,7 +30,8 @@ has_table_privilege(session_user, oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
         OR has_any_column_privilege(session_user, oid, 'INSERT, UPDATE')"""
     return f"""\
 (SELECT coalesce(json_agg(word), '[]') FROM (
-    SELECT unnest(ARRAY[{powers}]) AS word FROM pg_roles WHERE rolname = session_user
+    SELECT unnest(CASE WHEN rolsuper THEN ARRAY['superuser'] ELSE ARRAY[{powers}] END) AS word
+    FROM pg_roles WHERE rolname = session_user
     UNION ALL
     SELECT 'member of ' || rolname FROM pg_roles
     WHERE rolname IN ({roles}) AND pg_has_role(session_user, oid, 'USAGE') AND NOT {_SUPERUSER}
