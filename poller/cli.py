@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +70,8 @@ for _name, _help in COMMANDS.items():
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         try:
             number = metadata.version("obscura-poller")
         except metadata.PackageNotFoundError:
