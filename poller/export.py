@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
+    Metric,
     MetricExporter,
     MetricExportResult,
     MetricsData,
     PeriodicExportingMetricReader,
+    ResourceMetrics,
+    ScopeMetrics,
 )
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
@@ -25,7 +28,7 @@ from poller.model import format_duration
 from poller.redaction import learn, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from opentelemetry.metrics import Meter
 
@@ -66,14 +69,19 @@ class Push:
         interval: float = math.inf,
         timeout: float = 10.0,
         cardinality_limit: int = CARDINALITY_LIMIT,
+        produce: Callable[[int], Sequence[Metric]] = lambda _: (),
     ) -> None:
         """Begin to push; the first push is one interval away. Infinite: only `flush` and `shutdown` push.
 
-        `timeout` bounds one request with all its retries; both are in seconds. Raises ConfigError where the
-        standard OTEL_EXPORTER_OTLP_* variables cannot be used, or the package for HTTP is missing.
+        What `produce` makes of a time (nanoseconds since 1970) is pushed beside what the meter shows; it is
+        called at every collection. `timeout` bounds one request with all its retries; both are in seconds.
+        Raises ConfigError where the standard OTEL_EXPORTER_OTLP_* variables cannot be used, or the package
+        for HTTP is missing.
         """
         self._interval = interval
-        self._delivery = Delivery(otlp.build(endpoint, timeout), str(endpoint), otlp.secrets(endpoint))
+        self._delivery = Delivery(
+            otlp.build(endpoint, timeout), str(endpoint), otlp.secrets(endpoint), produce
+        )
         self._reader = PeriodicExportingMetricReader(self._delivery, export_interval_millis=math.inf)
         self._provider = MeterProvider(
             [self._reader], resource, shutdown_on_exit=False, views=_views(cardinality_limit)
@@ -155,7 +163,13 @@ class Delivery(MetricExporter):
     from the log, and the last becomes part of our one line.
     """
 
-    def __init__(self, inner: MetricExporter, endpoint: str, secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        inner: MetricExporter,
+        endpoint: str,
+        secrets: Iterable[str] = (),
+        produce: Callable[[int], Sequence[Metric]] = lambda _: (),
+    ) -> None:
         """Wrap `inner`; `endpoint` is what the log shows, `secrets` what it must not."""
         super().__init__(
             preferred_temporality=inner._preferred_temporality,  # noqa: SLF001 - the reader asks us for it
@@ -163,6 +177,7 @@ class Delivery(MetricExporter):
         )
         self._inner = inner
         self._endpoint = endpoint
+        self._produce = produce
         learn(*secrets)
         self._reasons = _Reasons()
         self._failing_since: float | None = None
@@ -180,7 +195,7 @@ class Delivery(MetricExporter):
         self._reasons.clear()
         self.busy = True
         try:
-            result = self._inner.export(metrics_data, timeout_millis, **kwargs)
+            result = self._inner.export(self._joined(metrics_data), timeout_millis, **kwargs)
         except Exception as error:  # noqa: BLE001 - one value that cannot be encoded raises anything
             self._reasons.add(f"{type(error).__name__}: {error}")
             result = MetricExportResult.FAILURE
@@ -193,6 +208,14 @@ class Delivery(MetricExporter):
             self.failures += 1
             self._failed()
         return result
+
+    def _joined(self, collected: MetricsData) -> MetricsData:
+        """What the meter shows and what is produced beside it, under one resource and one scope."""
+        (told,) = collected.resource_metrics
+        (scope,) = told.scope_metrics
+        metrics = [*self._produce(time.time_ns()), *scope.metrics]
+        scopes = [ScopeMetrics(scope.scope, metrics, scope.schema_url)]
+        return MetricsData([ResourceMetrics(told.resource, scopes, told.schema_url)])
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Nothing waits here."""

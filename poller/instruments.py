@@ -1,14 +1,14 @@
-"""Show the store to OpenTelemetry: one observable gauge per metric, and the poller's own metrics."""
+"""Show OpenTelemetry what the poller says of itself and of the server that it polls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from poller.model import MetricDefinition, PollResult
+from poller.model import PollResult
 
 if TYPE_CHECKING:
     from poller.store import Freshness, SnapshotStore
@@ -17,36 +17,6 @@ if TYPE_CHECKING:
 QUERY = "poller.query.name"
 DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 """Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
-
-
-def register_gauges(
-    meter: Meter,
-    metrics: Iterable[MetricDefinition],
-    store: SnapshotStore,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Create one observable gauge per metric; each reads the store whenever the meter is collected.
-
-    A callback reads memory only. A value that is too old is not yielded, so that its series goes absent
-    (OpenTelemetry specification, metrics API: sets that are not observed are not exported).
-    """
-    for metric in metrics:
-        meter.create_observable_gauge(
-            metric.name,
-            [_callback(metric.name, store, clock)],
-            unit=metric.unit,
-            description=metric.description,
-        )
-
-
-def _callback(
-    name: str, store: SnapshotStore, clock: Callable[[], float]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterator[Observation]:
-        for sample in store.samples(name, clock()):
-            yield Observation(sample.value, sample.attributes)
-
-    return observe
 
 
 def register_replica_gauges(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from poller.model import PollResult, QueryDefinition, Sample
+from poller.model import PollResult, QueryDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,13 @@ class SnapshotStore:
         with self._lock:
             self._good = {**self._good, **fresh}
 
-    def samples(self, metric: str, now: float) -> Iterator[Sample]:
-        """The samples of one metric that are young enough to be told."""
+    def shown(self, now: float) -> Iterator[PollResult]:
+        """The good results that are young enough to be told, in the order of the queries."""
         good = self._good
         for query in self._queries:
             kept = good.get(query.name)
-            if kept is None or now - kept[1] > query.max_age:
-                continue
-            for sample in kept[0].samples:
-                if sample.metric == metric:
-                    yield sample
+            if kept is not None and now - kept[1] <= query.max_age:
+                yield kept[0]
 
     def freshness(self, now: float) -> Iterator[Freshness]:
         """Every query's freshness, those that never succeeded included."""

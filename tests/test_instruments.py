@@ -1,4 +1,4 @@
-"""What a meter shows of the store and of the poller itself: exact names, units, descriptions and values."""
+"""What a meter shows of the poller itself: exact names, units, descriptions and values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, NumberDataPoint
 
 from poller.errors import PollError
-from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_gauges, register_replica_gauges
+from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_replica_gauges
 from poller.model import Sample, Skip
 from poller.sqlstate import server_error
 from poller.store import SnapshotStore
@@ -65,12 +65,6 @@ def bed() -> Iterator[Bed]:
 
 
 @pytest.fixture
-def gauges(bed: Bed) -> Bed:
-    register_gauges(bed.meter, [USERS, BYTES], bed.store, bed.clock)
-    return bed
-
-
-@pytest.fixture
 def own(bed: Bed) -> SelfMetrics:
     return SelfMetrics(bed.meter, bed.store, bed.clock)
 
@@ -81,55 +75,6 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
 
 def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
     return frozenset({"poller.query.name": query, **more}.items())
-
-
-# --- gauges -------------------------------------------------------------------------------------------
-
-
-def test_a_gauge_has_the_name_unit_and_description_of_its_definition(gauges: Bed) -> None:
-    gauges.store.put([a_result(B, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {}))], 0)
-    told = {(m.name, m.unit, m.description, type(m.data).__name__) for m in gauges.read().values()}
-    assert told == {
-        ("users_total", "{user}", "Total registered users.", "Gauge"),
-        ("stored.bytes", "By", "Stored.", "Gauge"),
-    }
-
-
-def test_values_are_exported_exactly_as_integers_or_floats(gauges: Bed) -> None:
-    samples = (
-        Sample("users_total", 2**53 + 1, {"kind": "int"}),
-        Sample("users_total", 0.1, {"kind": "float"}),
-    )
-    gauges.store.put([a_result(A, *samples)], 0)
-    told = gauges.values("users_total")
-    assert told == {key(kind="int"): 2**53 + 1, key(kind="float"): 0.1}
-    assert type(told[key(kind="int")]) is int
-
-
-def test_nothing_is_exported_before_the_first_result(gauges: Bed) -> None:
-    assert gauges.read() == {}
-
-
-def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other(gauges: Bed) -> None:
-    gauges.store.put([a_result(A, Sample("users_total", 1, {"from": "a"}))], 0)
-    gauges.store.put([a_result(B, Sample("users_total", 2, {"from": "b"}))], 0)
-    assert gauges.values("users_total") == {key(**{"from": "a"}): 1, key(**{"from": "b"}): 2}
-    gauges.now = 100.1
-    assert gauges.values("users_total") == {key(**{"from": "b"}): 2}
-    gauges.now = 10_000
-    assert gauges.values("users_total") == {}
-
-
-def test_a_series_that_is_gone_from_the_result_is_gone_from_the_export(gauges: Bed) -> None:
-    gauges.store.put(
-        [a_result(A, Sample("users_total", 1, {"k": "x"}), Sample("users_total", 2, {"k": "y"}))], 0
-    )
-    assert gauges.values("users_total") == {key(k="x"): 1, key(k="y"): 2}
-    gauges.store.put([a_result(A, Sample("users_total", 3, {"k": "y"}))], 1)
-    assert gauges.values("users_total") == {key(k="y"): 3}
-
-
-# --- the poller's own ---------------------------------------------------------------------------------
 
 
 def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: SelfMetrics) -> None:

@@ -17,7 +17,9 @@ def sample(value: int, metric: str = "things", **attributes: str) -> Sample:
 
 
 def shown(store: SnapshotStore, now: float, metric: str = "things") -> list[int | float]:
-    return [sample.value for sample in store.samples(metric, now)]
+    return [
+        sample.value for result in store.shown(now) for sample in result.samples if sample.metric == metric
+    ]
 
 
 def test_nothing_is_shown_before_the_first_result() -> None:
@@ -84,8 +86,8 @@ def test_two_queries_feed_one_metric_and_age_apart() -> None:
 def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
     store = SnapshotStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
-    reading = store.samples("things", 1)
-    assert next(reading).value == 1
+    reading = store.shown(1)
+    assert next(reading).samples[0].value == 1
     store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
-    assert [sample.value for sample in reading] == [1]
+    assert [result.samples[0].value for result in reading] == [1]
     assert shown(store, 1) == [2, 2]

@@ -20,6 +20,7 @@ from poller.report import print_table, to_json
 from poller.schedule import ticks
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.store import SnapshotStore
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ def poll(
     if push and settings.endpoint is None:
         raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
-    target = open_push(settings, periodic=False) if push else None
-    pipe = Pipe(catalog, settings, target, daemon=False)
+    store = SnapshotStore(catalog.queries)
+    target = open_push(settings, store, periodic=False) if push else None
+    pipe = Pipe(catalog, settings, store, target, daemon=False)
     stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in queries]) as progress:
         # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
@@ -88,7 +90,7 @@ def _print(
         from poller.otlpjson import to_otlp_json
 
         described = resource(settings.service_name, settings.instance, version())
-        text = to_otlp_json(results, metrics, described, version()) + "\n"
+        text = to_otlp_json(results, described, version()) + "\n"
     else:
         from rich.console import Console
 

@@ -17,6 +17,7 @@ from poller.replica import Replica
 from poller.schedule import ticks
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.store import SnapshotStore
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -40,8 +41,9 @@ def run(settings: Settings) -> None:
         logger.warning(warning)
     catalog = open_catalog(settings)
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
-    push = open_push(settings, periodic=True)
-    pipe = Pipe(catalog, settings, push, daemon=True)
+    store = SnapshotStore(catalog.queries)
+    push = open_push(settings, store, periodic=True)
+    pipe = Pipe(catalog, settings, store, push, daemon=True)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
     daemon = Daemon(

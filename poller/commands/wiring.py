@@ -12,7 +12,7 @@ from opentelemetry.metrics import NoOpMeter
 from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
-from poller.instruments import SelfMetrics, register_gauges, register_replica_gauges
+from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
 from poller.password import password_from
 from poller.polling import poll
@@ -39,19 +39,21 @@ def open_catalog(settings: Settings) -> Catalog:
     return load(resolve(settings.queries), defaults)
 
 
-def open_push(settings: Settings, *, periodic: bool) -> Push | None:
-    """Begin to push; None without an endpoint (logs-only mode), and then the SDK is not even imported."""
+def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
+    """Begin to push what `store` shows; None without an endpoint (logs-only mode: no SDK is imported)."""
     if settings.endpoint is None:
         return None
     import math
 
     from poller.export import Push, resource
+    from poller.points import gauges
 
     return Push(
         settings.endpoint,
         resource(settings.service_name, settings.instance, version()),
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
+        produce=lambda at: gauges(store.shown(time.monotonic()), at),
     )
 
 
@@ -61,15 +63,16 @@ class Pipe:
     `run` sends every tick through it and `poll` sends one.
     """
 
-    def __init__(self, catalog: Catalog, settings: Settings, push: Push | None, *, daemon: bool) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, store: SnapshotStore, push: Push | None, *, daemon: bool
+    ) -> None:
         """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
 
         A `daemon` tells in the log where it polls, and the values too where nothing is pushed.
         """
         meter: Meter = push.meter if push else NoOpMeter("poller")
-        self.store = SnapshotStore(catalog.queries)
-        self.metrics = SelfMetrics(meter, self.store)
-        register_gauges(meter, catalog.metrics.values(), self.store)
+        self.store = store
+        self.metrics = SelfMetrics(meter, store)
         shortest = min((query.interval for query in catalog.queries), default=0.0)
         whereabouts = Whereabouts(STALE_AFTER_INTERVALS * shortest, announce_first=daemon)
         register_replica_gauges(meter, whereabouts)

@@ -1,0 +1,86 @@
+"""The store as gauges: exact names, units, descriptions and values, and nothing of what is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.metrics.export import Gauge, Metric
+
+from poller.model import PollResult, Sample
+from poller.points import gauges
+from poller.store import SnapshotStore
+from tests.bed.definitions import a_metric, a_query, a_result
+
+USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
+BYTES = a_metric("stored.bytes", unit="By", description="Stored.")
+A = a_query("a", metrics=(USERS,), interval=60, max_age=100, timeout=1)
+B = a_query("b", metrics=(USERS, BYTES), interval=300)
+
+Series = dict[frozenset[tuple[str, Any]], Any]
+
+
+def stored(*results: PollResult) -> SnapshotStore:
+    store = SnapshotStore([A, B])
+    store.put(results, 0)
+    return store
+
+
+def values(told: list[Metric], name: str) -> Series:
+    return {
+        frozenset((point.attributes or {}).items()): point.value  # type: ignore[union-attr]  # gauges have values
+        for metric in told
+        if metric.name == name
+        for point in metric.data.data_points
+    }
+
+
+def key(**attributes: object) -> frozenset[tuple[str, object]]:
+    return frozenset(attributes.items())
+
+
+def test_a_gauge_has_the_name_unit_and_description_of_its_definition() -> None:
+    store = stored(a_result(B, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {})))
+    assert {(m.name, m.unit, m.description, type(m.data)) for m in gauges(store.shown(0))} == {
+        ("users_total", "{user}", "Total registered users.", Gauge),
+        ("stored.bytes", "By", "Stored.", Gauge),
+    }
+
+
+def test_values_are_told_exactly_as_integers_or_floats() -> None:
+    samples = (
+        Sample("users_total", 2**53 + 1, {"kind": "int"}),
+        Sample("users_total", 0.1, {"kind": "float"}),
+    )
+    told = values(gauges(stored(a_result(A, *samples)).shown(0)), "users_total")
+    assert told == {key(kind="int"): 2**53 + 1, key(kind="float"): 0.1}
+    assert type(told[key(kind="int")]) is int
+
+
+def test_points_are_stamped_as_asked_or_with_the_time_of_their_snapshot() -> None:
+    store = stored(a_result(A, Sample("users_total", 1, {}), at=1234.5))
+    (at_export,), (at_poll,) = gauges(store.shown(0), 99), gauges(store.shown(0))
+    assert at_export.data.data_points[0].time_unix_nano == 99
+    assert at_poll.data.data_points[0].time_unix_nano == 1_234_500_000_000
+
+
+def test_nothing_is_told_before_the_first_result() -> None:
+    assert gauges(SnapshotStore([A, B]).shown(0)) == []
+
+
+def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other() -> None:
+    store = stored(
+        a_result(A, Sample("users_total", 1, {"from": "a"})),
+        a_result(B, Sample("users_total", 2, {"from": "b"})),
+    )
+    told = gauges(store.shown(0))
+    assert [metric.name for metric in told] == ["users_total"]
+    assert values(told, "users_total") == {key(**{"from": "a"}): 1, key(**{"from": "b"}): 2}
+    assert values(gauges(store.shown(100.1)), "users_total") == {key(**{"from": "b"}): 2}
+    assert gauges(store.shown(10_000)) == []
+
+
+def test_a_series_that_is_gone_from_the_result_is_gone_from_the_export() -> None:
+    store = stored(a_result(A, Sample("users_total", 1, {"k": "x"}), Sample("users_total", 2, {"k": "y"})))
+    assert values(gauges(store.shown(0)), "users_total") == {key(k="x"): 1, key(k="y"): 2}
+    store.put([a_result(A, Sample("users_total", 3, {"k": "y"}))], 1)
+    assert values(gauges(store.shown(1)), "users_total") == {key(k="y"): 3}
