@@ -135,7 +135,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Ask again and again until `condition` holds; False when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

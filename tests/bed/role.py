@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from poller.demo.programs import Account, Programs
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
-from tests.bed.process import ROOT
+from tests.bed.process import ROOT, eventually
 
 SCRIPT = ROOT / "deploy/role.sql"
 
@@ -57,6 +57,8 @@ class Role:
 
     def refusal(self, statement: str, *, may_write: bool = False) -> str | None:
         """The SQLSTATE that the role meets on the primary; None where the statement is carried out."""
+        # A backend outlives its connection by a moment, and the role may have two.
+        eventually(lambda: self._backends() == 0)
         with psycopg.connect(self.primary_dsn, autocommit=True) as connection:
             if may_write:
                 connection.execute("SET default_transaction_read_only = off")
@@ -65,6 +67,10 @@ class Role:
             except psycopg.Error as error:
                 return error.sqlstate
             return None
+
+    def _backends(self) -> int:
+        count = f"SELECT count(*)::int FROM pg_stat_activity WHERE usename = '{self.name}'"
+        return int(self.database.execute(count)[0][0])
 
     def state(self) -> list[Any]:
         """Everything the script changes, as the catalogue has it."""
