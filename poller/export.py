@@ -211,6 +211,8 @@ class Delivery(MetricExporter):
 
     def _joined(self, collected: MetricsData) -> MetricsData:
         """What the meter shows and what is produced beside it, under one resource and one scope."""
+        if not collected.resource_metrics:
+            return collected  # as when the collector is only asked whether it is there
         (told,) = collected.resource_metrics
         (scope,) = told.scope_metrics
         metrics = [*self._produce(time.time_ns()), *scope.metrics]

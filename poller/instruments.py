@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from poller.model import PollResult
+from poller.state import OK, STALE, State, state_of
 
 if TYPE_CHECKING:
     from poller.store import Freshness, SnapshotStore
     from poller.whereabouts import Sighting, Whereabouts
 
 QUERY = "poller.query.name"
+STATE = "poller.state"
 DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 """Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
 
@@ -69,7 +71,7 @@ class SelfMetrics:
         self._polls = meter.create_counter(
             "poller.polls",
             unit="{poll}",
-            description="Polls by outcome; failures also by error.type and SQLSTATE, skipped ones by reason.",
+            description="Polls by the state they end in; failures by error.type and SQLSTATE as well.",
         )
         self._quarantined = meter.create_counter(
             "poller.query.quarantined",
@@ -107,20 +109,28 @@ class SelfMetrics:
             lambda f: None if f.estimated is None else int(f.estimated),
         )
         self._observe(meter, "series", "{series}", "Series that the query shows now.", lambda f: f.series)
+        self._seen: dict[str, dict[State, None]] = {}
+        meter.create_observable_gauge(
+            "poller.query.state",
+            [self._states],
+            unit="{query}",
+            description="1 for the state that the query is in, 0 for every other that it was in.",
+        )
 
     def record(self, result: PollResult) -> None:
         """Count one poll."""
-        attributes: dict[str, str] = {QUERY: result.query.name, "poller.outcome": result.outcome}
+        state = state_of(result)
+        attributes = {QUERY: result.query.name, STATE: state.word}
         if result.error is not None:
             attributes["error.type"] = result.error.kind
-        if result.outcome != "skipped":
+        if state.word != "skipped":
             self._duration.record(result.duration, attributes)
         if result.error is not None and result.error.sqlstate:
             attributes = {**attributes, "db.response.status_code": result.error.sqlstate}
         if result.error is not None and result.error.conflict:
             attributes = {**attributes, "poller.conflict": result.error.conflict}
-        if result.skipped is not None:
-            attributes["poller.reason"] = result.skipped.reason
+        elif state.reason is not None and result.error is None:
+            attributes["poller.reason"] = state.reason
         self._polls.add(1, attributes)
         for reason, count in result.quarantined.items():
             self._quarantined.add(count, {QUERY: result.query.name, "poller.reason": reason})
@@ -128,6 +138,18 @@ class SelfMetrics:
     def overrun(self, tick: str) -> None:
         """Count one tick that was left out."""
         self._overruns.add(1, {"poller.tick.name": tick})
+
+    def _states(self, _: CallbackOptions) -> Iterator[Observation]:
+        for freshness in self._store.freshness(self._clock()):
+            name = freshness.query.name
+            # A state that was left must be told as left: a backend shows a series for minutes after its end.
+            seen = self._seen.setdefault(name, {OK: None, STALE: None})
+            seen[freshness.state] = None
+            for state in seen:
+                attributes = {QUERY: name, STATE: state.word}
+                if state.reason is not None:
+                    attributes["error.type" if state.word == "failed" else "poller.reason"] = state.reason
+                yield Observation(int(state == freshness.state), attributes)
 
     def _observe(
         self, meter: Meter, name: str, unit: str, description: str, read: Callable[[Freshness], float | None]

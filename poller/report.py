@@ -8,22 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from poller.model import AttributeValue, MetricDefinition, PollResult
+from poller.state import state_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _ENDLESS = 100_000
 """Columns of a line that is read by a program: wide enough to fold nothing."""
-_STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
-
-
-def state(result: PollResult) -> str:
-    """A poll in one word and its reason: `ok`, `failed(timeout)`, `skipped(relation x does not exist)`."""
-    if result.error is not None:
-        return f"failed({result.error.kind})"
-    if result.estimated is not None:
-        return f"estimated({result.estimated})"
-    return f"skipped({result.skipped.detail})" if result.skipped is not None else "ok"
+_STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yellow", "stale": "red"}
 
 
 def print_table(
@@ -39,7 +31,8 @@ def print_table(
         # Piped to a program, a row is a line: grep and awk must find a series whole.
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
-        told = f"[{_STYLES[result.outcome]}]{_plain(state(result))}[/]"
+        state = state_of(result)
+        told = f"[{_STYLES[state.word]}]{state}[/]"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
             table.add_row(result.query.name, "-", "-", "-", "-", duration, told)
@@ -66,9 +59,10 @@ def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> dict[str, Any]:
+    state = state_of(result)
     told: dict[str, Any] = {
         "query": result.query.name,
-        "state": result.outcome,
+        "state": state.word,
         "at": datetime.fromtimestamp(result.at, UTC)
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z"),
@@ -84,10 +78,9 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
         ],
         "quarantined": dict(result.quarantined),
     }
-    if result.estimated is not None:
-        told["estimated"] = result.estimated
+    if state.reason is not None:
+        told["reason"] = state.reason
     if result.skipped is not None:
-        told["reason"] = result.skipped.reason
         told["detail"] = result.skipped.detail
     if result.error is not None:
         told["error"] = {

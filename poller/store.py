@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from poller.model import PollResult, QueryDefinition
+from poller.state import STALE, State, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,51 +23,71 @@ class Freshness:
     """Whether the values are withheld: older than `max_age`, or never there."""
     series: int
     """Series shown at this instant."""
-    estimated: bool | None = None
+    estimated: bool | None
     """Whether what is shown comes from the estimate; None while nothing is shown."""
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """A good result, and when it came on the store's clock."""
+
+    result: PollResult
+    at: float
 
 
 class SnapshotStore:
     """The last good result of each query, kept by the poll's clock and shown by the export's clock.
 
-    A failed or skipped poll changes nothing here; age alone takes a value away. Time is a parameter:
+    A failed or skipped poll changes no value here; age alone takes a value away. Time is a parameter:
     `now` is in seconds on a monotonic clock, the same one in every call.
     """
 
-    def __init__(self, queries: Iterable[QueryDefinition]) -> None:
+    def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[Good] = ()) -> None:
+        """Hold nothing yet but what is `restored` from an earlier process; its age goes on."""
         self._lock = threading.Lock()
         self._queries = tuple(queries)
-        self._good: dict[str, tuple[PollResult, float]] = {}
+        self._good = {good.result.query.name: good for good in restored}
+        self._states = {name: (state_of(good.result), good.at) for name, good in self._good.items()}
 
     def put(self, results: Sequence[PollResult], now: float) -> None:
         """Take over the good results of one tick, all at once, so that no export sees half of a snapshot."""
-        fresh = {result.query.name: (result, now) for result in results if result.outcome == "ok"}
+        fresh = {result.query.name: Good(result, now) for result in results if result.outcome == "ok"}
+        states = {result.query.name: (state_of(result), now) for result in results}
         with self._lock:
-            self._good = {**self._good, **fresh}
+            self._good, self._states = {**self._good, **fresh}, {**self._states, **states}
 
     def shown(self, now: float) -> Iterator[PollResult]:
         """The good results that are young enough to be told, in the order of the queries."""
-        good = self._good
+        for good in self.good(now):
+            yield good.result
+
+    def good(self, now: float) -> Iterator[Good]:
+        """The same, each with the time of its coming."""
+        kept = self._good
         for query in self._queries:
-            kept = good.get(query.name)
-            if kept is not None and now - kept[1] <= query.max_age:
-                yield kept[0]
+            good = kept.get(query.name)
+            if good is not None and now - good.at <= query.max_age:
+                yield good
 
     def freshness(self, now: float) -> Iterator[Freshness]:
         """Every query's freshness, those that never succeeded included."""
-        good = self._good
+        good, states = self._good, self._states
         for query in self._queries:
+            state, since = states.get(query.name, (STALE, now))
+            if now - since > query.max_age:
+                state = STALE
             kept = good.get(query.name)
             if kept is None:
-                yield Freshness(query, None, None, stale=True, series=0)
+                yield Freshness(query, None, None, stale=True, series=0, estimated=None, state=state)
                 continue
-            result, at = kept
-            stale = now - at > query.max_age
+            stale = now - kept.at > query.max_age
             yield Freshness(
                 query,
-                result.at,
-                now - at,
+                kept.result.at,
+                now - kept.at,
                 stale,
-                0 if stale else len(result.samples),
-                None if stale else result.estimated is not None,
+                0 if stale else len(kept.result.samples),
+                None if stale else kept.result.estimated is not None,
+                state,
             )

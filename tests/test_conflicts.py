@@ -384,7 +384,7 @@ def test_the_daemon_counts_and_logs_the_conflicts_kind_and_recovers(
                 and point.attributes
                 == {
                     "poller.query.name": "slow",
-                    "poller.outcome": "failed",
+                    "poller.state": "failed",
                     "error.type": "conflict",
                     "db.response.status_code": "40001",
                     "poller.conflict": "lock",

@@ -92,6 +92,7 @@ def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: Sel
         ("poller.query.interval", "s", "Gauge"),
         ("poller.query.series", "{series}", "Gauge"),
         ("poller.query.estimated", "{query}", "Gauge"),
+        ("poller.query.state", "{query}", "Gauge"),
     }
 
 
@@ -105,13 +106,13 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetri
     ):  # fmt: skip
         own.record(result)
     assert bed.values("poller.polls") == {
-        of("a", **{"poller.outcome": "ok"}): 2,
-        of("b", **{"poller.outcome": "ok"}): 1,
+        of("a", **{"poller.state": "ok"}): 2,
+        of("b", **{"poller.state": "ok"}): 1,
         of(
-            "a", **{"poller.outcome": "failed", "error.type": "rejected", "db.response.status_code": "42501"}
+            "a", **{"poller.state": "failed", "error.type": "rejected", "db.response.status_code": "42501"}
         ): 1,
-        of("a", **{"poller.outcome": "failed", "error.type": "unavailable"}): 1,
-        of("b", **{"poller.outcome": "skipped", "poller.reason": "lag"}): 1,
+        of("a", **{"poller.state": "failed", "error.type": "unavailable"}): 1,
+        of("b", **{"poller.state": "skipped", "poller.reason": "lag"}): 1,
     }
 
 
@@ -167,10 +168,10 @@ def test_durations_are_a_histogram_without_the_skipped(bed: Bed, own: SelfMetric
         for point in bed.read()["poller.poll.duration"].data.data_points
         if isinstance(point, HistogramDataPoint)
     }
-    good = points[of("a", **{"poller.outcome": "ok"})]
+    good = points[of("a", **{"poller.state": "ok"})]
     assert (good.count, good.sum, good.min, good.max) == (2, 70.25, 0.25, 70.0)
     assert tuple(good.explicit_bounds) == DURATION_BOUNDARIES
-    assert points[of("a", **{"poller.outcome": "failed", "error.type": "timeout"})].sum == 1.5
+    assert points[of("a", **{"poller.state": "failed", "error.type": "timeout"})].sum == 1.5
     assert len(points) == 2
 
 
@@ -202,3 +203,27 @@ def test_freshness_is_told_for_each_query_before_and_after_its_success(bed: Bed)
     assert bed.values("poller.query.age") == {of("a"): 100.5}
     assert bed.values("poller.query.stale") == {of("a"): 1, of("b"): 1}
     assert bed.values("poller.query.series") == {of("a"): 0, of("b"): 0}
+
+
+@pytest.mark.usefixtures("own")
+def test_a_query_is_in_one_state_and_the_states_it_left_are_told_as_left(bed: Bed) -> None:
+    def states(query: str) -> dict[str, int]:
+        told = {}
+        for attributes, value in bed.values("poller.query.state").items():
+            told_of = dict(attributes)
+            if told_of.pop("poller.query.name") == query:
+                told[" ".join(told_of[name] for name in sorted(told_of, reverse=True))] = value
+        return told
+
+    assert states("a") == {"ok": 0, "stale": 1}, "nothing is known of a query that was never polled"
+    bed.store.put([a_result(A)], 0)
+    assert states("a") == {"ok": 1, "stale": 0}
+    bed.store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 10)
+    assert states("a") == {"ok": 0, "stale": 0, "failed timeout": 1}
+    bed.store.put([a_result(A, outcome="skipped", skipped=Skip("lag", "x"))], 20)
+    assert states("a") == {"ok": 0, "stale": 0, "failed timeout": 0, "skipped lag": 1}
+    bed.store.put([a_result(A, estimated="cost")], 30)
+    assert states("a")["estimated cost"] == 1
+    bed.now = 130.1
+    assert {state for state, value in states("a").items() if value} == {"stale"}
+    assert states("b") == {"ok": 0, "stale": 1}

@@ -154,7 +154,7 @@ def test_doctor_finds_nothing_wrong_with_the_role_that_the_readme_makes(
         env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
     )
 
-    assert process.wait() == 0, process
+    assert process.wait() == 0, str(process)
     assert _measured(process.stdout.replace(role.name, "poller")) == _measured(shown)
 
 

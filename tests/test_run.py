@@ -103,7 +103,7 @@ def test_a_missing_size_column_is_skipped_visibly(
             and point.attributes
             == {
                 "poller.query.name": "attachments_bytes",
-                "poller.outcome": "skipped",
+                "poller.state": "skipped",
                 "poller.reason": "column",
             }
         ]

@@ -103,7 +103,7 @@ class Board:
                 self._latest(f"poller.query.{which}", name) for which in ("age", "series", "stale")
             )
             outcomes = ", ".join(
-                f"{int(kept.values[-1])} {dict(attributes)['poller.outcome']}"
+                f"{int(kept.values[-1])} {dict(attributes)['poller.state']}"
                 for (metric, attributes), kept in sorted(self.series.items())
                 if metric == "poller.polls" and dict(attributes)[_QUERY] == name
             )

@@ -1,0 +1,23 @@
+"""A query's state is one word, and one more for the reason."""
+
+from __future__ import annotations
+
+from poller.errors import PollError
+from poller.model import Skip
+from poller.state import STALE, state_of
+from tests.bed.definitions import a_query, a_result
+
+QUERY = a_query("q")
+
+
+def test_a_state_is_a_word_and_its_reason() -> None:
+    told = [
+        state_of(a_result(QUERY)),
+        state_of(a_result(QUERY, estimated="cost")),
+        state_of(a_result(QUERY, outcome="failed", error=PollError("timeout", "too slow"))),
+        state_of(a_result(QUERY, outcome="skipped", skipped=Skip("relation", "relation x does not exist"))),
+        STALE,
+    ]
+    assert [str(state) for state in told] == [
+        "ok", "estimated(cost)", "failed(timeout)", "skipped(relation)", "stale",
+    ]  # fmt: skip
