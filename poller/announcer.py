@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from poller.errors import PollError
 from poller.model import HOLDS, REFUSALS, PollResult, Skip, format_duration
+from poller.state import state_of
+
+if TYPE_CHECKING:
+    from poller.store import Freshness
 
 logger = logging.getLogger(__name__)
 
 HOLDS_TOLD_EVERY = 3600.0
 """Seconds."""
+REPEATS_TOLD_EVERY = 3600.0
+"""Seconds after which what has not changed is summed up in a line."""
 
 
 @dataclass(slots=True)
@@ -21,6 +28,17 @@ class _Trouble:
     told: tuple[str | None, ...]
     since: float
     times: int = 1
+    summed_up: float = 0.0
+
+    def again(self, now: float) -> bool:
+        """Count one more of the same; return whether it is time to sum up."""
+        self.times += 1
+        due = now - max(self.since, self.summed_up) >= REPEATS_TOLD_EVERY
+        self.summed_up = now if due else self.summed_up
+        return due
+
+    def lasted(self, now: float) -> str:
+        return format_duration(round(now - self.since))
 
 
 class Announcer:
@@ -28,8 +46,9 @@ class Announcer:
 
     Each query's line names the query, the kind, the SQLSTATE, the server's words and what to do. A server
     that cannot be reached, or that is refused, makes one line for all queries together, and one when that is
-    over. A query that is held back for its own record is told once in HOLDS_TOLD_EVERY. With `every_result`
-    (where nothing is pushed, the log is the only place to see values) each good poll is told.
+    over. What stays as it is is summed up once in REPEATS_TOLD_EVERY. A query that is held back for its own
+    record is told once in HOLDS_TOLD_EVERY. With `every_result` (where nothing is pushed, the log is the only
+    place to see values) each good poll is told.
     """
 
     def __init__(self, *, every_result: bool = False) -> None:
@@ -37,6 +56,7 @@ class Announcer:
         self._queries: dict[str, _Trouble] = {}
         self._holds: dict[tuple[str, str], float] = {}
         self._server: _Trouble | None = None
+        self._withheld: set[str] = set()
 
     def tick(self, results: Sequence[PollResult], now: float | None = None) -> None:
         """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock."""
@@ -53,6 +73,22 @@ class Announcer:
             else:
                 self._tell_query(result, now)
 
+    def values(self, freshness: Iterable[Freshness]) -> None:
+        """Tell whose values are withheld from now on because they are too old."""
+        for one in freshness:
+            name = one.query.name
+            if not one.stale:
+                self._withheld.discard(name)
+            elif one.age is not None and name not in self._withheld:
+                self._withheld.add(name)
+                logger.warning(
+                    "query %s: no good poll for %s, its values are withheld (max_age %s)",
+                    name,
+                    format_duration(round(one.age)),
+                    format_duration(one.query.max_age),
+                    extra={"query": name, "state": str(one.state)},
+                )
+
     def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
         """Tell what concerns all queries alike."""
         gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
@@ -62,7 +98,13 @@ class Announcer:
         told = ("unavailable",) if gone else (refused[0].reason,) if refused else ()
         if told:
             if self._server is not None and self._server.told == told:
-                self._server.times += 1
+                if self._server.again(now):
+                    logger.warning(
+                        "%s for %s by now",
+                        "replica unavailable" if gone else f"polls skipped ({refused[0].reason})",
+                        self._server.lasted(now),
+                        extra={"failed_ticks": self._server.times},
+                    )
                 return
             self._server = _Trouble(told, now)
         if gone:
@@ -79,9 +121,9 @@ class Announcer:
                 extra={"poller.reason": refused[0].reason, "queries": len(refused)},
             )
         elif self._server is not None and any(result.error_type != "cancelled" for result in results):
-            lasted = format_duration(round(now - self._server.since))
             over = "replica available again" if self._server.told == ("unavailable",) else "polling again"
-            logger.info("%s after %s", over, lasted, extra={"failed_ticks": self._server.times})
+            extra = {"failed_ticks": self._server.times}
+            logger.info("%s after %s", over, self._server.lasted(now), extra=extra)
             self._server = None
 
     def _tell_unreached(self, results: Sequence[PollResult], now: float) -> None:
@@ -118,14 +160,21 @@ class Announcer:
         else:
             told = ("quarantine", *sorted(quarantined)) if quarantined else ()
         if before is not None and before.told == told:
-            before.times += 1
-            logger.debug("query %s: the same again", name, extra={"query": name, "times": before.times})
+            due = before.again(now)
+            level = logging.WARNING if due and result.error is not None else logging.DEBUG
+            extra = {"query": name, "times": before.times}
+            logger.log(
+                level,
+                "query %s is still %s after %s",
+                name,
+                state_of(result),
+                before.lasted(now),
+                extra=extra,
+            )
             return
         if before is not None and not told:
-            lasted = format_duration(round(now - before.since))
-            logger.info(
-                "query %s is well again after %s", name, lasted, extra={"query": name, "times": before.times}
-            )
+            extra = {"query": name, "times": before.times}
+            logger.info("query %s is well again after %s", name, before.lasted(now), extra=extra)
             del self._queries[name]
             self._holds.pop((name, "breaker"), None)
         elif told:

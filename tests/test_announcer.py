@@ -12,6 +12,7 @@ from poller.errors import PollError
 from poller.logs import JsonFormatter
 from poller.model import PollResult, Sample, Skip, SkipReason
 from poller.sqlstate import server_error
+from poller.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -66,6 +67,42 @@ def test_a_failure_is_said_once_with_what_to_do_and_its_end_with_how_long(heard:
     assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"], (
         "it is news again"
     )
+
+
+def test_a_failure_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
+    heard(failed(DENIED))
+    assert heard(failed(DENIED), after=3599) == []
+    assert heard(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 1h"]
+    assert heard.extra("times") == 3
+    assert heard(failed(DENIED), after=3599) == []
+    assert heard(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 2h"]
+    assert heard(GOOD_A, after=60) == ["INFO query a is well again after 2h1m"]
+
+
+def test_an_outage_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
+    heard(failed(GONE), failed(GONE, B))
+    assert heard(failed(GONE), failed(GONE, B), after=3600) == ["WARNING replica unavailable for 1h by now"]
+    assert heard.extra("failed_ticks") == 2
+    assert heard(failed(GONE), after=60) == []
+
+
+def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.LogCaptureFixture) -> None:
+    store, announcer = SnapshotStore([A, B]), Announcer()
+
+    def said(now: float) -> list[str]:
+        caplog.clear()
+        announcer.values(store.freshness(now))
+        return caplog.messages
+
+    assert said(0) == [], "what never was is not withheld"
+    store.put([GOOD_A], 0)
+    store.put([failed(DENIED)], 600)
+    assert said(900) == []
+    assert said(901) == ["query a: no good poll for 15m1s, its values are withheld (max_age 15m)"]
+    assert said(1200) == []
+    store.put([GOOD_A], 1200)
+    assert said(1200) == []
+    assert said(2200) != [], "it is news again"
 
 
 def test_another_failure_of_the_same_query_is_news(heard: Heard) -> None:

@@ -85,11 +85,13 @@ class Pipe:
     ) -> list[PollResult]:
         """Poll `queries` once."""
         results = poll(queries, self.replica.ask, on_answer)
-        self.store.put(results, time.monotonic())
+        now = time.monotonic()
+        self.store.put(results, now)
         for result in results:
             self.metrics.record(result)
             self._restraint.note(result)
-        self._announcer.tick(results)
+        self._announcer.tick(results, now)
+        self._announcer.values(self.store.freshness(now))
         return results
 
 
