@@ -196,7 +196,8 @@ class Announcer:
         elif result.estimated is not None:
             logger.info("query %s: the estimate answers (%s)", name, result.estimated, extra=extra)
         elif quarantined:
-            logger.warning("query %s: rows left out", name, extra=extra | quarantined)
+            advice = {"hint": result.advice} if result.advice else {}
+            logger.warning("query %s: rows left out", name, extra=extra | quarantined | advice)
         if result.outcome == "ok" and self._every_result:
             for sample in result.samples:
                 # As one field: a column may be called `name` or `message`, which logging keeps for itself.

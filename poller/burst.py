@@ -104,7 +104,7 @@ def commit() -> Statement:
 
 
 def _query(query: QueryDefinition, sql: str, *after: str) -> Statement:
-    return Statement(sql, query.timeout + PATIENCE_SECONDS, query.max_series, query.timeout, after)
+    return Statement(sql, query.timeout + PATIENCE_SECONDS, query.limit, query.timeout, after)
 
 
 def _look(sql: str, *after: str) -> Statement:

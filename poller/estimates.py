@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from poller.model import Rows
+from poller.overflow import Rows
 
 
 def cost_query(sql: str) -> str:

@@ -78,6 +78,11 @@ class SelfMetrics:
             unit="{data_point}",
             description="Data points that were not exported because they are not true numbers, by reason.",
         )
+        self._folded = meter.create_counter(
+            "poller.query.folded",
+            unit="{data_point}",
+            description="Data points beyond max_series that are summed up in a series `other`.",
+        )
         self._overruns = meter.create_counter(
             "poller.tick.overruns",
             unit="{tick}",
@@ -132,6 +137,8 @@ class SelfMetrics:
         elif state.reason is not None and result.error is None:
             attributes["poller.reason"] = state.reason
         self._polls.add(1, attributes)
+        if result.folded:
+            self._folded.add(result.folded, {QUERY: result.query.name})
         for reason, count in result.quarantined.items():
             self._quarantined.add(count, {QUERY: result.query.name, "poller.reason": reason})
 

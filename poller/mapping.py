@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
 
+from poller.closed import Closed, Key, key_of
 from poller.errors import PollError
-from poller.model import AttributeValue, Column, MetricDefinition, QueryDefinition, Rows, Sample
+from poller.model import (
+    MAX_ATTRIBUTE_LENGTH,
+    AttributeValue,
+    MetricDefinition,
+    QueryDefinition,
+    Refusal,
+    Sample,
+)
+from poller.number import NUMBERS, NotTellableError, parse, told
+from poller.overflow import Column, Folded, Row, Rows
 
-# Object identifiers of the built-in types are fixed for ever (PostgreSQL: src/include/catalog/pg_type.dat).
+OTHER = "other"
+"""Value of every attribute column of the series that sums up the rows beyond `max_series`."""
+MOST_REFUSALS_SHOWN = 20
+"""Of one result; what is beyond is counted only."""
+
 _BOOL = 16
-_INTEGERS = {20, 21, 23, 26}
-_NUMERIC = 1700
-_FLOATS = {700, 701}
-_NUMBERS = _INTEGERS | _FLOATS | {_NUMERIC}
 _SPOKEN_TYPES = {
     16: "boolean", 25: "text", 1043: "varchar", 1042: "char", 1082: "date", 1114: "timestamp",
     1184: "timestamptz", 1186: "interval", 790: "money", 114: "json", 3802: "jsonb", 2950: "uuid",
@@ -31,68 +39,161 @@ _CASTS = {
     790: "cast it: {0}::numeric",
 }
 
-MAX_ATTRIBUTE_LENGTH = 1024
-"""Characters; a longer attribute value is a sign of data that was never meant to be one."""
-
-_LEAST, _GREATEST = -(2**63), 2**63 - 1
-
-
-class _RefusedError(Exception):
-    """One data point cannot be told; its one argument is the reason it is counted under."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The data points of one result, and those that were refused, counted by reason.
+    """The data points of one result, and the account of all that are none.
 
-    Every row makes one candidate per metric, so that
-    `len(samples) + sum(quarantined.values()) == rows (those beyond max_series too) x metrics`.
+    Every row makes one candidate per metric: `len(samples) - made + folded + sum(quarantined.values())` is
+    the number of rows (those beyond max_series too) times the number of metrics.
     """
 
     samples: tuple[Sample, ...]
     quarantined: Mapping[str, int]
+    made: int = 0
+    """Samples that no row of their own stands behind: declared values without a row, and `other`."""
+    folded: int = 0
+    """Candidates that are summed up in `other`."""
+    refused: tuple[Refusal, ...] = ()
+    """The first MOST_REFUSALS_SHOWN that were quarantined."""
+    advice: str | None = None
+    """What is wrong with a metric that none of the rows could feed."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """What becomes of the candidates while they are gone through."""
+
+    columns: tuple[Column, ...]
+    samples: list[Sample] = field(default_factory=list)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    refused: list[Refusal] = field(default_factory=list)
+    made: int = 0
+    folded: int = 0
+
+    def refuse(self, metric: MetricDefinition, reason: str, row: Row) -> None:
+        self.quarantined[reason] += 1
+        if len(self.refused) < MOST_REFUSALS_SHOWN:
+            texts = (None if raw is None else raw.decode(errors="replace") for raw in row)
+            names = (column.name for column in self.columns)
+            self.refused.append(Refusal(metric.name, reason, dict(zip(names, texts, strict=True))))
 
 
 def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     """Map the rows of one result by the query's definition.
 
     Refused alone and counted are a NULL under `on_null: drop` (`null`), NaN (`nan`), infinity (`infinite`),
-    every row of a series that comes twice (`duplicate`: which of them is true cannot be known), an
-    attribute that is not UTF-8 (`not_utf8`) or is longer than MAX_ATTRIBUTE_LENGTH (`attribute_too_long`),
-    and what lies beyond `max_series` (`overflow`).
+    what is no number (`not_a_number`; a metric with a value column of another type loses all of its rows so),
+    every row of a series that comes twice (`duplicate`: which of them is true cannot be known), an attribute
+    that is not UTF-8 (`not_utf8`), is longer than MAX_ATTRIBUTE_LENGTH (`attribute_too_long`) or has a value
+    that its `attribute_values` do not list (`undeclared_value`), and what lies beyond `max_series`
+    (`overflow`), unless it is summed up.
 
     Raises PollError of kind `mismatch` where the whole result contradicts the definition: a declared column
-    is missing or comes twice, a value column is not of a numeric type, a NULL under `on_null: fail`.
+    is missing or comes twice, no value column is of a numeric type, a NULL under `on_null: fail`.
     """
     positions = _positions(query, rows.columns)
-    quarantined: Counter[str] = Counter()
-    if rows.beyond:
-        quarantined["overflow"] = rows.beyond * len(query.metrics)
-    samples: list[Sample] = []
-    taken: dict[tuple[object, ...], Sample | None] = {}
+    advice = _wrong_types(query, rows.columns, positions)
+    if len(advice) == len({metric.value_column for metric in query.metrics}):
+        raise PollError("mismatch", "; ".join(advice.values()))
+    account = _Account(rows.columns)
     for metric in query.metrics:
-        value_at = positions[metric.value_column]
-        oid = rows.columns[value_at].oid
-        columns = [
-            (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
-        ]
-        for row in rows.values:
-            try:
-                value = _value(row[value_at], oid, metric)
-                attributes = _attributes(row, columns)
-            except _RefusedError as refused:
-                quarantined[str(refused)] += 1
-                continue
-            attributes.update(metric.attributes)
-            key = (metric.name, *sorted(attributes.items()))
-            if key in taken:
-                # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
-                quarantined["duplicate"] += 1 if taken[key] is None else 2
-                taken[key] = None
-            else:
-                taken[key] = Sample(metric.name, value, attributes)
-    samples = [sample for sample in taken.values() if sample is not None]
-    return Mapped(tuple(samples), dict(quarantined))
+        if metric.value_column in advice:
+            for row in rows.values:
+                account.refuse(metric, "not_a_number", row)
+            account.quarantined["overflow"] += rows.beyond
+            continue
+        _map_metric(query, metric, rows, positions, account)
+        _account_for_the_rest(metric, rows, account)
+    return Mapped(
+        tuple(account.samples),
+        {reason: count for reason, count in account.quarantined.items() if count},
+        account.made,
+        account.folded,
+        tuple(account.refused),
+        "; ".join(advice.values()) or None,
+    )
+
+
+def _map_metric(
+    query: QueryDefinition,
+    metric: MetricDefinition,
+    rows: Rows,
+    positions: Mapping[str, int],
+    account: _Account,
+) -> None:
+    value_at = positions[metric.value_column]
+    oid = rows.columns[value_at].oid
+    columns = [
+        (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
+    ]
+    closed = Closed(metric)
+    taken: dict[Key, tuple[Sample, Row] | None] = {}
+    for row in rows.values:
+        attributes: dict[str, AttributeValue] | None = None
+        try:
+            attributes = _attributes(row, columns)
+            closed.see(attributes)
+            value = _value(row[value_at], oid, metric)
+        except NotTellableError as refused:
+            if attributes is not None:
+                closed.doubt(attributes)
+            account.refuse(metric, str(refused), row)
+            continue
+        key = key_of(attributes)
+        attributes.update(metric.attributes)
+        if key in taken:
+            # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
+            first = taken[key]
+            if first is not None:
+                account.refuse(metric, "duplicate", first[1])
+            account.refuse(metric, "duplicate", row)
+            taken[key] = None
+        else:
+            taken[key] = Sample(metric.name, value, attributes), row
+    account.samples += [entry[0] for entry in taken.values() if entry is not None]
+    if not rows.beyond:
+        # Only a complete result tells that there is no row.
+        room = query.max_series - len(rows.values)
+        for attributes in closed.missing(taken.keys(), max(0, room)):
+            account.samples.append(Sample(metric.name, 0, {**attributes, **metric.attributes}))
+            account.made += 1
+
+
+def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: _Account) -> None:
+    """Sum up the rows beyond the limit in one series, or count them."""
+    folded = rows.folded.get(metric.value_column)
+    if folded is None:
+        account.quarantined["overflow"] += rows.beyond
+        return
+    refused = _refused(metric, folded)
+    account.quarantined.update(refused)
+    rest = rows.beyond - sum(refused.values())
+    try:
+        total = told(folded.total)
+    except NotTellableError:
+        total, refused = 0, Counter(infinite=1)
+    attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
+    attributes.update(metric.attributes)
+    if refused or any(
+        sample.metric == metric.name and sample.attributes == attributes for sample in account.samples
+    ):
+        # A sum over some of them would look like the sum over all.
+        account.quarantined["overflow"] += rest
+        return
+    account.samples.append(Sample(metric.name, total, attributes))
+    account.made += 1
+    account.folded += rest
+
+
+def _refused(metric: MetricDefinition, folded: Folded) -> Counter[str]:
+    refused = Counter(folded.refused)
+    nulls = refused.pop("null", 0)
+    if nulls and metric.on_null == "fail":
+        raise _null(metric)
+    if nulls and metric.on_null == "drop":
+        refused["null"] = nulls
+    return refused
 
 
 def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:
@@ -113,59 +214,42 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
                     f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
                 )
             wanted[name] = names.index(name) if name in names else 0
-        if metric.value_column in names:
-            oid = columns[wanted[metric.value_column]].oid
-            if oid not in _NUMBERS:
-                spoken = _SPOKEN_TYPES.get(oid, f"of the type with OID {oid}")
-                cast = _CASTS.get(oid, "cast it to a numeric type").format(metric.value_column)
-                problem = f"value column {metric.value_column!r} is {spoken}, not a number; {cast}"
-                if problem not in problems:
-                    problems.append(problem)
     if problems:
-        raise PollError("mismatch", "; ".join(problems))
+        present = {name: position for name, position in wanted.items() if name in names}
+        raise PollError("mismatch", "; ".join([*problems, *_wrong_types(query, columns, present).values()]))
     return wanted
 
 
+def _wrong_types(
+    query: QueryDefinition, columns: tuple[Column, ...], positions: Mapping[str, int]
+) -> dict[str, str]:
+    """What to say of each value column that is not of a numeric type."""
+    said: dict[str, str] = {}
+    for metric in query.metrics:
+        name = metric.value_column
+        if name in positions and (oid := columns[positions[name]].oid) not in NUMBERS:
+            spoken = _SPOKEN_TYPES.get(oid, f"of the type with OID {oid}")
+            cast = _CASTS.get(oid, "cast it to a numeric type").format(name)
+            said[name] = f"value column {name!r} is {spoken}, not a number; {cast}"
+    return said
+
+
 def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float:
-    if raw is None:
-        if metric.on_null == "zero":
-            return 0
-        if metric.on_null == "fail":
-            raise PollError(
-                "mismatch", f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
-            )
-        raise _RefusedError("null")
-    try:
-        return _number(raw, oid)
-    except (ValueError, ArithmeticError):
-        raise PollError(
-            "mismatch", f"column {metric.value_column!r} holds {raw[:40]!r}, which is no number"
-        ) from None
+    if raw is not None:
+        return told(parse(raw, oid))
+    if metric.on_null == "zero":
+        return 0
+    if metric.on_null == "fail":
+        raise _null(metric)
+    raise NotTellableError("null")
 
 
-def _number(raw: bytes, oid: int) -> int | float:
-    if oid in _INTEGERS:
-        return int(raw)
-    if oid in _FLOATS:
-        return _finite(float(raw))
-    number = Decimal(raw.decode("ascii"))
-    if number.is_finite() and _LEAST <= number <= _GREATEST and number == number.to_integral_value():
-        # sum(bigint) is numeric: a count stays a count.
-        return int(number)
-    return _finite(float(number))
+def _null(metric: MetricDefinition) -> PollError:
+    what = f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
+    return PollError("mismatch", what)
 
 
-def _finite(number: float) -> float:
-    if math.isnan(number):
-        raise _RefusedError("nan")
-    if math.isinf(number):
-        raise _RefusedError("infinite")
-    return number
-
-
-def _attributes(
-    row: tuple[bytes | None, ...], columns: list[tuple[str, int, int]]
-) -> dict[str, AttributeValue]:
+def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {}
     for name, position, oid in columns:
         raw = row[position]
@@ -174,8 +258,8 @@ def _attributes(
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise _RefusedError("not_utf8") from None
+            raise NotTellableError("not_utf8") from None
         if len(text) > MAX_ATTRIBUTE_LENGTH:
-            raise _RefusedError("attribute_too_long")
+            raise NotTellableError("attribute_too_long")
         attributes[name] = {"t": "true", "f": "false"}.get(text, text) if oid == _BOOL else text
     return attributes

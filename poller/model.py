@@ -7,12 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from poller.errors import PollError
-from poller.statement import statement_problem
+from poller.overflow import Limit, Rows
+from poller.statement import is_ordered, statement_problem
 from poller.units import unit_problem
 from poller.words import shown
 
@@ -23,6 +25,8 @@ DEFAULT_INTERVAL = 300.0
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_SERIES = 1000
 STALE_AFTER_INTERVALS = 3
+MAX_ATTRIBUTE_LENGTH = 1024
+"""Characters; a longer attribute value is a sign of data that was never meant to be one."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
@@ -112,6 +116,11 @@ class MetricDefinition(_Definition):
         description="Result columns that become attributes, one series per distinct set.",
         examples=[["state", "tenant"]],
     )
+    attribute_values: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="All values that a column can have: one without a row is 0, any other is refused.",
+        examples=[{"state": ["queued", "sent"]}],
+    )
     attributes: Mapping[str, AttributeValue] = Field(
         default_factory=dict, description="Attributes with a fixed value.", examples=[{"env": "prod"}]
     )
@@ -157,6 +166,29 @@ class MetricDefinition(_Definition):
         if (value := info.data.get("value_column")) in columns:
             raise ValueError(f"column {value!r} is the value_column too; keep one of the two")
         return columns
+
+    @field_validator("attribute_values")
+    @classmethod
+    def _attribute_values(
+        cls, closed: Mapping[str, tuple[str, ...]], info: ValidationInfo
+    ) -> Mapping[str, tuple[str, ...]]:
+        columns = info.data.get("attribute_columns")
+        for name, values in closed.items():
+            if columns is not None and name not in columns:
+                raise ValueError(
+                    f"{shown(name)} is none of the attribute_columns; name it there, or leave it out"
+                )
+            if not values:
+                raise ValueError(f"{name!r} has no values; list all that the column can have")
+            if len(set(values)) < len(values):
+                twice = next(value for value, count in Counter(values).items() if count > 1)
+                raise ValueError(f"value {shown(twice)} of {name!r} stands twice; keep one")
+            if long := next((value for value in values if len(value) > MAX_ATTRIBUTE_LENGTH), None):
+                raise ValueError(
+                    f"value {shown(long)} of {name!r} has {len(long)} characters; "
+                    f"the most is {MAX_ATTRIBUTE_LENGTH}"
+                )
+        return closed
 
     @field_validator("attributes")
     @classmethod
@@ -284,10 +316,15 @@ class QueryDefinition(_Definition):
     )
     max_series: int = Field(
         default=DEFAULT_MAX_SERIES,
-        description="Rows kept of one result; what is beyond is dropped and counted.",
+        description="Rows kept of one result: the first by its ORDER BY, or by their attributes without one.",
         examples=[1000],
         ge=1,
         le=1_000_000,
+    )
+    overflow: Literal["drop", "other"] = Field(
+        default="drop",
+        description="The rows beyond max_series: dropped and counted, or summed up in one series `other`.",
+        examples=["other"],
     )
     group: str = Field(
         default="default",
@@ -362,6 +399,47 @@ class QueryDefinition(_Definition):
             )
         return timeout
 
+    @field_validator("overflow")
+    @classmethod
+    def _overflow(cls, overflow: str, info: ValidationInfo) -> str:
+        sql = info.data.get("sql")
+        if overflow == "other" and sql is not None and not is_ordered(sql):
+            raise ValueError("is other, and sql does not say which rows stay apart; end it with ORDER BY")
+        return overflow
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(
+        cls, metrics: tuple[MetricDefinition, ...], info: ValidationInfo
+    ) -> tuple[MetricDefinition, ...]:
+        for metric in metrics:
+            if info.data.get("overflow") == "other" and not metric.attribute_columns:
+                raise MisfitError(
+                    f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
+                    "overflow",
+                )
+            sets = math.prod(len(values) for values in metric.attribute_values.values())
+            most = info.data.get("max_series", sets)
+            if sets > most:
+                raise MisfitError(
+                    f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
+                    f"write max_series: {sets}, or close fewer columns",
+                    "max_series",
+                    "metrics",
+                )
+        return metrics
+
+    @cached_property
+    def limit(self) -> Limit:
+        """Which rows of a result are kept, and what is made of the rest."""
+        columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
+        return Limit(
+            self.max_series,
+            # Without an ORDER BY the server may give them in another order each time.
+            order=() if is_ordered(self.sql) else tuple(columns),
+            fold=tuple(metric.value_column for metric in self.metrics) if self.overflow == "other" else (),
+        )
+
     @field_validator("max_age")
     @classmethod
     def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
@@ -374,24 +452,6 @@ class QueryDefinition(_Definition):
                 "interval",
             )
         return max_age
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a result: its name, and the OID of its type in `pg_type`."""
-
-    name: str
-    oid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What the server answered: every value as the text the server wrote, NULL as None."""
-
-    columns: tuple[Column, ...]
-    values: list[tuple[bytes | None, ...]]
-    beyond: int = 0
-    """Rows past `max_series`, received and let go."""
 
 
 SkipReason = Literal[
@@ -445,6 +505,15 @@ class Sample:
     attributes: Mapping[str, AttributeValue]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row that a metric got no data point of: why, and what the row held, as text (NULL as None)."""
+
+    metric: str
+    reason: str
+    row: Mapping[str, str | None]
+
+
 Outcome = Literal["ok", "failed", "skipped"]
 
 
@@ -460,7 +529,13 @@ class PollResult:
     outcome: Outcome
     samples: tuple[Sample, ...] = ()
     quarantined: Mapping[str, int] = field(default_factory=dict)
-    """Rows that were not exported, by reason."""
+    """Data points that were not exported, by reason."""
+    refused: tuple[Refusal, ...] = ()
+    """The first of them, for people to look at."""
+    folded: int = 0
+    """Data points that are in the sums of a series `other`."""
+    advice: str | None = None
+    """What is wrong with a metric that got no data point at all, and what to write instead."""
     error: PollError | None = None
     """Set exactly when the outcome is `failed`."""
     skipped: Skip | None = None

@@ -14,7 +14,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from poller.errors import OverBudgetError, PollError
-from poller.model import Column, Rows
+from poller.overflow import Column, Keeper, Limit, Rows
 from poller.sqlstate import server_error
 
 _CHUNK_ROWS = 256
@@ -22,6 +22,7 @@ _CANCEL_SECONDS = 2.0
 _LATE = 0.25
 """Seconds after its timeout from which a server that has not said so is taken to hang."""
 _CANCEL_AGAIN_SECONDS = 0.05
+_ONE_LOOK = Limit(1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Statement:
     sql: str
     patience: float
     """Seconds without an answer after which the server is taken for dead; above the server's own timeout."""
-    max_rows: int = 1000
-    """Rows kept; the rest is received, counted and let go, so that memory stays bounded."""
+    limit: Limit = _ONE_LOOK
+    """Rows kept; the rest is received, accounted for and let go, so that memory stays bounded."""
     timeout: float | None = None
     """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
     after: tuple[str, ...] = ()
@@ -149,20 +150,17 @@ class Pipeline:
             while (result := self._next_result(deadline)) is not None:
                 if result.status == ExecStatus.FATAL_ERROR:
                     failure = result
-        columns: tuple[Column, ...] = ()
-        values: list[tuple[bytes | None, ...]] = []
-        beyond = 0
+        keeper: Keeper | None = None
         if failure is None:
             self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
         while (result := self._next_result(deadline)) is not None:
             status = result.status
             if status in (ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK):
-                columns = columns or _columns(result)
-                room = max(0, statement.max_rows - len(values))
-                kept = min(room, result.ntuples)
+                keeper = keeper or Keeper(statement.limit, _columns(result))
                 fields = range(result.nfields)
-                values.extend(tuple(result.get_value(row, field) for field in fields) for row in range(kept))
-                beyond += result.ntuples - kept
+                keeper.take(
+                    tuple(result.get_value(row, field) for field in fields) for row in range(result.ntuples)
+                )
             elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
                 self._connection.close()
@@ -180,7 +178,7 @@ class Pipeline:
                 # The server's last word: an error that no Sync follows has ended the session.
                 raise _failure(failure, 0.0, None)
             raise psycopg.OperationalError("lost step with the server")
-        return Rows(columns, values, beyond), failure
+        return keeper.rows() if keeper else Rows((), []), failure
 
     def _next_result(self, deadline: float) -> PGresult | None:
         pgconn = self._pgconn

@@ -34,5 +34,14 @@ def to_result(answer: Answer) -> PollResult:
     except PollError as error:
         return PollResult(query, at, duration, "failed", error=error)
     return PollResult(
-        query, at, duration, "ok", mapped.samples, mapped.quarantined, estimated=answer.estimated
+        query,
+        at,
+        duration,
+        "ok",
+        mapped.samples,
+        mapped.quarantined,
+        mapped.refused,
+        mapped.folded,
+        mapped.advice,
+        estimated=answer.estimated,
     )

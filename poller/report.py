@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _ENDLESS = 100_000
 """Columns of a line that is read by a program: wide enough to fold nothing."""
+_CELL = 80
+"""Characters shown of one value of a row that was left out."""
 _STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yellow", "stale": "red"}
 
 
@@ -44,6 +46,24 @@ def print_table(
     if not person:
         console.width = _ENDLESS
     console.print(table)
+
+
+def refusals(result: PollResult) -> Iterator[str]:
+    """A line for each row that was left out, as far as they are known, and one for the rest."""
+    name = result.query.name
+    if result.advice:
+        yield f"{name}: {result.advice}"
+    for refused in result.refused:
+        row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
+        yield f"{name}: left out of {refused.metric} ({refused.reason}): {row}"
+    beyond = result.quarantined.get("overflow", 0)
+    more = sum(result.quarantined.values()) - beyond - len(result.refused)
+    if more > 0:
+        yield f"{name}: {more} more left out"
+    if beyond:
+        yield f"{name}: {beyond} left out beyond max_series {result.query.max_series} (overflow)"
+    if result.folded:
+        yield f"{name}: {result.folded} beyond max_series {result.query.max_series} summed up in `other`"
 
 
 def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:
@@ -77,6 +97,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
             for sample in result.samples
         ],
         "quarantined": dict(result.quarantined),
+        "folded": result.folded,
     }
     if state.reason is not None:
         told["reason"] = state.reason
@@ -96,6 +117,12 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
 
 def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _cell(text: str | None) -> str:
+    if text is None:
+        return "NULL"
+    return _quoted(text if len(text) <= _CELL else f"{text[: _CELL - 3]}...")
 
 
 def _quoted(text: str) -> str:

@@ -78,6 +78,15 @@ def statement_problem(sql: str) -> str | None:
     return None
 
 
+def is_ordered(sql: str) -> bool:
+    """Whether the rows of the query `sql` come in an order that it states."""
+    try:
+        ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
+    except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
+        return False
+    return kind != "SelectStmt" or "sortClause" in body
+
+
 def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
     pending = [tree]
     while pending:

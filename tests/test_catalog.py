@@ -57,6 +57,42 @@ MISTAKES: dict[str, list[str]] = {
             "`attribute_columns: [state, tenant]`"
         ),
     ],
+    "attribute-values-empty": [
+        (
+            "10: queries[0].metrics[0].attribute_values: 'state' has no values; list all that the column "
+            "can have"
+        ),
+    ],
+    "attribute-values-of-no-column": [
+        (
+            "10: queries[0].metrics[0].attribute_values: 'stat' is none of the attribute_columns; name it "
+            "there, or leave it out"
+        ),
+    ],
+    "attribute-values-too-many": [
+        (
+            "5: queries[0].max_series: things has 6 sets of attribute_values and max_series is 5; write "
+            "max_series: 6, or close fewer columns"
+        ),
+    ],
+    "attribute-values-twice": [
+        "10: queries[0].metrics[0].attribute_values: value 'a' of 'state' stands twice; keep one",
+    ],
+    "overflow-without-attributes": [
+        (
+            "5: queries[0].overflow: is other, and things has no attribute_columns to write `other` into; "
+            "name some"
+        ),
+    ],
+    "overflow-without-order": [
+        (
+            "5: queries[0].overflow: is other, and sql does not say which rows stay apart; end it with "
+            "ORDER BY"
+        ),
+    ],
+    "overflow-word": [
+        "5: queries[0].overflow: 'sum' is none of drop, other; write for example `overflow: other`",
+    ],
     "attribute-in-both": [
         (
             "10: queries[0].metrics[0].attributes: 'state' is one of the attribute_columns too; keep "
@@ -153,7 +189,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
         (
             "7: queries[0].groop: unknown key 'groop'; did you mean 'group'? known keys: name, sql, "
-            "interval, timeout, max_age, max_series, group, requires, snapshot, estimate, metrics"
+            "interval, timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, metrics"
         ),
         "11: queries[0].metrics[0].unit: 'MB' is not a UCUM unit; write 'MBy'",
         (
@@ -493,17 +529,18 @@ MISTAKES: dict[str, list[str]] = {
     "unknown-key": [
         (
             "4: queries[0].intervall: unknown key 'intervall'; did you mean 'interval'? known keys: "
-            "name, sql, interval, timeout, max_age, max_series, group, requires, snapshot, estimate, metrics"
+            "name, sql, interval, timeout, max_age, max_series, overflow, group, requires, snapshot, "
+            "estimate, metrics"
         ),
         (
             "5: queries[0].colour: unknown key 'colour'; known keys: name, sql, interval, timeout, "
-            "max_age, max_series, group, requires, snapshot, estimate, metrics"
+            "max_age, max_series, overflow, group, requires, snapshot, estimate, metrics"
         ),
     ],
     "unknown-metric-key": [
         (
             "8: queries[0].metrics[0].unti: unknown key 'unti'; did you mean 'unit'? known keys: "
-            "name, description, unit, value_column, attribute_columns, attributes, on_null"
+            "name, description, unit, value_column, attribute_columns, attribute_values, attributes, on_null"
         ),
     ],
     "unknown-requirement": [

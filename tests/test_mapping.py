@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.errors import PollError
-from poller.mapping import MAX_ATTRIBUTE_LENGTH, Mapped, to_samples
-from poller.model import Column, QueryDefinition, Rows
+from poller.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
+from poller.model import MAX_ATTRIBUTE_LENGTH, QueryDefinition, Refusal
+from poller.overflow import Column, Keeper, Limit, Rows
 from tests.bed.definitions import a_metric, a_query
 
 BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700
@@ -174,6 +175,15 @@ def test_everything_wrong_with_the_columns_is_said_at_once_and_each_once() -> No
     )
 
 
+def test_a_metric_whose_column_is_no_number_loses_its_rows_and_no_other_metric_does() -> None:
+    query = a_query(metrics=(a_metric("a"), a_metric("b", value_column="t")))
+    result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3))
+    assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
+    assert result.quarantined == {"not_a_number": 1, "overflow": 6}
+    assert result.advice == "value column 't' is text, not a number; cast it to a numeric type"
+    assert result.refused == (Refusal("b", "not_a_number", {"n": "1", "t": "2"}),)
+
+
 # --- series -------------------------------------------------------------------------------------------
 
 
@@ -236,6 +246,114 @@ def test_no_rows_make_no_samples() -> None:
     assert mapped(rows()) == Mapped((), {})
 
 
+def test_the_first_refused_rows_are_kept_to_be_looked_at() -> None:
+    twins = by_kind(labelled((b"1", b"a"), (None, b"b"), (b"2", b"a"), (b"3", b"\xff")))
+    assert twins.refused == (
+        Refusal("things", "null", {"n": None, "kind": "b"}),
+        Refusal("things", "duplicate", {"n": "1", "kind": "a"}),
+        Refusal("things", "duplicate", {"n": "2", "kind": "a"}),
+        Refusal("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
+    )
+    many = mapped(rows(*[None] * 1000))
+    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS_SHOWN, {"null": 1000})
+
+
+# --- closed attributes --------------------------------------------------------------------------------
+
+STATES = {"attribute_values": {"kind": ("queued", "sent", "failed")}}
+
+
+def kinds(result: Mapped) -> dict[Any, int | float]:
+    return {sample.attributes.get("kind"): sample.value for sample in result.samples}
+
+
+def test_a_declared_value_without_a_row_is_zero() -> None:
+    result = by_kind(labelled((b"5", b"sent")), attributes={"env": "prod"}, **STATES)
+    assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
+    assert all(sample.attributes["env"] == "prod" for sample in result.samples)
+    assert result.made == 2
+    assert kinds(by_kind(labelled(), **STATES)) == {"queued": 0, "sent": 0, "failed": 0}, "also without rows"
+
+
+def test_an_undeclared_value_is_refused() -> None:
+    result = by_kind(labelled((b"5", b"sent"), (b"1", b"lost"), (b"2", None)), **STATES)
+    assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
+    assert result.quarantined == {"undeclared_value": 2}
+
+
+@pytest.mark.parametrize("bad", [[(None, b"sent")], [(b"1", b"sent"), (b"2", b"sent")]])
+def test_where_a_row_was_refused_nobody_says_zero(bad: list[tuple[bytes | None, bytes | None]]) -> None:
+    assert kinds(by_kind(labelled(*bad), **STATES)) == {"queued": 0, "failed": 0}
+
+
+def test_a_result_that_is_not_complete_makes_no_zero() -> None:
+    result = Rows((Column("n", INT8), Column("kind", TEXT)), [(b"5", b"sent")], beyond=1)
+    assert kinds(by_kind(result, **STATES)) == {"sent": 5}
+
+
+def test_beside_an_open_attribute_each_of_its_values_has_every_declared_one() -> None:
+    result = Rows(
+        (Column("n", INT8), Column("kind", TEXT), Column("tenant", TEXT)),
+        [(b"5", b"sent", b"a"), (b"7", b"queued", b"b")],
+    )
+    told = mapped(result, attribute_columns=("kind", "tenant"), attribute_values={"kind": ("queued", "sent")})
+    assert {(s.attributes["tenant"], s.attributes["kind"]): s.value for s in told.samples} == {
+        ("a", "sent"): 5, ("a", "queued"): 0, ("b", "queued"): 7, ("b", "sent"): 0,
+    }  # fmt: skip
+
+
+def test_zeros_do_not_pass_max_series() -> None:
+    metric = a_metric(attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
+    query = a_query(metrics=(metric,), max_series=3)
+    full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")))
+    assert [(sample.attributes["kind"], sample.value) for sample in full.samples] == [("a", 1), ("b", 0)]
+
+
+# --- the rows beyond max_series -----------------------------------------------------------------------
+
+
+def folded(*values: bytes | None, oid: int = INT8, **metric: Any) -> Mapped:
+    keeper = Keeper(Limit(1, fold=("n",)), (Column("n", oid), Column("kind", TEXT)))
+    keeper.take([(b"9", b"top")])
+    keeper.take([(value, str(number).encode()) for number, value in enumerate(values)])
+    return mapped(keeper.rows(), attribute_columns=("kind",), **metric)
+
+
+def test_the_rows_beyond_are_summed_up_in_one_series() -> None:
+    result = folded(b"5", b"7", b"9007199254740993", attributes={"env": "prod"})
+    assert kinds(result) == {"top": 9, "other": 9007199254741005}
+    assert [sample.attributes["env"] for sample in result.samples] == ["prod", "prod"]
+    assert (result.folded, result.made, result.quarantined) == (3, 1, {})
+
+
+def test_the_sum_of_decimals_is_exact() -> None:
+    assert kinds(folded(b"0.1", b"0.2", oid=NUMERIC))["other"] == 0.3
+    assert kinds(folded(b"9007199254740993", b"0.0", oid=NUMERIC))["other"] == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    ("value", "oid", "reason"),
+    [(None, INT8, "null"), (b"NaN", FLOAT8, "nan"), (b"Infinity", NUMERIC, "infinite")],
+)
+def test_a_sum_that_lacks_a_value_is_not_told(value: bytes | None, oid: int, reason: str) -> None:
+    result = folded(b"5", value, oid=oid)
+    assert kinds(result) == {"top": 9}
+    assert (result.folded, result.quarantined) == (0, {reason: 1, "overflow": 1})
+
+
+def test_null_in_a_sum_follows_on_null() -> None:
+    assert kinds(folded(b"5", None, on_null="zero"))["other"] == 5
+    with pytest.raises(PollError, match="on_null: fail"):
+        folded(b"5", None, on_null="fail")
+
+
+def test_a_series_that_is_called_other_already_is_left_alone() -> None:
+    keeper = Keeper(Limit(1, fold=("n",)), (Column("n", INT8), Column("kind", TEXT)))
+    keeper.take([(b"9", b"other"), (b"1", b"a")])
+    result = mapped(keeper.rows(), attribute_columns=("kind",))
+    assert (kinds(result), result.quarantined) == ({"other": 9}, {"overflow": 1})
+
+
 # --- the account --------------------------------------------------------------------------------------
 
 texts = st.one_of(
@@ -254,16 +372,31 @@ names = st.sampled_from(["n", "m", "kind", "other"])
 def results(draw: st.DrawFn) -> Rows:
     columns = draw(st.lists(st.builds(Column, names, types), max_size=5))
     row = st.tuples(*[texts] * len(columns))
-    return Rows(tuple(columns), draw(st.lists(row, max_size=8)), draw(st.integers(0, 5)))
+    limit = Limit(
+        draw(st.integers(1, 6)),
+        draw(st.sampled_from([(), ("kind",)])),
+        draw(st.sampled_from([(), ("n", "m")])),
+    )
+    keeper = Keeper(limit, tuple(columns))
+    for portion in draw(st.lists(st.lists(row, max_size=4), max_size=4)):
+        keeper.take(portion)
+    return keeper.rows()
 
 
 @st.composite
 def queries(draw: st.DrawFn) -> QueryDefinition:
+    closed = st.sampled_from([{}, {"kind": ("t", "true", "")}, {"kind": ("x",), "other": ("y", "")}])
     metric = st.builds(
-        a_metric,
+        lambda columns, values, *names, **more: a_metric(
+            *names,
+            attribute_columns=columns,
+            attribute_values={name: values[name] for name in values if name in columns},
+            **more,
+        ),
+        st.sets(st.sampled_from(["kind", "other"])).map(tuple),
+        closed,
         st.sampled_from(["a", "b"]),
         value_column=st.sampled_from(["n", "m"]),
-        attribute_columns=st.sets(st.sampled_from(["kind", "other"])).map(tuple),
         on_null=st.sampled_from(["drop", "zero", "fail"]),
     )
     return a_query(metrics=tuple(draw(st.lists(metric, min_size=1, max_size=3))))
@@ -275,7 +408,7 @@ def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     except PollError:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)
-    assert len(told.samples) + sum(told.quarantined.values()) == candidates
+    assert len(told.samples) - told.made + told.folded + sum(told.quarantined.values()) == candidates
     series = [(s.metric, frozenset(s.attributes.items())) for s in told.samples]
     assert len(set(series)) == len(series)
     for sample in told.samples:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from poller.errors import PollError
+from poller.overflow import Limit
 from poller.pipeline import Pipeline, Reply, Statement, Waker
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
@@ -79,7 +80,7 @@ def test_several_statements_in_one_text_are_refused(pipeline: Pipeline, database
 
 
 def test_rows_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline) -> None:
-    burst = [Statement("SELECT generate_series(1, 1000)", 30, max_rows=300), *statements("SELECT 1")]
+    burst = [Statement("SELECT generate_series(1, 1000)", 30, Limit(300)), *statements("SELECT 1")]
     bounded, after = pipeline.send(burst)
     assert bounded.rows is not None
     assert (len(bounded.rows.values), bounded.rows.beyond) == (300, 700)
@@ -89,7 +90,7 @@ def test_rows_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline) -> N
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 512, 1000])
 def test_a_result_is_whole_whatever_the_size_of_its_pieces(pipeline: Pipeline, count: int) -> None:
-    (reply,) = pipeline.send([Statement(f"SELECT generate_series(1, {count}) AS n", 30, max_rows=1000)])
+    (reply,) = pipeline.send([Statement(f"SELECT generate_series(1, {count}) AS n", 30, Limit(1000))])
     assert reply.rows is not None
     assert [column.name for column in reply.rows.columns] == ["n"]
     assert reply.rows.values == [(str(n).encode(),) for n in range(1, count + 1)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from poller.errors import PollError
-from poller.model import Answer, Column, PollResult, QueryDefinition, Rows, Sample, Skip
+from poller.model import Answer, PollResult, QueryDefinition, Refusal, Sample, Skip
+from poller.overflow import Column, Rows
 from poller.polling import poll
 from tests.bed.definitions import a_query
 
@@ -31,7 +32,13 @@ def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) ->
 def test_each_answer_becomes_what_the_poll_came_to() -> None:
     good, skipped, failed, wrong, guessed = poll(QUERIES, ask)
     assert good == PollResult(
-        QUERIES[0], 5.0, 0.1, "ok", (Sample("good", 7, {}),), {"null": 1, "overflow": 1}
+        QUERIES[0],
+        5.0,
+        0.1,
+        "ok",
+        (Sample("good", 7, {}),),
+        {"null": 1, "overflow": 1},
+        (Refusal("good", "null", {"n": None}),),
     )
     assert skipped == PollResult(QUERIES[1], 5.0, 0.0, "skipped", skipped=ABSENT)
     assert failed == PollResult(QUERIES[2], 5.0, 0.2, "failed", error=REFUSED)

@@ -99,6 +99,7 @@ def test_json_tells_all_and_exactly() -> None:
             },
         ],
         "quarantined": {"null": 2},
+        "folded": 0,
     }
     assert failed["state"] == "failed"
     assert failed["error"] == {

@@ -16,7 +16,8 @@ from psycopg import sql
 
 from poller.gates import facts_query, read_facts, unmet
 from poller.mapping import Mapped, to_samples
-from poller.model import Column, QueryDefinition, Rows, Skip
+from poller.model import QueryDefinition, Skip
+from poller.overflow import Column, Rows
 
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"

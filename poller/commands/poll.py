@@ -16,7 +16,7 @@ from poller.logs import configure
 from poller.model import REFUSALS, MetricDefinition, PollResult
 from poller.progress import Progress
 from poller.prometheus import exposition
-from poller.report import print_table, to_json
+from poller.report import print_table, refusals, to_json
 from poller.schedule import ticks
 from poller.settings import Settings
 from poller.signals import StopSignal
@@ -39,6 +39,9 @@ def poll(
         typer.Option(help="table for people, json for programs, prometheus and otlp-json for backends."),
     ] = "table",
     push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell on stderr of each row that was left out.")
+    ] = False,
 ) -> None:
     """Poll every query once and print the values.
 
@@ -67,6 +70,8 @@ def poll(
     results = [polled[query.name] for query in queries]
     pipe.replica.close()
     _print(format, results, catalog.metrics, settings)
+    if verbose:
+        sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
     delivered = target.shutdown() if target else True
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)

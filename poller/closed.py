@@ -1,0 +1,64 @@
+"""Hold a result to the attribute values that its metric declares: no other, and 0 for each without a row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+
+from poller.model import AttributeValue, MetricDefinition
+from poller.number import NotTellableError
+
+Key = tuple[tuple[str, AttributeValue], ...]
+"""Attributes in the order of their names."""
+
+
+def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
+    """What tells one series of a metric from another."""
+    return tuple(sorted(attributes.items()))
+
+
+class Closed:
+    """The closed attributes of one metric, and what one result showed of the open ones beside them."""
+
+    def __init__(self, metric: MetricDefinition) -> None:
+        self._values = metric.attribute_values
+        self._all_closed = set(metric.attribute_columns) == set(self._values)
+        # Where no attribute is open, every set is known before the first row.
+        self._open: dict[Key, None] = {(): None} if self._values and self._all_closed else {}
+        self._doubtful: set[Key] = set()
+
+    def see(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Take note of one row's attributes.
+
+        Raises NotTellableError (`undeclared_value`) where one has a value that is not declared for it, or is
+        NULL.
+        """
+        if not self._values:
+            return
+        for name, values in self._values.items():
+            if attributes.get(name) not in values:
+                raise NotTellableError("undeclared_value")
+        self._open[self._open_part(attributes)] = None
+
+    def doubt(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Take note of a row that was refused: there is one, so that 0 would not be true."""
+        self._doubtful.add(key_of(attributes))
+
+    def missing(self, present: Collection[Key], most: int) -> Iterator[dict[str, AttributeValue]]:
+        """At most `most` declared sets that no row had, for each set of open attributes that one had."""
+        if not self._values:
+            return
+        names = list(self._values)
+        for open_part in self._open:
+            for combination in itertools.product(*self._values.values()):
+                attributes = {**dict(open_part), **dict(zip(names, combination, strict=True))}
+                key = key_of(attributes)
+                if key in present or key in self._doubtful:
+                    continue
+                if most <= 0:
+                    return
+                most -= 1
+                yield attributes
+
+    def _open_part(self, attributes: Mapping[str, AttributeValue]) -> Key:
+        return key_of({name: value for name, value in attributes.items() if name not in self._values})

@@ -1,0 +1,67 @@
+"""Read a number as PostgreSQL wrote it, exactly, or say why it is none that can be told."""
+
+from __future__ import annotations
+
+import math
+from decimal import Context, Decimal, InvalidOperation
+
+# Object identifiers of the built-in types are fixed for ever (PostgreSQL: src/include/catalog/pg_type.dat).
+_INTEGERS = {20, 21, 23, 26}
+_FLOATS = {700, 701}
+_NUMERIC = 1700
+NUMBERS = _INTEGERS | _FLOATS | {_NUMERIC}
+"""OIDs of the numeric types: bigint, smallint, integer, oid, real, double precision, numeric."""
+
+Number = int | float | Decimal
+
+_LEAST, _GREATEST = -(2**63), 2**63 - 1
+_WIDE = Context(prec=60)
+
+
+class NotTellableError(Exception):
+    """A value that OpenTelemetry cannot carry as a number; its one argument is the reason it counts under."""
+
+
+def parse(raw: bytes, oid: int) -> Number:
+    """The exact value of the text `raw` of a numeric type.
+
+    Raises NotTellableError: `nan`, `infinite`, or `not_a_number` for a text that no server writes for it.
+    """
+    try:
+        if oid in _INTEGERS:
+            return int(raw)
+        number = float(raw) if oid in _FLOATS else Decimal(raw.decode("ascii"))
+    except (ValueError, InvalidOperation):
+        raise NotTellableError("not_a_number") from None
+    if number.is_nan() if isinstance(number, Decimal) else math.isnan(number):
+        raise NotTellableError("nan")
+    if math.isinf(number):
+        raise NotTellableError("infinite")
+    return number
+
+
+def told(number: Number) -> int | float:
+    """As OTLP carries it: an integer where it is integral and fits 64 bits, else the nearest double.
+
+    Raises NotTellableError (`infinite`) for what no double reaches.
+    """
+    if isinstance(number, float):
+        return number
+    if _LEAST <= number <= _GREATEST and number == int(number):
+        return int(number)  # sum(bigint) is numeric: a count stays a count
+    try:
+        nearest = float(number)
+    except OverflowError:
+        raise NotTellableError("infinite") from None
+    if math.isinf(nearest):
+        raise NotTellableError("infinite")
+    return nearest
+
+
+def add(one: Number, other: Number) -> Number:
+    """The sum: exact for integers, to 60 digits for numeric, of doubles where one of them is a double."""
+    if isinstance(one, float) or isinstance(other, float):
+        return float(one) + float(other)
+    if isinstance(one, Decimal) or isinstance(other, Decimal):
+        return _WIDE.add(Decimal(one), Decimal(other))
+    return one + other

@@ -1,0 +1,153 @@
+"""What a result holds becomes series as the query file says, on a real server: no invented number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller.admission import Admission
+from poller.model import QueryDefinition
+from poller.polling import poll
+from poller.replica import Replica
+from tests.bed.definitions import a_metric, a_query
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+
+Start = Callable[..., Process]
+MESSAGES = """
+CREATE TABLE mail (state text, tenant text, n numeric);
+INSERT INTO mail VALUES ('queued', 'a', 5), ('sent', 'b', 'NaN'), ('lost', 'c', 1), ('failed', 'd', NULL);
+CREATE TABLE sizes AS SELECT 't' || g AS tenant, g * 10 AS bytes FROM generate_series(1, 9) g;
+"""
+FILE = """
+queries:
+  - name: mail
+    sql: SELECT state, n FROM mail
+    metrics:
+      - name: mail
+        description: Mail by state.
+        unit: "{mail}"
+        value_column: n
+        attribute_columns: [state]
+        attribute_values: {state: [queued, sent, failed, read]}
+  - name: sizes
+    sql: SELECT tenant, bytes FROM sizes ORDER BY bytes DESC
+    max_series: 2
+    overflow: other
+    metrics:
+      - {name: sizes, description: Sizes., unit: By, value_column: bytes, attribute_columns: [tenant]}
+  - name: unordered
+    sql: SELECT tenant, bytes FROM sizes
+    max_series: 2
+    metrics:
+      - {name: unordered, description: Sizes., unit: By, value_column: bytes, attribute_columns: [tenant]}
+"""
+
+
+@pytest.fixture
+def replica(database: Database) -> Iterator[Replica]:
+    replica = Replica(
+        lambda: database.primary_dsn,
+        connect_timeout=10,
+        lock_timeout=1,
+        admission=Admission("false"),
+        on_sighting=lambda _: None,
+    )
+    yield replica
+    replica.close()
+
+
+@pytest.mark.postgres
+def test_a_contract_is_kept_and_what_breaks_it_is_shown(
+    database: Database, poller_process: Start, tmp_path: Path
+) -> None:
+    database.execute(MESSAGES)
+    database.replayed()
+    (tmp_path / "q.yaml").write_text(FILE)
+    process = poller_process(
+        "poll", "-v", "--format", "json", "--queries", str(tmp_path),
+        env={"POLLER_DATABASE_URL": database.standby_dsn},
+    )  # fmt: skip
+    assert process.wait() == 0, str(process)
+    mail, sizes, unordered = json.loads(process.stdout)["queries"]
+
+    def series(query: dict[str, Any], attribute: str) -> dict[str, int]:
+        return {sample["attributes"][attribute]: sample["value"] for sample in query["samples"]}
+
+    assert series(mail, "state") == {"queued": 5, "read": 0}, "no 0 where there is a row that cannot be told"
+    assert mail["quarantined"] == {"nan": 1, "undeclared_value": 1, "null": 1}
+    assert series(sizes, "tenant") == {"t9": 90, "t8": 80, "other": 280}
+    assert (sizes["folded"], sizes["quarantined"]) == (7, {})
+    assert series(unordered, "tenant") == {"t1": 10, "t2": 20}, "the first by attributes, each time"
+    assert unordered["quarantined"] == {"overflow": 7}
+    told = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
+    assert told == [
+        "mail: left out of mail (nan): state=sent n=NaN",
+        "mail: left out of mail (undeclared_value): state=lost n=1",
+        "mail: left out of mail (null): state=failed n=NULL",
+        "sizes: 7 beyond max_series 2 summed up in `other`",
+        "unordered: 7 left out beyond max_series 2 (overflow)",
+    ]
+
+
+SAMPLES = [
+    "", "0", "1", "-1", "2.5", "NaN", "Infinity", "t", "a", "{}", "{1,2}", "[1,2)", "empty", "1 day",
+    "infinity",     "2026-01-01", "12:30:00", "12:30:00+01", "127.0.0.1", "08:00:2b:01:02:03", "08:00:2b:01:02:03:04:05",
+    "(1,2)", "((1,2),(3,4))", "{1,-1,0}", "[(0,0),(1,1)]", "<(1,1),2>", "101", "1:2:", "0/16B3748", "$1.50",
+    "(0,1)", "\\x00ff", "<a/>", "'x':1", "a & b", "pg_class", "int4", "+", "+(integer,integer)", "abs",
+    "abs(integer)", "postgres", "english", "simple", "pg_catalog", "en_US", "C",
+    "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "9223372036854775807", "1e400", "1e-400", "99999999999999999999",
+]  # fmt: skip
+"""One of these at least is a value of nearly every type that comes with PostgreSQL."""
+
+
+@pytest.mark.postgres
+def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
+    database: Database, replica: Replica
+) -> None:
+    """As value and as attribute; NULL of every type, and every text above that the type takes."""
+    types: list[str] = [
+        name
+        for (name,) in database.execute(
+            "SELECT format_type(oid, NULL) FROM pg_type WHERE typtype IN ('b', 'r', 'm') AND typisdefined"
+        )
+    ]
+    assert len(types) > 150
+    good = 0
+    for start in range(0, len(types), 20):
+        queries = [
+            _of(f"q{number}", f"{_quoted(text)}::{name}")
+            for number, (name, text) in enumerate(
+                (name, text) for name in types[start : start + 20] for text in [None, *SAMPLES]
+            )
+        ]
+        for result in poll(queries, replica.ask):
+            assert result.outcome in ("ok", "failed")
+            if result.error is not None:
+                # Not a text of this type, or not a number's type; never a surprise.
+                assert result.error.kind in ("rejected", "mismatch"), result.error.message
+                continue
+            assert len(result.samples) + sum(result.quarantined.values()) == 1
+            for sample in result.samples:
+                assert type(sample.value) in (int, float)
+                assert math.isfinite(sample.value)
+                good += 1
+    assert good > 30
+
+
+def _of(name: str, expression: str) -> QueryDefinition:
+    return a_query(
+        name,
+        f"SELECT v AS n, v AS a FROM (SELECT {expression} AS v) AS one",
+        metrics=(a_metric(name, attribute_columns=("a",)),),
+        interval=3600,
+    )
+
+
+def _quoted(text: str | None) -> str:
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"
