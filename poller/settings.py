@@ -202,6 +202,12 @@ class Settings(BaseSettings):
         ge=0.1,
         le=3600,
     )
+    state_dir: Path | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_STATE_DIR"),
+        description="Folder for what must survive a restart; unset: nothing is written anywhere.",
+        examples=["/var/lib/poller"],
+    )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         default="text",
         validation_alias=_names("POLLER_LOG_FORMAT", "OBSCURA_LOG_FORMAT", "OBSCURA_TELEMETRY_LOG_FORMAT"),

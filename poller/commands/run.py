@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poller.commands.options import with_settings
-from poller.commands.wiring import Pipe, open_catalog, open_push, version
+from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push, version
 from poller.daemon import Daemon
 from poller.logs import configure
 from poller.model import format_duration
@@ -41,9 +41,13 @@ def run(settings: Settings) -> None:
         logger.warning(warning)
     catalog = open_catalog(settings)
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
-    store = SnapshotStore(catalog.queries)
+    memory = open_memory(settings)
+    store = SnapshotStore(
+        catalog.queries,
+        memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
+    )
     push = open_push(settings, store, periodic=True)
-    pipe = Pipe(catalog, settings, store, push, daemon=True)
+    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
     daemon = Daemon(

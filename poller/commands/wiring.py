@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
 from poller.instruments import SelfMetrics, register_replica_gauges
+from poller.memory import Memory
 from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
 from poller.password import password_from
 from poller.polling import poll
@@ -57,6 +59,15 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
     )
 
 
+def open_memory(settings: Settings) -> Memory | None:
+    """Where values outlive a restart; None without POLLER_STATE_DIR."""
+    if settings.state_dir is None:
+        return None
+    # Without a secret, so that a rotated password makes no other database of it.
+    libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
+    return Memory(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
+
+
 class Pipe:
     """The one way through: ask the replica, keep what is good, count, announce.
 
@@ -64,11 +75,19 @@ class Pipe:
     """
 
     def __init__(
-        self, catalog: Catalog, settings: Settings, store: SnapshotStore, push: Push | None, *, daemon: bool
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        store: SnapshotStore,
+        push: Push | None,
+        *,
+        daemon: bool,
+        memory: Memory | None = None,
     ) -> None:
         """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
 
-        A `daemon` tells in the log where it polls, and the values too where nothing is pushed.
+        A `daemon` tells in the log where it polls, and the values too where nothing is pushed. Good values
+        are kept in `memory`, where there is one.
         """
         meter: Meter = push.meter if push else NoOpMeter("poller")
         self.store = store
@@ -79,6 +98,7 @@ class Pipe:
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
         self.replica = open_replica(settings, self._restraint, whereabouts)
         self._announcer = Announcer(every_result=daemon and push is None)
+        self._memory = memory
 
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -87,6 +107,8 @@ class Pipe:
         results = poll(queries, self.replica.ask, on_answer)
         now = time.monotonic()
         self.store.put(results, now)
+        if self._memory is not None and any(result.outcome == "ok" for result in results):
+            self._memory.keep(list(self.store.good(now)))
         for result in results:
             self.metrics.record(result)
             self._restraint.note(result)

@@ -1,0 +1,137 @@
+"""Remember the last good values over a restart, so that a redeploy leaves no hole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from poller.model import PollResult, QueryDefinition, Sample
+from poller.store import Good
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+_CLOCK_SET_BACK = 60.0
+"""Seconds that a value may lie in the future before its age is taken for unknowable."""
+
+
+class Memory:
+    """One file of values, written whole and replaced at once (POSIX rename), so that no reader sees a half.
+
+    What is remembered is told only while the query still asks the same of the same database: a value of other
+    SQL, or of another server, would be an invented one.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
+        """Use `values.json` in `folder`; `database` tells, without a secret, where values are from."""
+        self._path = folder / "values.json"
+        self._database = hashlib.sha256(database.encode()).hexdigest()
+        self._failing = False
+
+    def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[Good]:
+        """The values of `queries` that were remembered, as old as they are by now.
+
+        `now` is in seconds on the store's clock, `wall` in seconds since 1970. A file that cannot be read is
+        a warning and a fresh start; it is set aside under `values.json.unreadable`.
+        """
+        try:
+            told = json.loads(self._path.read_bytes())
+            _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
+            if told["database"] != self._database:
+                logger.info("the remembered values are of another database and are left alone")
+                return []
+            by_name = {one["query"]: one for one in told["results"]}
+            return [
+                Good(result, now - max(0.0, wall - result.at))
+                for query in queries
+                if (one := by_name.get(query.name)) and one["definition"] == _asked(query)
+                if (result := _result(query, one)).at <= wall + _CLOCK_SET_BACK
+            ]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            logger.warning("the remembered values cannot be read, starting afresh: %s", error)
+            self._set_aside()
+            return []
+
+    def keep(self, values: Sequence[Good]) -> None:
+        """Replace what is remembered. A folder that cannot be written to is told once, and ends nothing."""
+        told = {
+            "version": _VERSION,
+            "database": self._database,
+            "results": [
+                {
+                    "query": result.query.name,
+                    "definition": _asked(result.query),
+                    "at": result.at,
+                    "duration": result.duration,
+                    "estimated": result.estimated,
+                    "samples": [[s.metric, s.value, dict(s.attributes)] for s in result.samples],
+                }
+                for result in (good.result for good in values)
+            ],
+        }
+        try:
+            self._replace(json.dumps(told, separators=(",", ":")).encode())
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                logger.warning("the values cannot be remembered over a restart: %s", error)
+        else:
+            if self._failing:
+                self._failing = False
+                logger.info("the values are remembered again")
+
+    def _replace(self, content: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, has to outlast a loss of power
+        finally:
+            os.close(folder)
+
+    def _set_aside(self) -> None:
+        try:
+            self._path.replace(self._path.with_suffix(".json.unreadable"))
+        except OSError:
+            logger.debug("it could not be set aside", exc_info=True)
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _asked(query: QueryDefinition) -> str:
+    """What a query asks and what its rows feed, in short: where it is another, so are the values."""
+    asked = query.model_dump(mode="json", include={"sql", "metrics", "estimate", "max_series", "overflow"})
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
+    metrics = {metric.name for metric in query.metrics}
+    samples = []
+    for metric, value, attributes in one["samples"]:
+        number = type(value) in (int, float) and math.isfinite(value)
+        _check(metric in metrics and number, f"{metric!r} has {value!r}")
+        samples.append(Sample(metric, value, dict(attributes)))
+    return PollResult(
+        query,
+        float(one["at"]),
+        float(one["duration"]),
+        "ok",
+        tuple(samples),
+        estimated=one["estimated"],
+    )

@@ -1,0 +1,190 @@
+"""Values outlive the process, as old as they are; what cannot be trusted is not told."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from poller.demo.receiver import Receiver
+from poller.errors import PollError
+from poller.memory import Memory
+from poller.model import PollResult, Sample
+from poller.store import Good, SnapshotStore
+from tests.bed.definitions import a_metric, a_query, a_result
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import Process
+from tests.bed.proxy import Proxy
+
+Start = Callable[..., Process]
+
+A = a_query(
+    "a", metrics=(a_metric("things", attribute_columns=("kind",)),), interval=60, max_age=100, timeout=1
+)
+B = a_query("b", interval=300)
+RESULT = a_result(
+    A,
+    Sample("things", 2**62 + 1, {"kind": "ä"}),
+    Sample("things", 0.1, {"kind": "y", "live": True}),
+    at=1000.0,
+)
+
+
+def recalled(folder: Path, wall: float, database: str = "db") -> list[Good]:
+    return Memory(folder, database).recall([A, B], 50.0, wall)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    Memory(tmp_path / "state", "db").keep([Good(RESULT, 7.0)])
+    return tmp_path / "state"
+
+
+def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> None:
+    (good,) = recalled(kept, wall=1030.0)
+    assert good == Good(RESULT, 20.0)
+    assert type(good.result.samples[0].value) is int
+    store = SnapshotStore([A, B], [good])
+    assert [result.samples for result in store.shown(50.0)] == [RESULT.samples]
+    assert list(store.shown(120.1)) == [], "what is restored is subject to max_age as well"
+    (a, b) = store.freshness(50.0)
+    assert (a.last_success, a.age, str(a.state)) == (1000.0, 30.0, "ok")
+    assert b.age is None
+
+
+def test_a_failure_after_the_restart_leaves_the_restored_value(kept: Path) -> None:
+    store = SnapshotStore([A], recalled(kept, wall=1000.0))
+    store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 60.0)
+    assert [result.at for result in store.shown(60.0)] == [1000.0]
+
+
+def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back(
+    kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(kept, "db")
+    for other in (
+        A.model_copy(update={"sql": "SELECT 2 AS n"}),
+        A.model_copy(update={"metrics": (a_metric("others"),)}),
+        A.model_copy(update={"name": "c"}),
+    ):
+        assert memory.recall([other], 0.0, 1000.0) == []
+    slower = A.model_copy(update={"interval": 3600.0, "max_age": 7200.0})
+    assert len(memory.recall([slower], 0.0, 1000.0)) == 1, "when it is asked makes no other value"
+    assert recalled(kept, 1000.0, database="another") == []
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_value_from_the_future_has_no_age_and_is_left_away(kept: Path) -> None:
+    assert [good.at for good in recalled(kept, wall=999.0)] == [50.0], "clocks differ a little"
+    assert recalled(kept, wall=900.0) == []
+
+
+def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert recalled(tmp_path / "nowhere", 0.0) == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"version": 2}', '{"version": 1}', "\x00", '{"version": 1, "database": 3}'],
+)
+def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
+    kept: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (kept / "values.json").write_text(content)
+    if '"database"' not in content:
+        assert recalled(kept, 1000.0) == []
+        assert "starting afresh" in caplog.text
+        assert (kept / "values.json.unreadable").read_text() == content
+    Memory(kept, "db").keep([Good(RESULT, 0.0)])
+    assert len(recalled(kept, 1000.0)) == 1
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf])
+def test_a_value_that_is_no_number_is_never_restored(kept: Path, value: object) -> None:
+    told = json.loads((kept / "values.json").read_text())
+    told["results"][0]["samples"][0][1] = value
+    (kept / "values.json").write_text(json.dumps(told))
+    assert recalled(kept, 1000.0) == []
+
+
+def test_a_torn_file_is_never_half_read(kept: Path) -> None:
+    whole = (kept / "values.json").read_bytes()
+    for length in range(len(whole)):
+        (kept / "values.json").write_bytes(whole[:length])
+        assert recalled(kept, 1000.0) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="poller.memory")
+    blocked = tmp_path / "state"
+    blocked.write_text("a file where a folder should be")
+    memory = Memory(blocked, "db")
+    for _ in range(3):
+        memory.keep([Good(RESULT, 0.0)])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    blocked.unlink()
+    memory.keep([Good(RESULT, 0.0)])
+    assert caplog.messages[-1] == "the values are remembered again"
+
+
+values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
+attributes = st.dictionaries(st.text(), st.one_of(st.text(), st.booleans(), st.integers(-9, 9)), max_size=3)
+
+
+@given(st.lists(st.tuples(values, attributes), max_size=5), st.floats(0, 2e9))
+def test_whatever_is_kept_comes_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[tuple[int | float, dict[str, str]]], at: float
+) -> None:
+    folder = tmp_path_factory.mktemp("memory")
+    result = a_result(A, *(Sample("things", value, told) for value, told in samples), at=at)
+    Memory(folder, "db").keep([Good(result, 0.0)])
+    (good,) = Memory(folder, "db").recall([A], 0.0, at)
+    assert good.result == result
+    assert [type(sample.value) for sample in good.result.samples] == [type(value) for value, _ in samples]
+    assert all(math.isfinite(sample.value) for sample in good.result.samples)
+
+
+def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
+    result = PollResult(A.model_copy(update={"sql": "SELECT 'secret' AS n"}), 1.0, 0.0, "ok")
+    Memory(kept, "postgresql://me:***@host/db").keep([Good(result, 0.0)])
+    assert "secret" not in (kept / "values.json").read_text()
+
+
+@pytest.mark.postgres
+def test_a_daemon_that_is_killed_goes_on_telling_its_values_while_the_database_is_away(
+    server: MessagingServer,
+    receiver: Receiver,
+    poller_process: Start,
+    make_proxy: Callable[[int], Proxy],
+    tmp_path: Path,
+) -> None:
+    proxy = make_proxy(int(conninfo_to_dict(server.standby_dsn)["port"] or 0))
+    env = {
+        "POLLER_DATABASE_URL": proxy.dsn(server.standby_dsn),
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_EXPORT_INTERVAL": "300ms",
+        "POLLER_STATE_DIR": str(tmp_path / "state"),
+    }
+    first = poller_process("run", env=env)
+    receiver.wait_for(lambda points: any(point.metric == "users_total" for point in points))
+    first.send(signal.SIGKILL)
+    first.wait()
+    proxy.refuse()
+    receiver.clear()
+
+    second = poller_process("run", env=env)
+    receiver.wait_for(lambda points: any(point.metric == "users_total" for point in points))
+    second.wait_for_line("replica unavailable")
+    assert receiver.points("users_total")[-1].value == 37
+    ages = {p.attributes["poller.query.name"]: p.value for p in receiver.points("poller.query.age")}
+    assert ages["users"] > 0
