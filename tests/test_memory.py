@@ -187,4 +187,5 @@ def test_a_daemon_that_is_killed_goes_on_telling_its_values_while_the_database_i
     second.wait_for_line("replica unavailable")
     assert receiver.points("users_total")[-1].value == 37
     ages = {p.attributes["poller.query.name"]: p.value for p in receiver.points("poller.query.age")}
+    assert isinstance(ages["users"], float)
     assert ages["users"] > 0

@@ -13,6 +13,7 @@ from opentelemetry.metrics import NoOpMeter
 from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
+from poller.contest import contested, without
 from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
 from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
@@ -109,6 +110,8 @@ class Pipe:
         self.store.put(results, now)
         if self._memory is not None and any(result.outcome == "ok" for result in results):
             self._memory.keep(list(self.store.good(now)))
+        claims = contested(self.store.shown(now))
+        results = [without(result, claims) for result in results]
         for result in results:
             self.metrics.record(result)
             self._restraint.note(result)
