@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from poller.admission import Admission
-from poller.burst import Guards, budget, commit
+from poller.burst import Guards, budget, rollback
 from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
 from poller.gates import ServerFacts, facts_query, read_facts
@@ -237,9 +237,9 @@ class Attempts:
         guards = opened.guards
         shared = [one for one in sent if together and one.query.snapshot]
         alone = [one for one in sent if not (together and one.query.snapshot)]
-        # An estimate that takes the place of a timeout belongs into the same snapshot, so COMMIT waits.
+        # An estimate that takes the place of a timeout belongs into the same snapshot, so ROLLBACK waits.
         waits = any(one.may_estimate for one in shared)
-        end_of_shared: tuple[Statement, ...] = (commit(),)
+        end_of_shared: tuple[Statement, ...] = (rollback(),)
         for part, word, end, ends in (
             (shared, guards.shared, end_of_shared, min(until, time.monotonic() + guards.budget)),
             (alone, guards.alone, (), until),
@@ -279,7 +279,7 @@ def _burst(
             reply, *_ = itertools.islice(replies, len(each))
             yield one, reply
         for _ in replies:
-            pass  # COMMIT of a transaction that changed nothing: whatever it says, all is told
+            pass  # ROLLBACK of a transaction that changed nothing: whatever it says, all is told
 
 
 def _answer(one: _Sent, reply: Reply, at: float) -> Answer:

@@ -64,7 +64,7 @@ class Guards:
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """`sql` for `query` in a short transaction of its own, and that transaction's end."""
         bounds = self._bounds(query.timeout, query.timeout + PATIENCE_SECONDS)
-        return _query(query, sql, "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY", bounds), commit()
+        return _query(query, sql, "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY", bounds), rollback()
 
     def _bounds(self, statement_timeout: float, transaction_timeout: float) -> str:
         """client_connection_check_interval (14 and later, not on Windows) ends a query whose poller has died.
@@ -98,9 +98,13 @@ def budget(queries: Iterable[QueryDefinition]) -> float:
     return max([min(half, LONGEST_SNAPSHOT), *(query.timeout + _LAST_WORD_SECONDS for query in queries)])
 
 
-def commit() -> Statement:
-    """End a transaction, whatever state it is in."""
-    return Statement("COMMIT", PATIENCE_SECONDS)
+def rollback() -> Statement:
+    """End a transaction, whatever state it is in, and undo what it left.
+
+    A READ ONLY one, too, may set parameters for the whole session and notify listeners, and COMMIT would let
+    both out.
+    """
+    return Statement("ROLLBACK", PATIENCE_SECONDS)
 
 
 def _query(query: QueryDefinition, sql: str, *after: str) -> Statement:

@@ -310,6 +310,24 @@ def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
     assert left["default_transaction_read_only"] == ("on",)
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_what_the_last_query_set_or_notified_is_undone(
+    database: Database, make_replica: Make, *, snapshot: bool
+) -> None:
+    replica = make_replica(database.primary_dsn)
+    with psycopg.connect(database.primary_dsn, autocommit=True) as listener:
+        listener.execute("LISTEN heard")
+        for name, value in (("default_transaction_read_only", "off"), ("work_mem", "99MB")):
+            ask(replica, f"SELECT set_config('{name}', '{value}', false)", snapshot=snapshot)
+        ask(replica, "SELECT pg_notify('heard', 'ours')", snapshot=snapshot)
+        listener.execute("NOTIFY heard, 'the end'")
+        assert [one.payload for one in listener.notifies(timeout=30, stop_after=1)] == ["the end"]
+    left = [session_of(replica).execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS]
+    ((work_mem,),) = session_of(replica).execute("SHOW work_mem").fetchall()
+    assert dict(zip(SETTINGS, left, strict=True))["default_transaction_read_only"] == ("on",)
+    assert work_mem != "99MB"
+
+
 def test_one_query_cannot_take_the_bounds_from_the_next(replica: Replica) -> None:
     loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
     sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from poller.attempt import Attempts
-from poller.burst import Guards, budget, commit
+from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding, State
 from poller.errors import PollError
 from poller.estimates import cost_query, read_cost
@@ -48,7 +48,7 @@ def costs(session: Session, waker: Waker, lock_timeout: float, answers: Sequence
     try:
         pipeline = Pipeline(session.connection(), waker)
         opening = guards.opening(["SELECT", *(cost_query(query.sql) for query in ran)])
-        replies = list(pipeline.send([*opening, commit()]))
+        replies = list(pipeline.send([*opening, rollback()]))
         for query, reply in zip(ran, replies[-1 - len(ran) : -1], strict=True):
             if reply.rows is not None:
                 found[query.name] = read_cost(reply.rows)

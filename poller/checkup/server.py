@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from poller.burst import Guards, budget, commit
+from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.model import QueryDefinition, format_duration
@@ -43,7 +43,7 @@ def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[
     guards = Guards(lock_timeout, budget(queries))
     facts = facts_query(queries, privileges=True)
     before = time.time()
-    sent = [*guards.opening([facts, _look_query()]), commit()]
+    sent = [*guards.opening([facts, _look_query()]), rollback()]
     replies = [(reply, time.time()) for reply in pipeline.send(sent)]
     for reply, _ in replies:
         if reply.error is not None:
