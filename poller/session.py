@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn, TransactionStatus
 
 from poller.errors import PollError
 from poller.pipeline import Waker
@@ -116,9 +116,9 @@ class Session:
             self._connection = None
 
     def _connect(self) -> psycopg.Connection:
-        conninfo, given = self._described()
+        conninfo = self._described()
         try:
-            return self._attempt(conninfo, given)
+            return self._attempt(conninfo)
         except ValueError:
             # A host name or a password that has no encoding.
             failure = _not_understood()
@@ -139,10 +139,13 @@ class Session:
         # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
         raise failure
 
-    def _attempt(self, conninfo: str, given: dict[str, Any]) -> psycopg.Connection:
-        # What is given here takes the place of libpq's own variable, so that has to be repeated.
-        options = given.get("options") or os.environ.get("PGOPTIONS") or ""
-        self._wanted = given.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or ""
+    def _attempt(self, conninfo: str) -> psycopg.Connection:
+        # What is given here takes the place of what the service file and libpq's own variables say.
+        effective = _effective(conninfo)
+        learn(effective.get("password", ""))
+        options = effective.get("options", "")
+        learn_options(options)
+        self._wanted = effective.get("target_session_attrs", "")
         # libpq would take every server for read-only, and the user asks for the difference; the READ ONLY of
         # every transaction stays.
         told_apart = self._wanted in ("read-only", "read-write")
@@ -151,18 +154,18 @@ class Session:
         more: dict[str, Any] = {"options": options} if options else {}
         if self._password is not None:
             more["password"] = self._password()
-            learn_credentials(given.get("user") or os.environ.get("PGUSER") or "", [more["password"]])
+            learn_credentials(effective.get("user", ""), [more["password"]])
         return psycopg.connect(
             conninfo,
             autocommit=True,
             client_encoding="UTF8",
-            connect_timeout=given.get("connect_timeout") or max(2, round(self._connect_timeout)),
-            application_name=given.get("application_name") or self._application_name,
+            connect_timeout=effective.get("connect_timeout") or max(2, round(self._connect_timeout)),
+            application_name=effective.get("application_name") or self._application_name,
             **more,
         )
 
-    def _described(self) -> tuple[str, dict[str, Any]]:
-        """The connection string, and its parts; libpq's complaint about one may quote a password."""
+    def _described(self) -> str:
+        """The connection string, if it is one; libpq's complaint about another may quote a password."""
         try:
             conninfo = self._conninfo()
             learn_conninfo(conninfo)
@@ -175,7 +178,23 @@ class Session:
             conninfo, given = "", {"port": "unreadable"}
         if not re.fullmatch(r"[0-9, ]*", str(given.get("port") or "")) or is_ambiguous(conninfo):
             raise _not_understood()
-        return conninfo, given
+        return conninfo
+
+
+def _effective(conninfo: str) -> dict[str, str]:
+    """What libpq makes of a connection string together with the service file and its own variables.
+
+    It tells so only of a connection (libpq, PQconninfo), so one is begun to where no server can be.
+    """
+    pgconn = PGconn.connect_start(make_conninfo(conninfo, host="/", hostaddr="", port="1").encode())
+    try:
+        return {
+            option.keyword.decode(): option.val.decode(errors="replace")
+            for option in pgconn.info
+            if option.val
+        }
+    finally:
+        pgconn.finish()
 
 
 def _not_understood() -> PollError:

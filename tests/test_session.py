@@ -245,6 +245,31 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize("way", ["string", "variable"])
+def test_all_that_a_service_file_says_is_kept(
+    cluster: Cluster, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    service = tmp_path / "service"
+    login = f"dbname=postgres\nuser=postgres\nhost={LOOPBACK},{LOOPBACK}\n"
+    more = "options=-c search_path=mine\napplication_name=named\ntarget_session_attrs="
+    ports = (cluster.standby.port, cluster.primary.port)
+    sections = [
+        f"[{wanted}]\n{login}port={','.join(map(str, order))}\n{more}{wanted}\n"
+        for wanted, order in {"read-write": ports, "standby": ports[::-1]}.items()
+    ]
+    service.write_text("".join(sections))
+    monkeypatch.setenv("PGSERVICEFILE", str(service))
+    shown = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
+    for wanted, role in {"read-write": "primary", "standby": "standby"}.items():
+        monkeypatch.setenv("PGSERVICE", wanted if way == "variable" else "")
+        ask = asked(f"service={wanted}" if way == "string" else "")
+        assert ask() == f"{role} {getattr(cluster, role).port}"
+        (answer,) = ask.replica.ask([shown])
+        assert answer.rows is not None
+        assert answer.rows.values == [(b"mine", b"named")]
+
+
 def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
     first: Login, asked: Make, tmp_path: Path
 ) -> None:
