@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import re
 import sys
@@ -13,6 +14,7 @@ import typer.main
 from typer.exceptions import TyperException
 
 from poller.errors import ConfigError
+from poller.streams import drop_stdout, open_missing, unwritable
 
 COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
@@ -90,10 +92,25 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code; 2 for an unusable configuration."""
+    """Run the command line and end the process with its exit code.
+
+    2 for an unusable configuration, 1 where stdout cannot be written to.
+    """
+    open_missing()
     try:
-        app()
+        try:
+            app()
+        except SystemExit:
+            sys.stdout.flush()
+            raise
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(2)
+    except OSError as error:
+        if not unwritable(error):
+            raise
+        drop_stdout()
+        if error.errno != errno.EPIPE:  # a reader that leaves has what it wanted
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
+        sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 
@@ -106,6 +107,36 @@ def test_a_misspelt_variable_is_logged() -> None:
     done = poller("settings", POLLER_INTERVALL="1s")
     assert done.returncode == 0
     assert "POLLER_INTERVALL: no such setting; did you mean POLLER_INTERVAL?" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["settings"], ["check"], ["--help"], ["settings", "--format", "json"]])
+def test_a_stdout_that_takes_no_more_is_one_line_and_exit_code_1(arguments: list[str]) -> None:
+    command = shlex.join([sys.executable, "-m", "poller", *arguments])
+    for redirection, why in ((">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")):
+        done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (1, f"the output cannot be written: {why}\n")
+
+
+def test_a_reader_that_leaves_is_not_bothered_with_words() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "settings"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_stderr_that_is_closed_stops_nothing() -> None:
+    command = shlex.join([sys.executable, "-m", "poller", "settings"])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} 2>&- <&-"],
+        env={**os.environ, "POLLER_INTERVALL": "logged"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "lock_timeout" in done.stdout
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -187,6 +188,24 @@ def test_push_that_is_refused_is_exit_code_1(
     assert process.wait() == 1, process
     assert "users_total" in process.stdout
     assert "export failed" in process.stderr
+
+
+@pytest.mark.postgres
+def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, receiver: Receiver) -> None:
+    command = shlex.join([sys.executable, "-m", "poller", "poll", "--push", "--format", "json"])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} >/dev/full"],
+        env={
+            **os.environ,
+            "POLLER_DATABASE_URL": server.standby_dsn,
+            "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        },
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stderr) == (1, "the output cannot be written: No space left on device\n")
+    assert [point.value for point in receiver.points("users_total")] == [37]
 
 
 def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:

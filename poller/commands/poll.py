@@ -69,10 +69,12 @@ def poll(
         }
     results = [polled[query.name] for query in queries]
     pipe.replica.close()
-    _print(format, results, catalog.metrics, settings)
-    if verbose:
-        sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
-    delivered = target.shutdown() if target else True
+    try:
+        _print(format, results, catalog.metrics, settings)
+        if verbose:
+            sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
+    finally:  # a stdout that takes no more is no reason to keep the values from the collector
+        delivered = target.shutdown() if target else True
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(

@@ -1,0 +1,38 @@
+"""Have all three standard streams, whatever the caller left closed, and know when stdout takes no more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+_STDIN, _STDOUT, _STDERR = range(3)
+_TAKES_NO_MORE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
+
+
+def open_missing() -> None:
+    """Open /dev/null in place of each standard stream that is closed.
+
+    The next file or socket would get its number, and be written to by whoever means the stream. What is
+    written to such a stderr is lost, as its closing asked for; writing to such a stdout is an error, as the
+    result is what a command was started for.
+    """
+    for number in (_STDIN, _STDOUT, _STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == _STDERR else os.O_RDONLY)
+    sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
+
+
+def unwritable(error: OSError) -> bool:
+    """Whether `error` may come of writing to stdout: its disk is full, its reader left, it is closed."""
+    return error.filename is None and error.errno in _TAKES_NO_MORE
+
+
+def drop_stdout() -> None:
+    """Let go of what stdout still holds; the interpreter would try to write it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    os.close(nowhere)
