@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from poller.demo.cluster import Cluster
 from poller.demo.points import Point
 from poller.demo.receiver import HANG, UNAVAILABLE, Receiver
 from tests.bed.messaging import ROWS, SCHEMA, MessagingServer
+from tests.bed.postgres import Database
 from tests.bed.process import Process
 from tests.bed.queries import write_queries
 
@@ -185,6 +190,31 @@ def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: S
         code = process.wait(10)
 
     assert code == 128 + signal.SIGINT
+
+
+@pytest.mark.postgres
+def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) -> None:
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poller", "run"],
+        env={**os.environ, "POLLER_DATABASE_URL": database.standby_dsn, "POLLER_GRACE_PERIOD": "2s"},
+        stderr=write,
+    )
+    try:
+        with os.fdopen(read, "rb") as log:
+            while b"polling the standby" not in log.readline():
+                pass  # its signals are its own by now
+            os.set_blocking(write, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(write, b"x" * 512)
+            os.set_blocking(write, True)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    finally:
+        os.close(write)
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.postgres

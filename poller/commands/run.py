@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _WORKER_SHARE = 0.4
 """Of the grace period: for the tick under way to end. The rest is the last push's."""
+_LEAST_GRACE = 0.5
+"""Seconds."""
 
 
 @with_settings()
@@ -78,6 +81,10 @@ def run(settings: Settings) -> None:
 def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> None:
     """Stop polling, push once more, leave: all within `grace` seconds."""
     deadline = time.monotonic() + grace
+    # Whoever reads our log may have stopped, and then its next line waits for ever.
+    watchdog = threading.Timer(max(grace, _LEAST_GRACE), os._exit, [0])
+    watchdog.daemon = True
+    watchdog.start()
     logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
     at_rest = daemon.stop(replica.interrupt, grace * _WORKER_SHARE)
     if at_rest:
