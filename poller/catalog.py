@@ -76,7 +76,7 @@ def resolve(queries_setting: str) -> list[Path]:
     problems: list[Problem] = []
     sources: list[Path] = []
     for word in words:
-        source = {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(word, Path(word))
+        source = named(word)
         if what := _source_problem(source):
             meant = did_you_mean(word, ["shipped", "extended"])
             problems.append(Problem("POLLER_QUERIES", f"{word!r} {what}{meant}"))
@@ -88,6 +88,11 @@ def resolve(queries_setting: str) -> list[Path]:
     if problems:
         raise ConfigError(problems)
     return sources
+
+
+def named(word: str) -> Path:
+    """The file or folder called `word`: `shipped` and `extended` are those that come with the poller."""
+    return {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(word, Path(word))
 
 
 def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:

@@ -218,6 +218,8 @@ def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
                 f"{shown(name)} is not an attribute name; write letters, digits, _ and ., "
                 f"starting with a letter or _, or {remedy}"
             )
+        if name.replace(".", "_").startswith("__"):
+            raise ValueError(f"{name!r} begins as Prometheus' own labels do (__); {remedy}")
         first = labels.setdefault(name.replace(".", "_"), name)
         if first != name:
             raise ValueError(_one_label(first, name))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from poller.errors import ConflictKind, ErrorKind, PollError
 from poller.redaction import redact
 
+LONGEST_MESSAGE = 1000
+"""Characters of what a server said; a value that it quotes may have millions."""
+
 _EXACT: dict[str, ErrorKind] = {
     "40001": "conflict",  # serialization_failure: on a standby, a conflict with recovery
     "40P01": "conflict",  # deadlock_detected: on a standby, a buffer-pin deadlock with recovery
@@ -116,9 +119,16 @@ def server_error(
     if "statement pooling mode" in message:  # PgBouncer's words
         hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
     # A server repeats what it was given, `options` for one.
-    error = PollError(kind, redact(message), sqlstate=sqlstate, hint=hint or _HINTS.get(sqlstate or ""))
+    hint = _told(hint) if hint else _HINTS.get(sqlstate or "")
+    error = PollError(kind, _told(message), sqlstate=sqlstate, hint=hint)
     if kind == "conflict":
         error.conflict = conflict_of(sqlstate, message)
         # The server's own hint ("you should be able to reconnect") is what we do anyway.
         error.hint = _CONFLICT_HINTS[error.conflict]
     return error
+
+
+def _told(text: str) -> str:
+    """The server's words without secrets, and cut: they may quote a value that is as long as it likes."""
+    text = redact(text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

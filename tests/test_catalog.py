@@ -105,6 +105,12 @@ MISTAKES: dict[str, list[str]] = {
             "Prometheus; rename one"
         ),
     ],
+    "attribute-name-reserved": [
+        (
+            "9: queries[0].metrics[0].attributes: '__name__' begins as Prometheus' own labels do (__); "
+            "rename it"
+        ),
+    ],
     "attribute-value-huge": [
         (
             "9: queries[0].metrics[0].attributes: attribute 'limit' is an integer beyond 64 bits; "

@@ -76,6 +76,15 @@ def test_a_wrong_configuration_is_told_whole_one_problem_a_line_and_ends_with_2(
     ]
 
 
+def test_check_takes_the_names_of_the_packaged_folders_and_those_of_others() -> None:
+    whole = poller("check", POLLER_QUERIES="shipped:extended")
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert poller("check", "shipped", "extended").stdout == whole.stdout
+    wrong = poller("check", "shipped", "nowhere")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("nowhere: does not exist")
+
+
 def test_settings_are_a_plain_table_in_a_pipe() -> None:
     done = poller(
         "settings",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poller.errors import ErrorKind
-from poller.sqlstate import kind_of, server_error
+from poller.sqlstate import LONGEST_MESSAGE, kind_of, server_error
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_the_servers_own_hint_comes_before_ours() -> None:
     assert server_error("42703", "no column", hint="Perhaps you meant x.").hint == "Perhaps you meant x."
     late = server_error("57014", "x", hint="theirs", elapsed=1, timeout=1)
     assert late.hint == "theirs"
+
+
+def test_what_the_server_quotes_at_length_is_cut() -> None:
+    error = server_error("22P02", "invalid: " + "x" * 1_000_000, hint="y" * 1_000_000)
+    assert error.message.startswith("invalid: xxx")
+    assert error.message.endswith("xxx...")
+    assert error.hint is not None
+    assert len(error.message) == len(error.hint) == LONGEST_MESSAGE + len("...")
+    conflict = server_error("40001", "z" * 2000 + " (User was holding a relation lock for too long.)")
+    assert conflict.conflict == "lock", "what it means is read from all of it"

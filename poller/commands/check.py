@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults, load, named, resolve
 from poller.commands.options import with_settings
 from poller.settings import Settings
 
@@ -16,7 +15,10 @@ from poller.settings import Settings
 def check(
     settings: Settings,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Query files and folders; by default those of POLLER_QUERIES.")
+        list[str] | None,
+        typer.Argument(
+            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES."
+        ),
     ] = None,
 ) -> None:
     """Validate every query file, without a database, and tell all problems at once.
@@ -25,6 +27,6 @@ def check(
     good; 2: there are problems.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-    catalog = load(files or resolve(settings.queries), defaults)
+    catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     count = len(catalog.metrics)
     typer.echo(f"{len(catalog.files)} files, {len(catalog.queries)} queries, {count} metrics: no problems")
