@@ -39,7 +39,9 @@ class Series:
 class Board:
     """Everything received so far, told apart by series."""
 
-    def __init__(self) -> None:
+    def __init__(self, collector: str | None = None) -> None:
+        """`collector` is where the points go instead of to us, who then have nothing to show."""
+        self._collector = collector
         self.series: dict[Key, Series] = {}
         self.points = 0
         self.requests = 0
@@ -58,16 +60,13 @@ class Board:
         from rich.console import Group
         from rich.text import Text
 
+        shown: list[RenderableType] = [Text(f"the data points are pushed to {self._collector}: look there")]
+        if self._collector is None:
+            told = f"{self.points} data points in {self.requests} OTLP requests, as the receiver got them"
+            shown = [Text(told, style="dim"), Text(""), self._inventory(width), Text(""), self._queries()]
         return Group(
             Text(headline, style="bold", no_wrap=True, overflow="ellipsis"),
-            Text(
-                f"{self.points} data points in {self.requests} OTLP requests, as the receiver got them",
-                style="dim",
-            ),
-            Text(""),
-            self._inventory(width),
-            Text(""),
-            self._queries(),
+            *shown,
             Text(""),
             *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in news),
             Text("Ctrl-C ends the demo and removes everything it made.", style="dim"),

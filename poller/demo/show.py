@@ -42,7 +42,7 @@ class Show:
         self._listening = threading.Event()
         self._target = ""
         self._lock = threading.Lock()
-        self.board = Board()
+        self.board = Board(mask_url(endpoint) if endpoint else None)
         self.news: deque[str] = deque(maxlen=_NEWS)
         self.headline = ""
 

@@ -1,0 +1,146 @@
+"""The demo shows what the receiver got, pushes elsewhere when told to, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from poller.demo.board import Board, sparkline
+from poller.demo.receiver import Receiver
+from tests.bed.process import ROOT, Process, eventually, gone
+
+DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
+DEMO = [sys.executable, "-m", "poller", "demo"]
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below `pid`, whatever session it made for itself."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= more
+    return found
+
+
+def directories(pids: set[int]) -> set[Path]:
+    """Where the servers among `pids` keep their files."""
+    lines = []
+    for pid in pids:
+        try:
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return {Path(found.group(1)) for line in lines if (found := DATA.search(line))}
+
+
+def ends_without_a_trace(process: Process) -> bool:
+    """Send Ctrl-C, wait for the end, and look for what was there before."""
+    pids = descendants(process.pid)
+    places = directories(pids)
+    assert len(places) == 1, "primary and standby share one directory"
+    assert all(place.is_dir() for place in places)
+    process.send(signal.SIGINT)
+    assert process.wait(120) == 0, process
+    return eventually(lambda: all(gone(pid) for pid in pids)) and not any(place.exists() for place in places)
+
+
+def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
+    receiver: Receiver, poller_process: Callable[..., Process]
+) -> None:
+    process = poller_process("demo", env={"POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint})
+    receiver.wait_for(lambda points: len({p.value for p in points if p.metric == "users_total"}) > 1, 120)
+    assert ends_without_a_trace(process)
+
+
+def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("all the other tests run as one")
+    # Not by the environment's own link, which may lead through a directory that is root's alone.
+    pythons = [
+        os.path.realpath(sys.executable),
+        f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}",
+    ]
+    env = {
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")]),
+    }
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    probe = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import poller.cli'], check=True)"
+    usable = [
+        python
+        for python in filter(os.path.exists, pythons)
+        if subprocess.run([*become, python, "-c", probe], env={**os.environ, **env}).returncode == 0
+    ]
+    if not usable:
+        pytest.skip("an ordinary user cannot read this checkout or a Python of its version")
+    process = start_process([*become, usable[0], "-m", "poller", "demo"], env=env)
+    process.wait_for_line(r"received users_total = \d+", 120)
+    assert ends_without_a_trace(process)
+
+
+def test_a_terminal_sees_values_and_their_history_move() -> None:
+    main, child = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen([*DEMO, "--every", "1s"], env=environ, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    shown = ""
+    try:
+        while not re.search(r"users_total\b[^\n]*▁[▁-█]*█", shown):
+            shown += os.read(main, 65536).decode(errors="replace")
+        process.send_signal(signal.SIGINT)
+        while True:
+            try:
+                shown += os.read(main, 65536).decode(errors="replace")
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main)
+    assert "every process and file of the demo is gone" in shown
+
+
+def drawn(board: Board) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(board.draw("headline", ["the daemon's line"], 100))
+    return console.export_text()
+
+
+def test_the_board_shows_value_change_and_history_of_each_series_and_each_query() -> None:
+    board = Board()
+    for number, value in enumerate([1000, 1000, 1500]):
+        board.receive("users_total", "{user}", {}, value, number)
+        board.receive("poller.query.stale", "{query}", {"poller.query.name": "users"}, 0, number)
+    text = drawn(board)
+    assert re.search(r"users_total +1,500 +\{user\} +\+500 +▁▁█", text)
+    assert re.search(r"^users +- +- +no", text, re.MULTILINE)
+    assert "6 data points" in text
+
+
+def test_the_board_of_another_collector_claims_to_have_received_nothing() -> None:
+    text = drawn(Board("http://collector:4317"))
+    assert "pushed to http://collector:4317" in text
+    assert "as the receiver got them" not in text
+
+
+@pytest.mark.parametrize(("values", "line"), [([], ""), ([5, 5], "▁▁"), ([1, 2, 3], "▁▅█"), ([3, 1], "█▁")])
+def test_a_history_is_drawn_between_its_own_ends(values: list[float], line: str) -> None:
+    assert sparkline(values) == line
