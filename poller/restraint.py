@@ -26,8 +26,8 @@ class _Record:
 class Restraint:
     """What each query's record allows; remembers for as long as the process runs.
 
-    Duty cycle: a query that ran for d seconds is not run again before d / `max_duty_cycle` have passed since
-    it began.
+    Duty cycle: a query that ran for d seconds, more than `max_duty_cycle` of its interval, is not run again
+    before d / `max_duty_cycle` have passed since it began.
     Breaker: after FAILURES_BEFORE_A_BREAK failures in a row it is tried after 2, 4, 8 ... intervals, at least
     once in LONGEST_BREAK_SECONDS (or in its interval, if that is longer): each of these tries is the
     half-open probe, and one success closes the breaker. A timeout that an estimate made up for is a failure
@@ -50,7 +50,9 @@ class Restraint:
         if (wait := self._break(query, record) - (now - record.ended)) > 0:
             times = record.failures
             return Skip("breaker", f"failed {times} times in a row, tried again in {_spoken(wait)}")
-        if (wait := record.duration / self._max_duty_cycle - record.duration - (now - record.ended)) > 0:
+        wait = record.duration / self._max_duty_cycle - record.duration - (now - record.ended)
+        # A quick one that is due twice in a moment, as after a tick that was left out, costs nobody anything.
+        if wait > 0 and record.duration > self._max_duty_cycle * query.interval:
             return Skip(
                 "duty_cycle",
                 f"took {_spoken(record.duration)} and may take {self._max_duty_cycle:.0%} of the time, "

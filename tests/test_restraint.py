@@ -48,6 +48,7 @@ def test_a_query_within_its_duty_cycle_is_polled_every_time() -> None:
     restraint = Restraint(0.1)
     restraint.note(ok(FIVE_MINUTES, 30.0), 30.0)
     assert restraint.hold(FIVE_MINUTES, 300.0, None) is None
+    assert restraint.hold(FIVE_MINUTES, 30.1, None) is None, "not even where it is due again at once"
 
 
 def test_a_query_beyond_its_duty_cycle_waits_until_its_share_is_kept() -> None:

@@ -80,8 +80,8 @@ class Polled:
         return bool(self.value(metric) == value)
 
     def polls(self) -> dict[tuple[str, ...], int]:
-        """How many polls of each query came to what: its name, outcome, error.type, SQLSTATE, reason."""
-        keys = ("query.name", "outcome", "error.type", "db.response.status_code", "reason")
+        """How many polls of each query came to what: its name, state, error.type, SQLSTATE, reason."""
+        keys = ("query.name", "state", "error.type", "db.response.status_code", "reason")
         told: dict[tuple[str, ...], int] = {}
         for point in self.newest():
             if point.metric == "poller.polls":
