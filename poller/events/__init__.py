@@ -1,0 +1,31 @@
+"""What a server imports to tell the event half of the catalogue; it needs `opentelemetry-api` alone."""
+
+from poller.events.attributes import (
+    OTHER,
+    UNMATCHED,
+    Component,
+    DropReason,
+    MessageStatus,
+    NotificationEvent,
+    NotificationStatus,
+    PushError,
+    RateLimitDecision,
+)
+from poller.events.catalog import GenerationName, declared
+from poller.events.metrics import EventMetrics, PoolState
+
+__all__ = [
+    "OTHER",
+    "UNMATCHED",
+    "Component",
+    "DropReason",
+    "EventMetrics",
+    "GenerationName",
+    "MessageStatus",
+    "NotificationEvent",
+    "NotificationStatus",
+    "PoolState",
+    "PushError",
+    "RateLimitDecision",
+    "declared",
+]

@@ -1,0 +1,62 @@
+"""The values that attributes of events may have, once for the type checker and once for the catalogue."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from poller.events.declaration import Attribute
+
+MessageStatus = Literal["success", "failure"]
+RateLimitDecision = Literal["allowed", "throttled"]
+NotificationStatus = Literal["sent", "no_receivers", "error"]
+NotificationEvent = Literal["MessageReceived", "Disconnect", "PreKeyLow"]
+PushError = Literal["quota_exceeded", "other"]
+DropReason = Literal["buffer_full", "channel_closed", "encode_failed"]
+Component = Literal["database", "storage", "pubsub"]
+
+OTHER = "_OTHER"
+"""In place of a value that is not declared (OpenTelemetry semantic conventions, `http.request.method`)."""
+UNMATCHED = "unmatched"
+"""The route of a request that no route of the server matches."""
+
+HTTP_METHODS = (
+    *("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"),
+    OTHER,
+)
+"""Those of RFC 9110, 5789 and of QUERY (semantic conventions 1.44, `http.request.method`)."""
+
+MESSAGE_STATUS = Attribute(
+    "status",
+    "Whether the message was stored; `failure` is not told by the server since v0.6.0.",
+    get_args(MessageStatus),
+)
+RATE_LIMIT_DECISION = Attribute("status", "What was decided.", get_args(RateLimitDecision))
+NOTIFICATION_STATUS = Attribute(
+    "status",
+    "What came of it; `no_receivers` up to v0.3.12, `error` from v0.3.13 on.",
+    get_args(NotificationStatus),
+)
+NOTIFICATION_EVENT = Attribute("event", "What the device is told.", get_args(NotificationEvent))
+PUSH_ERROR = Attribute("reason", "Why it failed.", get_args(PushError))
+DROP_REASON = Attribute(
+    "reason",
+    "Why it was dropped; `buffer_full` up to v0.6.2, `channel_closed` from v0.6.3, `encode_failed` from "
+    "v0.9.0 on.",
+    get_args(DropReason),
+)
+COMPONENT = Attribute("component", "What was checked; `pubsub` from v0.3.13 on.", get_args(Component))
+HTTP_METHOD = Attribute(
+    "method", f"The request's method; `{OTHER}` for one that HTTP does not know.", HTTP_METHODS
+)
+HTTP_ROUTE = Attribute(
+    "route",
+    f"Template of the route that matched; `{UNMATCHED}` where none did.",
+    open="the routes are the server's own; only templates are told, so that no client can make a series",
+    examples=("/v1/messages", "/v1/devices/{deviceId}", UNMATCHED),
+)
+HTTP_STATUS = Attribute(
+    "status",
+    "Status code of the response.",
+    open="the codes that the server answers with, 100 to 599",
+    examples=("200", "404", "500"),
+)
