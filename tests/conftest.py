@@ -20,7 +20,7 @@ for _name in list(os.environ):
 # Workers beside each other take their ports from different quarters: a server that is down for a moment would
 # else lose its port to a test in another worker.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    from poller.demo import ports
+    from poller.receiver import ports
 
     _share = len(ports._RANGE) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])  # noqa: SLF001
     _first = ports._RANGE.start + int(_worker.removeprefix("gw")) * _share  # noqa: SLF001

@@ -20,12 +20,12 @@ from poller.checkup import collector as checkup_collector
 from poller.checkup.finding import Finding, healthy, summary
 from poller.checkup.replay import examine as examine_replay
 from poller.checkup.server import clock, is_here, secured
-from poller.demo.answers import Answer
 from poller.demo.cluster import Cluster
-from poller.demo.ports import LOOPBACK, free_ports
-from poller.demo.receiver import HANG, Receiver
 from poller.endpoint import Protocol, resolve
 from poller.model import QueryDefinition
+from poller.receiver.answers import Answer
+from poller.receiver.ports import LOOPBACK, free_ports
+from poller.receiver.receiver import HANG, Receiver
 from poller.whereabouts import Sighting
 from tests.bed.messaging import MessagingServer
 from tests.bed.otlp import Certificates

@@ -15,10 +15,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import view
 
 from poller import export, otlp
-from poller.demo.receiver import ACCEPT, HANG, INVALID, Distribution, Point, Receiver, throttle
 from poller.endpoint import Endpoint, resolve
 from poller.errors import ConfigError
 from poller.export import Push, resource
+from poller.receiver.receiver import ACCEPT, HANG, INVALID, Distribution, Point, Receiver, throttle
 from tests.bed.otlp import Certificates
 
 Open = Callable[..., Push]

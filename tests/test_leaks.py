@@ -32,8 +32,8 @@ from urllib.parse import quote, quote_plus
 import grpc
 import pytest
 
-from poller.demo.ports import free_ports
-from poller.demo.receiver import Receiver
+from poller.receiver.ports import free_ports
+from poller.receiver.receiver import Receiver
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process
 from tests.bed.queries import write_queries

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.demo.ports import free_ports
-from poller.demo.receiver import INVALID, Receiver
+from poller.receiver.ports import free_ports
+from poller.receiver.receiver import INVALID, Receiver
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process
@@ -147,7 +147,7 @@ def test_otlp_json_is_a_request_that_a_collector_reads(
     from google.protobuf.json_format import Parse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-    from poller.demo.points import points_of
+    from poller.receiver.points import points_of
 
     process = poller_process("poll", "--format", "otlp-json", env={"POLLER_DATABASE_URL": server.standby_dsn})
     assert process.wait() == 0, process

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.demo.receiver import Receiver
+from poller.receiver.receiver import Receiver
 from poller.settings import Settings
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process

@@ -35,7 +35,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from poller.demo.receiver import (
+from poller.receiver.receiver import (
     ACCEPT,
     HANG,
     INVALID,
@@ -514,7 +514,7 @@ def test_a_plain_client_gets_nowhere_with_tls_and_the_next_is_served(
 def test_as_a_process_it_prints_where_it_listens_and_each_batch(
     start_process: Callable[..., Process], metrics: MetricsData
 ) -> None:
-    process = start_process([sys.executable, "-m", "poller.demo.receiver"])
+    process = start_process([sys.executable, "-m", "poller.receiver"])
     endpoints = json.loads(process.wait_for_line(r'^\{"grpc"', stream="stdout").string)
     for exporter in (
         GrpcExporter(endpoint=endpoints["grpc"]),
@@ -539,7 +539,7 @@ def test_as_a_process_it_prints_where_it_listens_and_each_batch(
 
 
 def test_as_a_process_it_ends_with_its_standard_input_when_told_to() -> None:
-    command = [sys.executable, "-m", "poller.demo.receiver", "--until-eof"]
+    command = [sys.executable, "-m", "poller.receiver", "--until-eof"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from poller.demo.cluster import Cluster
-from poller.demo.points import Point
-from poller.demo.receiver import HANG, UNAVAILABLE, Receiver
+from poller.receiver.points import Point
+from poller.receiver.receiver import HANG, UNAVAILABLE, Receiver
 from tests.bed.messaging import ROWS, SCHEMA, MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process

@@ -16,9 +16,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.demo.cluster import Cluster
-from poller.demo.ports import LOOPBACK
 from poller.errors import PollError
 from poller.password import password_from
+from poller.receiver.ports import LOOPBACK
 from poller.replica import Replica
 from poller.settings import load
 from poller.whereabouts import Sighting, Whereabouts

@@ -14,9 +14,9 @@ from typing import Self
 import psycopg
 
 from poller.demo.keeper import Keeper
-from poller.demo.ports import LOOPBACK, free_ports
 from poller.demo.programs import Account, ClusterError, Programs, make_directory
 from poller.demo.server import Server
+from poller.receiver.ports import LOOPBACK, free_ports
 
 __all__ = ["Cluster", "ClusterError", "Server"]
 

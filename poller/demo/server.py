@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import psycopg
 
-from poller.demo.ports import LOOPBACK
 from poller.demo.programs import ClusterError, Programs
+from poller.receiver.ports import LOOPBACK
 
 StopMode = Literal["smart", "fast", "immediate"]
 """smart waits for the clients to leave, fast ends their transactions, immediate is a crash with a goodbye."""

@@ -64,7 +64,7 @@ class Show:
         if self._endpoint is None:
             self._say("starting the OTLP receiver ...")
             self._child(
-                "poller.demo.receiver", ["--until-eof"], env, on_stdout=self._receive, on_stderr=self._hear
+                "poller.receiver", ["--until-eof"], env, on_stdout=self._receive, on_stderr=self._hear
             )
             if not self._listening.wait(20):
                 raise DemoError("the OTLP receiver did not start")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from poller.demo.receiver import Receiver, Tls
+from poller.receiver.receiver import Receiver, Tls
 
 
 @dataclass(frozen=True)

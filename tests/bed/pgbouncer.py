@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from poller.demo.ports import LOOPBACK, free_ports
 from poller.demo.programs import Account, make_directory
+from poller.receiver.ports import LOOPBACK, free_ports
 from tests.bed.process import eventually
 
 _PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")

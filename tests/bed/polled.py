@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from poller.burst import PATIENCE_SECONDS
-from poller.demo.points import Point
-from poller.demo.receiver import Receiver
+from poller.receiver.points import Point
+from poller.receiver.receiver import Receiver
 from tests.bed.process import Process, eventually
 from tests.bed.watch import NAME, Watch
 

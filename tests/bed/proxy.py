@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.demo.ports import LOOPBACK, free_ports
+from poller.receiver.ports import LOOPBACK, free_ports
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK = 65536

@@ -29,8 +29,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from poller.demo.answers import Answer
-from poller.demo.ports import LOOPBACK
+from poller.receiver.answers import Answer
+from poller.receiver.ports import LOOPBACK
 
 Protocol = Literal["grpc", "http"]
 Take = Callable[[Protocol, Mapping[str, str], ExportMetricsServiceRequest], Answer]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import base64
-import dataclasses
-import json
-import os
-import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from poller.demo.answers import ACCEPT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
-from poller.demo.listeners import GrpcListener, HttpListener, Protocol, Tls
-from poller.demo.points import Distribution, Point, points_of
-from poller.demo.ports import LOOPBACK, free_ports
+from poller.receiver.answers import ACCEPT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
+from poller.receiver.listeners import GrpcListener, HttpListener, Protocol, Tls
+from poller.receiver.points import Distribution, Point, points_of
+from poller.receiver.ports import LOOPBACK, free_ports
 
 __all__ = [
     "ACCEPT",
@@ -203,48 +196,3 @@ class Receiver:
     @property
     def _scheme(self) -> str:
         return "http" if self._tls is None else "https"
-
-
-def _main() -> None:
-    """Print one line of JSON when listening, and one for each accepted request."""
-    parser = argparse.ArgumentParser(prog="python -m poller.demo.receiver", description=__doc__)
-    parser.add_argument("--grpc-port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
-    arguments = parser.parse_args()
-    lock = threading.Lock()
-
-    def show(line: dict[str, Any]) -> None:
-        with lock:
-            try:
-                print(json.dumps(line, default=_jsonable), flush=True)  # noqa: T201 - standard output is the product
-            except BrokenPipeError:
-                os._exit(0)  # nobody reads on; the interpreter's own end would try to write once more
-
-    def show_received(received: Received) -> None:
-        if received.answer.accepts:
-            points = [dataclasses.asdict(point) for point in received.points()]
-            show({"at": received.at, "protocol": received.protocol, "points": points})
-
-    def end_with_input() -> None:
-        sys.stdin.read()
-        ended.set()
-
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    with Receiver(
-        grpc_port=arguments.grpc_port, http_port=arguments.http_port, keep=1, on_request=show_received
-    ) as receiver:
-        show({"grpc": receiver.grpc_endpoint, "http": receiver.http_endpoint})
-        if arguments.until_eof:
-            threading.Thread(target=end_with_input, daemon=True).start()
-        ended.wait()
-
-
-def _jsonable(value: object) -> str:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,0 +1,1 @@
+"""An OTLP receiver, for the demo, the tests and `poller conform`."""
