@@ -18,14 +18,22 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -34,6 +42,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
 )
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from poller.receiver.receiver import (
     ACCEPT,
@@ -416,8 +426,8 @@ def post(
 @pytest.mark.parametrize(
     ("path", "headers", "body", "code"),
     [
-        pytest.param("/v1/traces", {"Content-Type": "application/x-protobuf"}, b"", 404, id="another signal"),
-        pytest.param("/v1/metrics", {"Content-Type": "application/json"}, b"{}", 415, id="JSON"),
+        pytest.param("/v1/profiles", {"Content-Type": "application/x-protobuf"}, b"", 404, id="unknown path"),
+        pytest.param("/v1/metrics", {"Content-Type": "text/plain"}, b"{}", 415, id="text"),
         pytest.param(
             "/v1/metrics",
             {"Content-Type": "application/x-protobuf", "Content-Encoding": "br"},
@@ -444,6 +454,137 @@ def test_what_is_no_otlp_request_is_refused_and_not_kept(
     assert answered == code
     assert Status.FromString(said).message
     assert receiver.attempts() == []
+
+
+# --- the other signals, and JSON ----------------------------------------------------------------------
+
+TRACE, SPAN, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
+TRACES_AS_JSON = {
+    "resourceSpans": [
+        {
+            "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "tested"}}]},
+            "scopeSpans": [
+                {
+                    "scope": {"name": "the scope"},
+                    "spans": [
+                        {
+                            "name": "GET /users",
+                            "kind": 2,
+                            "traceId": TRACE,
+                            "spanId": SPAN,
+                            "parentSpanId": PARENT,
+                            "startTimeUnixNano": "1",
+                            "endTimeUnixNano": "3",
+                            "attributes": [{"key": "n", "value": {"intValue": "7"}}],
+                            "events": [
+                                {"name": "seen", "attributes": [{"key": "ok", "value": {"boolValue": True}}]}
+                            ],
+                            "links": [{"attributes": [{"key": "why", "value": {"stringValue": "so"}}]}],
+                            "status": {"code": 2, "message": "bad"},
+                            "unknownToUs": 1,
+                        }
+                    ],
+                }
+            ],
+        }
+    ]
+}
+LOGS_AS_JSON = {
+    "resourceLogs": [
+        {
+            "scopeLogs": [
+                {
+                    "scope": {"name": "a.logger"},
+                    "logRecords": [
+                        {
+                            "severityNumber": 9,
+                            "severityText": "INFO",
+                            "body": {"stringValue": "hello"},
+                            "traceId": TRACE,
+                            "spanId": SPAN,
+                        },
+                        {"body": {"kvlistValue": {"values": [{"key": "a", "value": {"doubleValue": 0.5}}]}}},
+                    ],
+                }
+            ]
+        }
+    ]
+}
+
+
+def send_json(receiver: Receiver, path: str, told: object) -> tuple[int, Mapping[str, str], bytes]:
+    return post(receiver, json.dumps(told).encode(), path, {"Content-Type": "application/json"})
+
+
+def test_spans_as_json_arrive_with_their_hexadecimal_ids(receiver: Receiver) -> None:
+    code, headers, body = send_json(receiver, "/v1/traces", TRACES_AS_JSON)
+    assert (code, headers["Content-Type"], json.loads(body)) == (200, "application/json", {})
+    (span,) = receiver.spans("GET /users")
+    assert (span.kind, span.status, span.status_message) == ("server", "error", "bad")
+    assert (span.trace_id, span.span_id, span.parent_span_id) == (TRACE, SPAN, PARENT)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (1, 3)
+    assert span.attributes == {"n": 7}
+    assert [(event.name, event.attributes) for event in span.events] == [("seen", {"ok": True})]
+    assert span.links == ({"why": "so"},)
+    assert (span.resource, span.scope) == ({"service.name": "tested"}, "the scope")
+    (received,) = receiver.requests()
+    assert received.signal == "traces"
+    assert (received.points(), received.records()) == ([], [])
+
+
+def test_log_records_as_json_arrive(receiver: Receiver) -> None:
+    assert send_json(receiver, "/v1/logs", LOGS_AS_JSON)[0] == 200
+    first, second = receiver.records()
+    assert (first.body, first.severity, first.severity_text, first.scope) == ("hello", 9, "INFO", "a.logger")
+    assert (first.trace_id, first.span_id) == (TRACE, SPAN)
+    assert (second.body, second.trace_id, second.span_id) == ({"a": 0.5}, "", "")
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b'{"resourceSpans": 7}', b'{"x": {"traceId": "0a7"}}'])
+def test_what_is_no_request_as_json_is_refused_in_json(receiver: Receiver, body: bytes) -> None:
+    code, headers, said = post(receiver, body, "/v1/traces", {"Content-Type": "application/json"})
+    assert (code, headers["Content-Type"]) == (400, "application/json")
+    assert json.loads(said)["message"]
+    assert receiver.attempts() == []
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_spans_and_log_records_of_the_sdk_arrive(receiver: Receiver, protocol: str) -> None:
+    spans: Any = GrpcSpanExporter if protocol == "grpc" else HttpSpanExporter
+    logs: Any = GrpcLogExporter if protocol == "grpc" else HttpLogExporter
+    at = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    tracers, loggers = TracerProvider(shutdown_on_exit=False), LoggerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(
+        SimpleSpanProcessor(spans(endpoint=at if protocol == "grpc" else f"{at}/v1/traces"))
+    )
+    loggers.add_log_record_processor(
+        SimpleLogRecordProcessor(logs(endpoint=at if protocol == "grpc" else f"{at}/v1/logs"))
+    )
+    with tracers.get_tracer("t").start_as_current_span("root"):
+        loggers.get_logger("l").emit(body="inside", attributes={"n": 1})
+    tracers.shutdown()
+    loggers.shutdown()
+    (record,) = receiver.records()
+    (span,) = receiver.wait_until(receiver.spans)
+    assert (record.body, record.scope, record.attributes) == ("inside", "l", {"n": 1})
+    assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+    assert (len(span.trace_id), len(span.span_id), span.kind, span.status) == (32, 16, "internal", "unset")
+
+
+@pytest.mark.parametrize(
+    ("path", "response", "rejected"),
+    [
+        ("/v1/traces", ExportTraceServiceResponse, "rejected_spans"),
+        ("/v1/logs", ExportLogsServiceResponse, "rejected_log_records"),
+    ],
+)
+def test_a_partial_success_is_told_in_the_words_of_each_signal(
+    receiver: Receiver, path: str, response: Any, rejected: str
+) -> None:
+    receiver.answer = partial(3, "too old")
+    _, _, body = post(receiver, b"", path)
+    told = response.FromString(body).partial_success
+    assert (getattr(told, rejected), told.error_message) == (3, "too old")
 
 
 # --- TLS ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Receive OTLP and print one line of JSON when listening, and one for each accepted request."""
+"""Receive OTLP and print one line of JSON when listening, and one for each accepted request with metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poller.receiver.receiver import Received, Receiver
 
 
 def main() -> None:
-    """Print one line of JSON when listening, and one for each accepted request."""
+    """Print one line of JSON when listening, and one for each accepted request with metrics."""
     parser = argparse.ArgumentParser(prog="python -m poller.receiver", description=__doc__)
     parser.add_argument("--grpc-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
@@ -32,7 +32,7 @@ def main() -> None:
                 os._exit(0)  # nobody reads on; the interpreter's own end would try to write once more
 
     def show_received(received: Received) -> None:
-        if received.answer.accepts:
+        if received.answer.accepts and received.signal == "metrics":
             points = [dataclasses.asdict(point) for point in received.points()]
             show({"at": received.at, "protocol": received.protocol, "points": points})
 

@@ -1,4 +1,4 @@
-"""Listen for OTLP metrics on 127.0.0.1: one listener for gRPC, one for HTTP."""
+"""Listen for OTLP: one listener for gRPC, one for HTTP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
@@ -23,22 +24,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsPartialSuccess,
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
 
 from poller.receiver.answers import Answer
-from poller.receiver.ports import LOOPBACK
+from poller.receiver.jsonform import from_json, to_json
+from poller.receiver.signals import KINDS, Kind, Request, Response
 
 Protocol = Literal["grpc", "http"]
-Take = Callable[[Protocol, Mapping[str, str], ExportMetricsServiceRequest], Answer]
+Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
 """Called in the thread of a request; what it returns is what the sender is told."""
 
-_SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
-_PATH = "/v1/metrics"
+_BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"
+_JSON = "application/json"
 _LARGEST_BODY = 20 * 1024 * 1024
 """Bytes; the default of the OpenTelemetry Collector's HTTP receiver (max_request_body_size)."""
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {
@@ -58,23 +55,16 @@ class Tls:
 
 
 class GrpcListener:
-    """The MetricsService of OTLP on one port."""
+    """The three services of OTLP on one port."""
 
-    def __init__(self, port: int, tls: Tls | None, take: Take) -> None:
+    def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
         """Listen; raises OSError where the port is taken."""
         self._take = take
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp-grpc")
         # Two servers on one port would share its connections, and a taken port would go unnoticed.
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
-        export = grpc.unary_unary_rpc_method_handler(
-            self._export,
-            request_deserializer=ExportMetricsServiceRequest.FromString,
-            response_serializer=ExportMetricsServiceResponse.SerializeToString,
-        )
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),)
-        )
-        address = f"{LOOPBACK}:{port}"
+        self._server.add_generic_rpc_handlers(tuple(map(self._handler, KINDS)))
+        address = f"{host}:{port}"
         try:
             bound = (
                 self._server.add_insecure_port(address)
@@ -94,7 +84,15 @@ class GrpcListener:
         self._server.stop(grace=None).wait()
         self._threads.shutdown()
 
-    def _export(self, request: ExportMetricsServiceRequest, context: Any) -> ExportMetricsServiceResponse:
+    def _handler(self, kind: Kind) -> Any:
+        export = grpc.unary_unary_rpc_method_handler(
+            partial(self._export, kind),
+            request_deserializer=kind.request.FromString,
+            response_serializer=lambda response: response.SerializeToString(),
+        )
+        return grpc.method_handlers_generic_handler(kind.service, {"Export": export})
+
+    def _export(self, kind: Kind, request: Request, context: Any) -> Response:
         headers = {key.lower(): str(value) for key, value in context.invocation_metadata()}
         answer = self._take("grpc", headers, request)
         if not answer.accepts:
@@ -108,15 +106,15 @@ class GrpcListener:
                     )
                 )
             context.abort(grpc.StatusCode[answer.grpc], answer.message)
-        return _response(answer)
+        return kind.response(answer)
 
 
 class HttpListener:
-    """POST /v1/metrics with a protobuf body on one port."""
+    """POST to the paths of the three signals, Protobuf or JSON, on one port."""
 
-    def __init__(self, port: int, tls: Tls | None, take: Take) -> None:
+    def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
         """Listen; raises OSError where the port is taken."""
-        self._server = _HttpServer(port, take)
+        self._server = _HttpServer(host, port, take)
         try:
             if tls is not None:
                 # The handshake is left to the first read, in the request's own thread.
@@ -142,16 +140,17 @@ class HttpListener:
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = False  # so that closing waits for the requests' threads
 
-    def __init__(self, port: int, take: Take) -> None:
+    def __init__(self, host: str, port: int, take: Take) -> None:
         self.take = take
+        self._host = host
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__((LOOPBACK, port), _Handler)
+        super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
         # HTTPServer's would look up our own name, which may ask a name server.
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = LOOPBACK, int(self.server_address[1])
+        self.server_name, self.server_port = self._host, int(self.server_address[1])
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -191,42 +190,41 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(length)
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if self.path != _PATH:
-            self._reply(Answer("UNIMPLEMENTED", 404, f"metrics are taken at {_PATH}"))
-        elif self.headers.get_content_type() != _PROTOBUF or encoding not in _UNPACK:
-            self._reply(Answer("INVALID_ARGUMENT", 415, f"send {_PROTOBUF}, plain, gzip or deflate"))
+        kind = _BY_PATH.get(self.path)
+        if kind is None:
+            self._reply(Answer("UNIMPLEMENTED", 404, f"write {', '.join(_BY_PATH)}"))
+        elif self.headers.get_content_type() not in (_PROTOBUF, _JSON) or encoding not in _UNPACK:
+            self._reply(
+                Answer("INVALID_ARGUMENT", 415, f"send {_PROTOBUF} or {_JSON}, plain, gzip or deflate")
+            )
         else:
             try:
-                request = ExportMetricsServiceRequest.FromString(_UNPACK[encoding](body))
-            except (DecodeError, EOFError, OSError, zlib.error) as error:
+                request = self._parsed(_UNPACK[encoding](body), kind)
+            except (DecodeError, EOFError, OSError, ValueError, zlib.error) as error:
                 self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is no OTLP request: {error}"))
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._reply(self.server.take("http", headers, request))
+            self._reply(self.server.take("http", headers, request), kind)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server gives it
         """Write no access log."""
 
-    def _reply(self, answer: Answer) -> None:
-        message = _response(answer) if answer.accepts else _status(answer)
-        body = message.SerializeToString()
+    def _parsed(self, body: bytes, kind: Kind) -> Request:
+        if self.headers.get_content_type() == _JSON:
+            return from_json(body, kind.request)
+        return kind.request.FromString(body)
+
+    def _reply(self, answer: Answer, kind: Kind | None = None) -> None:
+        message = kind.response(answer) if kind and answer.accepts else _status(answer)
+        as_json = self.headers.get_content_type() == _JSON
+        body = to_json(message) if as_json else message.SerializeToString()
         self.send_response(answer.http)
-        self.send_header("Content-Type", _PROTOBUF)
+        self.send_header("Content-Type", _JSON if as_json else _PROTOBUF)
         self.send_header("Content-Length", str(len(body)))
         if answer.retry_after is not None:
             self.send_header("Retry-After", str(math.ceil(answer.retry_after)))
         self.end_headers()
         self.wfile.write(body)
-
-
-def _response(answer: Answer) -> ExportMetricsServiceResponse:
-    if not answer.rejected and not answer.message:
-        return ExportMetricsServiceResponse()
-    return ExportMetricsServiceResponse(
-        partial_success=ExportMetricsPartialSuccess(
-            rejected_data_points=answer.rejected, error_message=answer.message
-        )
-    )
 
 
 def _status(answer: Answer) -> Status:

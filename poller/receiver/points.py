@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
+from poller.receiver.attributes import Attribute, attributes_of
+
 Kind = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
-Attribute = str | bool | int | float | bytes | None | list["Attribute"] | dict[str, "Attribute"]
 
 _TEMPORALITIES: dict[int, Literal["delta", "cumulative"]] = {
     metrics_pb2.AGGREGATION_TEMPORALITY_DELTA: "delta",
@@ -57,7 +57,7 @@ class Point:
 def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
     """Yield the data points of one request, in the order in which they stand there."""
     for resource_metrics in request.resource_metrics:
-        resource = _attributes(resource_metrics.resource.attributes)
+        resource = attributes_of(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 yield from _points(metric, resource, scope_metrics.scope.name)
@@ -72,7 +72,7 @@ def _points(metric: metrics_pb2.Metric, resource: Mapping[str, Attribute], scope
         yield Point(
             metric=metric.name,
             value=_number(point) if kind in ("gauge", "sum") else _distribution(point),
-            attributes=_attributes(point.attributes),
+            attributes=attributes_of(point.attributes),
             unit=metric.unit,
             description=metric.description,
             kind=kind,
@@ -106,19 +106,3 @@ def _distribution(
     if isinstance(point, metrics_pb2.ExponentialHistogramDataPoint):
         return told
     return replace(told, bounds=tuple(point.explicit_bounds), buckets=tuple(point.bucket_counts))
-
-
-def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Attribute]:
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-def _value(value: AnyValue) -> Attribute:
-    which = value.WhichOneof("value")
-    if which is None:
-        return None
-    if which == "array_value":
-        return [_value(item) for item in value.array_value.values]
-    if which == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
-    found: Attribute = getattr(value, which)
-    return found

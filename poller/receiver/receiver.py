@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from poller.receiver.answers import ACCEPT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
 from poller.receiver.listeners import GrpcListener, HttpListener, Protocol, Tls
 from poller.receiver.points import Distribution, Point, points_of
 from poller.receiver.ports import LOOPBACK, free_ports
+from poller.receiver.records import LogRecord, records_of
+from poller.receiver.signals import Request, Signal, signal_of
+from poller.receiver.spans import Span, spans_of
 
 __all__ = [
     "ACCEPT",
@@ -44,15 +49,28 @@ class Received:
     protocol: Protocol
     headers: Mapping[str, str]
     """HTTP headers or gRPC metadata, names in lower case."""
-    request: ExportMetricsServiceRequest
+    request: Request
     answer: Answer
 
+    @property
+    def signal(self) -> Signal:
+        return signal_of(self.request)
+
     def points(self) -> list[Point]:
-        return list(points_of(self.request))
+        """Its data points; none where it carries another signal."""
+        return list(points_of(self.request)) if isinstance(self.request, ExportMetricsServiceRequest) else []
+
+    def spans(self) -> list[Span]:
+        """Its spans; none where it carries another signal."""
+        return list(spans_of(self.request)) if isinstance(self.request, ExportTraceServiceRequest) else []
+
+    def records(self) -> list[LogRecord]:
+        """Its log records; none where it carries another signal."""
+        return list(records_of(self.request)) if isinstance(self.request, ExportLogsServiceRequest) else []
 
 
 class Receiver:
-    """Both protocols of OTLP metrics on 127.0.0.1, the same ports over every stop and start.
+    """Both protocols of OTLP and its three signals, on the same ports over every stop and start.
 
     Safe to use from any thread. `answer` decides what the next requests are told.
     """
@@ -62,6 +80,7 @@ class Receiver:
         *,
         grpc_port: int = 0,
         http_port: int = 0,
+        host: str = LOOPBACK,
         tls: Tls | None = None,
         keep: int | None = None,
         on_request: Callable[[Received], None] | None = None,
@@ -74,6 +93,7 @@ class Receiver:
         found = iter(free_ports(2))
         self.grpc_port = grpc_port or next(found)
         self.http_port = http_port or next(found)
+        self._host = host
         self._tls = tls
         self._on_request = on_request
         self._changed = threading.Condition()
@@ -94,12 +114,12 @@ class Receiver:
     @property
     def grpc_endpoint(self) -> str:
         """What an exporter is given as its gRPC endpoint."""
-        return f"{self._scheme}://{LOOPBACK}:{self.grpc_port}"
+        return f"{self._scheme}://{self._host}:{self.grpc_port}"
 
     @property
     def http_endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT is given for HTTP: without the path `/v1/metrics`."""
-        return f"{self._scheme}://{LOOPBACK}:{self.http_port}"
+        """What OTEL_EXPORTER_OTLP_ENDPOINT is given for HTTP: without a path."""
+        return f"{self._scheme}://{self._host}:{self.http_port}"
 
     @property
     def answer(self) -> Answer:
@@ -115,9 +135,9 @@ class Receiver:
         """Listen (again) on both ports; raises OSError where another took one."""
         if self._listeners is not None:
             return
-        grpc_listener = GrpcListener(self.grpc_port, self._tls, self._take)
+        grpc_listener = GrpcListener(self._host, self.grpc_port, self._tls, self._take)
         try:
-            self._listeners = grpc_listener, HttpListener(self.http_port, self._tls, self._take)
+            self._listeners = grpc_listener, HttpListener(self._host, self.http_port, self._tls, self._take)
         except BaseException:
             grpc_listener.stop()
             raise
@@ -149,6 +169,19 @@ class Receiver:
             if metric is None or point.metric == metric
         ]
 
+    def spans(self, name: str | None = None) -> list[Span]:
+        """Return the spans of all accepted requests, or those of one name, in the order of their arrival."""
+        return [
+            span
+            for received in self.requests()
+            for span in received.spans()
+            if name is None or span.name == name
+        ]
+
+    def records(self) -> list[LogRecord]:
+        """Return the log records of all accepted requests, in the order of their arrival."""
+        return [record for received in self.requests() for record in received.records()]
+
     def clear(self) -> None:
         with self._changed:
             self._attempts.clear()
@@ -158,8 +191,15 @@ class Receiver:
 
         Raises TimeoutError, saying what did arrive, after `timeout` seconds.
         """
+        return self.wait_until(lambda: predicate(self.points()), timeout)
+
+    def wait_until(self, answer: Callable[[], Found], timeout: float = 30.0) -> Found:
+        """Return the first truthy answer, asked for now and after every request.
+
+        Raises TimeoutError, saying what did arrive, after `timeout` seconds.
+        """
         with self._changed:
-            found = self._changed.wait_for(lambda: predicate(self.points()), timeout)
+            found = self._changed.wait_for(answer, timeout)
             if not found:
                 attempts = self.attempts()
                 seen = sorted({point.metric for received in attempts for point in received.points()})
@@ -175,9 +215,7 @@ class Receiver:
             if not self._changed.wait_for(lambda: len(self._attempts) >= count, timeout):
                 raise TimeoutError(f"{len(self._attempts)} of {count} requests in {timeout:g} s")
 
-    def _take(
-        self, protocol: Protocol, headers: Mapping[str, str], request: ExportMetricsServiceRequest
-    ) -> Answer:
+    def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> Answer:
         with self._changed:
             answer = self._answer
             stops = self._stops

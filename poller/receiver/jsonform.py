@@ -1,0 +1,47 @@
+"""Read and write OTLP's JSON form, which is not quite Protobuf's."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, TypeVar
+
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
+from google.protobuf.message import Message
+
+Parsed = TypeVar("Parsed", bound=Message)
+
+_IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
+
+
+def from_json(text: str | bytes, into: type[Parsed]) -> Parsed:
+    """Read one request; keys that the message does not have are passed over, as the specification says.
+
+    Ids of traces and spans are hexadecimal here, and Base64 in Protobuf's own JSON form (OTLP specification
+    1.10, "JSON Protobuf Encoding"). Raises ValueError for what is no such request.
+    """
+    try:
+        told = json.loads(text)
+        if not isinstance(told, dict):
+            raise ValueError("it is no object")
+        return ParseDict(_with_base64_ids(told), into(), ignore_unknown_fields=True)
+    except (ParseError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def to_json(message: Message) -> bytes:
+    """Write an answer; it has no ids."""
+    return MessageToJson(message, indent=None).encode()
+
+
+def _with_base64_ids(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_base64_ids(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: base64.b64encode(bytes.fromhex(item)).decode()
+        if key in _IDS and isinstance(item, str)
+        else _with_base64_ids(item)
+        for key, item in value.items()
+    }
