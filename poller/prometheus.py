@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from poller.events.declaration import Instrument
 from poller.model import MetricDefinition, Sample
 
 # The units that Prometheus spells out; any other is appended as it stands.
@@ -28,13 +29,19 @@ _PER = {
 }
 
 
-def metric_name(name: str, unit: str) -> str:
-    """The name of a gauge after OTLP-to-Prometheus translation with suffixes, Prometheus' default."""
+def metric_name(name: str, unit: str, instrument: Instrument = "gauge") -> str:
+    """The name of a metric after OTLP-to-Prometheus translation with suffixes, Prometheus' default.
+
+    A histogram's has `_bucket`, `_sum` and `_count` behind it.
+    """
     tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
     main, _, per = unit.partition("/")
-    for token in (_spelled(main, _UNITS), "per_" + _spelled(per, _PER) if _spelled(per, _PER) else ""):
+    spelled = "" if unit == "1" and instrument != "gauge" else _spelled(main, _UNITS)
+    for token in (spelled, "per_" + _spelled(per, _PER) if _spelled(per, _PER) else ""):
         if token and token not in tokens:
             tokens.append(token)
+    if instrument == "counter":
+        tokens = [*filter("total".__ne__, tokens), "total"]
     translated = "_".join(tokens)
     return f"_{translated}" if translated[:1].isdigit() else translated
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from poller.events.declaration import Instrument
 from poller.model import Sample
 from poller.prometheus import exposition, metric_name
 from tests.bed.definitions import a_metric
@@ -30,6 +31,24 @@ NAMES = [
 @pytest.mark.parametrize(("name", "unit", "told"), NAMES)
 def test_a_gauge_gets_the_name_of_its_unit(name: str, unit: str, told: str) -> None:
     assert metric_name(name, unit) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "instrument", "told"),
+    [
+        ("messages_sent", "{message}", "counter", "messages_sent_total"),
+        ("messages_total_sent", "", "counter", "messages_sent_total"),
+        ("uploaded", "By", "counter", "uploaded_bytes_total"),
+        ("tries", "1", "counter", "tries_total"),
+        ("open_total", "1", "updowncounter", "open_total"),
+        ("duration", "s", "histogram", "duration_seconds"),
+        ("share", "1", "histogram", "share"),
+    ],
+)
+def test_other_instruments_get_names_of_their_own(
+    name: str, unit: str, instrument: Instrument, told: str
+) -> None:
+    assert metric_name(name, unit, instrument) == told
 
 
 def test_one_block_per_metric_with_help_type_and_every_series() -> None:

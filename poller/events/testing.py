@@ -1,0 +1,156 @@
+"""Record what a server tells of its events, and ask in a test what it was; needs `opentelemetry-sdk`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
+
+from poller.events.attributes import OTHER
+from poller.events.catalog import GenerationName
+from poller.events.declaration import Metric
+from poller.events.metrics import EventMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric with one set of attributes, as it stands now."""
+
+    metric: str
+    attributes: Mapping[str, object]
+    value: float
+    """Of a histogram: the sum of what was recorded."""
+    count: int | None
+    """How often a histogram was recorded; None for anything else."""
+
+    def __str__(self) -> str:
+        told = ",".join(f"{name}={value}" for name, value in sorted(self.attributes.items()))
+        often = "" if self.count is None else f" in {self.count}"
+        return f"{self.metric}{{{told}}} {self.value:g}{often}"
+
+
+class Recorder:
+    """The events of one test.
+
+    Give `recorder.metrics` to what is tested, or `recorder.meter_provider` where it makes its own
+    `EventMetrics`. A name or a value that the catalogue does not declare raises LookupError, so that no
+    misspelt assertion holds.
+    """
+
+    def __init__(self, namespace: str | None = None, generation: GenerationName = "document") -> None:
+        self._reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.metrics = EventMetrics(self.meter_provider, namespace, generation)
+        self._declared = {metric.name: metric for metric in self.metrics.metrics.values()}
+
+    def total(self, metric: str, **attributes: str) -> float:
+        """The value of a metric, all series that have `attributes` in sum; 0 where there is none.
+
+        Of a histogram the sum of what was recorded.
+        """
+        return sum(one.value for one in self._matching(metric, attributes))
+
+    def count(self, metric: str, **attributes: str) -> int:
+        """How often a histogram was recorded; raises LookupError where it is none."""
+        instrument = self._declaration(metric).instrument
+        if instrument != "histogram":
+            raise LookupError(f"{metric} is a {instrument}, not a histogram; ask for its total")
+        return sum(one.count or 0 for one in self._matching(metric, attributes))
+
+    def value(self, metric: str, **attributes: str) -> float | None:
+        """The value of the one series that has `attributes`, None where there is none.
+
+        Raises LookupError where there are several.
+        """
+        found = self._matching(metric, attributes)
+        if len(found) > 1:
+            raise LookupError(f"{len(found)} series fit:\n{_lines(found)}")
+        return found[0].value if found else None
+
+    def assert_total(self, metric: str, expected: float, **attributes: str) -> None:
+        """Raise AssertionError, telling all that was recorded, unless `total` is as expected."""
+        total = self.total(metric, **attributes)
+        assert total == expected, self._told(metric, attributes, f"is {total:g} in total", expected)
+
+    def assert_count(self, metric: str, expected: int, **attributes: str) -> None:
+        """Raise AssertionError, telling all that was recorded, unless `count` is as expected."""
+        count = self.count(metric, **attributes)
+        assert count == expected, self._told(metric, attributes, f"was recorded {count} times", expected)
+
+    def assert_value(self, metric: str, expected: float | None, **attributes: str) -> None:
+        """Raise AssertionError, telling all that was recorded, unless `value` is as expected."""
+        value = self.value(metric, **attributes)
+        assert value == expected, self._told(metric, attributes, f"is {value}", expected)
+
+    def assert_declared(self) -> None:
+        """Raise AssertionError where a value was told that the catalogue does not declare."""
+        wrong = [
+            one
+            for one in self.series()
+            if one.metric in self._declared
+            for attribute in self._declared[one.metric].attributes
+            if attribute.values and OTHER not in attribute.values and one.attributes[attribute.name] == OTHER
+        ]
+        assert not wrong, (
+            f"values were told that the catalogue does not declare; see the log:\n{_lines(wrong)}"
+        )
+
+    def series(self) -> list[Series]:
+        """Everything there is, by name; what was never told stands at 0, or is not there at all."""
+        return sorted(self._series(), key=str)
+
+    def close(self) -> None:
+        """Give up what the provider holds."""
+        self.meter_provider.shutdown()
+
+    def _series(self) -> Iterator[Series]:
+        data = self._reader.get_metrics_data()
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points:
+                        attributes = dict(point.attributes or {})
+                        if isinstance(point, HistogramDataPoint):
+                            yield Series(metric.name, attributes, point.sum, point.count)
+                        elif isinstance(point, NumberDataPoint):
+                            yield Series(metric.name, attributes, point.value, None)
+
+    def _matching(self, metric: str, attributes: Mapping[str, str]) -> list[Series]:
+        self._check(self._declaration(metric), attributes)
+        return [
+            one
+            for one in self.series()
+            if one.metric == metric and attributes.items() <= one.attributes.items()
+        ]
+
+    def _declaration(self, metric: str) -> Metric:
+        if metric not in self._declared:
+            raise LookupError(f"the catalogue has no metric {metric!r}{_meant(metric, self._declared)}")
+        return self._declared[metric]
+
+    def _check(self, metric: Metric, attributes: Mapping[str, str]) -> None:
+        declared = {attribute.name: attribute for attribute in metric.attributes}
+        for name, value in attributes.items():
+            if name not in declared:
+                raise LookupError(f"{metric.name} has no attribute {name!r}{_meant(name, declared)}")
+            values = declared[name].values
+            if values and value not in (*values, OTHER):
+                raise LookupError(f"{name} of {metric.name} is never {value!r}{_meant(value, values)}")
+
+    def _told(self, metric: str, attributes: Mapping[str, str], what: str, expected: object) -> str:
+        asked = ",".join(f"{name}={value}" for name, value in attributes.items())
+        recorded = [one for one in self.series() if one.value or one.count or one.metric == metric]
+        return f"{metric}{{{asked}}} {what}, not {expected}; recorded was\n{_lines(recorded)}"
+
+
+def _lines(series: list[Series]) -> str:
+    return "\n".join(f"  {one}" for one in series) or "  nothing"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    words = list(known)
+    found = difflib.get_close_matches(word, words, 1)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(words) or 'none'}"
