@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from tests.bed.process import ROOT, Process
 from tests.bed.role import Role
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-_BLOCK = re.compile(r"<!-- (\w+): ?(.*?) -->\n```\w+\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (\w+): ?([^\n]*?) -->\n```\w+\n(.*?)```", re.DOTALL)
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
@@ -47,9 +50,10 @@ def test_ci_runs_the_second_command_to_the_letter() -> None:
 
 
 def test_every_command_and_snippet_is_marked_and_so_run() -> None:
-    """No block of commands or YAML stands in the README that no test looks at."""
-    fences = re.findall(r"^```(?:bash|yaml)$", README, re.MULTILINE)
-    looked_at = [text for kind, _, text in _BLOCK.findall(README) if kind in ("run", "file", "check")]
+    """No block of commands, YAML or Python stands in the README that no test looks at."""
+    fences = re.findall(r"^```(?:bash|yaml|python)$", README, re.MULTILINE)
+    kinds = ("run", "file", "check", "python")
+    looked_at = [text for kind, _, text in _BLOCK.findall(README) if kind in kinds]
 
     assert len(looked_at) == len(fences)
 
@@ -117,6 +121,22 @@ def test_commands_and_files_work_in_the_order_of_the_readme(
     assert "1 file" in process.stdout
     assert "name=phone" in process.stdout
     assert receiver.points("users_total")
+
+
+def test_python_snippets_run(tmp_path: Path) -> None:
+    """Tests as tests, whatever else as it stands."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["poller.events.fixtures"]\n', encoding="utf-8")
+    for name, text in blocks("python"):
+        file = tmp_path / f"test_{name}.py"
+        body = text if "def test_" in text else f"def test_it():\n{textwrap.indent(text, '    ')}"
+        file.write_text(body, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+    assert f"{len(blocks('python'))} passed" in done.stdout
 
 
 @pytest.mark.postgres
@@ -202,8 +222,6 @@ def _measured(text: str) -> str:
 
 def _on_path(commands: str) -> str:
     """Run `poller` as the package under test, whatever is installed."""
-    import sys
-
     return f'poller() {{ {sys.executable} -m poller "$@"; }}\n{commands}'.replace(
         "exec poller", f"exec {sys.executable} -m poller"
     )

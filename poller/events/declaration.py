@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Instrument = Literal["counter", "updowncounter", "histogram", "gauge"]
-Status = Literal["implemented", "planned", "added"]
-"""What the server makes of it: in its releases, planned only, or added beside both by this package."""
+Status = Literal["implemented", "planned", "added", "polled"]
+"""Whether the server has it in its releases, plans it, this package adds it, or the daemon polls it."""
 
 
 @dataclass(frozen=True, slots=True)

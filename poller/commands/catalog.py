@@ -1,0 +1,49 @@
+"""Print the one complete catalogue: gauges of the state and events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from poller.catalog import Defaults, load, resolve
+from poller.commands.options import with_settings
+from poller.events.catalog import GenerationName, declared
+from poller.events.catalog import generation as known_generation
+from poller.registry.joined import joined
+from poller.settings import Settings
+
+Format = Literal["markdown", "json", "weaver"]
+
+
+@with_settings("queries", "namespace")
+def catalog(
+    settings: Settings,
+    generation: Annotated[
+        GenerationName, typer.Option(help="Whose names: the design document's, or the server's at v0.9.4.")
+    ] = "document",
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format, typer.Option(help="A table, JSON, or a registry for OpenTelemetry Weaver.")
+    ] = "markdown",
+) -> None:
+    """Print every metric there is: the gauges that the queries feed, and the events that a server tells.
+
+    `weaver` prints a file for a registry of OpenTelemetry Weaver, which makes code for servers in other
+    languages.
+    """
+    namespace = settings.namespace or known_generation(generation).namespace
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
+    events = declared(generation, settings.namespace or None)
+    metrics = joined(load(resolve(settings.queries), defaults), events)
+    if format == "json":
+        from poller.registry.asjson import to_json
+
+        typer.echo(to_json(metrics, generation))
+    elif format == "weaver":
+        from poller.registry.weaver import to_weaver
+
+        typer.echo(to_weaver(metrics), nl=False)
+    else:
+        from poller.registry.markdown import to_markdown
+
+        typer.echo(to_markdown(metrics))
