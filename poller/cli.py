@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Find every mistake in the query files, without a database.",
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
+    "conform": "Say how what a server sends differs from the catalogue.",
     "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
     "settings": "Print every effective setting, its source and its meaning.",
 }

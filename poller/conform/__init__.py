@@ -1,0 +1,1 @@
+"""Hold what a server really sends against the catalogue."""

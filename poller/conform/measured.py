@@ -1,0 +1,163 @@
+"""Hold data points against the metrics of the catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from poller.checkup.finding import Finding
+from poller.conform.notes import Notes, summary
+from poller.events.attributes import HTTP_ROUTE
+from poller.events.declaration import Attribute as Declared
+from poller.events.declaration import Metric
+from poller.events.pii import personal_text
+from poller.receiver.attributes import Attribute
+from poller.receiver.points import Distribution, Point
+from poller.words import did_you_mean, shown
+
+_ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,})(?=/|$)", re.IGNORECASE)
+"""A part of a path that is a number, a UUID or a long hexadecimal word: in a template stands a name there."""
+_MOST_SERIES = 100_000
+"""Series whose last value is remembered, to see counters fall."""
+
+_KINDS = {
+    "counter": "a monotonic sum",
+    "updowncounter": "a non-monotonic sum",
+    "histogram": "a histogram",
+    "gauge": "a gauge",
+}
+_Series = tuple[str, str, str]
+
+
+class Measured:
+    """What the data points come to."""
+
+    def __init__(self, metrics: Iterable[Metric], *, units: bool) -> None:
+        """Know the catalogue; without `units` a metric may be sent without its unit."""
+        self._metrics = {metric.name: metric for metric in metrics}
+        self._units = units
+        self._notes = Notes()
+        self._seen: set[str] = set()
+        self._points = 0
+        self._last: dict[_Series, tuple[int, int, float]] = {}
+
+    def take(self, point: Point) -> None:
+        """Look at one data point."""
+        self._points += 1
+        metric = self._metrics.get(point.metric)
+        if metric is None:
+            what = f"{_kind(point)} that is not in the catalogue{did_you_mean(point.metric, self._metrics)}"
+            self._notes.add("unknown_metric", point.metric, what)
+            return
+        self._seen.add(metric.name)
+        self._kind(point, metric)
+        self._unit(point, metric)
+        self._attributes(point, metric)
+        self._buckets(point, metric)
+        self._course(point, metric)
+
+    def differences(self, required: Iterable[Metric]) -> list[Finding]:
+        """What differs; of the `required` metrics those that were not seen first."""
+        missing = [metric for metric in required if metric.name not in self._seen]
+        return [
+            *(Finding("missing_metric", "fail", _missing(metric), subject=metric.name) for metric in missing),
+            *self._notes.findings(),
+        ]
+
+    def summary(self, wrong: int) -> Finding:
+        """One line for all of it; `wrong` is how many differences count."""
+        detail = f"{len(self._seen)} of {len(self._metrics)} seen in {self._points} data points"
+        return summary("metrics", self._points, detail, wrong)
+
+    def _kind(self, point: Point, metric: Metric) -> None:
+        kind = _kind(point)
+        if kind == _KINDS[metric.instrument]:
+            return
+        check = "wrong_type"
+        if metric.instrument == "counter" and point.kind == "sum":
+            check = "not_monotonic"
+        what = f"is {kind}; the catalogue has a {metric.instrument}, which is {_KINDS[metric.instrument]}"
+        self._notes.add(check, metric.name, what)
+
+    def _unit(self, point: Point, metric: Metric) -> None:
+        if point.unit == metric.unit or (not point.unit and not self._units):
+            return
+        told = f"has the unit {point.unit!r}" if point.unit else "has no unit"
+        what = f"{told}; the catalogue has {metric.unit!r}" if metric.unit else f"{told}; it should have none"
+        self._notes.add("wrong_unit", metric.name, what)
+
+    def _attributes(self, point: Point, metric: Metric) -> None:
+        declared = {attribute.name: attribute for attribute in metric.attributes}
+        for name, value in point.attributes.items():
+            subject = f"{metric.name}{{{name}}}"
+            if name not in declared:
+                known = ", ".join(declared) or "none"
+                self._notes.add("undeclared_attribute", subject, f"is not declared; declared are: {known}")
+            else:
+                self._value(subject, declared[name], str(value))
+        for name in declared.keys() - point.attributes.keys():
+            self._notes.add("missing_attribute", f"{metric.name}{{{name}}}", "is missing")
+
+    def _value(self, subject: str, attribute: Declared, value: str) -> None:
+        if attribute.values:
+            if value not in attribute.values:
+                what = f"is $, which is not declared; there are {', '.join(attribute.values)}"
+                self._notes.add("undeclared_value", subject, what, _safe(value))
+        elif personal := personal_text(value):
+            self._notes.add("personal_text", subject, f"holds {personal}")
+        elif attribute == HTTP_ROUTE and _ID.search(value):
+            what = "is $, a path with an id and no template, so that every id makes a series"
+            self._notes.add("undeclared_value", subject, what, _safe(value))
+
+    def _buckets(self, point: Point, metric: Metric) -> None:
+        if point.kind != "histogram" or not isinstance(point.value, Distribution):
+            return
+        if metric.boundaries and point.value.bounds != tuple(map(float, metric.boundaries)):
+            what = (
+                f"has the boundaries {_bounds(point.value.bounds)}; better are {_bounds(metric.boundaries)}"
+            )
+            self._notes.add("boundaries", metric.name, what, state="warn")
+
+    def _course(self, point: Point, metric: Metric) -> None:
+        """See that what only grows does."""
+        if metric.instrument not in ("counter", "histogram") or point.temporality != "cumulative":
+            return
+        value = point.value.count if isinstance(point.value, Distribution) else point.value
+        if value is None:
+            return
+        series = (metric.name, _key(point.attributes), _key(point.resource))
+        start, at, last = self._last.get(series, (0, 0, 0.0))
+        if point.time_unix_nano < at:
+            return
+        if value < 0 or (start == point.start_time_unix_nano and value < last):
+            self._notes.add(
+                "not_monotonic", metric.name, "fell from $ without a restart", f"{last:g} to {value:g}"
+            )
+        if series in self._last or len(self._last) < _MOST_SERIES:
+            self._last[series] = (point.start_time_unix_nano, point.time_unix_nano, value)
+
+
+def _kind(point: Point) -> str:
+    if point.kind == "sum":
+        return "a monotonic sum" if point.monotonic else "a non-monotonic sum"
+    # To a dashboard the two are one.
+    return "a histogram" if point.kind == "exponential_histogram" else f"a {point.kind}"
+
+
+def _missing(metric: Metric) -> str:
+    return f"was not sent; the catalogue has it as a {metric.instrument} of {metric.source}"
+
+
+def _safe(value: str) -> str:
+    """A value for the report, unless it gives somebody away."""
+    what = personal_text(value)
+    return f"({what})" if what else shown(value)
+
+
+def _bounds(boundaries: Iterable[float]) -> str:
+    told = [f"{bound:g}" for bound in boundaries]
+    return ", ".join(told) if len(told) < 7 else f"{', '.join(told[:3])} ... {told[-1]}"
+
+
+def _key(attributes: Mapping[str, Attribute]) -> str:
+    return repr(sorted(attributes.items(), key=lambda pair: pair[0]))
