@@ -30,6 +30,8 @@ from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
+from tests.test_readme import _on_path as on_path
+from tests.test_readme import blocks
 
 Start = Callable[..., Process]
 
@@ -297,7 +299,7 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     (make_a_gauge, {"wrong_type users_registered_total": "is a gauge; the catalogue has a counter"}),
     (
         make_a_counter,
-        {"wrong_type websocket_active_connections": "is a monotonic sum; the catalogue has a updowncounter"},
+        {"wrong_type websocket_active_connections": "is a monotonic sum; the catalogue has an up-down"},
     ),
     (make_it_fall_by_type, {"not_monotonic users_registered_total": "is a non-monotonic sum"}),
     (make_it_fall, {"not_monotonic users_registered_total": "fell from 1 to 0 without a restart"}),
@@ -517,7 +519,7 @@ def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
     assert process.wait() == 1
     assert "missing_metric" in process.stdout
     assert "unknown_metric" in process.stdout
-    assert "did you mean 'obscura_rate_limit_decisions_total'?" in process.stdout
+    assert "in its generation document it is -> say --generation document" in process.stdout
 
 
 def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
@@ -534,6 +536,23 @@ def test_a_time_ends_it(conform: Conform) -> None:
     assert process.wait() == 1
     assert "nothing was received" in process.stdout
     assert "for 1s" in process.stderr
+
+
+def test_it_works_as_the_readme_says(
+    good: Stream, receiver: Receiver, start_process: Start, tmp_path: Path
+) -> None:
+    (commands,) = [text for name, text in blocks("run") if name == "conform"]
+    receiver.stop()
+    assert "--for 30s" in commands
+    ports = f"--grpc-port {receiver.grpc_port} --http-port {receiver.http_port}"
+    commands = commands.replace("--for 30s", f"--requests {REQUESTS} {ports}")
+    commands = commands.replace("obscura-server", SERVICE)
+    (tmp_path / "recorded.json").write_text("".join(recorded(good)), encoding="utf-8")
+    process = start_process(["bash", "-c", f"set -e\n{on_path(commands)}"], cwd=tmp_path)
+    process.wait_for_line("listening")
+    tell(receiver.http_endpoint, "http")
+    assert process.wait() == 0, process
+    assert process.stdout.count("0 failed, 0 warnings, 3 ok, 0 skipped") == 2
 
 
 def poller(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -68,7 +68,11 @@ def conform(
         load(resolve(settings.queries), defaults), declared(generation, settings.namespace or None)
     )
     examination = Examination(
-        metrics, units=known_generation(generation).units, require=require, service=service
+        metrics,
+        units=known_generation(generation).units,
+        require=require,
+        service=service,
+        elsewhere=_elsewhere(generation, settings.namespace or None),
     )
     if files:
         _read(files, examination)
@@ -93,6 +97,16 @@ def _seconds(duration: str | None) -> float | None:
         raise ConfigError([Problem("--for", str(error))]) from None
     assert isinstance(found, float)  # noqa: S101 - what it returns for a text
     return found
+
+
+def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:
+    """Names of the other generations' metrics, and which those are."""
+    return {
+        metric.name: other
+        for other in get_args(GenerationName)
+        if other != generation
+        for metric in declared(other, namespace).values()
+    }
 
 
 def _read(files: list[str], examination: Examination) -> None:

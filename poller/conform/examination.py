@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Literal
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -28,17 +29,24 @@ class Examination:
     """One look at a server; safe to feed from several threads."""
 
     def __init__(
-        self, metrics: Sequence[Metric], *, units: bool, require: Require, service: str | None = None
+        self,
+        metrics: Sequence[Metric],
+        *,
+        units: bool = True,
+        require: Require = "implemented",
+        service: str | None = None,
+        elsewhere: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Know the catalogue.
 
         Metrics are missed where they are `implemented` in the server, or `all` that a server can tell. Only
-        what comes from `service` is looked at, where one is named.
+        what comes from `service` is looked at, where one is named. Without `units` a metric may be sent with
+        none. `elsewhere` names the generation of a name that is not in this one.
         """
         self._lock = threading.Lock()
         self._service = service
         self._required = [metric for metric in metrics if _required(metric, require)]
-        self._measured = Measured(metrics, units=units)
+        self._measured = Measured(metrics, units=units, elsewhere=elsewhere)
         self._spans = Spans()
         self._records = Records()
         self.requests = 0

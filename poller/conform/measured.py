@@ -26,14 +26,19 @@ _KINDS = {
     "histogram": "a histogram",
     "gauge": "a gauge",
 }
+_SPOKEN = {"counter": "a counter", "updowncounter": "an up-down counter"}
 _Series = tuple[str, str, str]
 
 
 class Measured:
     """What the data points come to."""
 
-    def __init__(self, metrics: Iterable[Metric], *, units: bool) -> None:
-        """Know the catalogue; without `units` a metric may be sent without its unit."""
+    def __init__(self, metrics: Iterable[Metric], *, units: bool, elsewhere: Mapping[str, str]) -> None:
+        """Know the catalogue; without `units` a metric may be sent without its unit.
+
+        `elsewhere` names the generation of a name that is not in this one.
+        """
+        self._elsewhere = elsewhere
         self._metrics = {metric.name: metric for metric in metrics}
         self._units = units
         self._notes = Notes()
@@ -46,8 +51,7 @@ class Measured:
         self._points += 1
         metric = self._metrics.get(point.metric)
         if metric is None:
-            what = f"{_kind(point)} that is not in the catalogue{did_you_mean(point.metric, self._metrics)}"
-            self._notes.add("unknown_metric", point.metric, what)
+            self._unknown(point)
             return
         self._seen.add(metric.name)
         self._kind(point, metric)
@@ -69,6 +73,14 @@ class Measured:
         detail = f"{len(self._seen)} of {len(self._metrics)} seen in {self._points} data points"
         return summary("metrics", self._points, detail, wrong)
 
+    def _unknown(self, point: Point) -> None:
+        what, advice = f"{_kind(point)} that is not in the catalogue", None
+        if other := self._elsewhere.get(point.metric):
+            what, advice = f"{what}; in its generation {other} it is", f"say --generation {other}"
+        else:
+            what += did_you_mean(point.metric, self._metrics)
+        self._notes.add("unknown_metric", point.metric, what, advice=advice)
+
     def _kind(self, point: Point, metric: Metric) -> None:
         kind = _kind(point)
         if kind == _KINDS[metric.instrument]:
@@ -76,7 +88,7 @@ class Measured:
         check = "wrong_type"
         if metric.instrument == "counter" and point.kind == "sum":
             check = "not_monotonic"
-        what = f"is {kind}; the catalogue has a {metric.instrument}, which is {_KINDS[metric.instrument]}"
+        what = f"is {kind}; the catalogue has {_spoken(metric)}, which is {_KINDS[metric.instrument]}"
         self._notes.add(check, metric.name, what)
 
     def _unit(self, point: Point, metric: Metric) -> None:
@@ -144,8 +156,12 @@ def _kind(point: Point) -> str:
     return "a histogram" if point.kind == "exponential_histogram" else f"a {point.kind}"
 
 
+def _spoken(metric: Metric) -> str:
+    return _SPOKEN.get(metric.instrument, f"a {metric.instrument}")
+
+
 def _missing(metric: Metric) -> str:
-    return f"was not sent; the catalogue has it as a {metric.instrument} of {metric.source}"
+    return f"was not sent; the catalogue has it as {_spoken(metric)}, from {metric.source}"
 
 
 def _safe(value: str) -> str:
