@@ -10,7 +10,7 @@ from poller.events.pii import NAMES, OWN, PEER, personal_name, personal_text
 @pytest.mark.parametrize(
     "name",
     [
-        *NAMES,
+        *sorted(NAMES),
         *("user_agent.original", "User_Agent.Name", "geo.country.iso_code", "enduser.id"),
         *("http.request.header.cookie", "http.request.header.x-forwarded-for"),
         *("http.response.header.set-cookie", "x-forwarded-for", "Authorization"),
@@ -24,7 +24,7 @@ def test_names_that_are_personal(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *OWN,
+        *sorted(OWN),
         *("user.id", "device.id", "request.id", "http.request.method", "http.route", "url.path", "url.full"),
         *("http.response.status_code", "db.response.status_code", "error.type", "ws.session_id", "db.user"),
         *(
