@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from poller.events.declaration import Instrument
 from poller.model import MetricDefinition, Sample
+
+if TYPE_CHECKING:
+    from poller.events.declaration import Instrument
 
 # The units that Prometheus spells out; any other is appended as it stands.
 # Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).

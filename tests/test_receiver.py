@@ -548,6 +548,42 @@ def test_what_is_no_request_as_json_is_refused_in_json(receiver: Receiver, body:
     assert receiver.attempts() == []
 
 
+def by_hand(receiver: Receiver, head: str, body: bytes) -> bytes:
+    """What is answered to a request that is written byte by byte."""
+    with socket.create_connection(("127.0.0.1", receiver.http_port), 30) as connection:
+        lines = ["POST /v1/traces HTTP/1.1", "Host: x", "Content-Type: application/json", "Connection: close"]
+        connection.sendall("\r\n".join([*lines, head, "", ""]).encode() + body)
+        return b"".join(iter(lambda: connection.recv(10_000), b""))
+
+
+def test_a_body_in_chunks_arrives_whole(receiver: Receiver) -> None:
+    body = json.dumps(TRACES_AS_JSON).encode()
+    chunks = b"".join(
+        b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:500], body[500:]) if part
+    )
+    said = by_hand(receiver, "Transfer-Encoding: chunked", chunks + b"0\r\nTrailer: x\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200")
+    assert [span.name for span in receiver.spans()] == ["GET /users"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "code"),
+    [
+        ("Transfer-Encoding: chunked", b"what\r\n", 400),
+        ("Transfer-Encoding: chunked", b"-1\r\n", 400),
+        ("Content-Length: many", b"", 400),
+        ("Content-Length: -1", b"", 400),
+        ("Transfer-Encoding: chunked", b"ffffffff\r\n", 413),
+        ("Content-Length: 4294967295", b"", 413),
+    ],
+)
+def test_a_body_of_no_length_or_too_much_is_refused(
+    receiver: Receiver, head: str, body: bytes, code: int
+) -> None:
+    assert by_hand(receiver, head, body).startswith(b"HTTP/1.1 %d" % code)
+    assert receiver.attempts() == []
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_spans_and_log_records_of_the_sdk_arrive(receiver: Receiver, protocol: str) -> None:
     spans: Any = GrpcSpanExporter if protocol == "grpc" else HttpSpanExporter

@@ -77,8 +77,8 @@ class Measured:
         what, advice = f"{_kind(point)} that is not in the catalogue", None
         if other := self._elsewhere.get(point.metric):
             what, advice = f"{what}; in its generation {other} it is", f"say --generation {other}"
-        else:
-            what += did_you_mean(point.metric, self._metrics)
+        elif not self._notes.has("unknown_metric", point.metric):
+            what += did_you_mean(point.metric, self._metrics)  # too slow for every data point
         self._notes.add("unknown_metric", point.metric, what, advice=advice)
 
     def _kind(self, point: Point, metric: Metric) -> None:

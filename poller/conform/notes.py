@@ -43,6 +43,10 @@ class Notes:
         if example and len(note.examples) <= _EXAMPLES:
             note.examples[example] = None
 
+    def has(self, check: str, subject: str) -> bool:
+        """Whether this difference was noted before; its text is the first one's."""
+        return (check, subject) in self._notes
+
     def findings(self) -> Iterator[Finding]:
         """One finding for each difference, in order of what they are and what they concern."""
         for (check, subject), note in sorted(self._notes.items()):

@@ -38,6 +38,8 @@ _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _LARGEST_BODY = 20 * 1024 * 1024
 """Bytes; the default of the OpenTelemetry Collector's HTTP receiver (max_request_body_size)."""
+_LONGEST_LINE = 1000
+"""Bytes of a line between chunks."""
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {
     "identity": bytes,
     "gzip": gzip.decompress,
@@ -183,12 +185,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take one request; a body that is no request is answered with 400, 404, 413 or 415."""
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > _LARGEST_BODY:
+        try:
+            body = self._body()
+        except ValueError:
+            self.close_connection = True
+            self._reply(Answer("INVALID_ARGUMENT", 400, "the body's length cannot be read"))
+            return
+        if body is None:
             self.close_connection = True
             self._reply(Answer("RESOURCE_EXHAUSTED", 413, "the body is too large"))
             return
-        body = self.rfile.read(length)
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         kind = _BY_PATH.get(self.path)
         if kind is None:
@@ -209,6 +215,21 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server gives it
         """Write no access log."""
 
+    def _body(self) -> bytes | None:
+        """The body, sent at once or in chunks (RFC 9112, section 7.1); None where it is too long."""
+        if self.headers.get("Transfer-Encoding", "").strip().lower() != "chunked":
+            length = _length(self.headers.get("Content-Length") or "0", 10)
+            return self.rfile.read(length) if length <= _LARGEST_BODY else None
+        body = bytearray()
+        while size := _length(self.rfile.readline(_LONGEST_LINE).partition(b";")[0].decode(), 16):
+            if len(body) + size > _LARGEST_BODY:
+                return None
+            body += self.rfile.read(size)
+            self.rfile.readline(_LONGEST_LINE)
+        while self.rfile.readline(_LONGEST_LINE).strip():
+            pass  # a trailer
+        return bytes(body)
+
     def _parsed(self, body: bytes, kind: Kind) -> Request:
         if self.headers.get_content_type() == _JSON:
             return from_json(body, kind.request)
@@ -225,6 +246,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", str(math.ceil(answer.retry_after)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _length(text: str, base: int) -> int:
+    length = int(text, base)
+    if length < 0:
+        raise ValueError(f"{length} is no length")
+    return length
 
 
 def _status(answer: Answer) -> Status:
