@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA, Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from poller.checkup.finding import Finding, healthy
@@ -393,6 +393,15 @@ def test_boundaries_that_do_not_fit_are_a_warning(good: Stream) -> None:
         "has the boundaries 0, 5, 10 ... 1000; better are 0.005, 0.01, 0.025 ... 120 (2 times)"
         in warning.detail
     )
+
+
+def test_delta_is_a_warning(good: Stream) -> None:
+    stream = good.copy()
+    stream.metric("messages_sent_total").sum.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
+    findings = stream.examined()
+    (warning,) = [finding for finding in findings if finding.state == "warn"]
+    assert healthy(findings)
+    assert (warning.check, warning.subject) == ("temporality", "messages_sent_total")
 
 
 def test_a_counter_may_begin_anew_after_a_restart(good: Stream) -> None:

@@ -132,6 +132,11 @@ class Measured:
 
     def _course(self, point: Point, metric: Metric) -> None:
         """See that what only grows does."""
+        if point.temporality == "delta":
+            what = (
+                "is told as delta, which Prometheus does not take unless it is told to; better is cumulative"
+            )
+            self._notes.add("temporality", metric.name, what, state="warn")
         if metric.instrument not in ("counter", "histogram") or point.temporality != "cumulative":
             return
         value = point.value.count if isinstance(point.value, Distribution) else point.value
