@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from poller.demo.receiver import Receiver
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.demo.receiver import Receiver
 from poller.errors import PollError
 from poller.memory import Memory
 from poller.model import PollResult, Sample
