@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from poller.demo.board import Board, sparkline
-from poller.demo.receiver import Receiver
+from poller.receiver.receiver import Receiver
 from tests.bed.process import ROOT, Process, eventually, gone
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")

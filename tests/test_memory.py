@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from poller.demo.receiver import Receiver
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.errors import PollError
 from poller.memory import Memory
 from poller.model import PollResult, Sample
+from poller.receiver.receiver import Receiver
 from poller.store import Good, SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
