@@ -2,6 +2,7 @@
 
 PollerError
 +-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
+|   +-- StateInUseError   the same for the daemon; one poll by hand goes on without the folder
 +-- PollError     ends one query's poll and nothing else; becomes `PollResult.error`
     +-- OverBudgetError   ends the transaction under way; its unanswered queries wait for another
 """
@@ -53,6 +54,10 @@ class ConfigError(PollerError):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class StateInUseError(ConfigError):
+    """Another process works with the state folder."""
 
 
 class PollError(PollerError):

@@ -1,28 +1,29 @@
-"""Build OpenTelemetry's own exporter for an endpoint, as the standard variables want it."""
+"""Build what sends to an endpoint, as the standard variables want it."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from opentelemetry.util.re import parse_env_headers
 
 from poller.endpoint import Endpoint
 from poller.errors import ConfigError, Problem
 from poller.redaction import Redaction, learn_environment, learn_url, redact
-from poller.secrets import show_path, userinfo
+from poller.secrets import show_path
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter
+    from poller.otlpgrpc import GrpcSender
+    from poller.otlphttp import HttpSender
 
 logger = logging.getLogger(__name__)
 
-MAX_POINTS = 8000
-"""Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise (so
-does the collector's receiver), and the exporter loses the whole of a larger request after all its retries."""
-
+USER_AGENT = "obscura-poller"
 _PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
 _TALKATIVE = ("opentelemetry.util.re", "urllib3.connection", "urllib3.connectionpool")
 """Loggers that write a header which they do not understand, or the URL of every request."""
@@ -30,12 +31,14 @@ _REDACTION = Redaction()
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
-def build(endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ) -> MetricExporter:
-    """Build the exporter; `timeout` is in seconds and bounds one request with all its retries.
+def build(
+    endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ
+) -> GrpcSender | HttpSender:
+    """Build the sender; `timeout` is in seconds and bounds one request. Nothing is sent yet.
 
-    TLS, client certificates, headers, compression and temporality come from the standard
-    `OTEL_EXPORTER_OTLP_[METRICS_]*` variables. Raises ConfigError where one of them cannot be used, or
-    where the package for HTTP is missing.
+    TLS, client certificates, headers and compression come from the standard `OTEL_EXPORTER_OTLP_[METRICS_]*`
+    variables (OpenTelemetry specification, protocol/exporter.md). Raises ConfigError where one of them
+    cannot be used, or where the package for HTTP is missing.
     """
     learn_environment(environ)
     learn_url(endpoint.url)
@@ -46,60 +49,51 @@ def build(endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.en
         return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, environ)
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - exporters raise anything, and quote what they cannot read
-        # Whatever the exporters cannot read: a compression, a number.
+    except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
         raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
-
-
-def secrets(endpoint: Endpoint, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Every text that must not be shown although a library may put it into a message."""
-    found = [_read("HEADERS", environ) or ""]
-    found += [pair.partition("=")[2].strip() for pair in found[0].split(",")]
-    found += [word for value in list(found) for word in unquote(value).split()]
-    if user := userinfo(endpoint.url):
-        found += [user, user.partition(":")[2]]
-    return tuple(sorted({text for text in found if len(text) > 3}, key=len, reverse=True))
 
 
 def _grpc(
     endpoint: Endpoint, timeout: float, files: Mapping[str, Path], environ: Mapping[str, str]
-) -> MetricExporter:
+) -> GrpcSender:
     # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Its traces show every header of every request, and it lets nobody mask them.
     if _read("HEADERS", environ) and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
-    from grpc import ssl_channel_credentials
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from grpc import ChannelCredentials, ssl_channel_credentials
 
+    from poller.otlpgrpc import GrpcSender
+
+    compression = _compression(environ, "none", "gzip")
     plain_text = endpoint.plain_text
     if plain_text is None:
         plain_text = (_read("INSECURE", environ) or "").strip().lower() == "true"
-    credentials = None
-    if files and not plain_text:
-        # Left to itself the exporter passes over a missing file, and a client certificate without a CA.
+    credentials = None if plain_text else _provided("GRPC", environ, ChannelCredentials)
+    if credentials is None and not plain_text:
         read = {kind: path.read_bytes() for kind, path in files.items()}
         credentials = ssl_channel_credentials(
             root_certificates=read.get("CERTIFICATE"),
             private_key=read.get("CLIENT_KEY"),
             certificate_chain=read.get("CLIENT_CERTIFICATE"),
         )
-    return OTLPMetricExporter(
-        endpoint=endpoint.url,
-        insecure=plain_text,
+    return GrpcSender(
+        urlsplit(endpoint.url).netloc or endpoint.url,
+        tuple(_headers(environ).items()),
+        timeout,
         credentials=credentials,
-        timeout=timeout,
-        max_export_batch_size=MAX_POINTS,
+        gzip=compression == "gzip",
+        user_agent=USER_AGENT,
     )
 
 
 def _http(
     endpoint: Endpoint, timeout: float, files: Mapping[str, Path], environ: Mapping[str, str]
-) -> MetricExporter:
+) -> HttpSender:
     try:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        import requests
 
-        from poller.otlpsession import Session
+        from poller.otlphttp import COMPRESSIONS, HttpSender, Session
     except ImportError as error:
         raise ConfigError(
             [
@@ -110,16 +104,64 @@ def _http(
                 )
             ]
         ) from error
-    del files  # they were looked at; this exporter takes them from the variables itself
-    # A credential provider brings a session of its own.
-    session = None if any("CREDENTIAL_PROVIDER" in name for name in environ) else Session()
-    return OTLPMetricExporter(
-        endpoint=endpoint.url, timeout=timeout, session=session, max_export_batch_size=MAX_POINTS
+    session = _provided("HTTP", environ, requests.Session)
+    if session is None:
+        session = Session()
+        if authority := files.get("CERTIFICATE"):
+            session.verify = str(authority)
+        certificate, key = files.get("CLIENT_CERTIFICATE"), files.get("CLIENT_KEY")
+        if certificate:
+            session.cert = (str(certificate), str(key)) if key else str(certificate)
+    return HttpSender(
+        endpoint.url,
+        _headers(environ),
+        timeout,
+        compression=_compression(environ, *COMPRESSIONS),
+        user_agent=USER_AGENT,
+        session=session,
     )
+
+
+def _headers(environ: Mapping[str, str]) -> Mapping[str, str]:
+    return parse_env_headers(_read("HEADERS", environ) or "", liberal=True)
+
+
+def _compression(environ: Mapping[str, str], *known: str) -> str:
+    wanted = (_read("COMPRESSION", environ) or "none").strip().lower()
+    if wanted not in known:
+        what = f"{redact(wanted)!r} is not known here; write one of {', '.join(known)}"
+        raise ConfigError([Problem(_where("COMPRESSION", environ), what)])
+    return wanted
+
+
+def _provided(protocol: str, environ: Mapping[str, str], kind: Any) -> Any:
+    """What an installed credential provider gives, if one is named: OpenTelemetry Python's own way."""
+    prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
+    names = [f"{prefix}METRICS_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
+    where = next((name for name in names if environ.get(name)), None)
+    if where is None:
+        return None
+    points = importlib.metadata.entry_points(
+        group="opentelemetry_otlp_credential_provider", name=environ[where]
+    )
+    try:
+        given = next(iter(points)).load()()
+    except StopIteration:
+        what = f"{environ[where]!r} is not installed; install the package that provides it"
+        raise ConfigError([Problem(where, what)]) from None
+    except Exception as error:  # noqa: BLE001 - it is somebody else's program
+        raise ConfigError([Problem(where, redact(f"{type(error).__name__}: {error}"))]) from None
+    if not isinstance(given, kind):
+        raise ConfigError([Problem(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])
+    return given
 
 
 def _read(name: str, environ: Mapping[str, str]) -> str | None:
     return next((found for prefix in _PREFIXES if (found := environ.get(prefix + name))), None)
+
+
+def _where(name: str, environ: Mapping[str, str]) -> str:
+    return next(prefix + name for prefix in _PREFIXES if environ.get(prefix + name))
 
 
 def _file(kind: str, environ: Mapping[str, str]) -> Path | None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToJson
-from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from poller.encoding import message, nothing
 from poller.model import PollResult
 from poller.points import gauges
 
@@ -19,6 +17,4 @@ def to_otlp_json(results: Iterable[PollResult], resource: Resource, version: str
 
     Source: OpenTelemetry protocol specification, "JSON Protobuf Encoding" (64-bit integers are strings).
     """
-    scope = ScopeMetrics(InstrumentationScope("poller", version), gauges(results), "")
-    request = encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
-    return MessageToJson(request, indent=None)
+    return MessageToJson(message(nothing(resource, version), gauges(results)), indent=None)

@@ -1,13 +1,15 @@
-"""Word what the store shows as OpenTelemetry gauges, point by point."""
+"""Word what the store shows as OTLP gauges, point by point."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from poller.contest import contested, without
-from poller.model import MetricDefinition, PollResult
+from poller.model import AttributeValue, MetricDefinition, PollResult
 
 
 def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]:
@@ -23,16 +25,35 @@ def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]
     """
     results = tuple(results)
     claims = contested(results)
-    definitions: dict[str, MetricDefinition] = {}
-    points: dict[str, list[NumberDataPoint]] = {}
+    told: dict[str, Metric] = {}
     for result in (without(result, claims) for result in results):
         time = round(result.at * 1e9) if at is None else at
-        for metric in result.query.metrics:
-            definitions.setdefault(metric.name, metric)
+        definitions = {metric.name: metric for metric in result.query.metrics}
         for sample in result.samples:
-            point = NumberDataPoint(dict(sample.attributes), None, time, sample.value)  # type: ignore[arg-type]  # a gauge has no start time
-            points.setdefault(sample.metric, []).append(point)
-    return [
-        Metric(name, definitions[name].description, definitions[name].unit, Gauge(members))
-        for name, members in points.items()
-    ]
+            metric = told.get(sample.metric)
+            if metric is None:
+                metric = told[sample.metric] = _metric(definitions[sample.metric])
+            point = metric.gauge.data_points.add(time_unix_nano=time)
+            if isinstance(sample.value, int):
+                point.as_int = sample.value
+            else:
+                point.as_double = sample.value
+            _write(point.attributes, sample.attributes)
+    return list(told.values())
+
+
+def _metric(definition: MetricDefinition) -> Metric:
+    return Metric(name=definition.name, description=definition.description, unit=definition.unit)
+
+
+def _write(pairs: Any, attributes: Mapping[str, AttributeValue]) -> None:
+    for name, value in attributes.items():
+        pair: KeyValue = pairs.add(key=name)
+        if isinstance(value, str):
+            pair.value.string_value = value
+        elif isinstance(value, bool):
+            pair.value.bool_value = value
+        elif isinstance(value, int):
+            pair.value.int_value = value
+        else:
+            pair.value.double_value = value

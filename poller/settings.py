@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.endpoint import Endpoint, Protocol, resolve
@@ -197,7 +197,8 @@ class Settings(BaseSettings):
         validation_alias=_names(
             "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
         ),
-        description="Longest push, with all its retries (a plain number is in seconds, in OTEL_* too).",
+        description="Longest wait for the answer to one request; poll --push gives up after as long "
+        "(a plain number is in seconds, in OTEL_* too).",
         examples=["10s"],
         ge=0.1,
         le=3600,
@@ -205,8 +206,24 @@ class Settings(BaseSettings):
     state_dir: Path | None = Field(
         default=None,
         validation_alias=_names("POLLER_STATE_DIR"),
-        description="Folder for what must survive a restart; unset: nothing is written anywhere.",
+        description="Folder for what must outlive the process: values, the undelivered; unset: nothing is written.",
         examples=["/var/lib/poller"],
+    )
+    spool_max_size: ByteSize = Field(
+        default=ByteSize(256 * 2**20),
+        validation_alias=_names("POLLER_SPOOL_MAX_SIZE"),
+        description="Most that is kept of what the collector did not take; the oldest is dropped first.",
+        examples=["256MiB"],
+        ge=2**20,
+        le=2**40,
+    )
+    spool_max_age: Duration = Field(
+        default=86400.0,
+        validation_alias=_names("POLLER_SPOOL_MAX_AGE"),
+        description="Age from which on what the collector did not take is dropped.",
+        examples=["24h"],
+        ge=60,
+        le=30 * 86400,
     )
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         default="text",
@@ -367,6 +384,8 @@ def spoken(name: str, value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if name == "spool_max_size" and isinstance(value, int):
+        return ByteSize(value).human_readable().replace(".0", "")
     if isinstance(value, float):
         return f"{value * 100:g}%" if name == "max_duty_cycle" else format_duration(value)
     return str(value)
@@ -396,6 +415,8 @@ def _say(name: str, given: object, error: dict[str, Any]) -> str:
             return f"{given!r} is not above {context['gt']:g}; {example}"
         case kind if kind.startswith("bool_"):
             return f"{given!r} is not true or false; {example}"
+        case kind if kind.startswith("byte_size"):
+            return f"{given!r} is not a size; {example}"
         case kind if kind.startswith("float_") and name == "max_duty_cycle":
             return f"{given!r} is not a share; {example}"
         case "literal_error":

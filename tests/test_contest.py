@@ -34,7 +34,7 @@ def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> 
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
     assert a.quarantined == b.quarantined == {"duplicate": 1}
     assert a.advice == "another query has the same series; tell them apart by fixed attributes"
-    told = {metric.name: [point.value for point in metric.data.data_points] for metric in gauges(results)}  # type: ignore[union-attr]  # gauges have values
+    told = {metric.name: [point.as_int for point in metric.gauge.data_points] for metric in gauges(results)}
     assert told == {"own": [7], "shared": [2, 3]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentelemetry.sdk.metrics.export import Gauge, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from poller.model import PollResult, Sample
 from poller.points import gauges
@@ -26,12 +26,12 @@ def stored(*results: PollResult) -> SnapshotStore:
 
 
 def values(told: list[Metric], name: str) -> Series:
-    return {
-        frozenset((point.attributes or {}).items()): point.value  # type: ignore[union-attr]  # gauges have values
-        for metric in told
-        if metric.name == name
-        for point in metric.data.data_points
-    }
+    series: Series = {}
+    for metric in told:
+        for point in metric.gauge.data_points if metric.name == name else ():
+            attributes = ((pair.key, getattr(pair.value, str(pair.value.WhichOneof("value")))) for pair in point.attributes)
+            series[frozenset(attributes)] = getattr(point, str(point.WhichOneof("value")))
+    return series
 
 
 def key(**attributes: object) -> frozenset[tuple[str, object]]:
@@ -40,9 +40,9 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
 
 def test_a_gauge_has_the_name_unit_and_description_of_its_definition() -> None:
     store = stored(a_result(B, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {})))
-    assert {(m.name, m.unit, m.description, type(m.data)) for m in gauges(store.shown(0))} == {
-        ("users_total", "{user}", "Total registered users.", Gauge),
-        ("stored.bytes", "By", "Stored.", Gauge),
+    assert {(m.name, m.unit, m.description, m.WhichOneof("data")) for m in gauges(store.shown(0))} == {
+        ("users_total", "{user}", "Total registered users.", "gauge"),
+        ("stored.bytes", "By", "Stored.", "gauge"),
     }
 
 
@@ -56,11 +56,19 @@ def test_values_are_told_exactly_as_integers_or_floats() -> None:
     assert type(told[key(kind="int")]) is int
 
 
+def test_attributes_keep_their_types() -> None:
+    attributes = {"text": "ä", "truth": True, "whole": 3, "part": 0.5}
+    ((told, _),) = values(gauges(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total").items()
+    assert {name: (type(value), value) for name, value in told} == {
+        name: (type(value), value) for name, value in attributes.items()
+    }
+
+
 def test_points_are_stamped_as_asked_or_with_the_time_of_their_snapshot() -> None:
     store = stored(a_result(A, Sample("users_total", 1, {}), at=1234.5))
     (at_export,), (at_poll,) = gauges(store.shown(0), 99), gauges(store.shown(0))
-    assert at_export.data.data_points[0].time_unix_nano == 99
-    assert at_poll.data.data_points[0].time_unix_nano == 1_234_500_000_000
+    assert at_export.gauge.data_points[0].time_unix_nano == 99
+    assert at_poll.gauge.data_points[0].time_unix_nano == 1_234_500_000_000
 
 
 def test_nothing_is_told_before_the_first_result() -> None:

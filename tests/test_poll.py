@@ -187,7 +187,7 @@ def test_push_that_is_refused_is_exit_code_1(
 
     assert process.wait() == 1, process
     assert "users_total" in process.stdout
-    assert "export failed" in process.stderr
+    assert "export refused" in process.stderr
 
 
 @pytest.mark.postgres

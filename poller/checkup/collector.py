@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from poller.endpoint import Endpoint
 
 LONGEST_SECONDS = 5.0
-"""Enough for two tries again; the daemon takes POLLER_EXPORT_TIMEOUT and more patience."""
+"""The daemon takes POLLER_EXPORT_TIMEOUT, and is more patient."""
 _PORT_SECONDS = 2.0
 _TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
 _DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write metrics: take another"
@@ -48,8 +48,8 @@ _LAST_ADVICE = {
 def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
     """Export nothing to `endpoint`, for real: connection, TLS, credentials and path are all looked at.
 
-    `timeout` is in seconds and bounds the export with its retries, but it is never longer than
-    LONGEST_SECONDS. Raises nothing for the collector's sake.
+    `timeout` is in seconds and bounds the export, but it is never longer than LONGEST_SECONDS. Raises nothing
+    for the collector's sake.
     """
     if endpoint is None:
         return Finding(
@@ -81,21 +81,13 @@ def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:
 
     Raises ConfigError where the standard variables cannot be used.
     """
-    from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData  # noqa: TID251 - an empty one
-
     from poller import otlp
-    from poller.export import Delivery
 
-    exporter = otlp.build(endpoint, timeout)
-    # Cut into batches, nothing is no batch: the exporters would send no request and say that all went well.
-    exporter._max_export_batch_size = None  # type: ignore[attr-defined]  # noqa: SLF001 - both exporters' own
-    delivery = Delivery(exporter, str(endpoint), otlp.secrets(endpoint))
+    sender = otlp.build(endpoint, timeout)
     since = time.monotonic()
     try:
-        result = delivery.export(MetricsData([]), timeout * 1000)
-        # What Delivery says of a failure goes to the log, as one line that is made for it.
-        reason = delivery._masked(delivery._reasons.best())  # noqa: SLF001 - there is no other way to it
-    finally:
+        verdict = sender.send(b"")
         took = time.monotonic() - since
-        delivery.shutdown()
-    return None if result is MetricExportResult.SUCCESS else reason, took
+    finally:
+        sender.close()
+    return None if verdict.fate == "taken" else verdict.reason, took

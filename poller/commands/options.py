@@ -66,8 +66,8 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str, annotation: Any) -> str:
-    if name == "max_duty_cycle":
-        return "SHARE"
+    if name in ("max_duty_cycle", "spool_max_size"):
+        return "SHARE" if name == "max_duty_cycle" else "SIZE"
     choices = [one for part in (annotation, *get_args(annotation)) for one in _choices(part)]
     if choices:
         return "|".join(choices)

@@ -74,7 +74,7 @@ def poll(
         if verbose:
             sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
     finally:  # a stdout that takes no more is no reason to keep the values from the collector
-        delivered = target.shutdown() if target else True
+        delivered = target.shutdown(settings.export_timeout) if target else True
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(

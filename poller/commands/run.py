@@ -91,7 +91,7 @@ def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> N
         replica.close()
     if push is not None:
         # What is left but for a moment to end in; the push takes what it needs of it.
-        push.shutdown(max(0.1, deadline - time.monotonic() - 0.5))
+        push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
     logger.info("stopped")
     logging.shutdown()
     sys.stdout.flush()

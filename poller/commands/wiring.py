@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import NoOpMeter
@@ -14,6 +16,7 @@ from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
 from poller.contest import contested, without
+from poller.errors import StateInUseError
 from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
 from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from poller.export import Push
+    from poller.spool import Spool
+
+logger = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -43,21 +49,45 @@ def open_catalog(settings: Settings) -> Catalog:
 
 
 def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
-    """Begin to push what `store` shows; None without an endpoint (logs-only mode: no SDK is imported)."""
+    """Begin to push what `store` shows; None without an endpoint (logs-only mode: no SDK is imported).
+
+    Raises ConfigError where the endpoint's variables or the state folder cannot be used.
+    """
     if settings.endpoint is None:
         return None
     import math
 
+    from poller import exportmetrics
     from poller.export import Push, resource
     from poller.points import gauges
 
-    return Push(
+    spool = open_spool(settings, shared=not periodic)
+    push = Push(
         settings.endpoint,
         resource(settings.service_name, settings.instance, version()),
+        spool,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
         produce=lambda at: gauges(store.shown(time.monotonic()), at),
     )
+    exportmetrics.register(push.meter, push.tally, spool)
+    return push
+
+
+def open_spool(settings: Settings, *, shared: bool) -> Spool:
+    """Open what keeps the undelivered; `shared`, one that another process has is replaced by memory."""
+    from poller.spool import Spool
+
+    def opened(folder: Path | None) -> Spool:
+        return Spool(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
+
+    try:
+        return opened(settings.state_dir)
+    except StateInUseError as error:
+        if not shared:
+            raise
+        logger.warning("%s; what the collector does not take now is not kept", error)
+        return opened(None)
 
 
 def open_memory(settings: Settings) -> Memory | None:

@@ -17,18 +17,23 @@ class Answer:
     """Seconds the sender is told to wait: RetryInfo by gRPC, Retry-After (seconds, rounded up) by HTTP."""
     rejected: int = 0
     """Data points that a partial success rejects; the request itself is accepted."""
+    dated: bool = False
+    """By HTTP, Retry-After is a date instead of a number of seconds."""
     hang: bool = False
     """Say nothing until another answer is set or the receiver stops, then that it is unavailable."""
+    cut: bool = False
+    """Say nothing and end the connection (by gRPC only the call), as one that dies in mid-request."""
 
     @property
     def accepts(self) -> bool:
-        return self.grpc == "OK" and not self.hang
+        return self.grpc == "OK" and not self.hang and not self.cut
 
 
 ACCEPT = Answer()
 UNAVAILABLE = Answer("UNAVAILABLE", 503, "the receiver was told to be unavailable")
 INVALID = Answer("INVALID_ARGUMENT", 400, "the receiver was told to find this invalid")
 HANG = Answer(hang=True)
+CUT = Answer(cut=True)
 
 
 def throttle(seconds: float) -> Answer:

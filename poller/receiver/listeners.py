@@ -9,10 +9,12 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -97,7 +99,9 @@ class GrpcListener:
     def _export(self, kind: Kind, request: Request, context: Any) -> Response:
         headers = {key.lower(): str(value) for key, value in context.invocation_metadata()}
         answer = self._take("grpc", headers, request)
-        if not answer.accepts:
+        if answer.cut:
+            context.cancel()
+        elif not answer.accepts:
             if answer.retry_after is not None:
                 status = _status(answer)
                 # The first is gRPC's convention; the second is what OpenTelemetry's Python exporter reads.
@@ -210,7 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is no OTLP request: {error}"))
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._reply(self.server.take("http", headers, request), kind)
+            answer = self.server.take("http", headers, request)
+            if answer.cut:
+                self.close_connection = True
+            else:
+                self._reply(answer, kind)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server gives it
         """Write no access log."""
@@ -243,7 +251,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", _JSON if as_json else _PROTOBUF)
         self.send_header("Content-Length", str(len(body)))
         if answer.retry_after is not None:
-            self.send_header("Retry-After", str(math.ceil(answer.retry_after)))
+            seconds = math.ceil(answer.retry_after)
+            date = formatdate(math.ceil(time.time()) + seconds, usegmt=True)
+            self.send_header("Retry-After", date if answer.dated else str(seconds))
         self.end_headers()
         self.wfile.write(body)
 

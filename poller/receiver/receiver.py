@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from poller.receiver.answers import ACCEPT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
+from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
 from poller.receiver.listeners import GrpcListener, HttpListener, Protocol, Tls
 from poller.receiver.points import Distribution, Point, points_of
 from poller.receiver.ports import LOOPBACK, free_ports
@@ -24,6 +24,7 @@ from poller.receiver.spans import Span, spans_of
 
 __all__ = [
     "ACCEPT",
+    "CUT",
     "HANG",
     "INVALID",
     "UNAVAILABLE",
@@ -72,7 +73,7 @@ class Received:
 class Receiver:
     """Both protocols of OTLP and its three signals, on the same ports over every stop and start.
 
-    Safe to use from any thread. `answer` decides what the next requests are told.
+    Safe to use from any thread. `answer` decides what requests are told, `answer_next` what the next few are.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Receiver:
         self._changed = threading.Condition()
         self._attempts: deque[Received] = deque(maxlen=keep)
         self._answer = ACCEPT
+        self._next: deque[Answer] = deque()
         self._stops = 0
         self._listeners: tuple[GrpcListener, HttpListener] | None = None
         self.start()
@@ -130,6 +132,11 @@ class Receiver:
         with self._changed:
             self._answer = answer
             self._changed.notify_all()
+
+    def answer_next(self, *answers: Answer) -> None:
+        """Tell the next requests these, one each, and those after them `answer`."""
+        with self._changed:
+            self._next.extend(answers)
 
     def start(self) -> None:
         """Listen (again) on both ports; raises OSError where another took one."""
@@ -217,7 +224,7 @@ class Receiver:
 
     def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> Answer:
         with self._changed:
-            answer = self._answer
+            answer = self._next.popleft() if self._next else self._answer
             stops = self._stops
             received = Received(time.time(), protocol, headers, request, answer)
             self._attempts.append(received)

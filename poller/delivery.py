@@ -1,0 +1,239 @@
+"""Deliver what waits, oldest first, one request at a time, until the collector has it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from poller.encoding import Request, halves
+from poller.outage import Outage
+from poller.shelf import Kept
+from poller.spool import Spool
+from poller.verdict import Fate, Verdict, of_error
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 1.0
+HELD_PAUSES = 5
+"""How many times longer the pauses may get where only an operator can help."""
+LONGEST_WISH_SECONDS = 3600.0
+"""Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
+TRIES_BEFORE_PROBE = 5
+"""After that many refusals of a request the one behind it shows whether the request itself is at fault."""
+
+Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
+_OUTCOMES: dict[Fate, str] = {
+    "taken": "ok",
+    "later": "failed",
+    "held": "failed",
+    "invalid": "refused",
+    "too_large": "refused",
+}
+
+
+class Sender(Protocol):
+    """Sends one request and judges the answer; raises nothing for the collector's sake."""
+
+    def send(self, body: bytes) -> Verdict:
+        """Send an encoded ExportMetricsServiceRequest."""
+
+    def close(self) -> None:
+        """End the connections."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of what was sent, since the start."""
+
+    requests: Counter[tuple[tuple[str, str | int], ...]] = field(default_factory=Counter)
+    """Requests, by `poller.outcome` and the attributes of the error."""
+    rejected: Counter[Rejection] = field(default_factory=Counter)
+    """Data points that the collector did not want, by reason."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """To wait for the delivery of some requests with."""
+
+    waiting: set[int]
+    """Ids in the spool."""
+    clean: bool = True
+    """Whether all that is delivered was taken, with nothing rejected."""
+
+
+class Delivery:
+    """A thread that sends what the spool keeps; nothing overtakes what is older.
+
+    A request leaves the spool only when it was taken, or refused for its data. One that is refused again and
+    again for a reason that says nothing of its data is poison once the request behind it is taken.
+    """
+
+    def __init__(self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float) -> None:
+        """Begin with what the spool holds; `longest_pause` between two tries is in seconds."""
+        self.tally = Tally()
+        self.last_ok: bool | None = None
+        """Whether the last request was taken; None before the first."""
+        self._spool = spool
+        self._sender = sender
+        self._outage = Outage(endpoint)
+        self._longest_pause = longest_pause
+        self._changed = threading.Condition()
+        self._tickets: list[Ticket] = []
+        self._last: Verdict | None = None
+        self._attempts = self._tries = 0
+        self._again_at = self._wished_at = 0.0
+        self._too_large = math.inf
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
+        self._thread.start()
+
+    def keep(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
+        """Put requests behind what waits, and return; they outlive the process then, see `Spool.append`.
+
+        The ticket is of use only when `watched`, and has to be given to `wait`.
+        """
+        with self._changed:
+            ticket = Ticket(set(self._spool.append(requests)))
+            if watched:
+                self._tickets.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def wait(self, ticket: Ticket, timeout: float, *, patient: bool = True) -> bool:
+        """Whether all of a ticket's requests are taken within `timeout` seconds, nothing of them rejected.
+
+        Tries at once, unless the collector asked for a pause; gives up early where that pause is longer,
+        where only an operator can help, and where it is not `patient`. What is not delivered goes on waiting.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._again_at, before = self._wished_at, self._attempts
+            self._changed.notify_all()
+            while ticket.waiting and not self._ended:
+                left = deadline - time.monotonic()
+                tried = self._attempts > before
+                if left <= 0 or self._wished_at > deadline or (tried and self._is_in_vain(patient=patient)):
+                    break
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            self._tickets.remove(ticket)
+            return ticket.clean and not ticket.waiting
+
+    def close(self) -> None:
+        """End the thread, and a request under way; what waits stays in the spool. Returns at once."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._sender.close()
+        self._thread.join(timeout=0.1)
+
+    def _work(self) -> None:
+        while head := self._await():
+            try:
+                verdict = self._send(head.request)
+                poisoned = self._probe(head) if verdict.fate == "held" else None
+            except Exception as error:
+                logger.exception("a defect of the poller: request %d could not be sent", head.id)
+                verdict, poisoned = of_error(error, "held"), None
+            with self._changed:
+                if self._ended:
+                    return  # it was cut short by us, which is no news of the collector
+                if poisoned:
+                    self._settle(head, Verdict("invalid", verdict.reason, verdict.error))
+                    head, verdict = poisoned
+                self._note(head, verdict)
+                self._changed.notify_all()
+
+    def _await(self) -> Kept | None:
+        """The oldest request, as soon as one is there and due; None at the end."""
+        with self._changed:
+            while not self._ended:
+                left = self._again_at - time.monotonic()
+                if left <= 0 and (head := self._spool.take()):
+                    return head
+                self._changed.wait(left if left > 0 else None)
+        return None
+
+    def _send(self, request: Request) -> Verdict:
+        """Send a request, or its halves where it is too large."""
+        if request.points > 1 and len(request.body) >= self._too_large:
+            return self._send_halves(request)
+        verdict = self._sender.send(request.body)
+        attributes = (("poller.outcome", _OUTCOMES[verdict.fate]), *verdict.error.items())
+        self.tally.requests[attributes] += 1
+        if verdict.fate == "too_large" and request.points > 1:
+            self._too_large = min(self._too_large, len(request.body))
+            return self._send_halves(request)
+        if verdict.fate in ("invalid", "too_large"):
+            self.tally.rejected[verdict.fate] += request.points
+        elif verdict.rejected:
+            self.tally.rejected["partial_success"] += verdict.rejected
+        return verdict
+
+    def _send_halves(self, request: Request) -> Verdict:
+        rejected, reason = 0, ""
+        for half in halves(request):
+            verdict = self._send(half)
+            if verdict.fate in ("later", "held"):
+                return verdict  # and then all of it once more: what comes twice is the same
+            rejected += verdict.rejected if verdict.fate == "taken" else half.points
+            reason = verdict.reason or reason
+        if rejected >= request.points:
+            return replace(verdict, reason=reason)
+        return Verdict("taken", reason, rejected=rejected)
+
+    def _probe(self, head: Kept) -> tuple[Kept, Verdict] | None:
+        """The request behind one that is refused and refused, if it is taken: then that one is at fault."""
+        if self._tries < TRIES_BEFORE_PROBE or not (after := self._spool.behind(head.id)):
+            return None
+        verdict = self._send(after.request)
+        if verdict.fate != "taken":
+            return None
+        self.tally.rejected["poison"] += head.request.points
+        return after, verdict
+
+    def _note(self, head: Kept, verdict: Verdict) -> None:
+        self._last = verdict
+        self._attempts += 1
+        self.last_ok = verdict.fate == "taken"
+        if verdict.fate in ("later", "held"):
+            self._postpone(verdict)
+        else:
+            self._settle(head, verdict)
+
+    def _settle(self, head: Kept, verdict: Verdict) -> None:
+        self._spool.settle(head.id)
+        self._tries = 0
+        self._again_at = self._wished_at = 0.0
+        for ticket in self._tickets:
+            if head.id in ticket.waiting:
+                ticket.waiting.remove(head.id)
+                ticket.clean &= verdict.fate == "taken" and not verdict.rejected
+        if verdict.fate == "taken":
+            self._outage.taken(verdict, head.request.points, last=self._spool.empty)
+        else:
+            self._outage.refused(verdict, head.request.points)
+
+    def _postpone(self, verdict: Verdict) -> None:
+        self._spool.give_back()
+        longest = self._longest_pause * (HELD_PAUSES if verdict.fate == "held" else 1)
+        pause = min(FIRST_PAUSE_SECONDS, longest)
+        wish = min(verdict.wait or 0.0, LONGEST_WISH_SECONDS)
+        # Where somebody waits for an answer, or the collector says when, every pause is like the first.
+        if not self._tickets and verdict.wait is None:
+            pause = min(pause * 2.0 ** min(self._tries, 16), longest)
+        self._tries += 1
+        pause = max(wish, pause * random.uniform(0.5, 1.0))  # noqa: S311 - to spread pollers, not to keep a secret
+        now = time.monotonic()
+        self._wished_at, self._again_at = now + wish, now + pause
+        self._outage.failed(verdict, pause)
+
+    def _is_in_vain(self, *, patient: bool) -> bool:
+        """Whether the last answer is no reason to wait for the next."""
+        return self._last is not None and self._last.fate in (("held",) if patient else ("held", "later"))

@@ -1,0 +1,53 @@
+"""Let one process work in a folder, and tell the second which one it is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from poller.errors import ConfigError, Problem, StateInUseError
+
+_WHERE = "POLLER_STATE_DIR"
+
+
+class FolderLock:
+    """Held from its making until `release` or the end of the process, however that comes."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Make the folder where it is missing, and lock the file `name` in it.
+
+        Raises StateInUseError where another has it, ConfigError where the folder cannot be used.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            what = (
+                f"{str(folder)!r} cannot be used: {error.strerror}; name a folder that this user may write in"
+            )
+            raise ConfigError([Problem(_WHERE, what)]) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 100, 0).decode(errors="replace").strip()
+            os.close(self._file)
+            what = (
+                f"{str(folder)!r} is in use by another poller ({holder or 'just starting'}); "
+                "stop that one, or give each a folder of its own"
+            )
+            raise StateInUseError([Problem(_WHERE, what)]) from None
+        except OSError as error:
+            os.close(self._file)
+            what = f"{str(folder)!r} cannot be locked: {error.strerror}; name a folder on a local disk"
+            raise ConfigError([Problem(_WHERE, what)]) from None
+        with contextlib.suppress(OSError):  # a full disk is no reason not to start
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next one in; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

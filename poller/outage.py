@@ -1,0 +1,86 @@
+"""Say once that the collector takes nothing, and once that it takes everything again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from poller.model import format_duration
+from poller.verdict import Verdict
+
+logger = logging.getLogger(__name__)
+
+
+class Outage:
+    """A line when trouble begins, one for the first loss in it, one at its end; the rest at debug level."""
+
+    def __init__(self, endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`endpoint` is what the log shows of the collector."""
+        self._endpoint = endpoint
+        self._clock = clock
+        self._since: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._remark = ""
+
+    def failed(self, verdict: Verdict, pause: float) -> None:
+        """A request was not taken and is kept; it is tried again in `pause` seconds."""
+        begins = self._begin()
+        self._counts["failures"] += 1
+        extra = self._extra(verdict, failures=self._counts["failures"])
+        if begins:
+            logger.warning("export failed, it is kept and tried again: %s", verdict.reason, extra=extra)
+        else:
+            again = format_duration(round(pause, 1))
+            logger.debug("export failed, once more in %s: %s", again, verdict.reason, extra=extra)
+
+    def refused(self, verdict: Verdict, points: int) -> None:
+        """A request was refused for its data, and is dropped."""
+        self._begin()
+        self._counts["refused"] += 1
+        level = logging.WARNING if self._counts["refused"] == 1 else logging.DEBUG
+        extra = self._extra(verdict, data_points=points)
+        logger.log(level, "export refused, its data points are lost: %s", verdict.reason, extra=extra)
+
+    def taken(self, verdict: Verdict, points: int, *, last: bool) -> None:
+        """A request was taken; `last` where none waits behind it."""
+        self._note(verdict, points)
+        if self._since is None:
+            return
+        self._counts["delivered"] += 1
+        if last:
+            away = format_duration(round(self._clock() - self._since))
+            extra = {"endpoint": self._endpoint, **self._counts}
+            logger.info(
+                "export works again after %s, caught up with %d requests",
+                away,
+                self._counts["delivered"],
+                extra=extra,
+            )
+            self._since = None
+
+    def _begin(self) -> bool:
+        if self._since is not None:
+            return False
+        self._since = self._clock()
+        self._counts.clear()
+        return True
+
+    def _note(self, verdict: Verdict, points: int) -> None:
+        """Tell what a collector remarks on a request that it takes; the same again is no news."""
+        remark, self._remark = self._remark, verdict.reason or ("rejected" if verdict.rejected else "")
+        if not self._remark:
+            return
+        level = logging.DEBUG if remark == self._remark else logging.WARNING
+        extra = self._extra(verdict, rejected=verdict.rejected, data_points=points)
+        if verdict.rejected:
+            what = f"{verdict.rejected} of {points} data points"
+            logger.log(
+                level, "the collector rejects %s: %s", what, verdict.reason or "it says not why", extra=extra
+            )
+        else:
+            logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
+
+    def _extra(self, verdict: Verdict, **more: object) -> dict[str, object]:
+        return {"endpoint": self._endpoint, **verdict.error, **more}

@@ -1,0 +1,94 @@
+"""Say what a collector's answer to one request means for the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from poller.redaction import redact
+
+Fate = Literal["taken", "later", "held", "invalid", "too_large"]
+"""What becomes of a request.
+
+taken      the collector has it, but for `rejected` data points
+later      nobody took it, and the specification says that the same request may be sent again
+held       it was refused for what an operator repairs (a token, a path), or for no reason that says anything
+           of the data; the specification would drop it, we keep it and ask again slowly
+invalid    its data were refused, and would be again
+too_large  it was refused for its size; its halves may be taken
+"""
+
+LONGEST_REASON = 300
+"""Characters of a collector's own words that are told; a proxy may answer with a whole web page."""
+
+_GRPC_LATER = frozenset(
+    {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""OTLP specification 1.10, "Failures"; RESOURCE_EXHAUSTED only together with RetryInfo."""
+_HTTP_LATER = frozenset({429, 502, 503, 504})
+"""OTLP specification 1.10, "Retryable Response Codes"."""
+_GRPC_INVALID = frozenset({"INVALID_ARGUMENT"})
+_HTTP_INVALID = frozenset({400, 422})
+_TOO_LARGE = re.compile(r"larger than max|too large|exceeds (the )?max", re.IGNORECASE)
+"""What gRPC's servers in C++, Go, Java, .NET and Rust say of a message above their limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One answer, or the lack of one."""
+
+    fate: Fate
+    reason: str = ""
+    """Why, in words; without secrets, on one line. With `taken`, what the collector warns of."""
+    error: Mapping[str, str | int] = field(default_factory=dict)
+    """`error.type` and the status code, as attributes of metric and log; empty where all went well."""
+    rejected: int = 0
+    """Data points that a partial success left out."""
+    wait: float | None = None
+    """Seconds that the collector asks for before the next try; None where it asks for none."""
+
+
+def of_response(rejected: int, message: str) -> Verdict:
+    """Judge an accepted request by its ExportMetricsPartialSuccess."""
+    return Verdict("taken", told(message), rejected=max(0, rejected))
+
+
+def of_grpc(code: str, details: str, wait: float | None) -> Verdict:
+    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without one."""
+    fate: Fate = "held"
+    if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
+        fate = "too_large"
+    elif code in _GRPC_LATER or (code == "RESOURCE_EXHAUSTED" and wait is not None):
+        fate = "later"
+    elif code in _GRPC_INVALID:
+        fate = "invalid"
+    error = {"error.type": code, "rpc.response.status_code": code}
+    return Verdict(fate, told(f"{code}: {details}"), error, wait=wait)
+
+
+def of_http(status: int, message: str, wait: float | None) -> Verdict:
+    """Judge an HTTP status that is no success; `wait` is its Retry-After in seconds, None without one."""
+    fate: Fate = "held"
+    if status in _HTTP_LATER:
+        fate = "later"
+    elif status == 413:
+        fate = "too_large"
+    elif status in _HTTP_INVALID:
+        fate = "invalid"
+    error: dict[str, str | int] = {"error.type": str(status), "http.response.status_code": status}
+    return Verdict(fate, told(f"HTTP {status}: {message}"), error, wait=wait)
+
+
+def of_error(error: Exception, fate: Literal["later", "held"]) -> Verdict:
+    """Judge a request that got no answer at all."""
+    name = type(error).__name__
+    return Verdict(fate, told(f"{name}: {error}"), {"error.type": name})
+
+
+def told(text: str) -> str:
+    """The text without secrets, on one line, not too long."""
+    # Masked before it is cut, or half a secret would stay.
+    line = redact(" ".join(redact(text).split()))
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
