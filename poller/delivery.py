@@ -25,8 +25,8 @@ HELD_PAUSES = 5
 """How many times longer the pauses may get where only an operator can help."""
 LONGEST_WISH_SECONDS = 3600.0
 """Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
-TRIES_BEFORE_PROBE = 5
-"""After that many refusals of a request the one behind it shows whether the request itself is at fault."""
+TRIES_BEFORE_PROBE = 10
+"""After that many refusals of a request another one shows whether the request itself is at fault."""
 
 Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
 _OUTCOMES: dict[Fate, str] = {
@@ -72,7 +72,8 @@ class Delivery:
     """A thread that sends what the spool keeps; nothing overtakes what is older.
 
     A request leaves the spool only when it was taken, or refused for its data. One that is refused again and
-    again for a reason that says nothing of its data is poison once the request behind it is taken.
+    again for a reason that says nothing of its data is poison if the collector takes another meanwhile: the
+    one that it took last, which may come twice, as nothing may come out of order.
     """
 
     def __init__(self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float) -> None:
@@ -90,6 +91,7 @@ class Delivery:
         self._attempts = self._tries = 0
         self._again_at = self._wished_at = 0.0
         self._too_large = math.inf
+        self._witness: Request | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
         self._thread.start()
@@ -136,17 +138,13 @@ class Delivery:
     def _work(self) -> None:
         while head := self._await():
             try:
-                verdict = self._send(head.request)
-                poisoned = self._probe(head) if verdict.fate == "held" else None
+                verdict = self._judge(head)
             except Exception as error:
                 logger.exception("a defect of the poller: request %d could not be sent", head.id)
-                verdict, poisoned = of_error(error, "held"), None
+                verdict = of_error(error, "held")
             with self._changed:
                 if self._ended:
                     return  # it was cut short by us, which is no news of the collector
-                if poisoned:
-                    self._settle(head, Verdict("invalid", verdict.reason, verdict.error))
-                    head, verdict = poisoned
                 self._note(head, verdict)
                 self._changed.notify_all()
 
@@ -159,6 +157,24 @@ class Delivery:
                     return head
                 self._changed.wait(left if left > 0 else None)
         return None
+
+    def _judge(self, head: Kept) -> Verdict:
+        verdict = self._send(head.request)
+        if verdict.fate == "taken":
+            self._witness = head.request
+        elif verdict.fate == "held" and self._tries >= TRIES_BEFORE_PROBE and self._takes_another(head):
+            # Once more, as it may just have become well.
+            verdict = self._send(head.request)
+            if verdict.fate == "held":
+                self.tally.rejected["poison"] += head.request.points
+                return replace(verdict, fate="invalid")
+        return verdict
+
+    def _takes_another(self, head: Kept) -> bool:
+        """Whether the collector takes what it took last, or before anything was taken, the next in line."""
+        if self._witness is None and (after := self._spool.behind(head.id)):
+            return self._send(after.request).fate == "taken"
+        return self._witness is not None and self._send(self._witness).fate == "taken"
 
     def _send(self, request: Request) -> Verdict:
         """Send a request, or its halves where it is too large."""
@@ -187,16 +203,6 @@ class Delivery:
         if rejected >= request.points:
             return replace(verdict, reason=reason)
         return Verdict("taken", reason, rejected=rejected)
-
-    def _probe(self, head: Kept) -> tuple[Kept, Verdict] | None:
-        """The request behind one that is refused and refused, if it is taken: then that one is at fault."""
-        if self._tries < TRIES_BEFORE_PROBE or not (after := self._spool.behind(head.id)):
-            return None
-        verdict = self._send(after.request)
-        if verdict.fate != "taken":
-            return None
-        self.tally.rejected["poison"] += head.request.points
-        return after, verdict
 
     def _note(self, head: Kept, verdict: Verdict) -> None:
         self._last = verdict

@@ -127,8 +127,8 @@ class Shelf:
         self.size -= size
         if not self.requests and self._db.execute("PRAGMA page_count").fetchone()[0] > _ROOM_PAGES:
             # What an outage has taken of the disk is given back when it is over.
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # A script, because `execute` would free one page of it.
+            self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the database, also one that is damaged."""

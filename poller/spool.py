@@ -25,6 +25,10 @@ Reason = Literal["age", "size", "damaged"]
 _FILE = "spool.db"
 _SET_ASIDE = "spool.damaged.db"
 _PARTS = ("", "-wal")
+_DAMAGE = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR}
+)
+"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns."""
 
 
 class Spool:
@@ -68,7 +72,9 @@ class Spool:
             kept = [Kept(self._last + number, now, request) for number, request in enumerate(requests, 1)]
             if kept:
                 self._newest, self._last = kept[0].id, kept[-1].id
-                if not self._on_disk(lambda disk: disk.add(kept)):
+                if self._on_disk(lambda disk: disk.add(kept)):
+                    self._told.discard("disk")
+                else:
                     self._memory.add(kept)
                 self._trim(now)
             return [one.id for one in kept]
@@ -202,7 +208,6 @@ class Spool:
             else:
                 self._tell_no_disk(error)
             return False
-        self._told.discard("disk")
         return True
 
     def _opened(self) -> Shelf | None:
@@ -251,5 +256,7 @@ class Spool:
 
 
 def _is_damage(error: Exception) -> bool:
-    # A disk that is full, away or read-only is an OperationalError.
-    return isinstance(error, DamagedError | sqlite3.IntegrityError) or type(error) is sqlite3.DatabaseError
+    """Whether it is the file's own fault, and not that of a disk that is full, away or read-only."""
+    if isinstance(error, DamagedError):
+        return True
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE

@@ -100,8 +100,10 @@ class Receiver:
         self._changed = threading.Condition()
         self._attempts: deque[Received] = deque(maxlen=keep)
         self._answer = ACCEPT
+        self._decide: Callable[[ExportMetricsServiceRequest], Answer | None] = lambda _: None
         self._next: deque[Answer] = deque()
         self._stops = 0
+        self._stopping = False
         self._listeners: tuple[GrpcListener, HttpListener] | None = None
         self.start()
 
@@ -138,10 +140,16 @@ class Receiver:
         with self._changed:
             self._next.extend(answers)
 
+    def answer_by(self, decide: Callable[[ExportMetricsServiceRequest], Answer | None]) -> None:
+        """Tell a request what `decide` returns for it, and `answer` where that is None."""
+        with self._changed:
+            self._decide = decide
+
     def start(self) -> None:
         """Listen (again) on both ports; raises OSError where another took one."""
         if self._listeners is not None:
             return
+        self._stopping = False
         grpc_listener = GrpcListener(self._host, self.grpc_port, self._tls, self._take)
         try:
             self._listeners = grpc_listener, HttpListener(self._host, self.http_port, self._tls, self._take)
@@ -154,6 +162,7 @@ class Receiver:
         with self._changed:
             listeners, self._listeners = self._listeners, None
             self._stops += 1
+            self._stopping = True
             self._changed.notify_all()
         for listener in listeners or ():
             listener.stop()
@@ -224,7 +233,7 @@ class Receiver:
 
     def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> Answer:
         with self._changed:
-            answer = self._next.popleft() if self._next else self._answer
+            answer = self._next.popleft() if self._next else self._decide(request) or self._answer
             stops = self._stops
             received = Received(time.time(), protocol, headers, request, answer)
             self._attempts.append(received)
@@ -235,7 +244,7 @@ class Receiver:
             return answer
         with self._changed:
             # A request that once hung is not accepted later: its sender may have gone.
-            self._changed.wait_for(lambda: self._stops != stops or not self._answer.hang)
+            self._changed.wait_for(lambda: self._stops != stops or self._stopping or not self._answer.hang)
             return UNAVAILABLE
 
     @property

@@ -1,0 +1,393 @@
+"""Delivery: whatever a collector does, every export arrives in its order, and each loss has a name."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from poller import delivery, exportmetrics
+from poller.demo.points import points_of
+from poller.demo.receiver import (
+    ACCEPT,
+    CUT,
+    HANG,
+    INVALID,
+    UNAVAILABLE,
+    Answer,
+    Receiver,
+    partial,
+    throttle,
+)
+from poller.endpoint import Endpoint, resolve
+from poller.export import Push, resource
+from poller.spool import Spool
+from tests.bed.process import eventually
+
+PROTOCOLS = ["grpc", "http/protobuf"]
+SICK = Answer("INTERNAL", 500, "the receiver was told to be sick")
+STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver was told to know nobody")
+TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds are what a collector needs; these tests are about the order of things."""
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 0.05)
+
+
+class Counting:
+    """A push whose gauge `number` tells how many collections there were: 1, 2, 3, ..."""
+
+    def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
+        self.spool = Spool(folder, max_size=2**28, max_age=3600.0)
+        self.push = Push(endpoint, resource("obscura-poller", f"from-{first}", "1"), self.spool, **arguments)
+        self.next = first
+        self.series = 1
+        self.push.meter.create_observable_gauge("number", [self._observe])
+
+    def _observe(self, _: CallbackOptions) -> Iterator[Observation]:
+        for number in range(self.series):
+            yield Observation(self.next, {"series": number} if self.series > 1 else {})
+        self.next += 1
+
+    def collect(self, times: int = 1) -> None:
+        """Push several times without waiting for the delivery."""
+        for _ in range(times):
+            self.push.flush(0)
+
+
+Open = Callable[..., Counting]
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Counting] = []
+
+    def start(
+        receiver: Receiver, protocol: str, folder: Path | None = tmp_path, **arguments: Any
+    ) -> Counting:
+        opened.append(Counting(endpoint_of(receiver, protocol), folder, **arguments))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.push.shutdown(0.1)
+
+
+def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    return resolve(url, "POLLER_OTLP_ENDPOINT", "grpc" if protocol == "grpc" else "http/protobuf")
+
+
+def numbers(receiver: Receiver) -> list[int]:
+    """The numbers that were taken, in the order of their coming."""
+    return [point.value for point in receiver.points("number") if isinstance(point.value, int)]
+
+
+def values(request: ExportMetricsServiceRequest) -> list[object]:
+    return [point.value for point in points_of(request) if point.metric == "number"]
+
+
+def once(found: list[int]) -> list[int]:
+    """Without what came again at once, as it may when the answer to the first was lost."""
+    return [number for position, number in enumerate(found) if found[position - 1 : position] != [number]]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [UNAVAILABLE] * 3,
+        [throttle(0.2), UNAVAILABLE],
+        [CUT, CUT],
+        [SICK, STRANGER],
+        [UNAVAILABLE, CUT, SICK, ACCEPT, CUT, UNAVAILABLE],
+    ],
+    ids=["unavailable", "busy", "cut", "refused", "all"],
+)
+def test_whatever_the_collector_says_everything_arrives_in_its_order(
+    receiver: Receiver, counting: Open, protocol: str, answers: list[Answer]
+) -> None:
+    one = counting(receiver, protocol, interval=0.05)
+    receiver.wait_for(lambda _: len(numbers(receiver)) >= 2)
+    receiver.answer_next(*answers)
+    receiver.wait_for_attempts(len(receiver.attempts()) + len(answers) + 2)
+    assert one.push.shutdown(60)
+    assert once(numbers(receiver)) == list(range(1, one.next))
+    times = [point.time_unix_nano for point in receiver.points("number")]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    """It comes back without having answered; what waited has its own times and goes first."""
+    one = counting(receiver, protocol, interval=0.05)
+    receiver.answer = HANG
+    receiver.wait_for_attempts(1)
+    assert eventually(lambda: one.spool.requests >= 5, 60)
+    receiver.stop()
+    waiting = one.spool.requests
+    assert eventually(lambda: one.spool.requests >= waiting + 5, 60)
+    receiver.answer = ACCEPT
+    receiver.start()
+    receiver.wait_for(lambda _: len(numbers(receiver)) >= waiting + 8)
+    assert one.push.shutdown(60)
+    assert once(numbers(receiver)) == list(range(1, one.next))
+    times = [point.time_unix_nano for point in receiver.points("number")]
+    assert times == sorted(times)
+    assert len(set(times)) == one.next - 1
+    assert one.spool.empty
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
+    receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.stop()
+    before = counting(receiver, protocol)
+    before.collect(3)
+    assert before.push.shutdown(0.5, patient=False) is False
+    assert re.search(r"4 requests are not delivered; the next start does, they are in /", caplog.text)
+    receiver.start()
+    after = counting(receiver, protocol, first=100)
+    assert after.push.flush(60)
+    assert numbers(receiver) == [1, 2, 3, 4, 100]
+    instances = [point.resource["service.instance.id"] for point in receiver.points("number")]
+    assert instances == ["from-1"] * 4 + ["from-100"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("dated", [False, True])
+def test_the_collector_decides_when_it_is_asked_again(
+    receiver: Receiver, counting: Open, protocol: str, dated: bool
+) -> None:
+    """By RetryInfo, or by Retry-After as a number or as a date."""
+    one = counting(receiver, protocol)
+    receiver.answer_next(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1, dated=dated))
+    assert one.push.flush(60)
+    first, second = (received.at for received in receiver.attempts())
+    assert second - first >= 0.9
+
+
+def test_a_flush_ends_where_the_collector_asks_for_a_longer_pause(receiver: Receiver, counting: Open) -> None:
+    one = counting(receiver, "grpc")
+    receiver.answer_next(throttle(3000))
+    assert one.push.flush(600) is False
+    assert one.push.shutdown(600) is False
+    assert len(receiver.attempts()) == 1
+    assert one.next == 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_refused_data_are_dropped_and_hold_up_nothing(
+    receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver.stop()
+    one = counting(receiver, protocol)
+    one.collect(4)
+    receiver.answer_next(ACCEPT, INVALID, INVALID)
+    receiver.start()
+    assert one.push.flush(60) is True  # what it was about itself is there
+    assert numbers(receiver) == [1, 4, 5]
+    assert one.push.tally.rejected == {"invalid": 2}
+    lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
+    assert [record.levelno for record in lost] == [logging.WARNING]
+    (well,) = [record for record in caplog.records if "works again" in record.getMessage()]
+    assert (vars(well)["refused"], vars(well)["delivered"]) == (2, 3)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
+    receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = counting(receiver, protocol)
+    one.series = 5
+    receiver.answer = partial(3, "too old by far")
+    assert one.push.flush(60) is False
+    assert one.push.flush(60) is False
+    receiver.answer = ACCEPT
+    assert one.push.flush(60) is True
+    assert one.push.tally.rejected == {"partial_success": 6}
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "the collector rejects 3 of 5 data points: too old by far"
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_remark_without_rejections_is_told_and_all_is_well(
+    receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = counting(receiver, protocol)
+    receiver.answer = partial(0, "this endpoint goes away soon")
+    assert one.push.flush(60) is True
+    assert "the collector remarks: this endpoint goes away soon" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_an_operator_has_to_repair_costs_no_data_and_no_waiting(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    one = counting(receiver, protocol, interval=3600.0)
+    receiver.answer = STRANGER
+    assert one.push.flush(600) is False  # at once, or the test's own time would be up
+    assert one.push.flush(600) is False
+    receiver.answer = ACCEPT
+    assert one.push.flush(60) is True
+    assert numbers(receiver) == [1, 2, 3]
+    assert not one.push.tally.rejected
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_that_is_too_large_arrives_in_parts(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    one = counting(receiver, protocol)
+    one.series = 10
+    receiver.answer_next(TOO_LARGE, TOO_LARGE)  # the whole, then its first half
+    assert one.push.flush(60) is True
+    assert [len(received.points()) for received in receiver.requests()] == [3, 2, 3, 2]
+    assert [point.attributes["series"] for point in receiver.points()] == list(range(10))
+    assert {point.value for point in receiver.points()} == {1}
+    assert one.push.flush(60) is True  # its size is known now
+    assert len(receiver.attempts()) == 10
+
+
+def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open) -> None:
+    """gRPC takes 4 MiB."""
+    one = counting(receiver, "grpc")
+
+    def observe(_: CallbackOptions) -> Iterator[Observation]:
+        for number in range(6000):
+            yield Observation(number, {"name": f"{number:01000}"})
+
+    one.push.meter.create_observable_gauge("long", [observe])
+    assert one.push.flush(60) is True
+    assert [point.value for point in receiver.points("long")] == list(range(6000))
+    assert len(receiver.requests()) == 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_one_data_point_that_is_too_large_is_lost_alone(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    one = counting(receiver, protocol)
+    one.series = 2
+    receiver.answer_next(TOO_LARGE, ACCEPT, TOO_LARGE)
+    assert one.push.flush(60) is False
+    assert [point.attributes["series"] for point in receiver.points()] == [0]
+    assert one.push.tally.rejected == {"too_large": 1}
+    assert one.spool.empty
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    """What it took before it takes again, so that the request is at fault, and not the collector."""
+    receiver.answer_by(lambda request: SICK if 3 in values(request) else None)
+    one = counting(receiver, protocol, interval=0.05)
+    receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
+    assert one.push.shutdown(60)
+    assert once(numbers(receiver)) == [1, 2, *range(4, one.next)]
+    assert one.push.tally.rejected == {"poison": 1}
+
+
+def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, counting: Open) -> None:
+    receiver.answer_by(lambda request: SICK if 1 in values(request) else None)
+    one = counting(receiver, "grpc", interval=0.05)
+    receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
+    assert one.push.shutdown(60)
+    assert once(numbers(receiver)) == list(range(2, one.next))
+    assert one.push.tally.rejected == {"poison": 1}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_that_refuses_everything_makes_no_request_poison(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    one = counting(receiver, protocol, interval=0.05)
+    receiver.wait_for(lambda _: numbers(receiver))
+    receiver.answer = SICK
+    # The last of them may be what is asked to tell the one from the other.
+    receiver.wait_for_attempts(len(receiver.attempts()) + 22)
+    receiver.answer = ACCEPT
+    receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
+    assert one.push.shutdown(60)
+    assert once(numbers(receiver)) == list(range(1, one.next))
+    assert not one.push.tally.rejected
+
+
+def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
+    """Its 200 would throw everything away."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"hi")
+
+        def log_message(self, *_: object) -> None:
+            """Write no access log."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        one = Counting(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), tmp_path / "page")
+        assert one.push.flush(60) is False
+        assert one.spool.requests == 1
+        one.push.shutdown(0.1)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_becomes_of_the_exports_is_shown_as_metrics(
+    receiver: Receiver, counting: Open, protocol: str
+) -> None:
+    one = counting(receiver, protocol)
+    exportmetrics.register(one.push.meter, one.push.tally, one.spool)
+    receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"), HANG)
+    assert one.push.flush(60) is False
+    assert one.push.flush(60) is False
+    assert one.push.flush(60) is True
+    receiver.stop()
+    one.collect(2)
+    receiver.start()
+    assert one.push.flush(60) is True
+    last = receiver.requests()[-1].points()
+    found: dict[tuple[object, ...], Any] = {
+        (point.metric, *sorted(point.attributes.items())): point.value for point in last
+    }
+    grpc = protocol == "grpc"
+    status = "rpc.response.status_code" if grpc else "http.response.status_code"
+    unavailable, invalid = ("UNAVAILABLE", "INVALID_ARGUMENT") if grpc else ("503", "400")
+
+    def requests(outcome: str, error: str | None = None) -> Any:
+        code = {} if error is None else {"error.type": error, status: error if grpc else int(error)}
+        attributes = {"poller.outcome": outcome, **code}
+        return found.get(("poller.export.requests", *sorted(attributes.items())))
+
+    assert requests("refused", invalid) == 1
+    assert requests("ok") == 2
+    assert requests("failed", unavailable) >= 1
+    assert found["poller.export.rejected", ("poller.reason", "partial_success")] == 2
+    assert found["poller.export.rejected", ("poller.reason", "invalid")] > 3
+    assert found["poller.export.spool.requests",] == 2
+    assert found["poller.export.spool.size",] > 200
+    assert found["poller.export.spool.age",] > 0
