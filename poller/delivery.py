@@ -25,8 +25,8 @@ HELD_PAUSES = 5
 """How many times longer the pauses may get where only an operator can help."""
 LONGEST_WISH_SECONDS = 3600.0
 """Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
-TRIES_BEFORE_PROBE = 10
-"""After that many refusals of a request another one shows whether the request itself is at fault."""
+REFUSALS_BEFORE_DOUBT = 10
+"""After so many refusals of a request another one shows whether the request itself is at fault."""
 
 Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
 _OUTCOMES: dict[Fate, str] = {
@@ -72,8 +72,8 @@ class Delivery:
     """A thread that sends what the spool keeps; nothing overtakes what is older.
 
     A request leaves the spool only when it was taken, or refused for its data. One that is refused again and
-    again for a reason that says nothing of its data is poison if the collector takes another meanwhile: the
-    one that it took last, which may come twice, as nothing may come out of order.
+    again for a reason that says nothing of its data is poison if the collector takes another meanwhile: one
+    that it had before, as a request may come twice and never out of order.
     """
 
     def __init__(self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float) -> None:
@@ -88,7 +88,7 @@ class Delivery:
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
         self._last: Verdict | None = None
-        self._attempts = self._tries = 0
+        self._attempts = self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
         self._too_large = math.inf
         self._witness: Request | None = None
@@ -103,6 +103,7 @@ class Delivery:
         """
         with self._changed:
             ticket = Ticket(set(self._spool.append(requests)))
+            logger.debug("export kept", extra={"requests": len(requests), "waiting": self._spool.requests})
             if watched:
                 self._tickets.append(ticket)
             self._changed.notify_all()
@@ -162,19 +163,25 @@ class Delivery:
         verdict = self._send(head.request)
         if verdict.fate == "taken":
             self._witness = head.request
-        elif verdict.fate == "held" and self._tries >= TRIES_BEFORE_PROBE and self._takes_another(head):
-            # Once more, as it may just have become well.
-            verdict = self._send(head.request)
-            if verdict.fate == "held":
-                self.tally.rejected["poison"] += head.request.points
-                return replace(verdict, fate="invalid")
+        elif verdict.fate == "held":
+            self._refusals += 1
+            if self._refusals > REFUSALS_BEFORE_DOUBT and self._takes_another(head):
+                # What was taken again may show that the collector has just become well, so once more.
+                verdict = self._send(head.request) if self._witness is not None else verdict
+                if verdict.fate == "held":
+                    self.tally.rejected["poison"] += head.request.points
+                    return replace(verdict, fate="invalid")
         return verdict
 
     def _takes_another(self, head: Kept) -> bool:
-        """Whether the collector takes what it took last, or before anything was taken, the next in line."""
-        if self._witness is None and (after := self._spool.behind(head.id)):
-            return self._send(after.request).fate == "taken"
-        return self._witness is not None and self._send(self._witness).fate == "taken"
+        """Whether the collector takes what it took last; before it took anything, the next in line.
+
+        Then this one cannot be tried once more: it would come out of order.
+        """
+        other = self._witness
+        if other is None and (after := self._spool.behind(head.id)):
+            other = after.request
+        return other is not None and self._send(other).fate == "taken"
 
     def _send(self, request: Request) -> Verdict:
         """Send a request, or its halves where it is too large."""
@@ -215,7 +222,7 @@ class Delivery:
 
     def _settle(self, head: Kept, verdict: Verdict) -> None:
         self._spool.settle(head.id)
-        self._tries = 0
+        self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
         for ticket in self._tickets:
             if head.id in ticket.waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from poller.receiver.ports import free_ports
-from poller.receiver.receiver import INVALID, Receiver
+from poller.receiver.receiver import INVALID, Receiver, partial
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process
@@ -206,6 +207,68 @@ def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, rece
 
     assert (done.returncode, done.stderr) == (1, "the output cannot be written: No space left on device\n")
     assert [point.value for point in receiver.points("users_total")] == [37]
+
+
+@pytest.mark.postgres
+def test_a_push_of_which_a_part_is_rejected_is_exit_code_1(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    receiver.answer = partial(1, "too old")
+    process = poller_process(
+        "poll",
+        "--push",
+        env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+
+    assert process.wait() == 1, process
+    assert re.search(r"the collector rejects 1 of \d+ data points: too old", process.stderr)
+
+
+@pytest.mark.postgres
+def test_a_push_that_nobody_takes_is_exit_code_1_and_delivered_by_the_next(
+    server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    env = {
+        "POLLER_DATABASE_URL": server.standby_dsn,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_STATE_DIR": str(tmp_path / "state"),
+        "POLLER_EXPORT_TIMEOUT": "1s",
+    }
+    receiver.stop()
+    process = poller_process("poll", "--push", env=env)
+    assert process.wait() == 1, process
+    assert "1 requests are not delivered; the next start does" in process.stderr
+
+    receiver.start()
+    server.execute("INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), 'late', 'x')")
+    server.replayed()
+    process = poller_process("poll", "--push", env={**env, "POLLER_EXPORT_TIMEOUT": "60s"})
+    assert process.wait() == 0, process
+    assert [point.value for point in receiver.points("users_total")] == [37, 38]
+
+
+@pytest.mark.postgres
+def test_a_push_beside_the_daemon_says_that_it_keeps_nothing_and_works(
+    server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """And a second daemon is refused."""
+    env = {
+        "POLLER_DATABASE_URL": server.standby_dsn,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_STATE_DIR": str(tmp_path / "state"),
+    }
+    daemon = poller_process("run", env=env)
+    daemon.wait_for_line("polling 4 queries")
+    process = poller_process("poll", "--push", env={**env, "POLLER_INSTANCE": "by hand"})
+    assert process.wait() == 0, process
+    assert f"is in use by another poller (process {daemon.pid} on" in process.stderr
+    assert "what the collector does not take now is not kept" in process.stderr
+    assert "by hand" in {point.resource["service.instance.id"] for point in receiver.points("users_total")}
+
+    second = poller_process("run", env=env)
+    assert second.wait() == 2, second
+    assert second.stderr.startswith("POLLER_STATE_DIR: ")
+    assert "give each a folder of its own" in second.stderr
 
 
 def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:

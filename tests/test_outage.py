@@ -1,0 +1,111 @@
+"""A collector's outage leaves no hole: real daemon, real database, real sockets, and a kill in the middle."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poller.demo.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, Answer, Receiver, throttle
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import Process, eventually
+
+Start = Callable[..., Process]
+
+
+def kept(process: Process) -> int:
+    """How many exports a daemon says that it has kept."""
+    return process.stderr.count(" export kept ")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
+    server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
+) -> None:
+    """Every export arrives, in order, with its own time; what arrives twice is the same, byte for byte."""
+
+    def run(instance: str) -> Process:
+        more = {"POLLER_OTLP_PROTOCOL": "grpc" if protocol == "grpc" else "http/protobuf"}
+        return poller_process(
+            "run",
+            env={
+                "POLLER_DATABASE_URL": server.standby_dsn,
+                "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint
+                if protocol == "grpc"
+                else receiver.http_endpoint,
+                "POLLER_INSTANCE": instance,
+                "POLLER_INTERVAL": "1s",
+                "POLLER_EXPORT_INTERVAL": "200ms",
+                "POLLER_STATE_DIR": str(tmp_path / "state"),
+                "POLLER_LOG_LEVEL": "debug",
+                **more,
+            },
+        )
+
+    first = run("first")
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"])
+    receiver.answer = HANG
+    receiver.wait_for_attempts(len(receiver.attempts()) + 1)
+    assert eventually(lambda: kept(first) >= 8, 60)
+    receiver.stop()  # with a request in its hands
+    first.wait_for_line("WARNING .*export failed")
+    before = kept(first)
+    assert eventually(lambda: kept(first) >= before + 8, 60)
+    first.send(signal.SIGKILL)
+    first.wait()
+
+    second = run("second")
+    second.wait_for_line("WARNING .*export failed")
+    assert eventually(lambda: kept(second) >= 8, 60)
+    sick = Answer("INTERNAL", 500, "told to be sick")
+    receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
+    receiver.answer = ACCEPT
+    receiver.start()
+    second.wait_for_line("INFO .*export works again after .*, caught up with", 120)
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0
+
+    exports = [
+        (point.resource["service.instance.id"], point.time_unix_nano, received.request.SerializeToString())
+        for received in receiver.requests()
+        for point in received.points()[:1]
+    ]
+    times = [time for _, time, _ in exports]
+    assert times == sorted(times)
+    assert len(set(exports)) == len(set(times))
+    instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda one: one[1])]
+    assert instances == sorted(instances)
+    # The last may have been kept and not told when it was killed.
+    assert instances.count("first") - kept(first) in (0, 1)
+    assert instances.count("second") == kept(second)
+    for process in (first, second):
+        assert "Traceback" not in process.stderr
+
+
+@pytest.mark.postgres
+def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
+    server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    receiver.stop()
+    env = {
+        "POLLER_DATABASE_URL": server.standby_dsn,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_EXPORT_INTERVAL": "200ms",
+        "POLLER_GRACE_PERIOD": "3s",
+    }
+    for folder, told in (
+        ({}, r"\d+ requests are not delivered and lost; POLLER_STATE_DIR would keep them"),
+        (
+            {"POLLER_STATE_DIR": str(tmp_path)},
+            rf"\d+ requests are not delivered; the next start does.*{tmp_path}",
+        ),
+    ):
+        process = poller_process("run", env={**env, **folder})
+        process.wait_for_line("export failed")
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+        process.wait_for_line(told)
+        process.wait_for_line("stopped")
