@@ -84,9 +84,9 @@ class Push:
         """Begin to push, first what `spool` holds; the first collection is one interval away.
 
         What `produce` makes of a time (nanoseconds since 1970) is pushed beside what the meter shows; it is
-        called at every collection. Infinite, only `flush` and `shutdown` collect. `timeout` bounds one request; both are in seconds. The
-        spool is closed at the end. Raises ConfigError where the standard OTEL_EXPORTER_OTLP_* variables
-        cannot be used, or the package for HTTP is missing.
+        called at every collection. Infinite, only `flush` and `shutdown` collect. `timeout` bounds one
+        request; both are in seconds. The spool is closed at the end. Raises ConfigError where the standard
+        OTEL_EXPORTER_OTLP_* variables cannot be used, or the package for HTTP is missing.
         """
         self._interval = interval
         self._spool = spool

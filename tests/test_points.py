@@ -29,7 +29,10 @@ def values(told: list[Metric], name: str) -> Series:
     series: Series = {}
     for metric in told:
         for point in metric.gauge.data_points if metric.name == name else ():
-            attributes = ((pair.key, getattr(pair.value, str(pair.value.WhichOneof("value")))) for pair in point.attributes)
+            attributes = (
+                (pair.key, getattr(pair.value, str(pair.value.WhichOneof("value"))))
+                for pair in point.attributes
+            )
             series[frozenset(attributes)] = getattr(point, str(point.WhichOneof("value")))
     return series
 
@@ -58,7 +61,9 @@ def test_values_are_told_exactly_as_integers_or_floats() -> None:
 
 def test_attributes_keep_their_types() -> None:
     attributes = {"text": "ä", "truth": True, "whole": 3, "part": 0.5}
-    ((told, _),) = values(gauges(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total").items()
+    ((told, _),) = values(
+        gauges(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total"
+    ).items()
     assert {name: (type(value), value) for name, value in told} == {
         name: (type(value), value) for name, value in attributes.items()
     }
