@@ -1,0 +1,100 @@
+"""Verdicts: what each answer of a collector means, by the OTLP specification and where we differ."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import grpc
+import pytest
+
+from poller import verdict
+from poller.otlphttp import retry_after
+from poller.redaction import learn
+from poller.verdict import Fate
+
+RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+
+
+@pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name != "OK"])
+def test_a_grpc_status_is_retryable_as_the_specification_says(code: str) -> None:
+    """What is not, is dropped only where it blames the data: a token or a path gets repaired."""
+    found = verdict.of_grpc(code, "so it is", None)
+    expected = "later" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
+    assert found.fate == expected
+    assert found.reason == f"{code}: so it is"
+    assert found.error == {"error.type": code, "rpc.response.status_code": code}
+
+
+def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
+    found = verdict.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
+    assert (found.fate, found.wait) == ("later", 7.0)
+    assert verdict.of_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (5100000 vs. 4194304)"),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5100000 vs. 4194304)"),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 5100000"),
+        ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size."),
+        (
+            "OUT_OF_RANGE",
+            "Error, decoded message length too large: found 5100000 bytes, the limit is: 4194304",
+        ),
+    ],
+)
+def test_a_message_above_a_servers_limit_is_known_by_its_words(code: str, details: str) -> None:
+    assert verdict.of_grpc(code, details, None).fate == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("status", "fate"),
+    [
+        *[(status, "later") for status in (429, 502, 503, 504)],
+        *[(status, "held") for status in (301, 307, 401, 403, 404, 405, 408, 415, 500, 501)],
+        *[(status, "invalid") for status in (400, 422)],
+        (413, "too_large"),
+    ],
+)
+def test_an_http_status_is_retryable_as_the_specification_says(status: int, fate: Fate) -> None:
+    found = verdict.of_http(status, "so it is", 3.0)
+    assert (found.fate, found.wait) == (fate, 3.0)
+    assert found.error == {"error.type": str(status), "http.response.status_code": status}
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("120", 120.0),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("1.5", 1.5),
+        ("soon", None),
+        ("inf", None),
+        ("", None),
+    ],
+)
+def test_retry_after_as_a_number(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    at = datetime.fromtimestamp(time.time(), UTC) + timedelta(hours=1)
+    found = retry_after(format_datetime(at, usegmt=True))
+    assert found is not None
+    assert 3000 < found <= 3600
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
+
+
+def test_a_reason_is_one_short_line_without_secrets() -> None:
+    learn("open-sesame-token")
+    page = "no\n\tentry " * 30 + "open-sesame-token" * 9
+    told = verdict.told(page)
+    assert len(told) <= verdict.LONGEST_REASON + 3
+    assert "\n" not in told
+    assert "sesame" not in told
