@@ -7,16 +7,16 @@ import math
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from poller.encoding import Request, halves
 from poller.outage import Outage
 from poller.shelf import Kept
 from poller.spool import Spool
-from poller.verdict import Fate, Verdict, of_error
+from poller.tally import Tally
+from poller.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +28,6 @@ LONGEST_WISH_SECONDS = 3600.0
 REFUSALS_BEFORE_DOUBT = 10
 """After so many refusals of a request another one shows whether the request itself is at fault."""
 
-Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
-_OUTCOMES: dict[Fate, str] = {
-    "taken": "ok",
-    "later": "failed",
-    "held": "failed",
-    "invalid": "refused",
-    "too_large": "refused",
-}
-
 
 class Sender(Protocol):
     """Sends one request and judges the answer; raises nothing for the collector's sake."""
@@ -46,16 +37,6 @@ class Sender(Protocol):
 
     def close(self) -> None:
         """End the connections."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came of what was sent, since the start."""
-
-    requests: Counter[tuple[tuple[str, str | int], ...]] = field(default_factory=Counter)
-    """Requests, by `poller.outcome` and the attributes of the error."""
-    rejected: Counter[Rejection] = field(default_factory=Counter)
-    """Data points that the collector did not want, by reason."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,15 +118,19 @@ class Delivery:
         self._thread.join(timeout=0.1)
 
     def _work(self) -> None:
-        while head := self._await():
+        while not self._ended:
             try:
-                verdict = self._judge(head)
-            except Exception as error:
-                logger.exception("a defect of the poller: request %d could not be sent", head.id)
-                verdict = of_error(error, "held")
-            with self._changed:
-                if self._ended:
-                    return  # it was cut short by us, which is no news of the collector
+                self._deliver_one()
+            except Exception:
+                logger.exception("a defect of the poller; it goes on delivering")
+                self._again_at = time.monotonic() + self._longest_pause
+
+    def _deliver_one(self) -> None:
+        if not (head := self._await()):
+            return
+        verdict = self._judge(head)
+        with self._changed:
+            if not self._ended:  # else it was cut short by us, which is no news of the collector
                 self._note(head, verdict)
                 self._changed.notify_all()
 
@@ -169,7 +154,7 @@ class Delivery:
                 # What was taken again may show that the collector has just become well, so once more.
                 verdict = self._send(head.request) if self._witness is not None else verdict
                 if verdict.fate == "held":
-                    self.tally.rejected["poison"] += head.request.points
+                    self.tally.lost("poison", head.request.points)
                     return replace(verdict, fate="invalid")
         return verdict
 
@@ -188,15 +173,12 @@ class Delivery:
         if request.points > 1 and len(request.body) >= self._too_large:
             return self._send_halves(request)
         verdict = self._sender.send(request.body)
-        attributes = (("poller.outcome", _OUTCOMES[verdict.fate]), *verdict.error.items())
-        self.tally.requests[attributes] += 1
+        self.tally.answered(verdict)
         if verdict.fate == "too_large" and request.points > 1:
             self._too_large = min(self._too_large, len(request.body))
             return self._send_halves(request)
         if verdict.fate in ("invalid", "too_large"):
-            self.tally.rejected[verdict.fate] += request.points
-        elif verdict.rejected:
-            self.tally.rejected["partial_success"] += verdict.rejected
+            self.tally.lost(verdict.fate, request.points)
         return verdict
 
     def _send_halves(self, request: Request) -> Verdict:
@@ -208,7 +190,7 @@ class Delivery:
             rejected += verdict.rejected if verdict.fate == "taken" else half.points
             reason = verdict.reason or reason
         if rejected >= request.points:
-            return replace(verdict, reason=reason)
+            return Verdict("invalid", reason, verdict.error)
         return Verdict("taken", reason, rejected=rejected)
 
     def _note(self, head: Kept, verdict: Verdict) -> None:

@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 
 from poller import otlp
-from poller.delivery import Delivery, Tally
+from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, nothing
 from poller.errors import ConfigError, Problem
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from poller.endpoint import Endpoint
     from poller.spool import Spool
+    from poller.tally import Tally
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 if TYPE_CHECKING:
-    from poller.delivery import Tally
     from poller.spool import Spool
+    from poller.tally import Tally
 
 REASON = "poller.reason"
 

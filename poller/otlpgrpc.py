@@ -48,10 +48,12 @@ class GrpcSender:
         """Send an encoded ExportMetricsServiceRequest; raises nothing for the collector's sake."""
         proven = self._proven
         found = self._send(body)
-        if found.error.get("error.type") == "UNAVAILABLE":
+        code = found.error.get("error.type")
+        if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            # A connection that has died without a word would go on to be used for a quarter of an hour.
             self._channel.close()
             self._connect()
-            if proven and found.wait is None:
+            if code == "UNAVAILABLE" and proven and found.wait is None:
                 # What worked before and lay idle may have been cut by whoever stands between.
                 found = self._send(body)
         self._proven = found.fate == "taken"

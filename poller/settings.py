@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     state_dir: Path | None = Field(
         default=None,
         validation_alias=_names("POLLER_STATE_DIR"),
-        description="Folder for what outlives the process: values, what is not delivered; unset: nothing is written.",
+        description="Folder for what outlives the process: last values, undelivered exports; unset: none.",
         examples=["/var/lib/poller"],
     )
     spool_max_size: ByteSize = Field(

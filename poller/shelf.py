@@ -39,11 +39,25 @@ class DamagedError(Exception):
     """The database, or one row of it, is not what was written."""
 
 
+SHELF_ERRORS = (DamagedError, sqlite3.Error)
+"""What a shelf raises."""
+_DAMAGE = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR}
+)
+"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether it is the file's own fault, and not that of a disk that is full, away or read-only."""
+    if isinstance(error, DamagedError):
+        return True
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE
+
+
 class Shelf:
     """The requests of one database, in the order of their ids; whoever calls takes turns.
 
-    Every method but `close` raises sqlite3.Error where the database cannot be used, DamagedError where it is
-    not what was written.
+    Every method but `close` raises one of SHELF_ERRORS where the database cannot be used, or is damaged.
     """
 
     def __init__(self, path: Path | None) -> None:

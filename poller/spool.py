@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Literal
 from poller.encoding import Request
 from poller.folderlock import FolderLock
 from poller.model import format_duration
-from poller.shelf import DamagedError, Kept, Shelf
+from poller.shelf import SHELF_ERRORS, Kept, Shelf, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +24,6 @@ Reason = Literal["age", "size", "damaged"]
 _FILE = "spool.db"
 _SET_ASIDE = "spool.damaged.db"
 _PARTS = ("", "-wal")
-_DAMAGE = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR}
-)
-"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns."""
 
 
 class Spool:
@@ -94,7 +89,7 @@ class Spool:
                 shelf, found, _ = oldest
                 try:
                     return shelf.read(found)
-                except (DamagedError, sqlite3.Error) as error:
+                except SHELF_ERRORS as error:
                     # What else such a file holds cannot be trusted either.
                     self._set_aside(error)
             return None
@@ -168,7 +163,7 @@ class Spool:
             try:
                 if first := shelf.first(after):
                     found.append((shelf, *first))
-            except (DamagedError, sqlite3.Error) as error:
+            except SHELF_ERRORS as error:
                 self._set_aside(error)
         return min(found, key=lambda one: one[1], default=None)
 
@@ -202,8 +197,8 @@ class Spool:
             return False
         try:
             action(self._disk)
-        except (DamagedError, sqlite3.Error) as error:
-            if _is_damage(error):
+        except SHELF_ERRORS as error:
+            if is_damage(error):
                 self._set_aside(error)
             else:
                 self._tell_no_disk(error)
@@ -216,8 +211,8 @@ class Spool:
                 break
             try:
                 return Shelf(self.folder / _FILE)
-            except (DamagedError, sqlite3.Error) as error:
-                if not _is_damage(error):
+            except SHELF_ERRORS as error:
+                if not is_damage(error):
                     self._tell_no_disk(error)
                     break
                 self._set_aside(error)
@@ -253,10 +248,3 @@ class Spool:
         if what not in self._told:
             self._told.add(what)
             logger.warning(message, *arguments)
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether it is the file's own fault, and not that of a disk that is full, away or read-only."""
-    if isinstance(error, DamagedError):
-        return True
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _DAMAGE

@@ -15,8 +15,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from poller import delivery, exportmetrics
-from poller.demo.points import points_of
-from poller.demo.receiver import (
+from poller.endpoint import Endpoint, resolve
+from poller.export import Push, resource
+from poller.receiver.points import points_of
+from poller.receiver.receiver import (
     ACCEPT,
     CUT,
     HANG,
@@ -27,8 +29,6 @@ from poller.demo.receiver import (
     partial,
     throttle,
 )
-from poller.endpoint import Endpoint, resolve
-from poller.export import Push, resource
 from poller.spool import Spool
 from tests.bed.process import eventually
 

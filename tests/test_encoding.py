@@ -13,8 +13,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from poller import encoding
-from poller.demo.points import Point, points_of
 from poller.encoding import Request, encode, halves
+from poller.receiver.points import Point, points_of
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +65,11 @@ def open_push() -> Iterator[Open]:
     def start(endpoint: Endpoint, **arguments: Any) -> Push:
         described = resource("obscura-poller", "poller-0", "1.2.3")
         spool = Spool(None, max_size=2**20, max_age=3600.0)
-        opened.append(Push(endpoint, described, spool, **{"timeout": 5.0, **arguments}))
+        try:
+            opened.append(Push(endpoint, described, spool, **{"timeout": 5.0, **arguments}))
+        except ConfigError:
+            spool.close()
+            raise
         return opened[-1]
 
     yield start
@@ -211,6 +216,90 @@ def test_a_compression_that_does_not_exist_is_a_configuration_error(monkeypatch:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zip")
     with pytest.raises(ConfigError, match=r"OTEL_EXPORTER_OTLP_.*zip"):
         otlp.build(resolve("http://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT"), 1.0)
+
+
+_PROVIDERS = {
+    "grpc": """
+from grpc import ssl_channel_credentials
+def give():
+    with open(os.environ["CA"], "rb") as file:
+        return ssl_channel_credentials(file.read())
+""",
+    "http/protobuf": """
+from requests import Session
+def give():
+    session = Session()
+    session.verify = os.environ["CA"]
+    return session
+""",
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_credential_provider_is_asked_as_opentelemetry_has_it(
+    open_push: Open,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    protocol: str,
+) -> None:
+    """An installed package that gives channel credentials, or a session."""
+    module = f"provider_of_{protocol[:4]}"
+    (tmp_path / f"{module}.py").write_text(f"import os{_PROVIDERS[protocol]}")
+    (tmp_path / f"{module}-1.dist-info").mkdir()
+    (tmp_path / f"{module}-1.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n"
+    )
+    (tmp_path / f"{module}-1.dist-info" / "entry_points.txt").write_text(
+        f"[opentelemetry_otlp_credential_provider]\n{module} = {module}:give\nwrong = builtins:dict\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("CA", str(certificates.ca))
+    where = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol[:4].upper()}_CREDENTIAL_PROVIDER"
+    monkeypatch.setenv(where, module)
+    with Receiver(tls=certificates.tls) as receiver:
+        endpoint = endpoint_of(receiver, protocol)
+        push = open_push(endpoint)
+        gauge(push, "users_total", Observation(7))
+        assert push.shutdown(60)
+    for name, what in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
+        monkeypatch.setenv(where, name)
+        with pytest.raises(ConfigError, match=f"{where}: {what}"):
+            otlp.build(endpoint, 1.0)
+
+
+def test_the_standard_variables_choose_temporality_and_histograms(
+    receiver: Receiver, open_push: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta")
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"
+    )
+    push = open_push(endpoint_of(receiver, "grpc"))
+    push.meter.create_counter("counted").add(1)
+    push.meter.create_histogram("measured").record(1)
+    assert push.flush(60)
+    found = {point.metric: (point.kind, point.temporality) for point in receiver.points()}
+    assert found == {"counted": ("sum", "delta"), "measured": ("exponential_histogram", "delta")}
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes")
+    with pytest.raises(ConfigError, match="'sometimes' is not one of cumulative, delta, lowmemory"):
+        open_push(endpoint_of(receiver, "grpc"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_connection_that_was_cut_while_idle_is_no_news(
+    receiver: Receiver, open_push: Open, log: Log, protocol: str
+) -> None:
+    """As a load balancer does between two pushes."""
+    push = open_push(endpoint_of(receiver, protocol))
+    gauge(push, "users_total", Observation(3))
+    for _ in range(3):
+        assert push.flush(60)
+        receiver.stop()
+        receiver.start()
+    assert push.flush(60)
+    assert log.records == []
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

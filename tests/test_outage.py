@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.demo.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, Answer, Receiver, throttle
+from poller.receiver.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, Answer, Receiver, throttle
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually
 
@@ -58,6 +58,7 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     first.wait()
 
     second = run("second")
+    second.wait_for_line(r"INFO .*\d+ requests of before go first")
     second.wait_for_line("WARNING .*export failed")
     assert eventually(lambda: kept(second) >= 8, 60)
     sick = Answer("INTERNAL", 500, "told to be sick")

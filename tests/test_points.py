@@ -6,7 +6,7 @@ from typing import Any
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from poller.model import PollResult, Sample
+from poller.model import AttributeValue, PollResult, Sample
 from poller.points import gauges
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -60,7 +60,7 @@ def test_values_are_told_exactly_as_integers_or_floats() -> None:
 
 
 def test_attributes_keep_their_types() -> None:
-    attributes = {"text": "ä", "truth": True, "whole": 3, "part": 0.5}
+    attributes: dict[str, AttributeValue] = {"text": "ä", "truth": True, "whole": 3, "part": 0.5}
     ((told, _),) = values(
         gauges(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total"
     ).items()

@@ -82,7 +82,12 @@ def open_spool(settings: Settings, *, shared: bool) -> Spool:
         return Spool(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
 
     try:
-        return opened(settings.state_dir)
+        spool = opened(settings.state_dir)
+        if waiting := spool.requests:
+            logger.info(
+                "%d requests of before go first", waiting, extra={"state_dir": str(settings.state_dir)}
+            )
+        return spool
     except StateInUseError as error:
         if not shared:
             raise

@@ -1,0 +1,37 @@
+"""Count what came of what was sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from poller.verdict import Fate, Verdict
+
+Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
+_OUTCOMES: dict[Fate, str] = {
+    "taken": "ok",
+    "later": "failed",
+    "held": "failed",
+    "invalid": "refused",
+    "too_large": "refused",
+}
+
+
+class Tally:
+    """Counts since the start; whoever reads them takes a copy."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[tuple[str, str | int], ...]] = Counter()
+        """Requests, by `poller.outcome` and the attributes of the error."""
+        self.rejected: Counter[Rejection] = Counter()
+        """Data points that the collector did not want, by reason."""
+
+    def answered(self, verdict: Verdict) -> None:
+        """Count one request."""
+        self.requests[("poller.outcome", _OUTCOMES[verdict.fate]), *verdict.error.items()] += 1
+        if verdict.rejected:
+            self.rejected["partial_success"] += verdict.rejected
+
+    def lost(self, reason: Rejection, points: int) -> None:
+        """Count the data points of a request that is given up."""
+        self.rejected[reason] += points
