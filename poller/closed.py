@@ -13,8 +13,8 @@ Key = tuple[tuple[str, AttributeValue], ...]
 
 
 def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
-    """What tells one series of a metric from another."""
-    return tuple(sorted(attributes.items()))
+    """What tells one series of a metric from another; to Prometheus an empty attribute is none."""
+    return tuple(sorted(item for item in attributes.items() if item[1] != ""))
 
 
 class Closed:

@@ -24,6 +24,7 @@ OTHER = "other"
 MOST_REFUSALS_SHOWN = 20
 """Of one result; what is beyond is counted only."""
 
+_MOST_BYTES_SHOWN = 400
 _BOOL = 16
 _SPOKEN_TYPES = {
     16: "boolean", 25: "text", 1043: "varchar", 1042: "char", 1082: "date", 1114: "timestamp",
@@ -74,7 +75,7 @@ class _Account:
     def refuse(self, metric: MetricDefinition, reason: str, row: Row) -> None:
         self.quarantined[reason] += 1
         if len(self.refused) < MOST_REFUSALS_SHOWN:
-            texts = (None if raw is None else raw.decode(errors="replace") for raw in row)
+            texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
             names = (column.name for column in self.columns)
             self.refused.append(Refusal(metric.name, reason, dict(zip(names, texts, strict=True))))
 
@@ -255,6 +256,8 @@ def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, Attr
         raw = row[position]
         if raw is None:
             continue  # OpenTelemetry has no null attribute; an absent one is what NULL says.
+        if len(raw) > 4 * MAX_ATTRIBUTE_LENGTH:
+            raise NotTellableError("attribute_too_long")  # whatever it is, it is not worth decoding
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:

@@ -138,8 +138,8 @@ class MetricDefinition(_Definition):
                 f"{shown(name)} is not a metric name; write lower-case letters, digits, _ and ., "
                 "starting with a letter, at most 255"
             )
-        if name.startswith("poller."):
-            raise ValueError(f"{shown(name)} begins with poller., which is the poller's own; rename it")
+        if name.startswith(("poller.", "poller_")):
+            raise ValueError(f"{shown(name)} begins with {name[:7]}, which is the poller's own; rename it")
         return name
 
     @field_validator("description")

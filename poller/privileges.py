@@ -21,7 +21,8 @@ def excess() -> str:
     Attributes of the role, predefined roles that write or reach outside the database (PostgreSQL manual,
     "Predefined Roles"), relations it owns, tables it may change, schemas and databases it may create in. Of a
     superuser it says only that: everything else would be true as well. The role is the one that logged in
-    (`session_user`) as well as the current one, as SET ROLE lays no right down for good.
+    (`session_user`) as well as the current one, as SET ROLE lays no right down for good; and what a role may
+    do that it only could switch to counts too.
     """
     powers = ", ".join(f"CASE WHEN {column} THEN '{word}' END" for column, word in _POWERS.items())
     roles = ", ".join(f"'{role}'" for role in _ROLES)
@@ -34,15 +35,15 @@ has_table_privilege(session_user, oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
     FROM pg_roles WHERE rolname = session_user
     UNION ALL
     SELECT 'member of ' || rolname FROM pg_roles
-    WHERE rolname IN ({roles}) AND pg_has_role(session_user, oid, 'USAGE') AND NOT {_SUPERUSER}
+    WHERE rolname IN ({roles}) AND pg_has_role(session_user, oid, 'MEMBER') AND NOT {_SUPERUSER}
     UNION ALL
     SELECT {_listed("owner of", "relname")} FROM pg_class
-    WHERE NOT {_SUPERUSER} AND pg_has_role(session_user, relowner, 'USAGE') HAVING count(*) > 0
+    WHERE NOT {_SUPERUSER} AND pg_has_role(session_user, relowner, 'MEMBER') HAVING count(*) > 0
     UNION ALL
     SELECT {_listed("may write", "relname")} FROM pg_class
     WHERE NOT {_SUPERUSER} AND relkind IN ('r', 'p', 'v', 'f', 'm')
       AND relnamespace <> 'pg_catalog'::regnamespace
-      AND NOT pg_has_role(session_user, relowner, 'USAGE') AND ({writable})
+      AND NOT pg_has_role(session_user, relowner, 'MEMBER') AND ({writable})
     HAVING count(*) > 0
     UNION ALL
     SELECT {_listed("may create in schema", "nspname")} FROM pg_namespace

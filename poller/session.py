@@ -171,14 +171,22 @@ class Session:
             learn_conninfo(conninfo)
             learn(os.environ.get("PGPASSWORD") or "")
             learn_options(os.environ.get("PGOPTIONS") or "")
-            given = conninfo_to_dict(conninfo)
         except OSError as error:
             raise PollError("unavailable", f"cannot read how to connect: {error.strerror}") from error
-        except (psycopg.ProgrammingError, UnicodeError):
-            conninfo, given = "", {"port": "unreadable"}
-        if not re.fullmatch(r"[0-9, ]*", str(given.get("port") or "")) or is_ambiguous(conninfo):
+        except UnicodeError:
+            raise _not_understood() from None
+        if not is_conninfo(conninfo):
             raise _not_understood()
         return conninfo
+
+
+def is_conninfo(text: str) -> bool:
+    """Whether libpq takes `text` for a connection string, and for the one that was meant."""
+    try:
+        given = conninfo_to_dict(text)
+    except (psycopg.ProgrammingError, UnicodeError):
+        return False
+    return bool(re.fullmatch(r"[0-9, ]*", str(given.get("port") or ""))) and not is_ambiguous(text)
 
 
 def _effective(conninfo: str) -> dict[str, str]:
@@ -197,10 +205,11 @@ def _effective(conninfo: str) -> dict[str, str]:
         pgconn.finish()
 
 
+NOT_UNDERSTOOD = "libpq does not understand the connection string"
+WRITE_INSTEAD = (
+    "write postgresql://user:password@host:5432/database, and what is special in the password as %XX"
+)
+
+
 def _not_understood() -> PollError:
-    return PollError(
-        "unavailable",
-        "libpq does not understand the connection string",
-        hint="write postgresql://user:password@host:5432/database, and what is special in the password "
-        "as %XX",
-    )
+    return PollError("unavailable", NOT_UNDERSTOOD, hint=WRITE_INSTEAD)

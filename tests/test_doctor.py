@@ -189,6 +189,22 @@ def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
 
 
 @pytest.mark.postgres
+def test_a_role_that_could_switch_to_one_that_writes_may_write(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    role = f"switching_{server.name}"
+    server.execute(f"CREATE ROLE {role} LOGIN NOINHERIT; GRANT pg_write_all_data TO {role}")
+    server.replayed()
+    try:
+        given = {"POLLER_DATABASE_URL": make_conninfo(server.standby_dsn, user=role)}
+        checks = examined(poller_process, "--strict", code=1, **given)
+        assert checks["role"]["state"] == "fail"
+        assert "member of pg_write_all_data" in checks["role"]["detail"]
+    finally:
+        server.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.postgres
 def test_a_primary_is_as_bad_as_the_setting_says(server: MessagingServer, poller_process: Start) -> None:
     for require, state, queries in (("warn", "warn", "ok"), ("true", "fail", "skip"), ("false", "ok", "ok")):
         checks = examined(

@@ -203,8 +203,13 @@ def test_the_same_attributes_under_two_metrics_are_no_twins() -> None:
 
 
 def test_an_attribute_that_is_null_is_left_out() -> None:
+    result = by_kind(labelled((b"1", None), (b"2", b"x")))
+    assert [sample.attributes for sample in result.samples] == [{}, {"kind": "x"}]
+
+
+def test_an_empty_attribute_and_none_are_one_series_to_prometheus_and_so_are_twins() -> None:
     result = by_kind(labelled((b"1", None), (b"2", b"")))
-    assert [sample.attributes for sample in result.samples] == [{}, {"kind": ""}]
+    assert (result.samples, result.quarantined) == ((), {"duplicate": 2})
 
 
 def test_a_boolean_attribute_is_true_or_false() -> None:

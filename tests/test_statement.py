@@ -102,6 +102,13 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
         "SELECT a FROM t FOR UPDATE": LOCKS,
         "SELECT 1 WHERE 1 IN (SELECT a FROM t FOR KEY SHARE)": LOCKS,
         "SELECT $2": "has a parameter $2; write the value itself",
+        "SELECT 1 WHERE Pg_Advisory_Lock(1) IS NULL": (
+            "calls pg_advisory_lock, which does more than read; leave it out"
+        ),
+        "SELECT pg_catalog.pg_promote() AS n": "calls pg_promote, which does more than read; leave it out",
+        "SELECT set_config('work_mem', '1GB', false)": (
+            "calls set_config, which does more than read; leave it out"
+        ),
         "SELEC 1": f'{NO_SQL} syntax error at or near "SELEC" (line 1, column 1 of sql)',
         "SELECT 'ééé',\n  1 FORM t x": f'{NO_SQL} syntax error at or near "t" (line 2, column 10 of sql)',
         "SELECT * FROM": f"{NO_SQL} syntax error at end of input (line 1, column 14 of sql)",

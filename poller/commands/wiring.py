@@ -16,7 +16,7 @@ from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
 from poller.contest import contested, without
-from poller.errors import StateInUseError
+from poller.errors import ConfigError, Problem, StateInUseError
 from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
 from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
@@ -24,6 +24,7 @@ from poller.password import password_from
 from poller.polling import poll
 from poller.replica import Replica
 from poller.restraint import Restraint
+from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
 from poller.store import SnapshotStore
 from poller.whereabouts import Whereabouts
@@ -156,8 +157,10 @@ class Pipe:
 
 
 def open_replica(settings: Settings, restraint: Restraint, whereabouts: Whereabouts) -> Replica:
-    """Prepare the connection; raises ConfigError where no database is named."""
-    settings.conninfo()
+    """Prepare the connection; raises ConfigError where no database is named that libpq understands."""
+    if not is_conninfo(settings.conninfo()):
+        where = settings.source("database_url").name
+        raise ConfigError([Problem(where, f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
     command = settings.password_command
     return Replica(
         settings.conninfo,
