@@ -105,6 +105,10 @@ def test_an_empty_option_unsets_what_the_environment_says() -> None:
         ("POLLER_MAX_SERIES", "0", "'0' is too small; write at least 1"),
         ("POLLER_REQUIRE_STANDBY", "yes", "'yes' is not one of warn, true, false; write one like true"),
         ("POLLER_MAX_REPLAY_LAG", "0", "'0' is too small; write at least 1ms"),
+        ("POLLER_SPOOL_MAX_SIZE", "much", "'much' is not a size; write one like 256MiB"),
+        ("POLLER_SPOOL_MAX_SIZE", "5 parsecs", "'5 parsecs' is not a size; write one like 256MiB"),
+        ("POLLER_SPOOL_MAX_SIZE", "10kB", "'10kB' is too small; write at least 1MiB"),
+        ("POLLER_SPOOL_MAX_AGE", "60d", "'60d' is too large; write at most 30d"),
         ("POLLER_MAX_DUTY_CYCLE", "ten", "'ten' is not a share; write one like 10%"),
         ("POLLER_MAX_DUTY_CYCLE", "0%", "'0%' is not above 0; write one like 10%"),
         ("POLLER_MAX_DUTY_CYCLE", "110%", "'110%' is too large; write at most 100%"),
@@ -166,6 +170,15 @@ def test_a_share_is_written_in_percent_or_of_one(text: str, share: float) -> Non
     settings = load({"POLLER_MAX_DUTY_CYCLE": text})
     assert settings.max_duty_cycle == pytest.approx(share)
     assert settings.shown("max_duty_cycle").endswith("%")
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [("1GiB", 2**30, "1GiB"), ("1.5 MiB", 3 * 2**19, "1.5MiB"), ("2097152", 2**21, "2MiB")],
+)
+def test_a_size_is_written_with_its_unit(text: str, size: int, shown: str) -> None:
+    settings = load({"POLLER_SPOOL_MAX_SIZE": text})
+    assert (settings.spool_max_size, settings.shown("spool_max_size")) == (size, shown)
 
 
 def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
