@@ -1,0 +1,91 @@
+"""Poll many times as fast as it goes, under churn and faults, and print what the process holds by then.
+
+`python -m tests.bed.soak DSN ENDPOINT FOLDER POLLS` writes one JSON object a line, the last at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import psycopg
+
+from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.logs import configure
+from poller.settings import load
+from poller.store import SnapshotStore
+
+SETS = 20
+"""Attribute sets of each poll that nobody has seen before."""
+EXPORT_EVERY, KILL_EVERY, LOOKS = 25, 500, 10
+QUERIES = {
+    "churn": f"SELECT md5(random()::text) AS k, g AS n FROM generate_series(1, {SETS}) g",
+    "fails": "SELECT 1 / (random() * 0)::int AS n, 'x' AS k",
+    "refuses": "SELECT 'NaN'::float8 AS n, md5(random()::text) AS k",
+}
+
+
+def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
+    (folder / "queries.yaml").write_text(
+        json.dumps({"queries": [_query(name, sql) for name, sql in QUERIES.items()]})
+    )
+    configure("json", "error")
+    settings = load(
+        {
+            "POLLER_DATABASE_URL": dsn,
+            "POLLER_OTLP_ENDPOINT": endpoint,
+            "POLLER_QUERIES": str(folder),
+            "POLLER_STATE_DIR": str(folder / "state"),
+            "POLLER_MAX_DUTY_CYCLE": "100%",
+        }
+    )
+    catalog = open_catalog(settings)
+    store = SnapshotStore(catalog.queries)
+    push = open_push(settings, store, periodic=False)
+    assert push is not None
+    pipe = Pipe(catalog, settings, store, push, daemon=False)
+    good = 0
+    with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
+        for number in range(1, polls + 1):
+            results = {result.query.name: result for result in pipe.tick(catalog.queries)}
+            good += results["churn"].outcome == "ok"
+            if number % EXPORT_EVERY == 0:
+                push.flush(30)
+            if number % KILL_EVERY == 0:
+                killer.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'obscura-poller' AND datname = current_database()"
+                )
+            if number % (polls // LOOKS) == 0:
+                _tell(number, good)
+    pipe.replica.close()
+    push.shutdown(30)
+
+
+def _query(name: str, sql: str) -> dict[str, object]:
+    metric = {
+        "name": f"soak_{name}", "description": name, "unit": "{row}", "value_column": "n",
+        "attribute_columns": ["k"],
+    }  # fmt: skip
+    return {"name": name, "sql": sql, "interval": "1h", "metrics": [metric]}
+
+
+def _tell(polls: int, good: int) -> None:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    told = {
+        "polls": polls,
+        "good": good,
+        "rss": pages * os.sysconf("SC_PAGESIZE"),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+        "threads": threading.active_count(),
+    }
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))

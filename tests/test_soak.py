@@ -1,0 +1,45 @@
+"""Polls without end cost no memory, no files and no threads, whatever comes and goes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poller.receiver.receiver import UNAVAILABLE, Receiver
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+from tests.bed.soak import EXPORT_EVERY, KILL_EVERY, SETS
+
+POLLS = 10_000
+MEGABYTE = 2**20
+
+
+@pytest.mark.timeout(600)
+def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind(
+    database: Database, start_process: Callable[..., Process], tmp_path: Path
+) -> None:
+    """With a failing query, refused rows, killed backends and a collector that is away now and then."""
+    with Receiver(keep=10) as receiver:
+        number = itertools.count(1)
+        receiver.answer_by(lambda _: UNAVAILABLE if next(number) % 40 == 0 else None)
+        given = [database.standby_dsn, receiver.grpc_endpoint, str(tmp_path), str(POLLS)]
+        process = start_process([sys.executable, "-m", "tests.bed.soak", *given])
+        assert process.wait(580) == 0, str(process)[-2000:]
+        (last,) = receiver.requests()[-1:]
+    looks = [json.loads(line) for line in process.stdout.splitlines()]
+    early, late = looks[len(looks) // 4], looks[-1]
+    assert late["polls"] == POLLS
+    assert late["good"] >= POLLS - 2 * POLLS // KILL_EVERY
+    # By then some 50,000 attribute sets have come and gone; 150,000 more may cost what the allocator rounds.
+    assert late["rss"] - early["rss"] < 6 * MEGABYTE, looks
+    assert (late["files"], late["threads"]) == (early["files"], early["threads"])
+    told = {point.metric: point for point in last.points()}
+    assert POLLS * SETS >= 200_000
+    assert POLLS // EXPORT_EVERY >= 400
+    assert told["poller.query.series"].value is not None
+    assert not any("overflow" in key for point in last.points() for key in point.attributes)
