@@ -27,7 +27,7 @@ from poller.conform.examination import Examination, Require
 from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.listeners import Protocol
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import Request
+from poller.receiver.signals import Request, Signal
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
 from tests.test_readme import _on_path as on_path
@@ -89,7 +89,8 @@ class Stream:
 def sent(generation: GenerationName, protocol: Protocol) -> Stream:
     with Receiver() as receiver:
         tell(receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation)
-        return Stream([received.request for received in receiver.requests()])
+        signals: tuple[Signal, ...] = ("metrics", "traces", "logs")
+        return Stream([received.request for signal in signals for received in receiver.requests(signal)])
 
 
 @pytest.fixture(scope="module")

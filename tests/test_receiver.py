@@ -527,7 +527,7 @@ def test_spans_as_json_arrive_with_their_hexadecimal_ids(receiver: Receiver) -> 
     assert [(event.name, event.attributes) for event in span.events] == [("seen", {"ok": True})]
     assert span.links == ({"why": "so"},)
     assert (span.resource, span.scope) == ({"service.name": "tested"}, "the scope")
-    (received,) = receiver.requests()
+    (received,) = receiver.requests("traces")
     assert received.signal == "traces"
     assert (received.points(), received.records()) == ([], [])
 

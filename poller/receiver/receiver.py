@@ -19,7 +19,7 @@ from poller.receiver.listeners import GrpcListener, HttpListener, Protocol, Tls
 from poller.receiver.points import Distribution, Point, points_of
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.records import LogRecord, records_of
-from poller.receiver.signals import Request, Signal, signal_of
+from poller.receiver.signals import KINDS, Request, Signal, signal_of
 from poller.receiver.spans import Span, spans_of
 
 __all__ = [
@@ -73,7 +73,9 @@ class Received:
 class Receiver:
     """Both protocols of OTLP and its three signals, on the same ports over every stop and start.
 
-    Safe to use from any thread. `answer` decides what requests are told, `answer_next` what the next few are.
+    Safe to use from any thread. `answer` decides what requests are told, `answer_next` what the next few of
+    metrics are, `answers` what those of another signal are. Requests are those of metrics where no signal is
+    named.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Receiver:
         keep: int | None = None,
         on_request: Callable[[Received], None] | None = None,
     ) -> None:
-        """Start listening; port 0 takes a free one. `keep` bounds how many requests are remembered.
+        """Start listening; port 0 takes a free one. `keep` bounds how many requests of each signal are
+        remembered.
 
         `on_request` is called in the receiving thread, after the request is remembered and before it is
         answered. Raises OSError where a port is taken.
@@ -98,10 +101,11 @@ class Receiver:
         self._tls = tls
         self._on_request = on_request
         self._changed = threading.Condition()
-        self._attempts: deque[Received] = deque(maxlen=keep)
+        self._attempts: dict[Signal, deque[Received]] = {kind.signal: deque(maxlen=keep) for kind in KINDS}
         self._answer = ACCEPT
         self._decide: Callable[[ExportMetricsServiceRequest], Answer | None] = lambda _: None
         self._next: deque[Answer] = deque()
+        self._answers: Mapping[Signal, Answer] = {}
         self._stops = 0
         self._stopping = False
         self._listeners: tuple[GrpcListener, HttpListener] | None = None
@@ -136,7 +140,7 @@ class Receiver:
             self._changed.notify_all()
 
     def answer_next(self, *answers: Answer) -> None:
-        """Tell the next requests these, one each, and those after them `answer`."""
+        """Tell the next requests of metrics these, one each, and those after them `answer`."""
         with self._changed:
             self._next.extend(answers)
 
@@ -144,6 +148,16 @@ class Receiver:
         """Tell a request what `decide` returns for it, and `answer` where that is None."""
         with self._changed:
             self._decide = decide
+
+    @property
+    def answers(self) -> Mapping[Signal, Answer]:
+        return self._answers
+
+    @answers.setter
+    def answers(self, answers: Mapping[Signal, Answer]) -> None:
+        with self._changed:
+            self._answers = dict(answers)
+            self._changed.notify_all()
 
     def start(self) -> None:
         """Listen (again) on both ports; raises OSError where another took one."""
@@ -167,14 +181,14 @@ class Receiver:
         for listener in listeners or ():
             listener.stop()
 
-    def attempts(self) -> list[Received]:
-        """Return every request that arrived, accepted or not, oldest first."""
+    def attempts(self, signal: Signal = "metrics") -> list[Received]:
+        """Return every request of a signal that arrived, accepted or not, oldest first."""
         with self._changed:
-            return list(self._attempts)
+            return list(self._attempts[signal])
 
-    def requests(self) -> list[Received]:
-        """Return the accepted requests, oldest first; a partial success counts as accepted."""
-        return [received for received in self.attempts() if received.answer.accepts]
+    def requests(self, signal: Signal = "metrics") -> list[Received]:
+        """Return the accepted requests of a signal, oldest first; a partial success counts as accepted."""
+        return [received for received in self.attempts(signal) if received.answer.accepts]
 
     def points(self, metric: str | None = None) -> list[Point]:
         """Return the data points of all accepted requests, or those of one metric, oldest first."""
@@ -189,18 +203,19 @@ class Receiver:
         """Return the spans of all accepted requests, or those of one name, in the order of their arrival."""
         return [
             span
-            for received in self.requests()
+            for received in self.requests("traces")
             for span in received.spans()
             if name is None or span.name == name
         ]
 
     def records(self) -> list[LogRecord]:
         """Return the log records of all accepted requests, in the order of their arrival."""
-        return [record for received in self.requests() for record in received.records()]
+        return [record for received in self.requests("logs") for record in received.records()]
 
     def clear(self) -> None:
         with self._changed:
-            self._attempts.clear()
+            for attempts in self._attempts.values():
+                attempts.clear()
 
     def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 30.0) -> Found:
         """Return the first truthy answer of `predicate`, asked now and after every request.
@@ -219,28 +234,36 @@ class Receiver:
             if not found:
                 attempts = self.attempts()
                 seen = sorted({point.metric for received in attempts for point in received.points()})
+                spans = sorted({span.name for span in self.spans()})
                 raise TimeoutError(
                     f"{len(attempts)} requests in {timeout:g} s, {len(self.requests())} accepted, "
                     f"of the metrics {', '.join(seen) or 'none'}"
+                    + (f"; the spans {', '.join(spans)}" if spans else "")
                 )
             return found
 
-    def wait_for_attempts(self, count: int, timeout: float = 30.0) -> None:
-        """Wait until `count` requests are remembered, whatever they were told; raises TimeoutError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: len(self._attempts) >= count, timeout):
-                raise TimeoutError(f"{len(self._attempts)} of {count} requests in {timeout:g} s")
+    def wait_for_attempts(self, count: int, timeout: float = 30.0, *, signal: Signal = "metrics") -> None:
+        """Wait until `count` requests of a signal are remembered, whatever they were told.
 
-    def _choose(self, request: Request) -> Answer:
-        decided = self._decide(request) if isinstance(request, ExportMetricsServiceRequest) else None
-        return decided or self._answer
+        Raises TimeoutError after `timeout` seconds.
+        """
+        attempts = self._attempts[signal]
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(attempts) >= count, timeout):
+                raise TimeoutError(f"{len(attempts)} of {count} requests in {timeout:g} s")
+
+    def _choose(self, signal: Signal, request: Request) -> Answer:
+        if not isinstance(request, ExportMetricsServiceRequest):
+            return self._answers.get(signal, self._answer)
+        return self._next.popleft() if self._next else self._decide(request) or self._answer
 
     def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> Answer:
         with self._changed:
-            answer = self._next.popleft() if self._next else self._choose(request)
+            signal = signal_of(request)
+            answer = self._choose(signal, request)
             stops = self._stops
             received = Received(time.time(), protocol, headers, request, answer)
-            self._attempts.append(received)
+            self._attempts[signal].append(received)
             self._changed.notify_all()
         if self._on_request is not None:
             self._on_request(received)
@@ -248,7 +271,11 @@ class Receiver:
             return answer
         with self._changed:
             # A request that once hung is not accepted later: its sender may have gone.
-            self._changed.wait_for(lambda: self._stops != stops or self._stopping or not self._answer.hang)
+            self._changed.wait_for(
+                lambda: (
+                    self._stops != stops or self._stopping or not self._answers.get(signal, self._answer).hang
+                )
+            )
             return UNAVAILABLE
 
     @property
