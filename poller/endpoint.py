@@ -10,9 +10,11 @@ from poller.errors import ConfigError, Problem
 from poller.secrets import mask_url
 
 Protocol = Literal["grpc", "http/protobuf"]
+Signal = Literal["metrics", "traces", "logs"]
 
 HTTP_PORT = 4318
-METRICS_PATH = "/v1/metrics"
+PATHS: dict[Signal, str] = {signal: f"/v1/{signal}" for signal in ("metrics", "traces", "logs")}
+"""Of a request by HTTP (OTLP specification 1.10, "OTLP/HTTP Request")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,13 @@ class Endpoint:
         return {"http": True, "https": False}.get(scheme)
 
 
-def resolve(value: str, where: str, protocol: Protocol | None = None) -> Endpoint:
-    """Read an endpoint as the variable or option called `where` defines it.
+def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Signal = "metrics") -> Endpoint:
+    """Read an endpoint as the variable or option called `where` defines it, and say where `signal` goes.
 
     `POLLER_*`, `OBSCURA_*` and options need http:// or https://, so that plain text is never a surprise. The
-    `OTEL_*` variables follow their standard: gRPC takes a bare host. For HTTP, `/v1/metrics` is appended,
-    except to OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, which is used as it is (OpenTelemetry specification,
+    `OTEL_*` variables follow their standard: gRPC takes a bare host. For HTTP, the signal's path
+    (`/v1/metrics`) is appended, or takes the place of another's, except in the signal's own standard variable
+    (OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), which is used as it is (OpenTelemetry specification,
     protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
 
     Raises ConfigError that names `where`.
@@ -56,7 +59,7 @@ def resolve(value: str, where: str, protocol: Protocol | None = None) -> Endpoin
     except ValueError:
         raise wrong(f"{shown!r} is not a URL; write one like http://collector:4317") from None
     if protocol is None:
-        by_http = port == HTTP_PORT or parts.path.rstrip("/").endswith(METRICS_PATH)
+        by_http = port == HTTP_PORT or parts.path.rstrip("/").endswith(tuple(PATHS.values()))
         protocol = "http/protobuf" if by_http else "grpc"
     if "@" in parts.path + parts.query + parts.fragment:
         raise wrong(f"{shown!r} has an @ behind its host; write what is special in a password as %XX")
@@ -78,11 +81,12 @@ def resolve(value: str, where: str, protocol: Protocol | None = None) -> Endpoin
         raise wrong(f"{shown!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
         return Endpoint(f"{parts.scheme}://{parts.netloc}", protocol)
-    if where == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
+    if where == f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT":
         return Endpoint(value, protocol)
-    path = parts.path.rstrip("/")
-    path = path if path.endswith(METRICS_PATH) else path + METRICS_PATH
-    return Endpoint(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), protocol)
+    base = parts.path.rstrip("/")
+    for path in PATHS.values():
+        base = base.removesuffix(path)
+    return Endpoint(urlunsplit((parts.scheme, parts.netloc, base + PATHS[signal], parts.query, "")), protocol)
 
 
 def _bare(shown: str) -> str:

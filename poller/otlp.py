@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
-from poller.endpoint import Endpoint
+from poller.endpoint import Endpoint, Signal
 from poller.errors import ConfigError, Problem
+from poller.otlpforms import form_of
+from poller.otlpvariables import Variables
 from poller.redaction import Redaction, learn_environment, learn_url, redact
-from poller.secrets import show_path
 
 if TYPE_CHECKING:
     from poller.otlpgrpc import GrpcSender
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 USER_AGENT = "obscura-poller"
-_PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
 _TALKATIVE = ("opentelemetry.util.re", "urllib3.connection", "urllib3.connectionpool")
 """Loggers that write a header which they do not understand, or the URL of every request."""
 _REDACTION = Redaction()
@@ -32,9 +32,9 @@ _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
 def build(
-    endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ
+    endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ, signal: Signal = "metrics"
 ) -> GrpcSender | HttpSender:
-    """Build the sender; `timeout` is in seconds and bounds one request. Nothing is sent yet.
+    """Build what sends `signal`; `timeout` is in seconds and bounds one request. Nothing is sent yet.
 
     TLS, client certificates, headers and compression come from the standard `OTEL_EXPORTER_OTLP_[METRICS_]*`
     variables (OpenTelemetry specification, protocol/exporter.md). Raises ConfigError where one of them
@@ -44,32 +44,31 @@ def build(
     learn_url(endpoint.url)
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_REDACTION)
-    files = {kind: found for kind in _FILES if (found := _file(kind, environ))}
+    told = Variables(environ, signal)
+    files = {kind: found for kind in _FILES if (found := told.file(kind))}
     try:
-        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, environ)
+        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, told)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
         raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
 
 
-def _grpc(
-    endpoint: Endpoint, timeout: float, files: Mapping[str, Path], environ: Mapping[str, str]
-) -> GrpcSender:
+def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> GrpcSender:
     # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Its traces show every header of every request, and it lets nobody mask them.
-    if _read("HEADERS", environ) and os.environ.pop("GRPC_TRACE", None):
+    if told.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
     from grpc import ChannelCredentials, ssl_channel_credentials
 
     from poller.otlpgrpc import GrpcSender
 
-    compression = _compression(environ, "none", "gzip")
+    compression = _compression(told, "none", "gzip")
     plain_text = endpoint.plain_text
     if plain_text is None:
-        plain_text = (_read("INSECURE", environ) or "").strip().lower() == "true"
-    credentials = None if plain_text else _provided("GRPC", environ, ChannelCredentials)
+        plain_text = (told.read("INSECURE") or "").strip().lower() == "true"
+    credentials = None if plain_text else _provided("GRPC", told, ChannelCredentials)
     if credentials is None and not plain_text:
         read = {kind: path.read_bytes() for kind, path in files.items()}
         credentials = ssl_channel_credentials(
@@ -79,17 +78,16 @@ def _grpc(
         )
     return GrpcSender(
         urlsplit(endpoint.url).netloc or endpoint.url,
-        tuple(_headers(environ).items()),
+        tuple(_headers(told).items()),
         timeout,
+        form=form_of(told.signal),
         credentials=credentials,
         gzip=compression == "gzip",
         user_agent=USER_AGENT,
     )
 
 
-def _http(
-    endpoint: Endpoint, timeout: float, files: Mapping[str, Path], environ: Mapping[str, str]
-) -> HttpSender:
+def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> HttpSender:
     try:
         import requests
 
@@ -104,7 +102,7 @@ def _http(
                 )
             ]
         ) from error
-    session = _provided("HTTP", environ, requests.Session)
+    session = _provided("HTTP", told, requests.Session)
     if session is None:
         session = Session()
         if authority := files.get("CERTIFICATE"):
@@ -114,66 +112,44 @@ def _http(
             session.cert = (str(certificate), str(key)) if key else str(certificate)
     return HttpSender(
         endpoint.url,
-        _headers(environ),
+        _headers(told),
         timeout,
-        compression=_compression(environ, *COMPRESSIONS),
+        form=form_of(told.signal),
+        compression=_compression(told, *COMPRESSIONS),
         user_agent=USER_AGENT,
         session=session,
     )
 
 
-def _headers(environ: Mapping[str, str]) -> Mapping[str, str]:
-    return parse_env_headers(_read("HEADERS", environ) or "", liberal=True)
+def _headers(told: Variables) -> Mapping[str, str]:
+    return parse_env_headers(told.read("HEADERS") or "", liberal=True)
 
 
-def _compression(environ: Mapping[str, str], *known: str) -> str:
-    wanted = (_read("COMPRESSION", environ) or "none").strip().lower()
+def _compression(told: Variables, *known: str) -> str:
+    wanted = (told.read("COMPRESSION") or "none").strip().lower()
     if wanted not in known:
         what = f"{redact(wanted)!r} is not known here; write one of {', '.join(known)}"
-        raise ConfigError([Problem(_where("COMPRESSION", environ), what)])
+        raise ConfigError([Problem(told.where("COMPRESSION") or "", what)])
     return wanted
 
 
-def _provided(protocol: str, environ: Mapping[str, str], kind: Any) -> Any:
+def _provided(protocol: str, told: Variables, kind: Any) -> Any:
     """What an installed credential provider gives, if one is named: OpenTelemetry Python's own way."""
     prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
-    names = [f"{prefix}METRICS_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
-    where = next((name for name in names if environ.get(name)), None)
+    names = [f"{prefix}{told.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
+    where = next((name for name in names if told.environ.get(name)), None)
     if where is None:
         return None
     points = importlib.metadata.entry_points(
-        group="opentelemetry_otlp_credential_provider", name=environ[where]
+        group="opentelemetry_otlp_credential_provider", name=told.environ[where]
     )
     try:
         given = next(iter(points)).load()()
     except StopIteration:
-        what = f"{environ[where]!r} is not installed; install the package that provides it"
+        what = f"{told.environ[where]!r} is not installed; install the package that provides it"
         raise ConfigError([Problem(where, what)]) from None
     except Exception as error:  # noqa: BLE001 - it is somebody else's program
         raise ConfigError([Problem(where, redact(f"{type(error).__name__}: {error}"))]) from None
     if not isinstance(given, kind):
         raise ConfigError([Problem(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])
     return given
-
-
-def _read(name: str, environ: Mapping[str, str]) -> str | None:
-    return next((found for prefix in _PREFIXES if (found := environ.get(prefix + name))), None)
-
-
-def _where(name: str, environ: Mapping[str, str]) -> str:
-    return next(prefix + name for prefix in _PREFIXES if environ.get(prefix + name))
-
-
-def _file(kind: str, environ: Mapping[str, str]) -> Path | None:
-    for prefix in _PREFIXES:
-        if name := environ.get(prefix + kind):
-            path = Path(name)
-            try:
-                with path.open("rb"):
-                    return path
-            except OSError as error:
-                # A key itself may stand where its file's name belongs.
-                shown = show_path(name) if kind == "CLIENT_KEY" or not name.isprintable() else repr(name)
-                what = f"{shown} cannot be read: {error.strerror}"
-                raise ConfigError([Problem(prefix + kind, what)]) from None
-    return None

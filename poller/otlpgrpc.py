@@ -9,12 +9,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from poller import verdict
+from poller.otlpforms import Form
 from poller.verdict import Verdict
-
-_METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 class GrpcSender:
@@ -26,6 +24,7 @@ class GrpcSender:
         headers: Sequence[tuple[str, str]],
         timeout: float,
         *,
+        form: Form,
         credentials: Any,
         gzip: bool,
         user_agent: str,
@@ -34,6 +33,7 @@ class GrpcSender:
         self._target = target
         self._headers = tuple(headers)
         self._timeout = timeout
+        self._form = form
         self._credentials = credentials
         self._compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         self._options = (
@@ -45,7 +45,7 @@ class GrpcSender:
         self._connect()
 
     def send(self, body: bytes) -> Verdict:
-        """Send an encoded ExportMetricsServiceRequest; raises nothing for the collector's sake."""
+        """Send an encoded request of the signal; raises nothing for the collector's sake."""
         proven = self._proven
         found = self._send(body)
         code = found.error.get("error.type")
@@ -71,7 +71,7 @@ class GrpcSender:
             self._channel = grpc.secure_channel(self._target, self._credentials, **options)
         # Without a serializer the bytes go as they are.
         self._export = self._channel.unary_unary(
-            _METHOD, response_deserializer=ExportMetricsServiceResponse.FromString
+            self._form.method, response_deserializer=self._form.response.FromString
         )
 
     def _send(self, body: bytes) -> Verdict:
@@ -82,7 +82,7 @@ class GrpcSender:
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
             return verdict.of_error(error, "held")
         partial = response.partial_success
-        return verdict.of_response(partial.rejected_data_points, partial.error_message)
+        return verdict.of_response(getattr(partial, self._form.rejected), partial.error_message)
 
 
 def _retry_delay(error: Any) -> float | None:

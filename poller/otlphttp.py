@@ -16,9 +16,9 @@ from typing import Any
 import requests
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from poller import verdict
+from poller.otlpforms import Form
 from poller.verdict import Verdict
 
 PROTOBUF = "application/x-protobuf"
@@ -50,6 +50,7 @@ class HttpSender:
         headers: Mapping[str, str],
         timeout: float,
         *,
+        form: Form,
         compression: str,
         user_agent: str,
         session: requests.Session,
@@ -57,6 +58,7 @@ class HttpSender:
         """Prepare the session; `compression` is one of COMPRESSIONS, `timeout` is in seconds."""
         self._url = url
         self._timeout = timeout
+        self._form = form
         self._compress = COMPRESSIONS[compression]
         self._session = session
         encoding = {} if compression == "none" else {"content-encoding": compression}
@@ -64,7 +66,7 @@ class HttpSender:
         self._proven = False
 
     def send(self, body: bytes) -> Verdict:
-        """Send an encoded ExportMetricsServiceRequest; raises nothing for the collector's sake."""
+        """Send an encoded request of the signal; raises nothing for the collector's sake."""
         body = self._compress(body)
         proven, self._proven = self._proven, False
         since = time.monotonic()
@@ -100,7 +102,7 @@ class HttpSender:
             # A collector's answer is never one, so whoever says so has thrown the values away.
             return verdict.of_http(response.status_code, "a web page answers, no collector", None)
         self._proven = True
-        return verdict.of_response(*_partial_success(kind, content))
+        return verdict.of_response(*_partial_success(self._form, kind, content))
 
 
 def _unsent(error: Exception) -> Verdict:
@@ -122,14 +124,14 @@ def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
     return verdict.of_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
 
 
-def _partial_success(kind: str, content: bytes) -> tuple[int, str]:
-    """The rejected data points and the message; what cannot be read is a success without remarks."""
+def _partial_success(form: Form, kind: str, content: bytes) -> tuple[int, str]:
+    """How many are rejected, and the message; what cannot be read is a success without remarks."""
     try:
         if kind == "application/json":
             told = (json.loads(content or b"{}") or {}).get("partialSuccess") or {}
-            return int(told.get("rejectedDataPoints", 0)), str(told.get("errorMessage", ""))
-        partial = ExportMetricsServiceResponse.FromString(content).partial_success
-        return partial.rejected_data_points, partial.error_message
+            return int(told.get(form.rejected_in_json, 0)), str(told.get("errorMessage", ""))
+        partial = form.response.FromString(content).partial_success
+        return getattr(partial, form.rejected), partial.error_message
     except (DecodeError, ValueError, TypeError, AttributeError):
         return 0, ""
 

@@ -24,7 +24,7 @@ _IN_URL = re.compile(r"(://[^\s/:@\"']*:)(?!password@)[^\s\"']+@")
 _PASSWORD = re.compile(r"\bpassword\s*=\s*(.*?)(?:\s+\w+\s*=|$)", re.IGNORECASE | re.DOTALL)
 _UNFORMATTED = logging.Formatter()
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
-_HEADERS = ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+_HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "METRICS_", "TRACES_", "LOGS_"))
 
 
 class _Memory:
