@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ HOLDS_TOLD_EVERY = 3600.0
 """Seconds."""
 REPEATS_TOLD_EVERY = 3600.0
 """Seconds after which what has not changed is summed up in a line."""
+
+Within = Callable[[str], AbstractContextManager[object]]
+"""Makes a query's span the current one, by the query's name."""
 
 
 @dataclass(slots=True)
@@ -58,8 +62,13 @@ class Announcer:
         self._server: _Trouble | None = None
         self._withheld: set[str] = set()
 
-    def tick(self, results: Sequence[PollResult], now: float | None = None) -> None:
-        """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock."""
+    def tick(
+        self, results: Sequence[PollResult], now: float | None = None, within: Within = nullcontext
+    ) -> None:
+        """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock.
+
+        What concerns one query is told inside of `within` its name.
+        """
         now = time.monotonic() if now is None else now
         self._tell_server(results, now)
         self._tell_unreached(results, now)
@@ -68,10 +77,11 @@ class Announcer:
                 continue
             if result.skipped is not None and result.skipped.reason in (*REFUSALS, "budget"):
                 continue
-            if result.skipped is not None and result.skipped.reason in HOLDS:
-                self._tell_hold(result.query.name, result.skipped, now)
-            else:
-                self._tell_query(result, now)
+            with within(result.query.name):
+                if result.skipped is not None and result.skipped.reason in HOLDS:
+                    self._tell_hold(result.query.name, result.skipped, now)
+                else:
+                    self._tell_query(result, now)
 
     def values(self, freshness: Iterable[Freshness]) -> None:
         """Tell whose values are withheld from now on because they are too old."""

@@ -99,8 +99,8 @@ class Attempts:
 
         def settle(answer: Answer) -> None:
             nonlocal since
-            answers[answer.query.name] = answer
             since = time.monotonic()
+            answers[answer.query.name] = replace(answer, answered=since)
             on_answer(answer.query.name)
 
         timeouts: dict[str, Answer] = {}
@@ -202,6 +202,7 @@ class Attempts:
             sighting = Sighting(
                 address=host.address,
                 port=host.port,
+                database=host.database,
                 standby=opened.facts.standby,
                 timeline=lag.timeline,
                 lag=lag.seconds,

@@ -91,6 +91,8 @@ class Environment(EnvSettingsSource):
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
                 value = self._milliseconds(variable, value)
             return (value, Source("variable", variable)) if value is not None else None
+        if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+            return "false", Source("variable", "OTEL_TRACES_EXPORTER")
         if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
             return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
         return None

@@ -18,6 +18,7 @@ from poller.redaction import learn_environment, redact, redact_all
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest are the `extra` fields of the one who logged."""
 
+_PLAIN = logging.Formatter()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
@@ -70,11 +71,11 @@ class JsonFormatter(logging.Formatter):
             "message": redact(record.getMessage()),
             **_trace(),
         }
-        if exception := _exception(self, record):
+        if exception := exception_of(record):
             line["exception"] = exception
         if record.stack_info:
             line["stack"] = redact(record.stack_info)
-        for name, value in _extras(record).items():
+        for name, value in extras_of(record).items():
             line[f"{name}_" if name in line else name] = _finite(value)
         return json.dumps(line, ensure_ascii=False, default=str)
 
@@ -94,9 +95,9 @@ class TextFormatter(logging.Formatter):
         # Nor may it steer the terminal of the one who reads the log.
         message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], redact(record.getMessage()))
         trace = {name: value for name, value in _trace().items() if value}
-        fields = [f"{name}={_quoted(value)}" for name, value in {**_extras(record), **trace}.items()]
+        fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
         line = " ".join([_timestamp(record), level, f"{record.name}:", message, *fields])
-        if exception := _exception(self, record):
+        if exception := exception_of(record):
             line = f"{line}\n{exception}"
         if record.stack_info:
             line = f"{line}\n{redact(record.stack_info)}"
@@ -115,11 +116,13 @@ def _timestamp(record: logging.LogRecord) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return redact(formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
+def exception_of(record: logging.LogRecord) -> str:
+    """The traceback of a record, secrets masked; empty where it has none."""
+    return redact(_PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
 
 
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
+def extras_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The `extra` fields of the one who logged, secrets masked."""
     return redact_all({name: value for name, value in vars(record).items() if name not in _STANDARD})
 
 

@@ -496,6 +496,8 @@ class Answer:
     skipped: Skip | None = None
     estimated: EstimateReason | None = None
     """Set where the rows are those of the estimate: why the query's own are not there."""
+    answered: float = 0.0
+    """When it was told: seconds on a monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ class Tick:
         return earliest + (self.offset - earliest) % self.interval
 
 
+def tick_name(query: QueryDefinition) -> str:
+    """The name of the tick that polls `query`: its group and its interval."""
+    return f"{query.group}/{format_duration(query.interval)}"
+
+
 def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
     """Gather `queries` into ticks, in the order of their first query.
 
@@ -40,7 +45,7 @@ def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
     together: dict[str, list[QueryDefinition]] = {}
     for query in queries:
         # By name, as the name is what tells ticks apart: intervals that read the same are the same.
-        together.setdefault(f"{query.group}/{format_duration(query.interval)}", []).append(query)
+        together.setdefault(tick_name(query), []).append(query)
     made = []
     for name, members in together.items():
         interval = members[0].interval

@@ -34,6 +34,7 @@ class Host:
     address: str
     """Host name, address or socket directory, as it was chosen from the connection string."""
     port: int
+    database: str = ""
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -83,7 +84,7 @@ class Session:
         if self._connection is None or self._connection.closed:
             return None
         info = self._connection.info
-        return Host(info.host, info.port)
+        return Host(info.host, info.port, info.dbname)
 
     def fits(self, *, standby: bool) -> bool:
         """Whether a server in this role is what `target_session_attrs` asks for."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poller.endpoint import Endpoint, Protocol, resolve
+from poller.destinations import destinations
+from poller.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.environment import Environment, Source, is_secret, read_secret
 from poller.errors import ConfigError, Problem
 from poller.model import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT, Duration, format_duration
@@ -252,10 +253,37 @@ class Settings(BaseSettings):
         examples=["obscura-poller"],
         min_length=1,
     )
+    traces: bool = Field(
+        default=True,
+        validation_alias=_names("POLLER_TRACES"),
+        description="Push a span for every tick and every query of it, where there is an endpoint.",
+        examples=["false"],
+    )
+    traces_endpoint: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a user and a password
+        validation_alias=_names("POLLER_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="Where spans are pushed; unset: to the OTLP endpoint.",
+        examples=["http://collector:4317"],
+    )
+    otlp_logs: bool = Field(
+        default=False,
+        validation_alias=_names("POLLER_OTLP_LOGS"),
+        description="Push the log records as well, beside writing them to stderr.",
+        examples=["true"],
+    )
+    logs_endpoint: str | None = Field(
+        default=None,
+        repr=False,  # it may hold a user and a password
+        validation_alias=_names("POLLER_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        description="Where log records are pushed; unset: to the OTLP endpoint.",
+        examples=["http://collector:4317"],
+    )
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _endpoint: Endpoint | None = PrivateAttr(default=None)
+    _others: dict[Signal, Endpoint] = PrivateAttr(default_factory=dict)
     _libpq: bool = PrivateAttr(default=False)
     _database_file: Path | None = PrivateAttr(default=None)
 
@@ -273,11 +301,17 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     def with_context(
-        self, sources: dict[str, Source], environment: Environment, target: Endpoint | None
+        self,
+        sources: dict[str, Source],
+        environment: Environment,
+        target: Endpoint | None,
+        others: dict[Signal, Endpoint],
     ) -> Settings:
         """Add what `load` learned beside the values; returns the same object."""
-        self._sources, self._endpoint = sources, target
+        self._sources, self._endpoint, self._others = sources, target, others
         self._warnings, self._libpq = environment.warnings(), environment.has_libpq()
+        if self.otlp_logs and "logs" not in others:
+            self._warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
         if self.source("database_url").name.endswith("_FILE"):
             self._database_file = environment.file_of("database_url")
         return self
@@ -291,6 +325,21 @@ class Settings(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What looks like a mistake in the environment and stops nothing."""
         return self._warnings
+
+    def signals(self) -> list[Signal]:
+        """What is to be pushed beside the metrics."""
+        wanted: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
+        return [signal for signal, on in wanted.items() if on]
+
+    @property
+    def traces_to(self) -> Endpoint | None:
+        """Where to push spans, ready for use; None where they are not wanted or nothing says where."""
+        return self._others.get("traces")
+
+    @property
+    def logs_to(self) -> Endpoint | None:
+        """Where to push log records, ready for use; None where they are not wanted or nothing says where."""
+        return self._others.get("logs")
 
     def source(self, name: str) -> Source:
         """Tell where the value of the field `name` came from."""
@@ -326,7 +375,7 @@ class Settings(BaseSettings):
         if isinstance(value, SecretStr):
             # Of a command nothing is shown: it may hold a token anywhere.
             return mask_conninfo(value.get_secret_value()) if name == "database_url" else MASK
-        if name == "otlp_endpoint" and value is not None:
+        if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
         return spoken(name, value)
 
@@ -349,6 +398,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             values[name] = None if given == "" and Settings.model_fields[name].default is None else given
         elif found := environment.look(name):
             values[name], sources[name] = found
+    raw, raw_sources = dict(values), dict(sources)
     if off := environment.switched_off():
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
 
@@ -373,9 +423,14 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             )
         except ConfigError as error:
             problems += error.problems
+    others: dict[Signal, Endpoint] = {}
+    if settings is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
+        others, wrong = destinations(settings.signals(), raw, raw_sources, environ)
+        # What is wrong with an endpoint that they share has been said.
+        problems += [problem for problem in wrong if problem not in problems]
     if problems or settings is None:
         raise ConfigError(problems)
-    return settings.with_context(sources, environment, target)
+    return settings.with_context(sources, environment, target, others)
 
 
 def spoken(name: str, value: object) -> str:

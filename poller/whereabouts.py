@@ -26,6 +26,7 @@ class Sighting:
     """The rule that decided the lag, in words."""
     at: float
     """Seconds on a monotonic clock."""
+    database: str = ""
 
     @property
     def role(self) -> str:

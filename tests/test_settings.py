@@ -243,6 +243,82 @@ def test_protocol_and_path_follow_from_the_endpoint(environ: dict[str, str], url
     assert (endpoint.url, endpoint.protocol) == (url, protocol)
 
 
+COLLECTOR = {"POLLER_OTLP_ENDPOINT": "http://c:4317"}
+ELSEWHERE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+ONLY_METRICS = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:4317"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "protocol"),
+    [
+        (COLLECTOR, "http://c:4317", "grpc"),
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/traces", "http/protobuf"),
+        ({"POLLER_OTLP_ENDPOINT": "http://c/in/v1/metrics"}, "http://c/in/v1/traces", "http/protobuf"),
+        (COLLECTOR | {"POLLER_TRACES_ENDPOINT": "http://t:4318"}, "http://t:4318/v1/traces", "http/protobuf"),
+        (COLLECTOR | {ELSEWHERE: "http://t:4318/as/it/is"}, "http://t:4318/as/it/is", "http/protobuf"),
+        (COLLECTOR | {ELSEWHERE: "t:4317"}, "t:4317", "grpc"),
+        ({"POLLER_TRACES_ENDPOINT": "http://t:4317"}, "http://t:4317", "grpc"),
+        (
+            COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            "http://c:4317/v1/traces",
+            "http/protobuf",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc", "POLLER_OTLP_ENDPOINT": "http://c:4318"},
+            "http://c:4318/v1/traces",
+            "http/protobuf",
+        ),
+        (
+            ONLY_METRICS | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"},
+            "http://c:4318/v1/traces",
+            "http/protobuf",
+        ),
+        (COLLECTOR | {"OTEL_METRICS_EXPORTER": "none"}, "http://c:4317", "grpc"),
+        (COLLECTOR | {"OTEL_TRACES_EXPORTER": "none", "POLLER_TRACES": "true"}, "http://c:4317", "grpc"),
+    ],
+)
+def test_where_spans_go_follows_from_their_own_endpoint_or_the_shared_one(
+    environ: dict[str, str], url: str, protocol: str
+) -> None:
+    endpoint = load(environ).traces_to
+    assert endpoint is not None
+    assert (endpoint.url, endpoint.protocol) == (url, protocol)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        ONLY_METRICS,
+        COLLECTOR | {"POLLER_TRACES": "false"},
+        COLLECTOR | {"OTEL_TRACES_EXPORTER": "none"},
+        COLLECTOR | {"OTEL_SDK_DISABLED": "true"},
+    ],
+)
+def test_spans_go_nowhere_without_an_endpoint_of_theirs_or_switched_off(environ: dict[str, str]) -> None:
+    assert load(environ).traces_to is None
+
+
+def test_log_records_go_out_only_where_they_are_wanted() -> None:
+    assert load(COLLECTOR).logs_to is None
+    wanted = {"POLLER_OTLP_LOGS": "true"}
+    assert str(load(COLLECTOR | wanted).logs_to) == "http://c:4317"
+    own = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:4318/in"}
+    assert str(load(COLLECTOR | wanted | own).logs_to) == "http://l:4318/in"
+    assert load(COLLECTOR | wanted).warnings == ()
+    (warning,) = load(wanted).warnings
+    assert warning.startswith("POLLER_OTLP_LOGS: there is nowhere to push to")
+
+
+def test_what_is_wrong_with_an_endpoint_is_said_once_and_with_its_variable() -> None:
+    (told,) = problems({"POLLER_OTLP_ENDPOINT": "c:4317", "POLLER_OTLP_LOGS": "true"})
+    assert told.startswith("POLLER_OTLP_ENDPOINT: ")
+    (told,) = problems(COLLECTOR | {"POLLER_TRACES_ENDPOINT": "t:4317"})
+    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' does not say whether to use TLS")
+    (told,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
+    assert told.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
+
+
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_METRICS_EXPORTER": "none"}])
 def test_the_standard_switches_mean_logs_only(off: dict[str, str]) -> None:
     settings = load({**off, "POLLER_OTLP_ENDPOINT": "http://c:4317"})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from poller.commands.options import with_settings
+from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push, version
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
@@ -58,7 +59,8 @@ def poll(
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
     store = SnapshotStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None
-    pipe = Pipe(catalog, settings, store, target, daemon=False)
+    telemetry = Telemetry(settings if push else None)
+    pipe = Pipe(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
     stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in queries]) as progress:
         # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
@@ -75,6 +77,7 @@ def poll(
             sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
     finally:  # a stdout that takes no more is no reason to keep the values from the collector
         delivered = target.shutdown(settings.export_timeout) if target else True
+        telemetry.shutdown(settings.export_timeout)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(

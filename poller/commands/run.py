@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poller.commands.options import with_settings
+from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push, version
 from poller.daemon import Daemon
 from poller.logs import configure
@@ -50,7 +51,8 @@ def run(settings: Settings) -> None:
         memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
     )
     push = open_push(settings, store, periodic=True)
-    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory)
+    telemetry = Telemetry(settings)
+    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
     daemon = Daemon(
@@ -67,6 +69,7 @@ def run(settings: Settings) -> None:
             "version": version(),
             "database": settings.shown("database_url") or "libpq environment",
             "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
+            "traces": str(settings.traces_to or "none"),
             "ticks": ", ".join(
                 f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
                 for tick in planned
@@ -75,10 +78,10 @@ def run(settings: Settings) -> None:
     )
     daemon.start()
     stop.wait()
-    _end(settings.grace_period, daemon, pipe.replica, push)
+    _end(settings.grace_period, daemon, pipe.replica, push, telemetry)
 
 
-def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> None:
+def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None, telemetry: Telemetry) -> None:
     """Stop polling, push once more, leave: all within `grace` seconds."""
     deadline = time.monotonic() + grace
     # Whoever reads our log may have stopped, and then its next line waits for ever.
@@ -93,6 +96,8 @@ def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None) -> N
         # What is left but for a moment to end in; the push takes what it needs of it.
         push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
     logger.info("stopped")
+    # Spans and log records have what the push has left.
+    telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
     logging.shutdown()
     sys.stdout.flush()
     # A worker that still waits for a server that does not answer would hold up an ordinary exit.

@@ -27,7 +27,8 @@ from poller.restraint import Restraint
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
 from poller.store import SnapshotStore
-from poller.whereabouts import Whereabouts
+from poller.tracing import TickTrace, Tracing
+from poller.whereabouts import Sighting, Whereabouts
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -120,6 +121,7 @@ class Pipe:
         *,
         daemon: bool,
         memory: Memory | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
 
@@ -133,7 +135,13 @@ class Pipe:
         whereabouts = Whereabouts(STALE_AFTER_INTERVALS * shortest, announce_first=daemon)
         register_replica_gauges(meter, whereabouts)
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
-        self.replica = open_replica(settings, self._restraint, whereabouts)
+        self._tracing = tracing or Tracing()
+
+        def sighted(sighting: Sighting) -> None:
+            whereabouts.note(sighting)
+            self._tracing.note(sighting)
+
+        self.replica = open_replica(settings, self._restraint, sighted)
         self._announcer = Announcer(every_result=daemon and push is None)
         self._memory = memory
 
@@ -141,22 +149,32 @@ class Pipe:
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
     ) -> list[PollResult]:
         """Poll `queries` once."""
-        results = poll(queries, self.replica.ask, on_answer)
+        with self._tracing.tick(queries) as span:
+            return self._tick(queries, on_answer, span)
+
+    def _tick(
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], span: TickTrace
+    ) -> list[PollResult]:
+        results = poll(queries, span.asking(self.replica.ask), on_answer)
         now = time.monotonic()
         self.store.put(results, now)
         if self._memory is not None and any(result.outcome == "ok" for result in results):
             self._memory.keep(list(self.store.good(now)))
         claims = contested(self.store.shown(now))
         results = [without(result, claims) for result in results]
+        span.tell(results)
         for result in results:
-            self.metrics.record(result)
+            with span.of(result.query.name):
+                self.metrics.record(result)
             self._restraint.note(result)
-        self._announcer.tick(results, now)
+        self._announcer.tick(results, now, within=span.of)
         self._announcer.values(self.store.freshness(now))
         return results
 
 
-def open_replica(settings: Settings, restraint: Restraint, whereabouts: Whereabouts) -> Replica:
+def open_replica(
+    settings: Settings, restraint: Restraint, on_sighting: Callable[[Sighting], None]
+) -> Replica:
     """Prepare the connection; raises ConfigError where no database is named that libpq understands."""
     if not is_conninfo(settings.conninfo()):
         where = settings.source("database_url").name
@@ -174,5 +192,5 @@ def open_replica(settings: Settings, restraint: Restraint, whereabouts: Whereabo
             count_active=settings.max_active_backends is not None,
             strict=settings.strict,
         ),
-        on_sighting=whereabouts.note,
+        on_sighting=on_sighting,
     )

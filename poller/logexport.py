@@ -1,0 +1,149 @@
+"""Export the poller's own log records over OTLP."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.context import get_current
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
+
+from poller import otlp
+from poller.courier import Courier
+from poller.errors import ConfigError, Problem
+from poller.logs import exception_of, extras_of
+from poller.redaction import redact
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+    from poller.endpoint import Endpoint
+
+_SEVERITIES = (
+    (logging.CRITICAL, SeverityNumber.FATAL),
+    (logging.ERROR, SeverityNumber.ERROR),
+    (logging.WARNING, SeverityNumber.WARN),
+    (logging.INFO, SeverityNumber.INFO),
+    (logging.DEBUG, SeverityNumber.DEBUG),
+)
+"""OpenTelemetry specification, logs/data-model.md, "Mapping of SeverityNumber"."""
+
+
+class LogRecords:
+    """A handler for the root logger, and a thread that sends what it heard, every few seconds and at the end.
+
+    What waits is bounded (OTEL_BLRP_MAX_QUEUE_SIZE, 2048 records); the oldest gives way.
+    """
+
+    def __init__(self, endpoint: Endpoint, resource: Resource, timeout: float) -> None:
+        """Begin to hear every record that stderr gets; `timeout` bounds one batch, in seconds.
+
+        Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or
+        the package for HTTP is missing.
+        """
+        sender = otlp.build(endpoint, timeout, signal="logs")
+        self._courier = Courier(sender, str(endpoint), "log records", "POLLER_OTLP_LOGS=false", timeout)
+        try:
+            processor = BatchLogRecordProcessor(_Exporter(self._courier))
+        except ValueError as error:
+            raise ConfigError([Problem("OTEL_BLRP_*", str(error))]) from None
+        self._provider = LoggerProvider(resource, shutdown_on_exit=False)
+        self._provider.add_log_record_processor(processor)
+        self._handler = Handler(self._provider)
+        logging.getLogger().addHandler(self._handler)
+
+    def shutdown(self, timeout: float) -> None:
+        """Send what waits and end, within `timeout` seconds even where the collector hangs."""
+        logging.getLogger().removeHandler(self._handler)
+        self._courier.end(self._provider.shutdown, timeout)
+
+
+_ABOUT_EXPORT = frozenset({"opentelemetry", "grpc", "urllib3"})
+"""Loggers of what carries the records; they speak from threads of their own, too."""
+_here = threading.local()
+"""Whether this thread sends log records: what it logs meanwhile would be sent, and logged, without end."""
+
+
+class Handler(logging.Handler):
+    """Hands each record to OpenTelemetry as stderr shows it: secrets masked, with the ids of the span.
+
+    What exporting says of itself stays on stderr.
+    """
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        super().__init__()
+        self._provider = provider
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(_here, "sending", False) or record.name.partition(".")[0] in _ABOUT_EXPORT:
+            return
+        # What cannot be told has been complained of by the handler for stderr.
+        with contextlib.suppress(Exception):
+            self._provider.get_logger(record.name).emit(_told(record))
+
+
+class _Exporter(LogRecordExporter):
+    def __init__(self, courier: Courier) -> None:
+        self._courier = courier
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        _here.sending = True
+        try:
+            taken = self._courier.carry(lambda: encode_logs(batch).SerializeToString(), len(batch))
+        finally:
+            _here.sending = False
+        return LogRecordExportResult.SUCCESS if taken else LogRecordExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
+        """Nothing waits here."""
+        del timeout_millis
+        return True
+
+    def shutdown(self) -> None:
+        """The courier is ended by who made it."""
+
+
+def _told(record: logging.LogRecord) -> LogRecord:
+    attributes = {name: _value(value) for name, value in extras_of(record).items() if value is not None}
+    if record.exc_info and record.exc_info[0]:
+        attributes["exception.type"] = record.exc_info[0].__qualname__
+        attributes["exception.message"] = _text(redact(str(record.exc_info[1])))
+    if stacktrace := exception_of(record):
+        attributes["exception.stacktrace"] = _text(stacktrace)
+    severity = next(
+        (number for level, number in _SEVERITIES if record.levelno >= level), SeverityNumber.TRACE
+    )
+    return LogRecord(
+        timestamp=round(record.created * 1e9),
+        context=get_current(),
+        severity_number=severity,
+        severity_text=record.levelname,
+        body=_text(redact(record.getMessage())),
+        attributes=attributes,
+    )
+
+
+def _value(value: Any) -> Any:
+    """What OTLP can carry of a value: one that it cannot would lose the whole batch."""
+    match value:
+        case None | bool() | float():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**63 else str(value)
+        case Mapping():
+            return {_text(str(key)): _value(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_value(inner) for inner in value]
+        case _:
+            return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """The text without halves of surrogate pairs, which have no UTF-8."""
+    return text.encode(errors="replace").decode()

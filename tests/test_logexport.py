@@ -1,0 +1,192 @@
+"""Log records go out as they stand on stderr, whatever they hold, and never about themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from poller import logs
+from poller.endpoint import Endpoint
+from poller.export import resource
+from poller.logexport import Handler, LogRecords
+from poller.receiver.receiver import ACCEPT, INVALID, Receiver
+from poller.receiver.records import LogRecord
+from poller.redaction import learn
+from tests.bed.process import eventually
+
+Open = Callable[[], LogRecords]
+logger = logging.getLogger("poller.test")
+
+
+@pytest.fixture
+def stderr() -> Iterator[io.StringIO]:
+    """The log as the program has it, at every level, written here."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    logs.configure("json", "debug", stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.fixture
+def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Begin to export to the receiver, soon after each record; ended with the test."""
+    del stderr
+    monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
+    opened: list[LogRecords] = []
+
+    def begin() -> LogRecords:
+        endpoint = Endpoint(receiver.grpc_endpoint, "grpc")
+        opened.append(LogRecords(endpoint, resource("tested", "test", "1"), 60.0))
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        one.shutdown(1.0)
+
+
+def arrived(receiver: Receiver, exported: LogRecords) -> list[LogRecord]:
+    """All that was logged until now."""
+    exported.shutdown(60.0)
+    return receiver.records()
+
+
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [
+        (logging.DEBUG, 5),
+        (logging.INFO, 9),
+        (logging.WARNING, 13),
+        (35, 13),
+        (logging.ERROR, 17),
+        (logging.CRITICAL, 21),
+    ],
+)
+def test_severities_are_those_of_the_data_model(
+    receiver: Receiver, open_log: Open, level: int, severity: int
+) -> None:
+    exported = open_log()
+    logger.log(level, "it is %s", "so")
+    (record,) = arrived(receiver, exported)
+    assert (record.body, record.severity, record.scope) == ("it is so", severity, "poller.test")
+    assert record.time_unix_nano > 0
+
+
+def test_fields_keep_their_types_and_what_otlp_cannot_carry_becomes_text(
+    receiver: Receiver, open_log: Open
+) -> None:
+    extra: dict[str, Any] = {
+        "n": 3,
+        "share": 0.5,
+        "yes": True,
+        "nothing": None,
+        "huge": 2**63,
+        "half": "\ud800",
+        "attributes": {"state": "queued", 5: [1, 2**70]},
+        "error": ValueError("no"),
+    }
+    exported = open_log()
+    (handler,) = [one for one in logging.getLogger().handlers if isinstance(one, Handler)]
+    # Not through the logger: what pytest catches of it has to go from process to process.
+    handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "half \ud800", (), None, extra=extra))
+    logger.info("and the next")
+    first, second = arrived(receiver, exported)
+    assert first.body == "half ?"
+    assert first.attributes == {
+        "n": 3,
+        "share": 0.5,
+        "yes": True,
+        "huge": str(2**63),
+        "half": "?",
+        "attributes": {"state": "queued", "5": [1, str(2**70)]},
+        "error": "no",
+    }
+    assert second.body == "and the next"
+
+
+def test_an_exception_has_its_attributes(receiver: Receiver, open_log: Open) -> None:
+    exported = open_log()
+    try:
+        int("gone")
+    except ValueError:
+        logger.exception("it broke")
+    (record,) = arrived(receiver, exported)
+    assert record.attributes["exception.type"] == "ValueError"
+    assert record.attributes["exception.message"] == "invalid literal for int() with base 10: 'gone'"
+    assert "Traceback" in str(record.attributes["exception.stacktrace"])
+
+
+def test_secrets_are_masked_wherever_they_stand(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO
+) -> None:
+    learn("hunter2secret")
+    exported = open_log()
+    try:
+        int("hunter2secret")
+    except ValueError:
+        logger.exception("a hunter2secret in %s", "hunter2secret", extra={"hint": "hunter2secret"})
+    (record,) = arrived(receiver, exported)
+    assert record.body == "a *** in ***" == json.loads(stderr.getvalue().splitlines()[0])["message"]
+    assert record.attributes["hint"] == "***"
+    assert "hunter2secret" not in str(receiver.attempts("logs")[0].request)
+
+
+def test_a_record_within_a_span_has_its_ids(receiver: Receiver, open_log: Open) -> None:
+    exported = open_log()
+    context = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(1))
+    with trace.use_span(NonRecordingSpan(context)):
+        logger.info("inside")
+    logger.info("outside")
+    inside, outside = arrived(receiver, exported)
+    assert (inside.trace_id, inside.span_id) == ("ab".zfill(32), "cd".zfill(16))
+    assert (outside.trace_id, outside.span_id) == ("", "")
+
+
+def test_what_export_says_of_itself_stays_on_stderr(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO
+) -> None:
+    """A collector that refuses log records must not be sent records about that, and so on."""
+    receiver.answer = INVALID
+    exported = open_log()
+    logger.info("first")
+    assert eventually(lambda: "1 of 1 log records are lost" in stderr.getvalue())
+    logging.getLogger("opentelemetry.sdk").warning("the queue is full")
+    receiver.answer = ACCEPT
+    logger.info("second")
+    receiver.wait_until(receiver.records, 60.0)
+    assert eventually(lambda: "log records are exported again" in stderr.getvalue())
+    logger.info("third")
+
+    assert [record.body for record in arrived(receiver, exported)] == ["second", "third"]
+    assert "the queue is full" in stderr.getvalue()
+
+
+def test_what_is_logged_after_the_end_is_for_stderr_alone(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO
+) -> None:
+    exported = open_log()
+    logger.info("before")
+    exported.shutdown(60.0)
+    logger.info("after")
+    assert [record.body for record in receiver.records()] == ["before"]
+    assert "after" in stderr.getvalue()
+
+
+def test_a_record_that_cannot_be_told_costs_no_other(
+    receiver: Receiver, open_log: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    exported = open_log()
+    logger.info("%d of them", "many")
+    logger.info("the next")
+    assert [record.body for record in arrived(receiver, exported)] == ["the next"]

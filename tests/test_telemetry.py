@@ -1,0 +1,319 @@
+"""The daemon's own spans and log records, end to end: real standby, real receiver, real signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from psycopg.conninfo import make_conninfo
+
+from poller.receiver.answers import Answer
+from poller.receiver.receiver import HANG, Receiver
+from poller.receiver.spans import Span
+from tests.bed.messaging import MessagingServer
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+from tests.bed.queries import write_queries
+
+Start = Callable[..., Process]
+TICK = "tick default/1s"
+PATIENCE = 90.0
+"""Seconds; nothing here is about speed."""
+
+
+def environment(dsn: str, receiver: Receiver, protocol: str = "grpc", **more: str) -> dict[str, str]:
+    """What an operator sets, and short intervals, also of what the SDK gathers."""
+    return {
+        "POLLER_DATABASE_URL": dsn,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint,
+        "POLLER_OTLP_PROTOCOL": "grpc" if protocol == "grpc" else "http/protobuf",
+        "POLLER_INSTANCE": "test",
+        "POLLER_INTERVAL": "1s",
+        "POLLER_EXPORT_INTERVAL": "300ms",
+        "POLLER_LOG_FORMAT": "json",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "OTEL_BLRP_SCHEDULE_DELAY": "100",
+        **more,
+    }
+
+
+def spans_of(receiver: Receiver, name: str, count: int = 1) -> list[Span]:
+    """Wait for `count` spans of a name."""
+    return receiver.wait_until(lambda: spans if len(spans := receiver.spans(name)) >= count else [], PATIENCE)
+
+
+def lines(process: Process) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in process.stderr.splitlines(keepends=True)]
+
+
+def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
+    """The traces and spans that the exemplars of histograms name."""
+    return {
+        (exemplar.trace_id.hex(), exemplar.span_id.hex())
+        for received in receiver.requests()
+        if isinstance(received.request, ExportMetricsServiceRequest)
+        for resource in received.request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.histogram.data_points
+        for exemplar in point.exemplars
+    }
+
+
+# --- spans --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
+) -> None:
+    """Parents, kinds, status, SQLSTATE, server and times; and ids in the log that are those of the spans."""
+    queries = write_queries(
+        tmp_path, ("good", "SELECT 1 AS n"), ("divided", "SELECT 1/0 AS n"), ("better", "SELECT 2 AS n")
+    )
+    env = environment(database.standby_dsn, receiver, protocol, POLLER_QUERIES=queries)
+    process = poller_process("run", env=env)
+    line = json.loads(process.wait_for_line(".*query divided failed.*", PATIENCE).group())
+    tick = receiver.wait_until(
+        lambda: next((span for span in receiver.spans(TICK) if span.trace_id == line["trace_id"]), None),
+        PATIENCE,
+    )
+    assert tick is not None
+    children = {
+        span.name: span for span in receiver.spans() if span.trace_id == tick.trace_id and span != tick
+    }
+
+    assert set(children) == {"good", "divided", "better"}
+    assert (tick.parent_span_id, tick.kind, tick.status) == ("", "internal", "unset")
+    assert {span.parent_span_id for span in children.values()} == {tick.span_id}
+    assert {span.kind for span in children.values()} == {"client"}
+    assert {name: span.status for name, span in children.items()} == {
+        "good": "unset", "divided": "error", "better": "unset",
+    }  # fmt: skip
+    for span in children.values():
+        assert tick.start_time_unix_nano <= span.start_time_unix_nano
+        assert span.start_time_unix_nano <= span.end_time_unix_nano <= tick.end_time_unix_nano
+        assert span.attributes["db.system.name"] == "postgresql"
+        assert span.attributes["db.namespace"] == database.name
+        assert span.attributes["server.address"] == "127.0.0.1"
+        assert "db.query.text" not in span.attributes
+    failed = children["divided"].attributes
+    assert (failed["error.type"], failed["db.response.status_code"]) == ("rejected", "22012")
+    assert children["good"].attributes["db.response.returned_rows"] == 1
+    assert tick.resource["service.name"] == "obscura-poller"
+    assert tick.resource["service.instance.id"] == "test"
+    assert line["span_id"] == children["divided"].span_id
+    sighted = next(one for one in lines(process) if one["message"].startswith("polling the standby"))
+    assert sighted["span_id"] in {span.span_id for span in receiver.spans(TICK)}
+    assert {received.protocol for received in receiver.requests("traces")} == {protocol}
+    assert receiver.wait_until(
+        lambda: exemplars(receiver) & {(span.trace_id, span.span_id) for span in receiver.spans("good")},
+        PATIENCE,
+    ), "the histogram of durations leads to the spans"
+
+
+@pytest.mark.postgres
+def test_a_sampler_may_leave_all_spans_out(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """OTEL_TRACES_SAMPLER is the standard's; the log lines have ids all the same."""
+    queries = write_queries(tmp_path, ("divided", "SELECT 1/0 AS n"), ("good", "SELECT 1 AS n"))
+    env = environment(
+        database.standby_dsn, receiver, POLLER_QUERIES=queries, OTEL_TRACES_SAMPLER="always_off"
+    )
+    process = poller_process("run", env=env)
+    line = json.loads(process.wait_for_line(".*query divided failed.*", PATIENCE).group())
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "good_count"], PATIENCE)
+    process.send(signal.SIGTERM)
+
+    assert process.wait(PATIENCE) == 0
+    assert receiver.attempts("traces") == []
+    assert re.fullmatch(r"\w{32}", line["trace_id"])
+
+
+@pytest.mark.postgres
+def test_a_one_shot_poll_pushes_its_spans(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    process = poller_process("poll", "--push", env=environment(server.standby_dsn, receiver))
+
+    assert process.wait(PATIENCE) == 0, process
+    (tick,) = receiver.spans(TICK)
+    names = {span.name for span in receiver.spans() if span.parent_span_id == tick.span_id}
+    assert names == {"users", "pending_messages", "attachments", "attachments_bytes"}
+
+
+@pytest.mark.postgres
+def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    """And once it does take them, that is said as well."""
+    receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
+    process = poller_process("run", env=environment(server.standby_dsn, receiver))
+    told = json.loads(process.wait_for_line(".*spans are lost.*", PATIENCE).group())
+    receiver.wait_for_attempts(4, PATIENCE, signal="traces")
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], PATIENCE)
+    receiver.answers = {}
+    process.wait_for_line("spans are exported again", PATIENCE)
+
+    assert told["severity"] == "WARNING"
+    assert told["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
+    assert process.stderr.count("spans are lost") == 1
+    assert "export failed" not in process.stderr
+
+
+# --- the end ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+def test_the_last_spans_and_log_records_are_sent_at_the_end(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    """Long before they would be due."""
+    late = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_BLRP_SCHEDULE_DELAY": "3600000"}
+    env = environment(
+        server.standby_dsn,
+        receiver,
+        POLLER_INTERVAL="1h",
+        POLLER_GRACE_PERIOD="60s",
+        POLLER_OTLP_LOGS="true",
+        **late,
+    )
+    process = poller_process("run", env=env)
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], PATIENCE)
+    assert receiver.spans() == []
+    process.send(signal.SIGTERM)
+
+    assert process.wait(PATIENCE) == 0
+    assert [span.name for span in receiver.spans() if not span.parent_span_id] == ["tick default/1h"]
+    assert {"polling 4 queries", "stopped"} <= {record.body for record in receiver.records()}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("protocol", "collector"), [("grpc", "gone"), ("grpc", "hanging"), ("http", "hanging")]
+)
+def test_a_collector_that_is_away_does_not_hold_up_the_end(
+    server: MessagingServer, poller_process: Start, protocol: str, collector: str
+) -> None:
+    """Nor does one that takes metrics and hangs on everything else."""
+    with Receiver() as receiver:
+        env = environment(
+            server.standby_dsn,
+            receiver,
+            protocol,
+            POLLER_GRACE_PERIOD="2s",
+            POLLER_EXPORT_TIMEOUT="1h",
+            POLLER_OTLP_LOGS="true",
+        )
+        if collector == "gone":
+            receiver.stop()
+        else:
+            receiver.answers = {"traces": HANG, "logs": HANG}
+        process = poller_process("run", env=env)
+        process.wait_for_line("polling the standby", PATIENCE)
+        if collector == "hanging":
+            receiver.wait_for_attempts(1, PATIENCE, signal="traces")
+            receiver.wait_for_attempts(1, PATIENCE, signal="logs")
+        process.send(signal.SIGTERM)
+        # An hour of patience with the collector would be seen; a stalled machine is none of our business.
+        code = process.wait(PATIENCE)
+
+    assert code == 0
+    assert "Traceback" not in process.stderr
+
+
+# --- off ----------------------------------------------------------------------------------------------
+
+
+def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
+    """Every module that a command of the poller has imported at its end."""
+    code = (
+        "import sys\n"
+        "from poller.cli import main\n"
+        f"sys.argv = ['poller', *{list(arguments)!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "print('\\n' + ' '.join(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.postgres
+def test_without_an_endpoint_nothing_of_an_sdk_is_imported(server: MessagingServer) -> None:
+    loaded = modules_of("poll", env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"})
+    assert "poller.tracing" in loaded
+    assert not {name for name in loaded if re.match(r"opentelemetry\.(sdk|exporter|proto)|grpc", name)}
+
+
+@pytest.mark.postgres
+def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receiver: Receiver) -> None:
+    env = environment(server.standby_dsn, receiver, POLLER_TRACES="false")
+    loaded = modules_of("poll", "--push", env=env)
+    assert "poller.export" in loaded
+    assert not loaded & {
+        "poller.spanexport",
+        "poller.logexport",
+        "poller.courier",
+        "opentelemetry.exporter.otlp.proto.common.trace_encoder",
+        "opentelemetry.exporter.otlp.proto.common._log_encoder",
+    }
+    assert receiver.requests()
+    assert receiver.attempts("traces") == receiver.attempts("logs") == []
+
+
+# --- log records --------------------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_log_records_arrive_as_they_stand_on_stderr(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
+) -> None:
+    """Severity, body, fields, the ids of the query's span; and what stderr masks is masked here too."""
+    queries = write_queries(tmp_path, ("telling", "SELECT 'hunter2secret'::int AS n"))
+    dsn = make_conninfo(database.standby_dsn, password="hunter2secret")
+    env = environment(dsn, receiver, protocol, POLLER_QUERIES=queries, POLLER_OTLP_LOGS="true")
+    process = poller_process("run", env=env)
+    record = receiver.wait_until(
+        lambda: next((one for one in receiver.records() if "telling failed" in str(one.body)), None), PATIENCE
+    )
+    assert record is not None
+    line = json.loads(process.wait_for_line(".*query telling failed.*", PATIENCE).group())
+    (span,) = receiver.wait_until(
+        lambda: [span for span in receiver.spans("telling") if span.span_id == record.span_id], PATIENCE
+    )
+
+    assert record.body == line["message"]
+    assert "***" in str(record.body)
+    assert (record.severity, record.severity_text, record.scope) == (13, "WARNING", "poller.announcer")
+    assert record.attributes["query"] == "telling"
+    assert record.attributes["error.type"] == "rejected"
+    assert record.attributes["db.response.status_code"] == "22P02"
+    assert (record.trace_id, record.span_id) == (line["trace_id"], line["span_id"])
+    assert record.trace_id == span.trace_id
+    assert record.resource["service.instance.id"] == "test"
+    everything = [str(one.request) for kind in ("traces", "logs") for one in receiver.attempts(kind)]
+    assert "hunter2secret" not in "".join(everything) + process.stderr
+    assert {received.protocol for received in receiver.requests("logs")} == {protocol}
+
+
+@pytest.mark.postgres
+def test_without_an_endpoint_log_records_have_nowhere_to_go_and_say_so(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    env = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"}
+    process = poller_process("poll", env=env)
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr.count("POLLER_OTLP_LOGS: there is nowhere to push to") == 1
