@@ -19,6 +19,7 @@ from poller.lag import Lag, LagMeter, lag_query
 from poller.model import HOLDS, Answer, EstimateReason, QueryDefinition, Skip
 from poller.pipeline import Pipeline, Reply, Statement, Waker
 from poller.session import Session
+from poller.sqlcomment import Tags, untagged
 from poller.whereabouts import Sighting
 
 _SECOND_LOOK_SECONDS = 0.1
@@ -65,13 +66,18 @@ class Attempts:
         admission: Admission,
         lock_timeout: float,
         on_sighting: Callable[[Sighting], None],
+        tags: Tags = untagged,
     ) -> None:
-        """`lock_timeout` is in seconds; `on_sighting` hears of the server once an attempt has reached it."""
+        """`lock_timeout` is in seconds; `on_sighting` hears of the server once an attempt has reached it.
+
+        `tags` is asked, when a query is sent, what a comment on its SQL says.
+        """
         self._session = session
         self._waker = waker
         self._admission = admission
         self._lock_timeout = lock_timeout
         self._on_sighting = on_sighting
+        self._tags = tags
         self._meter = LagMeter()
         self._excess: tuple[str, ...] = ()
         self._passed_over: set[str] = set()
@@ -167,7 +173,7 @@ class Attempts:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> _Opened:
-        guards = Guards(self._lock_timeout, budget(queries))
+        guards = Guards(self._lock_timeout, budget(queries), self._tags)
         # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
         first_look = self._admission.strict and not self._session.is_open
         facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
@@ -217,7 +223,8 @@ class Attempts:
         asked = [one for one in sent if one.may_estimate]
         if not asked:
             return sent
-        looks = [opened.guards.look(cost_query(one.query.sql)) for one in asked]
+        guards = opened.guards
+        looks = [guards.look(guards.tagged(one.query, cost_query(one.query.sql))) for one in asked]
         dear = set()
         for one, reply in zip(asked, opened.pipeline.send(looks), strict=True):
             limit = one.query.estimate.above_cost if one.query.estimate else 0.0

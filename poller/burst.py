@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from poller.model import QueryDefinition
 from poller.pipeline import Statement
+from poller.sqlcomment import Tags, commented, untagged
 
 OPENING_TIMEOUT = 10.0
 """Seconds that each of our own looks at the server's catalogue may take."""
@@ -30,6 +31,8 @@ class Guards:
     lock_timeout: float
     budget: float
     """Longest life of the transaction that queries share."""
+    tags: Tags = untagged
+    """What a comment on its SQL says of each query."""
 
     def opening(self, looks: Sequence[str]) -> list[Statement]:
         """Begin the shared transaction, take the looks it starts with, and set the savepoint `tick`.
@@ -59,12 +62,17 @@ class Guards:
         is gone, the rollback fails and the query is not run, rather than run without its guards.
         """
         timeout = f"SET LOCAL statement_timeout = {_ms(query.timeout)}"
-        return (_query(query, sql, "ROLLBACK TO SAVEPOINT tick", timeout),)
+        return (_query(query, self.tagged(query, sql), "ROLLBACK TO SAVEPOINT tick", timeout),)
 
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """`sql` for `query` in a short transaction of its own, and that transaction's end."""
         bounds = self._bounds(query.timeout, query.timeout + PATIENCE_SECONDS)
-        return _query(query, sql, "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY", bounds), rollback()
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY"
+        return _query(query, self.tagged(query, sql), begin, bounds), rollback()
+
+    def tagged(self, query: QueryDefinition, sql: str) -> str:
+        """`sql` with the comment that says that it runs for `query`."""
+        return commented(sql, self.tags(query.name))
 
     def _bounds(self, statement_timeout: float, transaction_timeout: float) -> str:
         """client_connection_check_interval (14 and later, not on Windows) ends a query whose poller has died.

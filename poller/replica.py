@@ -12,6 +12,7 @@ from poller.burst import budget
 from poller.model import Answer, QueryDefinition
 from poller.pipeline import Waker
 from poller.session import Session
+from poller.sqlcomment import Tags, untagged
 from poller.whereabouts import Sighting
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,14 @@ class Replica:
         password: Callable[[], str] | None = None,
         admission: Admission | None = None,
         on_sighting: Callable[[Sighting], None] = lambda _: None,
+        tags: Tags = untagged,
         application_name: str = "obscura-poller",
     ) -> None:
         """Remember how to connect; nothing is opened before the first tick.
 
         `conninfo` and `password` are called at every connect, so that a password may change under way.
         Without `admission` everything whose requirements hold is sent. `on_sighting` hears of the server
-        that answers, once a tick. Times in seconds.
+        that answers, once a tick. `tags` says what a comment on a query's SQL tells. Times in seconds.
         """
         self._waker = Waker()
         self._session = Session(
@@ -63,7 +65,7 @@ class Replica:
             application_name=application_name,
         )
         self._attempts = Attempts(
-            self._session, self._waker, admission or Admission("false"), lock_timeout, on_sighting
+            self._session, self._waker, admission or Admission("false"), lock_timeout, on_sighting, tags
         )
 
     def ask(

@@ -279,6 +279,12 @@ class Settings(BaseSettings):
         description="Where log records are pushed; unset: to the OTLP endpoint.",
         examples=["http://collector:4317"],
     )
+    sql_comments: Annotated[Literal["off", "name", "traceparent"], BeforeValidator(_lower)] = Field(
+        default="name",
+        validation_alias=_names("POLLER_SQL_COMMENTS"),
+        description="What a comment on each query's SQL says: nothing, its name, or its traceparent as well.",
+        examples=["traceparent"],
+    )
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())

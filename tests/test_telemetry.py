@@ -20,8 +20,9 @@ from poller.receiver.receiver import HANG, Receiver
 from poller.receiver.spans import Span
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
-from tests.bed.process import Process
+from tests.bed.process import Process, eventually
 from tests.bed.queries import write_queries
+from tests.bed.watch import NAME
 
 Start = Callable[..., Process]
 TICK = "tick default/1s"
@@ -119,6 +120,32 @@ def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
         lambda: exemplars(receiver) & {(span.trace_id, span.span_id) for span in receiver.spans("good")},
         PATIENCE,
     ), "the histogram of durations leads to the spans"
+
+
+@pytest.mark.postgres
+def test_the_server_shows_the_trace_that_a_query_belongs_to(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """POLLER_SQL_COMMENTS=traceparent: pg_stat_activity names the query and the tick's span."""
+    queries = write_queries(tmp_path, ("nap", "SELECT count(*) AS n FROM pg_sleep(0.7)"))
+    more = {"POLLER_QUERIES": queries, "POLLER_SQL_COMMENTS": "traceparent", "POLLER_MAX_DUTY_CYCLE": "100%"}
+    poller_process("run", env=environment(database.standby_dsn, receiver, **more))
+    shown: list[str] = []
+
+    def look() -> bool:
+        rows = database.ask_standby(
+            "SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
+            f"AND datname = current_database() AND application_name = '{NAME}'"
+        )
+        shown[:] = [query for (query,) in rows]
+        return bool(shown)
+
+    assert eventually(look, PATIENCE)
+    found = re.search(r"/\*query='nap',traceparent='00-(\w{32})-(\w{16})-\w\w'\*/$", shown[0])
+    assert found, shown
+    assert receiver.wait_until(
+        lambda: found.groups() in {(span.trace_id, span.span_id) for span in receiver.spans(TICK)}, PATIENCE
+    )
 
 
 @pytest.mark.postgres

@@ -26,8 +26,9 @@ from poller.replica import Replica
 from poller.restraint import Restraint
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
+from poller.sqlcomment import Tags, untagged
 from poller.store import SnapshotStore
-from poller.tracing import TickTrace, Tracing
+from poller.tracing import TickTrace, Tracing, traceparent
 from poller.whereabouts import Sighting, Whereabouts
 
 if TYPE_CHECKING:
@@ -193,4 +194,14 @@ def open_replica(
             strict=settings.strict,
         ),
         on_sighting=on_sighting,
+        tags=tags(settings.sql_comments),
     )
+
+
+def tags(comments: str) -> Tags:
+    """What a comment on the SQL of a query tells, by POLLER_SQL_COMMENTS."""
+    if comments == "off":
+        return untagged
+    if comments == "name":
+        return lambda name: {"query": name}
+    return lambda name: {"query": name, **traceparent()}

@@ -103,7 +103,7 @@ class Polled:
         for _ in range(8000):
             for backend in self.watch.now():
                 young = backend.transaction_age is not None and backend.transaction_age < 0.15
-                if young and backend.query == NAP and backend.state == "active":
+                if young and backend.query.startswith(NAP) and backend.state == "active":
                     return backend.pid
             time.sleep(0.002)
         raise AssertionError(f"it never naps\n{self.process}")

@@ -118,8 +118,8 @@ class Stage(Database):
             "SELECT pid, query_start FROM pg_stat_activity "
             f"WHERE application_name = '{NAME}' AND datname = '{self.name}' AND state = 'active' "
             "AND (wait_event = 'PgSleep' OR wait_event_type = 'Lock') "
-            # The server shows the first 1023 bytes of it.
-            f"AND query <> '' AND starts_with($sql${sql}$sql$, query)"
+            # The server shows the first 1023 bytes of it, with the comment behind it where it fits.
+            f"AND query <> '' AND starts_with($sql${sql}$sql$, left(query, length($sql${sql}$sql$)))"
         )
         return rows[0] if rows else None
 

@@ -1,0 +1,154 @@
+"""A comment on its SQL tells the server which query runs, and changes nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pgparse
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poller.commands.wiring import tags
+from poller.demo.cluster import Cluster
+from poller.model import QueryDefinition
+from poller.replica import Replica
+from poller.sqlcomment import SHOWN_BYTES, commented
+from tests.bed.definitions import a_query
+from tests.bed.postgres import Database
+from tests.bed.process import eventually
+from tests.bed.watch import NAME
+
+NAP = "SELECT count(*) AS n FROM pg_sleep(30)"
+
+
+def test_keys_stand_in_order_and_everything_is_encoded() -> None:
+    told = {"query": "a", "traceparent": "00-ab-cd-01", "app": "it's */ 50%"}
+    assert commented("SELECT 1", told) == (
+        "SELECT 1 /*app='it%27s%20%2A%2F%2050%25',query='a',traceparent='00-ab-cd-01'*/"
+    )
+    assert commented("SELECT 1", {}) == "SELECT 1"
+
+
+@given(st.text(), st.text())
+def test_nothing_ends_the_comment_before_its_end(key: str, value: str) -> None:
+    comment = commented("", {key: value})
+    assert comment.count("/*") == comment.count("*/") == 1
+    assert comment.startswith(" /*")
+    assert comment.endswith("*/")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 -- and no more",
+        "-- first\nSELECT 1",
+        "/* mine */ SELECT 1 /* too */",
+        "SELECT 1;",
+        f"SELECT '{'x' * 5000}' -- and no more",
+        "/*+ SeqScan(t) */ SELECT 1",
+        "/*+ SeqScan(t) */ SELECT 1 -- and no more",
+        "/*+ SeqScan(t) */ SELECT 1;",
+    ],
+)
+def test_the_statement_is_the_same_with_and_without(sql: str) -> None:
+    def parsed(text: str) -> str:
+        return str(pgparse.fingerprint(text))
+
+    assert parsed(commented(sql, {"query": "a"})) == parsed(sql)
+    assert len(pgparse.parse(commented(sql, {"query": "a"}))) == 1
+
+
+@pytest.mark.parametrize("size", [950, 1008, 1009, 1010, 5000])
+def test_it_stands_where_the_server_shows_it_and_behind_a_hint_in_any_case(size: int) -> None:
+    comment = "/*query='a'*/"
+    sql = "SELECT 'é" + "x" * (size - 11) + "'"
+    assert len(sql.encode()) == size
+    shown = commented(sql, {"query": "a"}).encode()[:SHOWN_BYTES]
+    assert comment.encode() in shown
+    assert shown.startswith(comment.encode()) is (size > 1009)
+    hinted = f"/*+ SeqScan(t) */ {sql}"
+    assert commented(hinted, {"query": "a"}) == f"{hinted} {comment}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("off", {}), ("name", {"query": "a"}), ("traceparent", {"query": "a"})]
+)
+def test_outside_of_a_span_there_is_no_traceparent(setting: str, expected: Mapping[str, str]) -> None:
+    assert tags(setting)("a") == expected
+
+
+@pytest.fixture
+def make_replica() -> Iterator[Callable[..., Replica]]:
+    made: list[Replica] = []
+
+    def make(dsn: str, **arguments: Any) -> Replica:
+        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        return made[-1]
+
+    yield make
+    for replica in made:
+        replica.close()
+
+
+def shown(database: Database) -> set[str]:
+    """What the standby shows to run for the poller in this database."""
+    rows = database.ask_standby(
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' "
+        f"AND application_name = '{NAME}'"
+    )
+    return {text for (text,) in rows}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("snapshot", [True, False])
+@pytest.mark.parametrize("more", ["", "-- and no more", f"-- {'x' * 5000}"], ids=["short", "remark", "long"])
+def test_the_server_shows_which_query_runs(
+    database: Database, make_replica: Callable[..., Replica], snapshot: bool, more: str
+) -> None:
+    """Also of an SQL that is longer than what the server shows of it."""
+    replica = make_replica(database.standby_dsn, tags=tags("name"))
+    query = a_query("the-one", f"{NAP} {more}", snapshot=snapshot)
+    asking = threading.Thread(target=replica.ask, args=[[query]])
+    asking.start()
+    try:
+        assert eventually(lambda: any("/*query='the-one'*/" in sql for sql in shown(database)))
+    finally:
+        replica.interrupt()
+        asking.join()
+
+
+@pytest.mark.postgres
+def test_the_plan_that_decides_on_an_estimate_is_named_as_well(
+    cluster: Cluster, database: Database, make_replica: Callable[..., Replica]
+) -> None:
+    """And the estimate that answers, in the server's own log of every statement."""
+    database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
+    database.replayed()
+    replica = make_replica(database.standby_dsn, tags=tags("name"))
+    dear: QueryDefinition = a_query(
+        database.name, "SELECT 1 AS n", estimate={"sql": "SELECT 2 AS n", "above_cost": 0.001}
+    )
+    (answer,) = replica.ask([dear])
+    assert answer.rows is not None
+    assert answer.rows.values == [(b"2",)]
+
+    log = cluster.standby.log_path.read_text()
+    assert f"EXPLAIN (FORMAT JSON) SELECT 1 AS n /*query='{database.name}'*/" in log
+    assert f"SELECT 2 AS n /*query='{database.name}'*/" in log
+
+
+@pytest.mark.postgres
+def test_the_server_counts_the_statement_as_the_same(database: Database) -> None:
+    """By its query id, under which pg_stat_statements gathers, so that a traceparent makes no new entries."""
+
+    def query_id(sql: str) -> object:
+        ((found,),) = database.execute(f"SET compute_query_id = on; {sql}")
+        return found
+
+    own = "SELECT query_id FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    ids = {query_id(commented(own, {"query": "a", "traceparent": f"00-{n:032x}"})) for n in range(3)}
+    assert ids == {query_id(own)}
+    assert None not in ids
