@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
 from poller.logs import configure
 from poller.settings import load
@@ -47,7 +48,8 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
     store = SnapshotStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
-    pipe = Pipe(catalog, settings, store, push, daemon=False)
+    telemetry = Telemetry(settings)
+    pipe = Pipe(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
         for number in range(1, polls + 1):
@@ -64,6 +66,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                 _tell(number, good)
     pipe.replica.close()
     push.shutdown(30)
+    telemetry.shutdown(30)
 
 
 def _query(name: str, sql: str) -> dict[str, object]:
