@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakSet
 
-from opentelemetry.metrics import MeterProvider, get_meter_provider
+from opentelemetry.metrics import MeterProvider, Observation, get_meter_provider
 
 from poller.events.attributes import (
     HTTP_METHODS,
@@ -38,8 +41,8 @@ class PoolState(NamedTuple):
     """In use."""
     idle: int
     """Open, and waiting to be used."""
-    waiting: int
-    """Callers that wait for one."""
+    waiting: int | None
+    """Callers that wait for one; None where the pool does not tell."""
 
 
 class EventMetrics:
@@ -70,7 +73,8 @@ class EventMetrics:
         self._counter = {one.name: make.counter(one) for one in _of_kind("counter")}
         self._open = {one.name: make.up_down_counter(one) for one in _of_kind("updowncounter")}
         self._histogram = {one.name: make.histogram(one) for one in _of_kind("histogram")}
-        self._health = make.gauge(_EVENTS["health_checked"])
+        self._health: dict[str, tuple[int, float]] = {}
+        make.observable_gauge(_EVENTS["health_checked"], self._healthy)
         self._labels = {
             one.name: Labels(one.attributes[0])
             for one in EVENTS
@@ -81,6 +85,7 @@ class EventMetrics:
         self._pools: list[Callable[[], PoolState]] = []
         self._pools_shown = False
         self._begin_at_zero()
+        _everyone.add(self)
 
     # --- accounts and devices
 
@@ -251,13 +256,15 @@ class EventMetrics:
         self._counter["http_request"].add(1, labels)
         self._histogram["http_request_duration"].record(duration, self._routes.get(route) or {"route": route})
 
-    def health_checked(self, component: Component, ok: bool) -> None:
-        """Show whether a component works, as 1 or 0, until it is checked again."""
+    def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
+        """Show whether a component works, as 1 or 0, until it is checked again.
+
+        After `valid_for` seconds without that, nothing is shown: nobody knows by then.
+        """
         labels = self._labels["health_checked"]
-        told = labels[component]
         # Several unknown ones would overwrite each other.
-        if told is not labels.other:
-            self._health.set(int(ok), told)
+        if labels[component] is not labels.other:
+            self._health[component] = int(ok), time.monotonic() + valid_for
 
     def watch_db_pool(self, read: Callable[[], PoolState]) -> Callable[[], None]:
         """Show a pool's connections at every collection, several pools in sum; what is returned ends it.
@@ -271,9 +278,15 @@ class EventMetrics:
         self._pools.append(read)
         return lambda: self._pools.remove(read)
 
-    def _pooled(self, part: int) -> int | None:
-        states = [read() for read in tuple(self._pools)]
-        return sum(state[part] for state in states) if states else None
+    def _pooled(self, part: int) -> list[Observation]:
+        told = [state[part] for state in (read() for read in tuple(self._pools))]
+        known = [value for value in told if value is not None]
+        return [Observation(sum(known))] if known else []
+
+    def _healthy(self) -> list[Observation]:
+        now, labels = time.monotonic(), self._labels["health_checked"]
+        found = sorted(self._health.items())
+        return [Observation(ok, labels[component]) for component, (ok, until) in found if now < until]
 
     def _begin_at_zero(self) -> None:
         """Show every series that is known beforehand.
@@ -288,6 +301,16 @@ class EventMetrics:
                 counter.add(0, labels)
         for up_down_counter in self._open.values():
             up_down_counter.add(0)
+
+
+_everyone: WeakSet[EventMetrics] = WeakSet()
+
+
+def begin_again() -> None:
+    """Show every series that is known beforehand once more, in a process whose counts were forgotten."""
+    for one in tuple(_everyone):
+        one._begin_at_zero()  # noqa: SLF001 - of this module
+        one._health.clear()  # noqa: SLF001 - the same
 
 
 def _of_kind(instrument: Instrument) -> Iterator[Event]:

@@ -74,7 +74,7 @@ _PASSWORD = re.compile(r"://[^\s/?#:@\"']*:[^\s/?#@\"']+@")
 _TOKEN = re.compile(
     r"\b(?:bearer|basic)\s+[\w.~+/-]{8,}"  # RFC 9110, credentials
     r"|\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"  # RFC 7519, three parts of which the first is JSON
-    r"|\b(?:set-cookie|cookie|authorization)\s*[:=]\s*\S",
+    r"|\b(?:set-cookie|cookie|authorization)\s*[:=]\s*(?!\[redacted\])\S",
     re.IGNORECASE,
 )
 _QUERY = re.compile(r"\?[\w.%~\[\]-]+=")

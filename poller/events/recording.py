@@ -17,7 +17,6 @@ from opentelemetry.metrics import (
     ObservableGauge,
     Observation,
     UpDownCounter,
-    _Gauge,  # the API has no other name for the synchronous one
 )
 
 from poller.events.attributes import OTHER
@@ -44,9 +43,6 @@ class Instruments:
     def up_down_counter(self, event: Event) -> UpDownCounter:
         return self._of(event).create_up_down_counter(self._name(event), event.unit, event.description)
 
-    def gauge(self, event: Event) -> _Gauge:
-        return self._of(event).create_gauge(self._name(event), event.unit, event.description)
-
     def histogram(self, event: Event) -> Histogram:
         return self._of(event).create_histogram(
             self._name(event),
@@ -55,15 +51,10 @@ class Instruments:
             explicit_bucket_boundaries_advisory=event.boundaries,
         )
 
-    def observable_gauge(self, event: Event, read: Callable[[], int | None]) -> ObservableGauge:
-        """Show what `read` returns at every collection; nothing where that is None."""
-
-        def observe(_: object) -> list[Observation]:
-            value = read()
-            return [] if value is None else [Observation(value)]
-
+    def observable_gauge(self, event: Event, read: Callable[[], list[Observation]]) -> ObservableGauge:
+        """Show what `read` returns at every collection."""
         return self._of(event).create_observable_gauge(
-            self._name(event), [observe], event.unit, event.description
+            self._name(event), [lambda _: read()], event.unit, event.description
         )
 
     def _of(self, event: Event) -> Meter:

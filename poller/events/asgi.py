@@ -1,0 +1,98 @@
+"""Measure and trace every request and every WebSocket session of an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import time_ns
+
+from opentelemetry.trace import TracerProvider, get_tracer_provider
+
+from poller.events.attributes import OTHER
+from poller.events.errors import mark
+from poller.events.exchange import CLIENT_LEFT, FAILED, Exchange, Message, Receive, Scope, Send
+from poller.events.metrics import SCOPE, EventMetrics
+from poller.events.websocket import WebSocketExchange
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class TelemetryMiddleware:
+    """Wrap an ASGI application: root spans, RED metrics by route template, request ids, WebSocket sessions.
+
+    Put it outermost, so that what answers errors is inside of it:
+    `app = TelemetryMiddleware(FastAPI(), metrics)`. As one of the application's own middlewares it works too,
+    `app.add_middleware(TelemetryMiddleware, metrics=metrics)`; but the response to an unhandled exception is
+    then made outside of it and has no request id, and FastAPI (0.165) makes its own root spans, unless it was
+    made with `telemetry={"tracing": False}`.
+    """
+
+    def __init__(
+        self, app: Application, metrics: EventMetrics, *, tracer_provider: TracerProvider | None = None
+    ) -> None:
+        """Wrap `app`; spans go to `tracer_provider`, or to the global one, which may be set later."""
+        self.app = app
+        self._metrics = metrics
+        self._tracer = (tracer_provider or get_tracer_provider()).get_tracer(SCOPE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one request, session or lifespan."""
+        kind = {"http": HttpExchange, "websocket": WebSocketExchange}.get(scope["type"])
+        if kind is None:
+            await self.app(scope, receive, send)
+            return
+        with kind(self._tracer, self._metrics, scope, receive, send) as exchange:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+
+
+class HttpExchange(Exchange):
+    """One request: over when the last byte of its response is sent, whatever the application does then."""
+
+    _status: int | None = None
+    _trailers = False
+    _over_at: int | None = None
+
+    async def receive(self) -> Message:
+        """Receive, and see that the client goes away."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self._over_at is None:
+            self._disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send, and see the response begin and end."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._status = message["status"]
+            self._trailers = message.get("trailers", False)
+            message = self.with_id(message)
+        await self._send(message)
+        if self._status is not None and self._over_at is None and self._is_last(kind, message):
+            self._over_at = time_ns()
+            self.count(self._status)
+            if self._status < FAILED:
+                self.end_span(self._status, None, self._over_at)
+
+    def name(self, route: str | None) -> str:
+        """`GET /v1/messages`, as the semantic conventions want it (1.44, HTTP spans, "Name")."""
+        method = "HTTP" if self.method == OTHER else self.method
+        return method if route is None else f"{method} {route}"
+
+    def over(self, error: BaseException | None) -> None:
+        """What failed after a response that did not, in a background task say, is not the request's."""
+        if self._over_at is None:
+            gone = self._disconnected and error is None
+            status = self._status or (CLIENT_LEFT if gone else FAILED)
+            self.count(status)
+            self.end_span(status, error, None)
+        elif self._status is not None and self._status >= FAILED:
+            # Only now it is known which exception was answered so.
+            self.end_span(self._status, error, self._over_at)
+        elif error is not None:
+            mark(error, self.span.get_span_context())
+
+    def _is_last(self, kind: str, message: Message) -> bool:
+        if self._trailers:
+            return kind == "http.response.trailers" and not message.get("more_trailers", False)
+        if kind in ("http.response.body", "http.response.zerocopysend"):
+            return not message.get("more_body", False)
+        return kind == "http.response.pathsend"

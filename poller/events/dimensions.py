@@ -1,0 +1,105 @@
+"""Leave out of metrics what would tell clients apart, whoever recorded it.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import (
+    AlignedHistogramBucketExemplarReservoir,
+    ExemplarReservoir,
+    SimpleFixedSizeExemplarReservoir,
+)
+from opentelemetry.sdk.metrics.export import Metric, MetricsData
+from opentelemetry.sdk.metrics.view import View
+
+from poller.events.privacy import is_denied, scrub_attributes
+
+logger = logging.getLogger(__name__)
+
+
+class _Permitted(set[str]):
+    """Every name of an attribute but the denied ones: the SDK asks only whether one is in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return not is_denied(str(name))
+
+
+def permitting() -> View:
+    """Leave denied attributes out of every instrument, so that what they told apart is summed up.
+
+    An exemplar keeps what a view has left out; so it is given nothing of it.
+    """
+    return View(
+        instrument_name="*", attribute_keys=_Permitted({"*"}), exemplar_reservoir_factory=_reservoir_of
+    )
+
+
+def _reservoir_of(aggregation: type[Any]) -> Any:
+    """The SDK's own choice, with attributes scrubbed before they are offered."""
+    aligned = "ExplicitBucketHistogram" in aggregation.__name__
+
+    def build(**kwargs: Any) -> ExemplarReservoir:
+        inner = (AlignedHistogramBucketExemplarReservoir if aligned else SimpleFixedSizeExemplarReservoir)(
+            **kwargs
+        )
+        return _ScrubbedReservoir(inner)
+
+    return build
+
+
+class _ScrubbedReservoir(ExemplarReservoir):
+    def __init__(self, inner: ExemplarReservoir) -> None:
+        self._inner = inner
+
+    def offer(self, value: float, time_unix_nano: int, attributes: Any, context: Context) -> None:
+        self._inner.offer(value, time_unix_nano, scrub_attributes(attributes or {}), context)
+
+    def collect(self, point_attributes: Any) -> Any:
+        return self._inner.collect(point_attributes)
+
+
+_told: set[str] = set()
+
+
+def scrub_metrics(data: MetricsData) -> MetricsData:
+    """Return the metrics without the data points whose attributes' values give a client away.
+
+    To mask a value instead would make one series of several, with a number that nobody measured. The first
+    point of each metric is logged.
+    """
+    return MetricsData(
+        [
+            replace(
+                resource,
+                scope_metrics=[
+                    replace(scope, metrics=[_scrub_metric(metric) for metric in scope.metrics])
+                    for scope in resource.scope_metrics
+                ],
+            )
+            for resource in data.resource_metrics
+        ]
+    )
+
+
+def _scrub_metric(metric: Metric) -> Metric:
+    points: list[Any] = list(metric.data.data_points)
+    clean: Any = [point for point in points if _is_clean(point.attributes or {})]
+    if len(clean) == len(points):
+        return metric
+    if metric.name not in _told:
+        _told.add(metric.name)
+        logger.warning(
+            "%s has attributes that tell of a client; its data points with them are not exported", metric.name
+        )
+    return replace(metric, data=replace(metric.data, data_points=clean))
+
+
+def _is_clean(attributes: Mapping[str, Any]) -> bool:
+    return scrub_attributes(attributes) == dict(attributes)

@@ -1,0 +1,62 @@
+"""Say of an exception what telemetry needs to know: its type, its SQLSTATE, whose fault it is, and where."""
+
+from __future__ import annotations
+
+import contextlib
+
+from opentelemetry.trace import SpanContext
+
+_WHERE = "__telemetry_span__"
+_DEEPEST = 10
+"""Exceptions of one chain that are looked at; a chain may be a circle."""
+
+
+def error_type(error: BaseException) -> str:
+    """The full name of its class, which is `error.type` (semantic conventions 1.44, "Recording errors")."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE that the database gave, of psycopg, asyncpg, psycopg2, or of SQLAlchemy around them."""
+    for one in (error, getattr(error, "orig", None)):
+        for name in ("sqlstate", "pgcode"):
+            if isinstance(state := getattr(one, name, None), str) and state:
+                return state
+    return None
+
+
+def is_clients_fault(error: BaseException) -> bool:
+    """Whether it stands for an answer 4xx, as the HTTPException of Starlette, FastAPI and Litestar does.
+
+    A server that refuses works as it should: such an exception fails no span (semantic conventions 1.44, HTTP
+    spans, "Status").
+    """
+    status = getattr(error, "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500
+
+
+def mark(error: BaseException, where: SpanContext) -> bool:
+    """Remember in which span an exception was seen first; returns whether this is the first time.
+
+    A server logs what broke a request when the request's span is over; by the mark that line finds it.
+    """
+    if hasattr(error, _WHERE):
+        return False
+    with contextlib.suppress(AttributeError, TypeError):
+        setattr(error, _WHERE, where)
+    return True
+
+
+def where(error: BaseException | None) -> SpanContext | None:
+    """The span in which an exception, or one that led to it, was seen first; None where none was."""
+    for _ in range(_DEEPEST):
+        if error is None:
+            return None
+        if isinstance(found := getattr(error, _WHERE, None), SpanContext):
+            return found
+        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,145 @@
+"""Follow what happens between a client and an ASGI application: its root span, its route, its request id."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.propagate import extract, get_global_textmap
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, set_span_in_context
+
+from poller.events import request
+from poller.events.attributes import HTTP_METHODS, OTHER, UNMATCHED
+from poller.events.errors import error_type, mark
+from poller.events.metrics import EventMetrics
+from poller.events.routes import route_of
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+CLIENT_LEFT = 499
+"""Status of a request whose client went away before there was an answer; nginx calls it so."""
+FAILED = 500
+_REQUEST_ID = b"x-request-id"
+_KNOWN = frozenset(HTTP_METHODS)
+_OF_THE_CLIENT = frozenset(
+    {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"}
+)
+"""Exceptions that an application is ended by when its client has gone."""
+
+
+class Exchange(ABC):
+    """A context in which the application runs, with the scope and the two callables that it is given."""
+
+    def __init__(
+        self, tracer: Tracer, metrics: EventMetrics, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Begin: start the root span, as the child of what the client's headers name, if they do."""
+        self._began = perf_counter()
+        self._metrics = metrics
+        self._receive = receive
+        self._send = send
+        self.method = method if (method := scope.get("method", "GET")) in _KNOWN else OTHER
+        given, parent = _read(scope["headers"])
+        self._id = request.kept_or_made(given)
+        self.span = tracer.start_span(
+            self.name(None),
+            parent,
+            SpanKind.SERVER,
+            {
+                "http.request.method": self.method,
+                "url.path": scope["path"],
+                "url.scheme": scope.get("scheme", "http"),
+                "request.id": self._id,
+            },
+        )
+        self._context = set_span_in_context(self.span, parent)
+        self._request = request.Request(self.span, self._id)
+        # The application changes its scope, and what it leaves there tells the route. FastAPI would make a
+        # root span of its own beside ours where this key is missing.
+        self.scope: Scope = {"fastapi.telemetry": None, **scope}
+        self._route = ""
+        self._disconnected = False
+
+    def __enter__(self) -> Self:
+        self._attached = attach(self._context)
+        self._entered = request.current.set(self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.over(None if error is None or self._is_the_clients(error) else error)
+        finally:
+            request.current.reset(self._entered)
+            detach(self._attached)
+
+    @abstractmethod
+    async def receive(self) -> Message:
+        """Receive for the application."""
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Send for the application."""
+
+    @abstractmethod
+    def name(self, route: str | None) -> str:
+        """The name of the root span, before and after the route is known."""
+
+    @abstractmethod
+    def over(self, error: BaseException | None) -> None:
+        """End: the application has returned, or raised `error`."""
+
+    def with_id(self, message: Message) -> Message:
+        """The beginning of a response, with the request id among its headers."""
+        headers = list(message.get("headers") or ())
+        if not any(name == _REQUEST_ID for name, _ in headers):
+            headers.append((_REQUEST_ID, self._id.encode()))
+        return {**message, "headers": headers}
+
+    def count(self, status: int) -> None:
+        """Count the request, once, while its span is the current one, so that an exemplar finds it."""
+        if not self._route:
+            self._route = self._request.route or route_of(self.scope)
+            self._metrics.http_request(self.method, self._route, status, perf_counter() - self._began)
+
+    def end_span(self, status: int, error: BaseException | None, at: int | None) -> None:
+        """End the root span, at a time (nanoseconds since 1970) or now; it failed by `error`, or by 5xx."""
+        span = self.span
+        first = error is not None and mark(error, span.get_span_context())
+        if span.is_recording():
+            span.set_attribute("http.response.status_code", status)
+            if self._route != UNMATCHED:
+                span.set_attribute("http.route", self._route)
+                span.update_name(self.name(self._route))
+            if error is not None or status >= FAILED:
+                span.set_attribute("error.type", str(status) if error is None else error_type(error))
+                span.set_status(StatusCode.ERROR)
+            if error is not None and first:
+                span.record_exception(error)
+        span.end(at)
+
+    def _is_the_clients(self, error: BaseException) -> bool:
+        return self._disconnected and (isinstance(error, OSError) or type(error).__name__ in _OF_THE_CLIENT)
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, Context]:
+    """The client's request id, and the context in which it wants its request traced.
+
+    That is never the one that happens to be current: on a kept connection it may be the last request's.
+    """
+    fields = get_global_textmap().fields
+    given, carrier = None, {}
+    for name, value in headers:
+        if name == _REQUEST_ID:
+            given = value
+        elif (field := name.decode("latin-1")) in fields:
+            carrier[field] = value.decode("latin-1")
+    return given, extract(carrier, Context()) if carrier else Context()

@@ -1,0 +1,114 @@
+"""Build OpenTelemetry's own exporter of a signal for a target, as the standard variables want it.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from poller.events.settings import TelemetryError
+from poller.events.target import Signal, Target
+
+_MODULES: dict[Signal, tuple[str, str]] = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+}
+_FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+_MOST_POINTS = 8000
+"""Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise, and
+the exporter loses the whole of a larger request."""
+
+
+def build(signal: Signal, target: Target) -> Any:
+    """Build the exporter; TLS, headers, compression and temporality come from `OTEL_EXPORTER_OTLP_*`.
+
+    Raises TelemetryError where one of them cannot be used, or where the package for HTTP is missing.
+    """
+    try:
+        return _grpc(signal, target) if target.protocol == "grpc" else _http(signal, target)
+    except TelemetryError:
+        raise
+    except Exception as error:
+        # Whatever the exporters cannot read: a compression, a header.
+        raise TelemetryError([f"OTEL_EXPORTER_OTLP_*: {error}"]) from error
+
+
+def _grpc(signal: Signal, target: Target) -> Any:
+    # gRPC's core writes its own lines to stderr, past every logger.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from grpc import ssl_channel_credentials
+
+    files = _files(signal)
+    plain_text = target.plain_text
+    if plain_text is None:
+        plain_text = (_read(signal, "INSECURE") or "").strip().lower() == "true"
+    credentials = None
+    if files and not plain_text:
+        # Left to itself the exporter passes over a missing file, and a client certificate without a CA.
+        read = {kind: path.read_bytes() for kind, path in files.items()}
+        credentials = ssl_channel_credentials(
+            read.get("CERTIFICATE"), read.get("CLIENT_KEY"), read.get("CLIENT_CERTIFICATE")
+        )
+    return _class("grpc", signal)(
+        endpoint=target.url,
+        insecure=plain_text,
+        credentials=credentials,
+        timeout=target.timeout,
+        **_limits(signal),
+    )
+
+
+def _http(signal: Signal, target: Target) -> Any:
+    try:
+        import requests
+
+        exporter = _class("http", signal)
+    except ImportError as error:
+        wanted = "needs a package more: pip install 'obscura-poller[events,http]'; or push by gRPC, port 4317"
+        raise TelemetryError([f"{target}: OTLP over HTTP {wanted}"]) from error
+    _files(signal)  # this exporter takes them from the variables itself
+    session = None
+    # A credential provider brings a session of its own.
+    if not any("CREDENTIAL_PROVIDER" in name for name in os.environ):
+        session = requests.Session()
+        session.hooks["response"].append(_refuse_redirect)
+    return exporter(endpoint=target.url, timeout=target.timeout, session=session, **_limits(signal))
+
+
+def _refuse_redirect(response: Any, **_: Any) -> None:
+    # The exporter follows none and takes it for a success: everything would be lost unseen.
+    if 300 <= response.status_code < 400:
+        response.close()
+        raise ValueError(f"HTTP {response.status_code}: the collector is elsewhere; correct the endpoint")
+
+
+def _class(protocol: str, signal: Signal) -> Any:
+    module, name = _MODULES[signal]
+    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}"), name)
+
+
+def _limits(signal: Signal) -> dict[str, int]:
+    return {"max_export_batch_size": _MOST_POINTS} if signal == "metrics" else {}
+
+
+def _read(signal: Signal, name: str) -> str | None:
+    prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
+    return next((found for prefix in prefixes if (found := os.environ.get(prefix + name))), None)
+
+
+def _files(signal: Signal) -> dict[str, Path]:
+    found = {kind: Path(name) for kind in _FILES if (name := _read(signal, kind))}
+    problems = []
+    for kind, path in found.items():
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            problems.append(f"OTEL_EXPORTER_OTLP_{kind}: {path} cannot be read: {error.strerror}")
+    if problems:
+        raise TelemetryError(problems)
+    return found

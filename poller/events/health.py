@@ -1,0 +1,220 @@
+"""Check a server's components at an interval and when asked, and never show a check that is too old."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from poller.events.attributes import Component
+from poller.events.errors import error_type
+from poller.events.exchange import Receive, Scope, Send
+from poller.events.metrics import EventMetrics
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], Awaitable[object]] | Callable[[], object]
+Headers = Sequence[tuple[bytes, bytes]]
+Verdict = Literal["ok", "error"]
+
+_VALID_INTERVALS = 3
+"""As everywhere in this project: a value that was not renewed for so long is not shown."""
+
+
+class Health:
+    """The components that a server depends on, and how they were when they were last looked at.
+
+    `async with health:`, in the application's lifespan, checks all of them at once and then every `interval`
+    seconds, so that `health_status` is fresh without anyone calling an endpoint. Where that loop stands
+    still, the metric is absent after three intervals: an old 1 would be a lie, and a 0 would accuse the
+    component.
+    """
+
+    def __init__(self, metrics: EventMetrics, *, interval: float = 15.0) -> None:
+        """Make it, with nothing to check; `interval` is in seconds.
+
+        Raises ValueError unless it is above 0.
+        """
+        if interval <= 0:
+            raise ValueError(f"the interval is {interval:g} s; it must be above 0")
+        self._metrics = metrics
+        self._interval = interval
+        self._components: dict[Component, _Component] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def register(self, component: Component, check: Check, *, timeout: float = 2.0) -> None:
+        """Check `component` by calling `check`: it works unless that raises, returns False or takes too long.
+
+        A coroutine function is awaited, any other function runs in a thread. After `timeout` seconds the
+        check has failed; one that goes on in spite of that is not begun a second time.
+
+        Raises ValueError where the component is registered already, or the timeout is not above 0.
+        """
+        if component in self._components:
+            raise ValueError(f"{component!r} has a check already")
+        if timeout <= 0:
+            raise ValueError(f"the timeout of {component!r} is {timeout:g} s; it must be above 0")
+        self._components[component] = _Component(component, check, timeout)
+
+    async def check(self) -> Mapping[Component, Verdict]:
+        """Check all components now, side by side, and return what came of it; a check that runs is shared."""
+        found = await asyncio.gather(*(one.run() for one in self._components.values()))
+        for component, verdict in zip(self._components, found, strict=True):
+            self._metrics.health_checked(component, verdict == "ok", _VALID_INTERVALS * self._interval)
+        return dict(zip(self._components, found, strict=True))
+
+    async def readiness(self) -> tuple[int, dict[str, str]]:
+        """Check now: the status code and the JSON of a readiness endpoint.
+
+        200 or 503, and `status` and every component each `ok` or `error`, as the messaging server has it.
+        """
+        found = await self.check()
+        status: Verdict = "ok" if all(verdict == "ok" for verdict in found.values()) else "error"
+        return (200 if status == "ok" else 503), {"status": status, **dict(found.items())}
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.create_task(self._run(), name="health")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait([self._loop])
+            self._loop = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer GET and HEAD of `/livez` and `/readyz`: an ASGI application, to mount or to run alone."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path not in ("/livez", "/readyz"):
+                await _answer(send, 404)
+            elif scope["method"] not in ("GET", "HEAD"):
+                await _answer(send, 405, headers=[(b"allow", b"GET, HEAD")])
+            elif path == "/livez":
+                await _answer(send, 200)
+            else:
+                await _answer(send, *await self.readiness())
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self.check()
+            except Exception:  # none of ours may end the loop
+                logger.exception("the components could not be checked")
+            await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
+
+
+class _Component:
+    """One component, its check, and what came of it last."""
+
+    def __init__(self, name: Component, check: Check, timeout: float) -> None:
+        self._name = name
+        self._check = check
+        self._timeout = timeout
+        self._verdict: Verdict | None = None
+        self._deciding: asyncio.Task[Verdict] | None = None
+        self._answer: asyncio.Future[object] | None = None
+        self._thread: threading.Thread | None = None
+
+    async def run(self) -> Verdict:
+        """Check, or wait for what is being checked already."""
+        if self._deciding is None or self._deciding.done() or _is_elsewhere(self._deciding):
+            self._deciding = asyncio.create_task(self._decide(), name=f"check {self._name}")
+        # Whoever asked may go; the others still wait.
+        return await asyncio.shield(self._deciding)
+
+    async def _decide(self) -> Verdict:
+        problem = await self._problem()
+        if problem and self._verdict != "error":
+            logger.warning("%s fails: %s", self._name, problem, extra={"component": self._name})
+        elif not problem and self._verdict == "error":
+            logger.info("%s works again", self._name, extra={"component": self._name})
+        self._verdict = "error" if problem else "ok"
+        return self._verdict
+
+    async def _problem(self) -> str:
+        """What is wrong with the component; empty where nothing is."""
+        if self._is_stuck():
+            return "the check before has not ended yet"
+        self._answer = answer = self._ask()
+        done, _ = await asyncio.wait([answer], timeout=self._timeout)
+        if not done:
+            answer.cancel()
+            return f"no answer within {self._timeout:g} s"
+        if answer.cancelled():
+            return "the check was cancelled"
+        if (error := answer.exception()) is not None:
+            return f"{error_type(error)}: {error}"
+        return "the check returned False" if answer.result() is False else ""
+
+    def _is_stuck(self) -> bool:
+        """Whether a thread, or a task that will not be cancelled, is at it still: it must not become many."""
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        return self._answer is not None and not self._answer.done() and not _is_elsewhere(self._answer)
+
+    def _ask(self) -> asyncio.Future[object]:
+        if inspect.iscoroutinefunction(self._check):
+            return asyncio.ensure_future(self._check())
+        # Not in the loop's executor: a thread that hangs there would hold up the end of the process.
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[object] = loop.create_future()
+        self._thread = threading.Thread(
+            target=_call, args=(self._check, answer, loop), name=f"check {self._name}", daemon=True
+        )
+        self._thread.start()
+        return answer
+
+
+def _call(check: Check, answer: asyncio.Future[object], loop: asyncio.AbstractEventLoop) -> None:
+    """Call a check in a thread of its own, and tell the loop what came of it."""
+    result: object = None
+    problem: Exception | None = None
+    try:
+        result = check()
+        if inspect.iscoroutine(result):
+            result.close()
+            problem = TypeError("the check returned a coroutine; register the coroutine function itself")
+    except Exception as error:  # noqa: BLE001 - whatever a check fails with
+        problem = error
+
+    def tell() -> None:
+        if not answer.done():
+            answer.set_exception(problem) if problem is not None else answer.set_result(result)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed by now
+        loop.call_soon_threadsafe(tell)
+
+
+def _is_elsewhere(future: asyncio.Future[Any]) -> bool:
+    """Whether a future belongs to a loop that has ended."""
+    return future.get_loop() is not asyncio.get_running_loop()
+
+
+async def _answer(
+    send: Send, status: int, body: Mapping[str, str] | None = None, headers: Headers = ()
+) -> None:
+    content = b"" if body is None else json.dumps(body).encode()
+    kind = [(b"content-type", b"application/json")] if body is not None else []
+    length = (b"content-length", str(len(content)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*kind, length, *headers]})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,42 @@
+"""Have OpenTelemetry's own packages make the spans of what a server calls: its database and its storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from importlib import import_module
+from typing import Literal
+
+from poller.events.settings import TelemetryError
+
+Library = Literal["psycopg", "botocore"]
+
+_INSTRUMENTORS: dict[str, str] = {"psycopg": "PsycopgInstrumentor", "botocore": "BotocoreInstrumentor"}
+_STABILITY = "OTEL_SEMCONV_STABILITY_OPT_IN"
+
+
+def instrument(libraries: Collection[Library]) -> None:
+    """Have spans made for every call of these from now on; connections that are open already have none.
+
+    Raises TelemetryError where a package is missing, or does not fit the library that is installed.
+    """
+    if libraries:
+        # The stable names (`server.address`, `db.query.text`) instead of those from before semconv 1.24.
+        os.environ.setdefault(_STABILITY, "http,database")
+    problems = []
+    for library in libraries:
+        if library not in _INSTRUMENTORS:
+            problems.append(f"{library!r} is not known here; there are {', '.join(_INSTRUMENTORS)}")
+            continue
+        try:
+            module = import_module(f"opentelemetry.instrumentation.{library}")
+        except ImportError as error:
+            problems.append(
+                f"spans of {library} need a package more ({error}): pip install 'obscura-poller[{library}]'"
+            )
+            continue
+        instrumentor = getattr(module, _INSTRUMENTORS[library])()
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument()
+    if problems:
+        raise TelemetryError(problems)

@@ -1,0 +1,197 @@
+"""Write every log record of the process to stderr as one line, JSON or text, with trace_id and span_id."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import logging.handlers
+import math
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+from poller.events import records
+from poller.events.shapes import scrub
+
+Form = Literal["text", "json"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_QUIET = ("opentelemetry", "urllib3", "asyncio", "grpc", "httpx", "httpcore", "websockets", "botocore")
+"""Libraries that are heard from WARNING on: at INFO some tell every request."""
+
+
+def configure(form: Form = "text", level: str = "info", stream: TextIO | None = None) -> None:
+    """Send every record from `level` on to `stream` (stderr), one line each; may be called again.
+
+    What the process's loggers write to the terminal by handlers of their own (uvicorn's and gunicorn's do)
+    comes here instead, also after a later `logging.config.dictConfig`. Handlers that write elsewhere stay,
+    and get records without what must not be logged.
+    """
+    records.install()
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    _OURS["console"] = _Console(stream, form, threshold)
+    if not issubclass(logging.config.dictConfigClass, _Adopting):
+        logging.config.dictConfigClass = _Adopting
+    _adopt()
+    for library in _QUIET:
+        logging.getLogger(library).setLevel(max(logging.WARNING, threshold))
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda of: _uncaught(of.exc_type, of.exc_value, of.exc_traceback)
+
+
+def send_also(handler: logging.Handler | None) -> None:
+    """Give every record to `handler` as well, which scrubs by itself; None ends that."""
+    if before := _OURS.pop("collector", None):
+        logging.getLogger().removeHandler(before)
+    if handler is not None:
+        _OURS["collector"] = handler
+    _adopt()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
+
+    The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
+    compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": _timestamp(record),
+            "severity": record.levelname,
+            "logger": record.name,
+            "message": scrub(record.getMessage()).rstrip("\n"),
+            **_trace(record),
+        }
+        if exception := _exception(self, record):
+            line["exception"] = exception
+        if record.stack_info:
+            line["stack"] = scrub(record.stack_info)
+        for name, value in records.extras(record).items():
+            line[f"{name}_" if name in line else name] = _finite(value)
+        return json.dumps(line, ensure_ascii=False, default=_spoken)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, severity, logger, message, then every extra field as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        # A record has one line, or grep takes it apart; nor may it steer the reader's terminal.
+        message = scrub(record.getMessage()).rstrip("\n")
+        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
+        trace = {name: value for name, value in _trace(record).items() if value}
+        fields = [f"{name}={_quoted(value)}" for name, value in {**records.extras(record), **trace}.items()]
+        line = " ".join([_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message, *fields])
+        for more in (_exception(self, record), scrub(record.stack_info or "")):
+            line = f"{line}\n{more}" if more else line
+        return line
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO | None, form: Form, threshold: int) -> None:
+        super().__init__(stream)
+        self.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+        self.threshold = threshold
+
+
+_OURS: dict[Literal["console", "collector"], logging.Handler] = {}
+"""The handlers that every record is to reach."""
+
+
+class _Adopting(logging.config.DictConfigurator):
+    """What `logging.config.dictConfig` runs; the standard library lets it be replaced."""
+
+    def configure(self) -> None:
+        super().configure()
+        _adopt()
+
+
+def _adopt() -> None:
+    """Take the place of every handler that writes to the terminal, and scrub before all others."""
+    console = _OURS.get("console")
+    if not isinstance(console, _Console):
+        return
+    ours = list(_OURS.values())
+    root = logging.getLogger()
+    root.setLevel(console.threshold)
+    for logger in _loggers():
+        for handler in list(logger.handlers):
+            if handler in ours:
+                continue
+            if isinstance(handler, _Console) or _is_terminal(handler):
+                logger.removeHandler(handler)
+                logger.propagate = True
+            elif not any(isinstance(one, records.Scrubber) for one in handler.filters):
+                handler.addFilter(records.Scrubber())
+    for handler in ours:
+        root.addHandler(handler)  # once, however often
+
+
+def _loggers() -> Iterator[logging.Logger]:
+    yield logging.getLogger()
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            yield logger
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    if isinstance(handler, logging.handlers.QueueHandler):
+        # Litestar's default: a thread behind a queue writes to the terminal.
+        behind = getattr(getattr(handler, "listener", None), "handlers", ())
+        return bool(behind) and all(map(_is_terminal, behind))
+    if hasattr(handler, "console"):  # rich's
+        return True
+    stream = getattr(handler, "stream", None)
+    if isinstance(handler, logging.FileHandler) or stream is None:
+        return False
+    if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        return True
+    try:
+        return stream.fileno() in (1, 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    """Log what nothing has caught, where Python would print it."""
+    if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
+        logging.getLogger(__name__).critical("nothing caught this", exc_info=(kind, error, traceback))
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    at = datetime.fromtimestamp(record.created, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return scrub(formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
+
+
+def _trace(record: logging.LogRecord) -> dict[str, str]:
+    span = records.span_of(record)
+    if span is None:
+        return {"trace_id": "", "span_id": ""}
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+
+
+def _finite(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _spoken(value: object) -> str:
+    return scrub(str(value))
+
+
+def _quoted(value: object) -> str:
+    text = scrub(str(value))
+    plain = text != "" and text.isprintable() and not any(character in text for character in " \"'=\\")
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,49 @@
+"""Keep who a client is, and what opens their account, out of every attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from poller.events.pii import OWN, personal_name
+from poller.events.shapes import scrub
+
+_SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
+"""Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
+_LOGGED = frozenset({"client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"})
+"""What people call such fields in logs, beside those that `poller.events.pii` knows."""
+
+
+def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -> dict[str, Any]:
+    """Return the attributes that may leave the process: those that are denied left out, texts scrubbed.
+
+    `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
+    """
+    return {
+        name: value if name in OWN else scrub_value(value)
+        for name, value in attributes.items()
+        if not is_denied(name, outgoing=outgoing)
+    }
+
+
+def scrub_value(value: Any) -> Any:
+    """Scrub the texts in a value, however deep; numbers stay as they are."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return scrub_attributes(value)
+    if isinstance(value, tuple):
+        return tuple(map(scrub_value, value))
+    if isinstance(value, list):
+        return [scrub_value(item) for item in value]
+    if isinstance(value, bytes):
+        return scrub(value.decode("utf-8", "replace"))
+    return value
+
+
+@lru_cache(4096)
+def is_denied(name: str, *, outgoing: bool = False) -> bool:
+    """Whether an attribute of this name must not leave the process, whatever its value."""
+    plain = str(name).lower().replace("-", "_")
+    return personal_name(plain, outgoing=outgoing) or plain in _LOGGED or plain.endswith(_SECRETS)

@@ -1,0 +1,124 @@
+"""Give every log record the span that it belongs to, and take out of it what must not be logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from opentelemetry.trace import SpanContext, get_current_span
+
+from poller.events.errors import where
+from poller.events.privacy import scrub_attributes
+from poller.events.shapes import cut, scrub
+
+_SPAN = "_telemetry_span"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    *("message", "asctime", "taskName", "color_message", _SPAN),
+}
+"""What every record has (and uvicorn's); the rest are the `extra` fields of the one who logged."""
+_ATOMS = {"h", "r", "s"}
+"""Of the access logs of gunicorn and hypercorn: host, request line, status."""
+_PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
+
+
+def install() -> None:
+    """Have every record made so from now on, of whatever logger, before any handler sees it."""
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, _Factory):
+        logging.setLogRecordFactory(_Factory(factory))
+
+
+def uninstall() -> None:
+    """Have records made as before `install`."""
+    factory = logging.getLogRecordFactory()
+    if isinstance(factory, _Factory):
+        logging.setLogRecordFactory(factory.inner)
+
+
+def span_of(record: logging.LogRecord) -> SpanContext | None:
+    """The span that a record belongs to, None where it belongs to none.
+
+    It is the one in which the record was made, or else the one in which its exception was seen.
+    """
+    span = getattr(record, _SPAN, None)
+    if span is None:
+        span = _current()
+    if span is None and record.exc_info:
+        span = where(record.exc_info[1])
+    return span if isinstance(span, SpanContext) else None
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """The `extra` fields of a record that may be shown."""
+    return scrub_attributes({name: value for name, value in vars(record).items() if name not in _STANDARD})
+
+
+class Scrubber(logging.Filter):
+    """Scrubs, in place, the parts of a record that come later than its making; for handlers of others."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        kept = scrub_attributes(given)
+        for name in given.keys() - kept.keys():
+            delattr(record, name)
+        vars(record).update(kept)
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        # Formatters take the text before the exception.
+        record.exc_text = record.exc_text and scrub(record.exc_text)
+        record.stack_info = record.stack_info and scrub(record.stack_info)
+        return True
+
+
+class _Factory:
+    """Makes records with the factory that was there before."""
+
+    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
+        self.inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.inner(*args, **kwargs)
+        setattr(record, _SPAN, _current())
+        _anonymise(record)
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit; whoever handles the record will say so
+            return record
+        if (clean := scrub(message)) != message:
+            record.msg, record.args = clean, None
+        return record
+
+
+def _current() -> SpanContext | None:
+    context = get_current_span().get_span_context()
+    return context if context.is_valid else None
+
+
+def _anonymise(record: logging.LogRecord) -> None:
+    """Take client and query out of what ASGI servers log of a request, and leave the record's form alone."""
+    args = record.args
+    if not args or not record.name.startswith(("uvicorn", "gunicorn", "hypercorn")):
+        return
+    if isinstance(args, Mapping):
+        if args.keys() >= _ATOMS:
+            record.args = _Atoms(args)
+    elif record.name == "uvicorn.access" and len(args) == 5:
+        _, method, path, version, status = args
+        record.args = ("-", method, cut(str(path)), version, status)
+    elif str(record.msg).startswith('%s - "WebSocket %s"') and len(args) >= 2:
+        record.args = ("-", cut(str(args[1])), *args[2:])
+
+
+class _Atoms(dict[str, Any]):
+    """The atoms of an access log without the client; unknown ones, headers among them, are a dash."""
+
+    def __init__(self, atoms: Mapping[str, Any]) -> None:
+        super().__init__(
+            {name: value for name, value in atoms.items() if not name.startswith("{")} | _PERSONAL_ATOMS
+        )
+        self["r"] = cut(str(atoms["r"]).partition("?")[0])
+
+    def __missing__(self, name: str) -> str:
+        return "-"

@@ -1,0 +1,57 @@
+"""Reach the root span of the request that runs, from however deep inside of it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from contextvars import ContextVar
+
+from opentelemetry.trace import Span
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
+"""Neither an address nor a JWT is one, for want of dots and colons."""
+_LONGEST_USER = 128
+
+
+class Request:
+    """The request, or the WebSocket session, that a task runs for."""
+
+    __slots__ = ("id", "route", "span")
+
+    def __init__(self, span: Span, id: str) -> None:  # noqa: A002 - it is one
+        self.span = span
+        self.id = id
+        self.route: str | None = None
+
+
+current: ContextVar[Request | None] = ContextVar("request", default=None)
+"""Copied into every task and every thread (asyncio, anyio) that a request starts; they share one object."""
+
+
+def set_user(user_id: object) -> None:
+    """Put `user.id` on the request's root span, wherever in the request the user becomes known.
+
+    It must mean nothing outside of your database (a UUID), as a name or an e-mail address would; of a longer
+    text than 128 characters the rest is cut off. Outside of a request it does nothing.
+    """
+    if request := current.get():
+        request.span.set_attribute("user.id", str(user_id)[:_LONGEST_USER])
+
+
+def set_route(template: str) -> None:
+    """Tell the route of the request, for a framework that tells none; it must be a template."""
+    if request := current.get():
+        request.route = template
+
+
+def request_id() -> str | None:
+    """The id of the request that runs, as the client is told it; None outside of a request."""
+    request = current.get()
+    return request.id if request else None
+
+
+def kept_or_made(given: bytes | None) -> str:
+    """The client's own request id, if it is one, or else a new one (UUID, version 4)."""
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode("ascii")
+    return str(uuid.uuid4())

@@ -1,0 +1,151 @@
+"""Scrub the SDK's spans and log records before any processor sees them, whoever made them.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
+
+from poller.events.privacy import scrub_attributes, scrub_value
+from poller.events.shapes import scrub
+
+Item = TypeVar("Item")
+
+_CALLING = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
+
+
+class ScrubbedTracerProvider(TracerProvider):
+    """Scrubs every span before any processor that is ever added to it."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add a processor."""
+        super().add_span_processor(_ScrubbedSpans(span_processor))
+
+
+class _ScrubbedSpans(SpanProcessor):
+    def __init__(self, inner: SpanProcessor) -> None:
+        self._inner = inner
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self._inner.on_start(span, parent_context)
+
+    def _on_ending(self, span: Span) -> None:
+        self._inner._on_ending(span)  # noqa: SLF001 - a part of the interface, as yet under this name
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._inner.on_end(scrub_span(span))
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+def scrub_span(span: ReadableSpan) -> ReadableSpan:
+    """Return the span as it may leave the process; what has ended cannot be changed, so that it is a copy."""
+    given = dict(span.attributes or {})
+    attributes = scrub_attributes({**given, **_database_state(span)}, outgoing=span.kind in _CALLING)
+    name, description = scrub(span.name), scrub(span.status.description or "")
+    events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
+    links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
+    context, parent = _scrub_context(span.context), _scrub_context(span.parent)
+    same = (attributes, name, context, parent) == (given, span.name, span.context, span.parent)
+    if same and not (events or links or description):
+        return span
+    return ReadableSpan(
+        name=name,
+        context=context,
+        parent=parent,
+        resource=span.resource,
+        attributes=_bounded(attributes, span.dropped_attributes),
+        events=_counted(events, span.dropped_events),
+        links=_counted(links, span.dropped_links),
+        kind=span.kind,
+        status=Status(span.status.status_code, description or None),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _database_state(span: ReadableSpan) -> dict[str, str]:
+    """The SQLSTATE of what a database client's span failed with, which the instrumentations do not tell.
+
+    Semantic conventions 1.44, database/postgresql.md: it is `db.response.status_code`, and `error.type` too.
+    """
+    if span.kind is not SpanKind.CLIENT or not span.events:
+        return {}
+    for event in span.events:
+        module, _, name = str((event.attributes or {}).get("exception.type", "")).rpartition(".")
+        state = getattr(getattr(sys.modules.get(module), name, None), "sqlstate", None)
+        if isinstance(state, str):
+            return {"db.response.status_code": state, "error.type": state}
+    return {}
+
+
+def _scrub_context(context: SpanContext | None) -> Any:
+    """Without the entries of tracestate that tell of a client: it comes from outside, and goes on."""
+    if context is None or not context.trace_state:
+        return context
+    kept = [(key, value) for key, value in context.trace_state.items() if scrub(value) == value]
+    if len(kept) == len(context.trace_state):
+        return context
+    return SpanContext(
+        context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept)
+    )
+
+
+def _scrubbed(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return scrub_attributes(attributes or {})
+
+
+def _bounded(attributes: Mapping[str, Any], dropped: int) -> Mapping[str, Any]:
+    if not dropped:
+        return attributes
+    bounded = BoundedAttributes(attributes=attributes)
+    bounded.dropped = dropped
+    return bounded
+
+
+def _counted(items: Sequence[Item], dropped: int) -> Sequence[Item]:
+    if not dropped:
+        return items
+    counted = BoundedList.from_seq(None, items)
+    counted.dropped = dropped
+    return counted
+
+
+class ScrubbedLoggerProvider(LoggerProvider):
+    """Scrubs every log record before any processor that is ever added to it."""
+
+    def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
+        """Add a processor."""
+        super().add_log_record_processor(_ScrubbedLogs(log_record_processor))
+
+
+class _ScrubbedLogs(LogRecordProcessor):
+    def __init__(self, inner: LogRecordProcessor) -> None:
+        self._inner = inner
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        record = log_record.log_record
+        record.body = scrub_value(record.body)
+        record.attributes = scrub_attributes(record.attributes or {})
+        self._inner.on_emit(log_record)
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)

@@ -1,0 +1,236 @@
+"""Trace the methods of a service: a span for each call, an error told once, at the level it deserves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, overload
+
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import Span, StatusCode, get_tracer, set_span_in_context
+
+from poller.events.errors import error_type, is_clients_fault, mark, sqlstate
+from poller.events.metrics import SCOPE
+from poller.events.privacy import is_denied
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Capture = Sequence[str] | Mapping[str, str]
+
+_LONGEST = 256
+"""Characters of a captured argument."""
+_tracer = get_tracer(SCOPE)
+
+
+@overload
+def traced(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def traced(
+    name: str | None = None, *, capture: Capture = (), expected: tuple[type[Exception], ...] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def traced(name: Any = None, *, capture: Capture = (), expected: tuple[type[Exception], ...] = ()) -> Any:
+    """Make a span for each call of a function, a coroutine function, or a generator of either kind.
+
+    The span is called `name`, or as the function is: verb_noun (`send_message`). No argument is captured but
+    those that `capture` names; as a mapping it gives their attributes other names
+    (`capture={"device": "device.id"}`).
+
+    An exception fails the span and is logged once, at ERROR, in the innermost of the methods that it passes.
+    One that is `expected`, or stands for an answer 4xx, is an answer and no failure: the span has its
+    `error.type` and is not failed, and the log has it at WARNING.
+
+    Raises TypeError where `capture` names what is no parameter, ValueError where its attribute would tell of
+    a client.
+    """
+    if callable(name):
+        return _decorated(name, _Call(name, None, capture, expected))
+    return lambda function: _decorated(function, _Call(function, name, capture, expected))
+
+
+class _Call:
+    """How the calls of one function are traced."""
+
+    def __init__(
+        self, function: Any, name: str | None, capture: Capture, expected: tuple[type[Exception], ...]
+    ) -> None:
+        if isinstance(function, classmethod | staticmethod):
+            raise TypeError(f"put @traced below @{type(function).__name__}, next to the function")
+        self.name = name or function.__name__
+        self.logger = logging.getLogger(function.__module__)
+        self._expected = expected
+        self._code = {"code.function.name": f"{function.__module__}.{function.__qualname__}"}
+        self._captured = list(_parameters(function, capture)) if capture else []
+
+    def start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
+        """Start the span of one call."""
+        attributes: dict[str, Any] = dict(self._code)
+        for parameter, position, default, attribute in self._captured:
+            given = position is not None and position < len(args)
+            value = args[position] if given and position is not None else kwargs.get(parameter, default)
+            if value is not None:
+                plain = isinstance(value, bool | int | float)
+                attributes[attribute] = value if plain else str(value)[:_LONGEST]
+        return _tracer.start_span(self.name, attributes=attributes)
+
+    def failed(self, span: Span, error: BaseException) -> None:
+        """Tell what an exception is for this call."""
+        if not isinstance(error, Exception):
+            return  # cancelled, or the process ends: nothing failed
+        state = sqlstate(error)
+        span.set_attribute("error.type", error_type(error))
+        if state:
+            span.set_attribute("db.response.status_code", state)
+        answer = isinstance(error, self._expected) or is_clients_fault(error)
+        if not answer:
+            span.set_status(StatusCode.ERROR)
+        if not mark(error, span.get_span_context()):
+            return
+        if not answer:
+            span.record_exception(error)
+        extra = {"error.type": error_type(error)} | ({"db.response.status_code": state} if state else {})
+        self.logger.log(logging.WARNING if answer else logging.ERROR, "%s: %s", self.name, error, extra=extra)
+
+    @contextmanager
+    def span(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        """Be in the span of one call while the block runs."""
+        span = self.start(args, kwargs)
+        token = attach(set_span_in_context(span))
+        try:
+            yield
+        except BaseException as error:
+            self.failed(span, error)
+            raise
+        finally:
+            detach(token)
+            span.end()
+
+
+def _parameters(function: Any, capture: Capture) -> Iterator[tuple[str, int | None, Any, str]]:
+    """For each captured parameter its name, its position, its default and the name of its attribute."""
+    known = inspect.signature(function).parameters
+    names = capture if isinstance(capture, Mapping) else {name: name for name in capture}
+    for parameter, attribute in names.items():
+        if parameter not in known:
+            raise TypeError(
+                f"{function.__qualname__} has no parameter {parameter!r}; it has {', '.join(known) or 'none'}"
+            )
+        if is_denied(attribute):
+            raise ValueError(
+                f"{attribute!r} would tell of a client, and is never exported; do not capture it"
+            )
+        described = known[parameter]
+        by_position = described.kind in (described.POSITIONAL_ONLY, described.POSITIONAL_OR_KEYWORD)
+        default = None if described.default is described.empty else described.default
+        yield parameter, list(known).index(parameter) if by_position else None, default, attribute
+
+
+def _decorated(function: Any, call: _Call) -> Any:
+    if inspect.isasyncgenfunction(function):
+        return _asynchronous_generator(function, call)
+    if inspect.isgeneratorfunction(function):
+        return _generator(function, call)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            with call.span(args, kwargs):
+                return await function(*args, **kwargs)
+
+        return coroutine
+
+    @functools.wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        with call.span(args, kwargs):
+            return function(*args, **kwargs)
+
+    return plain
+
+
+# A generator's span lives from its first item to its end, but is the current one only while the generator
+# itself runs: what its consumer does between two items is not a part of it.
+
+
+def _generator(function: Any, call: _Call) -> Any:
+    @functools.wraps(function)
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        inner = function(*args, **kwargs)
+        span = call.start(args, kwargs)
+        run = _Within(span)
+        try:
+            item = run.step(next, inner)
+            while True:
+                try:
+                    given = yield item
+                except GeneratorExit:
+                    run.step(inner.close)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is for the generator to handle
+                    item = run.step(inner.throw, error)
+                else:
+                    item = run.step(inner.send, given)
+        except StopIteration as end:
+            return end.value
+        except BaseException as error:
+            call.failed(span, error)
+            raise
+        finally:
+            span.end()
+
+    return generator
+
+
+def _asynchronous_generator(function: Any, call: _Call) -> Any:
+    @functools.wraps(function)
+    async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        inner = function(*args, **kwargs)
+        span = call.start(args, kwargs)
+        run = _Within(span)
+        try:
+            item = await run.wait(inner.__anext__())
+            while True:
+                try:
+                    given = yield item
+                except GeneratorExit:
+                    await run.wait(inner.aclose())
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is for the generator to handle
+                    item = await run.wait(inner.athrow(error))
+                else:
+                    item = await run.wait(inner.asend(given))
+        except StopAsyncIteration:
+            return
+        except BaseException as error:
+            call.failed(span, error)
+            raise
+        finally:
+            span.end()
+
+    return generator
+
+
+class _Within:
+    """Runs one step of a generator in its span."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def step(self, function: Callable[..., Any], *args: Any) -> Any:
+        token = attach(set_span_in_context(self._span))
+        try:
+            return function(*args)
+        finally:
+            detach(token)
+
+    async def wait(self, step: Awaitable[Any]) -> Any:
+        token = attach(set_span_in_context(self._span))
+        try:
+            return await step
+        finally:
+            detach(token)

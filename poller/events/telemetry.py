@@ -1,0 +1,158 @@
+"""Configure a server's traces, metrics and logs from its environment."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from opentelemetry import _logs, metrics, propagate, trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from poller.events import logs
+from poller.events.bridge import Bridge
+from poller.events.libraries import Library, instrument
+from poller.events.settings import TelemetryError, TelemetrySettings, load
+
+if TYPE_CHECKING:
+    from poller.events.pipelines import Pipelines
+
+__all__ = ["Telemetry", "TelemetryError", "configure_telemetry"]
+
+logger = logging.getLogger(__name__)
+
+_FORKED = 0x40
+"""PF_FORKNOEXEC of Linux's include/linux/sched.h: forked, and no other program begun since."""
+
+
+class Telemetry:
+    """What is configured; the process has one."""
+
+    def __init__(self, settings: TelemetrySettings, pipelines: Pipelines) -> None:
+        self.settings = settings
+        self._pipelines = pipelines
+        self._ended_in: int | None = None
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Push all there is now; returns whether all of it arrived within `timeout` seconds."""
+        return self._pipelines.flush(timeout)
+
+    def shutdown(self, timeout: float = 5.0) -> bool:
+        """Push all there is and end, within `timeout` seconds even where the collector is gone.
+
+        Returns whether all of it arrived. At the end of the process it is called by itself; a second call
+        does nothing. Logs go on to stderr.
+        """
+        if self._ended_in == os.getpid():
+            return True
+        self._ended_in = os.getpid()
+        return self._pipelines.shutdown(timeout)
+
+
+_configured: dict[str, Telemetry] = {}
+
+
+def configure_telemetry(
+    service_name: str = "obscura-server",
+    *,
+    service_version: str | None = None,
+    instance: str | None = None,
+    configure_logs: bool = True,
+    libraries: Collection[Library] = (),
+) -> Telemetry:
+    """Set up traces, metrics and logs by OTLP where an endpoint is set, and logs alone where none is.
+
+    Call it once, before the first request, at the top of the server's module: before a fork (gunicorn's
+    `preload_app`) or after it. A second call changes nothing and returns what the first did.
+
+    `service_name` and `service_version` stand in the resource unless OTEL_SERVICE_NAME or
+    OTEL_RESOURCE_ATTRIBUTES say otherwise. `instance` is the `service.instance.id`; left out, it is random,
+    so that no two processes have the same. One that is given, here or in OTEL_RESOURCE_ATTRIBUTES, gets the
+    process id behind it where the process is a worker, one of several. `configure_logs=False` leaves logging
+    as it is. `libraries` get spans by OpenTelemetry's instrumentation packages.
+
+    Only W3C trace context crosses the process's border, no baggage, unless OTEL_PROPAGATORS wants it.
+
+    Raises TelemetryError with every problem that the environment has, or where another tracer or meter
+    provider was there before.
+    """
+    if before := _configured.get("telemetry"):
+        return before
+    settings = load(os.environ)
+    from poller.events.pipelines import Pipelines
+
+    if configure_logs:
+        logs.configure(settings.log_format, settings.log_level)
+    pipelines = Pipelines(settings, _resource(settings, service_name, service_version, instance))
+    _make_global(pipelines)
+    if not settings.propagators_chosen:
+        propagate.set_global_textmap(TraceContextTextMapPropagator())
+    if configure_logs and pipelines.logger_provider is not None:
+        logs.send_also(Bridge(pipelines.logger_provider))
+    instrument(libraries)
+    telemetry = _configured["telemetry"] = Telemetry(settings, pipelines)
+    atexit.register(telemetry.shutdown)
+    _flush_when_terminated(telemetry)
+    if not settings.targets:
+        logger.info("no OTLP endpoint is set: logs only")
+    return telemetry
+
+
+def _flush_when_terminated(telemetry: Telemetry) -> None:
+    """Push the last of it also where SIGTERM ends the process, as it does at the end of uvicorn.
+
+    Python runs nothing at such an end by itself. A handler that is there already is left alone.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        telemetry.shutdown()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
+
+
+def _make_global(pipelines: Pipelines) -> None:
+    trace.set_tracer_provider(pipelines.tracer_provider)
+    if pipelines.meter_provider is not None:
+        metrics.set_meter_provider(pipelines.meter_provider)
+    if pipelines.logger_provider is not None:
+        _logs.set_logger_provider(pipelines.logger_provider)
+    ours = trace.get_tracer_provider() is pipelines.tracer_provider and pipelines.meter_provider in (
+        None,
+        metrics.get_meter_provider(),
+    )
+    if not ours:
+        what = "another tracer or meter provider is set already, so that nothing would come here"
+        raise TelemetryError([f"{what}; configure telemetry first, and not by opentelemetry-instrument"])
+
+
+def _resource(
+    settings: TelemetrySettings, name: str, version: str | None, instance: str | None
+) -> dict[str, str]:
+    ours = {"service.name": name} | ({"service.version": version} if version else {})
+    given = {**ours, **settings.resource}
+    if instance := instance or given.get("service.instance.id"):
+        given["service.instance.id"] = f"{instance}.{os.getpid()}" if _is_worker() else instance
+    return given
+
+
+def _is_worker() -> bool:
+    """Whether this process is one of several of its program, as far as it can know."""
+    if multiprocessing.parent_process() is not None:
+        return True  # uvicorn's, hypercorn's
+    try:
+        state = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        return bool(int(state.rpartition(")")[2].split()[6]) & _FORKED)  # gunicorn's, uwsgi's
+    except (OSError, ValueError, IndexError):
+        return False

@@ -1,0 +1,94 @@
+"""Follow a WebSocket session from its handshake to its close, and count what it has to drop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import time_ns
+from typing import TypeVar
+
+from poller.events.exchange import CLIENT_LEFT, FAILED, Exchange, Message
+from poller.events.recording import Timed
+
+Item = TypeVar("Item")
+
+_SWITCHING_PROTOCOLS = 101
+_REFUSED = 403
+_NORMAL, _NONE_RECEIVED = 1000, 1005
+
+
+class WebSocketExchange(Exchange):
+    """One session: its handshake counts as a request, and it is open until either side closes it.
+
+    It has one root span, `websocket_session`, for its whole life.
+    """
+
+    _status: int | None = None
+    _answering = FAILED
+    _session: Timed | None = None
+    _over_at: int | None = None
+
+    async def receive(self) -> Message:
+        """Receive, and see the client close."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._disconnected = True
+            self._close(message.get("code", _NONE_RECEIVED))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send, and see the application accept, refuse or close."""
+        kind = message["type"]
+        if kind in ("websocket.accept", "websocket.http.response.start"):
+            message = self.with_id(message)
+        await self._send(message)
+        if kind == "websocket.accept":
+            self._handshaken(_SWITCHING_PROTOCOLS)
+            self._session = self._metrics.websocket_session()
+            self._session.__enter__()
+        elif kind == "websocket.close":
+            # Before it is accepted, the server answers 403 (ASGI specification, "Close").
+            self._handshaken(_REFUSED)
+            self._close(message.get("code", _NORMAL))
+        elif kind == "websocket.http.response.start":
+            self._answering = message["status"]
+        elif kind == "websocket.http.response.body" and not message.get("more_body", False):
+            self._handshaken(self._answering)
+
+    def name(self, route: str | None) -> str:
+        """The same for all, by which sessions are told from requests."""
+        del route
+        return "websocket_session"
+
+    def over(self, error: BaseException | None) -> None:
+        """The application has ended, and with it the session, if it was open still."""
+        self._handshaken(CLIENT_LEFT if self._disconnected and error is None else FAILED)
+        self._close(None)
+        self.end_span(self._status or FAILED, error, self._over_at)
+
+    def _handshaken(self, status: int) -> None:
+        if self._status is None:
+            self._status = status
+            self.count(status)
+
+    def _close(self, code: int | None) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            session.__exit__(None, None, None)
+            self._over_at = time_ns()
+            if code is not None:
+                self.span.set_attribute("websocket.close_code", code)
+
+
+def offer(queue: asyncio.Queue[Item], item: Item, dropped: Callable[[], object]) -> bool:
+    """Put `item` into a bounded queue, or call `dropped` because it is full; returns whether it is in.
+
+    For what a slow client must not hold up:
+    `offer(outbound, frame, partial(metrics.websocket_outbound_dropped, "buffer_full"))`.
+    """
+    try:
+        queue.put_nowait(item)
+    except asyncio.QueueFull:
+        dropped()
+        return False
+    return True
