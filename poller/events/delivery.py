@@ -14,8 +14,11 @@ from poller.events.target import Signal, Target
 logger = logging.getLogger(__name__)
 
 _EXPORTERS = "opentelemetry.exporter"
+_MOMENT = 0.25
+_UNTIL_CUT = 5.0
+"""Seconds."""
 _abandoned: list[Any] = []
-"""Exporters of the process that this one was forked from: to end one would wait for threads it had alone."""
+"""Exporters that are used no more, and kept: to end one may wait for threads that another process has."""
 
 
 class Delivery:
@@ -33,23 +36,29 @@ class Delivery:
         self._reasons = _listen()
         self._ended = False
         self._failing_since: float | None = None
+        self._open, self._sending = threading.Lock(), threading.Lock()
+        self._cuts = 0
         self.lost = False
         """Whether the last batch did not arrive."""
-        self.exporter = build()
+        self.exporter: Any = build()
 
     def export(self, batch: Any, **kwargs: Any) -> Any:
         """Send one batch, whatever it takes; returns what the exporter returned."""
-        if self._ended:
-            return self._results.FAILURE
         self._reasons.clear()
-        try:
-            result = self.exporter.export(batch, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a value that cannot be encoded raises anything
-            self._reasons.add(f"{type(error).__name__}: {error}")
-            result = self._results.FAILURE
-        self.lost = result is not self._results.SUCCESS
-        self._announce()
-        return result
+        while not self._ended:
+            with self._open:  # shut while the process forks
+                self._sending.acquire()
+            cuts = self._cuts
+            try:
+                result = self._send(batch, **kwargs)
+            finally:
+                self._sending.release()
+            if result is self._results.SUCCESS or cuts == self._cuts:
+                self.lost = result is not self._results.SUCCESS
+                self._announce()
+                return result
+            # It was cut short by a fork, which is no fault of the collector's.
+        return self._results.FAILURE
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
         """Nothing waits here."""
@@ -61,14 +70,50 @@ class Delivery:
         del args, kwargs
         if not self._ended:
             self._ended = True
+            self._close()
+
+    def before_fork(self) -> None:
+        """Have no request under way, and let none begin: of gRPC in the midst of one a child would hang.
+
+        A request in flight is given a moment to end; after that it is cut short, and sent again. Connections
+        stay open: gRPC (1.85) survives a fork with open ones, but not one during the closing of the last.
+        """
+        self._open.acquire()
+        if not self._sending.acquire(timeout=_MOMENT):
+            self._cuts += 1
+            self._close()
+            self._sending.acquire(timeout=_UNTIL_CUT)
+            self._abandon()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        with contextlib.suppress(RuntimeError):  # what would not even be cut has it still
+            self._sending.release()
+        self._open.release()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's connections to the parent, and send by new ones."""
+        self._open, self._sending = threading.Lock(), threading.Lock()
+        self._failing_since = None
+        self._abandon()
+
+    def _abandon(self) -> None:
+        _abandoned.append(self.exporter)
+        self.exporter = None
+
+    def _send(self, batch: Any, **kwargs: Any) -> Any:
+        try:
+            if self.exporter is None:
+                self.exporter = self._build()
+            return self.exporter.export(batch, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a value that cannot be encoded raises anything
+            self._reasons.add(f"{type(error).__name__}: {error}")
+            return self._results.FAILURE
+
+    def _close(self) -> None:
+        if self.exporter is not None:
             with contextlib.suppress(Exception):
                 self.exporter.shutdown()
-
-    def begin_anew(self) -> None:
-        """In a forked child: build another exporter, and leave the parent's connections to the parent."""
-        _abandoned.append(self.exporter)
-        self.exporter = self._build()
-        self._failing_since = None
 
     def _announce(self) -> None:
         if self._ended:

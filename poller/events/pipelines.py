@@ -94,19 +94,23 @@ class Pipelines:
         return self._closer.close(timeout, end=True)
 
     def before_fork(self) -> None:
-        """Wait until no metrics are collected: a child would find them locked by a thread that it lacks."""
+        """Have nothing under way that a child could not go on with."""
         if self._reader is not None:
             self._reader.hold()
+        for _, delivery in self._flushed:
+            delivery.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        for _, delivery in self._flushed:
+            delivery.after_fork_in_parent()
         if self._reader is not None:
             self._reader.let_go()
 
     def after_fork_in_child(self) -> None:
         """Begin anew; the SDK has emptied its queues and started its threads by now."""
         for _, delivery in self._flushed:
-            delivery.begin_anew()
+            delivery.after_fork_in_child()
         if self._reader is not None and self.meter_provider is not None:
             self._reader.begin_anew(self.meter_provider)
             begin_again()
@@ -156,9 +160,11 @@ class Reader(MetricReader):
         self._ending.set()
 
     def hold(self) -> None:
+        """Let no metrics be collected: a child would find them locked by a thread that it lacks."""
         self._collecting.acquire()
 
     def let_go(self) -> None:
+        """Let them be collected again."""
         self._collecting.release()
 
     def begin_anew(self, provider: MeterProvider) -> None:
