@@ -34,5 +34,6 @@ pytest_plugins = [
     "tests.bed.process",
     "tests.bed.proxy",
     "tests.bed.role",
+    "tests.bed.served",
     "tests.bed.pgbouncer",
 ]

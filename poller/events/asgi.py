@@ -62,14 +62,15 @@ class HttpExchange(Exchange):
         """Send, and see the response begin and end."""
         kind = message["type"]
         if kind == "http.response.start":
-            self._status = message["status"]
+            # What is answered to a client that has gone, reaches nobody.
+            self._status = CLIENT_LEFT if self._disconnected else message["status"]
             self._trailers = message.get("trailers", False)
             message = self.with_id(message)
         await self._send(message)
         if self._status is not None and self._over_at is None and self._is_last(kind, message):
             self._over_at = time_ns()
             self.count(self._status)
-            if self._status < FAILED:
+            if not self._may_have_failed():
                 self.end_span(self._status, None, self._over_at)
 
     def name(self, route: str | None) -> str:
@@ -84,11 +85,14 @@ class HttpExchange(Exchange):
             status = self._status or (CLIENT_LEFT if gone else FAILED)
             self.count(status)
             self.end_span(status, error, None)
-        elif self._status is not None and self._status >= FAILED:
-            # Only now it is known which exception was answered so.
+        elif self._status is not None and self._may_have_failed():
             self.end_span(self._status, error, self._over_at)
         elif error is not None:
             mark(error, self.span.get_span_context())
+
+    def _may_have_failed(self) -> bool:
+        """Whether an exception is to be expected that was answered already, by what is further in."""
+        return self._disconnected or (self._status or FAILED) >= FAILED
 
     def _is_last(self, kind: str, message: Message) -> bool:
         if self._trailers:

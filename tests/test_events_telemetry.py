@@ -1,0 +1,676 @@
+"""A server's telemetry is configured from its environment, arrives, survives forks, and ends in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from poller.events.settings import TelemetryError, load
+from poller.events.target import Target
+from poller.receiver.ports import LOOPBACK, free_ports
+from poller.receiver.receiver import ACCEPT, HANG, Receiver
+from tests.bed.otlp import Certificates
+from tests.bed.process import ROOT, Process, eventually
+
+Start = Callable[..., Process]
+
+QUICK = {
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "OTEL_BLRP_SCHEDULE_DELAY": "50",
+    "OTEL_METRIC_EXPORT_INTERVAL": "100",
+}
+"""Milliseconds between two pushes."""
+
+
+def environment(receiver: Receiver, protocol: str = "grpc") -> dict[str, str]:
+    """What a server is given, and a format that a program can read."""
+    endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    chosen = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"} if protocol == "http" else {}
+    return {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_LOG_FORMAT": "json", **chosen}
+
+
+def lines(process: Process) -> list[dict[str, Any]]:
+    """Every line of the log; none that is not JSON."""
+    return [json.loads(line) for line in process.stderr.splitlines()]
+
+
+class Server:
+    """The observed server on uvicorn's own command line."""
+
+    def __init__(self, start: Start, env: Mapping[str, str], *options: str, command: str = "uvicorn") -> None:
+        (port,) = free_ports(1)
+        where = ["--host", LOOPBACK, "--port", str(port)]
+        if command == "gunicorn":
+            where = ["--bind", f"{LOOPBACK}:{port}"]
+        self.url = f"http://{LOOPBACK}:{port}"
+        self.process = start(
+            [sys.executable, "-m", command, "tests.bed.observed:app", *where, *options],
+            env=dict(env),
+            cwd=ROOT,
+        )
+        assert eventually(lambda: _listens(port) or not self.process.running, 90)
+        assert self.process.running, self.process
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send(number)
+        self.process.wait(120)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((LOOPBACK, port)) == 0
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
+    receiver: Receiver, start_process: Start, protocol: str
+) -> None:
+    server = Server(start_process, environment(receiver, protocol))
+    given = server.get("/hello/ann").headers["x-request-id"]
+    server.get("/hello/bob")
+    server.get("/broken")
+    server.get("/nope")
+    with connect(server.url.replace("http", "ws") + "/echo", proxy=None) as client:
+        client.send("x")
+        assert client.recv() == "x"
+    server.end()
+
+    # Every request is one tree: a root, and what it called.
+    roots = {span.trace_id: span for span in receiver.spans() if span.kind == "server"}
+    assert sorted(span.name for span in roots.values()) == [
+        "GET",
+        "GET /broken",
+        "GET /hello/{name}",
+        "GET /hello/{name}",
+        "websocket_session",
+    ]
+    inner = receiver.spans("greet_user")
+    assert [roots[span.trace_id].span_id for span in inner] == [span.parent_span_id for span in inner]
+    assert len(inner) == 2
+    assert given in [span.attributes["request.id"] for span in roots.values()]
+    assert {span.parent_span_id for span in roots.values()} == {""}
+
+    # The last push has everything.
+    last = {
+        (point.metric, *sorted(point.attributes.values(), key=str)): point.value
+        for point in receiver.points()
+    }
+    assert last["http_requests_total", "/hello/{name}", "200", "GET"] == 2
+    assert last["http_requests_total", "/broken", "500", "GET"] == 1
+    assert last["http_requests_total", "404", "GET", "unmatched"] == 1
+    assert last["http_requests_total", "/echo", "101", "GET"] == 1
+    assert last["users_registered_total",] == 2
+    assert last["websocket_active_connections",] == 0
+    (durations,) = {p.value.bounds for p in receiver.points("http_request_duration_seconds")}  # type: ignore[union-attr]
+    assert durations[0] == 0.005
+
+    # Every line has its trace and span, uvicorn's too, and each is exported as it was written.
+    written = lines(server.process)
+    assert all(
+        {"timestamp", "severity", "logger", "message", "trace_id", "span_id"} <= line.keys()
+        for line in written
+    )
+    assert Counter(line["logger"] for line in written)["uvicorn.access"] == 4
+    spans = {span.span_id: span for span in receiver.spans()}
+    for line in written:
+        if (
+            line["logger"] in ("uvicorn.access", "observed")
+            or "exception" in line
+            or "WebSocket" in line["message"]
+        ):
+            assert spans[line["span_id"]].trace_id == line["trace_id"], line
+        else:
+            assert line["trace_id"] in ("", *roots), line
+    exported = [(r.scope, r.body, r.trace_id, r.span_id) for r in receiver.records()]
+    assert Counter(exported) == Counter(
+        (line["logger"], line["message"], line["trace_id"], line["span_id"]) for line in written
+    )
+    (record,) = [r for r in receiver.records() if r.attributes.get("exception.type") == "RuntimeError"]
+    assert record.severity_text == "ERROR"
+    assert "broken on purpose" in str(record.attributes["exception.stacktrace"])
+
+    resources = [s.resource for s in receiver.spans()] + [p.resource for p in receiver.points()]
+    (resource,) = {
+        tuple(sorted(one.items())) for one in (*resources, *(r.resource for r in receiver.records()))
+    }
+    assert ("service.name", "observed") in resource
+    assert ("service.version", "1.2.3") in resource
+    assert "service.instance.id" in dict(resource)
+
+
+def test_without_an_endpoint_there_are_logs_only_and_they_are_correlated_all_the_same(
+    start_process: Start,
+) -> None:
+    server = Server(start_process, {"OBSCURA_LOG_FORMAT": "json"})
+    server.get("/hello/ann")
+    server.end()
+
+    written = lines(server.process)
+    assert written[0]["message"] == "no OTLP endpoint is set: logs only"
+    (greeting,) = [line for line in written if line["message"] == "greeting"]
+    (access,) = [line for line in written if line["logger"] == "uvicorn.access"]
+    assert greeting["length"] == 3
+    assert len(greeting["trace_id"]) == 32
+    assert greeting["trace_id"] == access["trace_id"]
+    assert access["message"] == '- - "GET /hello/ann HTTP/1.1" 200'
+
+
+def test_what_is_not_sampled_is_logged_and_counted(receiver: Receiver, start_process: Start) -> None:
+    server = Server(start_process, environment(receiver) | {"OBSCURA_TRACE_SAMPLING_RATIO": "0"})
+    server.get("/hello/ann")
+    httpx.get(f"{server.url}/hello/bob", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, timeout=60)
+    server.end()
+
+    # The parent decides where there is one.
+    assert {span.trace_id for span in receiver.spans()} == {"a" * 32}
+    assert receiver.points("users_registered_total")[-1].value == 2
+    assert {len(line["trace_id"]) for line in lines(server.process) if line["message"] == "greeting"} == {32}
+
+
+def test_several_workers_have_a_name_each_even_where_the_environment_gives_one(
+    receiver: Receiver, start_process: Start
+) -> None:
+    env = environment(receiver) | QUICK | {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-1"}
+    server = Server(start_process, env, "--workers", "2")
+    receiver.wait_until(lambda: len(_instances(receiver)) == 2, 120)
+    for number in range(8):
+        server.get(f"/hello/{number}")
+    receiver.wait_until(lambda: sum(_registered(receiver).values()) == 8, 120)
+    server.end()
+
+    assert all(str(name).startswith("pod-1.") for name in _instances(receiver))
+    assert sum(_registered(receiver).values()) == 8
+
+
+def test_workers_of_gunicorn_that_are_forked_after_it_was_configured_count_for_themselves(
+    receiver: Receiver, start_process: Start
+) -> None:
+    env = environment(receiver) | QUICK
+    options = ["--preload", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"]
+    server = Server(start_process, env, *options, command="gunicorn")
+    receiver.wait_until(lambda: len(_instances(receiver)) == 3, 120)
+    for number in range(8):
+        server.get(f"/hello/{number}")
+    receiver.wait_until(lambda: sum(_registered(receiver).values()) == 8, 120)
+    server.end()
+
+    assert sum(_registered(receiver).values()) == 8
+    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans()) == 16
+    assert all("trace_id" in line for line in lines(server.process))
+
+
+def _instances(receiver: Receiver) -> set[object]:
+    return {point.resource["service.instance.id"] for point in receiver.points("users_registered_total")}
+
+
+def _registered(receiver: Receiver) -> dict[object, int]:
+    """The last value of each instance."""
+    return {
+        point.resource["service.instance.id"]: int(point.value)  # type: ignore[arg-type]  # a counter's
+        for point in receiver.points("users_registered_total")
+    }
+
+
+FORKS = """
+import logging, os, sys, threading
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry("forks", instance="given")
+from opentelemetry import trace
+from poller.events import EventMetrics
+metrics, tracer, log = EventMetrics(), trace.get_tracer("x"), logging.getLogger("forks")
+
+def work(name, count):
+    for _ in range(count):
+        metrics.user_registered()
+        with tracer.start_as_current_span(name):
+            log.info(name)
+
+work("before", 5)
+stop = threading.Event()
+def busy():
+    # Pushes without a pause, so that forks come in the midst of pushes.
+    while not stop.wait(0.001):
+        work("busy", 1)
+        telemetry.flush(60)
+thread = threading.Thread(target=busy)
+thread.start()
+children = []
+for number in range(8):
+    child = os.fork()
+    if child == 0:
+        work(f"child {number}", 2)
+        os._exit(0 if telemetry.shutdown(60) else 1)
+    children.append(child)
+codes = [os.waitpid(child, 0)[1] for child in children]
+stop.set()
+thread.join()
+print(codes, telemetry.shutdown(60), flush=True)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_process_that_forks_while_it_pushes_loses_nothing_and_tells_nothing_twice(
+    receiver: Receiver, start_process: Start, protocol: str
+) -> None:
+    process = start_process([sys.executable, "-c", FORKS], env=environment(receiver, protocol))
+    assert process.wait(170) == 0, process
+    assert process.stdout.strip() == f"{[0] * 8} True", process
+
+    names = Counter(span.name for span in receiver.spans())
+    busy = names.pop("busy", 0)
+    assert names == {"before": 5} | {f"child {number}": 2 for number in range(8)}
+    assert len({span.span_id for span in receiver.spans()}) == len(receiver.spans())
+    records = Counter(record.body for record in receiver.records())
+    assert records == names | Counter(busy=busy)
+    registered = _registered(receiver)
+    assert registered.pop("given") == 5 + busy
+    assert sorted(registered.values()) == [2] * 8
+    by_name = {span.name: span.resource["service.instance.id"] for span in receiver.spans()}
+    assert len(set(by_name.values())) == 9
+
+
+def test_a_fork_while_the_collector_hangs_ends_and_what_was_cut_short_arrives_later(
+    receiver: Receiver, start_process: Start, tmp_path: Path
+) -> None:
+    """Without a bound on a push, nothing but the fork itself can have ended it."""
+    script = """
+import os, threading
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry()
+from opentelemetry import trace
+tracer = trace.get_tracer("x")
+tracer.start_span("before").end()
+flush = threading.Thread(target=telemetry.flush, args=(1000,))
+flush.start()
+print("pushing", flush=True)
+open(os.environ["GO"]).read()  # waits for a writer
+child = os.fork()
+if child == 0:
+    os._exit(0)
+print("forked", os.waitpid(child, 0)[1], flush=True)
+flush.join()
+"""
+    receiver.answer = HANG
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    env = environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "100000", "GO": str(go)}
+    process = start_process([sys.executable, "-c", script], env=env)
+    receiver.wait_for_attempts(1, 60)
+    go.write_text("go")
+    process.wait_for_line("forked 0", 120)
+    receiver.answer = ACCEPT
+    assert process.wait(120) == 0, process
+    assert [span.name for span in receiver.spans()] == ["before"]
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
+    receiver: Receiver, start_process: Start
+) -> None:
+    """A push may take a day here: only the bound of the shutdown can have ended it."""
+    receiver.answer = HANG
+    server = Server(start_process, environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "86400"})
+    server.get("/hello/ann")
+    server.end()
+
+    assert not server.process.running
+    assert receiver.requests() == []
+
+
+def test_a_collector_that_goes_and_comes_back_is_told_of_once_each(
+    receiver: Receiver, start_process: Start
+) -> None:
+    receiver.stop()
+    env = (
+        environment(receiver)
+        | QUICK
+        | {"OBSCURA_EXPORT_TIMEOUT_SECS": "1", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    )
+    server = Server(start_process, env)
+    server.process.wait_for_line("metrics do not arrive: .*UNAVAILABLE", 120)
+    receiver.start()
+    server.process.wait_for_line("metrics arrive again", 120)
+    receiver.wait_for(bool, 60)
+    server.end()
+
+    told = [line["message"] for line in lines(server.process) if line["logger"] == "poller.events.delivery"]
+    assert len(told) == 2
+    assert receiver.spans() == []
+    assert receiver.records() == []
+
+
+def test_a_redirect_is_a_failure_and_not_a_success(start_process: Start) -> None:
+    """OpenTelemetry's exporter for HTTP takes it for one."""
+    script = """
+import http.server, threading, sys
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(307)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Elsewhere)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+import os
+os.environ["OBSCURA_OTLP_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}/v1/traces"
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry()
+from opentelemetry import trace
+trace.get_tracer("x").start_span("x").end()
+print(telemetry.shutdown(60))
+"""
+    process = start_process([sys.executable, "-c", script], env={"OBSCURA_EXPORT_TIMEOUT_SECS": "1"})
+    assert process.wait() == 0, process
+    assert process.stdout.strip() == "False"
+    assert "traces do not arrive: " in process.stderr
+
+
+def test_an_uncaught_exception_is_a_line_like_any_other_and_the_rest_is_flushed(
+    receiver: Receiver, start_process: Start
+) -> None:
+    script = """
+from poller.events.telemetry import configure_telemetry
+configure_telemetry()
+from opentelemetry import trace
+with trace.get_tracer("x").start_as_current_span("main"):
+    raise KeyError("token=abcdef")
+"""
+    process = start_process([sys.executable, "-c", script], env=environment(receiver))
+    assert process.wait() == 1
+
+    (line,) = lines(process)
+    assert line["severity"] == "CRITICAL"
+    assert "KeyError: 'token=[redacted]" in line["exception"]
+    (span,) = receiver.spans()
+    assert span.status == "error"
+    assert [record.severity_text for record in receiver.records()] == ["FATAL"]
+
+
+def test_a_later_configuration_of_logging_takes_no_line_away(start_process: Start, tmp_path: Path) -> None:
+    """Litestar configures logging when it is made, uvicorn where it is run by a program."""
+    script = """
+import logging, logging.config, sys
+from poller.events.telemetry import configure_telemetry
+configure_telemetry()
+from litestar import Litestar
+Litestar([])
+logging.getLogger("litestar").info("of litestar")
+logging.config.dictConfig({
+    "version": 1, "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(message)s %(kept)s"}},
+    "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stdout"},
+                 "file": {"class": "logging.FileHandler", "formatter": "plain", "filename": sys.argv[1]}},
+    "loggers": {"mine": {"handlers": ["err", "file"], "propagate": False, "level": "INFO"}},
+    "root": {"handlers": ["err"], "level": "ERROR"},
+})
+try:
+    raise ValueError("from 203.0.113.7")
+except ValueError:
+    extra = {"client_ip": "203.0.113.7", "kept": "ok"}
+    logging.getLogger("mine").exception("of mine %s", "token=abcdef", extra=extra)
+logging.getLogger("other").info("of others")
+logging.getLogger("opentelemetry").info("not wanted")
+"""
+    file = tmp_path / "log"
+    process = start_process([sys.executable, "-c", script, str(file)], env={"OBSCURA_LOG_FORMAT": "json"})
+    assert process.wait() == 0, process
+
+    written = lines(process)
+    assert process.stdout == ""
+    assert [line["message"] for line in written][-2:] == ["of mine token=[redacted]", "of others"]
+    assert "of litestar" in [line["message"] for line in written]
+    assert written[-2]["kept"] == "ok"
+    assert "client_ip" not in written[-2]
+    in_the_file = file.read_text(encoding="utf-8")
+    assert in_the_file.startswith("of mine token=[redacted] ok\nTraceback")
+    assert in_the_file.endswith("ValueError: from [redacted]\n")
+
+
+def test_configuring_twice_is_configuring_once_and_a_stranger_before_is_an_error(
+    start_process: Start,
+) -> None:
+    script = """
+import logging
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from poller.events.telemetry import TelemetryError, configure_telemetry
+import sys
+if len(sys.argv) > 1:
+    trace.set_tracer_provider(TracerProvider())
+    try:
+        configure_telemetry()
+    except TelemetryError as error:
+        print(error)
+else:
+    first = configure_telemetry()
+    assert configure_telemetry("other") is first
+    assert len(logging.getLogger().handlers) == 1
+    carrier = {}
+    with trace.get_tracer("x").start_as_current_span("x"):
+        propagate.inject(carrier, baggage.set_baggage("user", "ann"))
+    print(sorted(carrier))
+    assert first.shutdown() and first.shutdown()
+"""
+    for argument, said in (
+        ([], "['traceparent']"),
+        (["x"], "another tracer or meter provider is set already"),
+    ):
+        process = start_process([sys.executable, "-c", script, *argument])
+        assert process.wait() == 0, process
+        assert said in process.stdout
+
+
+def test_baggage_crosses_the_border_where_it_is_asked_for(start_process: Start) -> None:
+    script = """
+from opentelemetry import baggage, propagate
+from poller.events.telemetry import configure_telemetry
+configure_telemetry()
+carrier = {}
+propagate.inject(carrier, baggage.set_baggage("k", "v"))
+print(sorted(carrier))
+"""
+    process = start_process([sys.executable, "-c", script], env={"OTEL_PROPAGATORS": "tracecontext,baggage"})
+    assert process.wait() == 0, process
+    assert process.stdout.strip() == "['baggage']"
+
+
+def test_no_module_loads_the_sdk_or_the_daemons_libraries_when_it_is_imported() -> None:
+    """But for those that say that they do, and that nothing imports before telemetry is configured."""
+    knowing = {"dimensions", "pipelines", "scrubbing", "testing", "fixtures"}
+    names = sorted(path.stem for path in (ROOT / "poller" / "events").glob("*.py"))
+    imports = "; ".join(
+        f"import poller.events.{name}" for name in names if name not in knowing | {"__init__"}
+    )
+    heavy = (
+        "opentelemetry.sdk",
+        "opentelemetry.exporter",
+        "grpc",
+        "psycopg",
+        "apscheduler",
+        "pydantic",
+        "typer",
+    )
+    code = f"import sys; {imports}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+    for name in knowing - {"testing", "fixtures"}:
+        assert "It knows the SDK" in (ROOT / "poller" / "events" / f"{name}.py").read_text(encoding="utf-8")
+
+
+# --- settings
+
+
+def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
+    return {signal: (one.url, one.protocol, one.timeout) for signal, one in load(environ).targets.items()}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"OBSCURA_OTLP_ENDPOINT": "http://lgtm:4317"}, ("http://lgtm:4317", "grpc", 10.0)),
+        ({"OBSCURA_TELEMETRY_OTLP_ENDPOINT": "https://h/x"}, ("https://h", "grpc", 10.0)),
+        ({"OBSCURA_OTLP_ENDPOINT": "http://h:4318"}, ("http://h:4318/v1/traces", "http/protobuf", 10.0)),
+        ({"OBSCURA_OTLP_ENDPOINT": "http://h/v1/metrics"}, ("http://h/v1/traces", "http/protobuf", 10.0)),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "h:4317"}, ("h:4317", "grpc", 10.0)),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318/a/", "OTEL_EXPORTER_OTLP_TIMEOUT": "3"},
+            ("http://h:4318/a/v1/traces", "http/protobuf", 3.0),
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h:4318/x",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://i",
+            },
+            ("http://h:4318/x", "http/protobuf", 10.0),
+        ),
+        (
+            {
+                "OBSCURA_OTLP_ENDPOINT": "http://h:9",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://i",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OBSCURA_EXPORT_TIMEOUT_SECS": "2",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+            },
+            ("http://h:9/v1/traces", "http/protobuf", 2.0),
+        ),
+    ],
+)
+def test_the_endpoint_of_traces(environ: dict[str, str], expected: tuple[str, str, float]) -> None:
+    assert targets(**environ)["traces"] == expected
+
+
+def test_signals_are_switched_off_by_the_standard_variables() -> None:
+    endpoint = {"OBSCURA_OTLP_ENDPOINT": "http://h:4317"}
+    assert set(targets(**endpoint)) == {"traces", "metrics", "logs"}
+    assert set(targets(**endpoint, OTEL_LOGS_EXPORTER="none")) == {"traces", "metrics"}
+    assert targets(**endpoint, OTEL_SDK_DISABLED="true") == {}
+    assert targets(OBSCURA_OTLP_ENDPOINT="") == {}
+    assert set(targets(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://h:4317")) == {"metrics"}
+
+
+def test_the_servers_variables_come_before_those_of_the_standard() -> None:
+    found = load(
+        {
+            "OBSCURA_TELEMETRY_TRACE_SAMPLING_RATIO": "10%",
+            "OTEL_TRACES_SAMPLER": "always_on",
+            "OTEL_TRACES_SAMPLER_ARG": "0.5",
+            "OBSCURA_TELEMETRY_METRICS_EXPORT_INTERVAL_SECS": "7",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+            "OBSCURA_TELEMETRY_LOG_FORMAT": "JSON",
+            "OBSCURA_LOG_LEVEL": "debug",
+            "OTEL_RESOURCE_ATTRIBUTES": "service.name=a,service.namespace=b%20c",
+            "OTEL_SERVICE_NAME": "d",
+            "OTEL_PROPAGATORS": "b3",
+        }
+    )
+    assert (found.sampling_ratio, found.metrics_interval) == (0.1, 7.0)
+    assert (found.log_format, found.log_level, found.propagators_chosen) == ("json", "debug", True)
+    assert found.resource == {"service.name": "d", "service.namespace": "b c"}
+
+
+def test_the_standard_alone_decides_as_it_says() -> None:
+    assert load({"OTEL_TRACES_SAMPLER_ARG": "0.5"}).sampling_ratio == 0.5
+    assert load({"OTEL_TRACES_SAMPLER": "always_off"}).sampling_ratio is None
+    assert load({"OTEL_METRIC_EXPORT_INTERVAL": "1500"}).metrics_interval == 1.5
+    assert load({}).sampling_ratio == 1.0
+
+
+def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
+    with pytest.raises(TelemetryError) as raised:
+        load(
+            {
+                "OBSCURA_OTLP_ENDPOINT": "http://user:hunter2@h:4317",
+                "OBSCURA_TRACE_SAMPLING_RATIO": "2",
+                "OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "soon",
+                "OBSCURA_EXPORT_TIMEOUT_SECS": "-1",
+                "OBSCURA_LOG_FORMAT": "xml",
+                "OBSCURA_LOG_LEVEL": "loud",
+                "OTEL_TRACES_EXPORTER": "zipkin",
+            }
+        )
+    problems = raised.value.problems
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "OTEL_TRACES_EXPORTER",
+        "OBSCURA_EXPORT_TIMEOUT_SECS",
+        "OBSCURA_OTLP_ENDPOINT",
+        "OBSCURA_TRACE_SAMPLING_RATIO",
+        "OBSCURA_METRICS_EXPORT_INTERVAL_SECS",
+        "OBSCURA_LOG_FORMAT",
+        "OBSCURA_LOG_LEVEL",
+    ]
+    assert all("write" in problem for problem in problems)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OBSCURA_OTLP_ENDPOINT": "h:4317"}, "write http:// before it for plain text or https:// for TLS"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://h"}, "write http:// before it"),
+        ({"OBSCURA_OTLP_ENDPOINT": "http://"}, "has no host"),
+        ({"OBSCURA_OTLP_ENDPOINT": "http://h:port"}, "is not a URL"),
+        (
+            {"OBSCURA_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "write grpc or http/protobuf",
+        ),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(TelemetryError, match=said):
+        load(environ)
+
+
+def test_a_target_shows_no_secret() -> None:
+    target = Target("https://user:hunter2@h:4318/v1/traces?key=hunter2", "http/protobuf", 10)
+    assert "hunter2" not in f"{target} {target!r}"
+    assert target.plain_text is False
+
+
+def test_a_certificate_that_is_not_there_is_an_error_and_not_passed_over(start_process: Start) -> None:
+    script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
+    for endpoint in ("https://127.0.0.1:4317", "https://127.0.0.1:4318"):
+        env = {"OBSCURA_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}
+        process = start_process([sys.executable, "-c", script], env=env)
+        assert process.wait() == 1
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere/ca.pem cannot be read" in process.stderr
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_tls_with_certificates_of_the_standard_variables(
+    certificates: Certificates, start_process: Start, protocol: str
+) -> None:
+    script = """
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry()
+from opentelemetry import trace
+trace.get_tracer("x").start_span("x").end()
+print(telemetry.shutdown(60))
+"""
+    files = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates.ca),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates.client_key),
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=abc",
+    }
+    with Receiver(tls=certificates.mtls) as receiver:
+        process = start_process([sys.executable, "-c", script], env=environment(receiver, protocol) | files)
+        assert process.wait(120) == 0, process
+        assert process.stdout.strip() == "True", process
+        assert [span.name for span in receiver.spans()] == ["x"]
+        assert {request.headers["x-key"] for request in receiver.requests()} == {"abc"}
