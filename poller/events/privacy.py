@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from poller.events.pii import OWN, personal_name
+from poller.events.pii import OWN, PEER, personal_name
 from poller.events.shapes import scrub
 
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
-_LOGGED = frozenset({"client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"})
+_LOGGED = frozenset(
+    {"baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"}
+)
 """What people call such fields in logs, beside those that `poller.events.pii` knows."""
 
 
@@ -21,7 +23,7 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
     `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
     """
     return {
-        name: value if name in OWN else scrub_value(value)
+        name: value if name in OWN or (outgoing and name in PEER) else scrub_value(value)
         for name, value in attributes.items()
         if not is_denied(name, outgoing=outgoing)
     }

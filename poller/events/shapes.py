@@ -10,7 +10,9 @@ REDACTED = "[redacted]"
 
 # Every pattern that is searched for in any text begins with fixed characters: such a search is ten times as
 # quick as one that begins with a boundary or with any of several groups, and a request has to wait for it.
-_HEADERS = "authorization|cookie|user-agent|forwarded-for|forwarded|real-ip|referer|connecting-ip|client-ip"
+_HEADERS = (
+    "authorization|cookie|user-agent|forwarded-for|forwarded|real-ip|referer|connecting-ip|client-ip|baggage"
+)
 _TOKENS = "token|secret|password|passwd|api_key|api-key|apikey|signature|credentials|credential|ticket"
 _SHORT = "pwd|jwt|sig|otp"
 _NAMES = re.compile(f"{_HEADERS}|{_TOKENS}|{_SHORT}|bearer|basic|digest")

@@ -1,0 +1,276 @@
+"""Nothing that tells of a client leaves the process, whoever put it there."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.sync.client import connect
+
+from poller.events.pii import OWN, personal_name, personal_text
+from poller.events.privacy import is_denied, scrub_attributes
+from poller.events.shapes import scrub
+from poller.receiver.ports import LOOPBACK, free_ports
+from poller.receiver.receiver import Receiver
+from tests.bed.process import ROOT, Process, eventually
+
+ADDRESS, ADDRESS6 = "203.0.113.77", "2001:db8:77::1"
+PLANTED = {
+    "the client's address": ADDRESS,
+    "its IPv6 address": ADDRESS6,
+    "its user agent": "MarkerAgent",
+    "its cookie": "markercookie",
+    "its credentials": "markerbearer",
+    "its query": "markerquery",
+    "its ticket": "markerticket",
+    "its referer": "markerreferer",
+    "its baggage": "markerbaggage",
+    "its e-mail address": "marker@example.org",
+}
+HEADERS = {
+    "x-forwarded-for": ADDRESS,
+    "forwarded": f'for="[{ADDRESS6}]"',
+    "user-agent": "MarkerAgent/7.7 (Marker OS)",
+    "cookie": "session=markercookie; theme=dark",
+    "authorization": "Bearer markerbearer.12345",
+    "referer": "https://example.org/markerreferer",
+    "baggage": "user=markerbaggage",
+    "tracestate": f"kept=1,vendor={ADDRESS}",
+    "traceparent": f"00-{'c' * 32}-{'d' * 16}-01",
+}
+
+
+@pytest.fixture(params=["outermost", "inside"])
+def planted(
+    request: pytest.FixtureRequest, receiver: Receiver, start_process: Callable[..., Process]
+) -> Process:
+    """A server that told all of its clients, and has ended."""
+    (port,) = free_ports(1)
+    env = {
+        "LAYOUT": request.param,
+        "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "OBSCURA_LOG_FORMAT": "json",
+        "OBSCURA_LOG_LEVEL": "debug",
+        "OTEL_PROPAGATORS": "tracecontext,baggage",
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": ".*",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup",
+    }
+    # At this level uvicorn logs every message of every scope.
+    options = ["--log-level", "trace", "--proxy-headers", "--forwarded-allow-ips", "*", "--port", str(port)]
+    process = start_process(
+        [sys.executable, "-m", "uvicorn", "tests.bed.planted:app", *options], env=env, cwd=ROOT
+    )
+    process.wait_for_line("Application startup complete", 120)
+    url = f"http://{LOOPBACK}:{port}"
+    # Before that line and the socket there may be a moment.
+    assert eventually(lambda: _answers(url), 60)
+    query = "token=markerquery&mail=marker@example.org"
+    assert httpx.get(f"{url}/plant?{query}", headers=HEADERS, timeout=60).text == '"ok"'
+    assert httpx.get(f"{url}/break?{query}", headers=HEADERS, timeout=60).status_code == 500
+    httpx.request("BREW", f"{url}/nope/{ADDRESS}?{query}", headers=HEADERS, timeout=60)
+    address = f"{url.replace('http', 'ws')}/socket?ticket=markerticket"
+    with connect(address, additional_headers=HEADERS, user_agent_header=None, proxy=None) as client:
+        client.send(f"I am marker@example.org at {ADDRESS}, token=markerquery")
+    process.send(signal.SIGTERM)
+    process.wait(120)
+    return process
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/up", timeout=60).status_code == 404
+    except httpx.ConnectError:
+        return False
+
+
+def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver: Receiver) -> None:
+    for received in receiver.attempts():
+        body = received.request.SerializeToString()
+        for what, text in PLANTED.items():
+            assert text.encode() not in body, (what, str(received.request)[:5000])
+    for line in planted.stderr.splitlines():
+        for what, text in PLANTED.items():
+            assert text not in line, (what, line)
+    assert planted.stdout == ""
+
+    # That is not because nothing was sent; what is harmless has arrived.
+    spans = {span.name: span for span in receiver.spans()}
+    assert spans["GET /plant?[redacted]"].status_message == "refused [redacted], token=[redacted]"
+    assert spans["GET /plant?[redacted]"].attributes["url.full"] == f"{_origin(spans)}/plant?[redacted]"
+    notes = spans["GET /plant?[redacted]"].attributes["notes"]
+    assert notes == ["harmless", "x-forwarded-for: [redacted]"]
+    assert spans["greet_user"].attributes["note"] == "[redacted] sent cookie=[redacted]"
+    assert spans["call"].attributes["server.address"] == "192.0.2.10"
+    assert spans["call"].attributes["network.peer.address"] == "192.0.2.10"
+    (exception,) = [event for event in spans["GET /plant?[redacted]"].events if event.name == "exception"]
+    assert exception.attributes["exception.message"] == "[redacted] is not allowed: Bearer [redacted]"
+    users = {span.attributes.get("user.id") for span in receiver.spans() if span.kind == "server"}
+    assert "0190b6a5-0000-7000-8000-000000000001" in users
+    assert {"c" * 32} <= {span.trace_id for span in receiver.spans()}
+
+    # What auto-instrumentation counts by client is summed up; what has a client for a value is left out.
+    points = receiver.points("planted_requests")
+    assert {tuple(point.attributes.items()) for point in points} == {(("kept", "yes"),)}
+    assert receiver.points("planted_sizes")[-1].attributes == {}
+    assert receiver.points("http.server.request.duration") or receiver.points("http.server.duration")
+
+    # And every line, at every level, is JSON with its trace.
+    lines = [json.loads(line) for line in planted.stderr.splitlines()]
+    assert all("trace_id" in line and "span_id" in line for line in lines)
+    assert {"planted", "uvicorn.access", "uvicorn.error", "uvicorn.asgi"} <= {
+        line["logger"] for line in lines
+    }
+    (refused,) = [line for line in lines if line["message"] == "refused [redacted]"]
+    assert refused["url.full"].endswith("/plant?[redacted]")
+    assert "client.address" not in refused
+    assert (
+        "PermissionError: [redacted] came with Bearer [redacted] and cookie: [redacted]"
+        in refused["exception"]
+    )
+    assert "planted_requests has attributes that tell of a client" in planted.stderr
+
+
+def _origin(spans: Any) -> str:
+    found = re.match(r"http://[^/]+", str(spans["GET /plant?[redacted]"].attributes["url.full"]))
+    assert found
+    return found.group()
+
+
+def test_the_checker_of_other_servers_finds_nothing_either(planted: Process, receiver: Receiver) -> None:
+    """`poller conform` judges by the same names and shapes."""
+    texts = [(name, value) for span in receiver.spans() for name, value in span.attributes.items()]
+    texts += [(name, value) for record in receiver.records() for name, value in record.attributes.items()]
+    texts += [("body", record.body) for record in receiver.records()]
+    for name, value in texts:
+        assert name in OWN or not personal_name(name, outgoing=True), name
+        assert name in OWN or name == "network.peer.address" or personal_text(str(value)) is None, (
+            name,
+            value,
+        )
+    del planted
+
+
+# --- shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        (f"{ADDRESS}:4242 connected", "[redacted] connected"),
+        (f"at {ADDRESS}.", "at [redacted]."),
+        (f"from [{ADDRESS6}]:443", "from [[redacted]]:443"),
+        (f"('{ADDRESS}', 4242)", "('[redacted]', 4242)"),
+        ("GET /v1/gateway?ticket=abc HTTP/1.1", "GET /v1/gateway?[redacted] HTTP/1.1"),
+        ("https://user:pw@h.example/x?sig=1#f", "https://h.example/x?[redacted]"),
+        ("http://192.0.2.1:8000/x", "http://192.0.2.1:8000/x"),  # a server
+        ("Cookie: a=1; b=2", "Cookie: [redacted]"),
+        ("authorization: Basic dXNlcjpwYXNz", "authorization: [redacted]"),
+        ("Bearer abc.def-123, then more", "Bearer [redacted], then more"),
+        ('{"cookie": "a=1", "x": 1}', '{"cookie": "[redacted]", "x": 1}'),
+        ("[(b'user-agent', b'x/1'), (b'host', b'h')]", "[(b'user-agent', b'[redacted]'), (b'host', b'h')]"),
+        ('{\\"token\\": \\"abc\\"}', '{\\"token\\": \\"[redacted]\\"}'),
+        ("token=abc&x=1", "token=[redacted]&x=1"),
+        ("refresh_token: 'a b', y", "refresh_token: [redacted], y"),
+        ("API_KEY=abc", "API_KEY=[redacted]"),
+        ("eyJhbGciOi.eyJzdWIiOiIx.sig is one", "[redacted] is one"),
+        ("Mozilla/5.0 (X11; Linux) Gecko/1", "[redacted]"),
+        ("okhttp/4.12.0 came", "[redacted] came"),
+        ("mail to a.b@example.org", "mail to [redacted]"),
+    ],
+)
+def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
+    assert scrub(text) == scrubbed
+    assert scrub(scrubbed) == scrubbed
+    assert scrub(f"{'x' * 600} {text}") == f"{'x' * 600} {scrubbed}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "at 12:34:56 on 2026-11-24T20:44:50.462Z",
+        "aa:bb:cc:dd:ee:ff",
+        "std::vector and a.b.c.d",
+        "version 3.11.7 of 0.0.0.0",
+        "token expired",
+        "the secret is out",
+        "really?yes",
+        "SELECT a/b FROM t WHERE x = ?",
+        'File "/usr/lib/x.py", line 3, in f',
+        "user_id=5 design=blue signal: 9",
+        "0190b6a5-0000-7000-8000-000000000001",
+        "İstanbul ve token",
+    ],
+)
+def test_what_is_harmless_stays(text: str) -> None:
+    assert scrub(text) == text
+
+
+FRAGMENTS = (
+    *(ADDRESS, "10.0.0.1:80", ADDRESS6, "::1", "0.0.0.0", "::", "cookie", "Cookie: ", "authorization="),
+    *("Bearer ", "abcdefgh12", "basic ", "eyJhbGciOi.abc.def", " http://h", " https://u:p@h", "/x", "?a=b"),
+    *("?", "&c=d", "#f", "@", "a@b.co", "Mozilla/5.0 (X)", "token", "ticket", " ", "=", ":", ", ", "'", '"'),
+    *("b'", "[", "]", "(", ")", "\n", "x", "Set-Cookie", "user:pw@h", "password", ".", "/", "\\", "%20", "é"),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_nothing_that_the_checker_would_find_is_left_and_scrubbing_twice_is_scrubbing_once(text: str) -> None:
+    scrubbed = scrub(text)
+    assert personal_text(scrubbed) is None
+    assert scrub(scrubbed) == scrubbed
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(max_size=200))
+def test_any_text_can_be_scrubbed(text: str) -> None:
+    assert scrub(scrub(text)) == scrub(text)
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("client.address", "client.port", "net.sock.peer.addr", "network.peer.address", "client_ip"),
+        *("user_agent.original", "http.user_agent", "url.query", "http.request.header.x-real-ip", "Cookie"),
+        *(
+            "auth.refresh_token",
+            "my_api_key",
+            "db_password",
+            "X-Forwarded-For",
+            "user.email",
+            "peer",
+            "client",
+        ),
+    ],
+)
+def test_a_name_is_denied(name: str) -> None:
+    assert is_denied(name)
+    assert scrub_attributes({name: 1, "kept": {name: 1, "k": (1, b"x")}}) == {"kept": {"k": (1, "x")}}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("user.id", "device.id", "request.id", "url.path", "http.route", "server.address", "db.query.text"),
+        *("gen_ai.usage.input_tokens", "error.type", "client_count"),
+    ],
+)
+def test_a_name_is_kept(name: str) -> None:
+    assert scrub_attributes({name: "x"}) == {name: "x"}
+
+
+def test_the_peer_of_a_call_is_a_server() -> None:
+    attributes = {"network.peer.address": "192.0.2.10"}
+    assert scrub_attributes(attributes) == {}
+    assert scrub_attributes(attributes, outgoing=True) == attributes
