@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,16 +11,17 @@ from opentelemetry.trace import SpanContext, get_current_span
 
 from poller.events.errors import where
 from poller.events.privacy import scrub_attributes
-from poller.events.shapes import cut, scrub
+from poller.events.shapes import scrub
 
 _SPAN = "_telemetry_span"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName", "color_message", _SPAN),
 }
 """What every record has (and uvicorn's); the rest are the `extra` fields of the one who logged."""
-_ATOMS = {"h", "r", "s"}
-"""Of the access logs of gunicorn and hypercorn: host, request line, status."""
+_CLIENT_FIRST = re.compile(r"^\S+:\d+ - ")
+"""What uvicorn logs at its level TRACE begins so."""
 _PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
+"""Of the access logs of gunicorn and hypercorn."""
 
 
 def install() -> None:
@@ -27,13 +29,6 @@ def install() -> None:
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, _Factory):
         logging.setLogRecordFactory(_Factory(factory))
-
-
-def uninstall() -> None:
-    """Have records made as before `install`."""
-    factory = logging.getLogRecordFactory()
-    if isinstance(factory, _Factory):
-        logging.setLogRecordFactory(factory.inner)
 
 
 def span_of(record: logging.LogRecord) -> SpanContext | None:
@@ -81,12 +76,16 @@ class _Factory:
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self.inner(*args, **kwargs)
         setattr(record, _SPAN, _current())
-        _anonymise(record)
+        if _is_access(record):
+            return record
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit; whoever handles the record will say so
             return record
-        if (clean := scrub(message)) != message:
+        clean = scrub(message)
+        if record.name.startswith("uvicorn"):
+            clean = _CLIENT_FIRST.sub("- - ", clean)
+        if clean != message:
             record.msg, record.args = clean, None
         return record
 
@@ -96,29 +95,26 @@ def _current() -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def _anonymise(record: logging.LogRecord) -> None:
-    """Take client and query out of what ASGI servers log of a request, and leave the record's form alone."""
+def _is_access(record: logging.LogRecord) -> bool:
+    """Take the client out of what an ASGI server logs of a request, and leave the form to its formatters."""
     args = record.args
-    if not args or not record.name.startswith(("uvicorn", "gunicorn", "hypercorn")):
-        return
-    if isinstance(args, Mapping):
-        if args.keys() >= _ATOMS:
-            record.args = _Atoms(args)
-    elif record.name == "uvicorn.access" and len(args) == 5:
+    if record.name == "uvicorn.access" and isinstance(args, tuple) and len(args) == 5:
         _, method, path, version, status = args
-        record.args = ("-", method, cut(str(path)), version, status)
-    elif str(record.msg).startswith('%s - "WebSocket %s"') and len(args) >= 2:
-        record.args = ("-", cut(str(args[1])), *args[2:])
+        record.args = ("-", method, scrub(str(path)), version, status)
+        return True
+    if record.name in ("gunicorn.access", "hypercorn.access") and isinstance(args, Mapping):
+        record.args = _Atoms(args)
+        return True
+    return False
 
 
 class _Atoms(dict[str, Any]):
     """The atoms of an access log without the client; unknown ones, headers among them, are a dash."""
 
     def __init__(self, atoms: Mapping[str, Any]) -> None:
-        super().__init__(
-            {name: value for name, value in atoms.items() if not name.startswith("{")} | _PERSONAL_ATOMS
-        )
-        self["r"] = cut(str(atoms["r"]).partition("?")[0])
+        named = {name: scrub(value) if isinstance(value, str) else value for name, value in atoms.items()}
+        super().__init__({name: value for name, value in named.items() if not name.startswith("{")})
+        self.update(_PERSONAL_ATOMS)
 
     def __missing__(self, name: str) -> str:
         return "-"

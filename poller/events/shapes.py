@@ -15,7 +15,7 @@ _HEADERS = (
 )
 _TOKENS = "token|secret|password|passwd|api_key|api-key|apikey|signature|credentials|credential|ticket"
 _SHORT = "pwd|jwt|sig|otp"
-_NAMES = re.compile(f"{_HEADERS}|{_TOKENS}|{_SHORT}|bearer|basic|digest")
+_NAMES = re.compile(f"{_HEADERS}|{_TOKENS}|{_SHORT}|bearer|basic|digest|client")
 """Where something personal may stand behind; for texts in small letters, as is what follows."""
 _NAME = rf"(?:{_HEADERS}|{_TOKENS}|(?<![a-z])(?:{_SHORT}))"
 _NAMED = re.compile(
@@ -26,6 +26,8 @@ _NAMED = re.compile(
     r"(?:\\?\"(?!\[redacted\])(?P<double>[^\"\\]*)|\\?'(?!\[redacted\])(?P<single>[^'\\]*))"
     # token=..., password: ...
     rf"|{_NAME}\s*+[=:]\s*+(?!\[redacted\])(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s,;&\"'}}\])]+)"
+    # 'client': ('host', 1234), as an ASGI scope has it.
+    r"|client[\"']:\s*+[(\[][\"'](?!\[redacted\])(?P<client>[^\"']+)"
     # Bearer ..., as RFC 9110 has credentials.
     r"|(?:bearer|basic|digest)\s++(?P<credentials>[\w.~+/-]{8,}[^\s,;\"']*)"
 )
