@@ -49,7 +49,9 @@ class Counting:
 
     def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
         self.spool = Spool(folder, max_size=2**28, max_age=3600.0)
-        self.push = Push(endpoint, resource("obscura-poller", f"from-{first}", "1"), self.spool, **arguments)
+        described = resource("obscura-poller", f"from-{first}", "1")
+        # A machine that stalls is not to make an answer late.
+        self.push = Push(endpoint, described, self.spool, **{"timeout": 60.0, **arguments})
         self.next = first
         self.series = 1
         self.push.meter.create_observable_gauge("number", [self._observe])

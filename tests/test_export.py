@@ -66,7 +66,7 @@ def open_push() -> Iterator[Open]:
         described = resource("obscura-poller", "poller-0", "1.2.3")
         spool = Spool(None, max_size=2**20, max_age=3600.0)
         try:
-            opened.append(Push(endpoint, described, spool, **{"timeout": 5.0, **arguments}))
+            opened.append(Push(endpoint, described, spool, **{"timeout": 60.0, **arguments}))
         except ConfigError:
             spool.close()
             raise
@@ -106,7 +106,7 @@ def test_a_gauge_arrives_exactly_as_it_is_defined(receiver: Receiver, open_push:
     push = open_push(endpoint_of(receiver, protocol))
     gauge(push, "pending_messages_total", Observation(2**63 - 1, {"state": "new"}), unit="{message}")
 
-    assert push.flush(10)
+    assert push.flush(60)
     assert push.last_export_ok is True
 
     (point,) = receiver.points()
@@ -128,7 +128,7 @@ def test_the_resource_is_the_configured_one_and_never_random(
     )
     push = open_push(endpoint_of(receiver, "grpc"))
     gauge(push, "users_total", Observation(1))
-    push.flush(10)
+    push.flush(60)
     told = receiver.points()[0].resource
     assert told["service.name"] == "obscura-poller"
     assert told["service.version"] == "1.2.3"
@@ -144,7 +144,7 @@ def test_headers_and_gzip_come_from_the_standard_variables(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     push = open_push(endpoint_of(receiver, protocol))
     gauge(push, "users_total", Observation(1))
-    assert push.flush(10)
+    assert push.flush(60)
     headers = receiver.requests()[0].headers
     assert headers["authorization"] == "Bearer sesame"
     assert headers["x-tenant"] == "blue"
@@ -163,7 +163,7 @@ def test_mutual_tls_takes_its_files_from_the_standard_variables(
     with Receiver(tls=certificates.mtls) as receiver:
         push = open_push(endpoint_of(receiver, protocol))
         gauge(push, "users_total", Observation(7))
-        assert push.flush(10)
+        assert push.flush(60)
         assert [point.value for point in receiver.points()] == [7]
         push.shutdown(5)
 
@@ -209,7 +209,7 @@ def test_a_ca_bundle_for_requests_does_not_replace_the_collector_s_authority(
     with Receiver(tls=certificates.tls) as receiver:
         push = open_push(endpoint_of(receiver, "http/protobuf"))
         gauge(push, "users_total", Observation(7))
-        assert push.shutdown(10)
+        assert push.shutdown(60)
 
 
 def test_a_compression_that_does_not_exist_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,7 @@ def test_a_flush_that_the_collector_refuses_is_false_and_says_why(
     receiver.answer = INVALID
     push = open_push(endpoint_of(receiver, protocol))
     gauge(push, "users_total", Observation(3))
-    assert push.flush(10) is False
+    assert push.flush(60) is False
     assert receiver.points() == []
     assert ("INVALID_ARGUMENT" if protocol == "grpc" else "400") in log.records[0].getMessage()
 
@@ -342,9 +342,9 @@ def test_a_second_outage_has_its_own_reason(receiver: Receiver, open_push: Open,
     gauge(push, "users_total", Observation(3))
     for _ in range(2):
         receiver.answer = INVALID
-        assert not push.flush(10)
+        assert not push.flush(60)
         receiver.answer = ACCEPT
-        assert push.flush(10)
+        assert push.flush(60)
     warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
     assert all("INVALID_ARGUMENT" in warning for warning in warnings)
@@ -398,11 +398,11 @@ def test_a_shutdown_pushes_the_last_values_once_more(
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol), interval=3600.0)
     shown = gauge(push, "users_total", Observation(1))
-    assert push.flush(10)
+    assert push.flush(60)
     shown[:] = [Observation(2)]
-    assert push.shutdown(10) is True
+    assert push.shutdown(60) is True
     assert [point.value for point in receiver.points()] == [1, 2]
-    assert push.shutdown(10) is True  # and does nothing
+    assert push.shutdown(60) is True  # and does nothing
     assert len(receiver.requests()) == 2
 
 
@@ -412,7 +412,7 @@ def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
     push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
     gauge(push, "users_total", Observation(1))
     receiver.wait_for(lambda points: len(points) >= 3)
-    push.shutdown(10)
+    push.shutdown(60)
     receiver.clear()
 
     slow = open_push(endpoint_of(receiver, "grpc"), interval=3600.0)
@@ -438,9 +438,9 @@ def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
 def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_push: Open) -> None:
     push = open_push(endpoint_of(receiver, "grpc"))
     shown = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
-    assert push.flush(10)
+    assert push.flush(60)
     del shown[0]
-    assert push.flush(10)
+    assert push.flush(60)
     last: list[Point] = receiver.requests()[-1].points()
     assert [(point.value, point.attributes) for point in last] == [(2, {"kind": "b"})]
 
@@ -451,7 +451,7 @@ def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, ope
     shown = gauge(push, "users_total")
     for cycle in range(3):
         shown[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
-        assert push.flush(10)
+        assert push.flush(60)
     last = receiver.requests()[-1].points()
     assert {point.attributes["user"] for point in last} == {f"2-{number}" for number in range(1000)}
     assert "otel.metric.overflow" not in {name for point in last for name in point.attributes}
@@ -473,7 +473,7 @@ def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_p
     push.meter.create_histogram(
         "poller.poll.duration", explicit_bucket_boundaries_advisory=[0.5, 5.0]
     ).record(1)
-    assert push.flush(10)
+    assert push.flush(60)
     value = receiver.points()[0].value
     assert isinstance(value, Distribution)
     assert value.bounds == (0.5, 5.0)
@@ -509,9 +509,9 @@ def test_no_secret_reaches_the_log_whatever_fails(
     )
     push = open_push(endpoint)
     gauge(push, "users_total", Observation(1))
-    assert push.flush(10) is False
+    assert push.flush(60) is False
     receiver.stop()
-    assert push.flush(10) is False
+    assert push.flush(60) is False
     told = log.text
     assert "export failed" in told
     for secret in ("sesame", "hunter22"):
@@ -539,7 +539,7 @@ def test_a_redirect_is_a_failure_because_none_is_followed(open_push: Open, log: 
         url = f"http://127.0.0.1:{server.server_address[1]}"
         push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
         gauge(push, "users_total", Observation(1))
-        assert push.flush(10) is False
+        assert push.flush(60) is False
         push.shutdown(0.1)
         server.shutdown()
         thread.join()
