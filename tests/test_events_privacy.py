@@ -21,6 +21,7 @@ from poller.events.privacy import is_denied, scrub_attributes
 from poller.events.shapes import scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
+from poller.receiver.signals import SIGNALS
 from tests.bed.process import ROOT, Process, eventually
 
 ADDRESS, ADDRESS6 = "203.0.113.77", "2001:db8:77::1"
@@ -96,7 +97,7 @@ def _answers(url: str) -> bool:
 
 
 def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver: Receiver) -> None:
-    for received in receiver.attempts():
+    for received in (received for signal in SIGNALS for received in receiver.attempts(signal)):
         body = received.request.SerializeToString()
         for what, text in PLANTED.items():
             at = body.find(text.encode())

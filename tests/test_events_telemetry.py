@@ -21,6 +21,7 @@ from poller.events.settings import TelemetryError, load
 from poller.events.target import Target
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import ACCEPT, HANG, Receiver
+from poller.receiver.signals import SIGNALS
 from tests.bed.otlp import Certificates
 from tests.bed.process import ROOT, Process, eventually
 
@@ -310,7 +311,7 @@ flush.join()
     os.mkfifo(go)
     env = environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "100000", "GO": str(go)}
     process = start_process([sys.executable, "-c", script], env=env)
-    receiver.wait_for_attempts(1, 60)
+    receiver.wait_for_attempts(1, 60, signal="traces")
     go.write_text("go")
     process.wait_for_line("forked 0", 120)
     receiver.answer = ACCEPT
@@ -328,7 +329,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
     server.end()
 
     assert not server.process.running
-    assert receiver.requests() == []
+    assert all(receiver.requests(signal) == [] for signal in SIGNALS)
 
 
 def test_a_collector_that_goes_and_comes_back_is_told_of_once_each(
@@ -673,4 +674,4 @@ print(telemetry.shutdown(60))
         assert process.wait(120) == 0, process
         assert process.stdout.strip() == "True", process
         assert [span.name for span in receiver.spans()] == ["x"]
-        assert {request.headers["x-key"] for request in receiver.requests()} == {"abc"}
+        assert {request.headers["x-key"] for request in receiver.requests("traces")} == {"abc"}

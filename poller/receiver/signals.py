@@ -24,6 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from poller.receiver.answers import Answer
 
 Signal = Literal["metrics", "traces", "logs"]
+SIGNALS: tuple[Signal, ...] = ("metrics", "traces", "logs")
 Request = ExportMetricsServiceRequest | ExportTraceServiceRequest | ExportLogsServiceRequest
 Response = ExportMetricsServiceResponse | ExportTraceServiceResponse | ExportLogsServiceResponse
 
