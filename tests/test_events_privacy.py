@@ -97,7 +97,7 @@ def _answers(url: str) -> bool:
 
 
 def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver: Receiver) -> None:
-    for received in (received for signal in SIGNALS for received in receiver.attempts(signal)):
+    for received in (received for kind in SIGNALS for received in receiver.attempts(kind)):
         body = received.request.SerializeToString()
         for what, text in PLANTED.items():
             at = body.find(text.encode())
