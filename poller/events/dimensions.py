@@ -6,7 +6,6 @@ It knows the SDK, so that nothing imports it before telemetry is configured.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from opentelemetry.sdk.metrics import (
 from opentelemetry.sdk.metrics.export import Metric, MetricsData
 from opentelemetry.sdk.metrics.view import View
 
-from poller.events.privacy import is_denied, scrub_attributes
+from poller.events.privacy import is_denied, is_harmless, scrub_attributes
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,9 @@ class _ScrubbedReservoir(ExemplarReservoir):
         self._inner = inner
 
     def offer(self, value: float, time_unix_nano: int, attributes: Any, context: Context) -> None:
-        self._inner.offer(value, time_unix_nano, scrub_attributes(attributes or {}), context)
+        if attributes and not is_harmless(attributes):
+            attributes = scrub_attributes(attributes)
+        self._inner.offer(value, time_unix_nano, attributes, context)
 
     def collect(self, point_attributes: Any) -> Any:
         return self._inner.collect(point_attributes)
@@ -90,7 +91,7 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
 
 def _scrub_metric(metric: Metric) -> Metric:
     points: list[Any] = list(metric.data.data_points)
-    clean: Any = [point for point in points if _is_clean(point.attributes or {})]
+    clean: Any = [point for point in points if is_harmless(point.attributes or {})]
     if len(clean) == len(points):
         return metric
     if metric.name not in _told:
@@ -99,7 +100,3 @@ def _scrub_metric(metric: Metric) -> Metric:
             "%s has attributes that tell of a client; its data points with them are not exported", metric.name
         )
     return replace(metric, data=replace(metric.data, data_points=clean))
-
-
-def _is_clean(attributes: Mapping[str, Any]) -> bool:
-    return scrub_attributes(attributes) == dict(attributes)

@@ -11,6 +11,7 @@ from poller.events.shapes import scrub
 
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
+_PLAIN = frozenset({int, float, bool, type(None)})
 _LOGGED = frozenset(
     {"baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"}
 )
@@ -23,10 +24,24 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
     `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
     """
     return {
-        name: value if name in OWN or (outgoing and name in PEER) else scrub_value(value)
+        name: value if _is_kept(name, outgoing=outgoing) else scrub_value(value)
         for name, value in attributes.items()
-        if not is_denied(name, outgoing=outgoing)
+        if not is_denied(name, outgoing)
     }
+
+
+def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> bool:
+    """Whether the attributes may leave the process as they are, as most may; quicker than to scrub them."""
+    for name, value in attributes.items():
+        if is_denied(name, outgoing):
+            return False
+        kind = type(value)
+        if kind is str:
+            if scrub(value) != value and not _is_kept(name, outgoing=outgoing):
+                return False
+        elif kind not in _PLAIN and scrub_value(value) != value:
+            return False
+    return True
 
 
 def scrub_value(value: Any) -> Any:
@@ -45,7 +60,12 @@ def scrub_value(value: Any) -> Any:
 
 
 @lru_cache(4096)
-def is_denied(name: str, *, outgoing: bool = False) -> bool:
+def is_denied(name: str, outgoing: bool = False) -> bool:
     """Whether an attribute of this name must not leave the process, whatever its value."""
     plain = str(name).lower().replace("-", "_")
     return personal_name(plain, outgoing=outgoing) or plain in _LOGGED or plain.endswith(_SECRETS)
+
+
+def _is_kept(name: str, *, outgoing: bool) -> bool:
+    """Whether the value is an address of the server itself, or of what it calls."""
+    return name in OWN or (outgoing and name in PEER)

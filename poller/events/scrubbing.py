@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, Tr
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
-from poller.events.privacy import scrub_attributes, scrub_value
+from poller.events.privacy import is_harmless, scrub_attributes, scrub_value
 from poller.events.shapes import scrub
 
 Item = TypeVar("Item")
@@ -54,25 +54,29 @@ class _ScrubbedSpans(SpanProcessor):
 
 def scrub_span(span: ReadableSpan) -> ReadableSpan:
     """Return the span as it may leave the process; what has ended cannot be changed, so that it is a copy."""
-    given = dict(span.attributes or {})
-    attributes = scrub_attributes({**given, **_database_state(span)}, outgoing=span.kind in _CALLING)
-    name, description = scrub(span.name), scrub(span.status.description or "")
+    outgoing = span.kind in _CALLING
+    given = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a view of what has it
+    if (
+        not (span.events or span.links or span.status.description)
+        and _scrub_context(span.context) is span.context
+        and _scrub_context(span.parent) is span.parent
+        and scrub(span.name) == span.name
+        and is_harmless(given, outgoing=outgoing)
+    ):
+        return span
+    attributes = scrub_attributes({**given, **_database_state(span)}, outgoing=outgoing)
     events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
     links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
-    context, parent = _scrub_context(span.context), _scrub_context(span.parent)
-    same = (attributes, name, context, parent) == (given, span.name, span.context, span.parent)
-    if same and not (events or links or description):
-        return span
     return ReadableSpan(
-        name=name,
-        context=context,
-        parent=parent,
+        name=scrub(span.name),
+        context=_scrub_context(span.context),
+        parent=_scrub_context(span.parent),
         resource=span.resource,
         attributes=_bounded(attributes, span.dropped_attributes),
         events=_counted(events, span.dropped_events),
         links=_counted(links, span.dropped_links),
         kind=span.kind,
-        status=Status(span.status.status_code, description or None),
+        status=Status(span.status.status_code, scrub(span.status.description or "") or None),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
