@@ -12,9 +12,11 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from poller.settings import Settings
 from tests.bed.messaging import MessagingServer
@@ -52,7 +54,7 @@ def test_ci_runs_the_second_command_to_the_letter() -> None:
 def test_every_command_and_snippet_is_marked_and_so_run() -> None:
     """No block of commands, YAML or Python stands in the README that no test looks at."""
     fences = re.findall(r"^```(?:bash|yaml|python)$", README, re.MULTILINE)
-    kinds = ("run", "file", "check", "python")
+    kinds = ("run", "file", "check", "python", "server")
     looked_at = [text for kind, _, text in _BLOCK.findall(README) if kind in kinds]
 
     assert len(looked_at) == len(fences)
@@ -137,6 +139,33 @@ def test_python_snippets_run(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout
     assert f"{len(blocks('python'))} passed" in done.stdout
+
+
+@pytest.mark.postgres
+def test_the_instrumented_server_tells_what_the_readme_says(
+    server: MessagingServer, receiver: Receiver, tmp_path: Path, start_process: Callable[..., Process]
+) -> None:
+    ((name, text),) = blocks("server")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (port,) = free_ports(1)
+    process = start_process(
+        [sys.executable, "-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--port", str(port)],
+        cwd=tmp_path,
+        env={"DATABASE_URL": server.primary_dsn, "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint},
+    )
+    process.wait_for_line("Uvicorn running on", 120)
+    url = f"http://127.0.0.1:{port}"
+    assert httpx.get(f"{url}/v1/users/u-1/messages", timeout=60).text == "11"
+    assert httpx.get(f"{url}/manage/readyz", timeout=60).json() == {"status": "ok", "database": "ok"}
+    process.send(signal.SIGTERM)
+    process.wait()
+
+    (root,) = receiver.spans("GET /v1/users/{user_id}/messages")
+    (inner,) = receiver.spans("fetch_messages")
+    assert root.attributes["user.id"] == "u-1"
+    assert (inner.parent_span_id, inner.attributes["limit"]) == (root.span_id, 50)
+    told = {point.metric for point in receiver.points()}
+    assert {"health_status", "db_pool_idle_connections", "http_request_duration_seconds"} <= told
 
 
 @pytest.mark.postgres
