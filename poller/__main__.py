@@ -1,5 +1,5 @@
 """Run the command line as `python -m poller`."""
 
-from poller.cli import main
+from poller.main import main
 
 main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,6 +98,13 @@ class Announcer:
                     format_duration(one.query.max_age),
                     extra={"query": name, "state": str(one.state)},
                 )
+
+    def forget(self, names: Collection[str]) -> None:
+        """Take whatever comes of these queries for news: they are gone, or ask something else now."""
+        for name in names:
+            self._queries.pop(name, None)
+        self._withheld.difference_update(names)
+        self._holds = {key: at for key, at in self._holds.items() if key[0] not in names}
 
     def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
         """Tell what concerns all queries alike."""

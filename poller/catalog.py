@@ -108,7 +108,7 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
         if what := _source_problem(source):
             found.append(Found((len(files), 0), Problem(str(source), what)))
             continue
-        for path in _files_of(source):
+        for path in files_of(source):
             real = os.path.realpath(path)
             if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
                 seen.add(real)
@@ -131,6 +131,17 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
+def files_of(source: Path) -> list[Path]:
+    """The query files of `source`, a file or a folder; raises OSError where the folder cannot be listed."""
+    if not source.is_dir():
+        return [source]
+    return sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )
+
+
 def _packaged() -> Path:
     # Installed, the folder lies inside the package; in a checkout beside it.
     package = Path(__file__).parent
@@ -142,21 +153,11 @@ def _source_problem(source: Path) -> str | None:
     try:
         if not source.exists():
             return "does not exist; write a folder of query files, or a file"
-        if source.is_dir() and not _files_of(source):
+        if source.is_dir() and not files_of(source):
             return "holds no query file; put a *.yaml file into it, or write another folder"
     except (OSError, ValueError) as error:
         return unreadable(error)
     return None
-
-
-def _files_of(source: Path) -> list[Path]:
-    if not source.is_dir():
-        return [source]
-    return sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
 
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:

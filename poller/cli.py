@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
     "conform": "Say how what a server sends differs from the catalogue.",
+    "health": "Tell whether the poller that runs here is alive, or ready.",
     "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
     "settings": "Print every effective setting, its source and its meaning.",
 }

@@ -1,25 +1,25 @@
-"""Poll on schedule until told to stop."""
+"""Poll on schedule until told to stop, and swap the schedule between two runs."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import Protocol
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobEvent
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
-from poller.model import PollResult, QueryDefinition
+from poller.model import PollResult, QueryDefinition, format_duration
 from poller.schedule import Tick
+from poller.timetable import Timetable
 
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
+_OVERDUE_SECONDS = 2.0
+_HUNG_SECONDS = 60.0
 
 
 class Poll(Protocol):
@@ -43,49 +43,53 @@ class Daemon:
         *,
         rest: Callable[[float], None] = lambda _: None,
         on_overrun: Callable[[str], None] = lambda _: None,
-        on_first_tick: Callable[[], None] = lambda: None,
+        on_first_poll: Callable[[], None] = lambda: None,
+        patience: float = 900.0,
     ) -> None:
         """Prepare the schedule; nothing runs before `start`.
 
-        After each tick `rest` is told the seconds until the next one. `on_first_tick` is called after the
-        first run of each tick, on the worker's thread.
+        After each tick `rest` is told the seconds until the next one. `on_first_poll` is called when queries
+        were polled for the first time, on the worker's thread. A tick that runs for `patience` seconds more
+        than its interval is taken for hung.
         """
-        self._ticks = {tick.name: tick for tick in ticks}
+        self._planned = ticks
         self._poll = poll
         self._rest = rest
         self._on_overrun = on_overrun
-        self._on_first_tick = on_first_tick
+        self._on_first_poll = on_first_poll
+        self._patience = patience
+        self._ticks: dict[str, Tick] = {}
+        self._fresh: dict[str, set[str]] = {}
+        self._ended: dict[str, float] = {}
+        self._awaited = {tick.name for tick in ticks}
+        self._doing: tuple[str, float, float] | None = None
+        self._overdue_since: float | None = None
         self._failures: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
-        self._seen: set[str] = set()
         self._idle = threading.Event()
         self._idle.set()
         self._stopping = False
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": ThreadPoolExecutor(1)},
-            # The defaults would drop a tick that starts a second late (misfire_grace_time) without a word.
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
-        )
-        self._scheduler.add_listener(self._overran, EVENT_JOB_MAX_INSTANCES)
-        self._scheduler.add_listener(self._broke, EVENT_JOB_ERROR)
+        self._timetable = Timetable(self._run, self._overran)
 
     def start(self) -> None:
         """Run every tick once now, and from then on at its place in the interval."""
-        now = time.time()
-        for number, tick in enumerate(self._ticks.values()):
-            # A microsecond apart, so that they run in the order of the query files; added to the time as
-            # a datetime, as two floats of today that are a microsecond apart may round to the same one.
-            self._once(f"first {tick.name}", tick, _utc(now) + timedelta(microseconds=number))
-            self._scheduler.add_job(
-                self._run,
-                "interval",
-                seconds=tick.interval,
-                start_date=_utc(tick.first_due(now)),
-                args=[tick],
-                id=tick.name,
-            )
-        self._scheduler.start()
+        self._take_over(self._planned, {query.name for tick in self._planned for query in tick.queries})
+        self._timetable.start()
+
+    def swap(self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None]) -> bool:
+        """Run `ticks` instead from now on, and `act`, between two runs; wait for the one under way to end.
+
+        A tick whose name stays keeps its next time. The queries named in `fresh` are polled once at once.
+        Returns whether it was done: not where the daemon is stopped before. Raises what `act` raises.
+        """
+        done: Future[None] = Future()
+        self._timetable.once(self._swap, ticks, fresh, act, done)
+        while not self._stopping and not done.done():
+            wait([done], timeout=0.5)
+        if not done.done():
+            return False
+        done.result()
+        return True
 
     def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
         """Start no tick any more, interrupt the one under way, wait at most `timeout` seconds for its end.
@@ -94,31 +98,106 @@ class Daemon:
         """
         self._stopping = True
         interrupt()
-        # Shut down while it hands out a job, APScheduler misses that job afterwards (JobLookupError in its
-        # thread). Paused, it hands out none; the look at the jobs waits for the one in its hands.
-        self._scheduler.pause()
-        self._scheduler.get_jobs()
-        self._scheduler.shutdown(wait=False)
+        self._timetable.stop()
         return self._idle.wait(timeout)
 
-    def _run(self, tick: Tick) -> None:
-        self._idle.clear()
-        left_out = self._left_out.get(tick.name, 0)
-        try:
-            # Looked at after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
-            if self._stopping:
+    @property
+    def ready(self) -> bool:
+        """Whether every tick has run once since the start, whatever came of it."""
+        return not self._awaited
+
+    def last_runs(self) -> dict[str, tuple[float, float | None]]:
+        """Every tick's interval in seconds, and when its last run ended in seconds since 1970, if it ran."""
+        return {name: (tick.interval, self._ended.get(name)) for name, tick in self._ticks.items()}
+
+    def stuck(self, now: float) -> str | None:
+        """Why scheduler or worker are taken for hung at `now` (monotonic seconds); None while they go on.
+
+        The worker's bound is beyond all of the replica's own: no server that is gone or hangs comes to it.
+        Asked every few seconds, it also wakes a scheduler that sleeps past its time.
+        """
+        if self._stopping:
+            return None
+        if (doing := self._doing) and now - doing[1] > doing[2]:
+            return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
+        if self._timetable.until_next() > -_OVERDUE_SECONDS:
+            self._overdue_since = None
+            return None
+        self._timetable.wake()
+        self._overdue_since = self._overdue_since or now
+        late = now - self._overdue_since
+        return f"no tick is begun for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
+
+    def _take_over(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
+        before, self._ticks = self._ticks, {tick.name: tick for tick in ticks}
+        for gone in before.keys() - self._ticks.keys():
+            self._timetable.leave(gone)
+            self._awaited.discard(gone)
+            for known in (self._fresh, self._ended, self._failures, self._left_out):
+                known.pop(gone, None)
+        for number, tick in enumerate(ticks):
+            if names := {query.name for query in tick.queries}.intersection(fresh):
+                self._fresh.setdefault(tick.name, set()).update(names)
+                self._timetable.once(self._run_fresh, tick.name, number=number)
+            if tick.name not in before:
+                self._timetable.enter(tick, time.time())
+
+    def _swap(
+        self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None], done: Future[None]
+    ) -> None:
+        with self._busy("a reload", self._patience) as allowed:
+            if not allowed:
                 return
-            results = self._poll(tick.queries)
-            if not self._stopping:
-                self._plan_retry(tick, results)
-                self._rest(self._until_next())
-        finally:
-            self._idle.set()
+            try:
+                act()
+                self._take_over(ticks, fresh)
+                self._rest(self._timetable.until_next())
+            except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+    def _run_fresh(self, name: str) -> None:
+        """Poll what is new in a tick, unless the whole tick was polled meanwhile."""
+        if (tick := self._ticks.get(name)) and (fresh := self._fresh.get(name)):
+            self._poll_now(tick, [query for query in tick.queries if query.name in fresh])
+
+    def _run(self, name: str) -> None:
+        # By name, as the tick may have waited in the worker's queue while the queries were swapped.
+        if tick := self._ticks.get(name):
+            self._poll_now(tick, tick.queries)
+
+    def _poll_now(self, tick: Tick, queries: Sequence[QueryDefinition]) -> None:
+        left_out = self._left_out.get(tick.name, 0)
+        with self._busy(f"tick {tick.name}", tick.interval + self._patience) as allowed:
+            if not allowed or not queries:
+                return
+            first = self._fresh.pop(tick.name, None)
+            try:
+                results = self._poll(queries)
+                if not self._stopping:
+                    self._plan_retry(tick, results)
+                    self._rest(self._timetable.until_next())
+            except Exception:  # a defect of ours, in this tick: the others go on
+                logger.exception("tick %s ended in a defect of the poller", tick.name)
+            self._ended[tick.name] = time.time()
+            self._awaited.discard(tick.name)
             if self._left_out.get(tick.name, 0) == left_out:
                 self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
-            if tick.name not in self._seen and not self._stopping:
-                self._seen.add(tick.name)
-                self._on_first_tick()
+            if first and not self._stopping:
+                self._on_first_poll()
+
+    @contextmanager
+    def _busy(self, doing: str, longest: float) -> Iterator[bool]:
+        """Keep `stop` waiting; tells whether there is anything to be done any more."""
+        self._idle.clear()
+        self._doing = (doing, time.monotonic(), longest)
+        try:
+            # Looked at after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
+            yield not self._stopping
+        finally:
+            self._doing = None
+            self._idle.set()
 
     def _plan_retry(self, tick: Tick, results: Sequence[PollResult]) -> None:
         # Soon only where no query was sent: one that kills its own backend must not do so every second.
@@ -131,27 +210,10 @@ class Daemon:
         self._failures[tick.name] = failures + 1
         # Bounded before it is a float: a day's outage would overflow it.
         again = time.time() + min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
-        regular = self._scheduler.get_job(tick.name)
-        if regular is None or again < regular.next_run_time.timestamp():
-            self._once(f"retry {tick.name}", tick, _utc(again))
+        self._timetable.again(tick.name, again)
 
-    def _once(self, job: str, tick: Tick, at: datetime) -> None:
-        self._scheduler.add_job(self._run, "date", run_date=at, args=[tick], id=job, replace_existing=True)
-
-    def _until_next(self) -> float:
-        due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
-        return min(due, default=_utc(time.time()) + timedelta(days=1)).timestamp() - time.time()
-
-    def _overran(self, event: JobEvent) -> None:
-        times = self._left_out[event.job_id] = self._left_out.get(event.job_id, 0) + 1
+    def _overran(self, tick: str) -> None:
+        times = self._left_out[tick] = self._left_out.get(tick, 0) + 1
         level = logging.WARNING if times == 1 else logging.DEBUG
-        logger.log(level, "tick %s left out: the one before still runs", event.job_id)
-        self._on_overrun(event.job_id)
-
-    def _broke(self, event: JobEvent) -> None:
-        # A defect of ours: APScheduler would log it under its own name and go on, and so do we.
-        logger.error("tick %s ended in a defect of the poller", event.job_id, exc_info=event.exception)
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+        logger.log(level, "tick %s left out: the one before still runs", tick)
+        self._on_overrun(tick)

@@ -62,6 +62,8 @@ class Delivery:
         self.tally = Tally()
         self.last_ok: bool | None = None
         """Whether the last request was taken; None before the first."""
+        self.busy_since: float | None = None
+        """When the request under way was begun, in monotonic seconds; None while none is."""
         self._spool = spool
         self._sender = sender
         self._outage = Outage(endpoint)
@@ -128,7 +130,11 @@ class Delivery:
     def _deliver_one(self) -> None:
         if not (head := self._await()):
             return
-        verdict = self._judge(head)
+        self.busy_since = time.monotonic()
+        try:
+            verdict = self._judge(head)
+        finally:
+            self.busy_since = None
         with self._changed:
             if not self._ended:  # else it was cut short by us, which is no news of the collector
                 self._note(head, verdict)

@@ -21,6 +21,7 @@ from poller import otlp
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, nothing
 from poller.errors import ConfigError, Problem
+from poller.model import format_duration
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -90,6 +91,8 @@ class Push:
         OTEL_EXPORTER_OTLP_* variables cannot be used, or the package for HTTP is missing.
         """
         self._interval = interval
+        self._patience = 900.0 + 20 * timeout
+        self._turned = time.monotonic()
         self._spool = spool
         self._produce = produce
         self._reader = _reader()
@@ -118,6 +121,21 @@ class Push:
     def tally(self) -> Tally:
         """What came of the requests so far."""
         return self._delivery.tally
+
+    def stuck(self, now: float) -> str | None:
+        """Why one of the two threads is taken for hung at `now` (monotonic seconds); None while they go on.
+
+        No collector that is gone or hangs comes to that: every request ends at its timeout.
+        """
+        if self._ticker is None or self._stopping.is_set():
+            return None
+        collecting = now - self._turned - self._interval
+        if collecting > self._patience:
+            return f"the metrics are not collected for {format_duration(round(collecting))}"
+        since = self._delivery.busy_since
+        if since is not None and now - since > self._patience:
+            return f"one request is being sent for {format_duration(round(now - since))}"
+        return None
 
     def soon(self) -> None:
         """Push at once on the push's own thread, without waiting for it or for its interval."""
@@ -157,6 +175,7 @@ class Push:
 
     def _tick(self) -> None:
         while not self._stopping.is_set():
+            self._turned = time.monotonic()
             self._wake.wait(self._interval)
             self._wake.clear()
             with self._one_at_a_time:

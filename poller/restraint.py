@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poller.model import PollResult, QueryDefinition, Skip, format_duration
@@ -80,6 +81,11 @@ class Restraint:
         record.duration = result.duration
         failed = result.outcome == "failed" or result.estimated == "timeout"
         record.failures = record.failures + 1 if failed else 0
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Begin anew with these queries: they are gone, or ask something else now."""
+        for name in names:
+            self._records.pop(name, None)
 
     def _break(self, query: QueryDefinition, record: _Record) -> float:
         """Seconds since its last try that a failing query has to wait."""

@@ -65,6 +65,12 @@ class Settings(BaseSettings):
         examples=["shipped:/etc/poller/queries"],
         min_length=1,
     )
+    watch: bool = Field(
+        default=True,
+        validation_alias=_names("POLLER_WATCH"),
+        description="Read the query files again when they change; false: on SIGHUP only.",
+        examples=["false"],
+    )
     interval: Duration = Field(
         default=DEFAULT_INTERVAL,
         validation_alias=_names("POLLER_INTERVAL"),
@@ -245,6 +251,12 @@ class Settings(BaseSettings):
         examples=["10s"],
         ge=0,
         le=3600,
+    )
+    health_file: str | None = Field(
+        default=None,
+        validation_alias=_names("POLLER_HEALTH_FILE"),
+        description="Heartbeat that `poller health` reads; unset: in POLLER_STATE_DIR, else below /tmp.",
+        examples=["/run/poller/heartbeat.json"],
     )
     service_name: str = Field(
         default="obscura-poller",

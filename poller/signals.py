@@ -1,12 +1,20 @@
-"""Turn the first SIGTERM or SIGINT into a word to stop, and the second into an exit at once."""
+"""Turn signals into a word to stop, an exit at once, or a call."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import FrameType
+
+
+def on_hangup(act: Callable[[], None]) -> None:
+    """Have SIGHUP call `act` for the rest of the process; call it in the main thread.
+
+    `act` runs in the signal handler, perhaps inside of itself: it must need no lock. `SimpleQueue.put` fits.
+    """
+    signal.signal(signal.SIGHUP, lambda *_: act())
 
 
 class StopSignal:
@@ -20,13 +28,14 @@ class StopSignal:
         self.number: int | None = None
         """The first signal's number."""
         self._on_first = on_first
-        self._event = threading.Event()
+        # Whatever has a lock of Python's own may be in it just when the handler comes, and wait for ever.
+        self._heard_of: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
     def wait(self) -> None:
         """Return at the first signal."""
-        self._event.wait()
+        self._heard_of.get()
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
@@ -34,4 +43,4 @@ class StopSignal:
             os._exit(128 + number)
         self.number = number
         self._on_first()
-        self._event.set()
+        self._heard_of.put(number)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from poller.model import PollResult, QueryDefinition
 from poller.state import STALE, State, state_of
@@ -57,6 +57,22 @@ class SnapshotStore:
         with self._lock:
             self._good, self._states = {**self._good, **fresh}, {**self._states, **states}
 
+    def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
+        """Show other queries from now on; what is kept of a query goes where it is gone or in `dropped`.
+
+        What stays is told by the new definition, whose description may be another.
+        """
+        queries = tuple(queries)
+        stay = {query.name: query for query in queries if query.name not in dropped}
+        with self._lock:
+            self._queries = queries
+            self._good = {
+                name: replace(good, result=replace(good.result, query=stay[name]))
+                for name, good in self._good.items()
+                if name in stay
+            }
+            self._states = {name: state for name, state in self._states.items() if name in stay}
+
     def shown(self, now: float) -> Iterator[PollResult]:
         """The good results that are young enough to be told, in the order of the queries."""
         for good in self.good(now):
@@ -64,16 +80,18 @@ class SnapshotStore:
 
     def good(self, now: float) -> Iterator[Good]:
         """The same, each with the time of its coming."""
-        kept = self._good
-        for query in self._queries:
+        with self._lock:  # or they could be of two catalogues
+            queries, kept = self._queries, self._good
+        for query in queries:
             good = kept.get(query.name)
             if good is not None and now - good.at <= query.max_age:
                 yield good
 
     def freshness(self, now: float) -> Iterator[Freshness]:
         """Every query's freshness, those that never succeeded included."""
-        good, states = self._good, self._states
-        for query in self._queries:
+        with self._lock:
+            queries, good, states = self._queries, self._good, self._states
+        for query in queries:
             state, since = states.get(query.name, (STALE, now))
             if now - since > query.max_age:
                 state = STALE

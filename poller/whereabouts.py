@@ -42,7 +42,7 @@ class Whereabouts:
 
     def __init__(self, max_age: float, *, announce_first: bool = True) -> None:
         """`max_age` is in seconds; without `announce_first` only a change is told in the log."""
-        self._max_age = max_age
+        self.max_age = max_age
         self._announce_first = announce_first
         self._last: Sighting | None = None
 
@@ -77,4 +77,4 @@ class Whereabouts:
     def seen(self, now: float) -> Sighting | None:
         """The last sighting; None where none is young enough to be told at `now` (monotonic seconds)."""
         last = self._last
-        return last if last is not None and now - last.at <= self._max_age else None
+        return last if last is not None and now - last.at <= self.max_age else None

@@ -39,6 +39,9 @@ class Heard:
         self._announcer.tick(results, self.now)
         return [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
 
+    def forget(self, *names: str) -> None:
+        self._announcer.forget(names)
+
     def extra(self, name: str) -> object:
         (record,) = self._caplog.records
         return vars(record).get(name)
@@ -227,3 +230,14 @@ def test_an_attribute_may_have_a_name_that_logging_keeps_for_itself(
     heard = Heard(caplog, every_result=True)
     assert heard(a_result(A, Sample("things", 7, {name: "x"}))) == ["INFO things = 7"]
     assert f'"{name}": "x"' in JsonFormatter().format(caplog.records[0])
+
+
+def test_what_is_forgotten_is_news_again_and_has_no_recovery(heard: Heard) -> None:
+    held = a_result(A, outcome="skipped", skipped=Skip("breaker", "failed 3 times in a row"))
+    heard(failed(DENIED), failed(DENIED, B))
+    heard(held)
+    heard.forget("a")
+    assert heard(GOOD_A) == []
+    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+    assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"]
+    assert heard(GOOD_B) == ["INFO query b is well again after 5m"], "the others' memory stays"

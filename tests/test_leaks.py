@@ -727,10 +727,11 @@ def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, star
 
 _DEFECTS = {
     "in a tick": """
+from types import SimpleNamespace
 from poller.daemon import Daemon
 from poller.schedule import Tick
 def poll(queries): raise RuntimeError("no good: " + url)
-daemon = Daemon([Tick("one", (), 60.0, 0.0)], poll)
+daemon = Daemon([Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], poll)
 daemon.start()
 import time; time.sleep(0.5)
 daemon.stop(lambda: None, 1)

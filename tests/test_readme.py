@@ -16,6 +16,7 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from poller.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from poller.settings import Settings
@@ -205,6 +206,20 @@ def test_doctor_finds_nothing_wrong_with_the_role_that_the_readme_makes(
 
     assert process.wait() == 0, str(process)
     assert _measured(process.stdout.replace(role.name, "poller")) == _measured(shown)
+
+
+def test_the_verdicts_shown_are_in_the_words_of_poller_health() -> None:
+    tick = {"interval": 300.0, "last_run": None}
+    states = {"a": "ok", "b": "ok", "c": "ok", "d": "skipped(column)"}
+    well = {"pid": 7, "boottime": 98.0, "process_namespace": "another", "ready": False}
+    well |= {"ticks": {"default/5m": tick}, "queries": states, "export": "ok", "query_files": "ok"}
+    ((_, shown),) = blocks("health")
+
+    assert shown.splitlines() == [
+        judge(well, ready=False, now=100.0).why,
+        judge({**well, "boottime": 25.0}, ready=False, now=100.0).why,
+        judge(well, ready=True, now=100.0).why,
+    ]
 
 
 def test_settings_table_is_generated_from_the_settings() -> None:

@@ -139,3 +139,13 @@ def test_while_the_server_is_busy_only_expensive_queries_wait() -> None:
     assert restraint.hold(FIVE_MINUTES, 300.0, 20) is None
     assert restraint.hold(FIVE_MINUTES, 300.0, None) is None
     assert restraint.hold(ONE_SECOND, 300.0, 37) is None
+
+
+def test_what_is_forgotten_begins_with_a_clean_record_and_the_others_keep_theirs() -> None:
+    restraint = Restraint(1.0)
+    for number in range(FAILURES_BEFORE_A_BREAK):
+        restraint.note(failed(FIVE_MINUTES), 300.0 * number)
+        restraint.note(failed(ONE_SECOND), 300.0 * number)
+    restraint.forget({"one", "unknown"})
+    assert restraint.hold(ONE_SECOND, 600.0, None) is None
+    assert reason(restraint.hold(FIVE_MINUTES, 600.0, None)) == "breaker"

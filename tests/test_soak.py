@@ -23,7 +23,7 @@ MEGABYTE = 2**20
 def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind(
     database: Database, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """With a failing query, refused rows, killed backends and a collector that is away now and then."""
+    """With failures, refused rows, reloads, killed backends and a collector that is away now and then."""
     with Receiver(keep=10) as receiver:
         number = itertools.count(1)
         receiver.answer_by(lambda _: UNAVAILABLE if next(number) % 40 == 0 else None)

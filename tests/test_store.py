@@ -91,3 +91,35 @@ def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
     store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
     assert [result.samples[0].value for result in reading] == [1]
     assert shown(store, 1) == [2, 2]
+
+
+def test_a_swap_keeps_the_values_of_what_stays_under_its_new_definition() -> None:
+    store = SnapshotStore([A, B])
+    store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
+    longer = a_query("a", interval=60, max_age=1000, timeout=1)
+    added = a_query("c", interval=60, max_age=100, timeout=1)
+    store.swap([added, longer], dropped={"b"})
+    assert shown(store, 500) == [1]
+    assert [result.query for result in store.shown(500)] == [longer]
+    assert [(one.query, one.last_success) for one in store.freshness(0)] == [(added, None), (longer, 1000.0)]
+
+
+def test_a_swap_drops_what_is_gone_and_what_asks_something_else_at_once_and_for_good() -> None:
+    store = SnapshotStore([A, B])
+    store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
+    store.swap([A], dropped={"a"})
+    assert shown(store, 1) == []
+    store.swap([A, B], dropped=())
+    assert shown(store, 1) == [], "a query that comes back begins anew"
+    store.put([a_result(A, sample(3))], 2)
+    assert shown(store, 2) == [3]
+
+
+def test_a_reading_under_way_is_of_one_catalogue_while_the_next_is_swapped_in() -> None:
+    store = SnapshotStore([A, B])
+    store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
+    reading = store.shown(1)
+    assert next(reading).samples[0].value == 1
+    store.swap([A], dropped={"b"})
+    assert [result.samples[0].value for result in reading] == [2]
+    assert shown(store, 1) == [1]

@@ -1,25 +1,34 @@
-"""Run the daemon: poll on schedule, push, stop in order."""
+"""Run the daemon: poll on schedule, push, reload when asked, stop in order."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from poller.catalog import resolve
 from poller.commands.options import with_settings
 from poller.commands.telemetry import Telemetry
+from poller.commands.vitals import vitals
 from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push, version
 from poller.daemon import Daemon
+from poller.health import places
+from poller.heartbeat import Heartbeat
 from poller.logs import configure
 from poller.model import format_duration
+from poller.pulse import Pulse
+from poller.reload import Reload
 from poller.replica import Replica
-from poller.schedule import ticks
+from poller.schedule import Tick, ticks
 from poller.settings import Settings
-from poller.signals import StopSignal
+from poller.signals import StopSignal, on_hangup
 from poller.store import SnapshotStore
+from poller.watcher import Watcher, contents, fingerprint
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -30,19 +39,29 @@ _WORKER_SHARE = 0.4
 """Of the grace period: for the tick under way to end. The rest is the last push's."""
 _LEAST_GRACE = 0.5
 """Seconds."""
+_PATIENCE = 900.0
+"""Seconds beyond all that a tick may take after which it is taken for hung."""
 
 
 @with_settings()
 def run(settings: Settings) -> None:
     """Poll the replica on schedule and push the gauges until SIGTERM or SIGINT.
 
-    Starts and keeps running while the database or the collector is down. On the first signal no new poll
+    Starts and keeps running while the database or the collector is down. SIGHUP, and any change of the query
+    files, has them read again (POLLER_WATCH=false: SIGHUP only). On the first signal to stop no new poll
     starts, a running query is cancelled on the server and the last values are pushed once more; on the
     second the process ends at once.
     """
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
+    sources = resolve(settings.queries)
+    watcher = Watcher(
+        functools.partial(fingerprint, sources),
+        lambda asked: reload(asked) != "unsteady",
+        watch=settings.watch,
+    )
+    on_hangup(watcher.ask)
     catalog = open_catalog(settings)
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
     memory = open_memory(settings)
@@ -60,11 +79,38 @@ def run(settings: Settings) -> None:
         pipe.tick,
         rest=pipe.replica.rest,
         on_overrun=pipe.metrics.overrun,
-        on_first_tick=push.soon if push else lambda: None,
+        on_first_poll=lambda: _tell([push, pulse]),
+        # Several hosts, each tried twice, may take a multiple of it.
+        patience=_PATIENCE + 20 * settings.connect_timeout,
     )
+    reload = Reload(
+        catalog,
+        daemon,
+        load=functools.partial(open_catalog, settings),
+        look=functools.partial(contents, sources),
+        plan=lambda queries: ticks(queries, settings.instance),
+        swap=pipe.swap,
+        meter=pipe.meter,
+    )
+    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
+    pulse = Pulse(
+        [daemon.stuck, *([push.stuck] if push else [])],
+        [lambda stuck: heartbeat.write(vitals(stuck, daemon, store, reload, push))],
+        heartbeat.remove,
+    )
+    _begin(settings, planned)
+    daemon.start()
+    watcher.start()
+    pulse.start()
+    stop.wait()
+    _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
+
+
+def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
+    """Say what is polled and where it goes."""
     logger.info(
         "polling %d queries",
-        len(catalog.queries),
+        sum(len(tick.queries) for tick in planned),
         extra={
             "version": version(),
             "database": settings.shown("database_url") or "libpq environment",
@@ -76,12 +122,23 @@ def run(settings: Settings) -> None:
             ),
         },
     )
-    daemon.start()
-    stop.wait()
-    _end(settings.grace_period, daemon, pipe.replica, push, telemetry)
 
 
-def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None, telemetry: Telemetry) -> None:
+def _tell(whom: Sequence[Push | Pulse | None]) -> None:
+    """Have the news told now."""
+    for one in whom:
+        if one is not None:
+            one.soon()
+
+
+def _end(
+    grace: float,
+    daemon: Daemon,
+    replica: Replica,
+    push: Push | None,
+    telemetry: Telemetry,
+    pulse: Pulse,
+) -> None:
     """Stop polling, push once more, leave: all within `grace` seconds."""
     deadline = time.monotonic() + grace
     # Whoever reads our log may have stopped, and then its next line waits for ever.
@@ -95,6 +152,7 @@ def _end(grace: float, daemon: Daemon, replica: Replica, push: Push | None, tele
     if push is not None:
         # What is left but for a moment to end in; the push takes what it needs of it.
         push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
+    pulse.stop()
     logger.info("stopped")
     # Spans and log records have what the push has left.
     telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))

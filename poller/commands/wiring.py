@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,17 +129,16 @@ class Pipe:
         A `daemon` tells in the log where it polls, and the values too where nothing is pushed. Good values
         are kept in `memory`, where there is one.
         """
-        meter: Meter = push.meter if push else NoOpMeter("poller")
+        self.meter: Meter = push.meter if push else NoOpMeter("poller")
         self.store = store
-        self.metrics = SelfMetrics(meter, store)
-        shortest = min((query.interval for query in catalog.queries), default=0.0)
-        whereabouts = Whereabouts(STALE_AFTER_INTERVALS * shortest, announce_first=daemon)
-        register_replica_gauges(meter, whereabouts)
+        self.metrics = SelfMetrics(self.meter, store)
+        self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
+        register_replica_gauges(self.meter, self._whereabouts)
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
         self._tracing = tracing or Tracing()
 
         def sighted(sighting: Sighting) -> None:
-            whereabouts.note(sighting)
+            self._whereabouts.note(sighting)
             self._tracing.note(sighting)
 
         self.replica = open_replica(settings, self._restraint, sighted)
@@ -171,6 +170,18 @@ class Pipe:
         self._announcer.tick(results, now, within=span.of)
         self._announcer.values(self.store.freshness(now))
         return results
+
+    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
+        """Go on with other queries; all that is known of those in `dropped` is let go. Not during a tick."""
+        self.store.swap(queries, dropped)
+        self._restraint.forget(dropped)
+        self._announcer.forget(dropped)
+        self._whereabouts.max_age = _longest_absence(queries)
+
+
+def _longest_absence(queries: Sequence[QueryDefinition]) -> float:
+    """Seconds without an answer after which nothing is told of the server any more."""
+    return STALE_AFTER_INTERVALS * min((query.interval for query in queries), default=0.0)
 
 
 def open_replica(

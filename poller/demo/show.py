@@ -109,6 +109,7 @@ class Show:
             "POLLER_EXPORT_INTERVAL": "1s",
             "POLLER_INSTANCE": "demo",
             "POLLER_LOG_FORMAT": "text",
+            "POLLER_HEALTH_FILE": str(cluster.directory / "heartbeat.json"),
         }
 
     def _hear(self, line: str) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,11 +29,20 @@ class Process:
     ) -> None:
         """Start `command`; `env` is added to this process' own, which the tests have cleared."""
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # Pollers beside each other would else share one heartbeat, and say so.
+        self._folder = tempfile.TemporaryDirectory(prefix="poller-process-")
+        self.health_file = Path(self._folder.name) / "heartbeat.json"
         self._changed = threading.Condition()
         self._lines: list[tuple[Stream, str]] = []
         self._process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **(env or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "PYTHONUNBUFFERED": "1",
+                "POLLER_HEALTH_FILE": str(self.health_file),
+                **(env or {}),
+            },
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -106,6 +116,7 @@ class Process:
         self._process.wait()
         for reader in self._readers:
             reader.join()
+        self._folder.cleanup()
 
     def __str__(self) -> str:
         return f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"

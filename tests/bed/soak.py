@@ -10,19 +10,21 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
 
 from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.difference import compare
 from poller.logs import configure
 from poller.settings import load
 from poller.store import SnapshotStore
 
 SETS = 20
 """Attribute sets of each poll that nobody has seen before."""
-EXPORT_EVERY, KILL_EVERY, LOOKS = 25, 500, 10
+EXPORT_EVERY, KILL_EVERY, RELOAD_EVERY, LOOKS = 25, 500, 100, 10
 QUERIES = {
     "churn": f"SELECT md5(random()::text) AS k, g AS n FROM generate_series(1, {SETS}) g",
     "fails": "SELECT 1 / (random() * 0)::int AS n, 'x' AS k",
@@ -31,9 +33,7 @@ QUERIES = {
 
 
 def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
-    (folder / "queries.yaml").write_text(
-        json.dumps({"queries": [_query(name, sql) for name, sql in QUERIES.items()]})
-    )
+    _write(folder, QUERIES)
     configure("json", "error")
     settings = load(
         {
@@ -62,11 +62,22 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE application_name = 'obscura-poller' AND datname = current_database()"
                 )
+            if number % RELOAD_EVERY == 0:
+                # Now this query comes and goes, now that one.
+                gone = "fails" if number % (2 * RELOAD_EVERY) else "refuses"
+                _write(folder, {name: sql for name, sql in QUERIES.items() if name != gone})
+                before, catalog = catalog, open_catalog(settings)
+                pipe.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
             if number % (polls // LOOKS) == 0:
                 _tell(number, good)
     pipe.replica.close()
     push.shutdown(30)
     telemetry.shutdown(30)
+
+
+def _write(folder: Path, queries: Mapping[str, str]) -> None:
+    told = {"queries": [_query(name, sql) for name, sql in queries.items()]}
+    (folder / "queries.yaml").write_text(json.dumps(told))
 
 
 def _query(name: str, sql: str) -> dict[str, object]:

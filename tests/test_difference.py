@@ -1,0 +1,127 @@
+"""Two catalogues are told apart query by query, and what still holds is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from poller.difference import MOST_NAMES, Change, compare
+from poller.model import Estimate, MetricDefinition, Requirements
+from tests.bed.definitions import a_metric, a_query
+
+A = a_query("a")
+
+
+def changed(**fields: Any) -> Change:
+    """The query A and the same with other fields."""
+    return Change(A, A.model_copy(update=fields))
+
+
+def metric(**fields: Any) -> tuple[MetricDefinition, ...]:
+    return (a_metric(**{"name": "a", **fields}),)
+
+
+def test_equal_catalogues_have_no_difference() -> None:
+    same = compare([A, a_query("b")], [a_query("b"), a_query("a")])
+    assert not same
+    assert (set(same.dropped), set(same.fresh), same.unchanged) == (set(), set(), 2)
+
+
+def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> None:
+    difference = compare([A, a_query("old")], [A, a_query("new")])
+    assert difference
+    assert (set(difference.fresh), set(difference.dropped)) == ({"new"}, {"old"})
+    assert list(difference.lines()) == [
+        "1 added, 1 removed, 0 changed, 1 unchanged",
+        "added: new",
+        "removed: old",
+        "metrics that appear: new",
+        "metrics that vanish: old",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"interval": 60.0},
+        {"timeout": 5.0},
+        {"max_age": 4000.0},
+        {"group": "other"},
+        {"snapshot": False},
+        {"requires": Requirements(role="standby")},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: dict[str, Any]) -> None:
+    change = changed(**fields)
+    assert not change.is_another_question
+    difference = compare([change.before], [change.after])
+    assert (set(difference.dropped), set(difference.fresh)) == (set(), {"a"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sql": "SELECT 2 AS n"},
+        {"max_series": 5},
+        {"estimate": Estimate(sql="SELECT 1 AS n", above_cost=1)},
+        {"metrics": metric(unit="{other}")},
+        {"metrics": metric(name="b")},
+        {"metrics": metric(value_column="m")},
+        {"metrics": metric(on_null="zero")},
+        {"metrics": metric(attributes={"env": "prod"})},
+        {"metrics": metric(attribute_columns=["x"])},
+        {"metrics": (*metric(), a_metric("second"))},
+    ],
+    ids=str,
+)
+def test_values_of_another_question_are_dropped_and_it_is_asked_at_once(fields: dict[str, Any]) -> None:
+    change = changed(**fields)
+    assert change.is_another_question
+    difference = compare([change.before], [change.after])
+    assert (set(difference.dropped), set(difference.fresh)) == ({"a"}, {"a"})
+
+
+def test_another_description_keeps_the_values_and_polls_nothing() -> None:
+    change = changed(metrics=metric(description="Others."))
+    difference = compare([change.before], [change.after])
+    assert (set(difference.dropped), set(difference.fresh)) == (set(), set())
+    assert list(difference.lines()) == [
+        "0 added, 0 removed, 1 changed, 0 unchanged",
+        "changed: a (metrics); its values stay",
+        "metrics of another description: a",
+    ]
+
+
+def test_an_attribute_of_1_is_not_one_of_true() -> None:
+    one = changed(metrics=metric(attributes={"x": 1})).after
+    true = changed(metrics=metric(attributes={"x": True})).after
+    assert one == true, "to Python"
+    assert compare([one], [true]).dropped == {"a"}
+
+
+def test_the_lines_tell_keys_durations_and_units() -> None:
+    change = changed(sql="SELECT 2 AS n", interval=60.0, metrics=metric(unit="s"))
+    assert list(compare([change.before], [change.after]).lines()) == [
+        "0 added, 0 removed, 1 changed, 0 unchanged",
+        "changed: a (sql, interval 5m -> 1m, metrics); its old values are dropped",
+        "metrics of another unit: a {thing} -> s",
+    ]
+
+
+def test_a_metric_that_another_query_feeds_does_not_vanish() -> None:
+    both = [a_query(name, metrics=(a_metric("shared", attributes={"q": name}),)) for name in "ab"]
+    assert not compare(both, both[:1]).metrics
+    assert not compare(both[:1], both).metrics
+
+
+def test_a_thousand_changes_are_a_few_lines() -> None:
+    before = [a_query(f"q{n}") for n in range(1000)]
+    after = [query.model_copy(update={"sql": "SELECT 2 AS n"}) for query in before[:500]]
+    after += [a_query(f"r{n}") for n in range(500)]
+    lines = list(compare(before, after).lines())
+    assert len(lines) < MOST_NAMES + 10
+    assert max(map(len, lines)) < 300
+    assert f"changed: {500 - MOST_NAMES} more" in lines
+    assert any(line.startswith("added: r0, r1,") and line.endswith("and 480 more") for line in lines)

@@ -1,0 +1,380 @@
+"""A heartbeat says by itself whether the poller is alive and ready, and nothing else can make it say no."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller.health import clock, judge, places, process_namespace, read
+from poller.heartbeat import Heartbeat
+from poller.pulse import Pulse
+from tests.bed.process import ROOT, eventually
+
+NOW = 5000.0
+WELL = {
+    "pid": os.getpid(),
+    "process_namespace": process_namespace(),
+    "boottime": NOW - 2,
+    "stuck": None,
+    "ready": True,
+    "ticks": {"default/5m": {"interval": 300.0, "last_run": 1.7e9}},
+    "queries": {"a": "ok", "b": "failed(timeout)", "c": "ok", "d": "skipped(column t.x does not exist)"},
+    "query_files": "ok",
+    "export": "ok",
+}
+
+
+SUMMARY = "queries: 1 failed, 2 ok, 1 skipped; export ok; query files ok"
+OTHER = """
+import sys
+from pathlib import Path
+from poller.heartbeat import Heartbeat
+Heartbeat([Path(sys.argv[1])]).write({})
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def verdict(*, ready: bool = False, max_age: float = 60.0, **changed: Any) -> tuple[bool, str]:
+    return judge({**WELL, **changed}, ready=ready, now=NOW, max_age=max_age)
+
+
+def ended_process() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_one_line_says_that_it_is_alive_and_how_it_is() -> None:
+    assert verdict() == (True, f"alive: process {os.getpid()}, heartbeat 2s ago; {SUMMARY}")
+    assert verdict(ready=True)[1].startswith("ready: process")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"queries": {"a": "failed(unavailable)", "b": "failed(unavailable)"}},
+        {"queries": {}, "export": "not yet"},
+        {"export": "failing"},
+        {"query_files": "refused (3 problems)"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ready", [False, True])
+def test_what_is_out_of_order_elsewhere_never_makes_it_anything_else(
+    trouble: dict[str, Any], ready: bool
+) -> None:
+    assert verdict(ready=ready, **trouble)[0]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_whatever_hangs_makes_it_neither_alive_nor_ready(ready: bool) -> None:
+    word = "ready" if ready else "alive"
+    pid = os.getpid()
+    assert verdict(ready=ready, stuck="tick default/5m runs for 21m") == (
+        False,
+        f"not {word}: process {pid} hangs: tick default/5m runs for 21m",
+    )
+    assert verdict(ready=ready, boottime=NOW - 61) == (
+        False,
+        f"not {word}: process {pid} hangs: its last heartbeat was 61s ago, and 60s are the limit",
+    )
+    assert verdict(ready=ready, boottime=NOW - 61, max_age=90.0)[0]
+
+
+def test_a_process_that_is_gone_is_dead_however_young_its_heartbeat() -> None:
+    pid = ended_process()
+    assert verdict(pid=pid) == (False, f"not alive: process {pid} is gone, its last heartbeat was 2s ago")
+
+
+def test_a_process_id_of_another_container_means_nothing_here() -> None:
+    elsewhere: dict[str, Any] = {"pid": ended_process(), "process_namespace": "pid:[1]"}
+    assert verdict(**elsewhere)[0]
+    assert not verdict(**elsewhere, boottime=NOW - 61)[0]
+
+
+def test_a_process_of_somebody_else_is_there() -> None:
+    assert verdict(pid=1)[0]
+
+
+def test_a_heartbeat_from_before_a_restart_of_the_system_is_none() -> None:
+    assert verdict(boottime=NOW + 100) == (
+        False,
+        "not alive: the heartbeat is from before the system was started",
+    )
+
+
+def test_it_is_not_ready_before_every_tick_has_run_but_alive() -> None:
+    ticks = {
+        "default/5m": {"interval": 300.0, "last_run": 1.7e9},
+        "slow/1h": {"interval": 3600.0, "last_run": None},
+    }
+    assert verdict(ready=True, ticks=ticks)[0], "a tick that came with a reload is not waited for"
+    told = judge({**WELL, "ready": False, "ticks": ticks}, ready=True, now=NOW)
+    assert told == (False, "not ready: the first polls are not over; still to come: slow/1h")
+    assert judge({**WELL, "ready": False, "ticks": ticks}, ready=False, now=NOW).good
+
+
+def test_the_place_is_the_one_that_is_set_or_in_the_state_folder_or_the_users_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = f"obscura-poller-{os.getuid()}/heartbeat.json"
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert places(None, None) == [Path("/tmp") / own, Path("/dev/shm") / own]
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    assert places(None, None)[0] == Path("/var/tmp") / own
+    assert places(None, "/state") == [Path("/state/heartbeat.json")]
+    assert places("/run/h", Path("/state")) == [Path("/run/h")]
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "h"
+    heartbeat = Heartbeat([file])
+    before = clock()
+    heartbeat.write({"ready": True, "queries": {"ä": "ok"}})
+    found = read([file])
+    assert isinstance(found, dict)
+    assert (found["pid"], found["ready"], found["queries"]) == (os.getpid(), True, {"ä": "ok"})
+    assert before <= found["boottime"] <= clock()
+    assert judge(found, ready=True, now=clock()).good
+    assert list(tmp_path.iterdir()) == [file]
+    heartbeat.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_reads_finds_a_whole_heartbeat_at_any_moment(tmp_path: Path) -> None:
+    file = tmp_path / "h"
+    heartbeat = Heartbeat([file])
+    heartbeat.write({})
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(150):
+            heartbeat.write({"queries": {f"q{n}": "ok" for n in range(number % 200)}})
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    looks = 0
+    while not over.is_set():
+        assert isinstance(read([file]), dict)
+        looks += 1
+    writer.join()
+    assert looks > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"pid": 1}', '{"pid": "x", "boottime": 1}', "[" * 100_000]
+)
+def test_what_is_no_heartbeat_is_told_so(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "h"
+    file.write_text(text)
+    assert read([file]) == f"{file} is not a heartbeat"
+
+
+def test_where_there_is_none_it_says_where_it_looked(tmp_path: Path) -> None:
+    file = tmp_path / "h"
+    good, why = judge(read([file]), ready=False, now=NOW)
+    assert not good
+    assert why.startswith(f"not alive: no heartbeat at {file}: is a poller running")
+    folder = read([tmp_path])
+    assert folder == f"{tmp_path} cannot be read: Is a directory"
+
+
+class Bases:
+    """Two folders such as /tmp and /dev/shm, and the private places in them."""
+
+    def __init__(self, root: Path) -> None:
+        self.folders = [root / "tmp", root / "shm"]
+        for folder in self.folders:
+            folder.mkdir()
+        self.places = [folder / "own" / "heartbeat.json" for folder in self.folders]
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> Bases:
+    return Bases(tmp_path)
+
+
+def test_the_first_place_that_can_be_written_is_taken_and_is_private(bases: Bases) -> None:
+    heartbeat = Heartbeat(bases.places)
+    heartbeat.write({})
+    assert heartbeat.path == bases.places[0]
+    assert bases.places[0].parent.stat().st_mode & 0o777 == 0o700
+    assert isinstance(read(bases.places), dict)
+    heartbeat.remove()
+    assert list(bases.folders[0].iterdir()) == []
+
+
+def test_where_the_first_cannot_be_written_the_second_is(
+    bases: Bases, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bases.folders[0].rmdir()
+    bases.folders[0].write_text("in the way, as a file system that is read-only would be")
+    heartbeat = Heartbeat(bases.places)
+    heartbeat.write({"n": 1})
+    assert heartbeat.path == bases.places[1]
+    assert caplog.records == []
+    found = read(bases.places)
+    assert isinstance(found, dict)
+    assert found["n"] == 1
+
+
+def test_a_folder_that_is_a_link_or_somebody_elses_is_not_written_to_nor_believed(
+    bases: Bases, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    (trap / "heartbeat.json").write_text(json.dumps({**WELL, "boottime": clock()}))
+    bases.places[0].parent.symlink_to(trap)
+    assert isinstance(read(bases.places), str)
+    heartbeat = Heartbeat(bases.places)
+    heartbeat.write({})
+    assert str(heartbeat.path) == str(bases.places[1])
+    if os.getuid() == 0:
+        bases.places[1].unlink()
+        os.chown(bases.places[1].parent, 12345, 12345)
+        heartbeat.write({})
+        assert str(heartbeat.path) == "None"
+        assert isinstance(read(bases.places), str)
+
+
+def test_the_youngest_of_several_counts(bases: Bases) -> None:
+    for number, place in enumerate(bases.places):
+        Heartbeat([place]).write({"n": number})
+        place.parent.chmod(0o700)
+    found = read(bases.places)
+    assert isinstance(found, dict)
+    assert found["n"] == 1
+
+
+def test_what_cannot_be_written_is_said_once_and_never_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").write_text("")
+    heartbeat = Heartbeat([tmp_path / "file" / "h"])
+    for _ in range(3):
+        heartbeat.write({})
+    (record,) = caplog.records
+    assert "Not a directory" in record.getMessage()
+    assert "set POLLER_HEALTH_FILE" in record.getMessage()
+    (tmp_path / "file").unlink()
+    heartbeat.write({})
+    assert heartbeat.path == tmp_path / "file" / "h"
+    assert len(caplog.records) == 1
+
+
+def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "h"
+    other = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            OTHER,
+            str(file),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        heartbeat = Heartbeat([file])
+        heartbeat.write({})
+        heartbeat.write({})
+        other.communicate()
+    (record,) = caplog.records
+    assert (
+        f"another poller (process {other.pid}) leaves its heartbeat at {file} as well" in record.getMessage()
+    )
+    caplog.clear()
+    Heartbeat([file]).write({})
+    assert caplog.records == [], "our own of before is no other poller"
+
+
+class Beats:
+    """What a pulse tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str | None] = []
+        self.stuck: str | None = None
+        self.fail = False
+        self.pulse: Pulse | None = None
+
+    def start(self, every: float) -> Pulse:
+        self.pulse = Pulse([lambda _: None, self.check], [self.beat], self.end, every=every)
+        self.pulse.start()
+        return self.pulse
+
+    def check(self, now: float) -> str | None:
+        assert now > 0
+        if self.fail:
+            raise RuntimeError("a defect")
+        return self.stuck
+
+    def end(self) -> None:
+        self.told.append("end")
+
+    def beat(self, stuck: str | None) -> None:
+        self.told.append(stuck)
+
+    def more(self, count: int = 2) -> bool:
+        wanted = len(self.told) + count
+        return eventually(lambda: len(self.told) >= wanted)
+
+
+@pytest.fixture
+def beats() -> Iterator[Beats]:
+    beats = Beats()
+    before = set(threading.enumerate())
+    yield beats
+    if beats.pulse is not None:
+        beats.pulse.stop()
+        assert beats.told[-1] == "end"
+    assert eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_the_pulse_beats_and_tells_of_what_hangs_once_in_the_log(
+    beats: Beats, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    beats.start(every=0.01)
+    assert beats.more()
+    assert set(beats.told) == {None}
+    beats.stuck = "tick t runs for 16m"
+    assert beats.more(3)
+    assert beats.told[-1:] == ["tick t runs for 16m"]
+    beats.stuck = None
+    assert beats.more(3)
+    assert beats.told[-1:] == [None]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the poller hangs: tick t runs for 16m",
+        "the poller goes on",
+    ]
+
+
+def test_the_pulse_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+    beats.fail = True
+    beats.start(every=0.01)
+    assert eventually(lambda: bool(caplog.records))
+    beats.fail = False
+    assert beats.more()
+
+
+def test_news_are_told_without_waiting_for_the_next_beat(beats: Beats) -> None:
+    pulse = beats.start(every=3600.0)
+    assert eventually(lambda: len(beats.told) == 1)
+    pulse.soon()
+    assert eventually(lambda: len(beats.told) == 2)

@@ -1,0 +1,218 @@
+"""`poller health` beside real daemons: that live, hang, are killed, and have nobody to talk to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from poller.daemon import Daemon
+from poller.heartbeat import Heartbeat
+from poller.model import PollResult, QueryDefinition
+from poller.pulse import Pulse
+from poller.receiver.ports import free_ports
+from poller.schedule import Tick
+from tests.bed.definitions import a_query, a_result
+from tests.bed.postgres import Database
+from tests.bed.process import ROOT, Process, eventually
+from tests.bed.queries import write_queries
+
+Start = Callable[..., Process]
+
+
+def health(file: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of `poller health` with the heartbeat `file`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "health", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "POLLER_HEALTH_FILE": str(file)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == "" or done.returncode == 2
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
+    """Whether it comes to say so."""
+
+    def look() -> bool:
+        told = health(file, *arguments)
+        return told[0] == code and all(word in told[1] for word in words)
+
+    return eventually(look)
+
+
+@pytest.fixture
+def lonely(poller_process: Start, tmp_path: Path) -> Process:
+    """A daemon without a database and without a collector."""
+    database, collector = free_ports(2)
+    return poller_process(
+        "run",
+        env={
+            "POLLER_DATABASE_URL": f"postgresql://poller@127.0.0.1:{database}/app",
+            "POLLER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
+            "POLLER_EXPORT_INTERVAL": "300ms",
+            "POLLER_EXPORT_TIMEOUT": "1s",
+            "POLLER_QUERIES": write_queries(tmp_path, ("a", "SELECT 1 AS n")),
+        },
+    )
+
+
+def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fails(lonely: Process) -> None:
+    lonely.wait_for_line("replica unavailable")
+    lonely.wait_for_line("export failed")
+    assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
+    code, told = health(lonely.health_file)
+    assert (code, told.startswith(f"alive: process {lonely.pid}, ")) == (0, True)
+
+
+@pytest.mark.postgres
+def test_all_that_is_known_is_there_for_programs(
+    database: Database, poller_process: Start, tmp_path: Path
+) -> None:
+    file = write_queries(tmp_path, ("a", "SELECT 1 AS n"), ("b", "SELECT 1/0 AS n"))
+    env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
+    process = poller_process("run", env=env)
+    assert says(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
+    code, told = health(process.health_file, "--format", "json", "--live")
+    said = json.loads(told)
+    heartbeat = said["heartbeat"]
+    assert (code, said["good"]) == (0, True)
+    assert heartbeat["queries"] == {"a": "ok", "b": "failed(rejected)"}
+    assert heartbeat["ticks"]["default/1s"]["interval"] == 1.0
+    assert (heartbeat["stuck"], heartbeat["ready"], heartbeat["export"]) == (None, True, None)
+    Path(file).write_text("queries: [")
+    process.send(signal.SIGHUP)
+    assert says(process.health_file, 0, "query files refused (1 problems)", arguments=["--ready"])
+
+
+def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Process) -> None:
+    assert says(lonely.health_file, 0)
+    lonely.send(signal.SIGSTOP)
+    assert says(
+        lonely.health_file,
+        1,
+        f"not alive: process {lonely.pid} hangs: its last",
+        arguments=["--max-age", "1s"],
+    )
+    lonely.send(signal.SIGCONT)
+    assert says(lonely.health_file, 0)
+
+
+def test_a_daemon_that_was_killed_is_gone(lonely: Process) -> None:
+    assert says(lonely.health_file, 0)
+    lonely.send(signal.SIGKILL)
+    lonely.wait()
+    code, told = health(lonely.health_file)
+    assert code == 1
+    assert told.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
+
+
+def test_a_daemon_that_ended_in_order_leaves_no_heartbeat(lonely: Process) -> None:
+    assert says(lonely.health_file, 0)
+    lonely.send(signal.SIGTERM)
+    assert lonely.wait() == 0
+    assert not lonely.health_file.exists()
+    code, told = health(lonely.health_file, "--ready")
+    assert code == 1
+    assert told.startswith(f"not ready: no heartbeat at {lonely.health_file}: is a poller running")
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Lock]:
+    """A lock that is held to the end, or until the test lets it go."""
+    gate = threading.Lock()
+    gate.acquire()
+    yield gate
+    if gate.locked():
+        gate.release()
+
+
+def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
+    """The real loops, with less patience: the process beats on, and yet it is not alive."""
+
+    def poll(queries: Sequence[QueryDefinition]) -> list[PollResult]:
+        with gate:
+            return [a_result(query) for query in queries]
+
+    file = tmp_path / "h"
+    daemon = Daemon([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
+    heartbeat = Heartbeat([file])
+    pulse = Pulse([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
+    daemon.start()
+    pulse.start()
+    try:
+        assert says(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
+        gate.release()
+        assert says(file, 0)
+    finally:
+        pulse.stop()
+        daemon.stop(lambda: None, 30.0)
+
+
+def test_a_probe_loads_almost_nothing() -> None:
+    code = (
+        "import sys\n"
+        "from poller.main import main\n"
+        "sys.argv = ['poller', 'health']\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert end.code == 1\n"
+        "print(*sorted(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "POLLER_HEALTH_FILE": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    ours = {name for name in loaded if name.startswith("poller")}
+    assert ours == {"poller"} | {
+        f"poller.{name}" for name in ("main", "commands", "commands.health", "health", "streams")
+    }
+    heavy = {"typer", "pydantic", "psycopg", "opentelemetry", "yaml", "rich", "logging", "asyncio", "inspect"}
+    assert not heavy & loaded
+
+
+@pytest.mark.parametrize("stdout", [">/dev/full", ">&-"])
+def test_the_exit_code_tells_where_nothing_can_be_written(stdout: str, tmp_path: Path) -> None:
+    file = tmp_path / "h"
+    heartbeat = Heartbeat([file])
+    for code in (1, 0):
+        done = subprocess.run(
+            ["bash", "-c", f"exec {sys.executable} -m poller health {stdout}"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "POLLER_HEALTH_FILE": str(file)},
+            capture_output=True,
+        )
+        assert (done.returncode, done.stderr) == (code, b"")
+        heartbeat.write({})
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--bogus"], ["--max-age", "soon"], ["--live", "--ready"], ["--rea"], ["x"]], ids=str
+)
+def test_a_wrong_option_ends_with_2(arguments: list[str], tmp_path: Path) -> None:
+    code, told = health(tmp_path / "h", *arguments)
+    assert code == 2
+    assert "Traceback" not in told
+
+
+def test_its_help_says_what_alive_means(tmp_path: Path) -> None:
+    code, told = health(tmp_path / "h", "--help")
+    assert code == 0
+    for word in ("--live", "--ready", "--max-age", "livenessProbe", "HEALTHCHECK"):
+        assert word in told
+
+
+def test_a_duration_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    for age in ("90", "90s", "1.5m", "1h"):
+        assert health(tmp_path / "h", "--max-age", age)[0] == 1

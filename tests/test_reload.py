@@ -1,0 +1,198 @@
+"""A reload takes all of the query files or none of them, between two ticks, and says what it did."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+
+from poller.catalog import Catalog, Defaults, load
+from poller.daemon import Daemon
+from poller.model import PollResult, QueryDefinition
+from poller.reload import MOST_PROBLEMS, Reload
+from poller.schedule import ticks
+from poller.watcher import contents
+from tests.bed.definitions import a_result
+from tests.bed.process import eventually
+
+DEFAULTS = Defaults(interval=3600.0, timeout=1.0, max_series=10)
+
+
+def text(*names: str, sql: str = "SELECT 1 AS n") -> str:
+    metrics = [{"unit": "{row}", "description": "Rows.", "value_column": "n"}]
+    told = [{"name": name, "sql": sql, "metrics": [{**metrics[0], "name": name}]} for name in names]
+    return json.dumps({"queries": told})
+
+
+class Bed:
+    """A daemon with a real schedule on files that are there, and all that a reload says and does."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.polled: list[str] = []
+        self.swapped: list[tuple[list[str], set[str]]] = []
+        self.reader = InMemoryMetricReader()
+        self.before_load: Callable[[], object] = lambda: None
+        provider = MeterProvider([self.reader])
+        catalog = self.load()
+        self.daemon = Daemon(ticks(catalog.queries, "test"), self.poll)
+        self.reload = Reload(
+            catalog,
+            self.daemon,
+            load=self.load,
+            look=partial(contents, [file]),
+            plan=lambda queries: ticks(queries, "test"),
+            swap=self.swap,
+            meter=provider.get_meter("test"),
+        )
+        self.daemon.start()
+        self._stop: Callable[[], bool] = lambda: self.daemon.stop(lambda: None, 30.0)
+
+    def stop(self) -> None:
+        """Stop the daemon, once."""
+        stop, self._stop = self._stop, lambda: True
+        assert stop()
+
+    def load(self) -> Catalog:
+        self.before_load()
+        return load([self.file], DEFAULTS)
+
+    def poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        self.polled += [query.name for query in queries]
+        return [a_result(query) for query in queries]
+
+    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
+        self.swapped.append(([query.name for query in queries], set(dropped)))
+
+    def metrics(self) -> dict[str, float]:
+        """What the meter shows, by name, and by outcome where there is one."""
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        points = {
+            metric.name.removeprefix("poller.config."): list(metric.data.data_points)
+            for told in data.resource_metrics
+            for scope in told.scope_metrics
+            for metric in scope.metrics
+        }
+        return {
+            " ".join([name, *map(str, (point.attributes or {}).values())]): point.value
+            for name, members in points.items()
+            for point in members
+            if isinstance(point, NumberDataPoint)
+        }
+
+
+@pytest.fixture
+def bed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Bed]:
+    caplog.set_level(logging.INFO, logger="poller.reload")
+    file = tmp_path / "queries.yaml"
+    file.write_text(text("a", "b"))
+    bed = Bed(file)
+    assert eventually(lambda: bed.polled == ["a", "b"])
+    yield bed
+    bed.stop()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+
+
+def test_a_valid_change_is_swapped_in_told_and_counted(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    started = bed.metrics()
+    bed.file.write_text(text("a", "c"))
+    assert bed.reload(asked=False) == "changed"
+    assert bed.swapped == [(["a", "c"], {"b"})]
+    assert eventually(lambda: bed.polled == ["a", "b", "c"])
+    assert told(caplog) == [
+        "INFO query files read again: 1 added, 1 removed, 0 changed, 1 unchanged",
+        "INFO added: c",
+        "INFO removed: b",
+        "INFO metrics that appear: c",
+        "INFO metrics that vanish: b",
+    ]
+    shown = bed.metrics()
+    assert (shown["reloads ok"], shown["reload.success"]) == (1, 1)
+    assert shown["reload.last_success"] > started["reload.last_success"]
+    assert started["reload.success"] == 1
+
+
+def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
+    bed: Bed, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = bed.metrics()
+    bed.file.write_text(text("a", "c", sql="DELETE FROM t"))
+    assert bed.reload(asked=False) == "refused"
+    assert bed.reload(asked=False) == "unchanged", "nobody wrote anything new"
+    first, *problems = told(caplog)
+    assert first == "ERROR query files not taken over, the queries stay as they are"
+    assert [problem.partition(": ")[2] for problem in problems] == [
+        f"queries[{number}].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW"
+        for number in range(2)
+    ]
+    shown = bed.metrics()
+    assert (shown["reloads failed"], shown["reload.success"]) == (1, 0)
+    assert shown["reload.last_success"] == started["reload.last_success"]
+    assert bed.swapped == []
+    assert bed.polled == ["a", "b"]
+    assert [len(bed.reload.problems)] == [2]
+
+    caplog.clear()
+    assert bed.reload(asked=True) == "refused"
+    assert len(told(caplog)) == 3, "who asks is told again"
+
+    bed.file.write_text(text("a", "b"))
+    assert bed.reload(asked=False) == "unchanged"
+    assert bed.metrics()["reload.success"] == 1
+    assert not bed.reload.problems
+    assert told(caplog)[-1] == "INFO query files read again: nothing changed"
+
+
+def test_a_touch_is_no_reload_unless_somebody_asks(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    bed.reload(asked=True)
+    caplog.clear()
+    bed.file.write_text(text("a", "b"))
+    assert bed.reload(asked=False) == "unchanged"
+    assert told(caplog) == []
+    assert bed.metrics()["reloads ok"] == 1
+
+
+@pytest.mark.parametrize("written", [text("a", "b", "c"), "queries: ["], ids=["good", "bad"])
+def test_what_changes_while_it_is_read_is_not_believed(
+    bed: Bed, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write() -> None:
+        bed.before_load = lambda: None
+        bed.file.write_text(written)
+
+    bed.before_load = write
+    assert bed.reload(asked=True) == "unsteady"
+    assert (bed.swapped, told(caplog)) == ([], [])
+    assert "reloads ok" not in bed.metrics()
+    assert bed.reload(asked=False) in ("changed", "refused"), "the next look reads it"
+
+
+def test_a_thousand_problems_are_a_few_lines(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    bed.file.write_text(text(*[f"q{n}" for n in range(1000)], sql="DROP TABLE t"))
+    assert bed.reload(asked=False) == "refused"
+    assert len(told(caplog)) == MOST_PROBLEMS + 2
+    assert told(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` tells all"
+
+
+def test_a_folder_that_vanishes_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    bed.file.unlink()
+    assert bed.reload(asked=False) == "refused"
+    assert "does not exist" in told(caplog)[1]
+    assert bed.swapped == []
+
+
+def test_a_reload_in_the_way_of_the_end_is_too_late(bed: Bed) -> None:
+    bed.stop()
+    bed.file.write_text(text("a"))
+    assert bed.reload(asked=True) == "too late"
+    assert bed.swapped == []

@@ -1,0 +1,369 @@
+"""Query files change while the daemon polls a standby: no tick is lost, no catalogue is mixed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from apscheduler.events import (
+    EVENT_JOB_ADDED,
+    EVENT_JOB_MODIFIED,
+    EVENT_JOB_REMOVED,
+    EVENT_JOB_SUBMITTED,
+    JobEvent,
+)
+from opentelemetry.metrics import NoOpMeter
+
+from poller.commands.wiring import Pipe, open_catalog
+from poller.daemon import Daemon
+from poller.model import PollResult, QueryDefinition
+from poller.receiver.points import Point
+from poller.receiver.receiver import Receiver
+from poller.reload import Reload
+from poller.schedule import ticks
+from poller.settings import load
+from poller.store import SnapshotStore
+from poller.watcher import contents
+from tests.bed.polled import Json
+from tests.bed.postgres import Database
+from tests.bed.process import Process, eventually
+from tests.bed.volume import ConfigMap, replace
+
+RELOADS = 1000
+PATIENCE = 90.0
+Start = Callable[..., Process]
+
+
+def query(name: str, sql: str, group: str = "default", interval: str = "1s", **metric: str) -> Json:
+    return {
+        "name": name,
+        "sql": sql,
+        "group": group,
+        "interval": interval,
+        "timeout": "1s",
+        "max_age": "24h",
+        "metrics": [
+            {"name": name, "unit": "{row}", "description": "Rows.", "value_column": "n", **metric},
+        ],
+    }
+
+
+def written(*queries: Json) -> str:
+    return json.dumps({"queries": queries})  # JSON is YAML
+
+
+def version(number: int) -> str:
+    """One state of the query file: what bears its number, what comes and goes with it, and what stays."""
+    numbered = f"SELECT {number} AS n"
+    return written(
+        query("left", numbered, "pair"),
+        query("kept", "SELECT 7 AS n", "pair"),
+        query("right", numbered, "pair"),
+        query("other", numbered, "second"),
+        query("steady", "SELECT 8 AS n", "steady"),
+        query(f"only_{number}", numbered, "second" if number % 2 else f"group_{number % 5}"),
+    )
+
+
+KEPT_TICKS = ("pair/1s", "second/1s", "steady/1s")
+
+
+def number_of(one: QueryDefinition) -> int | None:
+    """The version that a query is of; None for those that all have."""
+    return None if one.name in ("kept", "steady") else int(one.sql.split()[1])
+
+
+class Bed:
+    """The daemon's own objects on a real standby, and a watch on every tick, every swap and every export."""
+
+    def __init__(self, file: Path, dsn: str) -> None:
+        settings = load(
+            {"POLLER_DATABASE_URL": dsn, "POLLER_QUERIES": str(file), "POLLER_MAX_DUTY_CYCLE": "100%"}
+        )
+        catalog = open_catalog(settings)
+        self.store = SnapshotStore(catalog.queries)
+        self.pipe = Pipe(catalog, settings, self.store, None, daemon=True)
+        self.wrong: list[str] = []
+        self.running = 1
+        self.steady_runs = 0
+        self.polls: Counter[str] = Counter()
+        self.events: Counter[tuple[int, str]] = Counter()
+        self.outcomes: list[str] = []
+        self.turns = threading.Semaphore(0)
+        self.started = threading.Event()
+        self.over = threading.Event()
+        self.daemon = Daemon(ticks(catalog.queries, "test"), self.tick, rest=self.pipe.replica.rest)
+        self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
+            self.heard,
+            EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
+        )
+        self.reload = Reload(
+            catalog,
+            self.daemon,
+            load=partial(open_catalog, settings),
+            look=partial(contents, [file]),
+            plan=lambda queries: ticks(queries, "test"),
+            swap=self.swap,
+            meter=NoOpMeter("test"),
+        )
+
+    def heard(self, event: JobEvent) -> None:
+        self.events[event.code, event.job_id] += 1
+
+    def tick(self, queries: Sequence[QueryDefinition]) -> list[PollResult]:
+        """Poll on the worker, where swaps come too: all must be of the version that was swapped in last."""
+        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        if not numbers <= {self.running}:
+            self.wrong.append(f"a tick of {numbers} while {self.running} runs")
+        results = self.pipe.tick(queries)
+        for result in results:
+            self.polls[result.query.name] += 1
+            if result.outcome != "ok":
+                self.wrong.append(f"{result.query.name}: {result.error}")
+        self.steady_runs += any(one.name == "steady" for one in queries)
+        self.look({self.running})
+        return results
+
+    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
+        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        if len(numbers) != 1:
+            self.wrong.append(f"a catalogue of {numbers}")
+        if {"kept", "steady"} & set(dropped):
+            self.wrong.append("dropped what stays")
+        self.pipe.swap(queries, dropped)
+        # Of a new version nothing is polled yet, and of the old nothing may be left.
+        self.look(numbers & {self.running})
+        (self.running,) = numbers
+
+    def look(self, allowed: set[int] | None = None) -> None:
+        """See what an export would show at this moment."""
+        shown = [
+            (result.query, sample.value)
+            for result in self.store.shown(time.monotonic())
+            for sample in result.samples
+        ]
+        numbers = {int(value) for one, value in shown if number_of(one) is not None}
+        if len(numbers) > 1 or (allowed is not None and not numbers <= allowed):
+            self.wrong.append(f"values of {numbers} beside each other, {allowed} may be")
+        if self.started.is_set() and not {"kept", "steady"} <= {one.name for one, _ in shown}:
+            self.wrong.append("a value that stays is away")
+
+    def look_on(self) -> None:
+        while not self.over.wait(0.001):
+            self.look()
+
+    def reload_on(self, times: int) -> None:
+        """Reload as often, each time that a turn is given."""
+        try:
+            for _ in range(times):
+                assert self.turns.acquire(timeout=120)
+                self.outcomes.append(self.reload(asked=True))
+        finally:
+            self.over.set()
+
+
+class Writer(threading.Thread):
+    """Rewrites the query file in every way there is, and gives turns to reload it."""
+
+    def __init__(self, file: Path, bed: Bed) -> None:
+        super().__init__()
+        self._file = file
+        self._bed = bed
+        self._number = 1
+        self._given = 0
+
+    def run(self) -> None:
+        while not self._bed.over.is_set():
+            self._number += 1
+            replace(self._file, version(self._number))
+            self._expect("changed")
+            for spoil in self._ways_to_spoil():
+                spoil()
+                self._expect("refused")
+            self._storm()
+            time.sleep(0.05)  # so that some ticks come to pass meanwhile
+
+    def _ways_to_spoil(self) -> Iterator[Callable[[], object]]:
+        whole = version(self._number + 1)
+        yield lambda: self._file.write_text(whole[: len(whole) // 2])
+        yield lambda: self._file.write_text(whole.replace("SELECT", "DELETE"))
+        yield lambda: self._file.write_text("")
+        yield self._file.unlink
+
+    def _storm(self) -> None:
+        """Write in place, in halves, for as long as three reloads take."""
+        self._give(3)
+        while not self._settled():
+            self._number += 1
+            whole = version(self._number)
+            with self._file.open("w") as file:
+                file.write(whole[: len(whole) // 2])
+                file.flush()
+                file.write(whole[len(whole) // 2 :])
+
+    def _expect(self, outcome: str) -> None:
+        self._give(1)
+        while not self._settled():
+            time.sleep(0.0002)
+        if self._bed.over.is_set():
+            return
+        if (came := self._bed.outcomes[-1]) != outcome:
+            self._bed.wrong.append(f"{came}, not {outcome}")
+        if outcome == "changed" and self._bed.running != self._number:
+            self._bed.wrong.append(f"{self._bed.running} runs, not {self._number}")
+
+    def _give(self, turns: int) -> None:
+        self._given += turns
+        self._bed.turns.release(turns)
+
+    def _settled(self) -> bool:
+        return len(self._bed.outcomes) == self._given or self._bed.over.is_set()
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(400)
+def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_mix_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "queries.yaml"
+    file.write_text(version(1))
+    bed = Bed(file, database.standby_dsn)
+    bed.daemon.start()
+    assert eventually(lambda: {"kept", "steady", "other", "only_1"} <= bed.polls.keys())
+    bed.started.set()
+    writer = Writer(file, bed)
+    threads = [writer, threading.Thread(target=bed.look_on)]
+    for thread in threads:
+        thread.start()
+    bed.reload_on(RELOADS)
+    for thread in threads:
+        thread.join(60)
+    # Every run that was handed out was run, and one was the first, which is handed out under another name.
+    handed_out = (EVENT_JOB_SUBMITTED, "steady/1s")
+    assert eventually(lambda: bed.steady_runs == bed.events[handed_out] + 1 > 2)
+    assert bed.wrong == []
+    assert bed.daemon.stop(bed.pipe.replica.interrupt, 60.0)
+    bed.pipe.replica.close()
+
+    outcomes = Counter(bed.outcomes)
+    assert outcomes.total() == RELOADS
+    assert outcomes.keys() <= {"changed", "unchanged", "refused", "unsteady"}
+    assert outcomes["changed"] >= RELOADS // 8
+    assert outcomes["refused"] >= RELOADS // 2 - 4
+    for tick in KEPT_TICKS:
+        touched = [
+            bed.events[code, tick] for code in (EVENT_JOB_ADDED, EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED)
+        ]
+        assert touched == [1, 0, 0], tick
+
+
+def environment(dsn: str, receiver: Receiver, queries: Path, **more: str) -> dict[str, str]:
+    return {
+        "POLLER_DATABASE_URL": dsn,
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_QUERIES": str(queries),
+        "POLLER_EXPORT_INTERVAL": "200ms",
+        "POLLER_LOG_FORMAT": "json",
+        **more,
+    }
+
+
+def newest(receiver: Receiver) -> dict[str, Point]:
+    """The newest push, by metric; of the poller's own, those that tell of reloads, by outcome too."""
+    requests = receiver.requests()
+    points = requests[-1].points() if requests else []
+    return {
+        " ".join([point.metric, *map(str, point.attributes.values())]).removeprefix("poller.config."): point
+        for point in points
+        if point.metric.startswith("poller.config.") or not point.metric.startswith("poller.")
+    }
+
+
+def values(receiver: Receiver) -> dict[str, object]:
+    return {name: point.value for name, point in newest(receiver).items() if "last_success" not in name}
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(400)
+def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "queries.yaml"
+    # Polled once an hour: whatever is shown of it after a reload was kept.
+    kept = query(
+        "kept", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n", interval="1h"
+    )
+    file.write_text(written(kept, query("gone", "SELECT 1 AS n"), query("turned", "SELECT 2 AS n")))
+    process = poller_process(
+        "run", env=environment(database.standby_dsn, receiver, file, POLLER_WATCH="false")
+    )
+    receiver.wait_for(lambda _: {"kept", "gone", "turned"} <= newest(receiver).keys(), PATIENCE)
+    first = newest(receiver)["kept"].value
+    assert (newest(receiver)["turned"].unit, values(receiver)["reload.success"]) == ("{row}", 1)
+
+    turned = query("turned", "SELECT 2 AS n", unit="s", description="Turned.")
+    file.write_text(written(kept, turned, query("added", "SELECT 3 AS n", "other", "1h")))
+    process.send(signal.SIGHUP)
+    after = {"kept": first, "turned": 2, "added": 3, "reload.success": 1, "reloads ok": 1}
+    receiver.wait_for(lambda _: values(receiver) == after, PATIENCE)
+    point = newest(receiver)["turned"]
+    assert (point.unit, point.description) == ("s", "Turned.")
+
+    file.write_text(written(turned | {"sql": "DELETE FROM t"}, turned))
+    process.send(signal.SIGHUP)
+    receiver.wait_for(
+        lambda _: values(receiver) == {**after, "reload.success": 0, "reloads failed": 1}, PATIENCE
+    )
+    assert {point.value for point in receiver.points("kept")} == {first}
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+    told = [json.loads(line) for line in process.stderr.splitlines()]
+    where = f"ERROR {file}:1: queries"
+    assert [
+        f"{line['severity']} {line['message']}" for line in told if line["logger"] == "poller.reload"
+    ] == [
+        "INFO query files read again: 1 added, 1 removed, 1 changed, 1 unchanged",
+        "INFO added: added",
+        "INFO removed: gone",
+        "INFO changed: turned (metrics); its old values are dropped",
+        "INFO metrics that appear: added",
+        "INFO metrics that vanish: gone",
+        "INFO metrics of another unit: turned {row} -> s",
+        "INFO metrics of another description: turned",
+        "ERROR query files not taken over, the queries stay as they are",
+        f"{where}[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW",
+        f"{where}[1].name: 'turned' is also the query at {file}:1; rename one",
+    ]
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(400)
+def test_a_config_map_is_followed_without_being_asked(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """Its files are swapped all at once; what cannot be used changes nothing and is told once."""
+    volume = ConfigMap(tmp_path / "volume", a=written(query("a", "SELECT 1 AS n")))
+    process = poller_process("run", env=environment(database.standby_dsn, receiver, volume.folder))
+    receiver.wait_for(lambda _: values(receiver).get("a") == 1, PATIENCE)
+
+    volume.update(a=written(query("a", "SELECT 2 AS n")), b=written(query("b", "SELECT 3 AS n")))
+    good = {"a": 2, "b": 3, "reload.success": 1, "reloads ok": 1}
+    receiver.wait_for(lambda _: values(receiver) == good, PATIENCE)
+
+    volume.update(a="queries: [", b=written(query("c", "SELECT 3 AS n")))
+    receiver.wait_for(
+        lambda _: values(receiver) == {**good, "reload.success": 0, "reloads failed": 1}, PATIENCE
+    )
+
+    volume.update(b=written(query("b", "SELECT 3 AS n")))
+    last = {"b": 3, "reload.success": 1, "reloads ok": 2, "reloads failed": 1}
+    receiver.wait_for(lambda _: values(receiver) == last, PATIENCE)
+    assert process.stderr.count("query files not taken over") == 1
+    assert process.running

@@ -1,0 +1,51 @@
+"""The word to stop is heard at whatever moment it comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.bed.process import ROOT
+
+AT_EVERY_LINE = """
+import signal, sys
+from poller.signals import StopSignal
+
+class Wait:
+    # Waits, with a signal in front of one line of all the Python that the waiting runs.
+
+    def __init__(self, line):
+        self.line, self.seen, self.stop = line, 0, StopSignal()
+        signal.signal(signal.SIGALRM, self.enough)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        sys.settrace(self.look)
+        self.stop.wait()
+        sys.settrace(None)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def look(self, frame, event, argument):
+        if event == "line" and frame.f_code is not Wait.enough.__code__:
+            self.seen += 1
+            if self.seen == self.line:
+                signal.raise_signal(signal.SIGTERM)
+        return self.look
+
+    def enough(self, number, frame):
+        if self.stop.number is None:
+            self.seen = -1000  # there is no such line
+            signal.raise_signal(signal.SIGTERM)
+
+line = 1
+while Wait(line).seen > 0:
+    line += 1
+print("heard in front of", line - 1, "lines")
+"""
+
+
+def test_a_signal_in_front_of_any_line_of_the_waiting_is_heard() -> None:
+    """With a lock of Python's own in the waiting, the handler would wait for itself in some of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EVERY_LINE], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("heard in front of")
