@@ -51,20 +51,29 @@ COMMIT;
 -- none, because a sum over the others would be too small and look right. A guess, or 0, hides that.
 --
 -- a) The attachments that exist. Only the object storage knows their sizes. List it (object keys are
---    `attachments/<id>` from v0.5.0 on; before, the bare id at the bucket's root: then leave --prefix away):
+--    `attachments/<id>` from v0.5.0 on; before, the bare id at the bucket's root: then leave --prefix away);
+--    that reads no object, and takes one request for a thousand of them:
 --
 --        aws s3api list-objects-v2 --bucket "$OBSCURA_STORAGE_BUCKET" --prefix attachments/ \
 --            --query 'Contents[].[Key, Size]' --output text > sizes.tsv
 --
---    and, in one psql session on the primary, join the listing to the rows by the id the key ends in:
+--    and, in one psql session on the primary, join the listing to the rows by the id the key ends in, a
+--    thousand a second, until it says UPDATE 0 (then Ctrl-C). So no transaction is long, no replica falls
+--    behind, and a row that the server holds just now is left to the next round:
 --
 --        CREATE TEMPORARY TABLE listing (key text, size_bytes bigint);
 --        \copy listing FROM 'sizes.tsv'
---        UPDATE attachments
---        SET size_bytes = listing.size_bytes
---        FROM listing
---        WHERE attachments.size_bytes IS NULL
---          AND attachments.id::text = substring(listing.key FROM '[^/]+$');
+--        CREATE INDEX ON listing (substring(key FROM '[^/]+$'));
+--        ANALYZE listing;
+--        WITH batch AS (
+--            SELECT id, listing.size_bytes
+--            FROM attachments JOIN listing ON substring(key FROM '[^/]+$') = id::text
+--            WHERE attachments.size_bytes IS NULL
+--            LIMIT 1000
+--            FOR UPDATE OF attachments SKIP LOCKED
+--        )
+--        UPDATE attachments SET size_bytes = batch.size_bytes FROM batch WHERE attachments.id = batch.id;
+--        \watch 1
 --
 --    Only rows without a size are touched, so this can be run as often as needed. What is still without a
 --    size has no object in the storage:
