@@ -21,7 +21,8 @@ from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
 from poller.model import format_duration
-from poller.pulse import Pulse
+from poller.notify import Notifier
+from poller.pulse import BEAT_SECONDS, Pulse
 from poller.reload import Reload
 from poller.replica import Replica
 from poller.schedule import Tick, ticks
@@ -56,11 +57,16 @@ def run(settings: Settings) -> None:
     for warning in settings.warnings:
         logger.warning(warning)
     sources = resolve(settings.queries)
-    watcher = Watcher(
-        functools.partial(fingerprint, sources),
-        lambda asked: reload(asked) != "unsteady",
-        watch=settings.watch,
-    )
+    notifier = Notifier(os.environ)
+
+    def read_again(asked: bool) -> bool:
+        notifier.reloading()
+        try:
+            return reload(asked) != "unsteady"
+        finally:
+            notifier.ready(_status(reload))
+
+    watcher = Watcher(functools.partial(fingerprint, sources), read_again, watch=settings.watch)
     on_hangup(watcher.ask)
     catalog = open_catalog(settings)
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
@@ -95,14 +101,17 @@ def run(settings: Settings) -> None:
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [lambda stuck: heartbeat.write(vitals(stuck, daemon, store, reload, push))],
+        [notifier.beat, lambda stuck: heartbeat.write(vitals(stuck, daemon, store, reload, push))],
         heartbeat.remove,
     )
+    notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
     daemon.start()
     watcher.start()
     pulse.start()
+    notifier.ready(_status(reload))
     stop.wait()
+    notifier.stopping()
     _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
 
 
@@ -122,6 +131,12 @@ def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
             ),
         },
     )
+
+
+def _status(reload: Reload) -> str:
+    """What the service's manager shows of it."""
+    refused = ", changed files refused" if reload.problems else ""
+    return f"polling {len(reload.catalog.queries)} queries{refused}"
 
 
 def _tell(whom: Sequence[Push | Pulse | None]) -> None:

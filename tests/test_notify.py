@@ -1,0 +1,165 @@
+"""What the service tells systemd: over a real datagram socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from poller.notify import Notifier
+from tests.bed.process import Process
+from tests.bed.queries import write_queries
+
+
+@dataclass(frozen=True)
+class Manager:
+    """Stands at the other end of NOTIFY_SOCKET."""
+
+    socket: socket.socket
+    address: str
+
+    def heard(self) -> dict[str, str]:
+        """The next datagram; waits for it."""
+        lines = self.socket.recv(65536).decode().split("\n")
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+    def heard_but_beats(self) -> dict[str, str]:
+        """The next datagram that is no beat of the watchdog."""
+        while (told := self.heard()) == {"WATCHDOG": "1"}:
+            pass
+        return told
+
+    def hears(self, name: str, value: str) -> None:
+        """Wait for a datagram with this in it."""
+        while self.heard().get(name) != value:
+            pass
+
+    def silent(self) -> bool:
+        self.socket.setblocking(False)
+        try:
+            self.socket.recv(1)
+        except BlockingIOError:
+            return True
+        finally:
+            self.socket.settimeout(60)
+        return False
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    address = str(tmp_path / "notify") if request.param == "path" else f"@poller-{uuid.uuid4()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address.replace("@", "\0", 1) if request.param == "abstract" else address)
+        listener.settimeout(60)
+        yield Manager(listener, address)
+
+
+def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    notifier.ready("polling 4 queries")
+    notifier.reloading()
+    notifier.stopping()
+    assert manager.heard() == {"READY": "1", "STATUS": "polling 4 queries"}
+    reloading = manager.heard()
+    assert reloading.pop("RELOADING") == "1"
+    assert int(reloading.pop("MONOTONIC_USEC")) > 0
+    assert reloading == {}
+    assert manager.heard() == {"STOPPING": "1", "STATUS": "stopping"}
+
+
+def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manager) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"})
+    notifier.beat(None)
+    notifier.beat("tick 5m runs since\n1000s")
+    assert notifier.watchdog_seconds == 60
+    assert manager.heard() == {"WATCHDOG": "1"}
+    assert manager.heard() == {"STATUS": "hangs: tick 5m runs since 1000s"}
+    assert manager.silent()
+
+
+@pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getppid())},
+                                      {"WATCHDOG_USEC": "a minute"}, {"WATCHDOG_USEC": "0"}])  # fmt: skip
+def test_nothing_beats_where_nobody_looks(manager: Manager, watchdog: dict[str, str]) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address, **watchdog})
+    notifier.beat(None)
+    assert notifier.watchdog_seconds is None
+    assert manager.silent()
+
+
+def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(tmp_path: Path) -> None:
+    for environ in (
+        {},
+        {"NOTIFY_SOCKET": ""},
+        {"NOTIFY_SOCKET": str(tmp_path / "gone")},
+        {"NOTIFY_SOCKET": "@"},
+    ):
+        notifier = Notifier({**environ, "WATCHDOG_USEC": "60000000"})
+        notifier.ready("polling")
+        notifier.beat(None)
+        notifier.stopping()
+
+
+def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    for _ in range(5000):  # far beyond what a socket keeps (net.unix.max_dgram_qlen)
+        notifier.ready("polling")
+    assert manager.heard()["READY"] == "1"
+
+
+def test_a_watchdog_that_would_bite_a_well_poller_is_warned_of(
+    manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"}).check(5)
+        assert caplog.messages == []
+        Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "8000000"}).check(5)
+    assert caplog.messages == [
+        "WatchdogSec is 8s, and the poller tells of itself every 5s only; set it to 30s or more"
+    ]
+
+
+def test_the_daemon_tells_of_itself_from_start_to_end(
+    manager: Manager, poller_process: Callable[..., Process], tmp_path: Path
+) -> None:
+    """Whatever the database does: it is not there at all."""
+    queries = Path(write_queries(tmp_path, ("one", "SELECT 1 AS n"), ("two", "SELECT 2 AS n"), interval="1h"))
+    daemon = poller_process(
+        "run",
+        env={
+            "NOTIFY_SOCKET": manager.address,
+            "WATCHDOG_USEC": "60000000",
+            "POLLER_DATABASE_URL": "postgresql://poller@127.0.0.1:1/app",
+            "POLLER_QUERIES": str(queries),
+            "POLLER_WATCH": "false",
+            "POLLER_HEALTH_FILE": str(tmp_path / "heartbeat"),
+        },
+    )
+    manager.hears("STATUS", "polling 2 queries")
+    manager.hears("WATCHDOG", "1")
+    write_queries(tmp_path, ("one", "SELECT 1 AS n"), interval="1h")
+    daemon.send(signal.SIGHUP)
+    manager.hears("RELOADING", "1")
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries"}
+    queries.write_text("queries: nonsense")
+    daemon.send(signal.SIGHUP)
+    manager.hears("RELOADING", "1")
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries, changed files refused"}
+    manager.hears("WATCHDOG", "1")
+    daemon.send(signal.SIGTERM)
+    manager.hears("STOPPING", "1")
+    assert daemon.wait() == 0, daemon
+
+
+def test_a_configuration_that_cannot_be_used_never_makes_it_ready(
+    manager: Manager, poller_process: Callable[..., Process]
+) -> None:
+    daemon = poller_process("run", env={"NOTIFY_SOCKET": manager.address})
+    assert daemon.wait() == 2
+    assert manager.silent()
