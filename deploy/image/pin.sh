@@ -1,0 +1,23 @@
+#!/bin/sh
+# Write the exact versions and hashes of all that goes into the image, and the versions that CI tests with.
+#
+#     pip install uv && deploy/image/pin.sh [--upgrade]
+#
+# Without --upgrade what is pinned stays as it is, as long as pyproject.toml allows it. The licences change with
+# the versions: write their list anew afterwards (deploy/image/README.md).
+set -eu
+cd "$(dirname "$0")/../.."
+
+compile() {
+    uv --quiet pip compile --universal --python-version 3.11 --no-header "$@"
+}
+
+# rich and what it brings draw boxes round typer's help, which our command line does not have (TYPER_USE_RICH).
+compile "$@" --extra http --generate-hashes \
+    --no-emit-package rich --no-emit-package pygments --no-emit-package markdown-it-py --no-emit-package mdurl \
+    --output-file deploy/image/requirements.txt pyproject.toml
+
+sed -n '/^\[build-system\]/,/^$/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
+    compile "$@" --generate-hashes --no-annotate --output-file deploy/image/build-requirements.txt -
+
+compile "$@" --extra dev --no-annotate --output-file .ci/constraints.txt pyproject.toml

@@ -1,0 +1,62 @@
+"""Read the files of exact versions that the image and CI are made from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.bed.process import ROOT
+
+REQUIREMENTS = ROOT / "deploy" / "image" / "requirements.txt"
+BUILD_REQUIREMENTS = ROOT / "deploy" / "image" / "build-requirements.txt"
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
+LEFT_OUT = {"rich", "pygments", "markdown-it-py", "mdurl"}
+"""What typer asks for and the image does without; deploy/image/pin.sh says why."""
+
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}
+
+
+def pins(file: Path) -> dict[str, Version]:
+    """The version of every distribution that `file` pins for Linux, by canonical name."""
+    found: dict[str, Version] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith((" ", "#", "-")):
+            requirement = Requirement(line.removesuffix("\\").strip())
+            (pinned,) = requirement.specifier
+            assert pinned.operator == "==", line
+            if requirement.marker is None or requirement.marker.evaluate(LINUX):
+                found[canonicalize_name(requirement.name)] = Version(pinned.version)
+    return found
+
+
+def wanted(*extras: str) -> Iterator[Requirement]:
+    """What pyproject.toml asks for, with `extras`; those that name others of ours are followed."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    for requirement in (Requirement(text) for texts in lists for text in texts):
+        if requirement.name == project["name"]:
+            yield from wanted(*requirement.extras)
+        else:
+            yield requirement
+
+
+def unmet(requirements: Iterable[Requirement], pinned: dict[str, Version]) -> list[str]:
+    """The requirements that count on Linux and that no pin meets."""
+    return sorted(
+        {
+            re.sub(r"\s*;.*", "", str(requirement))
+            for requirement in requirements
+            if (requirement.marker is None or requirement.marker.evaluate(LINUX))
+            and (
+                (version := pinned.get(canonicalize_name(requirement.name))) is None
+                or not requirement.specifier.contains(version, prereleases=True)
+            )
+        }
+    )
