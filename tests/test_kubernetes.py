@@ -1,0 +1,174 @@
+"""The manifests: built by kustomize, valid by the API's schemas, restricted, of one mind with the image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from poller.settings import load
+from tests.bed.process import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+BUILT = "standalone", "standalone with keep-state", "sidecar-example"
+API_VERSION = "1.37"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+Manifest = dict[str, Any]
+
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/, profile "restricted".
+_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+_POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
+
+
+@pytest.fixture(scope="module", params=BUILT)
+def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """What kustomize makes of one of the folders."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed, so the manifests were not built")
+    name, _, component = request.param.partition(" with ")
+    copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
+    shutil.copytree(FOLDER, copy)
+    if component:
+        with (copy / name / "kustomization.yaml").open("a") as file:
+            file.write(f"components: [../{component}]\n")
+    done = subprocess.run(["kubectl", "kustomize", copy / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no field is out of use"
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_every_manifest_is_valid_by_the_schemas_of_the_api(manifests: list[Manifest]) -> None:
+    assert "Deployment" in [manifest["kind"] for manifest in manifests]
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, API_VERSION, strict=True)
+
+
+def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None:
+    spec = pod(manifests)
+    around = spec.get("securityContext", {})
+    assert not set(_POD_MUST_NOT) & set(spec)
+    assert all(set(volume) - {"name"} <= _VOLUMES for volume in spec["volumes"])
+    for container in containers(spec):
+        own = {**around, **container["securityContext"]}
+        assert own["runAsNonRoot"] is True
+        assert own["runAsUser"] > 0
+        assert own["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert "hostPort" not in json.dumps(container.get("ports", []))
+
+
+def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manifests: list[Manifest]) -> None:
+    spec = pod(manifests)
+    container = poller(spec)
+    own = {**spec["securityContext"], **container["securityContext"]}
+    assert f"USER {own['runAsUser']}:{own['runAsGroup']}\n" in DOCKERFILE
+    assert own["readOnlyRootFilesystem"] is True
+    kinds = {volume["name"]: set(volume) - {"name"} for volume in spec["volumes"]}
+    for mount in container["volumeMounts"]:
+        if mount.get("readOnly"):
+            assert kinds[mount["name"]] <= {"configMap", "secret"}
+        else:
+            assert mount["mountPath"] == "/var/lib/poller"
+            assert kinds[mount["name"]] <= {"emptyDir", "persistentVolumeClaim"}
+    for mounted in ("POLLER_QUERIES=/etc/poller/queries", "POLLER_STATE_DIR=/var/lib/poller"):
+        assert mounted in DOCKERFILE
+        assert mounted.partition("=")[2] in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path: Path) -> None:
+    """Its settings are settings, and everything but the secret is made."""
+    container = poller(pod(manifests))
+    named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
+    (reference,) = container["envFrom"]
+    environment = dict(named["ConfigMap", reference["configMapRef"]["name"]]["data"])
+    environment |= {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql://poller@replica/app")
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    place = environment["POLLER_DATABASE_URL_FILE"].rpartition("/")[0]
+    volumes = {volume["name"]: volume for volume in pod(manifests)["volumes"]}
+    assert volumes[mounts[place]]["secret"]["secretName"] == "poller-database"
+    settings = load({**environment, "POLLER_DATABASE_URL_FILE": str(secret)})
+    assert settings.warnings == ()
+    assert settings.endpoint is not None
+    assert settings.instance == environment["POLLER_INSTANCE"]
+    queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
+    assert queries["data"] == {
+        f.name: f.read_text(encoding="utf-8") for f in (ROOT / "queries").glob("*.yaml")
+    }
+    for volume in volumes.values():
+        if claim := volume.get("persistentVolumeClaim"):
+            assert ("PersistentVolumeClaim", claim["claimName"]) in named
+
+
+def test_probes_ask_poller_health_and_a_sidecar_is_never_unready(manifests: list[Manifest]) -> None:
+    spec = pod(manifests)
+    container = poller(spec)
+    probes = {name: container[name]["exec"]["command"] for name in container if name.endswith("Probe")}
+    assert probes.pop("livenessProbe") == ["poller", "health", "--live"]
+    if container in spec.get("initContainers", []):
+        assert container["restartPolicy"] == "Always"
+        assert probes == {}
+    else:
+        assert probes == {"readinessProbe": ["poller", "health", "--ready"]}
+    assert container["resources"]["limits"].keys() == {"memory"}
+
+
+def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
+    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    selectors = [deployment["spec"]["selector"]["matchLabels"]]
+    for policy in manifests:
+        if policy["kind"] == "NetworkPolicy":
+            selectors.append(policy["spec"]["podSelector"]["matchLabels"])
+            assert policy["spec"]["ingress"] == []
+            assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+
+
+def test_both_ways_run_the_same_container() -> None:
+    """Probes and what belongs to the pod aside."""
+
+    def container(file: str, key: str) -> Manifest:
+        document = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))
+        (found,) = document["spec"]["template"]["spec"][key]
+        return {name: found[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
+
+    assert container("standalone/deployment.yaml", "containers") == container(
+        "sidecar/sidecar.yaml", "initContainers"
+    )
+
+
+def pod(manifests: list[Manifest]) -> Manifest:
+    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    spec: Manifest = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(spec: Manifest) -> Iterator[Manifest]:
+    yield from spec["containers"]
+    yield from spec.get("initContainers", [])
+
+
+def poller(spec: Manifest) -> Manifest:
+    (found,) = (container for container in containers(spec) if container["name"] == "poller")
+    assert "obscura-poller" in found["image"]
+    return found
