@@ -1,0 +1,91 @@
+"""The units: understood by systemd, as closed as stated, and of one mind with the program."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from poller.environment import variables
+from poller.settings import Settings
+from tests.bed.process import ROOT
+
+FOLDER = ROOT / "deploy" / "systemd"
+DAEMON, ONCE = "poller.service", "poller-poll.service"
+STATED_EXPOSURE = 1.1
+_HARDENING = "# It reads its own files"
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None,
+    reason="systemd-analyze is not installed, so the units were not analysed",
+)
+
+
+def unit(name: str) -> list[tuple[str, str]]:
+    """The settings of a unit file, in order; a name may come more than once."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", [DAEMON, ONCE])
+def test_the_exposure_is_as_stated(name: str) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", FOLDER / name],
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= STATED_EXPOSURE
+    for page in ("README.md", "deploy/OPERATING.md"):
+        stated = re.findall(
+            r"`systemd-analyze security`[^.]*?(\d\.\d)", (ROOT / page).read_text(encoding="utf-8")
+        )
+        assert {float(number) for number in stated} == {STATED_EXPOSURE}, page
+
+
+@needs_systemd
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """With a program where the units have it, so that nothing at all is left to complain of."""
+    program = tmp_path / "poller"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for file in FOLDER.iterdir():
+        text = file.read_text(encoding="utf-8").replace("/opt/obscura-poller/bin/poller", str(program))
+        (tmp_path / file.name).write_text(text)
+    units = sorted(path for path in tmp_path.iterdir() if path != program)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "poller" in line] == []
+
+
+def test_both_services_are_closed_alike() -> None:
+    def closed(name: str) -> list[str]:
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        return text[text.index(_HARDENING) :].partition("\n[Install]")[0].strip().splitlines()
+
+    assert closed(DAEMON) == closed(ONCE)
+
+
+def test_the_units_set_what_the_program_reads() -> None:
+    known = {variable for field in Settings.model_fields.values() for variable in variables(field)}
+    for name in (DAEMON, ONCE):
+        environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]
+        set_here = {
+            variable.removesuffix("_FILE") for variable in environment if variable.startswith("POLLER_")
+        }
+        assert "POLLER_DATABASE_URL" in set_here
+        assert set_here <= known
+    daemon = dict(unit(DAEMON))
+    assert daemon["Type"] == "notify"
+    assert daemon["RestartPreventExitStatus"] == "2"
+    grace = Settings.model_fields["grace_period"].default
+    assert float(daemon["TimeoutStopSec"].removesuffix("s")) > grace
