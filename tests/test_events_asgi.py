@@ -180,7 +180,8 @@ def test_a_host_route_and_the_host_header_change_nothing_about_the_template(serv
     served = serve(starlette())
     served.client.get("/b/5", headers={"host": "other.example"})
 
-    assert eventually(lambda: served.counted() == [("GET", "/b/{x}", "200")])
+    served.root()
+    assert served.counted() == [("GET", "/b/{x}", "200")]
 
 
 def test_no_client_can_make_series(serve: Serve) -> None:
@@ -228,7 +229,20 @@ def test_a_mount_of_another_making_has_no_prefix_that_a_client_chose(serve: Serv
     for number in range(3):
         served.client.get(f"/{number}/c/1")
 
+    served.root(2)
     assert set(served.counted()) == {("GET", "/{mount}/c/{y}", "200")}
+
+
+def test_a_scope_that_nobody_expects_fails_no_request(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["fastapi"] = "something else"
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    served = serve(app, lifespan="off")
+    assert served.client.get("/x").text == "ok"
+    served.root()
+    assert served.counted() == [("GET", "unmatched", "200")]
+    assert "could not be found out" in caplog.text
 
 
 class Gate:

@@ -37,9 +37,10 @@ class Delivery:
         self._ended = False
         self._failing_since: float | None = None
         self._open, self._sending = threading.Lock(), threading.Lock()
+        self._held = False
         self._cuts = 0
-        self.lost = False
-        """Whether the last batch did not arrive."""
+        self.failures = 0
+        """Batches that did not arrive."""
         self.exporter: Any = build()
 
     def export(self, batch: Any, **kwargs: Any) -> Any:
@@ -54,10 +55,12 @@ class Delivery:
             finally:
                 self._sending.release()
             if result is self._results.SUCCESS or cuts == self._cuts:
-                self.lost = result is not self._results.SUCCESS
-                self._announce()
+                lost = result is not self._results.SUCCESS
+                self.failures += lost
+                self._announce(lost=lost)
                 return result
             # It was cut short by a fork, which is no fault of the collector's.
+        self.failures += 1
         return self._results.FAILURE
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
@@ -79,15 +82,16 @@ class Delivery:
         stay open: gRPC (1.85) survives a fork with open ones, but not one during the closing of the last.
         """
         self._open.acquire()
-        if not self._sending.acquire(timeout=_MOMENT):
+        self._held = self._sending.acquire(timeout=_MOMENT)
+        if not self._held:
             self._cuts += 1
             self._close()
-            self._sending.acquire(timeout=_UNTIL_CUT)
+            self._held = self._sending.acquire(timeout=_UNTIL_CUT)
             self._abandon()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        with contextlib.suppress(RuntimeError):  # what would not even be cut has it still
+        if self._held:
             self._sending.release()
         self._open.release()
 
@@ -115,14 +119,14 @@ class Delivery:
             with contextlib.suppress(Exception):
                 self.exporter.shutdown()
 
-    def _announce(self) -> None:
+    def _announce(self, *, lost: bool) -> None:
         if self._ended:
             return  # it was cut short by us, which is no news of the collector
         where = {"endpoint": str(self._target)}
-        if self.lost and self._failing_since is None:
+        if lost and self._failing_since is None:
             self._failing_since = time.monotonic()
             logger.warning("%s do not arrive: %s", self._signal, self._reasons.best(), extra=where)
-        elif not self.lost and self._failing_since is not None:
+        elif not lost and self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
             logger.info("%s arrive again after %.0f s", self._signal, seconds, extra=where)

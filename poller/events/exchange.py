@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from time import perf_counter
@@ -17,6 +18,8 @@ from poller.events.attributes import HTTP_METHODS, OTHER, UNMATCHED
 from poller.events.errors import error_type, mark
 from poller.events.metrics import EventMetrics
 from poller.events.routes import route_of
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -107,7 +110,7 @@ class Exchange(ABC):
     def count(self, status: int) -> None:
         """Count the request, once, while its span is the current one, so that an exemplar finds it."""
         if not self._route:
-            self._route = self._request.route or route_of(self.scope)
+            self._route = self._request.route or _route_of(self.scope)
             self._metrics.http_request(self.method, self._route, status, perf_counter() - self._began)
 
     def end_span(self, status: int, error: BaseException | None, at: int | None) -> None:
@@ -128,6 +131,15 @@ class Exchange(ABC):
 
     def _is_the_clients(self, error: BaseException) -> bool:
         return self._disconnected and (isinstance(error, OSError) or type(error).__name__ in _OF_THE_CLIENT)
+
+
+def _route_of(scope: Scope) -> str:
+    """The route, or `unmatched` where a framework leaves in its scope what nobody expects there."""
+    try:
+        return route_of(scope)
+    except Exception:  # no request may fail by being measured
+        logger.exception("the route of a request could not be found out")
+        return UNMATCHED
 
 
 def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, Context]:

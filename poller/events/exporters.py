@@ -1,7 +1,4 @@
-"""Build OpenTelemetry's own exporter of a signal for a target, as the standard variables want it.
-
-It knows the SDK, so that nothing imports it before telemetry is configured.
-"""
+"""Build OpenTelemetry's own exporter of a signal for a target, as the standard variables want it."""
 
 from __future__ import annotations
 

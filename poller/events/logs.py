@@ -6,7 +6,6 @@ import json
 import logging
 import logging.config
 import logging.handlers
-import math
 import re
 import sys
 import threading
@@ -74,8 +73,11 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             line["stack"] = scrub(record.stack_info)
         for name, value in records.extras(record).items():
-            line[f"{name}_" if name in line else name] = _finite(value)
-        return json.dumps(line, ensure_ascii=False, default=_spoken)
+            line[f"{name}_" if name in line else name] = value
+        try:
+            return json.dumps(line, ensure_ascii=False, default=_spoken, allow_nan=False)
+        except (TypeError, ValueError):  # a key that is no text, a number that JSON does not have
+            return json.dumps({name: _spoken(value) for name, value in line.items()}, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -181,10 +183,6 @@ def _trace(record: logging.LogRecord) -> dict[str, str]:
     if span is None:
         return {"trace_id": "", "span_id": ""}
     return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
-
-
-def _finite(value: object) -> object:
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _spoken(value: object) -> str:

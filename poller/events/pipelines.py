@@ -91,6 +91,8 @@ class Pipelines:
 
     def shutdown(self, timeout: float) -> bool:
         """Push all there is within `timeout` seconds and end; returns whether all of it arrived."""
+        if self._reader is not None:
+            self._reader.shutdown()
         return self._closer.close(timeout, end=True)
 
     def before_fork(self) -> None:
@@ -151,8 +153,8 @@ class Reader(MetricReader):
                 return False
             if collected is None:
                 return True
-            self._delivery.export(scrub_metrics(collected))
-            return not self._delivery.lost
+            result = self._delivery.export(scrub_metrics(collected))
+            return result is MetricExportResult.SUCCESS
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Push no more by itself."""
@@ -203,11 +205,12 @@ class _Closer:
     def close(self, timeout: float, *, end: bool) -> bool:
         """Give each pipeline its share of the time; `end` ends its exporter after that."""
         deadline = time.monotonic() + timeout
+        before = [delivery.failures for _, delivery, _ in self._pipelines]
         self._go.set()
         arrived = True
         for index, (_, delivery, done) in enumerate(self._pipelines):
             share = (deadline - time.monotonic()) / (len(self._pipelines) - index)
-            arrived = done.wait(max(0.0, share)) and not delivery.lost and arrived
+            arrived = done.wait(max(0.0, share)) and delivery.failures == before[index] and arrived
             if end:
                 # It ends a request in flight, too, for which the next pipeline would have to wait.
                 delivery.shutdown()

@@ -12,6 +12,9 @@ from poller.events.shapes import scrub
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
 _PLAIN = frozenset({int, float, bool, type(None)})
+_LISTS = frozenset({list, tuple})
+_DEEPEST = 8
+"""Levels of a value; it may be a circle."""
 _LOGGED = frozenset(
     {"baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"}
 )
@@ -44,19 +47,23 @@ def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> boo
     return True
 
 
-def scrub_value(value: Any) -> Any:
+def scrub_value(value: Any, depth: int = 0) -> Any:
     """Scrub the texts in a value, however deep; numbers stay as they are."""
     if isinstance(value, str):
         return scrub(value)
-    if isinstance(value, Mapping):
-        return scrub_attributes(value)
-    if isinstance(value, tuple):
-        return tuple(map(scrub_value, value))
-    if isinstance(value, list):
-        return [scrub_value(item) for item in value]
     if isinstance(value, bytes):
         return scrub(value.decode("utf-8", "replace"))
-    return value
+    if not isinstance(value, Mapping | tuple | list):
+        return value
+    if depth == _DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        return {name: scrub_value(one, depth + 1) for name, one in value.items() if not is_denied(name)}
+    return (
+        type(value)(scrub_value(one, depth + 1) for one in value)
+        if type(value) in _LISTS
+        else scrub(str(value))
+    )
 
 
 @lru_cache(4096)
