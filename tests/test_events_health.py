@@ -48,8 +48,8 @@ def test_each_kind_of_check_and_of_failure(
 
     async def run() -> None:
         health = Health(event_recorder.metrics)
-        health.register("database", works)
-        health.register("storage", fails)
+        health.register("database", works, timeout=LONG)
+        health.register("storage", fails, timeout=LONG)
         health.register("pubsub", hangs, timeout=0.05)
         assert await health.check() == {"database": "ok", "storage": "error", "pubsub": "error"}
         assert await health.readiness() == (

@@ -65,6 +65,7 @@ def planted(
         "OTEL_PROPAGATORS": "tracecontext,baggage",
         "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": ".*",
         "OTEL_SEMCONV_STABILITY_OPT_IN": "http/dup",
+        "OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120",
     }
     # At this level uvicorn logs every message of every scope.
     options = ["--log-level", "trace", "--proxy-headers", "--forwarded-allow-ips", "*", "--port", str(port)]

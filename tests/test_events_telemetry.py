@@ -36,13 +36,15 @@ QUICK = {
     "OTEL_METRIC_EXPORT_INTERVAL": "100",
 }
 """Milliseconds between two pushes."""
+PATIENT = {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120", "OBSCURA_EXPORT_TIMEOUT_SECS": "60"}
+"""So that nothing is given up on a machine that stands still for a while."""
 
 
 def environment(receiver: Receiver, protocol: str = "grpc") -> dict[str, str]:
     """What a server is given, and a format that a program can read."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     chosen = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"} if protocol == "http" else {}
-    return {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_LOG_FORMAT": "json", **chosen}
+    return {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_LOG_FORMAT": "json", **PATIENT, **chosen}
 
 
 def lines(process: Process) -> list[dict[str, Any]]:
@@ -327,7 +329,8 @@ def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
 ) -> None:
     """A push may take a day here: only the bound of the shutdown can have ended it."""
     receiver.answer = HANG
-    server = Server(start_process, environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "86400"})
+    env = environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "86400"}
+    server = Server(start_process, env | {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "1"})
     server.get("/hello/ann")
     server.end()
 

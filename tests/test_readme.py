@@ -152,7 +152,11 @@ def test_the_instrumented_server_tells_what_the_readme_says(
     process = start_process(
         [sys.executable, "-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--port", str(port)],
         cwd=tmp_path,
-        env={"DATABASE_URL": server.primary_dsn, "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint},
+        env={
+            "DATABASE_URL": server.primary_dsn,
+            "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120",
+        },
     )
     process.wait_for_line("Uvicorn running on", 120)
     url = f"http://127.0.0.1:{port}"

@@ -39,6 +39,8 @@ class TelemetrySettings:
     log_level: str
     resource: Mapping[str, str]
     """What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
+    shutdown_timeout: float
+    """Seconds that the end of the process may take to push what is left."""
     propagators_chosen: bool
     """Whether OTEL_PROPAGATORS is set."""
 
@@ -69,6 +71,7 @@ class _Reader:
             log_format=self._own("LOG_FORMAT", _form) or "text",
             log_level=self._own("LOG_LEVEL", _level) or "info",
             resource=self._resource(),
+            shutdown_timeout=self._own("SERVER_SHUTDOWN_TIMEOUT_SECS", _seconds) or 5.0,
             propagators_chosen="OTEL_PROPAGATORS" in self._environ,
         )
         if self._problems:

@@ -44,8 +44,10 @@ class Telemetry:
         """Push all there is now; returns whether all of it arrived within `timeout` seconds."""
         return self._pipelines.flush(timeout)
 
-    def shutdown(self, timeout: float = 5.0) -> bool:
+    def shutdown(self, timeout: float | None = None) -> bool:
         """Push all there is and end, within `timeout` seconds even where the collector is gone.
+
+        Without one it is OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS, or 5 s.
 
         Returns whether all of it arrived. At the end of the process it is called by itself; a second call
         does nothing. Logs go on to stderr.
@@ -53,7 +55,7 @@ class Telemetry:
         if self._ended_in == os.getpid():
             return True
         self._ended_in = os.getpid()
-        return self._pipelines.shutdown(timeout)
+        return self._pipelines.shutdown(self.settings.shutdown_timeout if timeout is None else timeout)
 
 
 _configured: dict[str, Telemetry] = {}
