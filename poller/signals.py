@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from queue import SimpleQueue
 from types import FrameType
 
 
@@ -28,14 +27,26 @@ class StopSignal:
         self.number: int | None = None
         """The first signal's number."""
         self._on_first = on_first
-        # Whatever has a lock of Python's own may be in it just when the handler comes, and wait for ever.
-        self._heard_of: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
     def wait(self) -> None:
-        """Return at the first signal."""
-        self._heard_of.get()
+        """Return at the first signal; call it in the main thread.
+
+        It reads from the pipe that Python writes every signal to, the moment it comes: in a lock of Python's
+        own, a signal that comes just before the thread falls asleep would not wake it, and one that comes
+        while the lock is taken would wait for ever.
+        """
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        try:
+            while self.number is None:
+                os.read(reading, 4096)
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(reading)
+            os.close(writing)
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
@@ -43,4 +54,3 @@ class StopSignal:
             os._exit(128 + number)
         self.number = number
         self._on_first()
-        self._heard_of.put(number)

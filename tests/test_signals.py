@@ -40,12 +40,45 @@ while Wait(line).seen > 0:
     line += 1
 print("heard in front of", line - 1, "lines")
 """
+AT_ANY_MOMENT = """
+import os, random, signal, sys, threading
+from poller.signals import StopSignal
+
+def spin():
+    while True:
+        pass
+
+def send(moments):
+    for _ in range(moments):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+# Threads that want to run make the way into the sleep longer.
+sys.setswitchinterval(1e-6)
+for _ in range(2):
+    threading.Thread(target=spin, daemon=True).start()
+for _ in range(2000):
+    stop = StopSignal()
+    threading.Thread(target=send, args=[random.randrange(200)]).start()
+    stop.wait()
+print("heard every time", flush=True)
+os._exit(0)
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_signal_in_front_of_any_line_of_the_waiting_is_heard() -> None:
     """With a lock of Python's own in the waiting, the handler would wait for itself in some of them."""
-    done = subprocess.run(
-        [sys.executable, "-c", AT_EVERY_LINE], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("heard in front of")
+    assert run(AT_EVERY_LINE).startswith("heard in front of")
+
+
+def test_a_signal_between_the_last_look_and_the_sleep_is_heard() -> None:
+    """Python runs handlers between two of its instructions: one that falls asleep in C would sleep on."""
+    assert run(AT_ANY_MOMENT) == "heard every time\n"
