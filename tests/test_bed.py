@@ -163,7 +163,7 @@ def test_a_process_gets_the_cleared_environment_and_what_it_is_given(
     assert start_process(python(code)).wait() == 0
     given = start_process(python(code), env={"POLLER_INTERVAL": "1s"})
     assert given.wait() == 0
-    assert given.stdout == "['POLLER_INTERVAL']\n"
+    assert given.stdout == "['POLLER_HEALTH_FILE', 'POLLER_INTERVAL']\n"
 
 
 def test_closing_kills_a_process_that_ignores_signals_and_its_children() -> None:
