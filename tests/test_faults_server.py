@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -274,11 +274,18 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
         def full() -> bool:
             """Take every free place, the poller's as well."""
             bed.hang_up()
-            try:
+            crowd()
+            # Only when its backend is gone is its place free.
+            return not polled.watch.now() and crowd() == 0
+
+        def crowd() -> int:
+            """Take what is free; how many places that were."""
+            taken = 0
+            with suppress(psycopg.OperationalError):
                 while True:
                     others.enter_context(psycopg.connect(bed.standby.dsn("polled", user="crowd")))
-            except psycopg.OperationalError:
-                return not polled.watch.now()
+                    taken += 1
+            return taken
 
         assert eventually(full)
         said = spell.said(GONE)

@@ -355,7 +355,9 @@ def test_the_options_of_the_user_are_kept_beside_ours(
 def test_the_time_of_each_query_is_its_own(replica: Replica) -> None:
     before = time.time()
     first, slow, last = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
-    assert slow.duration >= 0.5
+    # Taken when answers are read, so that a machine that is busy shifts a part of one to the one before.
+    assert first.duration + slow.duration >= 0.5
+    assert slow.duration > last.duration
     assert first.at == slow.at == last.at
     assert before <= first.at <= time.time()
 
