@@ -24,6 +24,9 @@ COMMANDS = {
     "catalog": "Print every metric there is, of the queries and of the server's events.",
     "conform": "Say how what a server sends differs from the catalogue.",
     "health": "Tell whether the poller that runs here is alive, or ready.",
+    "dashboard": "Write a Grafana dashboard from the query files.",
+    "alerts": "Write Prometheus alerting rules from the query files.",
+    "watch": "Show a running poller live in the terminal.",
     "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
     "settings": "Print every effective setting, its source and its meaning.",
 }

@@ -27,7 +27,7 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
     for one in error.errors(include_url=False):
         path, raised = one["loc"], one.get("ctx", {}).get("error")
         if one["type"] == "extra_forbidden":
-            known = list(_model_at(model, path[:-1]).model_fields)
+            known = list(_fields(_model_at(model, path[:-1])))
             if found := near(str(path[-1]), known):
                 meant.add((*path[:-1], found))
             told[path] = unknown_key(str(path[-1]), known)
@@ -104,7 +104,7 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
     for step in path:
         inner = spot.annotation
         if _is_model(inner):
-            field = inner.model_fields[step]
+            field = _fields(inner)[str(step)]
             example = f"; write for example `{step}: {as_yaml(field.examples[0])}`" if field.examples else ""
             spot = _Spot(field, _bare(field.annotation), example)
         elif get_origin(inner) is tuple:
@@ -112,6 +112,11 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
         else:
             spot = spot._replace(annotation=get_args(inner)[1])
     return spot
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a model as they are written: `for` cannot be the name of an attribute."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:

@@ -110,6 +110,11 @@ class Daemon:
         """Every tick's interval in seconds, and when its last run ended in seconds since 1970, if it ran."""
         return {name: (tick.interval, self._ended.get(name)) for name, tick in self._ticks.items()}
 
+    def next_runs(self) -> dict[str, float]:
+        """When each query is polled next, by its name, in seconds since 1970."""
+        due = ((tick, self._timetable.next_run(tick.name)) for tick in self._ticks.values())
+        return {query.name: at for tick, at in due if at is not None for query in tick.queries}
+
     def stuck(self, now: float) -> str | None:
         """Why scheduler or worker are taken for hung at `now` (monotonic seconds); None while they go on.
 

@@ -12,11 +12,12 @@ from poller.model import MetricDefinition, QueryDefinition, format_duration
 MOST_NAMES = 20
 """Names, or lines of one kind, that are told before the rest is only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
+_WORDS = {"description", "alert"}
 # When, how often and whether a query is sent, and in what words its numbers are described, decide nothing of
 # the numbers. Whatever else a definition has is taken to decide them, what it may have one day included.
 _OF_NO_BEARING: dict[str, Any] = {
     **dict.fromkeys((*_DURATIONS, "group", "snapshot", "requires"), True),
-    "metrics": {"__all__": {"description"}},
+    "metrics": {"__all__": _WORDS},
 }
 
 
@@ -34,7 +35,7 @@ class Change:
 
     @property
     def is_of_words_only(self) -> bool:
-        described = {"metrics": {"__all__": {"description"}}}
+        described = {"metrics": {"__all__": _WORDS}}
         return _told(self.before, exclude=described) == _told(self.after, exclude=described)
 
     def __str__(self) -> str:

@@ -47,11 +47,16 @@ def register_replica_gauges(
     )
     gauge(
         "standby",
-        "1",
+        "{standby}",  # a unit of 1 would make it a `_ratio` in Prometheus
         "1 while the server is a standby, 0 while it is a primary.",
         lambda s, _: int(s.standby),
     )
-    gauge("timeline", "1", "Timeline of the server; it grows by one at a promotion.", lambda s, _: s.timeline)
+    gauge(
+        "timeline",
+        "{timeline}",
+        "Timeline of the server; it grows by one at a promotion.",
+        lambda s, _: s.timeline,
+    )
 
 
 class SelfMetrics:

@@ -116,7 +116,11 @@ def _check(holds: bool, otherwise: str) -> None:
 
 def _asked(query: QueryDefinition) -> str:
     """What a query asks and what its rows feed, in short: where it is another, so are the values."""
-    asked = query.model_dump(mode="json", include={"sql", "metrics", "estimate", "max_series", "overflow"})
+    asked = query.model_dump(
+        mode="json",
+        include={"sql", "metrics", "estimate", "max_series", "overflow"},
+        exclude={"metrics": {"__all__": {"description", "alert"}}},
+    )
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

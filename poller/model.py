@@ -8,10 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from poller.alert import Alert
+from poller.definition import Definition
+from poller.definition import Duration as Duration  # noqa: PLC0414 - known from here to all that use a query's
+from poller.definition import MisfitError as MisfitError  # noqa: PLC0414
+from poller.definition import format_duration as format_duration  # noqa: PLC0414
+from poller.definition import parse_duration as parse_duration  # noqa: PLC0414
 from poller.errors import PollError
 from poller.overflow import Limit, Rows
 from poller.statement import is_ordered, statement_problem
@@ -28,69 +34,13 @@ STALE_AFTER_INTERVALS = 3
 MAX_ATTRIBUTE_LENGTH = 1024
 """Characters; a longer attribute value is a sign of data that was never meant to be one."""
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
-_SECONDS_ALONE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_A_DURATION = "write one like 30s, 5m or 1h30m"
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
 _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
 _VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
 
 
-class MisfitError(ValueError):
-    """Two keys of one definition do not fit together; `keys` are those to look at, the likeliest first."""
-
-    def __init__(self, what: str, *keys: str) -> None:
-        super().__init__(what)
-        self.keys = keys
-
-
-def parse_duration(value: object) -> object:
-    """Turn `5m`, `90s`, `1h30m` or a plain number of seconds into seconds.
-
-    Raises ValueError (which pydantic reports at its key) for anything else.
-    """
-    seconds = math.nan
-    if isinstance(value, str):
-        text = value.strip()
-        if _DURATION.fullmatch(text):
-            seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
-        elif _SECONDS_ALONE.fullmatch(text):
-            seconds = float(text)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
-        seconds = float(value)
-    if math.isfinite(seconds):
-        return seconds
-    if value is None or value == "":
-        raise ValueError(f"is empty; {_A_DURATION}")
-    raise ValueError(f"{shown(value)} is not a duration; {_A_DURATION}")
-
-
-def format_duration(seconds: float) -> str:
-    """Say seconds the way a query file writes them: 300 -> `5m`, 5400 -> `1h30m`, 0.25 -> `250ms`."""
-    if 0 < seconds < 1:
-        return f"{seconds * 1000:.3g}ms"
-    text, rest = "", seconds
-    for unit in ("d", "h", "m") if seconds >= 2 * _SECONDS["d"] else ("h", "m"):
-        count = int(rest // _SECONDS[unit]) if rest > 0 else 0
-        if count:
-            text, rest = f"{text}{count}{unit}", rest - count * _SECONDS[unit]
-    return text if text and rest < 0.0005 else f"{text}{rest:g}s"
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-"""Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
-
-
-class _Definition(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
-    )
-
-
-class MetricDefinition(_Definition):
+class MetricDefinition(Definition):
     """One gauge that a query feeds: a value column, and the columns that tell its series apart."""
 
     name: str = Field(
@@ -128,6 +78,11 @@ class MetricDefinition(_Definition):
         default="drop",
         description="A NULL value: drop the row and count it, export 0, or fail the query.",
         examples=["drop"],
+    )
+    alert: tuple[Alert, ...] = Field(
+        default=(),
+        description="When `poller alerts` shall have Prometheus tell somebody of the metric.",
+        examples=[[{"above": 100000}]],
     )
 
     @field_validator("name")
@@ -208,6 +163,14 @@ class MetricDefinition(_Definition):
                 raise ValueError(f"attribute {name!r} is an integer beyond 64 bits; write it in quotes")
         return attributes
 
+    @field_validator("alert")
+    @classmethod
+    def _alert(cls, alerts: tuple[Alert, ...]) -> tuple[Alert, ...]:
+        for name, count in Counter(f"{one.of}, {one.side}, {one.severity}" for one in alerts).items():
+            if count > 1:
+                raise ValueError(f"has two alerts of one kind ({name}); give one another severity")
+        return alerts
+
 
 def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
     """The names of attributes by the label that OTLP-to-Prometheus translation makes of each."""
@@ -230,7 +193,7 @@ def _one_label(first: str, second: str) -> str:
     return f"{first!r} and {second!r} become one label in Prometheus; rename one"
 
 
-class Requirements(_Definition):
+class Requirements(Definition):
     """What must hold on the server before a query is sent; where it does not, the query is skipped."""
 
     columns: Mapping[str, tuple[str, ...]] = Field(
@@ -263,7 +226,7 @@ class Requirements(_Definition):
         return version
 
 
-class Estimate(_Definition):
+class Estimate(Definition):
     """The cheap answer to a query that would cost too much."""
 
     sql: str = Field(
@@ -284,7 +247,7 @@ class Estimate(_Definition):
         return sql
 
 
-class QueryDefinition(_Definition):
+class QueryDefinition(Definition):
     """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
 
     name: str = Field(
@@ -465,6 +428,8 @@ REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege
 """Those that keep back all queries alike."""
 HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
 """Those for which an estimate, where there is one, answers instead."""
+DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column")
+"""Those that the query itself asks for, by its `requires`."""
 
 
 EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]

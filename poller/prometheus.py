@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from poller.model import MetricDefinition, Sample
+from poller.model import AttributeValue, MetricDefinition, Sample
 
 if TYPE_CHECKING:
     from poller.events.declaration import Instrument
@@ -49,6 +49,19 @@ def metric_name(name: str, unit: str, instrument: Instrument = "gauge") -> str:
     return f"_{translated}" if translated[:1].isdigit() else translated
 
 
+def label_name(attribute: str) -> str:
+    """The label that an attribute becomes."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", attribute)
+
+
+def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
+    """Attributes as they stand behind a metric's name: `{state="queued"}`; nothing where there are none."""
+    pairs = [
+        f'{label_name(name)}="{_escaped(_text(value), quote=True)}"' for name, value in attributes.items()
+    ]
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
 def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample]) -> str:
     """Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
 
@@ -64,21 +77,13 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
         told = metric_name(name, metrics[name].unit)
         lines.append(f"# HELP {told} {_escaped(metrics[name].description)}")
         lines.append(f"# TYPE {told} gauge")
-        lines.extend(f"{told}{_labels(sample)} {sample.value}" for sample in members)
+        lines.extend(f"{told}{labels_text(sample.attributes)} {sample.value}" for sample in members)
     return "".join(line + "\n" for line in lines)
 
 
 def _spelled(unit: str, names: Mapping[str, str]) -> str:
     bare = re.sub(r"\{[^}]*\}", "", unit)
     return names.get(bare, re.sub(r"[^A-Za-z0-9]+", "_", bare).strip("_"))
-
-
-def _labels(sample: Sample) -> str:
-    pairs = [
-        f'{re.sub(r"[^A-Za-z0-9_]", "_", name)}="{_escaped(_text(value), quote=True)}"'
-        for name, value in sample.attributes.items()
-    ]
-    return "{" + ",".join(pairs) + "}" if pairs else ""
 
 
 def _text(value: object) -> str:

@@ -77,6 +77,11 @@ class Timetable:
                 self._run, "date", run_date=_utc(at), args=[name], id=_again(name), replace_existing=True
             )
 
+    def next_run(self, name: str) -> float | None:
+        """When a tick runs next in seconds since 1970; None where it is not entered."""
+        jobs = [self._scheduler.get_job(job) for job in (name, _again(name))]
+        return min((job.next_run_time.timestamp() for job in jobs if job and job.next_run_time), default=None)
+
     def until_next(self) -> float:
         """Seconds until something is due, a day at most; below 0 where it should have begun by now."""
         due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]

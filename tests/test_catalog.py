@@ -21,6 +21,50 @@ DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
 
 MISTAKES: dict[str, list[str]] = {
     # tests/catalogs/invalid-<reason>.yaml: its problems behind `file:`; FILE stands for the file itself.
+    "alert": [
+        (
+            "10: queries[0].metrics[0].alert[0].of: 'growth' is none of value, daily_growth, "
+            "weekly_change; write for example `of: daily_growth`"
+        ),
+        ("12: queries[0].metrics[0].alert[1].above: 'many' is not a limit; write a number like 100000"),
+        (
+            "13: queries[0].metrics[0].alert[1].fo: unknown key 'fo'; did you mean 'for'? known "
+            "keys: of, above, below, for, severity, summary, runbook"
+        ),
+        (
+            "15: queries[0].metrics[0].alert[2].above: 'half' is not a limit; write a number like "
+            "50%, 0.5 or -30%"
+        ),
+        "16: queries[0].metrics[0].alert[2].for: 99d is longer than 7d; write 0s to 7d",
+        ("17: queries[0].metrics[0].alert[3].above: '50%' is not a limit; write a number like 100000"),
+        ("18: queries[0].metrics[0].alert[4]: has two limits; write one alert with above and one with below"),
+        (
+            "20: queries[0].metrics[0].alert[5].severity: 'page' is none of critical, warning, "
+            "info; write for example `severity: critical`"
+        ),
+        ("21: queries[0].metrics[0].alert[5].below: inf is not a limit; write a number like 100000"),
+        (
+            '22: queries[0].metrics[0].alert[6].summary: is empty; write for example `summary: "The '
+            "queue is longer than a night's work.\"`"
+        ),
+        "24: queries[0].metrics[0].alert[7]: names no limit; write above or below and a number",
+        (
+            "25: queries[0].metrics[0].alert[8]: is a number, not a mapping; write for example "
+            "`alert: [{above: 100000}]`"
+        ),
+    ],
+    "alert-mapping": [
+        (
+            "9: queries[0].metrics[0].alert: is a mapping, not a list; write for example `alert: "
+            "[{above: 100000}]`"
+        ),
+    ],
+    "alert-twice": [
+        (
+            "9: queries[0].metrics[0].alert: has two alerts of one kind (value, above, warning); "
+            "give one another severity"
+        ),
+    ],
     "alias-bomb": [
         "5: e: is too large or too deep once its aliases are followed; write fewer of them",
     ],
@@ -546,7 +590,8 @@ MISTAKES: dict[str, list[str]] = {
     "unknown-metric-key": [
         (
             "8: queries[0].metrics[0].unti: unknown key 'unti'; did you mean 'unit'? known keys: "
-            "name, description, unit, value_column, attribute_columns, attribute_values, attributes, on_null"
+            "name, description, unit, value_column, attribute_columns, attribute_values, attributes, "
+            "on_null, alert"
         ),
     ],
     "unknown-requirement": [
@@ -705,6 +750,15 @@ def test_every_key_of_a_complete_query_arrives() -> None:
     }
     assert metric.attributes["live"] is True
     assert metric.on_null == "zero"
+    growth, change = metric.alert
+    assert (growth.of, growth.side, growth.limit, growth.for_) == ("daily_growth", "above", 1e4, 3600.0)
+    assert (growth.severity, growth.summary, growth.runbook) == (
+        "info",
+        "It grows.",
+        "https://wiki.example/a",
+    )
+    assert (change.of, change.side, change.limit, change.for_) == ("weekly_change", "below", -0.3, 900.0)
+    assert (change.severity, change.summary, change.runbook) == ("warning", None, None)
 
 
 def test_a_file_opts_its_queries_out_of_the_snapshot_and_a_query_back_in() -> None:

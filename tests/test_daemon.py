@@ -101,6 +101,15 @@ def tick(name: str = "t", interval: float = 86400.0, offset: float = 0.0) -> Tic
     return Tick(name, (a_query(name),), interval, offset)
 
 
+def test_it_tells_when_each_query_is_polled_next(bed: Bed) -> None:
+    now = time.time()
+    together = Tick("b/1h", (a_query("b"), a_query("c")), 3600.0, 0.0)
+    daemon = bed.start(tick("a", 3600.0), together)
+    told = daemon.next_runs()
+    assert told.keys() == {"a", "b", "c"}
+    assert all(now - 1 < at < now + 5400 + 60 for at in told.values())
+
+
 def test_every_tick_runs_at_once_in_the_order_of_the_query_files(bed: Bed) -> None:
     names = ["d", "a", "c", "b"]
     bed.start(*[tick(name) for name in names])

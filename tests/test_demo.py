@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from poller.demo.board import Board, sparkline
+from poller.demo.board import Board
 from poller.receiver.receiver import Receiver
+from poller.screen.history import sparkline
 from tests.bed.process import ROOT, Process, eventually, gone
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
@@ -126,9 +127,9 @@ def drawn(board: Board) -> str:
 
 def test_the_board_shows_value_change_and_history_of_each_series_and_each_query() -> None:
     board = Board()
-    for number, value in enumerate([1000, 1000, 1500]):
-        board.receive("users_total", "{user}", {}, value, number)
-        board.receive("poller.query.stale", "{query}", {"poller.query.name": "users"}, 0, number)
+    for value in (1000, 1000, 1500):
+        board.receive("users_total", "{user}", {}, value)
+        board.receive("poller.query.stale", "{query}", {"poller.query.name": "users"}, 0)
     text = drawn(board)
     assert re.search(r"users_total +1,500 +\{user\} +\+500 +▁▁█", text)
     assert re.search(r"^users +- +- +no", text, re.MULTILINE)

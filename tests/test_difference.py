@@ -94,6 +94,13 @@ def test_another_description_keeps_the_values_and_polls_nothing() -> None:
     ]
 
 
+def test_another_alert_keeps_the_values_and_polls_nothing() -> None:
+    change = changed(metrics=metric(alert=[{"above": 5}]))
+    difference = compare([change.before], [change.after])
+    assert (set(difference.dropped), set(difference.fresh)) == (set(), set())
+    assert difference, "it is a change all the same"
+
+
 def test_an_attribute_of_1_is_not_one_of_true() -> None:
     one = changed(metrics=metric(attributes={"x": 1})).after
     true = changed(metrics=metric(attributes={"x": True})).after

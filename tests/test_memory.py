@@ -76,7 +76,11 @@ def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back
     ):
         assert memory.recall([other], 0.0, 1000.0) == []
     slower = A.model_copy(update={"interval": 3600.0, "max_age": 7200.0})
-    assert len(memory.recall([slower], 0.0, 1000.0)) == 1, "when it is asked makes no other value"
+    told = a_metric("things", attribute_columns=("kind",), description="Others.", alert=[{"above": 5}])
+    alerted = A.model_copy(update={"metrics": (told,)})
+    for same in (slower, alerted):
+        found = memory.recall([same], 0.0, 1000.0)
+        assert len(found) == 1, "when it is asked, and who is told, makes no other value"
     assert recalled(kept, 1000.0, database="another") == []
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 

@@ -226,6 +226,21 @@ def test_the_verdicts_shown_are_in_the_words_of_poller_health() -> None:
     ]
 
 
+def test_dashboards_and_alerts_are_written_as_the_readme_says(
+    folder: Path, start_process: Callable[..., Process]
+) -> None:
+    """The extra is installed here already."""
+    commands = command("dashboards").replace("pip install 'obscura-poller[dashboard]'\n", "")
+    process = start_process(["bash", "-c", _on_path(f"set -e\n{commands}\n{command('alerts')}")], cwd=folder)
+
+    assert process.wait() == 0, str(process)
+    assert "devices_by_name" in (folder / "inventory.json").read_text(encoding="utf-8")
+    assert "poller_query_state" in (folder / "poller.json").read_text(encoding="utf-8")
+    rules = (folder / "rules.yaml").read_text(encoding="utf-8")
+    assert rules.count("alert: OldestWaitingMessageSeconds") == 3
+    assert "https://wiki.example/poller#pollergone" in rules
+
+
 def test_settings_table_is_generated_from_the_settings() -> None:
     """`python -m tests.bed.settings_table` writes it anew."""
     from tests.bed.settings_table import END, START, table

@@ -101,7 +101,7 @@ def run(settings: Settings) -> None:
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals(stuck, daemon, store, reload, push))],
+        [notifier.beat, lambda stuck: heartbeat.write(vitals(stuck, daemon, pipe, reload, push))],
         heartbeat.remove,
     )
     notifier.check(BEAT_SECONDS)

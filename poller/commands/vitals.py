@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from poller.commands.wiring import Pipe
 from poller.daemon import Daemon
+from poller.glance import to_json
 from poller.reload import Reload
-from poller.store import SnapshotStore
 
 if TYPE_CHECKING:
     from poller.export import Push
 
 
 def vitals(
-    stuck: str | None, daemon: Daemon, store: SnapshotStore, reload: Reload, push: Push | None
+    stuck: str | None, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None
 ) -> dict[str, Any]:
     """What probes and people want to know; no part of it is a secret. Times in seconds since 1970."""
     return {
@@ -24,9 +25,11 @@ def vitals(
             name: {"interval": interval, "last_run": ended}
             for name, (interval, ended) in daemon.last_runs().items()
         },
-        "queries": {one.query.name: str(one.state) for one in store.freshness(time.monotonic())},
+        "queries": {one.query.name: str(one.state) for one in pipe.store.freshness(time.monotonic())},
         "query_files": f"refused ({len(reload.problems)} problems)" if reload.problems else "ok",
         "export": _export(push),
+        "server": pipe.server(),
+        "glances": to_json(pipe.glances(daemon.next_runs())),
     }
 
 

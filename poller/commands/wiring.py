@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
 from poller.contest import contested, without
 from poller.errors import ConfigError, Problem, StateInUseError
+from poller.glance import Glance, glances
 from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
-from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition
+from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition, format_duration
 from poller.password import password_from
 from poller.polling import poll
 from poller.replica import Replica
@@ -144,6 +145,7 @@ class Pipe:
         self.replica = open_replica(settings, self._restraint, sighted)
         self._announcer = Announcer(every_result=daemon and push is None)
         self._memory = memory
+        self._last: dict[str, PollResult] = {}
 
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -169,6 +171,7 @@ class Pipe:
             self._restraint.note(result)
         self._announcer.tick(results, now, within=span.of)
         self._announcer.values(self.store.freshness(now))
+        self._last = {**self._last, **{result.query.name: result for result in results}}
         return results
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
@@ -177,6 +180,20 @@ class Pipe:
         self._restraint.forget(dropped)
         self._announcer.forget(dropped)
         self._whereabouts.max_age = _longest_absence(queries)
+        self._last = {name: result for name, result in self._last.items() if name not in dropped}
+
+    def glances(self, next_runs: Mapping[str, float]) -> list[Glance]:
+        """How every query stands; `next_runs` is by query, in seconds since 1970."""
+        now = time.monotonic()
+        return list(glances(self.store.freshness(now), self.store.good(now), self._last, next_runs))
+
+    def server(self) -> str:
+        """The server that answered last, in a line; empty where none has for too long."""
+        seen = self._whereabouts.seen(time.monotonic())
+        if seen is None:
+            return ""
+        lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"
+        return f"{seen.role} {seen.place}, {lag}" if seen.standby else f"{seen.role} {seen.place}"
 
 
 def _longest_absence(queries: Sequence[QueryDefinition]) -> float:

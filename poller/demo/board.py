@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from poller.screen.history import History, change, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,26 +15,12 @@ if TYPE_CHECKING:
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A series: the metric's name, and its attributes in order."""
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_HISTORY = 120
-
 
 @dataclass(slots=True)
-class Series:
-    """The received values of one series, the newest last."""
+class Series(History):
+    """The received values of one series, and their unit."""
 
-    unit: str
-    values: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
-    times: deque[int] = field(default_factory=lambda: deque(maxlen=_HISTORY))
-    """Nanoseconds since 1970, as the points were stamped."""
-    change: float = 0
-    """The last step between two different values: exports come more often than polls."""
-
-    def add(self, value: float, time: int) -> None:
-        if self.values and value != self.values[-1]:
-            self.change = value - self.values[-1]
-        self.values.append(value)
-        self.times.append(time)
+    unit: str = ""
 
 
 class Board:
@@ -46,13 +33,10 @@ class Board:
         self.points = 0
         self.requests = 0
 
-    def receive(
-        self, metric: str, unit: str, attributes: Mapping[str, object], value: float, time: int
-    ) -> None:
+    def receive(self, metric: str, unit: str, attributes: Mapping[str, object], value: float) -> None:
         """Take in one data point."""
         key = (metric, tuple(sorted((name, str(told)) for name, told in attributes.items())))
-        kept = self.series.setdefault(key, Series(unit))
-        kept.add(value, time)
+        self.series.setdefault(key, Series(unit=unit)).add(value)
         self.points += 1
 
     def draw(self, headline: str, news: Sequence[str], width: int) -> RenderableType:
@@ -69,13 +53,13 @@ class Board:
             *shown,
             Text(""),
             *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in news),
-            Text("Ctrl-C ends the demo and removes everything it made.", style="dim"),
+            Text("q or Ctrl-C ends the demo and removes everything it made.", style="dim"),
         )
 
     def lines(self) -> list[str]:
         """The newest value of each measured series, one a line, for a pipe."""
         return [
-            f"{metric}{_braces(attributes)} = {series.values[-1]:.15g} {series.unit}".rstrip()
+            f"{metric}{_braces(attributes)} = {series.latest:.15g} {series.unit}".rstrip()
             for (metric, attributes), series in sorted(self.series.items())
             if not metric.startswith("poller.")
         ]
@@ -86,10 +70,13 @@ class Board:
         for (metric, attributes), series in sorted(self.series.items()):
             if metric.startswith("poller."):
                 continue
-            values = series.values
-            history = sparkline(list(values)[-room:])
-            changed = f"{series.change:+,.15g}" if series.change else ""
-            table.add_row(metric + _braces(attributes), f"{values[-1]:,.15g}", series.unit, changed, history)
+            table.add_row(
+                metric + _braces(attributes),
+                number(series.latest),
+                series.unit,
+                change(series.change),
+                series.line(room),
+            )
         return table
 
     def _queries(self) -> Table:
@@ -102,7 +89,7 @@ class Board:
                 self._latest(f"poller.query.{which}", name) for which in ("age", "series", "stale")
             )
             outcomes = ", ".join(
-                f"{int(kept.values[-1])} {dict(attributes)['poller.state']}"
+                f"{int(kept.latest)} {dict(attributes)['poller.state']}"
                 for (metric, attributes), kept in sorted(self.series.items())
                 if metric == "poller.polls" and dict(attributes)[_QUERY] == name
             )
@@ -117,21 +104,10 @@ class Board:
 
     def _latest(self, metric: str, query: str) -> float | None:
         kept = self.series.get((metric, ((_QUERY, query),)))
-        return kept.values[-1] if kept else None
+        return kept.latest if kept else None
 
 
 _QUERY = "poller.query.name"
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Draw values as blocks between their own least and greatest: [1, 2, 3] -> ▁▄█."""
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    if low == high:
-        return _BLOCKS[0] * len(values)
-    steps = len(_BLOCKS) - 1
-    return "".join(_BLOCKS[round((value - low) / (high - low) * steps)] for value in values)
 
 
 def _table(*headings: str) -> Table:

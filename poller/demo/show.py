@@ -130,7 +130,6 @@ class Show:
                         point["unit"],
                         point["attributes"],
                         point["value"],
-                        point["time_unix_nano"],
                     )
 
 
@@ -163,13 +162,9 @@ def perform(endpoint: str | None, interval: str, seconds: float | None, ended: t
 
 
 def _live(console: Any, show: Show, deadline: float | None, ended: threading.Event) -> None:
-    from rich.live import Live
+    from poller.screen.live import keep_drawn
 
-    with Live(
-        get_renderable=lambda: show.draw(console.width), console=console, screen=True, refresh_per_second=4
-    ):
-        while not _over(show, deadline, ended):
-            ended.wait(0.2)
+    keep_drawn(console, lambda: show.draw(console.width), lambda: _over(show, deadline, ended))
 
 
 def _print(show: Show, deadline: float | None, ended: threading.Event) -> None:

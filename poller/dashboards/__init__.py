@@ -1,0 +1,1 @@
+"""Write Grafana dashboards: one of what the queries measure, one of the poller itself."""

@@ -1,0 +1,150 @@
+"""Draw what the queries measure, with growth and projection, and marks on what is not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from poller.dashboards.frame import Frame, Section, to_json
+from poller.dashboards.panels import (
+    DASHED,
+    DOTTED,
+    WIDTH,
+    Level,
+    Panel,
+    Target,
+    Text,
+    graph,
+    listing,
+    numbers,
+)
+from poller.dashboards.scope import of, stale_count
+from poller.dashboards.unit import unit_id
+from poller.definition import format_duration
+from poller.model import MetricDefinition, QueryDefinition
+from poller.prometheus import label_name, metric_name
+
+UID = "obscura-poller-inventory"
+GROWTH_OVER = "1d"
+PROJECTION_FROM, PROJECTION_DAYS = "7d", 30
+MOST_LINES = 25
+
+
+def inventory(queries: Sequence[QueryDefinition]) -> str:
+    """The dashboard of all metrics of `queries`, as JSON."""
+    fed: dict[str, list[tuple[QueryDefinition, MetricDefinition]]] = {}
+    for query in queries:
+        for metric in query.metrics:
+            fed.setdefault(metric.name, []).append((query, metric))
+    panels: list[Panel] = []
+    for pairs in fed.values():
+        feeders = {query.name: query for query, _ in pairs}
+        panels += _panels([metric for _, metric in pairs], list(feeders.values()))
+    frame = Frame(
+        uid=UID,
+        title="Inventory",
+        description="What the poller's queries measure. Written by `poller dashboard inventory`.",
+        since="now-7d",
+        instances=False,
+        link=("Poller", "obscura-poller"),
+    )
+    return to_json(frame, [Section("", [*_head()]), Section("", panels)])
+
+
+def _head() -> Iterator[Panel]:
+    def count(title: str, description: str, expr: str, bad: str) -> Panel:
+        levels = [Level(None, "green"), Level(1, bad)]
+        return numbers(Text(title, description), "none", [Target(expr)], span=6, levels=levels)
+
+    yield numbers(
+        Text("Queries", "Queries that the poller runs."),
+        "none",
+        [Target(f"count({of('poller_query_interval_seconds')})")],
+        span=6,
+    )
+    yield count(
+        "Estimated",
+        "Queries whose values are estimates at the moment, drawn as dashed lines.",
+        f"sum({of('poller_query_estimated')}) or vector(0)",
+        "orange",
+    )
+    yield count(
+        "Stale",
+        "Queries whose values are too old to be shown, or were never there; the last known is drawn dotted.",
+        stale_count(),
+        "red",
+    )
+    yield numbers(
+        Text("Oldest value", "Time since the last successful poll, of the query where that is longest."),
+        "s",
+        [Target(f"max({of('poller_query_age_seconds')})")],
+        span=6,
+    )
+
+
+def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition]) -> Iterator[Panel]:
+    metric = fed[0]
+    labels = list(
+        dict.fromkeys(label_name(name) for one in fed for name in (*one.attribute_columns, *one.attributes))
+    )
+    series = of(metric_name(metric.name, metric.unit))
+    growth = f"deriv({series}[{GROWTH_OVER}]) * 86400"
+    projection = f"predict_linear({series}[{PROJECTION_FROM}], {PROJECTION_DAYS} * 86400)"
+    unit = unit_id(metric.unit)
+    yield graph(
+        Text(metric.name, _description(metric, queries)),
+        unit,
+        _marked(series, labels, queries),
+        span=14,
+    )
+    columns = {"now": series, "growth per day": growth, f"in {PROJECTION_DAYS} days": projection}
+    beside = Text(
+        f"{metric.name}: growth",
+        f"Growth per day by the slope of the last day. In {PROJECTION_DAYS} days: the straight line through "
+        f"the last {PROJECTION_FROM.removesuffix('d')} days, which no cause stands behind.",
+    )
+    if labels:
+        yield listing(beside, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
+    else:
+        targets = [Target(expr, heading) for heading, expr in columns.items()]
+        yield numbers(beside, unit, targets, span=WIDTH - 14, height=8, trend=True)
+
+
+def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
+    """The exact values, the estimates, and the last values known of what is stale now."""
+    estimated = f"max by (job, instance) ({_told_of('poller_query_estimated', queries)}) == 1"
+    stale = f"min by (job, instance) ({_told_of('poller_query_stale', queries)}) == 1"
+    legend = " ".join(f"{{{{{label}}}}}" for label in labels) or "{{instance}}"
+
+    def shown(expr: str) -> str:
+        return f"topk({MOST_LINES}, {expr})" if labels else expr
+
+    return [
+        Target(shown(f"{series} unless on (job, instance) ({estimated} or {stale})"), legend),
+        Target(
+            shown(f"{series} and on (job, instance) ({estimated}) unless on (job, instance) ({stale})"),
+            f"{legend} (estimated)",
+            DASHED,
+            None if labels else "orange",
+        ),
+        Target(
+            shown(f"last_over_time({series}[1d]) and on (job, instance) ({stale})"),
+            f"{legend} (stale: the last value known)",
+            DOTTED,
+            "gray",
+        ),
+    ]
+
+
+def _told_of(metric: str, queries: Sequence[QueryDefinition]) -> str:
+    # Twice, as a text of PromQL takes one backslash for itself.
+    names = "|".join(query.name.replace(".", r"\\.") for query in queries)
+    return of(metric, f'poller_query_name=~"{names}"')
+
+
+def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:
+    polled = ", ".join(f"`{query.name}` every {format_duration(query.interval)}" for query in queries)
+    most = f" At most {MOST_LINES} series, the greatest of each moment." if metric.attribute_columns else ""
+    return (
+        f"{metric.description}\n\nPolled by {polled}. Dashed: an estimate. "
+        f"Dotted: stale, the last value known; nobody knows the present one.{most}"
+    )

@@ -1,0 +1,112 @@
+"""Say of every query how it stands at this moment: for the one who looks at a running poller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from poller.model import PollResult
+from poller.redaction import redact
+from poller.report import attributes_text
+
+if TYPE_CHECKING:
+    from poller.store import Freshness, Good
+
+MOST_READINGS = 20
+"""Series of one query that are told."""
+MOST_READINGS_OF_ALL = 2000
+_LONGEST_DETAIL = 300
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The newest value of one series."""
+
+    metric: str
+    unit: str
+    attributes: str
+    """As people write them, `state=queued tenant=a`."""
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One query."""
+
+    query: str
+    state: str
+    """`ok`, `failed(timeout)` and the like; see `poller.state.State`."""
+    detail: str
+    """What the server said, or why it was not asked; empty where all is well."""
+    last_success: float | None
+    """Seconds since 1970, UTC."""
+    next_run: float | None
+    """Seconds since 1970, UTC; None where nothing is planned."""
+    stale: bool
+    """Whether the values are withheld."""
+    series: int
+    """Series that it shows."""
+    readings: tuple[Reading, ...]
+    """The first of them."""
+
+
+def glances(
+    freshness: Iterable[Freshness],
+    good: Iterable[Good],
+    last: Mapping[str, PollResult],
+    next_runs: Mapping[str, float],
+) -> Iterator[Glance]:
+    """All queries, in the order of `freshness`; `last` and `next_runs` are by the query's name."""
+    shown = {one.result.query.name: one.result for one in good}
+    room = MOST_READINGS_OF_ALL
+    for one in freshness:
+        name = one.query.name
+        readings = _readings(shown[name], min(room, MOST_READINGS)) if name in shown else ()
+        room -= len(readings)
+        yield Glance(
+            query=name,
+            state=str(one.state),
+            detail=_detail(last.get(name)),
+            last_success=one.last_success,
+            next_run=next_runs.get(name),
+            stale=one.stale,
+            series=one.series,
+            readings=readings,
+        )
+
+
+def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
+    """As plain objects."""
+    return [asdict(one) for one in told]
+
+
+def from_json(told: object) -> list[Glance]:
+    """What `to_json` made; raises ValueError for anything else."""
+    try:
+        return [
+            Glance(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
+            for one in told  # type: ignore[attr-defined] # whatever it is, it is tried
+        ]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"is no account of queries: {error}") from None
+
+
+def _readings(result: PollResult, most: int) -> tuple[Reading, ...]:
+    units = {metric.name: metric.unit for metric in result.query.metrics}
+    return tuple(
+        Reading(sample.metric, units[sample.metric], attributes_text(sample.attributes), sample.value)
+        for sample in result.samples[:most]
+    )
+
+
+def _detail(result: PollResult | None) -> str:
+    if result is None:
+        return ""
+    if result.error is not None:
+        told = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
+        told += f" ({result.error.hint})" if result.error.hint else ""
+    else:
+        told = result.skipped.detail if result.skipped is not None else result.advice or ""
+    return " ".join(redact(told).split())[:_LONGEST_DETAIL]

@@ -1,0 +1,73 @@
+"""Make the alerting rules that queries ask for by `alert:`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from poller.alert import Alert, Of
+from poller.model import MetricDefinition, QueryDefinition
+from poller.prometheus import label_name, labels_text, metric_name
+from poller.rules.rule import Rule
+
+SECTION = "alerts-of-the-queries"
+"""Of the runbook."""
+_NAMES: dict[Of, str] = {"value": "", "daily_growth": "Growth", "weekly_change": "WeeklyChange"}
+_WORDS: dict[Of, str] = {
+    "value": "is {value}",
+    "daily_growth": "grows by {value} in a day",
+    "weekly_change": "differs by {value} from the same hour a week ago",
+}
+_VALUES = {"By": "{{ $value | humanize1024 }}B", "s": "{{ $value | humanizeDuration }}"}
+
+
+def asked(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
+    """One rule for each alert of each metric; `runbook` is the address of RUNBOOK.md."""
+    for query in queries:
+        for metric in query.metrics:
+            for alert in metric.alert:
+                yield _rule(query, metric, alert, runbook)
+
+
+def _rule(query: QueryDefinition, metric: MetricDefinition, alert: Alert, runbook: str) -> Rule:
+    told = metric_name(metric.name, metric.unit)
+    words = (*told.split("_"), _NAMES[alert.of], alert.side)
+    names = dict.fromkeys((*metric.attribute_columns, *metric.attributes))
+    told_apart = ", ".join(f"{name}={{{{ $labels.{label_name(name)} }}}}" for name in names)
+    series = f" Series: {told_apart}." if names else ""
+    return Rule(
+        name="".join(word[:1].upper() + word[1:] for word in words),
+        expr=_expr(f"{told}{labels_text(metric.attributes)}", alert),
+        lasting=alert.for_,
+        severity=alert.severity,
+        summary=alert.summary or f"{told} {_found(metric.unit, alert)}",
+        description=f"{_literal(metric.description)}{series} Polled by the query {query.name}.",
+        runbook=alert.runbook or f"{runbook}#{SECTION}",
+        labels={"poller_query_name": query.name},
+    )
+
+
+def _found(unit: str, alert: Alert) -> str:
+    """What was found, as a template of Prometheus, and the limit."""
+    if alert.of == "weekly_change":
+        value, limit = "{{ $value | humanizePercentage }}", f"{alert.limit * 100:g}%"
+    else:
+        value = _VALUES.get(unit, "{{ $value | humanize }}")
+        behind = "" if unit == "1" else re.sub(r"\{[^}]*\}", "", unit)
+        limit = f"{alert.limit:,.15g} {behind}".rstrip()
+    return f"{_WORDS[alert.of].format(value=value)}: {alert.side} {limit}"
+
+
+def _literal(text: str) -> str:
+    """A text in which Prometheus finds no template."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def _expr(series: str, alert: Alert) -> str:
+    limit = f"{'>' if alert.side == 'above' else '<'} {alert.limit:.15g}"
+    if alert.of == "value":
+        return f"{series} {limit}"
+    if alert.of == "daily_growth":
+        return f"deriv({series}[1d]) * 86400 {limit}"
+    # Where there was nothing a week ago, anything is infinitely more: no anomaly but a beginning.
+    return f"avg_over_time({series}[1h]) / (avg_over_time({series}[1h] offset 1w) != 0) - 1 {limit}"

@@ -1,0 +1,91 @@
+"""A command on a terminal of its own: what it shows, what is typed, and how it leaves the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.bed.process import ROOT, eventually
+
+_HOME = "\x1b[H"
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
+
+
+class Terminal:
+    """A running command in a session that this terminal controls."""
+
+    def __init__(
+        self, command: Sequence[str], width: int, height: int, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start `command` on `width` columns and `height` lines; `env` is added to this process' own."""
+        self._main, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self.before = self.now
+        """The terminal's attributes before anything ran."""
+        self._text = ""
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **(env or {})},
+            preexec_fn=lambda: os.login_tty(child),  # noqa: PLW1509 - nothing is locked there
+        )
+        os.close(child)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def text(self) -> str:
+        """All that was written, as it was."""
+        return self._text
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines that were drawn last, without colours."""
+        _, _, last = self._text.rpartition(_HOME)
+        return [line.rstrip() for line in _STEERING.sub("", last).split("\n")]
+
+    @property
+    def now(self) -> list[Any]:
+        """The terminal's attributes (termios)."""
+        return termios.tcgetattr(self._main)
+
+    def shows(self, pattern: str, seconds: float = 60.0) -> None:
+        """Wait for a drawn line that matches; raises AssertionError when the time is up."""
+        found = eventually(lambda: any(re.search(pattern, line) for line in self.screen), seconds)
+        assert found, f"no line like {pattern!r} in\n" + "\n".join(self.screen)
+
+    def type(self, text: str) -> None:
+        os.write(self._main, text.encode())
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 60.0) -> int:
+        """The exit code, once all that was written is read."""
+        code = self._process.wait(seconds)
+        self._reader.join(seconds)
+        return code
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(10)
+        os.close(self._main)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                told = os.read(self._main, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                return
+            if not told:
+                return
+            self._text += told.decode(errors="replace")

@@ -1,0 +1,508 @@
+"""Every alert fires when it should, says so in words, and is silent while all is well."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.bed.process import ROOT
+from tests.bed.promtool import promtool
+
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
+POLLER = {"job": "obscura-poller", "instance": "a"}
+QUERY = {**POLLER, "poller_query_name": "users"}
+SERVER = {**POLLER, "server_address": "replica", "server_port": "5432"}
+HALF_HOURS_OF_A_DAY = 48
+HALF_HOURS_OF_A_WEEK = 7 * 48
+
+ASKED = [
+    {"above": 1000, "severity": "critical"},
+    {
+        "below": 10,
+        "for": 0,
+        "summary": "Hardly anybody is left: {{ $value }}",
+        "runbook": "https://wiki.example/u",
+    },
+    {"of": "daily_growth", "above": 500, "for": "1h"},
+    {"of": "weekly_change", "above": "50%"},
+    {"of": "weekly_change", "below": "-30%"},
+]
+CATALOG = {
+    "queries": [
+        {
+            "name": "users",
+            "sql": "SELECT count(*) AS n FROM users",
+            "metrics": [
+                {
+                    "name": "users_total",
+                    "description": "Users {{ of all }} kinds.",
+                    "unit": "{user}",
+                    "value_column": "n",
+                    "alert": ASKED,
+                }
+            ],
+        },
+        {
+            "name": "store",
+            "sql": "SELECT kind, sum(size) AS n FROM files GROUP BY kind",
+            "metrics": [
+                {
+                    "name": "store.size",
+                    "description": "Stored.",
+                    "unit": "By",
+                    "value_column": "n",
+                    "attribute_columns": ["kind"],
+                    "attributes": {"disk.name": "one"},
+                    "alert": [{"above": 2**30, "for": "5m"}],
+                }
+            ],
+        },
+    ]
+}
+
+
+def series(name: str, labels: Mapping[str, str], values: str) -> dict[str, str]:
+    told = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return {"series": f"{name}{{{told}}}", "values": values}
+
+
+def steady(name: str, labels: Mapping[str, str], value: float) -> dict[str, str]:
+    return series(name, labels, f"{value}+0x120")
+
+
+def state(word: str, now: int = 1, **more: str) -> dict[str, str]:
+    return steady("poller_query_state", {**QUERY, "poller_state": word, **more}, now)
+
+
+@dataclass(frozen=True)
+class Fires:
+    """What is stored, when it fires (minutes from the beginning), and what it says then."""
+
+    alert: str
+    severity: str
+    stored: Sequence[dict[str, str]]
+    summary: str
+    labels: Mapping[str, str] = field(default_factory=lambda: QUERY)
+    at: int = 70
+    step: int = 1
+    """Minutes between two samples."""
+    runbook: str = ""
+
+
+INTERVAL = steady("poller_query_interval_seconds", QUERY, 300)
+FIRE = [
+    Fires(
+        "PollerGone",
+        "critical",
+        [series("poller_query_interval_seconds", {**QUERY, "job": "other"}, "300+0x120")],
+        "No poller of the service obscura-poller pushes",
+        labels={},
+    ),
+    Fires(
+        "PollerGone",
+        "critical",
+        [series("poller_query_interval_seconds", {**QUERY, "job": "team/obscura-poller"}, "300+0x20")],
+        "No poller of the service obscura-poller pushes",
+        labels={},
+    ),
+    Fires(
+        "PollerFewer",
+        "warning",
+        [INTERVAL, series("poller_query_interval_seconds", {**QUERY, "instance": "b"}, "300+0x50")],
+        "Fewer pollers of obscura-poller push than an hour ago",
+        labels={"job": "obscura-poller"},
+        at=75,
+    ),
+    Fires(
+        "PollerQueryStale",
+        "critical",
+        [steady("poller_query_stale", QUERY, 1), state("failed", error_type="timeout")],
+        "The values of the query users are withheld",
+    ),
+    Fires(
+        "PollerQueryStale",
+        "critical",
+        [steady("poller_query_stale", QUERY, 1), state("skipped", poller_reason="lag")],
+        "The values of the query users are withheld",
+    ),
+    Fires(
+        "PollerQueryFailing",
+        "warning",
+        [state("failed", error_type="rejected")],
+        "The query users fails",
+        at=16,
+    ),
+    Fires(
+        # Failing, it is tried less and less often: what is left out between two tries is no recovery.
+        "PollerQueryFailing",
+        "warning",
+        [
+            series(
+                "poller_query_state",
+                {**QUERY, "poller_state": "failed", "error_type": "timeout"},
+                "1+0x4 0+0x9 1+0x4 0+0x40",
+            ),
+            series(
+                "poller_query_state",
+                {**QUERY, "poller_state": "skipped", "poller_reason": "breaker"},
+                "0+0x4 1+0x9 0+0x4 1+0x40",
+            ),
+        ],
+        "The query users fails",
+        at=16,
+    ),
+    Fires(
+        "PollerQuerySkipped",
+        "warning",
+        [state("skipped", poller_reason="duty_cycle")],
+        "The query users has not been sent for an hour: duty_cycle",
+        labels={**QUERY, "poller_state": "skipped", "poller_reason": "duty_cycle"},
+    ),
+    Fires(
+        "PollerQuerySkipped",
+        "warning",
+        [
+            series("poller_query_state", {**QUERY, "poller_state": "ok"}, "1+0x9 0+0x110"),
+            series(
+                "poller_query_state",
+                {**QUERY, "poller_state": "skipped", "poller_reason": "column"},
+                "_x9 1+0x110",
+            ),
+        ],
+        "The query users has not been sent for an hour: column",
+        labels={**QUERY, "poller_state": "skipped", "poller_reason": "column"},
+        at=75,
+    ),
+    Fires(
+        "PollerReplicaLag",
+        "warning",
+        [steady("poller_replica_lag_seconds", SERVER, 500)],
+        "The replica replica:5432 is 8m 20s behind",
+        labels=SERVER,
+    ),
+    Fires(
+        "PollerReplicaLagUnknown",
+        "warning",
+        [steady("poller_replica_standby", SERVER, 1)],
+        "Nobody knows how far the replica replica:5432 is behind",
+        labels=SERVER,
+    ),
+    Fires(
+        "PollerExportFailing",
+        "warning",
+        [
+            series(
+                "poller_export_requests_total",
+                {**POLLER, "poller_outcome": "failed", "error_type": "UNAVAILABLE"},
+                "0+1x120",
+            ),
+            series("poller_export_requests_total", {**POLLER, "poller_outcome": "ok"}, "0+1x120"),
+        ],
+        "Pushes of the poller a fail",
+        labels=POLLER,
+    ),
+    Fires(
+        "PollerExportFailing",
+        "warning",
+        [steady("poller_export_spool_age_seconds", POLLER, 400)],
+        "Pushes of the poller a fail",
+        labels=POLLER,
+    ),
+    Fires(
+        "PollerSpoolFilling",
+        "critical",
+        [steady("poller_export_spool_size_bytes", POLLER, 140_000_000)],
+        "The spool of the poller a fills up",
+        labels=POLLER,
+    ),
+    Fires(
+        "PollerSpoolFilling",
+        "critical",
+        [
+            series("poller_export_spool_size_bytes", POLLER, "0+1200000x120"),
+            series("poller_export_spool_age_seconds", POLLER, "0+60x120"),
+        ],
+        "The spool of the poller a fills up",
+        labels=POLLER,
+        at=40,
+    ),
+    Fires(
+        # The series begins with what happened: nothing before it, to have increased from.
+        "PollerExportDropped",
+        "critical",
+        [series("poller_export_dropped_total", {**POLLER, "poller_reason": "age"}, "_x60 7+0x60")],
+        "The poller a has given up age requests",
+        labels={**POLLER, "poller_reason": "age"},
+        at=62,
+    ),
+    Fires(
+        "PollerExportRejected",
+        "warning",
+        [series("poller_export_rejected_total", {**POLLER, "poller_reason": "invalid"}, "3+0x60 9+0x60")],
+        "The collector rejects data points of the poller a",
+        labels={**POLLER, "poller_reason": "invalid"},
+        at=65,
+    ),
+    Fires(
+        "PollerDataPointsRefused",
+        "warning",
+        [series("poller_query_quarantined_total", {**QUERY, "poller_reason": "nan"}, "0+1x120")],
+        "Rows of the query users are no true numbers: nan",
+        labels={**QUERY, "poller_reason": "nan"},
+    ),
+    Fires(
+        "PollerTicksLeftOut",
+        "warning",
+        [series("poller_tick_overruns_total", {**POLLER, "poller_tick_name": "default/1m"}, "0+1x120")],
+        "Ticks default/1m are left out",
+        labels={**POLLER, "poller_tick_name": "default/1m"},
+    ),
+    Fires(
+        "PollerReloadFailed",
+        "warning",
+        [steady("poller_config_reload_success", POLLER, 0)],
+        "The query files of the poller a have mistakes",
+        labels=POLLER,
+    ),
+    Fires(
+        "UsersTotalAbove",
+        "critical",
+        [steady("users_total", POLLER, 1234)],
+        "users_total is 1.234k: above 1,000",
+    ),
+    Fires(
+        "UsersTotalBelow",
+        "warning",
+        [steady("users_total", POLLER, 9)],
+        "Hardly anybody is left: 9",
+        runbook="https://wiki.example/u",
+        at=0,
+    ),
+    Fires(
+        "UsersTotalGrowthAbove",
+        "warning",
+        [series("users_total", POLLER, f"20+15x{2 * HALF_HOURS_OF_A_DAY}")],
+        "users_total grows by 720 in a day: above 500",
+        at=30 * HALF_HOURS_OF_A_DAY,
+        step=30,
+    ),
+    Fires(
+        "UsersTotalWeeklyChangeAbove",
+        "warning",
+        [series("users_total", POLLER, f"100+0x{HALF_HOURS_OF_A_WEEK} 160+0x20")],
+        "users_total differs by 60% from the same hour a week ago: above 50%",
+        at=30 * (HALF_HOURS_OF_A_WEEK + 6),
+        step=30,
+    ),
+    Fires(
+        "UsersTotalWeeklyChangeBelow",
+        "warning",
+        [series("users_total", POLLER, f"100+0x{HALF_HOURS_OF_A_WEEK} 40+0x20")],
+        "users_total differs by -60% from the same hour a week ago: below -30%",
+        at=30 * (HALF_HOURS_OF_A_WEEK + 6),
+        step=30,
+    ),
+    Fires(
+        "StoreSizeBytesAbove",
+        "warning",
+        [
+            steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "one"}, 1.5 * 2**30),
+            steady("store_size_bytes", {**POLLER, "kind": "text", "disk_name": "one"}, 5),
+            steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "two"}, 2 * 2**30),
+        ],
+        "store_size_bytes is 1.5GiB: above 1,073,741,824 By",
+        labels={**POLLER, "kind": "image", "disk_name": "one", "poller_query_name": "store"},
+    ),
+]  # fmt: skip
+
+HEALTHY = [
+    INTERVAL,
+    series("poller_query_interval_seconds", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # one more, later
+    steady("poller_query_stale", QUERY, 0),
+    state("ok"),
+    state("stale", 0),
+    # Failed twice in a row, then well again.
+    series(
+        "poller_query_state",
+        {**QUERY, "poller_state": "failed", "error_type": "conflict"},
+        "0+0x20 1+0x9 0+0x120",
+    ),
+    # As it is declared, and always was: the column is not there.
+    *(
+        steady(name, {**POLLER, "poller_query_name": "attachments_bytes", **more}, value)
+        for name, more, value in (
+            ("poller_query_stale", {}, 1),
+            ("poller_query_state", {"poller_state": "skipped", "poller_reason": "column"}, 1),
+            ("poller_query_state", {"poller_state": "ok"}, 0),
+            ("poller_query_state", {"poller_state": "stale"}, 0),
+        )
+    ),
+    # Held back now and then.
+    series(
+        "poller_query_state",
+        {**QUERY, "poller_query_name": "slow", "poller_state": "skipped", "poller_reason": "duty_cycle"},
+        "1+0x40 0+0x5 1+0x40 0+0x40",
+    ),
+    steady("poller_replica_lag_seconds", SERVER, 2),
+    steady("poller_replica_standby", SERVER, 1),
+    steady("poller_replica_standby", {**SERVER, "server_address": "primary"}, 0),
+    series("poller_export_requests_total", {**POLLER, "poller_outcome": "ok"}, "0+1x120"),
+    # One lost connection.
+    series("poller_export_requests_total", {**POLLER, "poller_outcome": "failed"}, "_x30 1+0x120"),
+    steady("poller_export_spool_size_bytes", POLLER, 0),
+    series("poller_export_spool_age_seconds", POLLER, "0+0x30 60+0x1 0+0x120"),
+    # Long ago.
+    steady("poller_export_dropped_total", {**POLLER, "poller_reason": "age"}, 7),
+    steady("poller_export_rejected_total", {**POLLER, "poller_reason": "partial_success"}, 7),
+    # As declared by on_null: drop.
+    series("poller_query_quarantined_total", {**QUERY, "poller_reason": "null"}, "0+1x120"),
+    series(
+        "poller_tick_overruns_total", {**POLLER, "poller_tick_name": "default/5m"}, "0+0x50 1+0x10 2+0x60"
+    ),
+    steady("poller_config_reload_success", POLLER, 1),
+    series("users_total", POLLER, "100+0.001x120"),
+    steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "one"}, 2**29),
+]
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rules that `poller alerts` writes for a catalogue that asks for some."""
+    folder = tmp_path_factory.mktemp("alerts")
+    queries = folder / "queries.yaml"
+    queries.write_text(json.dumps(CATALOG))
+    written = folder / "rules.yaml"
+    written.write_text(alerts("--queries", str(queries)))
+    return written
+
+
+def alerts(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "alerts", *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def told(rules: Path) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]]
+
+
+def examine(
+    folder: Path, rules: Path, stored: Sequence[object], looks: Sequence[object], step: int = 1
+) -> None:
+    """Let `promtool test rules` find something wrong; `step` is in minutes."""
+    test = {"interval": f"{step}m", "input_series": stored, "alert_rule_test": looks}
+    whole = {"rule_files": [str(rules)], "evaluation_interval": f"{step}m", "tests": [test]}
+    file = folder / "test.yaml"
+    file.write_text(json.dumps(whole))
+    done = promtool("test", "rules", file)
+    if done.returncode != 0:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+
+
+@pytest.mark.parametrize("case", FIRE, ids=lambda case: case.alert)
+def test_an_alert_fires_and_says_why(case: Fires, rules: Path, tmp_path: Path) -> None:
+    """With exactly these labels, that summary, and a link into the runbook; not before its time."""
+    (rule,) = [rule for rule in told(rules) if rule["alert"] == case.alert]
+    fired = {
+        "exp_labels": {"severity": case.severity, **case.labels},
+        "exp_annotations": {
+            "summary": case.summary,
+            "description": description(rule, case),
+            "runbook_url": case.runbook or rule["annotations"]["runbook_url"],
+        },
+    }
+    looks: list[dict[str, object]] = [
+        {"eval_time": f"{case.at}m", "alertname": case.alert, "exp_alerts": [fired]}
+    ]
+    if "for" in rule:
+        looks.insert(0, {"eval_time": "2m", "alertname": case.alert, "exp_alerts": []})
+
+    examine(tmp_path, rules, case.stored, looks, case.step)
+
+
+def description(rule: dict[str, Any], case: Fires) -> str:
+    """As in the rule, its templates filled in."""
+    given: str = rule["annotations"]["description"]
+    given = given.replace('{{ "{{" }}', "{{").replace("{{ $value }}", "2")
+    return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: case.labels[found[1]], given)
+
+
+def test_all_are_silent_while_all_is_well(rules: Path, tmp_path: Path) -> None:
+    looks: list[dict[str, object]] = [
+        {"eval_time": f"{minute}m", "alertname": rule["alert"], "exp_alerts": []}
+        for rule in told(rules)
+        for minute in (20, 30, 45, 70, 90, 115)
+    ]
+    examine(tmp_path, rules, HEALTHY, looks)
+
+
+def test_a_steady_week_is_no_anomaly(rules: Path, tmp_path: Path) -> None:
+    """Nor is a beginning: where nothing was a week ago, anything is infinitely more."""
+    weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
+    stored = [
+        series("users_total", POLLER, f"100+0.1x{weeks}"),
+        series("users_total", {**POLLER, "instance": "new"}, f"0+0x{HALF_HOURS_OF_A_WEEK} 50+0x{weeks}"),
+    ]
+    looks: list[dict[str, object]] = [
+        {"eval_time": f"{30 * (HALF_HOURS_OF_A_WEEK + later)}m", "alertname": alert, "exp_alerts": []}
+        for alert in ("UsersTotalWeeklyChangeAbove", "UsersTotalWeeklyChangeBelow", "UsersTotalGrowthAbove")
+        for later in (4, 40, 200)
+    ]
+    examine(tmp_path, rules, stored, looks, 30)
+
+
+def test_each_alert_is_seen_to_fire(rules: Path) -> None:
+    assert {rule["alert"] for rule in told(rules)} == {case.alert for case in FIRE}
+
+
+def test_the_rules_are_right_to_promtool(rules: Path) -> None:
+    for file in (rules, RULES):
+        done = promtool("check", "rules", "--lint=all", "--lint-fatal", file)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_committed_rules_are_those_that_are_written_today() -> None:
+    """`poller alerts > deploy/prometheus/rules.yaml` writes them anew."""
+    assert RULES.read_text() == alerts()
+
+
+def test_the_limits_come_from_the_settings() -> None:
+    text = alerts(
+        "--max-replay-lag", "90s", "--service-name", 'my"po.ller', "--runbook", "https://x.example/r"
+    )
+    written = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+
+    assert written["PollerReplicaLag"]["expr"] == "poller_replica_lag_seconds > 90\n"
+    assert r'{job=~"(.+/)?my\"po\\.ller"}' in written["PollerGone"]["expr"]
+    assert written["PollerGone"]["annotations"]["runbook_url"] == "https://x.example/r#pollergone"
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_says_what_to_look_at_and_do(rules: Path) -> None:
+    sections = dict(
+        re.findall(r"^## ([^\n]+)\n(.+?)(?=^## |\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    )
+    anchors = {heading.lower().replace(" ", "-"): text for heading, text in sections.items()}
+    linked = {
+        rule["annotations"]["runbook_url"].partition("#")[2]
+        for rule in told(rules)
+        if rule["annotations"]["runbook_url"].startswith("deploy/RUNBOOK.md#")
+    }
+
+    assert linked == anchors.keys()
+    for heading, text in sections.items():
+        assert "**Look at**" in text, heading
+        assert "**Do**" in text, heading
+    for anchor in re.findall(r"\]\(#([^)]+)\)", RUNBOOK.read_text()):
+        assert anchor in anchors

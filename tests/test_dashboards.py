@@ -1,0 +1,317 @@
+"""The dashboards and rules fit what a real run stores, to the last label."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from poller.dashboards.unit import unit_id
+from poller.prometheus import metric_name
+from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
+from poller.receiver.points import Point
+from poller.receiver.receiver import Receiver
+from poller.units import unit_problem
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import ROOT, Process, eventually
+from tests.bed.prometheus import Prometheus
+from tests.bed.promtool import need
+
+GRAFANA = ROOT / "deploy" / "grafana"
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+HOUR, WEEK = 3600.0, 604800.0
+Json = dict[str, Any]
+
+
+def a_query(name: str, sql: str, *, metric: Mapping[str, object] | None = None, **fields: object) -> Json:
+    fed = {"name": name, "description": name, "unit": "{row}", "value_column": "n", **(metric or {})}
+    once = {"name": name, "sql": sql, "interval": "1s", "timeout": "1s", "max_age": "1h", "metrics": [fed]}
+    return {**once, **fields}
+
+
+# One of each kind of trouble, beside the shipped ones.
+TROUBLED = {
+    "queries": [
+        a_query(
+            "by_name",
+            "SELECT name, count(*) AS n FROM devices GROUP BY name",
+            metric={
+                "attribute_columns": ["name"],
+                "attributes": {"of.what": "devices"},
+                "alert": [
+                    {"above": 0},
+                    {"of": "daily_growth", "above": -1e12},
+                    {"of": "weekly_change", "above": "-100%"},
+                    {"below": 1000},
+                ],
+            },
+        ),
+        a_query(
+            "guessed",
+            "SELECT count(*) AS n FROM users",
+            estimate={"sql": "SELECT 40 AS n", "above_cost": 0.0001},
+        ),
+        a_query("divided", "SELECT 1/0 AS n", interval="1h"),  # it stays failed: no breaker holds it back
+        a_query("undone", "SELECT 1 AS n", requires={"columns": {"attachments": ["colour"]}}),
+        a_query("dropped", "SELECT count(*) AS n FROM fleeting", max_age="1s", metric={"unit": "By"}),
+        a_query("vanished", "SELECT count(*) AS n FROM fleeting", requires={"columns": {"fleeting": ["id"]}}),
+        a_query(
+            "not_numbers",
+            "SELECT g AS id, 'NaN'::float8 AS n FROM generate_series(1, 2) g UNION ALL SELECT 3, 1.5",
+            metric={"attribute_columns": ["id"], "unit": "s"},
+        ),
+        a_query(
+            "too_many",
+            "SELECT g AS id, 1 AS n FROM generate_series(1, 9) g ORDER BY g",
+            metric={"attribute_columns": ["id"]},
+            max_series=3,
+            overflow="other",
+        ),
+    ]
+}
+METRICS = {
+    # Whether there is something exact, estimated, or stale and known from before.
+    "users_total": [True, False, False],
+    "pending_messages_total": [True, False, False],
+    "attachments_total_count": [True, False, False],
+    "attachments_total_bytes": [True, False, False],
+    "by_name": [True, False, False],
+    "guessed": [False, True, False],
+    "divided": [False, False, False],
+    "undone": [False, False, False],
+    "dropped": [False, False, True],
+    "vanished": [True, False, False],
+    "not_numbers": [True, False, False],
+    "too_many": [True, False, False],
+}
+MAY_BE_EMPTY = {
+    # What an ill-fated minute need not have.
+    "Ticks left out in an hour",
+    "Lost in an hour",
+}
+NO_CAUSE = {
+    "PollerGone",
+    "PollerFewer",
+    "PollerReplicaLag",
+    "PollerReplicaLagUnknown",
+    "PollerSpoolFilling",
+    "PollerExportDropped",
+    "PollerTicksLeftOut",
+}
+FUNCTIONS = {"max_over_time", "avg_over_time", "predict_linear"}
+UNSEEN = {
+    # Of what has not happened there is no series.
+    metric_name("poller.export.dropped", "{request}", "counter"),
+    metric_name("poller.tick.overruns", "{tick}", "counter"),
+}
+
+
+def written(command: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", command, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -> list[Point]:
+    """Let the daemon poll, lose a table, its collector for a while, and `file`; return all it pushed."""
+    server.execute("CREATE TABLE fleeting AS SELECT 1 AS id")
+    server.replayed()
+    process = Process(
+        [sys.executable, "-m", "poller", "run"],
+        env={
+            "POLLER_DATABASE_URL": server.standby_dsn,
+            "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "POLLER_QUERIES": queries,
+            "POLLER_INSTANCE": "test",
+            "POLLER_INTERVAL": "1m",
+            "POLLER_TIMEOUT": "1s",
+            "POLLER_EXPORT_INTERVAL": "500ms",
+            "POLLER_MAX_DUTY_CYCLE": "100%",
+        },
+    )
+    try:
+        receiver.wait_for(lambda points: {p.metric for p in points} >= {"dropped", "by_name", "guessed"}, 120)
+        server.execute("DROP TABLE fleeting")
+        file.write_text("queries: none")
+        receiver.answer = UNAVAILABLE
+        # Several times, as a rate sees nothing of the first.
+        assert eventually(lambda: len(receiver.attempts()) >= len(receiver.requests()) + 8)
+        receiver.answer = partial(1, "too old")
+        process.wait_for_line("rejects 1 of", 120)
+        receiver.answer = ACCEPT
+        receiver.wait_for(lambda points: all(any(map(has, points)) for has in TROUBLES), 120)
+        count = len(receiver.requests())
+        assert eventually(lambda: len(receiver.requests()) >= count + 3)  # a rate needs two points
+        return receiver.points()
+    finally:
+        process.close()
+
+
+TROUBLES: list[Callable[[Point], bool]] = [
+    lambda point: (
+        point.metric == "poller.query.stale"
+        and point.attributes["poller.query.name"] == "dropped"
+        and point.value == 1
+    ),
+    lambda point: point.attributes.get("poller.outcome") == "failed",
+    lambda point: point.metric == "poller.export.rejected",
+    lambda point: point.metric == "poller.config.reload.success" and point.value == 0,
+]
+"""What there must be before all is seen."""
+
+
+@pytest.mark.parametrize("which", ["inventory", "poller"])
+def test_the_committed_dashboards_are_those_that_are_written_today(which: str) -> None:
+    """`poller dashboard WHICH > deploy/grafana/WHICH.json` writes them anew."""
+    assert (GRAFANA / f"{which}.json").read_text(encoding="utf-8") == written("dashboard", which)
+
+
+@pytest.mark.timeout(400)
+def test_every_expression_fits_what_a_real_run_stores(
+    server: MessagingServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    """The daemon on the standby, our receiver, Prometheus' store, where it all stands a week before as well.
+
+    No expression fails. Every panel has data, with each label that its legend or its table names; every alert
+    that the run gives cause for has data, and each metric that an alert looks at is stored.
+    """
+    need("prometheus")
+    file = tmp_path / "troubled.yaml"
+    file.write_text(json.dumps(TROUBLED))
+    queries = f"shipped:{file}"
+    points = run(server, receiver, queries, file)
+    file.write_text(json.dumps(TROUBLED))
+    with Prometheus(tmp_path, points, again=(HOUR, WEEK)) as prometheus:
+        assert prometheus.label_values("job", "poller_query_interval_seconds") == ["obscura-poller"]
+        for which in ("inventory", "poller"):
+            look_at_panels((GRAFANA / f"{which}.json").read_text(encoding="utf-8"), prometheus)
+            look_at_panels(written("dashboard", which, "--queries", queries), prometheus)
+        for rules in (RULES.read_text(encoding="utf-8"), written("alerts", "--queries", queries)):
+            look_at_rules(rules, prometheus)
+
+
+def look_at_panels(board: str, prometheus: Prometheus) -> None:
+    for panel in panels(json.loads(board)):
+        found = [prometheus.query(filled(target["expr"])) for target in panel["targets"]]
+        title = panel["title"].removesuffix(": growth")
+        if title in METRICS:
+            # The exact values, the estimates, the last values known of what is stale; or now, growth, later.
+            wanted = METRICS[title] if title == panel["title"] else [any(METRICS[title])] * 3
+            assert [bool(one) for one in found] == wanted, panel["title"]
+        elif title not in MAY_BE_EMPTY:
+            assert all(found), title
+        for target, series in zip(panel["targets"], found, strict=True):
+            labels = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]) + columns(panel)
+            for label in labels:
+                assert not series or label == "poller_conflict" or any(label in one for one in series), (
+                    f"{title} shows {label}, which no series has: {series[0]}"
+                )
+
+
+def filled(expr: str) -> str:
+    """With all that the dashboard's variables can be chosen to."""
+    return expr.replace("$job", ".*").replace("$instance", ".*")
+
+
+def columns(panel: Json) -> list[str]:
+    """The labels that a table has columns of."""
+    renamed: list[str] = [
+        name
+        for transformation in panel.get("transformations", [])
+        for name in transformation["options"].get("renameByName", {})
+    ]
+    return [name for name in renamed if not name.startswith("Value")]
+
+
+def look_at_rules(rules: str, prometheus: Prometheus) -> None:
+    fired = {rule["alert"] for rule in rules_of(rules) if prometheus.query(rule["expr"])}
+    for rule in rules_of(rules):
+        for metric in set(re.findall(r"[a-z]+(?:_[a-z]+)+", bare(rule["expr"]))):
+            known = metric in FUNCTIONS | UNSEEN
+            assert known or prometheus.query(f"last_over_time({metric}[1h])"), (
+                f"{rule['alert']} looks at {metric}, which is not stored"
+            )
+    wanted = {rule["alert"] for rule in rules_of(rules) if rule["alert"] not in NO_CAUSE}
+    assert fired - {"PollerTicksLeftOut"} == wanted  # a slow machine may leave some out
+
+
+def rules_of(rules: str) -> list[Json]:
+    return [rule for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+
+
+def bare(expr: str) -> str:
+    """An expression without matchers and lists of labels."""
+    return re.sub(r"\{[^}]*\}|\b(?:by|on|without|ignoring) *\([^)]*\)", " ", expr)
+
+
+def panels(board: Json) -> list[Json]:
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("which", ["inventory", "poller"])
+def test_panels_fit_the_grid_and_say_what_they_show(which: str) -> None:
+    board = json.loads((GRAFANA / f"{which}.json").read_text(encoding="utf-8"))
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not taken & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+        assert panel["type"] == "row" or panel["description"]
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert 8 <= len(board["uid"]) <= 40
+    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "job", "instance"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(board)))
+    assert used - {"__all"} == {"datasource", "job", "instance"}
+
+
+def test_the_dashboards_lead_to_each_other() -> None:
+    boards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(GRAFANA.glob("*.json"))]
+    assert [board["links"][0]["url"] for board in boards] == [f"/d/{board['uid']}" for board in boards[::-1]]
+
+
+@pytest.mark.parametrize(
+    ("unit", "told"),
+    [
+        ("{message}", "short"),
+        ("", "short"),
+        ("1", "none"),
+        ("%", "percent"),
+        ("By", "bytes"),
+        ("MiBy", "mbytes"),
+        ("MBy", "decmbytes"),
+        ("s", "s"),
+        ("min", "m"),
+        ("us", "µs"),
+        ("By/s", "Bps"),
+        ("{message}/s", "cps"),
+        ("wk", "suffix: wk"),
+        ("{message}/h", "suffix: /h"),
+    ],
+)
+def test_a_unit_is_shown_as_people_read_it(unit: str, told: str) -> None:
+    assert unit_problem(unit) is None
+    assert unit_id(unit) == told
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['grafana_foundation_sdk'] = None; sys.argv = ['poller', 'dashboard']\n"
+        "from poller.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "poller dashboard: needs Grafana's builders; pip install 'obscura-poller[dashboard]'\n"
+    )
