@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
+from poller.catalog import Defaults, load, resolve
+from poller.dashboards.inventory import inventory
 from poller.dashboards.unit import unit_id
 from poller.prometheus import metric_name
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
+from poller.rules.asked import asked
+from poller.rules.rule import to_yaml
 from poller.units import unit_problem
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process, eventually
@@ -113,9 +117,9 @@ UNSEEN = {
 }
 
 
-def written(command: str, *arguments: str) -> str:
+def written(which: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "poller", command, *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "poller", "dashboard", which], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -172,7 +176,7 @@ TROUBLES: list[Callable[[Point], bool]] = [
 @pytest.mark.parametrize("which", ["inventory", "poller"])
 def test_the_committed_dashboards_are_those_that_are_written_today(which: str) -> None:
     """`poller dashboard WHICH > deploy/grafana/WHICH.json` writes them anew."""
-    assert (GRAFANA / f"{which}.json").read_text(encoding="utf-8") == written("dashboard", which)
+    assert (GRAFANA / f"{which}.json").read_text(encoding="utf-8") == written(which)
 
 
 @pytest.mark.timeout(400)
@@ -192,11 +196,12 @@ def test_every_expression_fits_what_a_real_run_stores(
     file.write_text(json.dumps(TROUBLED))
     with Prometheus(tmp_path, points, again=(HOUR, WEEK)) as prometheus:
         assert prometheus.label_values("job", "poller_query_interval_seconds") == ["obscura-poller"]
-        for which in ("inventory", "poller"):
-            look_at_panels((GRAFANA / f"{which}.json").read_text(encoding="utf-8"), prometheus)
-            look_at_panels(written("dashboard", which, "--queries", queries), prometheus)
-        for rules in (RULES.read_text(encoding="utf-8"), written("alerts", "--queries", queries)):
-            look_at_rules(rules, prometheus)
+        catalog = load(resolve(queries), Defaults(60.0, 1.0, 1000))
+        for board in GRAFANA.glob("*.json"):
+            look_at_panels(board.read_text(encoding="utf-8"), prometheus)
+        look_at_panels(inventory(catalog.queries), prometheus)
+        look_at_rules(RULES.read_text(encoding="utf-8"), prometheus)
+        look_at_rules(to_yaml({"asked": list(asked(catalog.queries, ""))}, ""), prometheus)
 
 
 def look_at_panels(board: str, prometheus: Prometheus) -> None:
@@ -240,7 +245,7 @@ def look_at_rules(rules: str, prometheus: Prometheus) -> None:
             assert known or prometheus.query(f"last_over_time({metric}[1h])"), (
                 f"{rule['alert']} looks at {metric}, which is not stored"
             )
-    wanted = {rule["alert"] for rule in rules_of(rules) if rule["alert"] not in NO_CAUSE}
+    wanted = {rule["alert"] for rule in rules_of(rules)} - NO_CAUSE
     assert fired - {"PollerTicksLeftOut"} == wanted  # a slow machine may leave some out
 
 
