@@ -55,6 +55,19 @@ class Prometheus:
             )
 
     def __enter__(self) -> Self:
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _wait(self) -> None:
+        """Return when it answers."""
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -64,11 +77,7 @@ class Prometheus:
                 assert time.monotonic() < deadline, self._log.read_text()
                 time.sleep(0.05)
             else:
-                return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+                return
 
     def query(self, expr: str) -> list[Labels]:
         """The series that `expr` has at the last point's time; raises AssertionError if it fails."""
