@@ -36,4 +36,6 @@ pytest_plugins = [
     "tests.bed.role",
     "tests.bed.served",
     "tests.bed.pgbouncer",
+    "tests.bed.pushes",
+    "tests.bed.s3",
 ]

@@ -79,7 +79,10 @@ class Exchange(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self.over(None if error is None or self._is_the_clients(error) else error)
+            if error is not None and self._is_the_clients(error):
+                mark(error, self.span.get_span_context())
+                error = None
+            self.over(error)
         finally:
             request.current.reset(self._entered)
             detach(self._attached)

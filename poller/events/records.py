@@ -34,7 +34,7 @@ def install() -> None:
 def span_of(record: logging.LogRecord) -> SpanContext | None:
     """The span that a record belongs to, None where it belongs to none.
 
-    It is the one in which the record was made, or else the one in which its exception was seen.
+    It is the one in which the record was made, or else the one in which its exception was seen first.
     """
     span = getattr(record, _SPAN, None)
     if span is None:
@@ -75,7 +75,7 @@ class _Factory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self.inner(*args, **kwargs)
-        setattr(record, _SPAN, _current())
+        setattr(record, _SPAN, _seen(record) or _current())
         if _is_access(record):
             return record
         try:
@@ -88,6 +88,16 @@ class _Factory:
         if clean != message:
             record.msg, record.args = clean, None
         return record
+
+
+def _seen(record: logging.LogRecord) -> SpanContext | None:
+    """Where the record's exception was seen, unless a span is under way; the current one may have ended.
+
+    On a kept connection that is the last request's.
+    """
+    if not record.exc_info or get_current_span().is_recording():
+        return None
+    return where(record.exc_info[1])
 
 
 def _current() -> SpanContext | None:

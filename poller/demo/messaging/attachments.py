@@ -1,0 +1,76 @@
+"""Keep what is too large for a message, for a while."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+from poller.demo.messaging.database import Pool
+from poller.demo.messaging.objects import ObjectStore
+from poller.demo.messaging.refused import RefusedError
+from poller.demo.messaging.settings import Settings
+from poller.events import EventMetrics
+from poller.events.service import traced
+
+_BATCH = 100
+
+
+class AttachmentService:
+    """Attachments: rows in the database, bytes in the object store."""
+
+    def __init__(self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: Settings) -> None:
+        self._pool = pool
+        self._objects = objects
+        self._metrics = metrics
+        self._settings = settings
+
+    @traced("upload_attachment")
+    async def upload(self, content: bytes) -> UUID:
+        """Store an attachment; first its bytes, so that no row is without them."""
+        attachment = uuid4()
+        await self._objects.put(_key(attachment), content)
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO attachments (id, size_bytes, expires_at)"
+                " VALUES (%s, %s, now() + make_interval(secs => %s))",
+                (attachment, len(content), self._settings.attachment_lifetime),
+            )
+        self._metrics.attachment_uploaded(len(content))
+        return attachment
+
+    @traced("download_attachment", capture={"attachment": "attachment.id"})
+    async def download(self, attachment: UUID) -> bytes:
+        """The bytes of an attachment. Raises RefusedError (404) where there is none, or none any more."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT 1 FROM attachments WHERE id = %s AND expires_at >= now()", (attachment,)
+            )
+            known = await cursor.fetchone() is not None
+        content = await self._objects.get(_key(attachment)) if known else None
+        if content is None:
+            raise RefusedError(404, "there is no such attachment")
+        return content
+
+    @traced("run_attachment_cleanup")
+    async def clean_up(self) -> None:
+        """Remove what has expired; bytes first, so that none are forgotten."""
+        try:
+            while expired := await self._expired():
+                for attachment in expired:
+                    await self._objects.delete(_key(attachment))
+                async with self._pool.connection() as connection:
+                    await connection.execute("DELETE FROM attachments WHERE id = ANY(%s)", (expired,))
+                self._metrics.attachments_deleted(len(expired))
+        except Exception:
+            self._metrics.attachment_cleanup_failed()
+            raise
+
+    async def _expired(self) -> list[UUID]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id FROM attachments WHERE expires_at < now() LIMIT %s", (_BATCH,)
+            )
+            return [row[0] for row in await cursor.fetchall()]
+
+
+def _key(attachment: UUID) -> str:
+    return f"attachments/{attachment}"

@@ -1,0 +1,25 @@
+"""The pool of connections, and the rows' type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+Row = tuple[Any, ...]
+Connection = AsyncConnection[Row]
+Pool = AsyncConnectionPool[Connection]
+
+
+def make_pool(dsn: str, size: int, timeout: float) -> Pool:
+    """Make a pool that is not open yet; whoever needs a connection waits for `timeout` seconds at most."""
+    return AsyncConnectionPool(
+        dsn,
+        min_size=size,
+        max_size=size,
+        timeout=timeout,
+        open=False,
+        kwargs={"application_name": "messaging", "autocommit": True},
+        name="messaging",
+    )

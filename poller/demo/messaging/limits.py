@@ -1,0 +1,67 @@
+"""Let each client do only so much in a second."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Literal
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from poller.demo.messaging.settings import Settings
+from poller.events import EventMetrics
+
+Tier = Literal["auth", "standard", "free"]
+
+_MOST = 10_000
+"""Clients that are remembered."""
+
+
+class RateLimit:
+    """ASGI middleware: a bucket of tokens for each client and tier, and 429 where it is empty."""
+
+    def __init__(self, app: ASGIApp, metrics: EventMetrics, settings: Settings) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tiers = {
+            "auth": (settings.auth_rate, settings.auth_burst),
+            "standard": (settings.rate, settings.burst),
+        }
+        self._buckets: dict[tuple[Tier, str], tuple[float, float]] = {}
+        """Tokens, and when they were counted (monotonic seconds)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or a session, or refuse it."""
+        client = scope.get("client")
+        wait = self._wait(_tier(scope), client[0] if client else "")
+        self._metrics.rate_limit_decided("throttled" if wait else "allowed")
+        if wait:
+            headers = {"retry-after": str(math.ceil(wait))}
+            await JSONResponse({"error": "too many requests"}, 429, headers)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _wait(self, tier: Tier, client: str) -> float:
+        """Seconds until there is a token; 0 where one was taken."""
+        if tier == "free":
+            return 0
+        rate, burst = self._tiers[tier]
+        now = time.monotonic()
+        tokens, at = self._buckets.pop((tier, client), (burst, now))
+        tokens = min(burst, tokens + (now - at) * rate)
+        taken = tokens >= 1
+        # Put in anew, so that whoever was not seen for longest stands first.
+        self._buckets[tier, client] = (tokens - taken, now)
+        if len(self._buckets) > _MOST:
+            del self._buckets[next(iter(self._buckets))]
+        return 0 if taken else (1 - tokens) / rate
+
+
+def _tier(scope: Scope) -> Tier:
+    path: str = scope["path"]
+    if path.startswith(("/v1/attachments", "/v1/backup")):
+        return "free"
+    if path == "/v1/users" or path.startswith("/v1/sessions"):
+        return "auth"
+    return "standard"

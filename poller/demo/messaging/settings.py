@@ -1,0 +1,60 @@
+"""The limits, sizes and times of the messaging server."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass, fields
+from typing import get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes are in bytes and times in seconds; the defaults are those of the server that this is after."""
+
+    pool_size: int = 20
+    pool_timeout: float = 3
+    fetch_limit: int = 50
+    """Messages of one fetch, and so of one frame."""
+    frame_size: int = 8_388_608
+    inbox_size: int = 1000
+    """Messages kept for one device."""
+    outbound_queue: int = 32
+    """Frames that wait for a slow client."""
+    ack_queue: int = 1000
+    ack_batch: int = 100
+    ack_interval: float = 0.5
+    ticket_lifetime: float = 30
+    session_lifetime: float = 900
+    """Of an access token."""
+    refresh_lifetime: float = 2_592_000
+    message_lifetime: float = 2_592_000
+    attachment_lifetime: float = 2_592_000
+    attachment_size: int = 52_428_800
+    backup_size: int = 2_097_152
+    stale_backup: float = 1800
+    pre_key_threshold: int = 20
+    """Fewer one-time pre-keys than this are too few."""
+    rate: float = 10
+    """Requests of one client in a second; `burst` at once."""
+    burst: int = 20
+    auth_rate: float = 1
+    """The same for sign-ups and logins."""
+    auth_burst: int = 3
+    cleanup_interval: float = 300
+    channel_interval: float = 60
+    push_interval: float = 1
+    push_delay: float = 2
+    health_interval: float = 15
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Give the parser an option for each setting."""
+    kinds = get_type_hints(Settings)
+    for field in fields(Settings):
+        name = field.name.replace("_", "-")
+        parser.add_argument(f"--{name}", type=kinds[field.name], default=field.default, metavar="N")
+
+
+def from_options(options: Namespace) -> Settings:
+    """Read the settings from what was parsed."""
+    return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})

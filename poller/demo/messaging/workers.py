@@ -1,0 +1,45 @@
+"""Do at an interval what no request asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from opentelemetry.context import Context, attach
+
+Work = Callable[[], Awaitable[object]]
+
+
+class Workers:
+    """Tasks that live as long as the `async with` block; none ends by an error of its work."""
+
+    def __init__(self) -> None:
+        self._work: list[tuple[Work, float]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def every(self, seconds: float, work: Work) -> None:
+        """Do some work at once, and again `seconds` after each time."""
+        self._work.append((work, seconds))
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(_repeat(work, seconds)) for work, seconds in self._work]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _repeat(work: Work, seconds: float) -> None:
+    # Each time has a trace of its own, which the span of the work begins.
+    attach(Context())
+    while True:
+        with suppress(Exception):  # it is logged where it is traced
+            await work()
+        await asyncio.sleep(seconds)

@@ -1,0 +1,169 @@
+"""A real server, driven by a known load, tells exactly what the load implies, and of nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poller.events.catalog import GenerationName
+from poller.receiver.points import Distribution
+from poller.receiver.receiver import Receiver
+from poller.receiver.spans import Span
+from tests.bed import expected
+from tests.bed.eventmetrics import EventMetricsSeen
+from tests.bed.load import LIMITS, Load
+from tests.bed.messaging import SCHEMA
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+from tests.bed.pushes import Provider
+from tests.bed.s3 import CREDENTIALS, Bucket
+from tests.test_conform import Stream, poller, recorded
+
+Start = Callable[..., Process]
+
+
+def start_server(
+    start: Start, module: str, database: Database, receiver: Receiver, *arguments: str
+) -> tuple[Process, str]:
+    """The server on an empty database, telling everything soon; returns it and its URL."""
+    database.execute(SCHEMA.read_text())
+    process = start(
+        [sys.executable, "-m", module, database.primary_dsn, *arguments],
+        env={
+            "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "OBSCURA_LOG_FORMAT": "json",
+            "OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "0.2",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            **CREDENTIALS,
+        },
+    )
+    return process, process.wait_for_line(r'"url": "([^"]+)"', stream="stdout").group(1)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("generation", ["document", "v0.9.4"])
+def test_every_event_is_told_as_often_as_the_load_implies(
+    generation: GenerationName,
+    database: Database,
+    receiver: Receiver,
+    bucket: Bucket,
+    push_provider: Provider,
+    start_process: Start,
+    tmp_path: Path,
+) -> None:
+    limits = [f"--{name}={value}" for name, value in LIMITS.items()]
+    where = ["--bucket", bucket.name, "--s3-endpoint", bucket.endpoint, "--push-url", push_provider.url]
+    process, url = start_server(
+        start_process,
+        "poller.demo.messaging",
+        database,
+        receiver,
+        *where,
+        *limits,
+        f"--generation={generation}",
+    )
+    metrics = EventMetricsSeen(receiver, generation)
+    load = Load(url, database, bucket, push_provider, metrics)
+    asyncio.run(load.run())
+    process.send(signal.SIGTERM)
+    process.wait()
+
+    counts_are_exact(load, metrics)
+    each_request_is_one_tree(load, receiver)
+    each_line_belongs_to_a_span(process, receiver)
+    nobody_is_told_of(load, process, receiver)
+    it_conforms(receiver, generation, tmp_path)
+
+
+def counts_are_exact(load: Load, metrics: EventMetricsSeen) -> None:
+    told: dict[tuple[str, ...], Any] = {}
+    added: dict[tuple[str, ...], Any] = {}
+    for series, point in metrics.newest().items():
+        if isinstance(point.value, Distribution):
+            told[series], added[series] = point.value.count, point.value.sum
+        else:
+            told[series] = point.value
+
+    assert told == expected.counts(load, metrics)
+    for series, value in expected.sums(load).items():
+        assert added.get(series, value) == value
+
+
+def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
+    traces: Mapping[str, list[Span]] = defaultdict(list)
+    for span in receiver.spans():
+        traces[span.trace_id].append(span)
+    assert len(load.sent.traces) == sum(load.seen.values())
+    assert load.sent.traces.keys() <= traces.keys()
+    for trace, spans in traces.items():
+        sent_from, request = load.sent.traces.get(trace, ("", ""))
+        ids = {span.span_id for span in spans}
+        (root,) = [span for span in spans if span.parent_span_id not in ids]
+        assert root.parent_span_id == sent_from
+        assert (root.kind == "server") == bool(sent_from)
+        assert root.attributes.get("request.id", "") == request
+
+    trees = {frozenset(tree(spans)) for spans in traces.values()}
+    uploading = {
+        ("", "POST /v1/attachments", "server"),
+        ("POST /v1/attachments", "upload_attachment", "internal"),
+        ("upload_attachment", "S3.PutObject", "client"),
+    }
+    if find_spec("opentelemetry.instrumentation.psycopg"):
+        uploading.add(("upload_attachment", "INSERT", "client"))
+    assert uploading in trees
+    (failed,) = [span for span in receiver.spans("POST /v1/attachments") if span.status == "error"]
+    assert failed.attributes["error.type"] == "botocore.errorfactory.NoSuchBucket"
+    assert failed.attributes["http.response.status_code"] == 500
+    sessions = [span for span in receiver.spans("websocket_session") if span.status == "unset"]
+    users = [span.attributes["user.id"] for span in sessions if "websocket.close_code" in span.attributes]
+    assert len(users) == load.told["websocket_session",]
+
+
+def tree(spans: list[Span]) -> set[tuple[str, str, str]]:
+    """Each span's name and kind, behind the name of the one that it is below."""
+    names = {span.span_id: span.name for span in spans}
+    return {(names.get(span.parent_span_id, ""), span.name, span.kind) for span in spans}
+
+
+def each_line_belongs_to_a_span(process: Process, receiver: Receiver) -> None:
+    known = {(span.trace_id, span.span_id) for span in receiver.spans()}
+    lines = [json.loads(line) for line in process.stderr.splitlines()]
+    assert len(lines) > 20
+    assert {(line["trace_id"], line["span_id"]) for line in lines} <= known
+    # What uvicorn logs when the request is over is found by the exception.
+    (failed,) = [span for span in receiver.spans("POST /v1/attachments") if span.status == "error"]
+    (traceback,) = [line for line in lines if "Traceback" in line.get("exception", "")]
+    assert (traceback["logger"], traceback["trace_id"]) == ("uvicorn.error", failed.trace_id)
+    records = receiver.records()
+    assert {(record.trace_id, record.span_id) for record in records} <= known
+    assert sorted(str(record.body) for record in records) == sorted(line["message"] for line in lines)
+
+
+def nobody_is_told_of(load: Load, process: Process, receiver: Receiver) -> None:
+    sent = b"\n".join(received.request.SerializeToString() for received in receiver.requests())
+    everything = sent + (process.stdout + process.stderr).encode()
+    secrets = load.sent.secrets | {CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_ACCESS_KEY_ID"]}
+    assert len(secrets) > 50
+    assert b"upload_attachment" in sent
+    assert [secret for secret in secrets if secret.encode() in everything] == []
+    assert not re.search(rb"203\.0\.113\.|[Mm]ozilla|Bearer|python-httpx", everything)
+
+
+def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
+    file = folder / "told.json"
+    stream = Stream([received.request for received in receiver.requests()])
+    file.write_text("".join(recorded(stream)), encoding="utf-8")
+    done = poller(str(file), "--require", "all", "--generation", generation)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failed, 0 warnings, 3 ok, 0 skipped" in done.stdout
