@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from poller.demo.messaging.client import Client
 from poller.events.catalog import GenerationName
 from poller.receiver.points import Distribution
+from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.receiver.spans import Span
-from tests.bed import expected
+from tests.bed import expected, mutated
 from tests.bed.eventmetrics import EventMetricsSeen
 from tests.bed.load import LIMITS, Load
 from tests.bed.messaging import SCHEMA
@@ -33,14 +35,14 @@ Start = Callable[..., Process]
 
 
 def start_server(
-    start: Start, module: str, database: Database, receiver: Receiver, *arguments: str
+    start: Start, module: str, database: Database, endpoint: str, *arguments: str
 ) -> tuple[Process, str]:
     """The server on an empty database, telling everything soon; returns it and its URL."""
     database.execute(SCHEMA.read_text())
     process = start(
         [sys.executable, "-m", module, database.primary_dsn, *arguments],
         env={
-            "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "OBSCURA_OTLP_ENDPOINT": endpoint,
             "OBSCURA_LOG_FORMAT": "json",
             "OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "0.2",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
@@ -67,7 +69,7 @@ def test_every_event_is_told_as_often_as_the_load_implies(
         start_process,
         "poller.demo.messaging",
         database,
-        receiver,
+        receiver.grpc_endpoint,
         *where,
         *limits,
         f"--generation={generation}",
@@ -167,3 +169,44 @@ def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) ->
     done = poller(str(file), "--require", "all", "--generation", generation)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed, 0 warnings, 3 ok, 0 skipped" in done.stdout
+
+
+def test_conform_names_each_way_in_which_a_server_is_wrong(
+    database: Database, start_process: Start, poller_process: Start, tmp_path: Path
+) -> None:
+    ports = free_ports(2)
+    listening = [f"--grpc-port={ports[0]}", f"--http-port={ports[1]}"]
+    conform = poller_process("conform", *listening, "--format", "json")
+    conform.wait_for_line("listening")
+    process, url = start_server(
+        start_process,
+        "tests.bed.mutated",
+        database,
+        f"http://{LOOPBACK}:{ports[0]}",
+        f"--folder={tmp_path}",
+        "--ack-interval=0.1",
+    )
+    asyncio.run(say_hello(url))
+    process.send(signal.SIGTERM)
+    process.wait()
+    conform.send(signal.SIGINT)
+
+    assert conform.wait() == 1
+    failed = [one for one in json.loads(conform.stdout)["checks"] if one["state"] == "fail"]
+    assert {f"{one['check']} {one['subject']}" for one in failed if "subject" in one} == mutated.NAMED
+
+
+async def say_hello(url: str) -> None:
+    """A little of everything that makes a metric appear."""
+    alice, bob = Client(url), Client(url)
+    for client, name in ((alice, "alice"), (bob, "bob")):
+        assert (await client.sign_up(name)).is_success
+        assert (await client.set_up_device(1)).is_success
+    async with bob.connected() as session:
+        assert (await alice.send([bob.device], b"hello")).is_success
+        while not (ids := (await session.receive())[0]):
+            pass
+        await session.acknowledge(ids)
+    assert (await alice.upload(b"a picture")).is_success
+    for client in (alice, bob):
+        await client.close()

@@ -243,7 +243,9 @@ class Load:
         self._database.execute(
             "UPDATE backups SET state = 'UPLOADING', pending_version = 3, pending_at = '-infinity'"
         )
-        await self._until(lambda: not self._database.execute("SELECT 1 FROM backups WHERE state = 'UPLOADING'"))
+        await self._until(
+            lambda: not self._database.execute("SELECT 1 FROM backups WHERE state = 'UPLOADING'")
+        )
         self.told["backups_cleaned",] += 1
 
     async def _lose_the_storage(self, alice: Client) -> None:

@@ -1,0 +1,100 @@
+"""The messaging server, wrong in every way that `poller conform` knows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import Counter, NoOpCounter, get_meter
+
+from poller.demo.messaging import __main__ as server
+from poller.events import bridge, records, scrubbing
+from poller.events.asgi import HttpExchange
+from poller.events.declaration import Event
+from poller.events.metrics import EventMetrics
+from poller.events.recording import Instruments
+
+_SPOKEN = "198.51.100.7 comes"
+NAMED = {
+    "unknown_metric messages_lost_total",
+    "missing_metric keys_takeovers_total",
+    "not_monotonic users_registered_total",
+    "wrong_type websocket_ack_batch_size",
+    "wrong_unit attachments_upload_size_bytes",
+    "undeclared_attribute messages_sent_total{sender}",
+    "undeclared_value rate_limit_decisions_total{status}",
+    "personal_attribute client.address",
+    "personal_text log body of poller.demo.messaging",
+    "no_trace_context log records of poller.demo.messaging",
+}
+"""What must be said of it, and nothing else."""
+
+
+def mutate(patch: Callable[[Any, str, Any], None]) -> None:
+    """Make it wrong."""
+    make_counter, make_histogram, init = Instruments.counter, Instruments.histogram, EventMetrics.__init__
+
+    def counter(self: Instruments, event: Event) -> Any:
+        if event.name == "key_taken_over":
+            return NoOpCounter(event.name)
+        return self.up_down_counter(event) if event.name == "user_registered" else make_counter(self, event)
+
+    def histogram(self: Instruments, event: Event) -> Any:
+        if event.name == "attachment_size":
+            return make_histogram(self, replace(event, unit="kBy"))
+        made = make_histogram(self, event)
+        if event.name == "websocket_acks_flushed":
+            return _Recording(make_counter(self, event))
+        return made
+
+    def initialise(self: EventMetrics, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        for labels in self._labels["message_sent"], self._labels["rate_limit_decided"]:
+            for value, told in labels.items():
+                labels[value] = {**told, "sender": "ada"} if value == "success" else told
+        self._labels["rate_limit_decided"]["allowed"] = {"status": "waved through"}
+        get_meter("somebody").create_counter("messages_lost_total").add(1)
+
+    patch(Instruments, "counter", counter)
+    patch(Instruments, "histogram", histogram)
+    patch(EventMetrics, "__init__", initialise)
+    patch(HttpExchange, "__init__", _tell_the_address(HttpExchange.__init__))
+    # What is personal would not get out.
+    patch(scrubbing, "scrub_attributes", lambda attributes, **_: dict(attributes))
+    for module, name in (scrubbing, "scrub_value"), (bridge, "scrub"), (records, "scrub"):
+        patch(module, name, _leaking(getattr(module, name)))
+
+
+class _Recording:
+    """A counter in place of a histogram."""
+
+    def __init__(self, counter: Counter) -> None:
+        self.record = counter.add
+        counter.add(0)
+
+
+def _leaking(scrub: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: value if _SPOKEN in str(value) else scrub(value)
+
+
+def _tell_the_address(init: Callable[..., None]) -> Callable[..., None]:
+    def initialise(self: HttpExchange, *args: Any) -> None:
+        init(self, *args)
+        self.span.set_attribute("client.address", self.scope["client"][0])
+        # A thread knows nothing of the span.
+        speak = logging.getLogger("poller.demo.messaging").info
+        thread = threading.Thread(target=speak, args=(_SPOKEN,))
+        thread.start()
+        thread.join()
+
+    return initialise
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patching:
+        mutate(patching.setattr)
+        server.main()
