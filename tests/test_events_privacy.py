@@ -222,6 +222,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("https://user:pw@h.example/x?sig=1#f", "https://h.example/x?[redacted]"),
         ("http://192.0.2.1:8000/x", "http://192.0.2.1:8000/x"),  # a server
         ("Cookie: a=1; b=2", "Cookie: [redacted]"),
+        ("taken\nDETAIL:  Key (username)=(ada) is taken.\nat f", "taken\nDETAIL:  [redacted]\nat f"),
         ("authorization: Basic dXNlcjpwYXNz", "authorization: [redacted]"),
         ("Bearer abc.def-123, then more", "Bearer [redacted], then more"),
         ('{"cookie": "a=1", "x": 1}', '{"cookie": "[redacted]", "x": 1}'),

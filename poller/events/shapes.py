@@ -40,6 +40,8 @@ _AGENT = re.compile(
     r"Mozilla/\d[^\"'\r\n]*|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
     r"python-requests|Python|Go-http-client|axios|Signal-\w+)/\d[^\s\"',;)]*"
 )
+_DETAIL = re.compile(r"(DETAIL:[ \t]*)(?!\[redacted\])\S[^\r\n]*")
+"""Where PostgreSQL quotes the row: `Key (username)=(ada) already exists.`"""
 _EMAIL = re.compile(r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b")
 # The host of a URL is a server's, and stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
@@ -55,8 +57,9 @@ def scrub(text: str) -> str:
 
     Known are IP addresses with their ports (but not the host of a URL, which is a server), e-mail addresses,
     `Mozilla/5.0 ...` and the like, headers and parameters behind their names, bearer and basic credentials,
-    JWTs, the user part, the query and the fragment of URLs, and the query of paths. A password that stands in
-    a sentence has no shape. `poller.events.pii.personal_text` finds nothing in what is returned.
+    JWTs, the row in an error of PostgreSQL, the user part, the query and the fragment of URLs, and the query
+    of paths. A password that stands in a sentence has no shape. `poller.events.pii.personal_text` finds
+    nothing in what is returned.
     """
     return _remembered(text) if len(text) <= _LONGEST_KEPT else _scrub(text)
 
@@ -84,6 +87,8 @@ def _scrub(text: str) -> str:
         text = _URL.sub(lambda found: cut(found[0]), text)
     if "?" in text:
         text = _PARAMETER.sub(f"?{REDACTED}", _QUERY.sub(rf"\1{REDACTED}", text))
+    if "DETAIL:" in text:
+        text = _DETAIL.sub(rf"\1{REDACTED}", text)
     text = _without_the_named(text)
     if "eyJ" in text:
         text = _JWT.sub(REDACTED, text)
