@@ -1,0 +1,148 @@
+"""Keep a messaging server busy: people who join, write, read late, send pictures, go away and come back.
+
+python -m poller.demo.messaging.crowd URL [--people 16] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+from uuid import UUID
+
+import httpx
+from websockets.exceptions import WebSocketException
+
+from poller.demo.messaging.client import Client
+from poller.demo.messaging.person import PRE_KEYS, Person
+
+MOST_USERS = 20_000
+"""Nobody new joins beyond these."""
+_WAVE = 40.0
+"""Seconds from one rush to the next."""
+_PICTURE = 2_000_000
+_FAILURES = (httpx.HTTPError, WebSocketException, OSError)
+
+
+class Crowd:
+    """The people who are there."""
+
+    def __init__(self, url: str, random: Random, people: int) -> None:
+        self._url = url
+        self._random = random
+        self._wanted = people
+        self._joined = 0
+        self._began = time.monotonic()
+        self._pictures: list[str] = []
+        self.people: list[Person] = []
+        self.silent: list[UUID] = []
+        """Devices of people who have joined and are never seen again; the first is written to most."""
+
+    async def run(self) -> None:
+        """Live until cancelled; raises ExceptionGroup where the server is gone."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._wanted):
+                group.create_task(self._stay())
+            group.create_task(self._pass_by())
+            group.create_task(self._hammer())
+
+    async def pause(self, seconds: float) -> None:
+        """Do nothing for a while, less in a rush."""
+        rush = 1 + math.sin(2 * math.pi * (time.monotonic() - self._began) / _WAVE)
+        await asyncio.sleep(self._random.expovariate(1 / seconds) / (0.25 + rush))
+
+    async def join(self) -> Person:
+        """Sign somebody up."""
+        address = ".".join(str(self._random.randrange(1, 255)) for _ in range(4))
+        client = Client(self._url, headers=lambda: {"x-forwarded-for": address, "user-agent": "demo/1"})
+        await client.sign_up(f"demo_{self._joined}_{secrets.token_hex(4)}")
+        await client.set_up_device(PRE_KEYS)
+        self._joined += 1
+        return Person(client, self, self._random)
+
+    def picture(self) -> bytes:
+        """As large as pictures are."""
+        return bytes(min(int(self._random.lognormvariate(11.5, 1)) + 1, _PICTURE))
+
+    def show(self, picture: str) -> None:
+        """Let the others look at it for a while."""
+        self._pictures = [*self._pictures[-20:], picture]
+
+    def shown(self) -> str | None:
+        """One of the last pictures."""
+        return self._random.choice(self._pictures) if self._pictures else None
+
+    async def _stay(self) -> None:
+        """One after the other, each for a minute or two."""
+        await asyncio.sleep(self._random.uniform(0, 3))
+        while True:
+            person = await self.join()
+            self.people.append(person)
+            try:
+                await person.live(self._random.uniform(40, 120))
+            finally:
+                self.people.remove(person)
+                await person.client.close()
+
+    async def _pass_by(self) -> None:
+        """People who join and are never seen again; but they are written to."""
+        while self._joined < MOST_USERS:
+            person = await self.join()
+            if person.client.device is not None:
+                self.silent = [*self.silent[-200:], person.client.device]
+            await person.client.close()
+            await self.pause(1.5)
+
+    async def _hammer(self) -> None:
+        """Somebody who asks too often, and is told so."""
+        client = Client(self._url, headers=lambda: {"x-forwarded-for": "198.51.100.66"})
+        while True:
+            for _ in range(12):
+                await client.log_in("nobody_at_all", "wrong password")
+            await self.pause(8)
+
+
+async def live(url: str, seed: int, people: int) -> int:
+    """Keep the server at `url` busy until SIGTERM or SIGINT (0), or until it is gone (1)."""
+    crowd = asyncio.create_task(Crowd(url, Random(seed), people).run())  # noqa: S311 - a simulation, no secret
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, crowd.cancel)
+    with suppress(asyncio.CancelledError):
+        try:
+            await crowd
+        except ExceptionGroup as failures:
+            if rest := failures.split(_FAILURES)[1]:
+                raise rest from None
+            sys.stderr.write(f"crowd: stopped: {_told(failures)}\n")
+            return 1
+    return 0
+
+
+def _told(failure: BaseException) -> str:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop, or until the server is gone."""
+    parser = argparse.ArgumentParser(
+        prog="python -m poller.demo.messaging.crowd", description="Keep a messaging server busy."
+    )
+    parser.add_argument("url", help="of the server, like http://127.0.0.1:3000")
+    parser.add_argument("--people", type=int, default=16, help="who are there at once")
+    parser.add_argument("--seed", type=int, default=0, help="for what they do")
+    options = parser.parse_args(arguments)
+    return asyncio.run(live(options.url, options.seed, options.people))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
