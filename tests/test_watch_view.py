@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -363,20 +362,6 @@ def test_without_a_terminal_it_prints_once(poller_process: Callable[..., Process
 
 
 README_STATE = "alive: process 7, heartbeat 2s ago; export ok; query files ok"
-
-
-def test_without_rich_it_says_so() -> None:
-    code = (
-        "import sys; sys.modules['rich'] = None; sys.argv = ['poller', 'watch']\n"
-        "from poller.cli import main; main()"
-    )
-    env = {**os.environ, "TYPER_USE_RICH": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-
-    assert (done.returncode, done.stderr) == (
-        2,
-        "poller watch: needs rich, which the image leaves out; pip install rich\n",
-    )
 
 
 def test_the_readme_shows_what_is_drawn() -> None:

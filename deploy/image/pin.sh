@@ -12,9 +12,7 @@ compile() {
     uv --quiet pip compile --universal --python-version 3.11 --no-header "$@"
 }
 
-# rich and what it brings draw boxes round typer's help, which our command line does not have (TYPER_USE_RICH).
 compile "$@" --extra http --generate-hashes \
-    --no-emit-package rich --no-emit-package pygments --no-emit-package markdown-it-py --no-emit-package mdurl \
     --output-file deploy/image/requirements.txt pyproject.toml
 
 sed -n '/^\[build-system\]/,/^$/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |

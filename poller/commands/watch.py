@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import logging
 import os
@@ -40,10 +39,6 @@ def watch(
     own. `q` or Ctrl-C ends it. Where standard output is no terminal it prints once what there is. Exit code
     0: the poller is alive; 1: it is not; 2: the configuration cannot be used.
     """
-    if importlib.util.find_spec("rich") is None:
-        raise ConfigError(
-            [Problem("poller watch", "needs rich, which the image leaves out; pip install rich")]
-        )
     from rich.console import Console
 
     console = Console(highlight=False)

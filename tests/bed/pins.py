@@ -17,9 +17,6 @@ from tests.bed.process import ROOT
 REQUIREMENTS = ROOT / "deploy" / "image" / "requirements.txt"
 BUILD_REQUIREMENTS = ROOT / "deploy" / "image" / "build-requirements.txt"
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
-LEFT_OUT = {"rich", "pygments", "markdown-it-py", "mdurl"}
-"""What typer asks for and the image does without; deploy/image/pin.sh says why."""
-
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}
 
 
