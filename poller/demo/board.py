@@ -11,9 +11,15 @@ from poller.screen.history import History, change, number
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
+
+    from poller.demo.eventboard import EventBoard
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A series: the metric's name, and its attributes in order."""
+
+_FIXED = 8
+"""Lines that are there in any case: headlines, headings, spaces, the daemon's last line, the end."""
 
 
 @dataclass(slots=True)
@@ -39,48 +45,74 @@ class Board:
         self.series.setdefault(key, Series(unit=unit)).add(value)
         self.points += 1
 
-    def draw(self, headline: str, news: Sequence[str], width: int) -> RenderableType:
-        """The screen: what the queries measured, what the poller says of itself, the daemon's last lines."""
-        from rich.console import Group
-        from rich.text import Text
+    def draw(
+        self,
+        headline: str,
+        news: Sequence[str],
+        width: int,
+        height: int = 50,
+        events: EventBoard | None = None,
+    ) -> RenderableType:
+        """The screen: what the queries measured, what a server told, what the poller says of itself.
 
-        shown: list[RenderableType] = [Text(f"the data points are pushed to {self._collector}: look there")]
+        Then the daemon's last lines. What there is no room for is left out, of the least interest first.
+        """
+        from rich.console import Group
+
+        shown: list[RenderableType] = [_line(headline, "bold")]
+        if events is not None:
+            shown.append(_line(events.headline, "bold"))
+        told = f"pushed to {self._collector}, look there"
         if self._collector is None:
-            told = f"{self.points} data points in {self.requests} OTLP requests, as the receiver got them"
-            shown = [Text(told, style="dim"), Text(""), self._inventory(width), Text(""), self._queries()]
+            told = f"{self.points:,} data points in {self.requests:,} OTLP requests"
+            room = height - _FIXED
+            measured = min(len(self._measured()), max(4, room // 2))
+            room -= measured
+            shown.insert(1, self._inventory(width, measured))
+            if events is not None:
+                shown.insert(2, _line(""))
+                rows = min(events.size, room)
+                room -= rows
+                shown.append(events.table(width, rows))
+            queries = self._queries()
+            if queries.row_count + 2 <= room:
+                shown += [_line(""), queries]
+                room -= queries.row_count + 2
+            news = news[-max(1, room + 1) :]
         return Group(
-            Text(headline, style="bold", no_wrap=True, overflow="ellipsis"),
             *shown,
-            Text(""),
-            *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in news),
-            Text("q or Ctrl-C ends the demo and removes everything it made.", style="dim"),
+            _line(""),
+            *(_line(line, "dim") for line in news),
+            _line(f"q or Ctrl-C ends the demo and removes all of it; {told}", "dim"),
         )
 
     def lines(self) -> list[str]:
         """The newest value of each measured series, one a line, for a pipe."""
         return [
             f"{metric}{_braces(attributes)} = {series.latest:.15g} {series.unit}".rstrip()
-            for (metric, attributes), series in sorted(self.series.items())
-            if not metric.startswith("poller.")
+            for (metric, attributes), series in self._measured()
         ]
 
-    def _inventory(self, width: int) -> Table:
-        table = _table("METRIC", "VALUE>", "UNIT", "CHANGE>", "HISTORY")
+    def _measured(self) -> list[tuple[Key, Series]]:
+        return [
+            (key, series) for key, series in sorted(self.series.items()) if not key[0].startswith("poller.")
+        ]
+
+    def _inventory(self, width: int, rows: int) -> Table:
+        drawn = table("METRIC", "VALUE>", "UNIT", "CHANGE>", "HISTORY")
         room = max(10, min(60, width - 68))
-        for (metric, attributes), series in sorted(self.series.items()):
-            if metric.startswith("poller."):
-                continue
-            table.add_row(
+        for (metric, attributes), series in self._measured()[:rows]:
+            drawn.add_row(
                 metric + _braces(attributes),
                 number(series.latest),
                 series.unit,
                 change(series.change),
                 series.line(room),
             )
-        return table
+        return drawn
 
     def _queries(self) -> Table:
-        table = _table("QUERY", "POLLED", "AGE>", "SERIES>", "STALE")
+        drawn = table("QUERY", "POLLED", "AGE>", "SERIES>", "STALE")
         names = sorted(
             {dict(attributes)[_QUERY] for metric, attributes in self.series if metric == "poller.query.stale"}
         )
@@ -93,14 +125,14 @@ class Board:
                 for (metric, attributes), kept in sorted(self.series.items())
                 if metric == "poller.polls" and dict(attributes)[_QUERY] == name
             )
-            table.add_row(
+            drawn.add_row(
                 name,
                 outcomes,
                 "-" if age is None else f"{age:.1f} s",
                 "-" if series is None else f"{series:.0f}",
                 "yes" if stale else "no",
             )
-        return table
+        return drawn
 
     def _latest(self, metric: str, query: str) -> float | None:
         kept = self.series.get((metric, ((_QUERY, query),)))
@@ -110,14 +142,21 @@ class Board:
 _QUERY = "poller.query.name"
 
 
-def _table(*headings: str) -> Table:
+def table(*headings: str) -> Table:
+    """A table without lines; headings that end in `>` stand on the right."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
     for heading in headings:
         right = heading.endswith(">")
-        table.add_column(heading.removesuffix(">"), justify="right" if right else "left", no_wrap=True)
-    return table
+        drawn.add_column(heading.removesuffix(">"), justify="right" if right else "left", no_wrap=True)
+    return drawn
+
+
+def _line(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _braces(attributes: tuple[tuple[str, str], ...]) -> str:

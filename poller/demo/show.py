@@ -1,4 +1,4 @@
-"""Start two servers, a workload, the daemon and a receiver; show what arrives; leave nothing behind."""
+"""Start all there is of the demo, show what arrives, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -12,18 +12,37 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import resources
+from random import Random
 from typing import Any
+
+import psycopg
 
 from poller.demo.board import Board
 from poller.demo.child import Child
 from poller.demo.cluster import Cluster
+from poller.demo.eventboard import EventBoard
+from poller.demo.workload import Workload
+from poller.endpoint import Endpoint
 from poller.errors import PollerError
-from poller.secrets import mask_url
+from poller.events.metrics import SCOPE
 
 _NEWS = 5
 _LOGIN = "poller"
 _ELSEWHERE = re.compile(r"PG|POLLER_(DATABASE_URL|PASSWORD_COMMAND)")
 """What would lead the daemon to a database that is not the demo\'s."""
+_OTHER_TARGET = re.compile(
+    r"OBSCURA_(TELEMETRY_)?OTLP_ENDPOINT|OTEL_EXPORTER_OTLP(_\w+)?_(ENDPOINT|PROTOCOL)"
+)
+"""What would lead the server to another place than the daemon pushes to."""
+_SERVER = {
+    # So that something happens in a minute.
+    "--pool-size": "8",
+    "--inbox-size": "50",
+    "--attachment-lifetime": "45",
+    "--cleanup-interval": "5",
+    "--channel-interval": "10",
+    "--health-interval": "5",
+}
 
 
 class DemoError(PollerError):
@@ -31,10 +50,10 @@ class DemoError(PollerError):
 
 
 class Show:
-    """The running demo: five processes, and the board that the receiver's lines are drawn on."""
+    """The running demo: its processes, and the boards that the receiver's lines are drawn on."""
 
-    def __init__(self, endpoint: str | None, interval: str, say: Callable[[str], None]) -> None:
-        """Remember what to do; `endpoint` is where the daemon pushes instead of to a receiver of ours."""
+    def __init__(self, endpoint: Endpoint | None, interval: str, say: Callable[[str], None]) -> None:
+        """Remember what to do; `endpoint` is where all is pushed instead of to a receiver of ours."""
         self._endpoint = endpoint
         self._interval = interval
         self._say = say
@@ -42,7 +61,9 @@ class Show:
         self._listening = threading.Event()
         self._target = ""
         self._lock = threading.Lock()
-        self.board = Board(mask_url(endpoint) if endpoint else None)
+        self._url = ""
+        self.board = Board(str(endpoint) if endpoint else None)
+        self.events = EventBoard()
         self.news: deque[str] = deque(maxlen=_NEWS)
         self.headline = ""
 
@@ -58,9 +79,8 @@ class Show:
             dbname="obscura",
         )
         cluster.wait_replayed()
+        _fill(cluster.primary.dsn("obscura"))
         env = {name: value for name, value in os.environ.items() if not _ELSEWHERE.match(name)}
-        self._say("starting the workload on the primary ...")
-        self._child("poller.demo.workload", [cluster.primary.dsn("obscura")], env, on_stderr=self._hear)
         if self._endpoint is None:
             self._say("starting the OTLP receiver ...")
             self._child(
@@ -68,31 +88,64 @@ class Show:
             )
             if not self._listening.wait(20):
                 raise DemoError("the OTLP receiver did not start")
+        self._say("starting the messaging server on the primary, and its clients ...")
+        server = self._serve(cluster, env)
+        clients = self._child("poller.demo.messaging.crowd", [self._url], env, on_stderr=self._hear)
         self._say("starting the daemon on the standby ...")
         daemon = self._child("poller", ["run"], {**env, **self._settings(cluster)}, on_stderr=self._hear)
-        target = mask_url(self._endpoint) if self._endpoint else f"OTLP receiver at {self._target}"
-        servers = f"primary :{cluster.primary.port} -> standby :{cluster.standby.port}"
-        self.headline = f"{servers} -> poller (pid {daemon.pid}) -> {target}"
-        self._daemon = daemon
+        target = str(self._endpoint or f"receiver :{self._target.rpartition(':')[2]}")
+        ports = cluster.primary.port, cluster.standby.port, self._url.rpartition(":")[2]
+        self.headline = f"primary :{ports[0]} -> standby :{ports[1]} -> poller (pid {daemon.pid}) -> {target}"
+        self.events.headline = f"clients -> messaging server :{ports[2]} (pid {server.pid}) -> {target}"
+        self._watched = {
+            "the daemon": daemon,
+            "the messaging server": server,
+            "the crowd of clients": clients,
+        }
 
     def failed(self) -> str | None:
-        """Say that the daemon ended on its own, if it did."""
-        code = self._daemon.ended
-        return None if code is None else f"the daemon ended with exit code {code}: {'; '.join(self.news)}"
+        """Say what ended on its own, if anything did."""
+        for name, child in self._watched.items():
+            if (code := child.ended) is not None:
+                return f"{name} ended with exit code {code}: {'; '.join(self.news)}"
+        return None
 
     def stop(self) -> None:
         """Stop everything in the reverse order and remove every file; may be called at any time."""
         self._stack.close()
 
-    def draw(self, width: int) -> Any:
-        """The board as it is now."""
+    def draw(self, width: int, height: int) -> Any:
+        """The boards as they are now."""
         with self._lock:
-            return self.board.draw(self.headline, list(self.news), width)
+            return self.board.draw(self.headline, list(self.news), width, height, self.events)
 
     def lines(self) -> list[str]:
         """The newest values as lines."""
         with self._lock:
-            return self.board.lines()
+            return [*self.board.lines(), *self.events.lines()]
+
+    def _serve(self, cluster: Cluster, env: Mapping[str, str]) -> Child:
+        objects = cluster.directory / "objects"
+        objects.mkdir()
+        arguments = [cluster.primary.dsn("obscura"), f"--folder={objects}"]
+        arguments += [f"{option}={value}" for option, value in _SERVER.items()]
+        listening = threading.Event()
+
+        def hear(line: str) -> None:
+            self._url = json.loads(line)["url"]
+            listening.set()
+
+        server = self._child(
+            "poller.demo.messaging",
+            arguments,
+            self._event_settings(env),
+            on_stdout=hear,
+            on_stderr=self._hear_errors,
+        )
+        while not listening.wait(0.1):
+            if server.ended is not None:
+                raise DemoError(f"the messaging server did not start: {'; '.join(self.news)}")
+        return server
 
     def _child(
         self, module: str, arguments: list[str], env: Mapping[str, str], **tell: Callable[[str], None]
@@ -103,7 +156,8 @@ class Show:
         """What the daemon is told; POLLER_QUERIES and the like are the caller's, where set."""
         return {
             "POLLER_DATABASE_URL": cluster.standby.dsn("obscura", _LOGIN),
-            "POLLER_OTLP_ENDPOINT": self._endpoint or self._target,
+            # Where the caller has set it, by whatever variable, the daemon reads it as well.
+            **({} if self._endpoint else {"POLLER_OTLP_ENDPOINT": self._target}),
             "POLLER_INTERVAL": self._interval,
             "POLLER_TIMEOUT": "1s",
             "POLLER_EXPORT_INTERVAL": "1s",
@@ -112,8 +166,23 @@ class Show:
             "POLLER_HEALTH_FILE": str(cluster.directory / "heartbeat.json"),
         }
 
+    def _event_settings(self, env: Mapping[str, str]) -> dict[str, str]:
+        """What the server is told: to push where the daemon does."""
+        return {
+            **{name: value for name, value in env.items() if not _OTHER_TARGET.match(name)},
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self._endpoint.url if self._endpoint else self._target,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": self._endpoint.protocol if self._endpoint else "grpc",
+            "OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "1",
+            "OBSCURA_LOG_FORMAT": "text",
+        }
+
     def _hear(self, line: str) -> None:
         self.news.append(line)
+
+    def _hear_errors(self, line: str) -> None:
+        # It logs every request, and beside the daemon's own lines there is no room for what went well.
+        if " INFO " not in line and " WARNING " not in line:
+            self.news.append(line)
 
     def _receive(self, line: str) -> None:
         told = json.loads(line)
@@ -123,8 +192,11 @@ class Show:
             return
         with self._lock:
             self.board.requests += 1
+            events = [point for point in told["points"] if point["scope"] == SCOPE]
+            self.events.receive(events)
+            self.board.points += len(events)
             for point in told["points"]:
-                if isinstance(point["value"], int | float):
+                if point["scope"] != SCOPE and isinstance(point["value"], int | float):
                     self.board.receive(
                         point["metric"],
                         point["unit"],
@@ -133,11 +205,19 @@ class Show:
                     )
 
 
-def perform(endpoint: str | None, interval: str, seconds: float | None, ended: threading.Event) -> int:
+def _fill(dsn: str) -> None:
+    """Write what is there when the curtain rises."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        Workload(connection, Random(0)).fill()  # noqa: S311 - a simulation, no secret
+        # Their bytes are nowhere; those that clients upload are.
+        connection.execute("DELETE FROM attachments")
+
+
+def perform(endpoint: Endpoint | None, interval: str, seconds: float | None, ended: threading.Event) -> int:
     """Run the demo until `ended` is set or `seconds` are over; returns the exit code.
 
     On a terminal the board is drawn live; anywhere else the newest values are printed every two seconds.
-    0: values arrived; 1: none did, or the daemon ended.
+    0: values arrived; 1: none did, or something ended that was to go on.
     """
     from rich.console import Console
 
@@ -154,7 +234,7 @@ def perform(endpoint: str | None, interval: str, seconds: float | None, ended: t
     finally:
         show.stop()
     if console.is_terminal:
-        console.print(show.draw(console.width))
+        console.print(show.draw(console.width, console.height))
     print("stopped; every process and file of the demo is gone", file=sys.stderr)  # noqa: T201 - progress
     if failure:
         raise DemoError(failure)
@@ -164,7 +244,9 @@ def perform(endpoint: str | None, interval: str, seconds: float | None, ended: t
 def _live(console: Any, show: Show, deadline: float | None, ended: threading.Event) -> None:
     from poller.screen.live import keep_drawn
 
-    keep_drawn(console, lambda: show.draw(console.width), lambda: _over(show, deadline, ended))
+    keep_drawn(
+        console, lambda: show.draw(console.width, console.height), lambda: _over(show, deadline, ended)
+    )
 
 
 def _print(show: Show, deadline: float | None, ended: threading.Event) -> None:

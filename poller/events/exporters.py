@@ -66,10 +66,7 @@ def _http(signal: Signal, target: Target) -> Any:
 
         exporter = _class("http", signal)
     except ImportError as error:
-        wanted = (
-            "needs a package more: pip install opentelemetry-exporter-otlp-proto-http; "
-            "or push by gRPC, port 4317"
-        )
+        wanted = "needs a package more: pip install opentelemetry-exporter-otlp-proto-http; or push by gRPC"
         raise TelemetryError([f"{target}: OTLP over HTTP {wanted}"]) from error
     _files(signal)  # this exporter takes them from the variables itself
     session = None

@@ -15,8 +15,10 @@ from poller.demo.messaging.client import Client, Connection
 if TYPE_CHECKING:
     from poller.demo.messaging.crowd import Crowd
 
-PRE_KEYS = 30
+PRE_KEYS = 22
 """Of a device at first, and at every refill."""
+_FEW = 20
+"""Pre-keys with which a device refills."""
 
 
 class Person:
@@ -63,7 +65,7 @@ class Person:
         """Read what comes, some time after it has come; refill what is used up."""
         while True:
             messages, pre_keys = await session.receive()
-            if pre_keys is not None and pre_keys < PRE_KEYS / 2:
+            if pre_keys is not None and pre_keys < _FEW:
                 await self.client.upload_keys(PRE_KEYS)
             if messages:
                 await asyncio.sleep(self._random.uniform(0, 4))
