@@ -19,6 +19,7 @@ from rich.console import Console
 
 from poller.demo.board import Board
 from poller.demo.eventboard import EventBoard
+from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.screen.history import sparkline
 from tests.bed.process import ROOT, Process, eventually, gone
@@ -121,6 +122,15 @@ def test_a_terminal_sees_values_and_their_history_move() -> None:
         process.wait()
         os.close(main)
     assert "every process and file of the demo is gone" in shown
+
+
+def test_a_crowd_whose_server_is_gone_says_so_in_one_line(start_process: Callable[..., Process]) -> None:
+    (port,) = free_ports(1)
+    crowd = start_process(
+        [sys.executable, "-m", "poller.demo.messaging.crowd", f"http://{LOOPBACK}:{port}", "--people", "2"]
+    )
+    assert crowd.wait() == 1
+    assert re.fullmatch(r"crowd: stopped: \S.*\n", crowd.stderr), crowd
 
 
 def drawn(board: Board, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
