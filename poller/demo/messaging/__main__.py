@@ -86,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _libraries() -> list[Library]:
     """Those that there is a package for, to make their spans with."""
     known: tuple[Library, ...] = ("psycopg", "botocore")
+    # Not by the first name alone, which without any of the packages cannot be looked into.
+    if find_spec("opentelemetry.instrumentation") is None:
+        return []
     return [library for library in known if find_spec(f"opentelemetry.instrumentation.{library}")]
 
 
