@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 HOLDS_TOLD_EVERY = 3600.0
 """Seconds."""
+MOST_TOLD_APART, MOST_NAMES = 2, 20
 REPEATS_TOLD_EVERY = 3600.0
 """Seconds after which what has not changed is summed up in a line."""
 
@@ -84,20 +85,29 @@ class Announcer:
                     self._tell_query(result, now)
 
     def values(self, freshness: Iterable[Freshness]) -> None:
-        """Tell whose values are withheld from now on because they are too old."""
+        """Tell whose values are withheld from now on because they are too old; of many in one line."""
+        fresh: list[Freshness] = []
         for one in freshness:
             name = one.query.name
             if not one.stale:
                 self._withheld.discard(name)
             elif one.age is not None and name not in self._withheld:
                 self._withheld.add(name)
-                logger.warning(
-                    "query %s: no good poll for %s, its values are withheld (max_age %s)",
-                    name,
-                    format_duration(round(one.age)),
-                    format_duration(one.query.max_age),
-                    extra={"query": name, "state": str(one.state)},
-                )
+                fresh.append(one)
+        if len(fresh) > MOST_TOLD_APART:
+            names = ", ".join(one.query.name for one in fresh[:MOST_NAMES])
+            more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
+            what = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
+            logger.warning("%d queries: %s", len(fresh), what, extra={"queries": len(fresh)})
+            return
+        for one in fresh:
+            logger.warning(
+                "query %s: no good poll for %s, its values are withheld (max_age %s)",
+                one.query.name,
+                format_duration(round(one.age or 0.0)),
+                format_duration(one.query.max_age),
+                extra={"query": one.query.name, "state": str(one.state)},
+            )
 
     def forget(self, names: Collection[str]) -> None:
         """Take whatever comes of these queries for news: they are gone, or ask something else now."""
@@ -163,10 +173,9 @@ class Announcer:
     def _tell_query(self, result: PollResult, now: float) -> None:
         name = result.query.name
         before = self._queries.get(name)
-        # A NULL that `on_null: drop` leaves out is as declared: it is counted, and no news.
-        quarantined = {
-            f"quarantined.{reason}": count for reason, count in result.quarantined.items() if reason != "null"
-        }
+        # A NULL that `on_null: drop` leaves out is as declared: alone it is counted, and no news.
+        news = sorted(reason for reason in result.quarantined if reason != "null")
+        quarantined = {f"quarantined.{r}": count for r, count in result.quarantined.items() if news}
         if result.error is not None:
             error = result.error
             told: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
@@ -175,7 +184,7 @@ class Announcer:
         elif result.estimated is not None:
             told = ("estimated", result.estimated)
         else:
-            told = ("quarantine", *sorted(quarantined)) if quarantined else ()
+            told = ("quarantine", *news) if news else ()
         if before is not None and before.told == told:
             due = before.again(now)
             level = logging.WARNING if due and result.error is not None else logging.DEBUG

@@ -91,6 +91,7 @@ class Memory:
     def _replace(self, content: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_suffix(".new")
+        beside.touch(mode=0o600)  # the values of a database are nobody else's business
         with beside.open("wb") as file:
             file.write(content)
             file.flush()

@@ -62,6 +62,8 @@ class Shelf:
 
     def __init__(self, path: Path | None) -> None:
         """Open the database, or make it; None keeps it in memory. Its folder is locked by the caller."""
+        if path is not None:
+            path.touch(mode=0o600)  # SQLite gives its other files the same mode
         self._db = sqlite3.connect(
             str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False
         )

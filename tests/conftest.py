@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 _OURS = ("PG", "OTEL_", "POLLER_", "OBSCURA_")
 _READ_BY_LIBRARIES = {
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"),
@@ -17,6 +19,10 @@ for _name in list(os.environ):
     if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 
+# A server is started as another account, which takes a real fork; gRPC would wake its threads in the child,
+# and end it before it is the server (gRPC 1.85). Processes that the tests start decide for themselves.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 # Workers beside each other take their ports from different quarters: a server that is down for a moment would
 # else lose its port to a test in another worker.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -25,6 +31,10 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     _share = len(ports._RANGE) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])  # noqa: SLF001
     _first = ports._RANGE.start + int(_worker.removeprefix("gw")) * _share  # noqa: SLF001
     ports._RANGE = range(_first, _first + _share)  # noqa: SLF001
+
+# A machine that is busy is no reason to fail.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 pytest_plugins = [
     "tests.bed.versions",

@@ -108,6 +108,16 @@ def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.Log
     assert said(2200) != [], "it is news again"
 
 
+def test_many_whose_values_are_withheld_make_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    queries = [a_query(f"q{number}") for number in range(25)]
+    store, announcer = SnapshotStore(queries), Announcer()
+    store.put([a_result(query) for query in queries], 0)
+    announcer.values(store.freshness(901))
+    (said,) = caplog.messages
+    assert said.startswith("25 queries: no good poll for longer than their max_age, their values are")
+    assert said.endswith("q18, q19 and 5 more")
+
+
 def test_another_failure_of_the_same_query_is_news(heard: Heard) -> None:
     heard(failed(DENIED))
     assert heard(failed(PollError("timeout", "too slow", sqlstate="57014"))) == [
@@ -199,7 +209,7 @@ def test_rows_left_out_are_said_by_reason_and_count_but_a_declared_null_is_not(h
     assert heard(a_result(A, quarantined={"null": 3})) == []
     assert heard(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows left out"]
     assert heard.extra("quarantined.duplicate") == 2
-    assert heard.extra("quarantined.null") is None
+    assert heard.extra("quarantined.null") == 3, "beside another reason it completes the account"
     assert heard(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
     assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
 

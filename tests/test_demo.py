@@ -74,6 +74,25 @@ def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
     assert ends_without_a_trace(process)
 
 
+def test_it_touches_nothing_of_a_real_poller(
+    poller_process: Callable[..., Process], tmp_path: Path, receiver: Receiver
+) -> None:
+    """Neither its state folder nor where it sends its traces, though the environment names both."""
+    state = tmp_path / "state"
+    state.mkdir()
+    env = {
+        "POLLER_STATE_DIR": str(state),
+        "POLLER_TRACES_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_OTLP_LOGS": "true",
+        "OBSCURA_LOG_FORMAT": "json",
+    }
+    process = poller_process("demo", env=env)
+    process.wait_for_line("users_total = ", 120, stream="stdout")
+    assert ends_without_a_trace(process)
+    assert list(state.iterdir()) == []
+    assert receiver.attempts("traces") == []
+
+
 def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("all the other tests run as one")

@@ -90,6 +90,10 @@ def test_a_value_from_the_future_has_no_age_and_is_left_away(kept: Path) -> None
     assert recalled(kept, wall=900.0) == []
 
 
+def test_nobody_else_may_read_what_is_remembered(kept: Path) -> None:
+    assert (kept / "values.json").stat().st_mode & 0o077 == 0
+
+
 def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert recalled(tmp_path / "nowhere", 0.0) == []
     assert caplog.records == []

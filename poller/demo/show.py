@@ -28,8 +28,13 @@ from poller.events.metrics import SCOPE
 
 _NEWS = 5
 _LOGIN = "poller"
-_ELSEWHERE = re.compile(r"PG|POLLER_(DATABASE_URL|PASSWORD_COMMAND)")
-"""What would lead the daemon to a database that is not the demo\'s."""
+_OURS = re.compile(r"PG|POLLER_|OBSCURA_|OTEL_")
+_OF_USE = re.compile(r"POLLER_(QUERIES|LOG_LEVEL)$")
+"""What of it the demo takes from its caller: no database, no state folder, no collector of somebody's."""
+_OF_THE_TARGET = re.compile(
+    r"POLLER_OTLP_(ENDPOINT|PROTOCOL)$|OBSCURA_(TELEMETRY_)?OTLP_ENDPOINT$|OTEL_EXPORTER_OTLP_"
+)
+"""What goes with a collector that the caller named."""
 _OTHER_TARGET = re.compile(
     r"OBSCURA_(TELEMETRY_)?OTLP_ENDPOINT|OTEL_EXPORTER_OTLP(_\w+)?_(ENDPOINT|PROTOCOL)"
 )
@@ -80,7 +85,13 @@ class Show:
         )
         cluster.wait_replayed()
         _fill(cluster.primary.dsn("obscura"))
-        env = {name: value for name, value in os.environ.items() if not _ELSEWHERE.match(name)}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not _OURS.match(name)
+            or _OF_USE.match(name)
+            or (self._endpoint is not None and _OF_THE_TARGET.match(name))
+        }
         if self._endpoint is None:
             self._say("starting the OTLP receiver ...")
             self._child(

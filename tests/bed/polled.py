@@ -29,7 +29,7 @@ USUAL = {
     # The same, and stays.
     "pace": _CLOCK,
 }
-WITHHELD = "its values are withheld"
+WITHHELD = "values are withheld"
 BUDGET_SECONDS = 1.4
 """Longest life of a tick's transaction: the longest timeout in it and a moment, see poller/burst.py."""
 

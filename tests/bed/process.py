@@ -37,7 +37,7 @@ class Process:
         self._process = subprocess.Popen(
             command,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"},
                 "PYTHONPATH": os.pathsep.join(paths),
                 "PYTHONUNBUFFERED": "1",
                 "POLLER_HEALTH_FILE": str(self.health_file),
