@@ -27,7 +27,7 @@ COMMANDS = {
     "dashboard": "Write a Grafana dashboard from the query files.",
     "alerts": "Write Prometheus alerting rules from the query files.",
     "watch": "Show a running poller live in the terminal.",
-    "demo": "Show it all at work: a standby, a workload, a collector, nothing to install.",
+    "demo": "Show it all at work: a server, a standby, a collector, nothing to install.",
     "settings": "Print every effective setting, its source and its meaning.",
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""

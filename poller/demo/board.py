@@ -64,7 +64,7 @@ class Board:
             shown.append(_line(events.headline, "bold"))
         told = f"pushed to {self._collector}, look there"
         if self._collector is None:
-            told = f"{self.points:,} data points in {self.requests:,} OTLP requests"
+            told = f"{self.points:,} data points in {self.requests:,} requests"
             room = height - _FIXED
             measured = min(len(self._measured()), max(4, room // 2))
             room -= measured
@@ -83,7 +83,7 @@ class Board:
             *shown,
             _line(""),
             *(_line(line, "dim") for line in news),
-            _line(f"q or Ctrl-C ends the demo and removes all of it; {told}", "dim"),
+            _line(f"q or Ctrl-C ends it and leaves nothing; {told}", "dim"),
         )
 
     def lines(self) -> list[str]:
