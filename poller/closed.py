@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 from poller.model import AttributeValue, MetricDefinition
@@ -25,7 +26,6 @@ class Closed:
         self._all_closed = set(metric.attribute_columns) == set(self._values)
         # Where no attribute is open, every set is known before the first row.
         self._open: dict[Key, None] = {(): None} if self._values and self._all_closed else {}
-        self._doubtful: set[Key] = set()
 
     def see(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Take note of one row's attributes.
@@ -40,25 +40,24 @@ class Closed:
                 raise NotTellableError("undeclared_value")
         self._open[self._open_part(attributes)] = None
 
-    def doubt(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Take note of a row that was refused: there is one, so that 0 would not be true."""
-        self._doubtful.add(key_of(attributes))
+    def missing(self, seen: Collection[Key]) -> Iterator[dict[str, AttributeValue]]:
+        """The declared sets that no row had, for each set of open attributes that one had.
 
-    def missing(self, present: Collection[Key], most: int) -> Iterator[dict[str, AttributeValue]]:
-        """At most `most` declared sets that no row had, for each set of open attributes that one had."""
-        if not self._values:
-            return
+        `seen` are the keys of all rows that `see` let pass; one that was refused for its value is among them,
+        as there is a row and 0 would not be true.
+        """
         names = list(self._values)
         for open_part in self._open:
             for combination in itertools.product(*self._values.values()):
                 attributes = {**dict(open_part), **dict(zip(names, combination, strict=True))}
-                key = key_of(attributes)
-                if key in present or key in self._doubtful:
-                    continue
-                if most <= 0:
-                    return
-                most -= 1
-                yield attributes
+                if key_of(attributes) not in seen:
+                    yield attributes
+
+    def count_missing(self, seen: Collection[Key]) -> int:
+        """How many these are, however many."""
+        if not self._values:
+            return 0
+        return len(self._open) * math.prod(map(len, self._values.values())) - len(seen)
 
     def _open_part(self, attributes: Mapping[str, AttributeValue]) -> Key:
         return key_of({name: value for name, value in attributes.items() if name not in self._values})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from poller.closed import Closed, Key, key_of
@@ -45,14 +46,14 @@ _CASTS = {
 class Mapped:
     """The data points of one result, and the account of all that are none.
 
-    Every row makes one candidate per metric: `len(samples) - made + folded + sum(quarantined.values())` is
+    Every row makes one candidate per metric: `len(samples) + folded + sum(quarantined.values()) - made` is
     the number of rows (those beyond max_series too) times the number of metrics.
     """
 
     samples: tuple[Sample, ...]
     quarantined: Mapping[str, int]
     made: int = 0
-    """Samples that no row of their own stands behind: declared values without a row, and `other`."""
+    """Candidates that no row of their own stands behind: declared values without a row, and `other`."""
     folded: int = 0
     """Candidates that are summed up in `other`."""
     refused: tuple[Refusal, ...] = ()
@@ -66,18 +67,35 @@ class _Account:
     """What becomes of the candidates while they are gone through."""
 
     columns: tuple[Column, ...]
-    samples: list[Sample] = field(default_factory=list)
+    taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
+    """Of all metrics of the query, as two of them may have one name; None where twins were withdrawn."""
     quarantined: Counter[str] = field(default_factory=Counter)
     refused: list[Refusal] = field(default_factory=list)
     made: int = 0
     folded: int = 0
 
-    def refuse(self, metric: MetricDefinition, reason: str, row: Row) -> None:
+    def take(self, sample: Sample, row: Row | None = None) -> None:
+        """Keep one sample, made from a row or from none, unless its series is taken already."""
+        series = sample.metric, key_of(sample.attributes)
+        if series not in self.taken:
+            self.taken[series] = sample, row
+            return
+        # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
+        first = self.taken[series]
+        if first is not None:
+            self.refuse(sample.metric, "duplicate", first[1])
+        self.refuse(sample.metric, "duplicate", row)
+        self.taken[series] = None
+
+    def refuse(self, metric: str, reason: str, row: Row | None) -> None:
         self.quarantined[reason] += 1
-        if len(self.refused) < MOST_REFUSALS_SHOWN:
+        if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
             texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
             names = (column.name for column in self.columns)
-            self.refused.append(Refusal(metric.name, reason, dict(zip(names, texts, strict=True))))
+            self.refused.append(Refusal(metric, reason, dict(zip(names, texts, strict=True))))
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple(entry[0] for entry in self.taken.values() if entry is not None)
 
 
 def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
@@ -101,13 +119,13 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     for metric in query.metrics:
         if metric.value_column in advice:
             for row in rows.values:
-                account.refuse(metric, "not_a_number", row)
+                account.refuse(metric.name, "not_a_number", row)
             account.quarantined["overflow"] += rows.beyond
             continue
         _map_metric(query, metric, rows, positions, account)
         _account_for_the_rest(metric, rows, account)
     return Mapped(
-        tuple(account.samples),
+        account.samples(),
         {reason: count for reason, count in account.quarantined.items() if count},
         account.made,
         account.folded,
@@ -129,36 +147,31 @@ def _map_metric(
         (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
     ]
     closed = Closed(metric)
-    taken: dict[Key, tuple[Sample, Row] | None] = {}
+    seen: set[Key] = set()
     for row in rows.values:
-        attributes: dict[str, AttributeValue] | None = None
         try:
             attributes = _attributes(row, columns)
             closed.see(attributes)
+            seen.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
         except NotTellableError as refused:
-            if attributes is not None:
-                closed.doubt(attributes)
-            account.refuse(metric, str(refused), row)
-            continue
-        key = key_of(attributes)
-        attributes.update(metric.attributes)
-        if key in taken:
-            # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
-            first = taken[key]
-            if first is not None:
-                account.refuse(metric, "duplicate", first[1])
-            account.refuse(metric, "duplicate", row)
-            taken[key] = None
+            account.refuse(metric.name, str(refused), row)
         else:
-            taken[key] = Sample(metric.name, value, attributes), row
-    account.samples += [entry[0] for entry in taken.values() if entry is not None]
+            account.take(Sample(metric.name, value, {**attributes, **metric.attributes}), row)
     if not rows.beyond:
         # Only a complete result tells that there is no row.
-        room = query.max_series - len(rows.values)
-        for attributes in closed.missing(taken.keys(), max(0, room)):
-            account.samples.append(Sample(metric.name, 0, {**attributes, **metric.attributes}))
-            account.made += 1
+        _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
+
+
+def _fill(
+    metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: _Account
+) -> None:
+    """Make a 0 of each declared set that no row had, as far as there is room, and count the others."""
+    wanted = closed.count_missing(seen)
+    account.made += wanted
+    account.quarantined["overflow"] += max(0, wanted - room)
+    for attributes in itertools.islice(closed.missing(seen), room):
+        account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
 
 
 def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: _Account) -> None:
@@ -176,13 +189,11 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: _Accoun
         total, refused = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
-    if refused or any(
-        sample.metric == metric.name and sample.attributes == attributes for sample in account.samples
-    ):
+    if refused or (metric.name, key_of(attributes)) in account.taken:
         # A sum over some of them would look like the sum over all.
         account.quarantined["overflow"] += rest
         return
-    account.samples.append(Sample(metric.name, total, attributes))
+    account.take(Sample(metric.name, total, attributes))
     account.made += 1
     account.folded += rest
 

@@ -207,6 +207,17 @@ def test_an_attribute_that_is_null_is_left_out() -> None:
     assert [sample.attributes for sample in result.samples] == [{}, {"kind": "x"}]
 
 
+def test_two_metrics_of_one_name_are_twins_where_their_attributes_meet() -> None:
+    static = a_metric("things", attributes={"kind": "a"})
+    column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("b", "c")})
+    told = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    assert [sample.attributes["kind"] for sample in told.samples] == ["a", "c", "b"]
+    column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
+    told = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    assert [sample.attributes["kind"] for sample in told.samples] == ["c", "b"], "not the 0 either"
+    assert (told.quarantined, told.made) == ({"duplicate": 2}, 2)
+
+
 def test_an_empty_attribute_and_none_are_one_series_to_prometheus_and_so_are_twins() -> None:
     result = by_kind(labelled((b"1", None), (b"2", b"")))
     assert (result.samples, result.quarantined) == ((), {"duplicate": 2})
@@ -312,6 +323,7 @@ def test_zeros_do_not_pass_max_series() -> None:
     query = a_query(metrics=(metric,), max_series=3)
     full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")))
     assert [(sample.attributes["kind"], sample.value) for sample in full.samples] == [("a", 1), ("b", 0)]
+    assert full.quarantined == {"undeclared_value": 1, "overflow": 1}, "what had no room is counted"
 
 
 # --- the rows beyond max_series -----------------------------------------------------------------------
@@ -392,19 +404,22 @@ def results(draw: st.DrawFn) -> Rows:
 def queries(draw: st.DrawFn) -> QueryDefinition:
     closed = st.sampled_from([{}, {"kind": ("t", "true", "")}, {"kind": ("x",), "other": ("y", "")}])
     metric = st.builds(
-        lambda columns, values, *names, **more: a_metric(
+        lambda columns, values, static, *names, **more: a_metric(
             *names,
+            attributes={name: "x" for name in static if name not in columns},
             attribute_columns=columns,
             attribute_values={name: values[name] for name in values if name in columns},
             **more,
         ),
         st.sets(st.sampled_from(["kind", "other"])).map(tuple),
         closed,
+        st.sets(st.sampled_from(["kind", "static"])),
         st.sampled_from(["a", "b"]),
         value_column=st.sampled_from(["n", "m"]),
         on_null=st.sampled_from(["drop", "zero", "fail"]),
     )
-    return a_query(metrics=tuple(draw(st.lists(metric, min_size=1, max_size=3))))
+    metrics = tuple(draw(st.lists(metric, min_size=1, max_size=3)))
+    return a_query(metrics=metrics, max_series=draw(st.sampled_from([6, 9, 1000])))
 
 
 def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
