@@ -62,14 +62,19 @@ class Person:
             await asyncio.sleep(self._random.uniform(2, 12))
 
     async def _read(self, session: Connection) -> None:
-        """Read what comes, some time after it has come; refill what is used up."""
-        while True:
-            messages, pre_keys = await session.receive()
-            if pre_keys is not None and pre_keys < _FEW:
-                await self.client.upload_keys(PRE_KEYS)
-            if messages:
-                await asyncio.sleep(self._random.uniform(0, 4))
-                await session.acknowledge(messages)
+        """Read what comes, and refill what is used up."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                messages, pre_keys = await session.receive()
+                if pre_keys is not None and pre_keys < _FEW:
+                    await self.client.upload_keys(PRE_KEYS)
+                if messages:
+                    group.create_task(self._acknowledge(session, messages))
+
+    async def _acknowledge(self, session: Connection, messages: Sequence[str]) -> None:
+        """Say so some time later; whoever goes away before that gets them once more."""
+        await asyncio.sleep(self._random.uniform(0, 4))
+        await session.acknowledge(messages)
 
     async def _be_busy(self) -> None:
         while True:
