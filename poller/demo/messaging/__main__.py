@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             ws_max_size=1_048_576,
+            # Longer than clients keep one, or a request would now and then meet a connection's end.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
     )

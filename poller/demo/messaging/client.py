@@ -127,10 +127,12 @@ class Client:
     async def connected(self, ticket: str | None = None, **how: Any) -> AsyncIterator[Connection]:
         """Be connected while the block runs; with a ticket of its own unless one is given.
 
-        Raises websockets.exceptions.InvalidStatus where the server refuses.
+        Raises httpx.HTTPStatusError where there is no ticket, and websockets.exceptions.InvalidStatus where
+        the server refuses it.
         """
         if ticket is None:
-            ticket = (await self.ask("POST", "/v1/gateway/ticket")).json()["ticket"]
+            answer = await self.ask("POST", "/v1/gateway/ticket")
+            ticket = answer.raise_for_status().json()["ticket"]
         url = f"{self.url.replace('http', 'ws', 1)}/v1/gateway?{urlencode({'ticket': ticket})}"
         try:
             opened = connect(url, additional_headers=self._headers(), compression=None, max_size=None, **how)

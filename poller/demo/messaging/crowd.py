@@ -87,6 +87,9 @@ class Crowd:
             self.people.append(person)
             try:
                 await person.live(self._random.uniform(40, 120))
+            except* _FAILURES:
+                # Whoever fails leaves; whether the server is gone shows when the next one joins.
+                await asyncio.sleep(1)
             finally:
                 self.people.remove(person)
                 await person.client.close()
@@ -102,10 +105,11 @@ class Crowd:
 
     async def _hammer(self) -> None:
         """Somebody who asks too often, and is told so."""
-        client = Client(self._url, headers=lambda: {"x-forwarded-for": "198.51.100.66"})
         while True:
+            client = Client(self._url, headers=lambda: {"x-forwarded-for": "198.51.100.66"})
             for _ in range(12):
                 await client.log_in("nobody_at_all", "wrong password")
+            await client.close()
             await self.pause(8)
 
 
