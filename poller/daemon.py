@@ -119,10 +119,12 @@ class Daemon:
         """Why scheduler or worker are taken for hung at `now` (monotonic seconds); None while they go on.
 
         The worker's bound is beyond all of the replica's own: no server that is gone or hangs comes to it.
-        Asked every few seconds, it also wakes a scheduler that sleeps past its time.
+        Asked every few seconds, it also wakes a scheduler that sleeps past its time, and one whose clock was
+        set back.
         """
         if self._stopping:
             return None
+        self._timetable.set_right(time.time())
         if (doing := self._doing) and now - doing[1] > doing[2]:
             return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
         if self._timetable.until_next() > -_OVERDUE_SECONDS:

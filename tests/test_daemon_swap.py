@@ -268,3 +268,15 @@ def test_a_scheduler_that_slept_through_a_change_of_the_clock_is_woken(bed: Bed)
     daemon._timetable._scheduler._jobstores["default"].update_job(job)  # noqa: SLF001
     assert daemon.stuck(time.monotonic()) is None
     assert eventually(lambda: bed.log.count("end a") == 2)
+
+
+def test_a_tick_is_not_put_off_by_a_clock_that_is_set_back(bed: Bed) -> None:
+    daemon = bed.start(tick("t", "a"), tick("u", "b"))
+    assert bed.ran("b")
+    kept, job = bed.next_run("u"), daemon._timetable._scheduler.get_job("t")  # noqa: SLF001
+    job.modify(next_run_time=datetime.now(UTC) + timedelta(days=3))
+    assert daemon.stuck(time.monotonic()) is None
+    due = bed.next_run("t")
+    assert isinstance(due, datetime)
+    assert due - datetime.now(UTC) < timedelta(days=1.5)
+    assert bed.next_run("u") == kept
