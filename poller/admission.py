@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from poller.definition import format_duration
 from poller.gates import ServerFacts, unmet
 from poller.lag import Lag
-from poller.model import QueryDefinition, Skip, format_duration
+from poller.query import QueryDefinition
+from poller.result import Skip
 
 logger = logging.getLogger(__name__)
 

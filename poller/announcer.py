@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poller.definition import format_duration
 from poller.errors import PollError
-from poller.model import HOLDS, REFUSALS, PollResult, Skip, format_duration
+from poller.result import HOLDS, REFUSALS, PollResult, Skip
 from poller.state import state_of
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poller.model import QueryDefinition
 from poller.pipeline import Statement
+from poller.query import QueryDefinition
 from poller.sqlcomment import Tags, commented, untagged
 
 OPENING_TIMEOUT = 10.0

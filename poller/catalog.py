@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from poller.clashes import clashes
 from poller.complaints import sentences
+from poller.definition import parse_duration
 from poller.errors import ConfigError, Problem
-from poller.model import STALE_AFTER_INTERVALS, MetricDefinition, QueryDefinition, parse_duration
+from poller.metric import MetricDefinition
+from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.queryfile import Found, QueryFile, read, unreadable
 from poller.words import did_you_mean, shown
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
 
-from poller.model import AttributeValue, MetricDefinition
+from poller.metric import AttributeValue, MetricDefinition
 from poller.number import NotTellableError
 
 Key = tuple[tuple[str, AttributeValue], ...]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from poller.closed import Key, key_of
-from poller.model import PollResult
+from poller.result import PollResult
 
 Contested = Mapping[str, Collection[Key]]
 """The attributes of contested series, by metric."""

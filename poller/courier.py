@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from poller.model import format_duration
+from poller.definition import format_duration
 from poller.verdict import Verdict, of_error
 
 if TYPE_CHECKING:

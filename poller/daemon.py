@@ -10,7 +10,9 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Protocol
 
-from poller.model import PollResult, QueryDefinition, format_duration
+from poller.definition import format_duration
+from poller.query import QueryDefinition
+from poller.result import PollResult
 from poller.schedule import Tick
 from poller.timetable import Timetable
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poller.model import MetricDefinition, QueryDefinition, format_duration
+from poller.definition import format_duration
+from poller.metric import MetricDefinition
+from poller.query import QueryDefinition
 
 MOST_NAMES = 20
 """Names, or lines of one kind, that are told before the rest is only counted."""

@@ -18,10 +18,10 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 
 from poller import otlp
+from poller.definition import format_duration
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, nothing
 from poller.errors import ConfigError, Problem
-from poller.model import format_duration
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from poller.model import QueryDefinition, Requirements, Skip
 from poller.privileges import excess
+from poller.query import QueryDefinition
+from poller.requirements import Requirements
+from poller.result import Skip
 
 _COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 _IDENTIFIER = r'("(?:[^"]|"")+"|[^".\s]+)'

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from poller.model import PollResult
 from poller.redaction import redact
 from poller.report import attributes_text
+from poller.result import PollResult
 
 if TYPE_CHECKING:
     from poller.store import Freshness, Good

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from poller.model import PollResult
+from poller.result import PollResult
 from poller.state import OK, STALE, State, state_of
 
 if TYPE_CHECKING:

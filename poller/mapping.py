@@ -9,16 +9,11 @@ from dataclasses import dataclass, field
 
 from poller.closed import Closed, Key, key_of
 from poller.errors import PollError
-from poller.model import (
-    MAX_ATTRIBUTE_LENGTH,
-    AttributeValue,
-    MetricDefinition,
-    QueryDefinition,
-    Refusal,
-    Sample,
-)
+from poller.metric import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition
 from poller.number import NUMBERS, NotTellableError, parse, told
 from poller.overflow import Column, Folded, Row, Rows
+from poller.query import QueryDefinition
+from poller.result import Refusal, Sample
 
 OTHER = "other"
 """Value of every attribute column of the series that sums up the rows beyond `max_series`."""

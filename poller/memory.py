@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poller.model import PollResult, QueryDefinition, Sample
+from poller.query import QueryDefinition
+from poller.result import PollResult, Sample
 from poller.store import Good
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from google.protobuf.json_format import MessageToJson
 from opentelemetry.sdk.resources import Resource
 
 from poller.encoding import message, nothing
-from poller.model import PollResult
 from poller.points import gauges
+from poller.result import PollResult
 
 
 def to_otlp_json(results: Iterable[PollResult], resource: Resource, version: str) -> str:

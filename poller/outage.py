@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from poller.model import format_duration
+from poller.definition import format_duration
 from poller.verdict import Verdict
 
 logger = logging.getLogger(__name__)

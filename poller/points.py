@@ -9,7 +9,8 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from poller.contest import contested, without
-from poller.model import AttributeValue, MetricDefinition, PollResult
+from poller.metric import AttributeValue, MetricDefinition
+from poller.result import PollResult
 
 
 def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from poller.errors import PollError
 from poller.mapping import to_samples
-from poller.model import Answer, PollResult, QueryDefinition
+from poller.query import QueryDefinition
+from poller.result import Answer, PollResult
 
 Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
 """Puts queries to a server, tells each name as it is answered, and returns one answer each.

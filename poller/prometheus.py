@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from poller.model import AttributeValue, MetricDefinition, Sample
+from poller.metric import AttributeValue, MetricDefinition
+from poller.result import Sample
 
 if TYPE_CHECKING:
     from poller.events.declaration import Instrument

@@ -13,7 +13,7 @@ from poller.catalog import Catalog
 from poller.daemon import Daemon
 from poller.difference import Difference, compare
 from poller.errors import ConfigError, Problem
-from poller.model import QueryDefinition
+from poller.query import QueryDefinition
 from poller.schedule import Tick
 
 logger = logging.getLogger(__name__)

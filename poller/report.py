@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from poller.model import AttributeValue, MetricDefinition, PollResult
+from poller.metric import AttributeValue, MetricDefinition
+from poller.result import PollResult
 from poller.state import state_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from poller.model import PollResult, QueryDefinition, Skip, format_duration
+from poller.definition import format_duration
+from poller.query import QueryDefinition
+from poller.result import PollResult, Skip
 
 FAILURES_BEFORE_A_BREAK = 3
 LONGEST_BREAK_SECONDS = 3600.0

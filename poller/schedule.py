@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from poller.model import QueryDefinition, format_duration
+from poller.definition import format_duration
+from poller.query import QueryDefinition
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from poller.definition import Duration, format_duration
 from poller.destinations import destinations
 from poller.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.environment import Environment, Source, is_secret, read_secret
 from poller.errors import ConfigError, Problem
-from poller.model import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT, Duration, format_duration
+from poller.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.secrets import MASK, mask_conninfo, mask_url
 
 

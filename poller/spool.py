@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from poller.definition import format_duration
 from poller.encoding import Request
 from poller.folderlock import FolderLock
-from poller.model import format_duration
 from poller.shelf import SHELF_ERRORS, Kept, Shelf, is_damage
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from poller.model import PollResult
+from poller.result import PollResult
 
 Word = Literal["ok", "estimated", "failed", "skipped", "stale"]
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from poller.model import PollResult, QueryDefinition
+from poller.query import QueryDefinition
+from poller.result import PollResult
 from poller.state import STALE, State, state_of
 
 

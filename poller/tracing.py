@@ -17,7 +17,9 @@ from poller.schedule import tick_name
 from poller.state import state_of
 
 if TYPE_CHECKING:
-    from poller.model import Answer, AttributeValue, PollResult, QueryDefinition
+    from poller.metric import AttributeValue
+    from poller.query import QueryDefinition
+    from poller.result import Answer, PollResult
     from poller.whereabouts import Sighting
 
     Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]

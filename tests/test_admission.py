@@ -10,7 +10,8 @@ import pytest
 from poller.admission import Admission, RequireStandby
 from poller.gates import ServerFacts
 from poller.lag import Lag
-from poller.model import QueryDefinition, Skip, SkipReason
+from poller.query import QueryDefinition
+from poller.result import Skip, SkipReason
 from tests.bed.definitions import a_query
 
 STANDBY = ServerFacts(True, 180000, {"t": frozenset({"a"})}, frozenset())

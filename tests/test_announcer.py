@@ -10,7 +10,7 @@ import pytest
 from poller.announcer import Announcer
 from poller.errors import PollError
 from poller.logs import JsonFormatter
-from poller.model import PollResult, Sample, Skip, SkipReason
+from poller.result import PollResult, Sample, Skip, SkipReason
 from poller.sqlstate import server_error
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result

@@ -11,8 +11,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller import burst
 from poller.admission import Admission
 from poller.burst import budget
-from poller.model import Answer, QueryDefinition, Skip
+from poller.query import QueryDefinition
 from poller.replica import Replica
+from poller.result import Answer, Skip
 from poller.whereabouts import Sighting
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database

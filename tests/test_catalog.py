@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poller.catalog import Defaults, load, resolve
 from poller.errors import ConfigError, Problem
-from poller.model import Estimate, QueryDefinition
+from poller.query import Estimate, QueryDefinition
 
 CATALOGS = Path(__file__).parent / "catalogs"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)

@@ -18,10 +18,11 @@ from poller.announcer import Announcer
 from poller.demo.cluster import Cluster
 from poller.errors import PollError
 from poller.gates import facts_query
-from poller.model import Answer, QueryDefinition
 from poller.polling import to_result
+from poller.query import QueryDefinition
 from poller.receiver.receiver import Receiver
 from poller.replica import TRIES_TOGETHER, Replica
+from poller.result import Answer
 from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
 from tests.bed.definitions import a_query
 from tests.bed.process import Process, eventually

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from poller.contest import contested, without
-from poller.model import PollResult, Sample
 from poller.points import gauges
+from poller.result import PollResult, Sample
 from tests.bed.definitions import a_metric, a_query, a_result
 
 SHARED, OWN = a_metric("shared"), a_metric("own")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from poller.admission import Admission
-from poller.model import QueryDefinition
 from poller.polling import poll
+from poller.query import QueryDefinition
 from poller.replica import Replica
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database

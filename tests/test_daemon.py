@@ -14,7 +14,8 @@ import pytest
 from poller import daemon as daemon_module
 from poller.daemon import LONGEST_RETRY_SECONDS, Daemon
 from poller.errors import PollError
-from poller.model import PollResult, QueryDefinition
+from poller.query import QueryDefinition
+from poller.result import PollResult
 from poller.schedule import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually

@@ -12,7 +12,8 @@ from apscheduler.events import EVENT_JOB_ADDED, EVENT_JOB_REMOVED, EVENT_JOB_SUB
 
 from poller.daemon import Daemon
 from poller.errors import PollError
-from poller.model import PollResult, QueryDefinition
+from poller.query import QueryDefinition
+from poller.result import PollResult
 from poller.schedule import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually

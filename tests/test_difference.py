@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from poller.difference import MOST_NAMES, Change, compare
-from poller.model import Estimate, MetricDefinition, Requirements
+from poller.metric import MetricDefinition
+from poller.query import Estimate
+from poller.requirements import Requirements
 from tests.bed.definitions import a_metric, a_query
 
 A = a_query("a")

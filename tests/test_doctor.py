@@ -22,7 +22,7 @@ from poller.checkup.replay import examine as examine_replay
 from poller.checkup.server import clock, is_here, secured
 from poller.demo.cluster import Cluster
 from poller.endpoint import Protocol, resolve
-from poller.model import QueryDefinition
+from poller.query import QueryDefinition
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from poller.gates import ServerFacts, facts_query, read_facts, unmet
-from poller.model import Requirements, Skip, SkipReason
+from poller.requirements import Requirements
+from poller.result import Skip, SkipReason
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually

@@ -15,9 +15,10 @@ import pytest
 
 from poller.daemon import Daemon
 from poller.heartbeat import Heartbeat
-from poller.model import PollResult, QueryDefinition
 from poller.pulse import Pulse
+from poller.query import QueryDefinition
 from poller.receiver.ports import free_ports
+from poller.result import PollResult
 from poller.schedule import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.postgres import Database

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 
 from poller.errors import PollError
 from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_replica_gauges
-from poller.model import Sample, Skip
+from poller.result import Sample, Skip
 from poller.sqlstate import server_error
 from poller.store import SnapshotStore
 from poller.whereabouts import Sighting, Whereabouts

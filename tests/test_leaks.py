@@ -680,7 +680,8 @@ def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: S
 _LIBRARY = """
 import logging, sys
 from poller.replica import Replica
-from poller.model import QueryDefinition, MetricDefinition
+from poller.metric import MetricDefinition
+from poller.query import QueryDefinition
 from poller.endpoint import resolve
 from poller.export import Push, resource
 from poller.spool import Spool

@@ -15,8 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from poller.errors import PollError
 from poller.memory import Memory
-from poller.model import PollResult, Sample
 from poller.receiver.receiver import Receiver
+from poller.result import PollResult, Sample
 from poller.store import Good, SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer

@@ -9,16 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from poller.definition import MisfitError, format_duration, parse_duration
 from poller.errors import PollError
-from poller.model import (
-    MetricDefinition,
-    MisfitError,
-    PollResult,
-    QueryDefinition,
-    Requirements,
-    format_duration,
-    parse_duration,
-)
+from poller.metric import MetricDefinition
+from poller.query import QueryDefinition
+from poller.requirements import Requirements
+from poller.result import PollResult
 
 METRIC: dict[str, Any] = {"name": "n", "description": "N.", "unit": "1", "value_column": "n"}
 QUERY: dict[str, Any] = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}

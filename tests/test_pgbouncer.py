@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from poller.model import Answer
 from poller.replica import Replica
+from poller.result import Answer
 from tests.bed.definitions import a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database

@@ -6,8 +6,9 @@ from typing import Any
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from poller.model import AttributeValue, PollResult, Sample
+from poller.metric import AttributeValue
 from poller.points import gauges
+from poller.result import PollResult, Sample
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 

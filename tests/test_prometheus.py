@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from poller.events.declaration import Instrument
-from poller.model import Sample
 from poller.prometheus import exposition, metric_name
+from poller.result import Sample
 from tests.bed.definitions import a_metric
 
 # After prometheus/otlptranslator, metric_namer_test.go, and the manual's "UTF-8 and OpenTelemetry" page.

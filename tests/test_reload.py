@@ -14,8 +14,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 
 from poller.catalog import Catalog, Defaults, load
 from poller.daemon import Daemon
-from poller.model import PollResult, QueryDefinition
+from poller.query import QueryDefinition
 from poller.reload import MOST_PROBLEMS, Reload
+from poller.result import PollResult
 from poller.schedule import ticks
 from poller.watcher import contents
 from tests.bed.definitions import a_result

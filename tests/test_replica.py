@@ -19,8 +19,9 @@ from poller import burst
 from poller.demo.cluster import Cluster
 from poller.errors import PollError
 from poller.mapping import to_samples
-from poller.model import Answer, QueryDefinition
+from poller.query import QueryDefinition
 from poller.replica import KEEP_CONNECTION_SECONDS, Replica
+from poller.result import Answer
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually

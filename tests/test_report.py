@@ -8,8 +8,9 @@ import json
 from rich.console import Console
 
 from poller.errors import PollError
-from poller.model import MetricDefinition, PollResult, Sample, Skip
+from poller.metric import MetricDefinition
 from poller.report import attributes_text, print_table, to_json
+from poller.result import PollResult, Sample, Skip
 from tests.bed.definitions import a_metric, a_query, a_result
 
 QUERY = a_query("waiting")

@@ -7,8 +7,9 @@ import itertools
 import pytest
 
 from poller.errors import ErrorKind, PollError
-from poller.model import EstimateReason, PollResult, QueryDefinition, Skip, SkipReason
+from poller.query import QueryDefinition
 from poller.restraint import FAILURES_BEFORE_A_BREAK, LONGEST_BREAK_SECONDS, Restraint
+from poller.result import EstimateReason, PollResult, Skip, SkipReason
 from tests.bed.definitions import a_query, a_result
 
 FIVE_MINUTES = a_query("five", interval=300.0)

@@ -16,8 +16,9 @@ from psycopg import sql
 
 from poller.gates import facts_query, read_facts, unmet
 from poller.mapping import Mapped, to_samples
-from poller.model import QueryDefinition, Skip
 from poller.overflow import Column, Rows
+from poller.query import QueryDefinition
+from poller.result import Skip
 
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poller.commands.wiring import tags
 from poller.demo.cluster import Cluster
-from poller.model import QueryDefinition
+from poller.query import QueryDefinition
 from poller.replica import Replica
 from poller.sqlcomment import SHOWN_BYTES, commented
 from tests.bed.definitions import a_query

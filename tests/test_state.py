@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poller.errors import PollError
-from poller.model import Skip
+from poller.result import Skip
 from poller.state import STALE, state_of
 from tests.bed.definitions import a_query, a_result
 

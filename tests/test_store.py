@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poller.errors import PollError
-from poller.model import Sample, Skip
+from poller.result import Sample, Skip
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result
 

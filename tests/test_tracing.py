@@ -21,10 +21,11 @@ from poller import logs
 from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.errors import PollError
-from poller.model import Answer, PollResult, QueryDefinition, Skip
 from poller.overflow import Column, Rows
 from poller.polling import poll
+from poller.query import QueryDefinition
 from poller.replica import Replica
+from poller.result import Answer, PollResult, Skip
 from poller.tracing import Tracing, traceparent
 from poller.whereabouts import Sighting
 from tests.bed.definitions import a_query, a_result

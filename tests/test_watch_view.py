@@ -17,8 +17,8 @@ from rich.console import Console
 
 from poller.errors import PollError
 from poller.glance import MOST_READINGS, MOST_READINGS_OF_ALL, Glance, Reading, from_json, glances, to_json
-from poller.model import Sample, Skip
 from poller.redaction import learn
+from poller.result import Sample, Skip
 from poller.screen.history import change, number
 from poller.store import SnapshotStore
 from poller.watch.board import Board, columns, span

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from poller.attempt import Attempts
 from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding, State
+from poller.definition import format_duration
 from poller.errors import PollError
 from poller.estimates import cost_query, read_cost
-from poller.model import Answer, PollResult, QueryDefinition, SkipReason, format_duration
 from poller.pipeline import Pipeline, Waker
 from poller.polling import to_result
+from poller.query import QueryDefinition
+from poller.result import Answer, PollResult, SkipReason
 from poller.schedule import Tick
 from poller.session import Session
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from poller.admission import RequireStandby
 from poller.checkup.finding import Finding
-from poller.model import QueryDefinition, format_duration
+from poller.definition import format_duration
+from poller.query import QueryDefinition
 from poller.whereabouts import Sighting
 
 

@@ -13,9 +13,10 @@ import psycopg
 
 from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding
+from poller.definition import format_duration
 from poller.gates import ServerFacts, facts_query, read_facts
-from poller.model import QueryDefinition, format_duration
 from poller.pipeline import Pipeline, Waker
+from poller.query import QueryDefinition
 from poller.session import Host, Session
 
 LARGEST_SKEW_SECONDS = 5.0

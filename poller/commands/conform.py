@@ -11,10 +11,10 @@ from poller.catalog import Defaults, load, resolve
 from poller.checkup.finding import healthy, print_findings, to_json
 from poller.commands.options import with_settings
 from poller.conform.examination import Examination, Require
+from poller.definition import format_duration, parse_duration
 from poller.errors import ConfigError, Problem
 from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
-from poller.model import format_duration, parse_duration
 from poller.registry.joined import joined
 from poller.settings import Settings
 from poller.signals import StopSignal

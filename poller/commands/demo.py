@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from poller.commands.options import with_settings
+from poller.definition import parse_duration
 from poller.errors import ConfigError, PollerError, Problem
-from poller.model import parse_duration
 from poller.settings import Settings
 
 

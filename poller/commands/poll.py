@@ -14,10 +14,11 @@ from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push, version
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
-from poller.model import REFUSALS, MetricDefinition, PollResult
+from poller.metric import MetricDefinition
 from poller.progress import Progress
 from poller.prometheus import exposition
 from poller.report import print_table, refusals, to_json
+from poller.result import REFUSALS, PollResult
 from poller.schedule import ticks
 from poller.settings import Settings
 from poller.signals import StopSignal

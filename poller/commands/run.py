@@ -17,10 +17,10 @@ from poller.commands.telemetry import Telemetry
 from poller.commands.vitals import vitals
 from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push, version
 from poller.daemon import Daemon
+from poller.definition import format_duration
 from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
-from poller.model import format_duration
 from poller.notify import Notifier
 from poller.pulse import BEAT_SECONDS, Pulse
 from poller.reload import Reload

@@ -16,15 +16,17 @@ from poller.admission import Admission
 from poller.announcer import Announcer
 from poller.catalog import Catalog, Defaults, load, resolve
 from poller.contest import contested, without
+from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
 from poller.glance import Glance, glances
 from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
-from poller.model import STALE_AFTER_INTERVALS, PollResult, QueryDefinition, format_duration
 from poller.password import password_from
 from poller.polling import poll
+from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.replica import Replica
 from poller.restraint import Restraint
+from poller.result import PollResult
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
 from poller.sqlcomment import Tags, untagged

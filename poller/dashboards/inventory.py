@@ -20,8 +20,9 @@ from poller.dashboards.panels import (
 from poller.dashboards.scope import of, stale_count
 from poller.dashboards.unit import unit_id
 from poller.definition import format_duration
-from poller.model import MetricDefinition, QueryDefinition
+from poller.metric import MetricDefinition
 from poller.prometheus import label_name, metric_name
+from poller.query import QueryDefinition
 
 UID = "obscura-poller-inventory"
 GROWTH_OVER = "1d"

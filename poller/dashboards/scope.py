@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poller.model import DECLARED
+from poller.result import DECLARED
 
 SCOPE = 'job=~"$job",instance=~"$instance"'
 """Matchers of PromQL; the dashboard's variables fill them."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from poller.catalog import Catalog
 from poller.errors import ConfigError, Problem
 from poller.events.declaration import Attribute, Metric
-from poller.model import MetricDefinition
+from poller.metric import MetricDefinition
 from poller.prometheus import metric_name
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from poller.alert import Alert, Of
-from poller.model import MetricDefinition, QueryDefinition
+from poller.metric import MetricDefinition
 from poller.prometheus import label_name, labels_text, metric_name
+from poller.query import QueryDefinition
 from poller.rules.rule import Rule
 
 SECTION = "alerts-of-the-queries"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from poller.alert import Severity
 from poller.definition import format_duration
-from poller.model import DECLARED
+from poller.result import DECLARED
 from poller.rules.rule import Rule
 
 MINUTE, HOUR = 60.0, 3600.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from poller.model import MetricDefinition, PollResult, QueryDefinition, Sample
+from poller.metric import MetricDefinition
+from poller.query import QueryDefinition
+from poller.result import PollResult, Sample
 
 
 def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:

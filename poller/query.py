@@ -1,0 +1,217 @@
+"""Say what a query is: its SQL, when to run it, within which bounds, and the metrics its rows feed."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from poller.definition import Definition, Duration, MisfitError, format_duration
+from poller.metric import MetricDefinition
+from poller.overflow import Limit
+from poller.requirements import Requirements
+from poller.statement import is_ordered, statement_problem
+from poller.words import shown
+
+DEFAULT_INTERVAL = 300.0
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_MAX_SERIES = 1000
+STALE_AFTER_INTERVALS = 3
+
+_QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+
+
+class Estimate(Definition):
+    """The cheap answer to a query that would cost too much."""
+
+    sql: str = Field(
+        description="One statement with the same columns as the query's, and far cheaper.",
+        examples=["SELECT reltuples::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"],
+    )
+    above_cost: float = Field(
+        description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
+        examples=[1000000],
+        gt=0,
+    )
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
+
+
+class QueryDefinition(Definition):
+    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
+
+    name: str = Field(
+        description="Name of the query, unique over all files; it labels every self-metric and log line.",
+        examples=["pending_messages"],
+    )
+    sql: str = Field(
+        description="One statement that reads: SELECT, WITH, VALUES, TABLE or SHOW.",
+        examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
+    )
+    interval: Duration = Field(
+        default=DEFAULT_INTERVAL,
+        description="Time between two polls, 1s to 24h. Default: POLLER_INTERVAL (5m).",
+        examples=["5m"],
+        ge=1,
+        le=86400,
+    )
+    timeout: Duration = Field(
+        default=DEFAULT_TIMEOUT,
+        description="Longest run, enforced by the server (statement_timeout). "
+        "Default: POLLER_TIMEOUT (30s), or the interval where that is shorter.",
+        examples=["30s"],
+        ge=0.001,
+        validate_default=True,
+    )
+    max_age: Duration = Field(
+        default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
+        description="Age from which a value is no longer exported. Default: three intervals.",
+        examples=["15m"],
+        validate_default=True,
+    )
+    max_series: int = Field(
+        default=DEFAULT_MAX_SERIES,
+        description="Rows kept of one result: the first by its ORDER BY, or by their attributes without one.",
+        examples=[1000],
+        ge=1,
+        le=1_000_000,
+    )
+    overflow: Literal["drop", "other"] = Field(
+        default="drop",
+        description="The rows beyond max_series: dropped and counted, or summed up in one series `other`.",
+        examples=["other"],
+    )
+    group: str = Field(
+        default="default",
+        description="Queries of equal group and interval are polled together, in one tick.",
+        examples=["inventory"],
+        min_length=1,
+    )
+    requires: Requirements = Field(
+        default_factory=Requirements,
+        description="What must hold on the server; where it does not, the query is skipped with the reason.",
+        examples=[{"columns": {"attachments": ["size_bytes"]}}],
+    )
+    snapshot: bool = Field(
+        default=True,
+        description="Whether the query shares its tick's one snapshot; false: a transaction of its own.",
+        examples=[True],
+    )
+    estimate: Estimate | None = Field(
+        default=None,
+        description="What is run instead where the query would cost too much, or after it timed out.",
+        examples=[
+            {
+                "sql": "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass",
+                "above_cost": 1000000,
+            }
+        ],
+    )
+    metrics: tuple[MetricDefinition, ...] = Field(
+        description="The gauges that the rows feed.",
+        min_length=1,
+        examples=[
+            [
+                {
+                    "name": "users_total",
+                    "unit": "{user}",
+                    "value_column": "n",
+                    "description": "Registered users.",
+                }
+            ]
+        ],
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _QUERY_NAME.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} is not a query name; write lower-case letters, digits, _, - and ., "
+                "starting with a letter, at most 63"
+            )
+        return name
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
+
+    # These see only what was accepted before them, so one wrong key does not hide what another has wrong.
+
+    @field_validator("timeout")
+    @classmethod
+    def _timeout(cls, timeout: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and interval < timeout:
+            raise MisfitError(
+                f"interval {format_duration(interval)} is shorter than timeout {format_duration(timeout)}; "
+                f"write an interval of at least {format_duration(timeout)}, or a shorter timeout",
+                "interval",
+                "timeout",
+            )
+        return timeout
+
+    @field_validator("overflow")
+    @classmethod
+    def _overflow(cls, overflow: str, info: ValidationInfo) -> str:
+        sql = info.data.get("sql")
+        if overflow == "other" and sql is not None and not is_ordered(sql):
+            raise ValueError("is other, and sql does not say which rows stay apart; end it with ORDER BY")
+        return overflow
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(
+        cls, metrics: tuple[MetricDefinition, ...], info: ValidationInfo
+    ) -> tuple[MetricDefinition, ...]:
+        for metric in metrics:
+            if info.data.get("overflow") == "other" and not metric.attribute_columns:
+                raise MisfitError(
+                    f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
+                    "overflow",
+                )
+            sets = math.prod(len(values) for values in metric.attribute_values.values())
+            most = info.data.get("max_series", sets)
+            if sets > most:
+                raise MisfitError(
+                    f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
+                    f"write max_series: {sets}, or close fewer columns",
+                    "max_series",
+                    "metrics",
+                )
+        return metrics
+
+    @cached_property
+    def limit(self) -> Limit:
+        """Which rows of a result are kept, and what is made of the rest."""
+        columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
+        return Limit(
+            self.max_series,
+            # Without an ORDER BY the server may give them in another order each time.
+            order=() if is_ordered(self.sql) else tuple(columns),
+            fold=tuple(metric.value_column for metric in self.metrics) if self.overflow == "other" else (),
+        )
+
+    @field_validator("max_age")
+    @classmethod
+    def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and max_age < interval:
+            raise MisfitError(
+                f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
+                f"so every value would vanish before the next; write at least {format_duration(interval)}",
+                "max_age",
+                "interval",
+            )
+        return max_age

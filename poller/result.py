@@ -1,0 +1,109 @@
+"""Say what one poll of a query came to: its samples, or why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from poller.errors import PollError
+from poller.metric import AttributeValue
+from poller.overflow import Rows
+from poller.query import QueryDefinition
+
+SkipReason = Literal[
+    "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
+    "busy", "duty_cycle", "breaker", "budget",
+]  # fmt: skip
+"""Why a query was not sent, in the words of `poller.reason`."""
+REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})
+"""Those that keep back all queries alike."""
+HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
+"""Those for which an estimate, where there is one, answers instead."""
+DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column")
+"""Those that the query itself asks for, by its `requires`."""
+
+
+EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]
+"""Why an estimate answered: the planner's cost, the exact query's timeout, or what would have skipped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A query that was not sent: why, in a word and in a sentence."""
+
+    reason: SkipReason
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the replica said to one query: exactly one of rows, error and skipped is set."""
+
+    query: QueryDefinition
+    at: float
+    """When the snapshot was taken: seconds since 1970, UTC; the same for all answers of one tick."""
+    duration: float
+    """Seconds the query kept the connection."""
+    rows: Rows | None = None
+    error: PollError | None = None
+    skipped: Skip | None = None
+    estimated: EstimateReason | None = None
+    """Set where the rows are those of the estimate: why the query's own are not there."""
+    answered: float = 0.0
+    """When it was told: seconds on a monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series' value: an int within 64 bits or a finite float."""
+
+    metric: str
+    value: int | float
+    attributes: Mapping[str, AttributeValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row that a metric got no data point of: why, and what the row held, as text (NULL as None)."""
+
+    metric: str
+    reason: str
+    row: Mapping[str, str | None]
+
+
+Outcome = Literal["ok", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What one poll of one query came to; a failure is a value here, not an exception in flight."""
+
+    query: QueryDefinition
+    at: float
+    """When the answer was asked for: seconds since 1970, UTC."""
+    duration: float
+    """Seconds from asking to the last row."""
+    outcome: Outcome
+    samples: tuple[Sample, ...] = ()
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    """Data points that were not exported, by reason."""
+    refused: tuple[Refusal, ...] = ()
+    """The first of them, for people to look at."""
+    folded: int = 0
+    """Data points that are in the sums of a series `other`."""
+    advice: str | None = None
+    """What is wrong with a metric that got no data point at all, and what to write instead."""
+    error: PollError | None = None
+    """Set exactly when the outcome is `failed`."""
+    skipped: Skip | None = None
+    """Set exactly when the outcome is `skipped`."""
+    estimated: EstimateReason | None = None
+    """Set where the samples are the estimate's: why the exact ones are not there."""
+
+    @property
+    def error_type(self) -> str | None:
+        return self.error.kind if self.error else None
