@@ -85,13 +85,13 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
     late = "SELECT 1 AS n FROM pg_sleep(20)"
     answers = replica.ask(
         [
-            estimated("late", late, timeout=0.2, snapshot=snapshot),
+            estimated("late", late, timeout=1.0, snapshot=snapshot),
             a_query("plain", "SELECT 7 AS n"),
-            a_query("late_plain", late, timeout=0.2),
+            a_query("late_plain", late, timeout=1.0),
         ]
     )
     assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
-    assert answers[0].duration > 0.2, "what the exact query took is part of it"
+    assert answers[0].duration > 1.0, "what the exact query took is part of it"
 
 
 def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:

@@ -13,6 +13,7 @@ device at most `FULL_STOCK` keys, and whatever else is written is delivered, rep
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
@@ -311,6 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=1.0, help="how much happens in a second, as a factor")
     parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same rows")
     options = parser.parse_args(arguments)
+    # What psycopg logs of a connection that is lost says no more than the line that `run` writes.
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
