@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
+from poller.metric import MetricType
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.units import unit_problem
@@ -61,8 +62,8 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
             what = f"{name[:255]!r} has the same attributes at {twin.place}; write others to tell them apart"
             yield metric.file.found((*metric.path, "name"), what)
     first = metrics.setdefault(name, metric)
-    for key in ("unit", "description"):
-        mine, other = metric.data.get(key), first.data.get(key)
+    for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
+        mine, other = metric.data.get(key, default), first.data.get(key, default)
         if isinstance(mine, str) and isinstance(other, str) and mine != other:
             where = first.file.place((*first.path, key))
             what = f"is not the {key} that {name[:255]!r} has at {where}; write the same, or rename one"
@@ -77,8 +78,12 @@ def _translation(metric: _Metric, translated: dict[str, tuple[str, str]], namesp
     if len(full) > 255 >= len(name):
         what = f"has {len(full)} characters behind the namespace {namespace!r}; OpenTelemetry allows 255"
         yield metric.file.found((*metric.path, "name"), what)
-    told = metric_name(full, unit)
+    told = metric_name(full, unit, _type(metric))
     first, where = translated.setdefault(told, (name, metric.place))
     if first != name and told:
         what = f"becomes {told[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
         yield metric.file.found((*metric.path, "name"), what)
+
+
+def _type(metric: _Metric) -> MetricType:
+    return cast(MetricType, given) if (given := metric.data.get("type")) in get_args(MetricType) else "gauge"

@@ -119,6 +119,8 @@ def _metrics(old: dict[str, MetricDefinition], new: dict[str, MetricDefinition])
     if vanish := [name for name in old if name not in new]:
         yield f"metrics that vanish: {_listed(vanish)}"
     both = [(old[name], metric) for name, metric in new.items() if name in old]
+    if types := [f"{a.name} {a.type} -> {b.type}" for a, b in both if a.type != b.type]:
+        yield f"metrics of another type: {_listed(types)}"
     if units := [f"{a.name} {a.unit} -> {b.unit}" for a, b in both if a.unit != b.unit]:
         yield f"metrics of another unit: {_listed(units)}"
     if described := [a.name for a, b in both if a.description != b.description]:

@@ -98,10 +98,10 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
 
     Refused alone and counted are a NULL under `on_null: drop` (`null`), NaN (`nan`), infinity (`infinite`),
     what is no number (`not_a_number`; a metric with a value column of another type loses all of its rows so),
-    every row of a series that comes twice (`duplicate`: which of them is true cannot be known), an attribute
-    that is not UTF-8 (`not_utf8`), is longer than MAX_ATTRIBUTE_LENGTH (`attribute_too_long`) or has a value
-    that its `attribute_values` do not list (`undeclared_value`), and what lies beyond `max_series`
-    (`overflow`), unless it is summed up.
+    a counter below 0 (`negative`), every row of a series that comes twice (`duplicate`: which of them is true
+    cannot be known), an attribute that is not UTF-8 (`not_utf8`), is longer than MAX_ATTRIBUTE_LENGTH
+    (`attribute_too_long`) or has a value that its `attribute_values` do not list (`undeclared_value`), and
+    what lies beyond `max_series` (`overflow`), unless it is summed up.
 
     Raises PollError of kind `mismatch` where the whole result contradicts the definition: a declared column
     is missing or comes twice, no value column is of a numeric type, a NULL under `on_null: fail`.
@@ -153,8 +153,8 @@ def _map_metric(
             account.refuse(metric.name, str(refused), row)
         else:
             account.take(Sample(metric.name, value, {**attributes, **metric.attributes}), row)
-    if not rows.beyond:
-        # Only a complete result tells that there is no row.
+    if not rows.beyond and metric.type != "counter":
+        # Only a complete result tells that there is no row. Of a counter the 0 would be a reset.
         _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
 
 
@@ -243,7 +243,10 @@ def _wrong_types(
 
 def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float:
     if raw is not None:
-        return told(parse(raw, oid))
+        value = told(parse(raw, oid))
+        if value < 0 and metric.type == "counter":
+            raise NotTellableError("negative")
+        return value
     if metric.on_null == "zero":
         return 0
     if metric.on_null == "fail":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poller.query import QueryDefinition
-from poller.result import PollResult, Sample
+from poller.result import PollResult, Sample, UnbrokenSequence
 from poller.store import Good
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Memory:
                     "at": result.at,
                     "duration": result.duration,
                     "estimated": result.estimated,
-                    "samples": [[s.metric, s.value, dict(s.attributes)] for s in result.samples],
+                    "samples": [_told(sample) for sample in result.samples],
                 }
                 for result in (good.result for good in values)
             ],
@@ -116,6 +116,12 @@ def _check(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
+def _told(sample: Sample) -> list[Any]:
+    """A sample; of a sum that was told the start of its sequence behind it."""
+    start = sample.sequence.start if sample.sequence else None
+    return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
+
+
 def _asked(query: QueryDefinition) -> str:
     """What a query asks and what its rows feed, in short: where it is another, so are the values."""
     asked = query.model_dump(
@@ -127,12 +133,14 @@ def _asked(query: QueryDefinition) -> str:
 
 
 def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
-    metrics = {metric.name for metric in query.metrics}
+    types = {metric.name: metric.type for metric in query.metrics}
     samples = []
-    for metric, value, attributes in one["samples"]:
+    for metric, value, attributes, *past in one["samples"]:
         number = type(value) in (int, float) and math.isfinite(value)
-        _check(metric in metrics and number, f"{metric!r} has {value!r}")
-        samples.append(Sample(metric, value, dict(attributes)))
+        _check(metric in types and number, f"{metric!r} has {value!r}")
+        _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
+        sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
+        samples.append(Sample(metric, value, dict(attributes), sequence))
     return PollResult(
         query,
         float(one["at"]),

@@ -6,27 +6,46 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from poller.alert import Alert
 from poller.definition import Definition
 from poller.units import unit_problem
-from poller.words import shown
+from poller.words import did_you_mean, shown
 
+MetricType = Literal["gauge", "counter", "updowncounter"]
+"""What is exported, in the words of OpenTelemetry's instruments.
+
+gauge          a value as it is now
+counter        a cumulative, monotonic sum: it only grows, and a lower value means that it began anew
+updowncounter  a cumulative sum that may fall
+"""
 AttributeValue = str | bool | int | float
 """An attribute value that OTLP carries as it is (OpenTelemetry specification, common/README.md)."""
 
 MAX_ATTRIBUTE_LENGTH = 1024
 """Characters; a longer attribute value is a sign of data that was never meant to be one."""
 
+_A_ROW_PER_BUCKET = (
+    ", as OTLP has no histogram that falls; give the query a row per bucket, with the count of all up to the "
+    "bound `le` ('+Inf' for the last), and write attribute_columns: [le], which histogram_quantile() reads"
+)
+_INSTEAD = {
+    "histogram": _A_ROW_PER_BUCKET,
+    "exponentialhistogram": _A_ROW_PER_BUCKET,
+    "summary": "; give the query a row per quantile, and write attribute_columns: [quantile]",
+    "sum": "; write counter where it only grows, else updowncounter",
+}
+"""What to write for the other types of OTLP and Prometheus."""
+
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
 
 
 class MetricDefinition(Definition):
-    """One gauge that a query feeds: a value column, and the columns that tell its series apart."""
+    """One metric that a query feeds: a value column, and the columns that tell its series apart."""
 
     name: str = Field(
         description="Name of the metric, exported exactly so (lower case; letters, digits, _ and .).",
@@ -41,6 +60,12 @@ class MetricDefinition(Definition):
         description="Unit in UCUM: `By`, `s`, `%`, or the thing counted in braces, `{message}`.",
         examples=["{message}", "By", "s"],
     )
+    type: MetricType = Field(
+        default="gauge",
+        description="gauge: a value as it is now. counter: what only grows, but for resets, a monotonic sum. "
+        "updowncounter: a sum that may fall.",
+        examples=["counter"],
+    )
     value_column: str = Field(
         description="Result column with the value; it must be of a numeric type.",
         examples=["pending"],
@@ -53,7 +78,8 @@ class MetricDefinition(Definition):
     )
     attribute_values: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="All values that a column can have: one without a row is 0, any other is refused.",
+        description="All values that a column can have: one without a row is 0 (not of a counter), any other "
+        "is refused.",
         examples=[{"state": ["queued", "sent"]}],
     )
     attributes: Mapping[str, AttributeValue] = Field(
@@ -95,6 +121,15 @@ class MetricDefinition(Definition):
         if problem := unit_problem(unit):
             raise ValueError(problem)
         return unit
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _type(cls, given: object) -> object:
+        known = get_args(MetricType)
+        if isinstance(given, str) and given and given not in known:
+            instead = _INSTEAD.get(given.lower().replace("_", "")) or did_you_mean(given, known)
+            raise ValueError(f"{shown(given)} is none of {', '.join(known)}{instead}")
+        return given
 
     @field_validator("attribute_columns")
     @classmethod
@@ -148,9 +183,21 @@ class MetricDefinition(Definition):
                 raise ValueError(f"attribute {name!r} is an integer beyond 64 bits; write it in quotes")
         return attributes
 
+    @field_validator("on_null")
+    @classmethod
+    def _on_null(cls, on_null: str, info: ValidationInfo) -> str:
+        if on_null == "zero" and info.data.get("type") == "counter":
+            raise ValueError("is zero, which of a counter would look like a reset; write drop or fail")
+        return on_null
+
     @field_validator("alert")
     @classmethod
-    def _alert(cls, alerts: tuple[Alert, ...]) -> tuple[Alert, ...]:
+    def _alert(cls, alerts: tuple[Alert, ...], info: ValidationInfo) -> tuple[Alert, ...]:
+        if info.data.get("type") == "counter" and any(one.of == "value" for one in alerts):
+            raise ValueError(
+                "compares the value of a counter, which mostly says how long it has counted; "
+                "write of: daily_growth or of: weekly_change"
+            )
         for name, count in Counter(f"{one.of}, {one.side}, {one.severity}" for one in alerts).items():
             if count > 1:
                 raise ValueError(f"has two alerts of one kind ({name}); give one another severity")

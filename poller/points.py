@@ -1,4 +1,4 @@
-"""Word what the store shows as OTLP gauges, point by point."""
+"""Word what the store shows in OTLP, point by point."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
 from poller.contest import contested, without
 from poller.metric import AttributeValue, MetricDefinition
 from poller.result import PollResult
 
 
-def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]:
-    """One gauge per metric, with the name, unit and description of its definition, and one point per sample.
+def metrics(results: Iterable[PollResult], at: int | None = None, *, starts: bool = True) -> list[Metric]:
+    """Each metric with the name, unit and description of its definition, and one point per sample.
 
     A series that two results claim has no point. Points are stamped `at` (nanoseconds since 1970), or with
-    the time of each result's own snapshot.
+    the time of each result's own snapshot. Sums are cumulative; their points have the start of their
+    sequence, where one is known. Who polls once says no `starts`: each point would begin a sequence, and
+    whoever computes a rate would never get one.
 
-    On the wire this is what an observable gauge is: attributes that are not observed now have no point
+    On the wire this is what an observable instrument is: attributes that are not observed now have no point
     (OpenTelemetry specification, metrics API, "Asynchronous Gauge"). The SDK's own (1.45) keeps every set of
-    attributes that it ever saw, so that its memory grows for ever under labels that come and go; and it can
-    neither take an instrument back nor give it another unit, as a changed query file wants it.
+    attributes that it ever saw, so that its memory grows for ever under labels that come and go; it can
+    neither take an instrument back nor give it another unit, as a changed query file wants it; and it takes
+    its own start for a counter's.
     """
     results = tuple(results)
     claims = contested(results)
@@ -34,7 +37,10 @@ def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]
             metric = told.get(sample.metric)
             if metric is None:
                 metric = told[sample.metric] = _metric(definitions[sample.metric])
-            point = metric.gauge.data_points.add(time_unix_nano=time)
+            data = metric.sum if metric.HasField("sum") else metric.gauge
+            point = data.data_points.add(time_unix_nano=time)
+            if starts and sample.sequence is not None:
+                point.start_time_unix_nano = sample.sequence.begun(time)
             if isinstance(sample.value, int):
                 point.as_int = sample.value
             else:
@@ -44,7 +50,11 @@ def gauges(results: Iterable[PollResult], at: int | None = None) -> list[Metric]
 
 
 def _metric(definition: MetricDefinition) -> Metric:
-    return Metric(name=definition.name, description=definition.description, unit=definition.unit)
+    metric = Metric(name=definition.name, description=definition.description, unit=definition.unit)
+    if definition.type != "gauge":
+        metric.sum.is_monotonic = definition.type == "counter"
+        metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    return metric
 
 
 def _write(pairs: Any, attributes: Mapping[str, AttributeValue]) -> None:

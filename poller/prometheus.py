@@ -75,9 +75,10 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
     for name, members in grouped.items():
         if not members:
             continue
-        told = metric_name(name, metrics[name].unit)
-        lines.append(f"# HELP {told} {_escaped(metrics[name].description)}")
-        lines.append(f"# TYPE {told} gauge")
+        metric = metrics[name]
+        told = metric_name(name, metric.unit, metric.type)
+        lines.append(f"# HELP {told} {_escaped(metric.description)}")
+        lines.append(f"# TYPE {told} {'counter' if metric.type == 'counter' else 'gauge'}")
         lines.extend(f"{told}{labels_text(sample.attributes)} {sample.value}" for sample in members)
     return "".join(line + "\n" for line in lines)
 

@@ -116,7 +116,7 @@ class QueryDefinition(Definition):
         ],
     )
     metrics: tuple[MetricDefinition, ...] = Field(
-        description="The gauges that the rows feed.",
+        description="The metrics that the rows feed.",
         min_length=1,
         examples=[
             [
@@ -181,6 +181,8 @@ class QueryDefinition(Definition):
                     f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
                     "overflow",
                 )
+            if metric.type == "counter":
+                _no_resets_of_ours(metric, info)
             sets = math.prod(len(values) for values in metric.attribute_values.values())
             most = info.data.get("max_series", sets)
             if sets > most:
@@ -215,3 +217,21 @@ class QueryDefinition(Definition):
                 "interval",
             )
         return max_age
+
+
+def _no_resets_of_ours(counter: MetricDefinition, info: ValidationInfo) -> None:
+    """Refuse what would have a counter fall that did not: to whoever reads it a fall is a reset."""
+    if info.data.get("overflow") == "other":
+        raise MisfitError(
+            f"is other, whose sum falls when other rows come first, and {counter.name} is a counter; "
+            "write drop, or type: updowncounter",
+            "overflow",
+            "metrics",
+        )
+    if info.data.get("estimate") is not None:
+        raise MisfitError(
+            f"may be lower than the exact value before it, and {counter.name} is a counter; "
+            "leave it out, or write type: gauge",
+            "estimate",
+            "metrics",
+        )

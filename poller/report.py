@@ -24,12 +24,17 @@ _STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yel
 def print_table(
     console: Console, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition]
 ) -> None:
-    """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off."""
+    """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off.
+
+    Types are told where there is one that is no gauge.
+    """
     from rich.table import Table
 
     person = console.is_terminal
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    for heading in ("QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
+    typed = any(metric.type != "gauge" for result in results for metric in result.query.metrics)
+    types = ["TYPE"] if typed else []
+    for heading in ("QUERY", "METRIC", *types, "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
         right = heading in ("VALUE", "DURATION")
         # Piped to a program, a row is a line: grep and awk must find a series whole.
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
@@ -38,12 +43,14 @@ def print_table(
         told = f"[{_STYLES[state.word]}]{state}[/]"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
-            table.add_row(result.query.name, "-", "-", "-", "-", duration, told)
+            table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, told)
         for sample in result.samples:
-            unit = _plain(metrics[sample.metric].unit) or "-"
+            metric = metrics[sample.metric]
+            unit = _plain(metric.unit) or "-"
             value = f"{sample.value:,}" if person else str(sample.value)
             attributes = _plain(attributes_text(sample.attributes)) or "-"
-            table.add_row(result.query.name, sample.metric, attributes, value, unit, duration, told)
+            kind = [metric.type for _ in types]
+            table.add_row(result.query.name, metric.name, *kind, attributes, value, unit, duration, told)
     if not person:
         console.width = _ENDLESS
     console.print(table)
@@ -91,6 +98,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
         "samples": [
             {
                 "metric": sample.metric,
+                "type": metrics[sample.metric].type,
                 "unit": metrics[sample.metric].unit,
                 "attributes": dict(sample.attributes),
                 "value": sample.value,

@@ -57,6 +57,25 @@ class Answer:
     """When it was told: seconds on a monotonic clock."""
 
 
+@dataclass(slots=True)
+class UnbrokenSequence:
+    """A series of a sum for as long as it goes on unbroken."""
+
+    start: int | None = None
+    """Nanoseconds since 1970; None before its first data point."""
+
+    def begun(self, at: int) -> int:
+        """The start, told with the data point of `at`; the first one is the start itself.
+
+        When the database began to count is not known, and a sequence that begins with a data point of no
+        duration says so: what it counted before is nobody's rate (OpenTelemetry specification, metrics data
+        model, "Cumulative streams: handling unknown start time").
+        """
+        if self.start is None or self.start > at:  # a clock was set back; no data point may precede its start
+            self.start = at
+        return self.start
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One series' value: an int within 64 bits or a finite float."""
@@ -64,6 +83,8 @@ class Sample:
     metric: str
     value: int | float
     attributes: Mapping[str, AttributeValue]
+    sequence: UnbrokenSequence | None = field(default=None, compare=False)
+    """Of a sum, what a process that goes on knows of its past."""
 
 
 @dataclass(frozen=True, slots=True)

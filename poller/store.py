@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from poller.query import QueryDefinition
 from poller.result import PollResult
+from poller.sequences import continued
 from poller.state import STALE, State, state_of
 
 
@@ -53,8 +54,12 @@ class SnapshotStore:
 
     def put(self, results: Sequence[PollResult], now: float) -> None:
         """Take over the good results of one tick, all at once, so that no export sees half of a snapshot."""
-        fresh = {result.query.name: Good(result, now) for result in results if result.outcome == "ok"}
         states = {result.query.name: (state_of(result), now) for result in results}
+        fresh = {
+            result.query.name: Good(continued(result, self._last(result.query.name)), now)
+            for result in results
+            if result.outcome == "ok"
+        }
         with self._lock:
             self._good, self._states = {**self._good, **fresh}, {**self._states, **states}
 
@@ -110,3 +115,7 @@ class SnapshotStore:
                 None if stale else kept.result.estimated is not None,
                 state,
             )
+
+    def _last(self, name: str) -> PollResult | None:
+        good = self._good.get(name)
+        return good.result if good else None

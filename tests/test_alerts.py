@@ -67,6 +67,23 @@ CATALOG = {
                 }
             ],
         },
+        {
+            "name": "sent",
+            "sql": "SELECT sent AS n FROM statistics",
+            "metrics": [
+                {
+                    "name": "messages.sent",
+                    "type": "counter",
+                    "description": "Sent.",
+                    "unit": "{message}",
+                    "value_column": "n",
+                    "alert": [
+                        {"of": "daily_growth", "below": 100},
+                        {"of": "weekly_change", "below": "-30%"},
+                    ],
+                }
+            ],
+        },
     ]
 }
 
@@ -323,6 +340,25 @@ FIRE = [
         "store_size_bytes is 1.5GiB: above 1,073,741,824 By",
         labels={**POLLER, "kind": "image", "disk_name": "one", "poller_query_name": "store"},
     ),
+    Fires(
+        # The counter of a statistics table that was reset: what it fell by is nobody's.
+        "MessagesSentTotalGrowthBelow",
+        "warning",
+        [series("messages_sent_total", POLLER, f"100000+1x{HALF_HOURS_OF_A_DAY} 0+1x{HALF_HOURS_OF_A_DAY}")],
+        "messages_sent_total grows by 47 in a day: below 100",
+        labels={**POLLER, "poller_query_name": "sent"},
+        at=30 * 60,
+        step=30,
+    ),
+    Fires(
+        "MessagesSentTotalWeeklyChangeBelow",
+        "warning",
+        [series("messages_sent_total", POLLER, f"0+100x{HALF_HOURS_OF_A_WEEK} 33600+50x20")],
+        "messages_sent_total differs by -50% from the same hour a week ago: below -30%",
+        labels={**POLLER, "poller_query_name": "sent"},
+        at=30 * (HALF_HOURS_OF_A_WEEK + 8),
+        step=30,
+    ),
 ]  # fmt: skip
 
 HEALTHY = [
@@ -372,6 +408,7 @@ HEALTHY = [
     steady("poller_config_reload_success", POLLER, 1),
     series("users_total", POLLER, "100+0.001x120"),
     steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "one"}, 2**29),
+    series("messages_sent_total", POLLER, "0+10x120"),
 ]
 
 

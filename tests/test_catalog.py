@@ -334,6 +334,16 @@ MISTAKES: dict[str, list[str]] = {
             "at FILE:5 does; rename one"
         ),
     ],
+    "metric-type-differs": [
+        (
+            "9: queries[1].metrics[0].type: is not the type that 'messages.sent' has at FILE:5; "
+            "write the same, or rename one"
+        ),
+        (
+            "13: queries[2].metrics[0].name: becomes 'messages_sent_total' in Prometheus, as "
+            "'messages.sent' at FILE:5 does; rename one"
+        ),
+    ],
     "metric-unit-becomes-suffix": [
         (
             "12: queries[1].metrics[0].name: becomes 'age_seconds' in Prometheus, as 'age' at FILE:5 "
@@ -561,6 +571,56 @@ MISTAKES: dict[str, list[str]] = {
     "top-level-text": [
         "1: is a text, not a mapping; write `queries:` and a list of queries below it",
     ],
+    "type-counter-alert": [
+        (
+            "10: queries[0].metrics[0].alert: compares the value of a counter, which mostly says "
+            "how long it has counted; write of: daily_growth or of: weekly_change"
+        ),
+    ],
+    "type-counter-estimate": [
+        (
+            "4: queries[0].estimate: may be lower than the exact value before it, and messages_sent"
+            " is a counter; leave it out, or write type: gauge"
+        ),
+    ],
+    "type-counter-on-null-zero": [
+        (
+            "10: queries[0].metrics[0].on_null: is zero, which of a counter would look like a "
+            "reset; write drop or fail"
+        ),
+    ],
+    "type-counter-overflow": [
+        (
+            "4: queries[0].overflow: is other, whose sum falls when other rows come first, and "
+            "messages_sent is a counter; write drop, or type: updowncounter"
+        ),
+    ],
+    "type-histogram": [
+        (
+            "9: queries[0].metrics[0].type: 'histogram' is none of gauge, counter, updowncounter, "
+            "as OTLP has no histogram that falls; give the query a row per bucket, with the count "
+            "of all up to the bound `le` ('+Inf' for the last), and write attribute_columns: [le], "
+            "which histogram_quantile() reads"
+        ),
+    ],
+    "type-list": [
+        (
+            "9: queries[0].metrics[0].type: is a list, not one of gauge, counter, updowncounter; "
+            "write for example `type: counter`"
+        ),
+    ],
+    "type-misspelt": [
+        (
+            "9: queries[0].metrics[0].type: 'countr' is none of gauge, counter, updowncounter; did "
+            "you mean 'counter'?"
+        ),
+    ],
+    "type-sum": [
+        (
+            "9: queries[0].metrics[0].type: 'Sum' is none of gauge, counter, updowncounter; write "
+            "counter where it only grows, else updowncounter"
+        ),
+    ],
     "unit-empty": [
         '7: queries[0].metrics[0].unit: is empty; write for example `unit: "{message}"`',
     ],
@@ -590,7 +650,7 @@ MISTAKES: dict[str, list[str]] = {
     "unknown-metric-key": [
         (
             "8: queries[0].metrics[0].unti: unknown key 'unti'; did you mean 'unit'? known keys: "
-            "name, description, unit, value_column, attribute_columns, attribute_values, attributes, "
+            "name, description, unit, type, value_column, attribute_columns, attribute_values, attributes, "
             "on_null, alert"
         ),
     ],
@@ -749,6 +809,7 @@ def test_every_key_of_a_complete_query_arrives() -> None:
         "at": "12:30:00",
     }
     assert metric.attributes["live"] is True
+    assert metric.type == "updowncounter"
     assert metric.on_null == "zero"
     growth, change = metric.alert
     assert (growth.of, growth.side, growth.limit, growth.for_) == ("daily_growth", "above", 1e4, 3600.0)

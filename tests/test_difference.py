@@ -119,6 +119,15 @@ def test_the_lines_tell_keys_durations_and_units() -> None:
     ]
 
 
+def test_another_type_makes_other_values() -> None:
+    change = changed(metrics=metric(type="counter"))
+    assert list(compare([change.before], [change.after]).lines()) == [
+        "0 added, 0 removed, 1 changed, 0 unchanged",
+        "changed: a (metrics); its old values are dropped",
+        "metrics of another type: a gauge -> counter",
+    ]
+
+
 def test_a_metric_that_another_query_feeds_does_not_vanish() -> None:
     both = [a_query(name, metrics=(a_metric("shared", attributes={"q": name}),)) for name in "ab"]
     assert not compare(both, both[:1]).metrics

@@ -110,6 +110,20 @@ def test_a_numeric_beyond_every_float_is_infinite_and_not_told() -> None:
 # --- NULL ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("oid", "text"), [(INT8, b"-1"), (NUMERIC, b"-0.5"), (FLOAT8, b"-1e-300"), (NUMERIC, b"-1e400")]
+)
+def test_a_counter_below_zero_is_counted_and_not_told(oid: int, text: bytes) -> None:
+    told = mapped(rows(text, oid=oid), type="counter")
+    assert (told.samples, told.quarantined) in (((), {"negative": 1}), ((), {"infinite": 1}))
+    assert len(mapped(rows(text, oid=oid), type="updowncounter").samples) == (text != b"-1e400")
+
+
+def test_a_counter_of_zero_is_told() -> None:
+    assert values(rows(b"0"), type="counter") == [0]
+    assert values(rows(b"-0", oid=FLOAT8), type="counter") == [0.0]
+
+
 def test_null_is_dropped_and_counted_by_default() -> None:
     result = mapped(rows(None))
     assert (result.samples, result.quarantined) == ((), {"null": 1})
@@ -291,6 +305,13 @@ def test_a_declared_value_without_a_row_is_zero() -> None:
     assert all(sample.attributes["env"] == "prod" for sample in result.samples)
     assert result.made == 2
     assert kinds(by_kind(labelled(), **STATES)) == {"queued": 0, "sent": 0, "failed": 0}, "also without rows"
+
+
+def test_of_a_counter_nobody_says_zero_and_values_stay_closed() -> None:
+    result = labelled((b"7", b"queued"), (b"5", b"lost"))
+    told = by_kind(result, attribute_values={"kind": ("queued", "sent")}, type="counter")
+    assert [(sample.value, sample.attributes) for sample in told.samples] == [(7, {"kind": "queued"})]
+    assert (told.quarantined, told.made) == ({"undeclared_value": 1}, 0)
 
 
 def test_an_undeclared_value_is_refused() -> None:

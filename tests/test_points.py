@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from poller.metric import AttributeValue
-from poller.points import gauges
+from poller.points import metrics
 from poller.result import PollResult, Sample
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -44,7 +44,7 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
 
 def test_a_gauge_has_the_name_unit_and_description_of_its_definition() -> None:
     store = stored(a_result(B, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {})))
-    assert {(m.name, m.unit, m.description, m.WhichOneof("data")) for m in gauges(store.shown(0))} == {
+    assert {(m.name, m.unit, m.description, m.WhichOneof("data")) for m in metrics(store.shown(0))} == {
         ("users_total", "{user}", "Total registered users.", "gauge"),
         ("stored.bytes", "By", "Stored.", "gauge"),
     }
@@ -55,7 +55,7 @@ def test_values_are_told_exactly_as_integers_or_floats() -> None:
         Sample("users_total", 2**53 + 1, {"kind": "int"}),
         Sample("users_total", 0.1, {"kind": "float"}),
     )
-    told = values(gauges(stored(a_result(A, *samples)).shown(0)), "users_total")
+    told = values(metrics(stored(a_result(A, *samples)).shown(0)), "users_total")
     assert told == {key(kind="int"): 2**53 + 1, key(kind="float"): 0.1}
     assert type(told[key(kind="int")]) is int
 
@@ -63,7 +63,7 @@ def test_values_are_told_exactly_as_integers_or_floats() -> None:
 def test_attributes_keep_their_types() -> None:
     attributes: dict[str, AttributeValue] = {"text": "ä", "truth": True, "whole": 3, "part": 0.5}
     ((told, _),) = values(
-        gauges(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total"
+        metrics(stored(a_result(A, Sample("users_total", 1, attributes))).shown(0)), "users_total"
     ).items()
     assert {name: (type(value), value) for name, value in told} == {
         name: (type(value), value) for name, value in attributes.items()
@@ -72,13 +72,13 @@ def test_attributes_keep_their_types() -> None:
 
 def test_points_are_stamped_as_asked_or_with_the_time_of_their_snapshot() -> None:
     store = stored(a_result(A, Sample("users_total", 1, {}), at=1234.5))
-    (at_export,), (at_poll,) = gauges(store.shown(0), 99), gauges(store.shown(0))
+    (at_export,), (at_poll,) = metrics(store.shown(0), 99), metrics(store.shown(0))
     assert at_export.gauge.data_points[0].time_unix_nano == 99
     assert at_poll.gauge.data_points[0].time_unix_nano == 1_234_500_000_000
 
 
 def test_nothing_is_told_before_the_first_result() -> None:
-    assert gauges(SnapshotStore([A, B]).shown(0)) == []
+    assert metrics(SnapshotStore([A, B]).shown(0)) == []
 
 
 def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other() -> None:
@@ -86,15 +86,15 @@ def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other() -> None:
         a_result(A, Sample("users_total", 1, {"from": "a"})),
         a_result(B, Sample("users_total", 2, {"from": "b"})),
     )
-    told = gauges(store.shown(0))
+    told = metrics(store.shown(0))
     assert [metric.name for metric in told] == ["users_total"]
     assert values(told, "users_total") == {key(**{"from": "a"}): 1, key(**{"from": "b"}): 2}
-    assert values(gauges(store.shown(100.1)), "users_total") == {key(**{"from": "b"}): 2}
-    assert gauges(store.shown(10_000)) == []
+    assert values(metrics(store.shown(100.1)), "users_total") == {key(**{"from": "b"}): 2}
+    assert metrics(store.shown(10_000)) == []
 
 
 def test_a_series_that_is_gone_from_the_result_is_gone_from_the_export() -> None:
     store = stored(a_result(A, Sample("users_total", 1, {"k": "x"}), Sample("users_total", 2, {"k": "y"})))
-    assert values(gauges(store.shown(0)), "users_total") == {key(k="x"): 1, key(k="y"): 2}
+    assert values(metrics(store.shown(0)), "users_total") == {key(k="x"): 1, key(k="y"): 2}
     store.put([a_result(A, Sample("users_total", 3, {"k": "y"}))], 1)
-    assert values(gauges(store.shown(1)), "users_total") == {key(k="y"): 3}
+    assert values(metrics(store.shown(1)), "users_total") == {key(k="y"): 3}

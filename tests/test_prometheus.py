@@ -56,11 +56,15 @@ def test_one_block_per_metric_with_help_type_and_every_series() -> None:
         "waiting": a_metric("waiting", description="Messages\nwaiting \\ here."),
         "empty": a_metric("empty"),
         "size.now": a_metric("size.now", unit="By"),
+        "sent": a_metric("sent", unit="By", type="counter"),
+        "open": a_metric("open", unit="1", type="updowncounter"),
     }
     samples = [
         Sample("size.now", 2**63 - 1, {}),
         Sample("waiting", 3, {"tenant.id": 'a"b\\c\nd', "live": True}),
         Sample("waiting", 0.1, {"tenant.id": "ü", "shard": 7}),
+        Sample("sent", 5, {}),
+        Sample("open", -5, {}),
     ]
     assert exposition(metrics, samples) == (
         "# HELP waiting Messages\\nwaiting \\\\ here.\n"
@@ -70,6 +74,12 @@ def test_one_block_per_metric_with_help_type_and_every_series() -> None:
         "# HELP size_now_bytes Things.\n"
         "# TYPE size_now_bytes gauge\n"
         "size_now_bytes 9223372036854775807\n"
+        "# HELP sent_bytes_total Things.\n"
+        "# TYPE sent_bytes_total counter\n"
+        "sent_bytes_total 5\n"
+        "# HELP open Things.\n"
+        "# TYPE open gauge\n"
+        "open -5\n"
     )
 
 

@@ -97,14 +97,16 @@ def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(
         tmp_path,
         a_metric("things", "attributes: {left: few, n: 1}")
         + a_metric("things", "attributes: {left: many, n: 1}")
-        + a_metric("things_by_kind", "attribute_columns: [kind]"),
+        + a_metric("things_by_kind", "attribute_columns: [kind]")
+        + a_metric("things.sent", "type: counter"),
     )
-    things, by_kind, *_ = joined(load([folder], Defaults(300, 30, 1000)), declared())
+    things, by_kind, sent, *_ = joined(load([folder], Defaults(300, 30, 1000)), declared())
 
     assert {attribute.name: attribute.values for attribute in things.attributes} == {
         "left": ("few", "many"),
         "n": ("1",),
     }
+    assert (things.instrument, sent.instrument) == ("gauge", "counter")
     (kind,) = by_kind.attributes
     assert (kind.name, kind.values) == ("kind", ())
     assert "max_series" in kind.open

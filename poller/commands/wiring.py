@@ -65,7 +65,7 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
 
     from poller import exportmetrics
     from poller.export import Push, resource
-    from poller.points import gauges
+    from poller.points import metrics
 
     spool = open_spool(settings, shared=not periodic)
     push = Push(
@@ -74,7 +74,7 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         spool,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
-        produce=lambda at: gauges(store.shown(time.monotonic()), at),
+        produce=lambda at: metrics(store.shown(time.monotonic()), at, starts=periodic),
     )
     exportmetrics.register(push.meter, push.tally, spool)
     return push

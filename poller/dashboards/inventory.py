@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from poller.dashboards.frame import Frame, Section, to_json
 from poller.dashboards.panels import (
@@ -27,6 +27,10 @@ from poller.query import QueryDefinition
 UID = "obscura-poller-inventory"
 GROWTH_OVER = "1d"
 PROJECTION_FROM, PROJECTION_DAYS = "7d", 30
+RATE_OVER = 900.0
+"""Seconds, at least."""
+SHORT = 900.0
+"""Seconds; with more between two polls an hour says little."""
 MOST_LINES = 25
 
 
@@ -87,7 +91,10 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
     labels = list(
         dict.fromkeys(label_name(name) for one in fed for name in (*one.attribute_columns, *one.attributes))
     )
-    series = of(metric_name(metric.name, metric.unit))
+    if metric.type == "counter":
+        yield from _counter(metric, labels, queries)
+        return
+    series = of(metric_name(metric.name, metric.unit, metric.type))
     growth = f"deriv({series}[{GROWTH_OVER}]) * 86400"
     projection = f"predict_linear({series}[{PROJECTION_FROM}], {PROJECTION_DAYS} * 86400)"
     unit = unit_id(metric.unit)
@@ -103,37 +110,68 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
         f"Growth per day by the slope of the last day. In {PROJECTION_DAYS} days: the straight line through "
         f"the last {PROJECTION_FROM.removesuffix('d')} days, which no cause stands behind.",
     )
+    yield _beside(beside, unit, columns, labels)
+
+
+def _counter(
+    metric: MetricDefinition, labels: Sequence[str], queries: Sequence[QueryDefinition]
+) -> Iterator[Panel]:
+    """What was counted, by rate and by day: the count itself says most of all when it began."""
+    series = of(metric_name(metric.name, metric.unit, metric.type))
+    # Several polls have to lie in it, or the rate is 0 in between.
+    window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
+    rate, unit = f"rate({series}[{window}])", unit_id(f"{'' if metric.unit == '1' else metric.unit}/s")
+    yield graph(
+        Text(metric.name, _description(metric, queries)),
+        unit,
+        [Target(_greatest(rate, labels), _legend(labels))],
+        span=14,
+    )
+    columns = {"in the last hour": f"increase({series}[1h])", "in the last day": f"increase({series}[1d])"}
+    if max(query.interval for query in queries) > SHORT:
+        del columns["in the last hour"]
+    beside = Text(f"{metric.name}: counted", "What was counted, resets not taken for a fall.")
+    yield _beside(beside, unit_id(metric.unit), columns, labels)
+
+
+def _beside(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[str]) -> Panel:
+    """Figures: a table where there are several series."""
     if labels:
-        yield listing(beside, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
-    else:
-        targets = [Target(expr, heading) for heading, expr in columns.items()]
-        yield numbers(beside, unit, targets, span=WIDTH - 14, height=8, trend=True)
+        return listing(text, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
+    targets = [Target(expr, heading) for heading, expr in columns.items()]
+    return numbers(text, unit, targets, span=WIDTH - 14, height=8, trend=True)
 
 
 def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
     """The exact values, the estimates, and the last values known of what is stale now."""
     estimated = f"max by (job, instance) ({_told_of('poller_query_estimated', queries)}) == 1"
     stale = f"min by (job, instance) ({_told_of('poller_query_stale', queries)}) == 1"
-    legend = " ".join(f"{{{{{label}}}}}" for label in labels) or "{{instance}}"
-
-    def shown(expr: str) -> str:
-        return f"topk({MOST_LINES}, {expr})" if labels else expr
-
+    legend = _legend(labels)
     return [
-        Target(shown(f"{series} unless on (job, instance) ({estimated} or {stale})"), legend),
+        Target(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
         Target(
-            shown(f"{series} and on (job, instance) ({estimated}) unless on (job, instance) ({stale})"),
+            _greatest(
+                f"{series} and on (job, instance) ({estimated}) unless on (job, instance) ({stale})", labels
+            ),
             f"{legend} (estimated)",
             DASHED,
             None if labels else "orange",
         ),
         Target(
-            shown(f"last_over_time({series}[1d]) and on (job, instance) ({stale})"),
+            _greatest(f"last_over_time({series}[1d]) and on (job, instance) ({stale})", labels),
             f"{legend} (stale: the last value known)",
             DOTTED,
             "gray",
         ),
     ]
+
+
+def _greatest(expr: str, labels: Sequence[str]) -> str:
+    return f"topk({MOST_LINES}, {expr})" if labels else expr
+
+
+def _legend(labels: Sequence[str]) -> str:
+    return " ".join(f"{{{{{label}}}}}" for label in labels) or "{{instance}}"
 
 
 def _told_of(metric: str, queries: Sequence[QueryDefinition]) -> str:
@@ -145,7 +183,7 @@ def _told_of(metric: str, queries: Sequence[QueryDefinition]) -> str:
 def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:
     polled = ", ".join(f"`{query.name}` every {format_duration(query.interval)}" for query in queries)
     most = f" At most {MOST_LINES} series, the greatest of each moment." if metric.attribute_columns else ""
-    return (
-        f"{metric.description}\n\nPolled by {polled}. Dashed: an estimate. "
-        f"Dotted: stale, the last value known; nobody knows the present one.{most}"
-    )
+    marks = "Dashed: an estimate. Dotted: stale, the last value known; nobody knows the present one."
+    if metric.type == "counter":
+        marks = "Per second."
+    return f"{metric.description}\n\nPolled by {polled}. {marks}{most}"

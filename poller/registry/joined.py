@@ -1,4 +1,4 @@
-"""Join the gauges that queries feed with the events that a server tells."""
+"""Join the metrics that queries feed with the events that a server tells."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from poller.prometheus import metric_name
 
 
 def joined(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]:
-    """Return every metric, the gauges first, in the order of the files and then of the events.
+    """Return every metric, those of queries first, in the order of the files and then of the events.
 
-    Raises ConfigError for each gauge that bears an event's name, in OpenTelemetry or in Prometheus.
+    Raises ConfigError for each that bears an event's name, in OpenTelemetry or in Prometheus.
     """
     taken = {metric_name(metric.name, metric.unit, metric.instrument): metric for metric in events.values()}
     problems = []
-    gauges = []
+    polled = []
     for name in catalog.metrics:
-        gauge = _gauge(name, catalog)
-        if (other := taken.get(metric_name(name, gauge.unit))) is not None:
+        metric = _polled(name, catalog)
+        if (other := taken.get(metric_name(name, metric.unit, metric.instrument))) is not None:
             what = f"has the name of an event, {other.name}; rename one, or set another POLLER_NAMESPACE"
-            problems.append(Problem(f"{gauge.source}: {name}", what))
-        gauges.append(gauge)
+            problems.append(Problem(f"{metric.source}: {name}", what))
+        polled.append(metric)
     if problems:
         raise ConfigError(problems)
-    return (*gauges, *events.values())
+    return (*polled, *events.values())
 
 
-def _gauge(name: str, catalog: Catalog) -> Metric:
+def _polled(name: str, catalog: Catalog) -> Metric:
     feeding = [(query, one) for query in catalog.queries for one in query.metrics if one.name == name]
     queries = list(dict.fromkeys(query.name for query, _ in feeding))
     first = feeding[0][1]
     return Metric(
         event=queries[0],
         name=name,
-        instrument="gauge",
+        instrument=first.type,
         unit=first.unit,
         description=first.description,
         source=f"{'query' if len(queries) == 1 else 'queries'} {', '.join(queries)}",

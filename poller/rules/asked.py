@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from poller.alert import Alert, Of
-from poller.metric import MetricDefinition
+from poller.metric import MetricDefinition, MetricType
 from poller.prometheus import label_name, labels_text, metric_name
 from poller.query import QueryDefinition
 from poller.rules.rule import Rule
@@ -31,14 +31,14 @@ def asked(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
 
 
 def _rule(query: QueryDefinition, metric: MetricDefinition, alert: Alert, runbook: str) -> Rule:
-    told = metric_name(metric.name, metric.unit)
+    told = metric_name(metric.name, metric.unit, metric.type)
     words = (*told.split("_"), _NAMES[alert.of], alert.side)
     names = dict.fromkeys((*metric.attribute_columns, *metric.attributes))
     told_apart = ", ".join(f"{name}={{{{ $labels.{label_name(name)} }}}}" for name in names)
     series = f" Series: {told_apart}." if names else ""
     return Rule(
         name="".join(word[:1].upper() + word[1:] for word in words),
-        expr=_expr(f"{told}{labels_text(metric.attributes)}", alert),
+        expr=_expr(f"{told}{labels_text(metric.attributes)}", metric.type, alert),
         lasting=alert.for_,
         severity=alert.severity,
         summary=alert.summary or f"{told} {_found(metric.unit, alert)}",
@@ -64,11 +64,14 @@ def _literal(text: str) -> str:
     return text.replace("{{", '{{ "{{" }}')
 
 
-def _expr(series: str, alert: Alert) -> str:
+def _expr(series: str, kind: MetricType, alert: Alert) -> str:
     limit = f"{'>' if alert.side == 'above' else '<'} {alert.limit:.15g}"
     if alert.of == "value":
         return f"{series} {limit}"
     if alert.of == "daily_growth":
-        return f"deriv({series}[1d]) * 86400 {limit}"
+        # Of a counter the increase, which knows of resets: a slope would take them for a fall.
+        growth = f"increase({series}[1d])" if kind == "counter" else f"deriv({series}[1d]) * 86400"
+        return f"{growth} {limit}"
     # Where there was nothing a week ago, anything is infinitely more: no anomaly but a beginning.
-    return f"avg_over_time({series}[1h]) / (avg_over_time({series}[1h] offset 1w) != 0) - 1 {limit}"
+    over = "increase" if kind == "counter" else "avg_over_time"
+    return f"{over}({series}[1h]) / ({over}({series}[1h] offset 1w) != 0) - 1 {limit}"

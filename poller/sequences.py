@@ -1,0 +1,38 @@
+"""Carry the sequence of each sum from one poll to the next, and begin another where it was broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from poller.closed import Key, key_of
+from poller.metric import MetricType
+from poller.result import PollResult, Sample, UnbrokenSequence
+
+
+def continued(result: PollResult, before: PollResult | None) -> PollResult:
+    """`result` with the sequences of its sums: those of `before`, the last good result of the same query.
+
+    A counter that is lower than before was reset: another sequence begins. So it does for a series that
+    `before` has not, for nobody knows what became of it meanwhile.
+    """
+    types = {metric.name: metric.type for metric in result.query.metrics}
+    if all(kind == "gauge" for kind in types.values()):
+        return result
+    known = {_series(sample): sample for sample in before.samples} if before else {}
+    samples = (
+        sample
+        if types[sample.metric] == "gauge"
+        else replace(sample, sequence=_sequence(sample, known.get(_series(sample)), types[sample.metric]))
+        for sample in result.samples
+    )
+    return replace(result, samples=tuple(samples))
+
+
+def _sequence(sample: Sample, before: Sample | None, kind: MetricType) -> UnbrokenSequence:
+    if before is None or before.sequence is None or (kind == "counter" and sample.value < before.value):
+        return UnbrokenSequence()
+    return before.sequence
+
+
+def _series(sample: Sample) -> tuple[str, Key]:
+    return sample.metric, key_of(sample.attributes)
