@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from poller.definition import Definition, Duration
+from poller.definition import AlsoText, Definition, Duration, whole
 from poller.words import shown
 
 Of = Literal["value", "daily_growth", "weekly_change"]
@@ -37,11 +37,22 @@ def _parse_limit(value: object, info: ValidationInfo) -> object:
     raise ValueError(f"{shown(value)} is not a limit; write a number like {example}")
 
 
-Limit = Annotated[float, BeforeValidator(_parse_limit)]
+Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
 
 
 class Alert(Definition):
     """One alerting rule of Prometheus over one metric: a limit, and how long it must be passed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [side], "properties": {side: {"type": ["number", "string"]}}}
+                for side in get_args(Side)
+            ],
+            "if": {"required": ["of"], "properties": {"of": {"const": "weekly_change"}}},
+            "else": {"properties": {side: {"type": ["number", "null"]} for side in get_args(Side)}},
+        }
+    )
 
     of: Of = Field(
         default="value",

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
     "poll": "Poll everything once and print the result.",
     "check": "Find every mistake in the query files, without a database.",
+    "schema": "Print what a query file may hold as JSON Schema, for editors.",
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
     "conform": "Say how what a server sends differs from the catalogue.",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from poller.words import shown
 
@@ -58,7 +61,28 @@ def format_duration(seconds: float) -> str:
     return text if text and rest < 0.0005 else f"{text}{rest:g}s"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+@dataclass(frozen=True, slots=True)
+class AlsoText:
+    """A number that may be written as a text of this pattern, as JSON Schema is told."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(core), {"type": "string", "pattern": self.pattern}]}
+
+
+def whole(pattern: re.Pattern[str], unless: str = "") -> str:
+    """A pattern for a JSON Schema: one that a text fits as a whole, and does not begin with `unless`."""
+    return f"^{f'(?!{unless})' if unless else ''}(?:{pattern.pattern})$"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    AlsoText(rf"^\s*(?:{_DURATION.pattern}|{_SECONDS_ALONE.pattern.removeprefix('-?')})\s*$"),
+]
 """Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
 
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from poller.alert import Alert
-from poller.definition import Definition
+from poller.definition import Definition, whole
 from poller.units import unit_problem
 from poller.words import did_you_mean, shown
 
@@ -42,19 +42,39 @@ _INSTEAD = {
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
+_AS_ATTRIBUTE = whole(_ATTRIBUTE_NAME, unless="_[._]")
 
 
 class MetricDefinition(Definition):
     """One metric that a query feeds: a value column, and the columns that tell its series apart."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["type"], "properties": {"type": {"const": "counter"}}},
+            "then": {
+                "properties": {
+                    "on_null": {"enum": ["drop", "fail"]},
+                    "alert": {
+                        "items": {
+                            "required": ["of"],
+                            "properties": {"of": {"enum": ["daily_growth", "weekly_change"]}},
+                        }
+                    },
+                }
+            },
+        }
+    )
+
     name: str = Field(
         description="Name of the metric, exported exactly so (lower case; letters, digits, _ and .).",
         examples=["pending_messages_total"],
+        json_schema_extra={"pattern": whole(_METRIC_NAME, unless="poller[._]")},
     )
     description: str = Field(
         description="What the number means, in a sentence that people read in a dashboard.",
         examples=["Messages waiting for delivery."],
         min_length=1,
+        json_schema_extra={"type": ["string", "number"], "pattern": r"\S"},
     )
     unit: str = Field(
         description="Unit in UCUM: `By`, `s`, `%`, or the thing counted in braces, `{message}`.",
@@ -75,15 +95,27 @@ class MetricDefinition(Definition):
         default=(),
         description="Result columns that become attributes, one series per distinct set.",
         examples=[["state", "tenant"]],
+        json_schema_extra={"items": {"type": "string", "pattern": _AS_ATTRIBUTE}, "uniqueItems": True},
     )
     attribute_values: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="All values that a column can have: one without a row is 0 (not of a counter), any other "
         "is refused.",
         examples=[{"state": ["queued", "sent"]}],
+        json_schema_extra={
+            "additionalProperties": {
+                "type": "array",
+                "items": {"type": "string", "maxLength": MAX_ATTRIBUTE_LENGTH},
+                "minItems": 1,
+                "uniqueItems": True,
+            }
+        },
     )
     attributes: Mapping[str, AttributeValue] = Field(
-        default_factory=dict, description="Attributes with a fixed value.", examples=[{"env": "prod"}]
+        default_factory=dict,
+        description="Attributes with a fixed value.",
+        examples=[{"env": "prod"}],
+        json_schema_extra={"propertyNames": {"pattern": _AS_ATTRIBUTE}},
     )
     on_null: Literal["drop", "zero", "fail"] = Field(
         default="drop",

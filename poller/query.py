@@ -7,9 +7,9 @@ import re
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.definition import Definition, Duration, MisfitError, format_duration
+from poller.definition import Definition, Duration, MisfitError, format_duration, whole
 from poller.metric import MetricDefinition
 from poller.overflow import Limit
 from poller.requirements import Requirements
@@ -30,6 +30,7 @@ class Estimate(Definition):
     sql: str = Field(
         description="One statement with the same columns as the query's, and far cheaper.",
         examples=["SELECT reltuples::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"],
+        json_schema_extra={"pattern": r"\S"},
     )
     above_cost: float = Field(
         description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
@@ -48,13 +49,50 @@ class Estimate(Definition):
 class QueryDefinition(Definition):
     """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "if": {"required": ["overflow"], "properties": {"overflow": {"const": "other"}}},
+                    "then": {
+                        "properties": {
+                            "metrics": {
+                                "items": {
+                                    "required": ["attribute_columns"],
+                                    "properties": {"attribute_columns": {"minItems": 1}},
+                                }
+                            }
+                        }
+                    },
+                },
+                {
+                    "if": {
+                        "properties": {
+                            "metrics": {
+                                "contains": {
+                                    "required": ["type"],
+                                    "properties": {"type": {"const": "counter"}},
+                                }
+                            }
+                        }
+                    },
+                    "then": {
+                        "properties": {"overflow": {"const": "drop"}, "estimate": {"type": "null"}},
+                    },
+                },
+            ]
+        }
+    )
+
     name: str = Field(
         description="Name of the query, unique over all files; it labels every self-metric and log line.",
         examples=["pending_messages"],
+        json_schema_extra={"pattern": whole(_QUERY_NAME)},
     )
     sql: str = Field(
         description="One statement that reads: SELECT, WITH, VALUES, TABLE or SHOW.",
         examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
+        json_schema_extra={"pattern": r"\S"},
     )
     interval: Duration = Field(
         default=DEFAULT_INTERVAL,

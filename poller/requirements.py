@@ -29,6 +29,7 @@ class Requirements(Definition):
         default=None,
         description="Range of the server's version, its parts joined by commas.",
         examples=[">=14", ">=14,<18"],
+        json_schema_extra={"type": ["string", "null"], "pattern": rf"^\s*(?:{_VERSION_RANGE.pattern})\s*$"},
     )
     extensions: tuple[str, ...] = Field(
         default=(), description="Extensions that must be installed.", examples=[["pg_stat_statements"]]

@@ -110,12 +110,19 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     assert settings.endpoint is not None
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
-    assert queries["data"] == {
-        f.name: f.read_text(encoding="utf-8") for f in (ROOT / "queries").glob("*.yaml")
+    assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
+        f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in (ROOT / "queries").glob("*.yaml")
     }
     for volume in volumes.values():
         if claim := volume.get("persistentVolumeClaim"):
             assert ("PersistentVolumeClaim", claim["claimName"]) in named
+
+
+def behind_its_schema(text: str) -> str:
+    """A query file without its first line, the way to its schema, which is another from each folder."""
+    first, _, rest = text.partition("\n")
+    assert first.startswith("# yaml-language-server: $schema=")
+    return rest
 
 
 def test_probes_ask_poller_health_and_a_sidecar_is_never_unready(manifests: list[Manifest]) -> None:

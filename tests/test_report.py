@@ -88,12 +88,14 @@ def test_json_tells_all_and_exactly() -> None:
         "samples": [
             {
                 "metric": "things",
+                "type": "gauge",
                 "unit": "{thing}",
                 "attributes": {"state": "queued", "live": True},
                 "value": 1234567,
             },
             {
                 "metric": "things",
+                "type": "gauge",
                 "unit": "{thing}",
                 "attributes": {"state": "[bold]sent"},
                 "value": 2**63 - 1,
