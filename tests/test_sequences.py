@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
@@ -191,9 +191,11 @@ def test_a_gauge_has_no_start() -> None:
 
 
 numbers = st.one_of(st.integers(0, 2**63 - 1), st.floats(0, 1e300), st.integers(0, 3))
+BRIEF = settings(max_examples=40)  # every step of a life is a file written to the disk
 polls = st.dictionaries(st.sampled_from("xyz"), numbers)
 
 
+@BRIEF
 @given(st.lists(st.one_of(polls, st.sampled_from(["export", "die"])), max_size=30))
 def test_under_one_start_a_counter_never_falls_and_it_begins_with_a_point_of_no_duration(
     tmp_path_factory: pytest.TempPathFactory, steps: list[dict[str, float] | str]
@@ -223,6 +225,7 @@ def test_under_one_start_a_counter_never_falls_and_it_begins_with_a_point_of_no_
             assert points[at : at + len(stretch)] == stretch, "no sequence goes on after another began"
 
 
+@BRIEF
 @given(st.lists(st.one_of(numbers, st.just("die")), min_size=1, max_size=20))
 def test_a_counter_that_only_grows_has_one_start_for_ever(
     tmp_path_factory: pytest.TempPathFactory, steps: list[float | str]

@@ -116,7 +116,7 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
 def _counter(
     metric: MetricDefinition, labels: Sequence[str], queries: Sequence[QueryDefinition]
 ) -> Iterator[Panel]:
-    """What was counted, by rate and by day: the count itself says most of all when it began."""
+    """What was counted, by rate and by day: the count itself mostly says how long it has counted."""
     series = of(metric_name(metric.name, metric.unit, metric.type))
     # Several polls have to lie in it, or the rate is 0 in between.
     window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
