@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.definition import Duration, format_duration
-from poller.destinations import destinations
-from poller.endpoint import Endpoint, Protocol, Signal, resolve
-from poller.environment import Environment, Source, is_secret, read_secret
+from poller.endpoint import Endpoint, Protocol, Signal
+from poller.environment import Environment, Source, read_secret
 from poller.errors import ConfigError, Problem
 from poller.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.secrets import MASK, mask_conninfo, mask_url
 
 
-def _lower(value: object) -> object:
+def lower(value: object) -> object:
+    """A word as it is compared: without blanks around it, in lower case."""
     return value.strip().lower() if isinstance(value, str) else value
 
 
@@ -104,7 +103,7 @@ class Settings(BaseSettings):
         ge=0.1,
         le=3600,
     )
-    require_standby: Annotated[Literal["warn", "true", "false"], BeforeValidator(_lower)] = Field(
+    require_standby: Annotated[Literal["warn", "true", "false"], BeforeValidator(lower)] = Field(
         default="warn",
         validation_alias=_names("POLLER_REQUIRE_STANDBY"),
         description="On a primary: warn says so once, true sends it no query, false says nothing.",
@@ -182,7 +181,7 @@ class Settings(BaseSettings):
         description="The collector to push to; unset: results are logged and nothing is pushed.",
         examples=["http://collector:4317"],
     )
-    otlp_protocol: Annotated[Protocol, BeforeValidator(_lower)] | None = Field(
+    otlp_protocol: Annotated[Protocol, BeforeValidator(lower)] | None = Field(
         default=None,
         validation_alias=_names(
             "POLLER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -233,13 +232,13 @@ class Settings(BaseSettings):
         ge=60,
         le=30 * 86400,
     )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] = Field(
         default="text",
         validation_alias=_names("POLLER_LOG_FORMAT", "OBSCURA_LOG_FORMAT", "OBSCURA_TELEMETRY_LOG_FORMAT"),
         description="Form of the log records on stderr: text or json.",
         examples=["json"],
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         default="info",
         validation_alias=_names("POLLER_LOG_LEVEL"),
         description="Least severity that is logged: debug, info, warning or error.",
@@ -292,7 +291,7 @@ class Settings(BaseSettings):
         description="Where log records are pushed; unset: to the OTLP endpoint.",
         examples=["http://collector:4317"],
     )
-    sql_comments: Annotated[Literal["off", "name", "traceparent"], BeforeValidator(_lower)] = Field(
+    sql_comments: Annotated[Literal["off", "name", "traceparent"], BeforeValidator(lower)] = Field(
         default="name",
         validation_alias=_names("POLLER_SQL_COMMENTS"),
         description="What a comment on each query's SQL says: nothing, its name, or its traceparent as well.",
@@ -399,59 +398,6 @@ class Settings(BaseSettings):
         return spoken(name, value)
 
 
-def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings: an option beats a variable, a variable beats the default.
-
-    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
-    an empty text unsets what the environment says.
-
-    Raises ConfigError with every problem there is; none of them shows a secret.
-    """
-    environment = Environment(Settings, environ)
-    values: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
-    for name in Settings.model_fields:
-        given = (overrides or {}).get(name)
-        if given is not None:
-            sources[name] = Source("option", option(name))
-            values[name] = None if given == "" and Settings.model_fields[name].default is None else given
-        elif found := environment.look(name):
-            values[name], sources[name] = found
-    raw, raw_sources = dict(values), dict(sources)
-    if off := environment.switched_off():
-        values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
-
-    problems = list(environment.problems)
-    settings: Settings | None = None
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        problems += [
-            Problem(sources[name].name, _say(name, values[name], dict(one)))
-            for one in error.errors(include_url=False, include_input=False)
-            if (name := str(one["loc"][0]))
-        ]
-    target: Endpoint | None = None
-    if values.get("otlp_endpoint"):
-        protocol = _lower(values.get("otlp_protocol"))
-        try:
-            target = resolve(
-                values["otlp_endpoint"].strip(),
-                sources["otlp_endpoint"].name,
-                "http/protobuf" if protocol == "http/protobuf" else "grpc" if protocol == "grpc" else None,
-            )
-        except ConfigError as error:
-            problems += error.problems
-    others: dict[Signal, Endpoint] = {}
-    if settings is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
-        others, wrong = destinations(settings.signals(), raw, raw_sources, environ)
-        # What is wrong with an endpoint that they share has been said.
-        problems += [problem for problem in wrong if problem not in problems]
-    if problems or settings is None:
-        raise ConfigError(problems)
-    return settings.with_context(sources, environment, target, others)
-
-
 def spoken(name: str, value: object) -> str:
     """A value of the field `name` the way one writes it; empty where there is none."""
     if value is None:
@@ -473,36 +419,3 @@ def option(name: str) -> str:
 def example_of(name: str) -> str:
     """What one may write for a field."""
     return str((Settings.model_fields[name].examples or [""])[0])
-
-
-def _say(name: str, given: object, error: dict[str, Any]) -> str:
-    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
-    field = Settings.model_fields[name]
-    example = f"write one like {example_of(name)}"
-    if is_secret(field):
-        return f"is not usable; {example}"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "greater_than":
-            return f"{given!r} is not above {context['gt']:g}; {example}"
-        case kind if kind.startswith("bool_"):
-            return f"{given!r} is not true or false; {example}"
-        case kind if kind.startswith("byte_size"):
-            return f"{given!r} is not a size; {example}"
-        case kind if kind.startswith("float_") and name == "max_duty_cycle":
-            return f"{given!r} is not a share; {example}"
-        case "literal_error":
-            choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            return f"{given!r} is not one of {choices}; {example}"
-        case "greater_than_equal":
-            return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
-        case "less_than_equal":
-            return f"{given!r} is too large; write at most {spoken(name, context['le'])}"
-        case "string_too_short":
-            return f"is empty; {example}"
-        case kind if kind.startswith("int_"):
-            return f"{given!r} is not a whole number; {example}"
-        case _:
-            return f"{given!r} is not accepted; {example}"

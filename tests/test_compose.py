@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from poller.loading import load
 from poller.receiver.points import Point
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
-from poller.settings import load
 from tests.bed.composed import FILE, SERVICES, servers
 from tests.bed.process import Process, eventually
 

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from poller.settings import load
+from poller.loading import load
 from tests.bed.process import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"

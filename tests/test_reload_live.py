@@ -23,13 +23,13 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.commands.wiring import Pipe, open_catalog
 from poller.daemon import Daemon
+from poller.loading import load
 from poller.query import QueryDefinition
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
 from poller.reload import Reload
 from poller.result import PollResult
 from poller.schedule import ticks
-from poller.settings import load
 from poller.store import SnapshotStore
 from poller.watcher import contents
 from tests.bed.polled import Json

@@ -17,10 +17,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.demo.cluster import Cluster
 from poller.errors import PollError
+from poller.loading import load
 from poller.password import password_from
 from poller.receiver.ports import LOOPBACK
 from poller.replica import Replica
-from poller.settings import load
 from poller.whereabouts import Sighting, Whereabouts
 from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates

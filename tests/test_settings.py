@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from poller.environment import variables
 from poller.errors import ConfigError
+from poller.loading import load
 from poller.secrets import mask_conninfo, mask_url
-from poller.settings import Settings, example_of, load
+from poller.settings import Settings, example_of
 
 
 def problems(environ: dict[str, str], overrides: dict[str, str] | None = None) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from poller.environment import is_secret, variables
-from poller.settings import Settings, load, option, spoken
+from poller.loading import load
+from poller.settings import Settings, option, spoken
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

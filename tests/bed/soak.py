@@ -18,8 +18,8 @@ import psycopg
 from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
 from poller.difference import compare
+from poller.loading import load
 from poller.logs import configure
-from poller.settings import load
 from poller.store import SnapshotStore
 
 SETS = 20

@@ -1,0 +1,100 @@
+"""Read the settings: an option beats a variable, a variable beats the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from poller.destinations import destinations
+from poller.endpoint import Endpoint, Signal, resolve
+from poller.environment import Environment, Source, is_secret
+from poller.errors import ConfigError, Problem
+from poller.settings import Settings, example_of, lower, option, spoken
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that `environ` and the options make.
+
+    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
+    an empty text unsets what the environment says.
+
+    Raises ConfigError with every problem there is; none of them shows a secret.
+    """
+    environment = Environment(Settings, environ)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for name in Settings.model_fields:
+        given = (overrides or {}).get(name)
+        if given is not None:
+            sources[name] = Source("option", option(name))
+            values[name] = None if given == "" and Settings.model_fields[name].default is None else given
+        elif found := environment.look(name):
+            values[name], sources[name] = found
+    raw, raw_sources = dict(values), dict(sources)
+    if off := environment.switched_off():
+        values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
+
+    problems = list(environment.problems)
+    settings: Settings | None = None
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        problems += [
+            Problem(sources[name].name, _say(name, values[name], dict(one)))
+            for one in error.errors(include_url=False, include_input=False)
+            if (name := str(one["loc"][0]))
+        ]
+    target: Endpoint | None = None
+    if values.get("otlp_endpoint"):
+        protocol = lower(values.get("otlp_protocol"))
+        try:
+            target = resolve(
+                values["otlp_endpoint"].strip(),
+                sources["otlp_endpoint"].name,
+                "http/protobuf" if protocol == "http/protobuf" else "grpc" if protocol == "grpc" else None,
+            )
+        except ConfigError as error:
+            problems += error.problems
+    others: dict[Signal, Endpoint] = {}
+    if settings is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
+        others, wrong = destinations(settings.signals(), raw, raw_sources, environ)
+        # What is wrong with an endpoint that they share has been said.
+        problems += [problem for problem in wrong if problem not in problems]
+    if problems or settings is None:
+        raise ConfigError(problems)
+    return settings.with_context(sources, environment, target, others)
+
+
+def _say(name: str, given: object, error: dict[str, Any]) -> str:
+    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
+    field = Settings.model_fields[name]
+    example = f"write one like {example_of(name)}"
+    if is_secret(field):
+        return f"is not usable; {example}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than":
+            return f"{given!r} is not above {context['gt']:g}; {example}"
+        case kind if kind.startswith("bool_"):
+            return f"{given!r} is not true or false; {example}"
+        case kind if kind.startswith("byte_size"):
+            return f"{given!r} is not a size; {example}"
+        case kind if kind.startswith("float_") and name == "max_duty_cycle":
+            return f"{given!r} is not a share; {example}"
+        case "literal_error":
+            choices = context["expected"].replace("'", "").replace(" or ", ", ")
+            return f"{given!r} is not one of {choices}; {example}"
+        case "greater_than_equal":
+            return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
+        case "less_than_equal":
+            return f"{given!r} is too large; write at most {spoken(name, context['le'])}"
+        case "string_too_short":
+            return f"is empty; {example}"
+        case kind if kind.startswith("int_"):
+            return f"{given!r} is not a whole number; {example}"
+        case _:
+            return f"{given!r} is not accepted; {example}"
