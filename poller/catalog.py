@@ -22,6 +22,8 @@ from poller.queryfile import Found, QueryFile, read, unreadable
 from poller.words import did_you_mean, shown
 
 _SUFFIXES = (".yaml", ".yml")
+_CASES = ".test"
+"""What the name of a file ends in, before its suffix, that holds cases for `poller test` and no query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,16 @@ def files_of(source: Path) -> list[Path]:
     return sorted(
         path
         for path in source.iterdir()
-        if path.suffix in _SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        if path.suffix in _SUFFIXES
+        and not path.name.startswith(".")
+        and not holds_cases(path)
+        and not path.is_dir()
     )
+
+
+def holds_cases(path: Path) -> bool:
+    """Whether `path` is named as the cases of a query file are: `messages.test.yaml` for `messages.yaml`."""
+    return path.suffix in _SUFFIXES and path.stem.endswith(_CASES)
 
 
 def _packaged() -> Path:
@@ -155,6 +165,8 @@ def _source_problem(source: Path) -> str | None:
     try:
         if not source.exists():
             return "does not exist; write a folder of query files, or a file"
+        if holds_cases(source) and not source.is_dir():
+            return "holds cases for `poller test`; write the query file, or its folder"
         if source.is_dir() and not files_of(source):
             return "holds no query file; put a *.yaml file into it, or write another folder"
     except (OSError, ValueError) as error:

@@ -21,6 +21,7 @@ COMMANDS = {
     "poll": "Poll everything once and print the result.",
     "check": "Find every mistake in the query files, without a database.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
+    "test": "Try the queries on rows of your own, and compare what comes out.",
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
     "conform": "Say how what a server sends differs from the catalogue.",
@@ -33,7 +34,9 @@ COMMANDS = {
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
-_SECRET_OPTIONS = {"--database-url", "--otlp-endpoint", "--password-command"}
+_MODULES = {"test": "cases"}
+"""Where the module of a command has another name: what is called `test`, pytest takes for its own."""
+_SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
 
@@ -48,17 +51,18 @@ app = typer.Typer(
 
 
 class _Later(typer.core.TyperCommand):
-    """Stands for a command in listings; becomes the function `poller.commands.<name>.<name>` when invoked."""
+    """Stands for a command in listings; becomes `poller.commands.<module>.<module>` when invoked."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        module = importlib.import_module(f"poller.commands.{self.name}")
+        name = _MODULES.get(str(self.name), str(self.name))
+        module = importlib.import_module(f"poller.commands.{name}")
         alone = typer.Typer(
             rich_markup_mode=None,
             add_completion=False,
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        alone.command(self.name)(getattr(module, str(self.name)))
+        alone.command(self.name)(getattr(module, name))
         given = list(args)  # the parser takes its arguments out of the list
         try:
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)

@@ -10,7 +10,7 @@ from typing import Any
 from poller.complaints import unknown_key
 from poller.errors import Problem
 from poller.words import kind_of, near
-from poller.yamlfile import MAX_BYTES, Document, Key, parse, spoken
+from poller.yamlfile import MAX_BYTES, Document, Flaw, Key, parse, spoken
 
 _KEYS = ["queries", "snapshot"]
 _EXAMPLE = "write `queries:` and a list of queries below it"
@@ -35,6 +35,13 @@ class QueryFile:
         told = spoken(path)
         where = f"{self.path}:{line}: {told}" if told else f"{self.path}:{line}"
         return Found((self.number, line), Problem(where, what))
+
+    def flawed(self, flaw: Flaw) -> Found:
+        """What is wrong with the file as YAML, and where."""
+        told = spoken(flaw.path)
+        column = f":{flaw.column}" if flaw.column is not None else ""
+        where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
+        return Found((self.number, flaw.line), Problem(where, flaw.what))
 
     def line(self, path: Sequence[Key]) -> int:
         return 1 if isinstance(self.document, str) else self.document.line(path)
@@ -61,11 +68,7 @@ class QueryFile:
         if isinstance(self.document, str):
             yield Found((self.number, 0), Problem(str(self.path), self.document))
             return
-        for flaw in self.document.flaws:
-            told = spoken(flaw.path)
-            column = f":{flaw.column}" if flaw.column is not None else ""
-            where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
-            yield Found((self.number, flaw.line), Problem(where, flaw.what))
+        yield from map(self.flawed, self.document.flaws)
         if self.document.root is None:
             return
         data = self.document.data

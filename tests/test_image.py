@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from poller.catalog import files_of
 from poller.receiver.receiver import Receiver
 from tests.bed import image as bed
 from tests.bed.image import Image, built
@@ -109,7 +110,7 @@ def looks_as_documented(image: Image) -> None:
     labels = {name.rpartition(".")[2]: value for name, value in config["Labels"].items()}
     assert labels["licenses"] == "Apache-2.0"
     assert labels["title"] == "obscura-poller"
-    shipped = {file.name: file.read_text() for file in (ROOT / "queries").glob("*.yaml")}
+    shipped = {file.name: file.read_text() for file in files_of(ROOT / "queries")}
     assert {f.name: f.read_text() for f in (image.root / "etc/poller/queries").iterdir()} == shipped
 
 

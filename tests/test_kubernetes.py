@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from poller.catalog import files_of
 from poller.loading import load
 from tests.bed.process import ROOT
 
@@ -111,7 +112,7 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
     assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
-        f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in (ROOT / "queries").glob("*.yaml")
+        f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
     for volume in volumes.values():
         if claim := volume.get("persistentVolumeClaim"):

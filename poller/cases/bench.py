@@ -1,0 +1,133 @@
+"""Try a case: make its rows, ask its query as a poll does, and undo it all."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+
+from poller.burst import Guards
+from poller.cases.casefile import Fixture, Trial
+from poller.cases.script import Step
+from poller.errors import PollerError, PollError
+from poller.gates import facts_query, read_facts, unmet
+from poller.model import Answer, EstimateReason, PollResult, QueryDefinition
+from poller.pipeline import Pipeline, Waker
+from poller.polling import to_result
+from poller.session import Session
+
+_FIXTURE_MS = 60_000
+_LOCK_MS = 5_000
+
+
+class FixtureError(PollerError):
+    """The rows of a case could not be made; says where they are written, and what the server says."""
+
+
+class Bench:
+    """A database on which cases are tried, each in a transaction of its own that is rolled back."""
+
+    def __init__(self, session: Session, waker: Waker) -> None:
+        self._session = session
+        self._waker = waker
+        # Only what bounds a query matters here, and that is its own timeout.
+        self._guards = Guards(_LOCK_MS / 1000, budget=0.0)
+
+    def reach(self) -> None:
+        """Connect; raises PollError where that is not possible."""
+        self._session.connection()
+
+    def attempt(self, trial: Trial) -> PollResult:
+        """What a poll of the query comes to on the rows of the case.
+
+        Time stands still in it: `now()` is the same for the rows and for the query. Raises FixtureError, and
+        PollError where the server is not to be reached.
+        """
+        connection = self._session.connection()
+        with self._undone(connection):
+            _prepare(connection, trial.fixture)
+            # As a poll does it from here on, the savepoint that its statements go back to included.
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute("SAVEPOINT tick")
+            return to_result(self._answer(Pipeline(connection, self._waker), trial))
+
+    @contextmanager
+    def _undone(self, connection: psycopg.Connection) -> Iterator[None]:
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE")
+        except psycopg.Error as error:
+            raise PollError("rejected", f"no rows can be made there: {_spoken(error)}") from error
+        try:
+            yield
+        finally:
+            # Where the connection is lost, the server has rolled back by itself.
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+
+    def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
+        query = trial.query
+        (look,) = pipeline.send([self._guards.look(facts_query([query]))])
+        if look.error is not None:
+            return Answer(query, 0.0, look.duration, error=look.error)
+        facts = read_facts((look.rows.values[0][0] if look.rows else None) or b"")
+        if query.requires.role != "any":
+            # Rows can be made on a primary only.
+            facts = replace(facts, standby=query.requires.role == "standby")
+        if skip := unmet(query.requires, facts):
+            return Answer(query, 0.0, 0.0, skipped=skip)
+        (reply,) = pipeline.send(self._guards.shared(query, _asked(trial, query)))
+        estimated: EstimateReason | None = "cost" if trial.case.estimate else None
+        return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
+
+
+def _asked(trial: Trial, query: QueryDefinition) -> str:
+    return query.estimate.sql if trial.case.estimate and query.estimate else query.sql
+
+
+def _prepare(connection: psycopg.Connection, fixture: Fixture) -> None:
+    connection.execute(f"SET LOCAL statement_timeout = {_FIXTURE_MS}")
+    connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+    ((path,),) = connection.execute("SHOW search_path").fetchall()
+    for place, step in fixture.schema:
+        _run(connection, place, step)
+    # A dump empties it.
+    connection.execute("SELECT set_config('search_path', %s, true)", (path,))
+    for place, table, rows in fixture.rows:
+        _copy(connection, place, table, rows)
+    for place, step in fixture.script:
+        _run(connection, place, step)
+
+
+def _run(connection: psycopg.Connection, place: str, step: Step) -> None:
+    try:
+        connection.execute(step.sql.encode())
+    except psycopg.Error as error:
+        position = int(error.diag.statement_position or 1)
+        line = step.line + step.sql[: position - 1].count("\n")
+        raise FixtureError(f"{place}: line {line} of it: {_spoken(error)}") from error
+
+
+def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> None:
+    header = next(csv.reader(io.StringIO(rows)), [])
+    names = sql.SQL(", ").join(sql.Identifier(name.strip()) for name in header)
+    target = sql.SQL(".").join(map(sql.Identifier, table.split(".")))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv, HEADER)").format(target, names)
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(rows)
+    except psycopg.Error as error:
+        context = (error.diag.context or "").splitlines()
+        where = f" ({context[0]})" if context else ""
+        raise FixtureError(f"{place}: {_spoken(error)}{where}") from error
+
+
+def _spoken(error: psycopg.Error) -> str:
+    said = [error.diag.message_primary or " ".join(str(error).split())]
+    said += [f"({detail})" for detail in (error.diag.message_detail,) if detail]
+    said += [f"- {hint}" for hint in (error.diag.message_hint,) if hint]
+    return " ".join(said)

