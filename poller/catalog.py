@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from poller.errors import ConfigError, Problem
 from poller.metric import MetricDefinition
 from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.queryfile import Found, QueryFile, read, unreadable
-from poller.words import did_you_mean, shown
+from poller.words import did_you_mean, near, shown
 
 _SUFFIXES = (".yaml", ".yml")
+_MOST_NAMES = 1000
+"""Looked at for one that was meant."""
 _CASES = ".test"
 """What the name of a file ends in, before its suffix, that holds cases for `poller test` and no query."""
 
@@ -164,7 +167,7 @@ def _packaged() -> Path:
 def _source_problem(source: Path) -> str | None:
     try:
         if not source.exists():
-            return "does not exist; write a folder of query files, or a file"
+            return f"does not exist{_like(source) or '; write a folder of query files, or a file'}"
         if holds_cases(source) and not source.is_dir():
             return "holds cases for `poller test`; write the query file, or its folder"
         if source.is_dir() and not files_of(source):
@@ -172,6 +175,17 @@ def _source_problem(source: Path) -> str | None:
     except (OSError, ValueError) as error:
         return unreadable(error)
     return None
+
+
+def _like(source: Path) -> str:
+    """`; did you mean ...` with what is there under a name like it."""
+    if not source.parent.is_dir():
+        return ""
+    beside = itertools.islice(source.parent.iterdir(), _MOST_NAMES)
+    # Without the suffixes, which make all of them alike.
+    names = {path.stem: path.name for path in beside}
+    meant = near(source.stem, names)
+    return f"; did you mean {str(source.with_name(names[meant]))!r}?" if meant else ""
 
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:

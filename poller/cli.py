@@ -13,6 +13,8 @@ import typer.core
 import typer.main
 from typer.exceptions import TyperException
 
+from poller.commands.examples import epilog
+from poller.commands.misuse import reworded
 from poller.errors import ConfigError
 from poller.streams import drop_stdout, open_missing, unwritable
 
@@ -21,21 +23,21 @@ COMMANDS = {
     "poll": "Poll everything once and print the result.",
     "check": "Find every mistake in the query files, without a database.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
-    "test": "Try the queries on rows of your own, and compare what comes out.",
-    "doctor": "Examine database, role, queries and collector, and say what to do.",
-    "catalog": "Print every metric there is, of the queries and of the server's events.",
+    "test": "Try the queries on rows of your own, without your database.",
+    "doctor": "Examine database, role, queries, collector; say what to do.",
+    "catalog": "Print every metric there is, of queries and of events.",
     "conform": "Say how what a server sends differs from the catalogue.",
     "health": "Tell whether the poller that runs here is alive, or ready.",
     "dashboard": "Write a Grafana dashboard from the query files.",
     "alerts": "Write Prometheus alerting rules from the query files.",
     "watch": "Show a running poller live in the terminal.",
-    "demo": "Show it all at work: a server, a standby, a collector, nothing to install.",
+    "demo": "Show it all at work: a server, a standby, a collector.",
     "settings": "Print every effective setting, its source and its meaning.",
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
-_MODULES = {"test": "cases"}
-"""Where the module of a command has another name: what is called `test`, pytest takes for its own."""
+_MODULES = {"test": "cases", "health": "probe"}
+"""Where a command's module has another name: pytest would take `test` for its own, `health` has no typer."""
 _SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
@@ -43,6 +45,7 @@ _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a v
 app = typer.Typer(
     name="poller",
     help="Poll SQL aggregates on a PostgreSQL read replica and push them as OpenTelemetry gauges.",
+    epilog=epilog(""),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -62,7 +65,7 @@ class _Later(typer.core.TyperCommand):
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        alone.command(self.name)(getattr(module, name))
+        alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
         given = list(args)  # the parser takes its arguments out of the list
         try:
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
@@ -70,6 +73,10 @@ class _Later(typer.core.TyperCommand):
             if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
                 # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
+            else:
+                error.message = reworded(
+                    error.message, given, getattr(getattr(error, "param", None), "opts", ())
+                )
             raise
 
 

@@ -419,12 +419,13 @@ def test_a_database_that_is_polled_or_not_there_is_told(
 ) -> None:
     desk.cases("- {name: x, query: lost, fails: rejected}")
     nowhere = "postgresql://u:s3cret@127.0.0.1:1/x?connect_timeout=2"
-    for polled, told in (
-        ("", "poller test: connection failed"),
-        (nowhere, "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"),
+    polled = "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"
+    for environ, files, told in (
+        ({}, ["."], "poller test: connection failed"),
+        ({"POLLER_DATABASE_URL": nowhere}, ["."], polled),
+        ({}, ["password=s3cret"], "--database: quote a value that holds blanks"),
     ):
-        environ = {"POLLER_DATABASE_URL": polled}
-        process = poller_process("test", ".", "--database", nowhere, cwd=desk.folder, env=environ)
+        process = poller_process("test", *files, "--database", nowhere, cwd=desk.folder, env=environ)
         assert (process.wait(), process.stdout) == (2, ""), str(process)
         assert process.stderr.startswith(told), process.stderr
         assert "s3cret" not in process.stderr

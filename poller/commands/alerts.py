@@ -30,6 +30,7 @@ Names are those that Prometheus' OTLP receiver gives by default (suffixes for un
     "service_name",
     "max_replay_lag",
     "spool_max_size",
+    warn=True,
 )
 def alerts(
     settings: Settings,

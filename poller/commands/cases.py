@@ -7,30 +7,34 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poller.cases.bench import Bench, FixtureError
 from poller.cases.casefile import Trial
 from poller.cases.collection import chosen, collect
 from poller.cases.judgement import Judgement, judge
 from poller.cases.report import print_judgement, summary, to_junit
 from poller.catalog import Defaults, named, resolve
+from poller.commands.completion import folders
 from poller.commands.options import with_settings
 from poller.errors import ConfigError, PollerError, Problem
-from poller.pipeline import Waker
-from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, Session, is_conninfo
 from poller.settings import Settings
 from poller.signals import StopSignal
 
+if TYPE_CHECKING:
+    from poller.cases.bench import Bench
 
-@with_settings("queries", "timeout", "max_series")
+
+@with_settings("queries", "timeout", "max_series", warn=True)
 def cases(
     settings: Settings,
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Query files, files of cases and folders; by default those of POLLER_QUERIES."),
+        typer.Argument(
+            help="Query files, files of cases and folders; by default those of POLLER_QUERIES.",
+            autocompletion=folders,
+        ),
     ] = None,
     case: Annotated[
         list[str] | None,
@@ -52,6 +56,14 @@ def cases(
     The cases for `messages.yaml` stand beside it in `messages.test.yaml`. Exit code 0: all are as expected;
     1: some are not; 2: the files cannot be used, or there is no server to try them on.
     """
+    # Not above: who completes a command line waits for what is loaded.
+    from poller.cases.bench import Bench
+    from poller.pipeline import Waker
+    from poller.session import Session
+
+    if database is not None and any("=" in file for file in files or ()):
+        # `--database host=x password=y`, unquoted: what is left over may be the secret.
+        raise ConfigError([Problem("--database", "quote a value that holds blanks")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
     trials = chosen(found.trials, case) if case else found.trials
@@ -59,7 +71,13 @@ def cases(
     stop = StopSignal(waker.raise_)
     try:
         with _server(database, settings) as conninfo:
-            judgements = _try_all(Bench(_session(conninfo, settings, waker), waker), trials, stop)
+            session = Session(
+                lambda: conninfo,
+                waker,
+                connect_timeout=settings.connect_timeout,
+                application_name="poller test",
+            )
+            judgements = _try_all(Bench(session, waker), trials, stop)
     except PollerError as error:
         if stop.number is not None:
             raise typer.Exit(128 + stop.number) from None
@@ -92,6 +110,8 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
 
 def _refuse(database: str, settings: Settings) -> None:
     """Raise ConfigError for what is no scratch database: rows are made there, and rolled back."""
+    from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
+
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
     replica = settings.database_url
@@ -100,14 +120,10 @@ def _refuse(database: str, settings: Settings) -> None:
         raise ConfigError([Problem("--database", what)])
 
 
-def _session(conninfo: str, settings: Settings, waker: Waker) -> Session:
-    return Session(
-        lambda: conninfo, waker, connect_timeout=settings.connect_timeout, application_name="poller test"
-    )
-
-
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
     from rich.console import Console
+
+    from poller.cases.bench import FixtureError
 
     console = Console(highlight=False)
     bench.reach()

@@ -16,7 +16,7 @@ from poller.settings import Settings
 Format = Literal["markdown", "json", "weaver"]
 
 
-@with_settings("queries", "namespace")
+@with_settings("queries", "namespace", warn=True)
 def catalog(
     settings: Settings,
     generation: Annotated[

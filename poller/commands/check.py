@@ -7,17 +7,19 @@ from typing import Annotated
 import typer
 
 from poller.catalog import Defaults, load, named, resolve
+from poller.commands.completion import folders
 from poller.commands.options import with_settings
 from poller.settings import Settings
 
 
-@with_settings("queries", "interval", "timeout", "max_series", "namespace")
+@with_settings("queries", "interval", "timeout", "max_series", "namespace", warn=True)
 def check(
     settings: Settings,
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES."
+            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+            autocompletion=folders,
         ),
     ] = None,
 ) -> None:

@@ -22,7 +22,7 @@ from poller.signals import StopSignal
 Format = Literal["text", "json"]
 
 
-@with_settings("queries", "namespace")
+@with_settings("queries", "namespace", warn=True)
 def conform(
     settings: Settings,
     files: Annotated[

@@ -15,7 +15,7 @@ from poller.settings import Settings
 Which = Literal["inventory", "poller"]
 
 
-@with_settings("queries", "interval", "timeout", "max_series", "namespace")
+@with_settings("queries", "interval", "timeout", "max_series", "namespace", warn=True)
 def dashboard(
     settings: Settings,
     which: Annotated[

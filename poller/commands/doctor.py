@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from poller.admission import Admission
-from poller.attempt import Attempts
-from poller.checkup import collector, queries, replay, server
 from poller.checkup.finding import Finding, healthy, print_findings, to_json
-from poller.checkup.reach import unreachable
 from poller.commands.options import with_settings
-from poller.commands.wiring import open_catalog
-from poller.errors import PollError
-from poller.lag import Lag
 from poller.logs import configure
-from poller.password import password_from
-from poller.pipeline import Waker
 from poller.progress import Progress
-from poller.query import QueryDefinition
-from poller.result import Answer
-from poller.schedule import ticks
-from poller.session import Session
 from poller.settings import Settings
 from poller.signals import StopSignal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from poller.whereabouts import Sighting
 
 Format = Literal["text", "json"]
 
@@ -57,6 +39,12 @@ def doctor(
     It connects as the daemon does, reads only, runs every query once and sends the collector an empty
     request. Exit code 0: nothing failed; 1: something did; 2: the configuration cannot be used.
     """
+    # Not above: who completes a command line waits for what is loaded.
+    from poller.checkup import collector
+    from poller.commands.visit import Visit
+    from poller.commands.wiring import open_catalog
+    from poller.pipeline import Waker
+
     configure(settings.log_format, settings.log_level)
     if settings.log_level != "debug":
         # What the parts would say of a failure is a finding here.
@@ -68,7 +56,7 @@ def doctor(
     waker = Waker()
     stop = StopSignal(waker.raise_)
     with Progress([query.name for query in catalog.queries]) as progress:
-        visit = _Visit(settings, catalog.queries, waker, strict=strict)
+        visit = Visit(settings, catalog.queries, waker, strict=strict)
         findings += visit.findings(progress)
     if stop.number is None:
         findings.append(collector.examine(settings.endpoint, settings.export_timeout))
@@ -82,69 +70,3 @@ def doctor(
 
         print_findings(Console(highlight=False), findings)
     raise typer.Exit(0 if healthy(findings) else 1)
-
-
-class _Visit:
-    """One visit to the database, on one connection."""
-
-    def __init__(
-        self, settings: Settings, queries: Sequence[QueryDefinition], waker: Waker, *, strict: bool
-    ) -> None:
-        self._settings = settings
-        self._queries = queries
-        self._waker = waker
-        self._strict = strict
-        command = settings.password_command
-        self._session = Session(
-            settings.conninfo,
-            waker,
-            connect_timeout=settings.connect_timeout,
-            password=password_from(command.get_secret_value()) if command else None,
-        )
-
-    def findings(self, progress: Progress) -> list[Finding]:
-        """Everything about the database; a lost connection is a finding as well."""
-        place = self._settings.shown("database_url") or "libpq environment"
-        try:
-            looked = server.look(self._session, self._waker, self._settings.lock_timeout, self._queries)
-            found = server.examine(looked, self._session, place=place, strict=self._strict)
-            return found + self._through_the_queries(looked, progress)
-        except PollError as error:
-            return [unreachable(error, place)]
-        finally:
-            self._session.hang_up()
-
-    def _through_the_queries(self, looked: server.Looked, progress: Progress) -> list[Finding]:
-        settings = self._settings
-        # The primary's line says what the daemon would log once.
-        admission = Admission(
-            "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
-        )
-        sightings: list[Sighting] = []
-        attempts = Attempts(self._session, self._waker, admission, settings.lock_timeout, sightings.append)
-        if self._strict and looked.facts.excess:
-            # Not one query is sent, as the daemon would send none; the server may be looked at.
-            attempts.one([], progress.done, together=True)
-            answers = self._refused(looked)
-        else:
-            answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
-        costs = queries.costs(self._session, self._waker, settings.lock_timeout, list(answers.values()))
-        found = [
-            queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
-            for query in self._queries
-        ]
-        if not sightings:
-            return found
-        about_replay = replay.examine(
-            sightings[-1],
-            looked.told["settings"],
-            self._queries,
-            require_standby=settings.require_standby,
-            max_lag=settings.max_replay_lag,
-        )
-        return about_replay + found
-
-    def _refused(self, looked: server.Looked) -> dict[str, Answer]:
-        lag = Lag(None, None, looked.facts.standby, None, "")
-        skips = Admission("false", strict=True).decide(self._queries, looked.facts, lag, 0.0)
-        return {query.name: Answer(query, 0.0, 0.0, skipped=skips[query.name]) for query in self._queries}

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 from poller.health import MAX_AGE_SECONDS, clock, judge, places, read
 from poller.streams import drop_stdout, open_missing
 
+_NO_MATTER = "No database, collector or query file that is out of order makes a poller\nanything but alive."
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -41,8 +43,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
     open_missing()
     parser = argparse.ArgumentParser(
         prog="poller health",
-        description=health.__doc__,
-        epilog="No database, collector or query file that is out of order makes a poller anything but alive.",
+        description=textwrap.fill(health.__doc__ or ""),
+        epilog=f"{_NO_MATTER}\n\n{_examples()}" if {"-h", "--help"}.intersection(arguments) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
@@ -72,6 +75,12 @@ def main(arguments: Sequence[str]) -> NoReturn:
         "--format", choices=["text", "json"], default="text", help="a line, or all that is known"
     )
     health(**vars(parser.parse_args(arguments)))
+
+
+def _examples() -> str:
+    from poller.commands.examples import shown
+
+    return shown("health")
 
 
 def _seconds(text: str) -> float:

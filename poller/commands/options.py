@@ -10,17 +10,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from poller.commands.completion import values
 from poller.environment import is_secret, variables
 from poller.loading import load
 from poller.settings import Settings, option, spoken
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Hand a command the loaded settings as its parameter `settings`, and give it the options for `names`.
 
     `@with_settings("interval")` adds `--interval`, which beats POLLER_INTERVAL; so that they cannot drift,
     name and help are made from the field. Without names every setting is an option. The command's other
-    parameters stay its own. The command made so raises ConfigError with every problem of the settings.
+    parameters stay its own. With `warn`, what looks like a mistake in the environment is told on stderr: for
+    commands that log nothing. The command made so raises ConfigError with every problem of the settings.
     """
     wanted = names or tuple(Settings.model_fields)
 
@@ -31,6 +33,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         @functools.wraps(command)
         def loaded(**given: Any) -> None:
             settings = load(os.environ, {name: given.pop(name) for name in options})
+            for warning in settings.warnings if warn else ():
+                typer.echo(warning, err=True)
             command(settings=settings, **given)
 
         kept = [
@@ -59,7 +63,11 @@ def _parameter(name: str) -> inspect.Parameter:
         first = variables(field)[0]
         text += f" As an option it shows in `ps`: better set {first}, or {first}_FILE to a file with it."
     declared = typer.Option(
-        option(name), help=text, metavar=_metavar(name, field.annotation), show_default=False
+        option(name),
+        help=text,
+        metavar=_metavar(name, field.annotation),
+        show_default=False,
+        autocompletion=values(name, _words(field.annotation)),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
@@ -69,14 +77,21 @@ def _parameter(name: str) -> inspect.Parameter:
 def _metavar(name: str, annotation: Any) -> str:
     if name in ("max_duty_cycle", "spool_max_size"):
         return "SHARE" if name == "max_duty_cycle" else "SIZE"
-    choices = [one for part in (annotation, *get_args(annotation)) for one in _choices(part)]
-    if choices:
+    if choices := _words(annotation):
         return "|".join(choices)
-    kinds = {float: "DURATION", int: "NUMBER", bool: "true|false"}
+    kinds = {float: "DURATION", int: "NUMBER"}
     return next((kinds[one] for one in (annotation, *get_args(annotation)) if one in kinds), "TEXT")
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """All that may be written, where that is a list."""
+    parts = (annotation, *get_args(annotation))
+    return tuple(one for part in parts for one in _choices(part))
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
+    if annotation is bool:
+        return ("true", "false")
     return get_args(annotation) if get_origin(annotation) is Literal else ()

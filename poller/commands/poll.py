@@ -9,15 +9,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from poller.commands.completion import queries
 from poller.commands.options import with_settings
-from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_catalog, open_push, version
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
 from poller.metric import MetricDefinition
 from poller.progress import Progress
-from poller.prometheus import exposition
-from poller.report import print_table, refusals, to_json
 from poller.result import REFUSALS, PollResult
 from poller.schedule import ticks
 from poller.settings import Settings
@@ -34,7 +31,11 @@ def poll(
     settings: Settings,
     query: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Poll only this query; * and ? match; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Poll only this query; * and ? match; repeatable.",
+            autocompletion=queries,
+        ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format,
@@ -50,11 +51,16 @@ def poll(
     Exit code 0: all went well; 1: a query failed, the server was refused (its role, its lag, the role's
     privileges), or the push failed; 2: the configuration cannot be used.
     """
+    # Not above: who completes a command line waits for what is loaded.
+    from poller.commands.telemetry import Telemetry
+    from poller.commands.wiring import Pipe, open_catalog, open_push
+    from poller.report import refusals
+
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
     catalog = open_catalog(settings)
-    queries = catalog.select(query) if query else catalog.queries
+    chosen = catalog.select(query) if query else catalog.queries
     if push and settings.endpoint is None:
         raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
@@ -63,14 +69,14 @@ def poll(
     telemetry = Telemetry(settings if push else None)
     pipe = Pipe(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
     stop = StopSignal(pipe.replica.interrupt)
-    with Progress([query.name for query in queries]) as progress:
+    with Progress([query.name for query in chosen]) as progress:
         # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
         polled = {
             result.query.name: result
-            for tick in ticks(queries, settings.instance)
+            for tick in ticks(chosen, settings.instance)
             for result in pipe.tick(tick.queries, progress.done)
         }
-    results = [polled[query.name] for query in queries]
+    results = [polled[query.name] for query in chosen]
     pipe.replica.close()
     try:
         _print(format, results, catalog.metrics, settings)
@@ -91,12 +97,17 @@ def poll(
 def _print(
     form: Format, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition], settings: Settings
 ) -> None:
+    from poller.report import print_table, to_json
+
     samples = [sample for result in results for sample in result.samples]
     if form == "json":
         text = to_json(results, metrics) + "\n"
     elif form == "prometheus":
+        from poller.prometheus import exposition
+
         text = exposition(metrics, samples)
     elif form == "otlp-json":
+        from poller.commands.wiring import version
         from poller.export import resource
         from poller.otlpjson import to_otlp_json
 

@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING
 
 from poller.catalog import resolve
 from poller.commands.options import with_settings
-from poller.commands.telemetry import Telemetry
-from poller.commands.vitals import vitals
-from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push, version
-from poller.daemon import Daemon
 from poller.definition import format_duration
 from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
 from poller.notify import Notifier
 from poller.pulse import BEAT_SECONDS, Pulse
-from poller.reload import Reload
-from poller.replica import Replica
 from poller.schedule import Tick, ticks
 from poller.settings import Settings
 from poller.signals import StopSignal, on_hangup
@@ -32,7 +26,11 @@ from poller.store import SnapshotStore
 from poller.watcher import Watcher, contents, fingerprint
 
 if TYPE_CHECKING:
+    from poller.commands.telemetry import Telemetry
+    from poller.daemon import Daemon
     from poller.export import Push
+    from poller.reload import Reload
+    from poller.replica import Replica
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +51,13 @@ def run(settings: Settings) -> None:
     starts, a running query is cancelled on the server and the last values are pushed once more; on the
     second the process ends at once.
     """
+    # Not above: who completes a command line waits for what is loaded.
+    from poller.commands.telemetry import Telemetry
+    from poller.commands.vitals import vitals
+    from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push
+    from poller.daemon import Daemon
+    from poller.reload import Reload
+
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
@@ -117,6 +122,8 @@ def run(settings: Settings) -> None:
 
 def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
     """Say what is polled and where it goes."""
+    from poller.commands.wiring import version
+
     logger.info(
         "polling %d queries",
         sum(len(tick.queries) for tick in planned),

@@ -1,0 +1,91 @@
+"""Show each command at work: what stands below its help."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "": (
+        ("poller demo", "see it all at work"),
+        ("poller check my-queries", "every mistake, without a database"),
+        ("poller poll --queries my-queries", "every value, once"),
+        ("poller run", "poll and push, for good"),
+        ("poller --install-completion", "have Tab complete all of this"),
+        ("poller poll --help", "the examples of a command"),
+    ),
+    "run": (
+        ("poller run", "POLLER_DATABASE_URL says where"),
+        ("poller run --queries shipped:my-queries", "your own beside them"),
+        ("poller run --require-standby true", "never query a primary"),
+    ),
+    "poll": (
+        ("poller poll", "a table of every value"),
+        ("poller poll --queries my-queries -v", "and why rows are left out"),
+        ("poller poll --query 'users*' --format json", "some, for a program"),
+        ("poller poll --push", "print, and push as well"),
+    ),
+    "check": (
+        ("poller check", "the files that the daemon would read"),
+        ("poller check my-queries", "a folder; also single files"),
+        ("poller check shipped my-queries", "together, for clashes"),
+    ),
+    "test": (
+        ("poller test my-queries", "every my-queries/*.test.yaml"),
+        ("poller test my-queries --case 'who*'", "some, by name"),
+        ("poller test my-queries --junit cases.xml", "for CI"),
+    ),
+    "doctor": (
+        ("poller doctor", "before the first run, and when in doubt"),
+        ("poller doctor --strict", "fail where the role may write"),
+        ("poller doctor --format json", "for a program"),
+    ),
+    "catalog": (
+        ("poller catalog", "a table in Markdown"),
+        ("poller catalog --format json", "for a program"),
+        ("poller catalog --generation v0.9.4", "names of that release"),
+    ),
+    "conform": (
+        ("poller conform --for 30s", "listen that long"),
+        ("poller conform recorded.json", "or read a file"),
+        ("poller conform --require all --ignore '*:process.*'", "pass some over"),
+    ),
+    "health": (
+        ("poller health --live", "for HEALTHCHECK and livenessProbe"),
+        ("poller health --ready", "for readinessProbe and startupProbe"),
+    ),
+    "dashboard": (
+        ("poller dashboard > inventory.json", "what queries measure"),
+        ("poller dashboard --queries my-queries > mine.json", "of your own"),
+        ("poller dashboard poller > poller.json", "how the poller is doing"),
+    ),
+    "alerts": (
+        ("poller alerts > rules.yaml", "for Prometheus"),
+        ("poller alerts --queries shipped:my-queries > rules.yaml", "with your own"),
+        ("poller alerts --runbook https://wiki.example/poller", "its links"),
+    ),
+    "watch": (
+        ("poller watch", "beside `poller run`; q ends it"),
+        ("poller watch --poll --queries my-queries", "poll by itself, push nothing"),
+    ),
+    "demo": (
+        ("poller demo", "until Ctrl-C"),
+        ("poller demo --otlp-endpoint http://127.0.0.1:4317", "to yours"),
+    ),
+    "settings": (
+        ("poller settings", "every value, and where it comes from"),
+        ("poller settings --format json", "for a program"),
+    ),
+}
+"""For each command, and for none, lines to type, each with what it is for."""
+
+
+def epilog(command: str) -> str | None:
+    """The examples of one command, as they are printed; None where there are none."""
+    # The mark keeps the lines from being filled as a paragraph is.
+    return f"\b\n{told}" if (told := shown(command)) else None
+
+
+def shown(command: str) -> str:
+    """The same as plain text."""
+    examples = EXAMPLES.get(command, ())
+    width = max((len(line) for line, _ in examples), default=0)
+    lines = [f"  {line:{width}}  # {what}" for line, what in examples]
+    return "\n".join(["Examples:", *lines]) if lines else ""

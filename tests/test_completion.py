@@ -1,0 +1,107 @@
+"""Tab in a shell: commands, options, names of queries, words of settings; quick, for somebody waits."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from poller.commands.completion import folders, values
+from tests.bed.process import ROOT
+
+COMPLETED = {
+    "poller po": ["poll"],
+    "poller poll --query ": ["attachments", "attachments_bytes", "pending_messages", "users"],
+    "poller poll --queries mine --query o": ["one", "other"],
+    "poller poll --log-level ": ["debug", "info", "warning", "error"],
+    "poller run --require-standby w": ["warn"],
+    "poller run --watch f": ["false"],
+    "poller check ext": ["extended"],
+    "poller check mi": [],
+    "poller poll --otlp-p": ["--otlp-protocol"],
+    "poller nothing --x": [],
+}
+"""What is typed, and what is offered; where that is nothing, bash offers files."""
+QUICK = (
+    "run", "poll", "check", "test", "doctor", "catalog", "conform", "health", "dashboard", "alerts", "watch",
+    "demo", "settings",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a file of queries that has a mistake, and `poller` on the path."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "poller"
+    program.write_text(f"#!{sys.executable}\nfrom poller.main import main\nmain()\n")
+    program.chmod(0o755)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.yaml").write_text("queries: [{name: one}, {name: other, sql: 7}, {name: 5}, 6]")
+    (tmp_path / "mine" / "a.test.yaml").write_text("queries: [{name: once}]")
+    (tmp_path / "mine" / "b.yaml").write_text("queries: [")
+    return tmp_path
+
+
+def test_bash_is_offered_what_fits(folder: Path) -> None:
+    """By the script that `poller --show-completion` prints, in a bash process."""
+    bash = shutil.which("bash")
+    assert bash
+    script = ['eval "$(_POLLER_COMPLETE=source_bash poller)"', "complete -p poller"]
+    for typed in COMPLETED:
+        quoted = " ".join(f"'{word}'" for word in typed.split(" "))
+        script += [
+            f"COMP_WORDS=({quoted}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); COMPREPLY=()",
+            "_poller_completion poller",
+            'echo "> ${COMPREPLY[*]}"',
+        ]
+    environ = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [bash, "--norc", "-c", "\n".join(script)], cwd=folder, env=environ, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    how, *offered = done.stdout.splitlines()
+    assert how == "complete -o default -F _poller_completion poller"
+    assert dict(zip(COMPLETED, [line[2:].split() for line in offered], strict=True)) == COMPLETED
+
+
+def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
+    code = (
+        "import sys, typer.main\n"
+        "from poller.cli import app\n"
+        "group = typer.main.get_command(app)\n"
+        "parent = group.make_context('poller', [], resilient_parsing=True)\n"
+        f"for name in {QUICK!r}:\n"
+        "    made = group.commands[name].make_context(name, [], parent=parent, resilient_parsing=True)\n"
+        "    assert made.command.shell_complete(made, '--'), name\n"
+        "    heavy = {'psycopg', 'opentelemetry.sdk', 'grpc', 'apscheduler', 'rich'} & set(sys.modules)\n"
+        "    assert not heavy, (name, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_health_is_completed_with_the_options_that_it_has() -> None:
+    """Which are declared once more for the command line, as a probe loads none of it."""
+    environ = {**os.environ, "COMP_WORDS": "poller health --", "COMP_CWORD": "2"}
+    code = "import sys; sys.argv = ['poller']; from poller.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environ, "_POLLER_COMPLETE": "complete_bash"}, capture_output=True, text=True,
+    )  # fmt: skip
+    told = subprocess.run([sys.executable, "-m", "poller", "health", "-h"], capture_output=True, text=True)
+    declared = set(re.findall(r"--[a-z-]+", told.stdout))
+
+    assert set(done.stdout.split()) == declared | {"--help"} == declared
+
+
+def test_words_that_fit_are_offered_and_no_others() -> None:
+    assert values("log_format", ("text", "json"))("j") == ["json"]
+    assert values("interval", ())("5") == []
+    assert values("queries", ())("ext") == folders("ext") == ["extended"]
+    assert folders("") == [], "the shell's own files are more likely"

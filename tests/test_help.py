@@ -1,0 +1,164 @@
+"""What the command line says of itself: each command at work, each mistake with what was meant."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer.main
+from typer.exceptions import TyperException
+
+from poller.cli import COMMANDS, app
+from poller.commands.examples import EXAMPLES, epilog
+from poller.errors import ConfigError
+from poller.settings import load
+from tests.bed.process import ROOT
+
+
+def context(name: str, *arguments: str) -> Any:
+    """What a command makes of its arguments, before it does anything."""
+    group: Any = typer.main.get_command(app)
+    parent = group.make_context("poller", [name, *arguments])
+    return group.commands[name].make_context(name, list(arguments), parent=parent)
+
+
+def complaint(name: str, *arguments: str) -> str:
+    with pytest.raises(TyperException) as caught:
+        context(name, *arguments)
+    return caught.value.format_message()
+
+
+def test_every_command_has_examples_and_each_is_a_command_line_that_works() -> None:
+    assert EXAMPLES.keys() == {"", *COMMANDS}
+    for name, examples in EXAMPLES.items():
+        for line, what in examples:
+            assert what
+            program, command, *arguments = shlex.split(line.partition(" > ")[0])
+            assert program == "poller"
+            if command in COMMANDS:
+                assert name in ("", command)
+                if arguments != ["--help"]:
+                    assert context(command, *arguments).command.name == command
+            else:
+                assert command == "--install-completion"
+
+
+def test_examples_and_the_list_of_commands_fit_a_terminal_of_80_columns() -> None:
+    for name in EXAMPLES:
+        told = epilog(name) or ""
+        assert [line for line in told.splitlines() if len(line) > 78] == [], "the help indents by two more"
+    done = subprocess.run([sys.executable, "-m", "poller", "--help"], capture_output=True, text=True)
+    listed = done.stdout.partition("Commands:")[2].partition("Examples:")[0]
+    assert all(f"  {what}" in listed for what in COMMANDS.values()), "none is cut off"
+
+
+def test_examples_stand_below_the_help() -> None:
+    assert (
+        context("poll")
+        .command.get_help(context("poll"))
+        .endswith(
+            "  Examples:\n"
+            "    poller poll                                 # a table of every value\n"
+            "    poller poll --queries my-queries -v         # and why rows are left out\n"
+            "    poller poll --query 'users*' --format json  # some, for a program\n"
+            "    poller poll --push                          # print, and push as well"
+        )
+    )
+    assert epilog("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            "settings --format jsn",
+            "Invalid value for '--format': 'jsn' is none of table, json; did you mean 'json'?",
+        ),
+        (
+            "catalog --generation nope",
+            "Invalid value for '--generation': 'nope' is none of document, v0.9.4; write one like document",
+        ),
+        (
+            "dashboard inventry",
+            "Invalid value for 'which': 'inventry' is none of inventory, poller; did you mean 'inventory'?",
+        ),
+        (
+            "conform --requests=x",
+            "Invalid value for '--requests': 'x' is not a whole number; write one like 10",
+        ),
+        ("conform --requests 0", "Invalid value for '--requests': '0' is too small; write at least 1"),
+        (
+            "conform --grpc-port 70000",
+            "Invalid value for '--grpc-port': '70000' is too large; write at most 65535",
+        ),
+        ("demo --seconds soon", "Invalid value for '--seconds': 'soon' is not a number; write one like 10"),
+        ("poll --interval", "--interval needs a value; write for example --interval 5m"),
+        ("poll --query", "--query needs a value"),
+        ("poll --quer x", "No such option: --quer (Possible options: --queries, --query)"),
+        ("check --nothing-like-it", "No such option: --nothing-like-it"),
+        ("poll users", "Got unexpected extra argument(s) (users)"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_with_what_was_meant(arguments: str, told: str) -> None:
+    assert complaint(*arguments.split()) == told
+
+
+def test_no_message_of_the_command_line_speaks_as_a_library_does() -> None:
+    for name in COMMANDS:
+        for parameter in context(name).command.params:
+            if not parameter.opts[0].startswith("--") or parameter.opts[0] == "--help":
+                continue
+            told = _told(name, f"{parameter.opts[0]}=\U0001f9ed")
+            assert not re.search(r"Value error|Input should|None\b", told)
+
+
+def _told(name: str, argument: str) -> str:
+    try:
+        context(name, argument)
+    except TyperException as error:
+        return error.format_message()
+    return ""
+
+
+def test_a_secret_in_what_is_left_over_is_not_repeated_whatever_else_is_reworded() -> None:
+    assert "s3cret" not in complaint("poll", "--database-url", "host=x", "password=s3cret")
+    assert "s3cret" not in complaint("test", "--database", "host=x", "password=s3cret", "--nothing")
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        (
+            {"POLLER_LOG_LEVEL": "inof"},
+            "POLLER_LOG_LEVEL: 'inof' is not one of debug, info, warning, error; did you mean 'info'?",
+        ),
+        (
+            {"POLLER_SQL_COMMENTS": "names"},
+            "POLLER_SQL_COMMENTS: 'names' is not one of off, name, traceparent; did you mean 'name'?",
+        ),
+    ],
+)
+def test_a_setting_misspelt_is_told_with_what_was_meant(environ: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    assert str(caught.value) == told
+
+
+def test_what_is_misspelt_in_the_environment_is_told_by_commands_that_log_nothing() -> None:
+    """And a path that leads nowhere with the one that is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "check", "querys"],
+        capture_output=True,
+        text=True,
+        env={"POLLER_MAX_SERIE": "1", "PATH": ""},
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "POLLER_MAX_SERIE: no such setting; did you mean POLLER_MAX_SERIES?",
+        "querys: does not exist; did you mean 'queries'?",
+    ]
