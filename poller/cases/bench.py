@@ -49,12 +49,15 @@ class Bench:
         PollError where the server is not to be reached.
         """
         connection = self._session.connection()
-        with self._undone(connection):
-            _prepare(connection, trial.fixture)
-            # As a poll does it from here on, the savepoint that its statements go back to included.
-            connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute("SAVEPOINT tick")
-            return to_result(self._answer(Pipeline(connection, self._waker), trial))
+        try:
+            with self._undone(connection):
+                _prepare(connection, trial.fixture)
+                # As a poll does it from here on, the savepoint that its statements go back to included.
+                connection.execute("SET TRANSACTION READ ONLY")
+                connection.execute("SAVEPOINT tick")
+                return to_result(self._answer(Pipeline(connection, self._waker), trial))
+        except psycopg.Error as error:
+            raise PollError("unavailable", _spoken(error)) from error
 
     @contextmanager
     def _undone(self, connection: psycopg.Connection) -> Iterator[None]:

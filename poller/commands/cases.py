@@ -114,10 +114,17 @@ def _refuse(database: str, settings: Settings) -> None:
 
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
-    replica = settings.database_url
-    if replica is not None and replica.get_secret_value().strip() == database.strip():
+    polled = settings.database_url.get_secret_value() if settings.database_url else ""
+    if is_conninfo(polled) and _place(polled) == _place(database):
         what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
         raise ConfigError([Problem("--database", what)])
+
+
+def _place(conninfo: str) -> dict[str, object]:
+    from psycopg.conninfo import conninfo_to_dict
+
+    told = conninfo_to_dict(conninfo)
+    return {name: told.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
 
 
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
