@@ -12,6 +12,7 @@ from poller.endpoint import Endpoint, Signal, resolve
 from poller.environment import Environment, Source, is_secret
 from poller.errors import ConfigError, Problem
 from poller.settings import Settings, example_of, lower, option, spoken
+from poller.words import did_you_mean
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -87,7 +88,8 @@ def _say(name: str, given: object, error: dict[str, Any]) -> str:
             return f"{given!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            return f"{given!r} is not one of {choices}; {example}"
+            meant = did_you_mean(str(lower(given)), choices.split(", ")) or f"; {example}"
+            return f"{given!r} is not one of {choices}{meant}"
         case "greater_than_equal":
             return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
         case "less_than_equal":

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from poller.cli import COMMANDS, app
 from poller.commands.examples import EXAMPLES, epilog
 from poller.errors import ConfigError
-from poller.settings import load
+from poller.loading import load
 from tests.bed.process import ROOT
 
 

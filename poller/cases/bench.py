@@ -16,9 +16,10 @@ from poller.cases.casefile import Fixture, Trial
 from poller.cases.script import Step
 from poller.errors import PollerError, PollError
 from poller.gates import facts_query, read_facts, unmet
-from poller.model import Answer, EstimateReason, PollResult, QueryDefinition
 from poller.pipeline import Pipeline, Waker
 from poller.polling import to_result
+from poller.query import QueryDefinition
+from poller.result import Answer, EstimateReason, PollResult
 from poller.session import Session
 
 _FIXTURE_MS = 60_000

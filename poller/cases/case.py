@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from poller.definition import Definition
-from poller.model import AttributeValue
+from poller.metric import AttributeValue
 from poller.words import did_you_mean, kind_of, shown
 
 REASONS = (
-    "null", "nan", "infinite", "not_a_number", "duplicate", "not_utf8", "attribute_too_long",
+    "null", "nan", "infinite", "not_a_number", "negative", "duplicate", "not_utf8", "attribute_too_long",
     "undeclared_value", "overflow",
 )  # fmt: skip
 """Why a data point is not exported, in the words of `poller.reason`."""

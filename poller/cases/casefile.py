@@ -12,7 +12,7 @@ from poller.cases.case import Case, Cases
 from poller.cases.script import Step, steps
 from poller.complaints import sentences
 from poller.errors import Problem
-from poller.model import QueryDefinition
+from poller.query import QueryDefinition
 from poller.queryfile import Found, QueryFile, read, unreadable
 from poller.words import did_you_mean, kind_of, shown
 from poller.yamlfile import Flaw, Key

@@ -10,7 +10,7 @@ from pathlib import Path
 from poller.cases.casefile import Reading, Trial
 from poller.catalog import Defaults, files_of, holds_cases, load
 from poller.errors import ConfigError, Problem
-from poller.model import QueryDefinition
+from poller.query import QueryDefinition
 from poller.queryfile import unreadable
 from poller.words import did_you_mean, shown
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 from poller.cases.case import Expectation
 from poller.cases.casefile import Trial
-from poller.model import AttributeValue, PollResult
+from poller.metric import AttributeValue
 from poller.report import attributes_text, refusals
+from poller.result import PollResult
 from poller.state import state_of
 
 Mark = Literal["-", "+", " ", "#"]

@@ -115,7 +115,7 @@ def _refuse(database: str, settings: Settings) -> None:
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
     polled = settings.database_url.get_secret_value() if settings.database_url else ""
-    if is_conninfo(polled) and _place(polled) == _place(database):
+    if polled and is_conninfo(polled) and _place(polled) == _place(database):
         what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
         raise ConfigError([Problem("--database", what)])
 

@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller check my-queries", "a folder; also single files"),
         ("poller check shipped my-queries", "together, for clashes"),
     ),
+    "schema": (
+        ("poller schema --write my-queries/queries.schema.json", "for your editor"),
+        ("poller schema", "print it"),
+    ),
     "test": (
         ("poller test my-queries", "every my-queries/*.test.yaml"),
         ("poller test my-queries --case 'who*'", "some, by name"),

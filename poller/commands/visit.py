@@ -11,10 +11,11 @@ from poller.checkup.finding import Finding
 from poller.checkup.reach import unreachable
 from poller.errors import PollError
 from poller.lag import Lag
-from poller.model import Answer, QueryDefinition
 from poller.password import password_from
 from poller.pipeline import Waker
 from poller.progress import Progress
+from poller.query import QueryDefinition
+from poller.result import Answer
 from poller.schedule import ticks
 from poller.session import Session
 from poller.settings import Settings
