@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import keyword
 import re
 import sys
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ COMMANDS = {
     "poll": "Poll everything once and print the result.",
     "check": "Find every mistake in the query files, without a database.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
+    "import": "Bring the queries of another tool along.",
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
     "conform": "Say how what a server sends differs from the catalogue.",
@@ -51,14 +53,15 @@ class _Later(typer.core.TyperCommand):
     """Stands for a command in listings; becomes the function `poller.commands.<name>.<name>` when invoked."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        module = importlib.import_module(f"poller.commands.{self.name}")
+        name = f"{self.name}_" if keyword.iskeyword(str(self.name)) else str(self.name)
+        module = importlib.import_module(f"poller.commands.{name}")
         alone = typer.Typer(
             rich_markup_mode=None,
             add_completion=False,
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        alone.command(self.name)(getattr(module, str(self.name)))
+        alone.command(self.name)(getattr(module, name))
         given = list(args)  # the parser takes its arguments out of the list
         try:
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)

@@ -1,0 +1,146 @@
+"""Make drafts into queries that the model takes, and tell what it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from poller.catalog import Defaults, validated
+from poller.definition import format_duration
+from poller.importing.draft import HAS_TYPES, DraftMetric, DraftQuery
+from poller.importing.losses import Losses
+from poller.importing.naming import query_name
+from poller.prometheus import metric_name
+from poller.queryfile import Found, QueryFile
+from poller.words import shown
+from poller.yamlfile import Document, Key
+
+_SHORTEST, _LONGEST = 1.0, 86400.0
+"""Seconds; the bounds of `interval`."""
+
+
+@dataclass(slots=True)
+class _Drafted(Document):
+    """A draft as if it were a query file, whose lines are those of the file that it comes from."""
+
+    draft: DraftQuery = field(kw_only=True)
+
+    @property
+    def data(self) -> Any:
+        return {"queries": [self.draft.data()]}
+
+    def line(self, path: Sequence[Key]) -> int:
+        number = _metric_at(path)
+        return self.draft.place.line if number is None else self.draft.metrics[number].place.line
+
+
+def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
+    """What of `drafts` the model takes, with unique names; the rest is lost, each with its reason."""
+    taken: set[str] = set()
+    for draft in drafts:
+        draft.name = query_name(draft.name, taken)
+        taken.add(draft.name)
+        _bound(draft, defaults, losses)
+    _agree(drafts, losses)
+    kept = [draft for draft in drafts if draft.metrics]
+    while found := _wrong(kept, defaults):
+        for one in found:
+            _drop(kept[one.order[0]], one, losses)
+        kept = [_without_dropped(draft) for draft in kept]
+        kept = [draft for draft in kept if draft.metrics]
+    for draft in kept:
+        for metric in draft.metrics:
+            _tell_name(metric, losses)
+    return kept
+
+
+def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
+    """Keep interval and timeout within what the model allows, and say so."""
+
+    def change(key: str, to: float, why: str) -> None:
+        losses.changed(
+            draft.place, f"{key} {format_duration(getattr(draft, key))} {why}; it is {format_duration(to)}"
+        )
+        setattr(draft, key, to)
+
+    if draft.interval is not None and draft.interval < _SHORTEST:
+        change("interval", _SHORTEST, "is shorter than an interval can be")
+    if draft.interval is not None and draft.interval > _LONGEST:
+        change("interval", _LONGEST, "is longer than an interval can be")
+    interval = defaults.interval if draft.interval is None else draft.interval
+    if draft.timeout is not None and draft.timeout > interval:
+        change("timeout", interval, "is longer than the interval")
+    if draft.max_age is not None and draft.max_age < interval:
+        change("max_age", interval, "is shorter than the interval")
+
+
+def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
+    """Several queries may feed one metric, which has one unit, one type and one description."""
+    first: dict[str, DraftMetric] = {}
+    for draft in drafts:
+        for metric in draft.metrics:
+            known = _namesake(metric, first)
+            for key in ("unit", "kind", "description"):
+                mine, its = getattr(metric, key), getattr(known, key)
+                if mine != its:
+                    told = "type" if key == "kind" else key
+                    what = f"{told} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
+                    losses.changed(metric.place, what)
+                    setattr(metric, key, its)
+
+
+def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:
+    """The first of that name; another metric that only in lower case has the same name gets another."""
+    name, number = metric.name, 2
+    while (known := first.setdefault(metric.name, metric)).original != metric.original:
+        metric.name, number = f"{name}_{number}", number + 1
+    return known
+
+
+def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
+    files = [
+        QueryFile(number, draft.place.file, _Drafted([], draft=draft)) for number, draft in enumerate(drafts)
+    ]
+    return validated(files, defaults)[1]
+
+
+_DROPPED = DraftMetric.__name__  # never a name of a metric: it has a capital letter
+
+
+def _drop(draft: DraftQuery, found: Found, losses: Losses) -> None:
+    number = _metric_at(found.path)
+    dropped = draft.metrics if number is None else [draft.metrics[number]]
+    place = draft.place if number is None else draft.metrics[number].place
+    key = next((step for step in reversed(found.path) if isinstance(step, str)), "query")
+    whose = f"query {draft.name}" if number is None else f"metric {draft.metrics[number].original}"
+    what, _, instead = found.problem.what.partition("; ")
+    losses.lost(place, f"{whose}: its {key} {what}", instead or "write it by hand")
+    for metric in dropped:
+        metric.name = _DROPPED
+
+
+def _without_dropped(draft: DraftQuery) -> DraftQuery:
+    return dataclasses.replace(draft, metrics=[one for one in draft.metrics if one.name != _DROPPED])
+
+
+def _metric_at(path: Sequence[Key]) -> int | None:
+    """Which metric `queries[0].metrics[N]...` leads to."""
+    match path:
+        case (_, _, "metrics", int(number), *_):
+            return number
+    return None
+
+
+def _tell_name(metric: DraftMetric, losses: Losses) -> None:
+    """Say under which other name the metric reaches Prometheus, where it does."""
+    kind = "gauge"
+    if metric.kind != "gauge" and HAS_TYPES:
+        kind = metric.kind
+    told = metric_name(metric.name, metric.unit, "counter" if kind == "counter" else "gauge")
+    if metric.kind != kind:
+        losses.changed(metric.place, f"{metric.original} is a {metric.kind}; it is exported as a gauge")
+    if told != metric.original:
+        what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
+        losses.changed(metric.place, what)

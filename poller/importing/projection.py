@@ -1,0 +1,77 @@
+"""Put a query around another one that computes what the inner one does not say."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Container, Mapping, Sequence
+
+import pgparse
+
+
+def identifier(name: str) -> str:
+    """A column's name as SQL, whatever letters it has."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: object) -> str:
+    """A value as SQL writes it; a text is quoted, whatever it holds."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value).replace("'", "''")
+    return f"E'{text}'".replace("\\", "\\\\") if "\\" in text else f"'{text}'"
+
+
+def alias(wanted: str, taken: Container[str]) -> str:
+    """A name for a column that is computed, within the 63 bytes that PostgreSQL keeps of one."""
+    name, number = wanted.encode()[:63].decode(errors="ignore"), 2
+    unique = name
+    while unique in taken:
+        end = f"~{number}"
+        unique, number = name.encode()[: 63 - len(end)].decode(errors="ignore") + end, number + 1
+    return unique
+
+
+def statement(sql: str) -> str:
+    """`sql` as one would write it into a query file: without its last semicolon, and without indentation.
+
+    What is no single statement is left as it is; the model says what is wrong with it.
+    """
+    sql = _evened(sql).strip()
+    try:
+        statements = pgparse.parse(sql)
+    except (pgparse.PGQueryError, RecursionError, UnicodeError):
+        return sql
+    if len(statements) != 1 or "stmt_len" not in statements[0]:
+        return sql
+    raw = sql.encode()
+    start = statements[0].get("stmt_location", 0)
+    end = start + statements[0]["stmt_len"]
+    behind = raw[end:].decode().strip().removeprefix(";").strip()
+    return sql if behind else raw[:end].decode().strip()  # a comment behind it stays where it is
+
+
+def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:
+    """`sql` (as `statement` gives it) with those `columns` of it; the `computed` ones by their expressions.
+
+    An expression names the columns of the inner query. Order by and limit are the inner query's own.
+    """
+    told = ",\n  ".join(
+        f"{computed[column]} AS {identifier(column)}" if column in computed else identifier(column)
+        for column in columns
+    )
+    inner = sql if _holds_lines(sql) else textwrap.indent(sql, "  ")
+    text = f"SELECT\n  {told}\nFROM (\n{inner}\n) AS source"
+    return f"{text}\nWHERE {where}" if where else text
+
+
+def _evened(sql: str) -> str:
+    """Without tabs, common indentation and spaces at the ends of lines, unless a text may go over lines."""
+    if _holds_lines(sql):
+        return sql
+    return textwrap.dedent("\n".join(line.rstrip() for line in sql.expandtabs(4).splitlines()))
+
+
+def _holds_lines(sql: str) -> bool:
+    return "$" in sql or any(line.count("'") % 2 or line.count('"') % 2 for line in sql.splitlines())
