@@ -82,6 +82,8 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
     for draft in drafts:
         for metric in draft.metrics:
             known = _namesake(metric, first)
+            known.description = known.description or metric.description
+            metric.description = metric.description or known.description
             for key in ("unit", "kind", "description"):
                 mine, its = getattr(metric, key), getattr(known, key)
                 if mine != its:
@@ -89,6 +91,10 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
                     what = f"{told} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
                     losses.changed(metric.place, what)
                     setattr(metric, key, its)
+    for draft in drafts:
+        for metric in draft.metrics:
+            told = first[metric.name].description
+            metric.description = told or f"{metric.original}, as query {draft.name} has it."
 
 
 def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:

@@ -69,7 +69,7 @@ def _query(node: Node, job: str, interval: float | None, named: dict[str, str]) 
                 node.place,
                 original,
                 metric_name(original),
-                node.text("help") or f"{column} of {name}.",
+                node.text("help"),
                 column,
                 unit=unit_of(original),
                 attribute_columns=tuple(node.texts("labels")),

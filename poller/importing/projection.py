@@ -33,6 +33,25 @@ def alias(wanted: str, taken: Container[str]) -> str:
     return unique
 
 
+class Columns:
+    """The columns of a query around another one: labels by the name they get, and values."""
+
+    def __init__(self, labels: Mapping[str, str], computed: Mapping[str, str] | None = None) -> None:
+        """`labels` are the inner columns by the name of their label; `computed` are labels by expressions."""
+        renamed = {name: identifier(column) for name, column in labels.items() if name != column}
+        self.labels = (*labels, *(computed or {}))
+        self.computed = {**renamed, **(computed or {})}
+        self._taken = set(self.labels)
+
+    def value(self, column: str, expression: str = "") -> str:
+        """The name of the column that holds `expression`, or where there is none `column` itself."""
+        name = alias(f"{column} value" if column in self._taken else column, self._taken)
+        self._taken.add(name)
+        if expression or name != column:
+            self.computed[name] = expression or identifier(column)
+        return name
+
+
 def statement(sql: str) -> str:
     """`sql` as one would write it into a query file: without its last semicolon, and without indentation.
 
@@ -43,6 +62,8 @@ def statement(sql: str) -> str:
         statements = pgparse.parse(sql)
     except (pgparse.PGQueryError, RecursionError, UnicodeError):
         return sql
+    if not statements:
+        return ""
     if len(statements) != 1 or "stmt_len" not in statements[0]:
         return sql
     raw = sql.encode()

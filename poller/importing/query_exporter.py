@@ -153,7 +153,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
         # prometheus_client adds it to every counter
         f"{name.removesuffix('_total')}_total" if kind == "counter" else name,
         metric_name(name),
-        node.text("description") or f"{name} as its query returns it.",
+        node.text("description"),
         name,
         unit=unit_of(name),
         attribute_columns=tuple(node.texts("labels")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -119,11 +120,13 @@ class Node:
         value = self._value(key)
         if isinstance(value, str):
             try:
-                return float(value)
+                value = float(value)
             except ValueError:
                 return self._wrong(key, value, "a number", None)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return value
+        if value is None:
+            return None
         return self._wrong(key, value, "a number", None)
 
     def seconds(self, key: str) -> float | None:

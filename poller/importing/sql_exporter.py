@@ -165,7 +165,7 @@ def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
                 node.place,
                 original,
                 metric_name(original),
-                node.text("help") or f"{column} of {draft.name}.",
+                node.text("help"),
                 column,
                 unit=unit_of(original),
                 attribute_columns=tuple(node.texts("key_labels")),

@@ -109,7 +109,7 @@ def _metric(node: Node) -> DraftMetric:
         node.place,
         in_prometheus(original, written, "counter" if kind == "counter" else "gauge"),
         metric_name(original),
-        node.text("description") or f"{column} of {original}.",
+        node.text("description"),
         column,
         unit=unit or "",
         attribute_columns=tuple(node.texts("attribute_columns")),
