@@ -12,8 +12,8 @@ from poller.catalog import load
 from poller.errors import PollError
 from poller.importing.formats import FORMATS
 from poller.mapping import to_samples
-from poller.model import Answer
 from poller.replica import Replica
+from poller.result import Answer
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
 

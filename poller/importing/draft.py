@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from poller.definition import format_duration
 from poller.importing.losses import Place
 from poller.importing.projection import projected, statement
-from poller.model import MetricDefinition
-
-Kind = Literal["gauge", "counter", "updowncounter"]
-
-HAS_TYPES = "type" in MetricDefinition.model_fields
-"""Whether a query file can say that a metric is no gauge."""
+from poller.metric import MetricType
 
 
 @dataclass(slots=True)
@@ -31,13 +26,13 @@ class DraftMetric:
     attribute_columns: tuple[str, ...] = ()
     attributes: dict[str, str] = field(default_factory=dict)
     zero_for_null: bool = False
-    kind: Kind = "gauge"
+    type: MetricType = "gauge"
 
     def data(self) -> dict[str, Any]:
         """As a query file has it."""
         return {
             "name": self.name,
-            **({"type": self.kind} if HAS_TYPES and self.kind != "gauge" else {}),
+            **({"type": self.type} if self.type != "gauge" else {}),
             "description": self.description,
             "unit": self.unit,
             "value_column": self.value_column,

@@ -9,7 +9,7 @@ from typing import Any
 
 from poller.catalog import Defaults, validated
 from poller.definition import format_duration
-from poller.importing.draft import HAS_TYPES, DraftMetric, DraftQuery
+from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import query_name
 from poller.prometheus import metric_name
@@ -84,11 +84,10 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
             known = _namesake(metric, first)
             known.description = known.description or metric.description
             metric.description = metric.description or known.description
-            for key in ("unit", "kind", "description"):
+            for key in ("unit", "type", "description"):
                 mine, its = getattr(metric, key), getattr(known, key)
                 if mine != its:
-                    told = "type" if key == "kind" else key
-                    what = f"{told} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
+                    what = f"{key} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
                     losses.changed(metric.place, what)
                     setattr(metric, key, its)
     for draft in drafts:
@@ -141,12 +140,7 @@ def _metric_at(path: Sequence[Key]) -> int | None:
 
 def _tell_name(metric: DraftMetric, losses: Losses) -> None:
     """Say under which other name the metric reaches Prometheus, where it does."""
-    kind = "gauge"
-    if metric.kind != "gauge" and HAS_TYPES:
-        kind = metric.kind
-    told = metric_name(metric.name, metric.unit, "counter" if kind == "counter" else "gauge")
-    if metric.kind != kind:
-        losses.changed(metric.place, f"{metric.original} is a {metric.kind}; it is exported as a gauge")
+    told = metric_name(metric.name, metric.unit, metric.type)
     if told != metric.original:
         what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
         losses.changed(metric.place, what)

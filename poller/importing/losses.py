@@ -8,6 +8,9 @@ from pathlib import Path
 
 from poller.yamlfile import Key, spoken
 
+HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"
+"""What to do instead of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

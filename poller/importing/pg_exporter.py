@@ -11,7 +11,7 @@ from typing import Any
 
 from poller.importing.columns import relations_of
 from poller.importing.draft import DraftMetric, DraftQuery
-from poller.importing.losses import Losses
+from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import Columns, identifier, literal
@@ -47,9 +47,7 @@ def _collector(branch: str, node: Node) -> DraftQuery | None:
         node.lost("tags", f"{branch} asks PgBouncer's console", "the poller asks PostgreSQL only")
         return None
     if "predicate_queries" in node:
-        node.lost(
-            "predicate_queries", "no query decides about another", "write what must be there in requires:"
-        )
+        node.lost("predicate_queries", "no query decides about another", "write requires:")
     if node.flag("fatal"):
         node.changed("fatal", "a query that fails costs no other its values")
     name, sql = node.text("name") or branch, node.text("query")
@@ -83,7 +81,7 @@ def _requires(node: Node, tags: Sequence[str], sql: str) -> dict[str, Any]:
         elif kind == "extension":
             extensions.append(what)
         elif kind == "schema" and (relations := relations_of(sql, what)):
-            columns |= dict.fromkeys(relations, [])
+            columns |= {relation: [] for relation in relations}
         elif kind == "schema":
             node.lost("tags", tag, "write a relation of it: requires: columns: {schema.relation: []}")
         elif kind == "dbname":
@@ -115,7 +113,7 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
     for name, column, usage in usages:
         if usage in ("GAUGE", "COUNTER"):
             original = f"{prefix}_{column.text('rename') or name}"
-            expression, zero = _value(name, column)
+            expression, zero = _value(name, column, usage)
             draft.metrics.append(
                 DraftMetric(
                     column.place,
@@ -126,21 +124,22 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
                     unit=unit_of(original),
                     attribute_columns=columns.labels,
                     zero_for_null=zero,
-                    kind="counter" if usage == "COUNTER" else "gauge",
+                    type="counter" if usage == "COUNTER" else "gauge",
                 )
             )
         elif usage == "HISTOGRAM":
-            column.lost(
-                "usage", f"{name} is a histogram", "make gauges of it in SQL, such as percentile_cont"
-            )
+            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
         elif usage not in ("LABEL", "DISCARD"):
             column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
     draft.computed = columns.computed
 
 
-def _value(name: str, column: Node) -> tuple[str, bool]:
+def _value(name: str, column: Node, usage: str) -> tuple[str, bool]:
     """What is to be computed for a value, and whether NULL is 0 in it."""
     scale, default = column.number("scale"), column.number("default")
+    if default is not None and usage == "COUNTER":
+        column.lost("default", f"{name} is a counter, which {default:g} would begin anew", "NULL is no value")
+        default = None
     scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
     if default is not None and (default != 0 or scaled):
         return f"coalesce({identifier(name)}, {literal(default)}){scaled}", False

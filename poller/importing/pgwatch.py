@@ -92,16 +92,14 @@ class _Metric:
         if "init_sql" in node:
             node.lost("init_sql", "the poller changes nothing on a server", "run it once by hand")
         if "metric_attrs" in node:
-            node.lost(
-                "metric_attrs", "no statement for versions of an extension", "write requires: extensions:"
-            )
+            what = "no statement is for versions of an extension"
+            node.lost("metric_attrs", what, "write requires: extensions:")
         status = node.text("node_status")
         if status not in ("", "primary", "standby"):
             node.lost("node_status", status, "write requires: role: primary, or standby")
         if "gauges" not in node:
-            node.changed(
-                "gauges", f"all columns of {self.name} are counters without it; here they are gauges"
-            )
+            what = f"without it all columns of {self.name} are counters; here they are gauges"
+            node.changed("gauges", what)
         versions = sorted((int(float(key)), key) for key, _ in node.entries("sqls") if _is_number(key))
         drafts = []
         for number, (version, key) in enumerate(versions):
@@ -144,7 +142,6 @@ class _Metric:
                 continue
             original = f"pgwatch_{self.node.text('storage_name') or self.name}_{column.name}"
             number = f"{identifier(column.name)}::int" if column.kind == "boolean" else ""
-            gauges = self.node.texts("gauges")
             described = " ".join(self.node.text("description").split())
             draft.metrics.append(
                 DraftMetric(
@@ -155,10 +152,15 @@ class _Metric:
                     columns.value(column.name, number),
                     unit=unit_of(original),
                     attribute_columns=columns.labels,
-                    kind="gauge" if not gauges or "*" in gauges or column.name in gauges else "counter",
+                    type="counter" if self._counts(column) else "gauge",
                 )
             )
         draft.computed = columns.computed
+
+    def _counts(self, column: Column) -> bool:
+        """Whether it is called a counter: where some columns are gauges, the others are none."""
+        gauges = self.node.texts("gauges")
+        return bool(gauges) and not {"*", column.name} & set(gauges) and column.kind != "boolean"
 
 
 def _is_tag(column: Column) -> bool:

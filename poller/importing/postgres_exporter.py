@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from poller.importing.draft import DraftMetric, DraftQuery
-from poller.importing.losses import Losses
+from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import Columns, identifier, literal
@@ -78,15 +78,13 @@ def _columns(node: Node, draft: DraftQuery) -> None:
                     columns.value(name, expression),
                     unit=unit_of(original),
                     attribute_columns=columns.labels,
-                    kind="counter" if usage == "COUNTER" else "gauge",
+                    type="counter" if usage == "COUNTER" else "gauge",
                 )
             )
         elif usage == "DURATION":
             column.lost("usage", f"{name} is a text with a duration", f"write extract(epoch FROM {name})")
         elif usage == "HISTOGRAM":
-            column.lost(
-                "usage", f"{name} is a histogram", "make gauges of it in SQL, such as percentile_cont"
-            )
+            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
         elif usage not in ("LABEL", "DISCARD", "MAPPEDMETRIC"):
             column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
     draft.computed = columns.computed

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from poller.importing.draft import DraftMetric, DraftQuery
-from poller.importing.losses import Losses
+from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import alias, identifier, literal
@@ -139,7 +139,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
         node.lost(
             "type",
             f"{name} is a {kind or 'metric without type'}",
-            "make gauges of it in SQL, such as percentile_cont",
+            HISTOGRAM,
         )
         return [], {}
     if node.flag("increment"):
@@ -158,11 +158,14 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
         unit=unit_of(name),
         attribute_columns=tuple(node.texts("labels")),
         attributes=attributes,
-        zero_for_null=kind != "enum",
-        kind="counter" if kind == "counter" else "gauge",
+        zero_for_null=kind == "gauge",
+        type="counter" if kind == "counter" else "gauge",
     )
-    if kind != "enum":
+    if kind == "gauge":
         node.changed("type", "NULL is 0, as there; remove on_null: zero where NULL means unknown")
+    if kind == "counter":
+        node.changed("type", "NULL is no value, as a counter at 0 would have begun anew; there it is 0")
+    if kind != "enum":
         return [metric], {}
     states = node.texts("states")
     computed: dict[str, str] = {}
@@ -196,8 +199,8 @@ def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
 
 def _parameter_sets(node: Node) -> list[dict[str, Any]]:
     value = node.child("parameters").value
-    if isinstance(value, list):
-        return [dict(one) for one in value if isinstance(one, dict)]
+    if not isinstance(value, dict):
+        return [one.value for one in node.items("parameters")]
     axes = [
         [{f"{axis}__{key}": item for key, item in one.items()} for one in sets if isinstance(one, dict)]
         for axis, sets in value.items()

@@ -162,7 +162,8 @@ class Node:
         """All that is inside a mapping or a list."""
         if isinstance(self.value, dict):
             return [(str(key), self.child(key)) for key in self.value]
-        return [(str(index), self.child(index)) for index in range(len(self.value))]
+        count = len(self.value) if isinstance(self.value, list) else 0
+        return [(str(index), self.child(index)) for index in range(count)]
 
     def is_mapping(self) -> bool:
         """Whether it is; if not, that is told."""
@@ -173,7 +174,7 @@ class Node:
 
     def others(self, *known: str) -> None:
         """Tell of every key that is none of `known`."""
-        for key in self.value:
+        for key in self.value if isinstance(self.value, dict) else ():
             if key not in known:
                 self.lost(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", "mend or remove it")
 

@@ -94,7 +94,10 @@ def _named(root: Node) -> list[Path]:
         path = Path(pattern)
         base = Path(path.anchor) if path.is_absolute() else folder
         inside = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
-        matches = sorted(file for file in base.glob(inside) if file.is_file()) if inside else []
+        try:
+            matches = sorted(file for file in base.glob(inside) if file.is_file()) if inside else []
+        except (OSError, ValueError):
+            matches = []
         if not matches:
             root.lost("collector_files", f"{pattern} matches no file", "give the files as arguments")
         found += matches
@@ -170,6 +173,6 @@ def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
                 unit=unit_of(original),
                 attribute_columns=tuple(node.texts("key_labels")),
                 attributes={**labels, **fixed, **fan_out},
-                kind="counter" if kind == "counter" else "gauge",
+                type="counter" if kind == "counter" else "gauge",
             )
         )

@@ -9,12 +9,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from poller.importing.draft import DraftMetric, DraftQuery, Kind
+from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import metric_name, unit_like
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import identifier, literal
 from poller.importing.source import Node
+from poller.metric import MetricType
 from poller.prometheus import metric_name as in_prometheus
 from poller.words import shown
 
@@ -107,18 +108,18 @@ def _metric(node: Node) -> DraftMetric:
     column = node.text("value_column")
     return DraftMetric(
         node.place,
-        in_prometheus(original, written, "counter" if kind == "counter" else "gauge"),
+        in_prometheus(original, written, kind),
         metric_name(original),
         node.text("description"),
         column,
         unit=unit or "",
         attribute_columns=tuple(node.texts("attribute_columns")),
         attributes=_attributes(node),
-        kind=kind,
+        type=kind,
     )
 
 
-def _kind(node: Node, name: str) -> Kind:
+def _kind(node: Node, name: str) -> MetricType:
     if node.text("data_type") != "sum":
         return "gauge"
     if node.text("aggregation") == "delta":

@@ -27,9 +27,9 @@ _CONNECTION = (
     "disconnected_servers_behavior", "startup_error_behavior", "driver",
 )  # fmt: skip
 _PLUGIN = (
-    "interval", "timeout", "query", "tags", "name_override", "name_prefix", "name_suffix", "alias", "precision",
-    "collection_jitter", "collection_offset", "log_level", "fieldinclude", "fieldpass", "fieldexclude",
-    "fielddrop",
+    "interval", "timeout", "query", "tags", "name_override", "name_prefix", "name_suffix", "alias",
+    "precision", "collection_jitter", "collection_offset", "log_level", "fieldinclude", "fieldpass",
+    "fieldexclude", "fielddrop",
 )  # fmt: skip
 _FILTERS = (
     "namepass", "namedrop", "taginclude", "tagexclude", "tagpass", "tagdrop", "metricpass",
@@ -73,9 +73,8 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             if (driver := plugin.text("driver")) in _DRIVERS:
                 drafts += _plugin(plugin, usual, _sql)
             else:
-                plugin.lost(
-                    "driver", f"{driver or 'no driver'} is not PostgreSQL", "the poller speaks to no other"
-                )
+                what = f"{driver or 'no driver'} is not PostgreSQL"
+                plugin.lost("driver", what, "the poller speaks to nothing else")
     return drafts
 
 
@@ -201,8 +200,7 @@ def _fields(
             what = f"{column.name} holds a {column.kind}, not a number"
             plugin.source.losses.lost(draft.place, what, "cast it to a number, or make a label of it")
             continue
-        if column.kind == "boolean":
-            expression = f"{identifier(column.name)}::int"
+        number = f"{identifier(column.name)}::int" if column.kind == "boolean" else expression
         original = measured if column.name == "value" else f"{measured}_{column.name}"
         original = re.sub(r"[^A-Za-z0-9_:]", "_", original)
         draft.metrics.append(
@@ -211,7 +209,7 @@ def _fields(
                 original,
                 metric_name(original),
                 "",
-                columns.value(column.name, expression),
+                columns.value(column.name, number),
                 unit=unit_of(original),
                 attribute_columns=columns.labels,
                 attributes=fixed,
