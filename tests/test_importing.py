@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from poller.catalog import load
+from poller.cli import main
 from poller.errors import PollError
 from poller.importing.formats import FORMATS
 from poller.mapping import to_samples
@@ -59,6 +62,118 @@ def test_every_row_of_imported_queries_is_accounted_for(case: Case, site: Site, 
         with asking(dsn) as replica:
             told = [f"{answer.query.name}: {account(answer)}" for answer in replica.ask(queries)]
         assert told == case.sections[role].splitlines()
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+GOOD = """\
+collector_name: jobs
+min_interval: 1m
+metrics:
+  - {metric_name: jobs, type: gauge, help: Jobs., values: [n], query: SELECT count(*) AS n FROM jobs}
+"""
+PARTLY = GOOD + "  - {metric_name: gone, type: summary, help: Gone., values: [n], query: SELECT 1 AS n}\n"
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line, run in this process."""
+
+    patch: pytest.MonkeyPatch
+    captured: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        self.patch.setattr(sys, "argv", ["poller", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = self.captured.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+
+@pytest.fixture
+def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    (folder / "good.yml").write_text(GOOD)
+    (folder / "partly.yml").write_text(PARTLY)
+    return Command(monkeypatch, capsys)
+
+
+def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
+    code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
+    assert (code, err) == (0, "1 queries, 1 metrics imported from sql_exporter; 0 not kept, 0 changed\n")
+    assert "value_column: n" in out
+
+    code, out, err = poller("import", "--from", "sql_exporter", "partly.yml")
+    assert code == 1
+    assert "gone" not in out
+    assert err.splitlines() == [
+        "partly.yml:5: metrics[1].type: not kept: gone is of type summary; write gauge or counter",
+        "1 queries, 1 metrics imported from sql_exporter; 1 not kept, 0 changed",
+    ]
+
+
+def test_nothing_that_can_be_kept_writes_nothing(poller: Command, folder: Path) -> None:
+    (folder / "none.yml").write_text("collector_name: none\n")
+
+    code, out, err = poller("import", "--from", "sql_exporter", "none.yml", "--write", "new.yaml")
+
+    assert (code, out) == (1, "")
+    assert "none.yml:1: not kept: holds no query of sql_exporter; give a file that does" in err
+    assert not (folder / "new.yaml").exists()
+
+
+def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) -> None:
+    code, out, _ = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
+    assert (code, out) == (1, "")
+    head = "# Imported from sql_exporter, partly.yml.\nqueries:\n"
+    assert (folder / "new.yaml").read_text().startswith(head)
+    assert poller("check", "new.yaml")[0] == 0
+
+    code, _, err = poller("import", "--from", "sql_exporter", "good.yml", "--write", "new.yaml")
+    assert (code, err) == (2, "new.yaml: is there already; remove it, or write to another\n")
+
+
+def test_a_folder_gets_a_file_for_each(poller: Command, folder: Path) -> None:
+    (folder / "ours").mkdir()
+
+    code, out, _ = poller("import", "--from", "sql_exporter", "good.yml", "partly.yml", "--write", "ours")
+
+    assert (code, out) == (1, "")
+    assert sorted(path.name for path in (folder / "ours").iterdir()) == ["good.yaml", "partly.yaml"]
+    assert "name: jobs_2" in (folder / "ours" / "partly.yaml").read_text()
+    assert poller("check", "ours")[0] == 0
+
+
+def test_a_folder_is_read(poller: Command) -> None:
+    code, out, _ = poller("import", "--from", "sql_exporter", ".")
+
+    assert code == 1
+    assert out.count("- name: jobs") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--from", "sql_exporter", "missing.yml"], "missing.yml: cannot be read: No such file or directory"),
+        (["--from", "telegraf", "."], ".: holds no file that ends in .conf, .toml"),
+        (
+            ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
+            "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",
+        ),
+        (
+            ["--from", "sql_exporter", "good.yml", "--write", "no/where.yaml"],
+            "no/where.yaml: cannot be written: No such file or directory",
+        ),
+        (["--from", "prometheus", "good.yml"], "sqlquery"),
+        (["good.yml"], "--from"),
+    ],
+)
+def test_what_cannot_be_is_said(poller: Command, arguments: list[str], told: str) -> None:
+    code, out, err = poller("import", *arguments)
+
+    assert (code, out) == (2, "")
+    assert told in err
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,9 +45,9 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
     _agree(drafts, losses)
     kept = [draft for draft in drafts if draft.metrics]
     while found := _wrong(kept, defaults):
-        for one in found:
-            _drop(kept[one.order[0]], one, losses)
-        kept = [_without_dropped(draft) for draft in kept]
+        refused = {id(metric) for one in found for metric in _refused(kept[one.order[0]], one, losses)}
+        for draft in kept:
+            draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
         kept = [draft for draft in kept if draft.metrics]
     for draft in kept:
         for metric in draft.metrics:
@@ -111,23 +110,16 @@ def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
     return validated(files, defaults)[1]
 
 
-_DROPPED = DraftMetric.__name__  # never a name of a metric: it has a capital letter
-
-
-def _drop(draft: DraftQuery, found: Found, losses: Losses) -> None:
+def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:
+    """The metrics that go because of what is wrong: the one where it stands, or all of the query's."""
     number = _metric_at(found.path)
-    dropped = draft.metrics if number is None else [draft.metrics[number]]
-    place = draft.place if number is None else draft.metrics[number].place
-    key = next((step for step in reversed(found.path) if isinstance(step, str)), "query")
-    whose = f"query {draft.name}" if number is None else f"metric {draft.metrics[number].original}"
+    key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
     what, _, instead = found.problem.what.partition("; ")
+    refused = draft.metrics if number is None else [draft.metrics[number]]
+    whose = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
+    place = draft.place if number is None else refused[0].place
     losses.lost(place, f"{whose}: its {key} {what}", instead or "write it by hand")
-    for metric in dropped:
-        metric.name = _DROPPED
-
-
-def _without_dropped(draft: DraftQuery) -> DraftQuery:
-    return dataclasses.replace(draft, metrics=[one for one in draft.metrics if one.name != _DROPPED])
+    return refused
 
 
 def _metric_at(path: Sequence[Key]) -> int | None:

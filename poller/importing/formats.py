@@ -12,7 +12,7 @@ from poller.catalog import Defaults
 from poller.errors import ConfigError, Problem
 from poller.importing.draft import DraftQuery
 from poller.importing.fitting import fit
-from poller.importing.losses import Losses
+from poller.importing.losses import Losses, Place
 from poller.importing.opening import files_of
 
 Format = Literal[
@@ -52,6 +52,11 @@ def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
+    if not drafts and not losses.counts[0]:
+        for file in files:
+            losses.lost(
+                Place(file, 1), f"holds no query of {form}", "give a file that does, or another --from"
+            )
     return Imported(fit(drafts, defaults, losses), losses, files)
 
 
