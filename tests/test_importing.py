@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pgparse
+import psycopg
 import pytest
 
 from poller.catalog import load
 from poller.cli import main
 from poller.errors import PollError
+from poller.importing.columns import columns_of
+from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.formats import FORMATS
+from poller.importing.losses import Place
+from poller.importing.writing import to_yaml
 from poller.mapping import to_samples
 from poller.replica import Replica
 from poller.result import Answer
+from poller.yamlfile import parse
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
 
@@ -62,6 +70,64 @@ def test_every_row_of_imported_queries_is_accounted_for(case: Case, site: Site, 
         with asking(dsn) as replica:
             told = [f"{answer.query.name}: {account(answer)}" for answer in replica.ask(queries)]
         assert told == case.sections[role].splitlines()
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+NAMED = [
+    "SELECT 1, 'a', NULL, count(*), now(), pg_catalog.now() AS x, 1::int4, '1'::text, 'a' || 'b', 1 < 2",
+    "SELECT CASE WHEN true THEN 1 END, CASE WHEN true THEN 1 ELSE relpages END FROM pg_class LIMIT 0",
+    "SELECT coalesce(NULL, 1), nullif(1, 2), greatest(1, 2), least(1, 2), ARRAY[1], (ARRAY[1])[1]",
+    "SELECT (SELECT 1 AS inner_one), (SELECT max(1)), EXISTS (SELECT 1), ARRAY(SELECT 1), 1 IN (SELECT 1)",
+    "SELECT current_user, current_date, current_timestamp, localtime, session_user, current_catalog",
+    'SELECT extract(epoch FROM now()), c.relname, c.relname::text, relname COLLATE "C" FROM pg_class c LIMIT 0',
+    'SELECT 1 AS "With Spaces", 2 AS upper UNION SELECT 3, 4',
+    "VALUES (1, 2), (3, 4)",
+    "WITH a AS (SELECT 1 AS one, 2 AS two), b AS (SELECT * FROM a) SELECT b.*, 3 AS three FROM b",
+    "SELECT * FROM (SELECT 1 AS one, 2) AS x",
+    "SELECT NOT true, true AND false, 1 IS NULL, true IS TRUE, row(1, 2), trim(' a '), substring('a', 1)",
+]
+
+
+@pytest.mark.postgres
+def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
+    with psycopg.connect(site.primary) as connection:
+        for sql in NAMED:
+            described = connection.execute(sql.encode()).description or []
+
+            assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT * FROM t", "SELECT t.* FROM t, u", "SELECT * FROM (SELECT * FROM t) x", "SHOW x", "SELEC"]
+)
+def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
+    assert columns_of(sql) is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'a\n   b  \n' AS n",
+        "SELECT 1 AS n -- é \u2028 \x7f \U0001f600",
+        "SELECT '\t' AS n,\n\t1 AS m",
+        "SELECT 'a: b # c', \"d\"",
+        "SELECT $$\n  $$ AS n\n",
+        "SELECT 1 AS n,   \n  2 AS m",
+    ],
+)
+def test_sql_is_written_as_it_means(sql: str) -> None:
+    place = Place(Path("x"), 1)
+    metric = DraftMetric(place, "m", "m", "M.", "n")
+    text = to_yaml([DraftQuery(place, "q", sql, [metric])], "Head.")
+    ((written,),) = (document["queries"] for document in [parse(text.encode()).data])
+
+    assert pgparse.parse(written["sql"]) is not None
+    assert "".join(written["sql"].split()) == "".join(sql.split())
+    if "'" in sql or "$" in sql:
+        assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
+        inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
+        assert all(one in written["sql"] for one in inside)
 
 
 # --- the command --------------------------------------------------------------------------------------

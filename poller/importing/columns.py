@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ _FUNCTIONS: dict[str, Kind] = {
 }
 _COMPARISONS = {"=", "<>", "!=", "<", ">", "<=", ">=", "~", "~*", "!~", "~~", "!~~"}
 _UNNAMED = "?column?"
+_NAMES = {"CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ def columns_of(sql: str) -> list[Column] | None:
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return None
     return _of_select(body, {}) if kind == "SelectStmt" else None
+
+
+def twice(columns: Sequence[Column]) -> set[str]:
+    """The names that several of `columns` have, so that none of them can be meant."""
+    return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
 
 def relations_of(sql: str, schema: str) -> list[str]:
@@ -123,12 +130,8 @@ def _named(value: Any) -> str:
         case "CaseExpr":
             within = _named(inner["defresult"]) if "defresult" in inner else _UNNAMED
             return within if within != _UNNAMED else "case"
-        case "CoalesceExpr":
-            return "coalesce"
         case "MinMaxExpr":
             return "least" if inner.get("op") == "IS_LEAST" else "greatest"
-        case "A_ArrayExpr":
-            return "array"
         case "A_Indirection" | "CollateClause":
             return _named(inner["arg"])
         case "SubLink":
@@ -137,7 +140,7 @@ def _named(value: Any) -> str:
             return str(inner["op"]).removeprefix("SVFOP_").lower().removesuffix("_n")
         case "A_Expr" if inner.get("kind") == "AEXPR_NULLIF":
             return "nullif"
-    return _UNNAMED
+    return _NAMES.get(node, _UNNAMED)
 
 
 def _of_sublink(link: Any) -> str:

@@ -49,9 +49,8 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
         for draft in kept:
             draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
         kept = [draft for draft in kept if draft.metrics]
-    for draft in kept:
-        for metric in draft.metrics:
-            _tell_name(metric, losses)
+    for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
+        _tell_name(metric, losses)
     return kept
 
 

@@ -42,6 +42,7 @@ def _job(job: Node, named: dict[str, str]) -> list[DraftQuery]:
     if "iterator" in job:
         job.lost("iterator", "a query is not repeated over another one's rows", "join the two in SQL")
     job.connection("connections")
+    job.unmade("connections", "driver", "host", "database", "user")
     drafts = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]
     return [draft for draft in drafts if draft is not None]
 
@@ -59,7 +60,6 @@ def _query(node: Node, job: str, interval: float | None, named: dict[str, str]) 
     node.timestamp("timestamp")
     name = node.text("name")
     original = re.sub("[^a-zA-Z0-9_:]", "", f"sql_{name}")
-    node.changed("name", "the labels driver, host, database and user are not made; sql_job and col are")
     return DraftQuery(
         node.place,
         name,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from poller.yamlfile import Key, spoken
 
+SUMMARY = "give the query a row for each quantile, with the quantile as a label"
 HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"
-"""What to do instead of one."""
+"""What to do instead of them."""
 
 
 @dataclass(frozen=True, slots=True)

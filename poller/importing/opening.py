@@ -53,8 +53,9 @@ def open_yaml(
 ) -> Source:
     """Read `file` as YAML; what is wrong with single keys is lost. Raises ConfigError."""
     raw = _raw(file)
-    if not raw.strip():
-        raise _unusable(str(file), "is empty")
+    text = raw.decode("utf-8-sig", errors="replace")
+    if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
+        return Source(file, text, {}, lambda _: 1, losses, resolve)  # as people keep notes in
     document = parse(raw, tags)
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
@@ -62,7 +63,6 @@ def open_yaml(
         raise _unusable(where, flaw.what if flaw else "holds no mapping; is it the right file?")
     for flaw in document.flaws:
         losses.lost(Place(file, flaw.line, flaw.path), flaw.what.partition(";")[0], "mend it there first")
-    text = raw.decode("utf-8-sig", errors="replace")
     return Source(file, text, document.data, document.line, losses, resolve)
 
 

@@ -109,6 +109,10 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
         column.others(*_COLUMN)
     usages = [(name, column, column.text("usage").strip().upper()) for name, column in declared]
     labels = {column.text("rename") or name: name for name, column, usage in usages if usage == "LABEL"}
+    filled = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
+    if filled:
+        what = f"the default of counters ({', '.join(filled)}), which would look like a reset"
+        node.lost("metrics", what, "write coalesce() in the SQL of those where NULL means 0")
     columns = Columns(labels)
     for name, column, usage in usages:
         if usage in ("GAUGE", "COUNTER"):
@@ -136,10 +140,9 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
 
 def _value(name: str, column: Node, usage: str) -> tuple[str, bool]:
     """What is to be computed for a value, and whether NULL is 0 in it."""
-    scale, default = column.number("scale"), column.number("default")
-    if default is not None and usage == "COUNTER":
-        column.lost("default", f"{name} is a counter, which {default:g} would begin anew", "NULL is no value")
-        default = None
+    scale = column.number("scale")
+    # A counter that is 0 for a moment has begun anew, as far as anybody can tell.
+    default = column.number("default") if usage == "GAUGE" else None
     scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
     if default is not None and (default != 0 or scaled):
         return f"coalesce({identifier(name)}, {literal(default)}){scaled}", False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.definition import format_duration
-from poller.importing.columns import Column, columns_of
+from poller.importing.columns import Column, columns_of, twice
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import metric_name, unit_of
@@ -21,7 +21,7 @@ from poller.importing.versions import between
 
 _METRIC = (
     "sqls", "init_sql", "node_status", "gauges", "is_instance_level", "storage_name", "description",
-    "statement_timeout_seconds", "metric_attrs",
+    "statement_timeout_seconds", "metric_attrs", "is_private",
 )  # fmt: skip
 _TIME = "epoch_ns"
 _TAG = "tag_"
@@ -37,6 +37,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
         if isinstance(root.value, list):
             continue
         root.others("metrics", "presets")
+        root.unmade("metrics", "dbname")
         for name, node in root.entries("metrics"):
             if node.is_mapping():
                 defined.add(name)
@@ -131,10 +132,13 @@ class _Metric:
         if found is None:
             losses.lost(draft.place, f"the columns of {draft.name}", "name them in its SQL, without a star")
             return
-        labels = {column.name.removeprefix(_TAG): column.name for column in found if _is_tag(column)}
-        columns = Columns(labels)
+        double = twice(found)
+        tags = [column.name for column in found if _is_tag(column) and column.name not in double]
+        columns = Columns({name.removeprefix(_TAG): name for name in tags})
+        for name in sorted(double):
+            losses.lost(draft.place, f"{name}, which {draft.name} has twice", "rename one with AS")
         for column in found:
-            if _is_tag(column) or column.name == _TIME:
+            if _is_tag(column) or column.name in double | {_TIME}:
                 continue
             if column.kind in ("text", "time"):
                 what = f"{column.name} of {draft.name} holds a {column.kind}, not a number"

@@ -21,10 +21,15 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Every namespace of `files`."""
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
-        for name, node in source.root.members() if source.root.is_mapping() else []:
+        if not source.root.is_mapping():
+            continue
+        first = next((name for name, one in source.root.value.items() if isinstance(one, dict)), "")
+        for name, node in source.root.members():
             if not node.is_mapping():
                 continue
             if "query" in node:
+                if name == first:
+                    node.unmade("query", "server")
                 drafts.append(_namespace(name, node))
             else:
                 losses.lost(node.place, f"{name} has no query", "give the file of --extend.query-path")
@@ -62,7 +67,7 @@ def _columns(node: Node, draft: DraftQuery) -> None:
     labels = {name: name for name, column in declared if column.text("usage") == "LABEL"}
     columns = Columns(labels)
     for name, column in declared:
-        column.others("usage", "description", "metric_mapping", "pg_version")
+        column.others("usage", "description", "metric_mapping")
         usage = column.text("usage")
         expression = ""
         if usage == "MAPPEDMETRIC":

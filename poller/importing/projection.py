@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Container, Mapping, Sequence
 
@@ -15,10 +16,10 @@ def identifier(name: str) -> str:
 
 def literal(value: object) -> str:
     """A value as SQL writes it; a text is quoted, whatever it holds."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return "NULL" if value is None else str(value).lower()
     if isinstance(value, int | float):
-        return repr(value)
+        return repr(value) if math.isfinite(value) else f"'{value}'::float8"
     text = str(value).replace("'", "''")
     return f"E'{text}'".replace("\\", "\\\\") if "\\" in text else f"'{text}'"
 
@@ -53,7 +54,7 @@ class Columns:
 
 
 def statement(sql: str) -> str:
-    """`sql` as one would write it into a query file: without its last semicolon, and without indentation.
+    """`sql` as one would write it into a query file: without what is behind it, and without indentation.
 
     What is no single statement is left as it is; the model says what is wrong with it.
     """
@@ -67,10 +68,8 @@ def statement(sql: str) -> str:
     if len(statements) != 1 or "stmt_len" not in statements[0]:
         return sql
     raw = sql.encode()
-    start = statements[0].get("stmt_location", 0)
-    end = start + statements[0]["stmt_len"]
-    behind = raw[end:].decode().strip().removeprefix(";").strip()
-    return sql if behind else raw[:end].decode().strip()  # a comment behind it stays where it is
+    end = statements[0].get("stmt_location", 0) + statements[0]["stmt_len"]
+    return raw[:end].decode().strip()
 
 
 def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:
@@ -89,10 +88,20 @@ def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], whe
 
 def _evened(sql: str) -> str:
     """Without tabs, common indentation and spaces at the ends of lines, unless a text may go over lines."""
+    sql = sql.replace("\r\n", "\n")
     if _holds_lines(sql):
         return sql
-    return textwrap.dedent("\n".join(line.rstrip() for line in sql.expandtabs(4).splitlines()))
+    return textwrap.dedent("\n".join(map(_without_tabs, sql.split("\n"))))
+
+
+def _without_tabs(line: str) -> str:
+    """Those inside a quoted text stay."""
+    line = line.rstrip()
+    if "'" not in line and '"' not in line:
+        return line.expandtabs(4)
+    rest = line.lstrip()
+    return line[: len(line) - len(rest)].expandtabs(4) + rest
 
 
 def _holds_lines(sql: str) -> bool:
-    return "$" in sql or any(line.count("'") % 2 or line.count('"') % 2 for line in sql.splitlines())
+    return "$" in sql or any(line.count("'") % 2 or line.count('"') % 2 for line in sql.split("\n"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from poller.importing.draft import DraftMetric, DraftQuery
-from poller.importing.losses import HISTOGRAM, Losses
+from poller.importing.losses import HISTOGRAM, SUMMARY, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import alias, identifier, literal
@@ -22,7 +22,8 @@ from poller.yamlfile import Tagged
 
 _TAGS = ("!include", "!file", "!env")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
-_EVERY_MINUTES = re.compile(r"\*/(\d+) \* \* \* \*")
+_INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
+_EVERY_MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
 _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 
@@ -33,6 +34,10 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     metrics: dict[str, Node] = {}
     for root in roots:
         root.others("databases", "metrics", "queries", "builtin-metrics")
+        if "metrics" in root:
+            root.changed(
+                "metrics", "NULL is 0 in a gauge, as there (on_null: zero), and no value in a counter"
+            )
         databases |= {name: node for name, node in root.entries("databases") if node.is_mapping()}
         metrics |= {name: node for name, node in root.entries("metrics") if node.is_mapping()}
     for node in databases.values():
@@ -47,19 +52,25 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     ]
 
 
-def _opened(file: Path, losses: Losses) -> Source:
-    return open_yaml(file, losses, _TAGS, _resolved)
+def _opened(file: Path, losses: Losses, within: tuple[Path, ...] = ()) -> Source:
+    """`within` are the files that include this one."""
+    chain = (*within, file.resolve())
+    return open_yaml(file, losses, _TAGS, lambda node: _resolved(node, chain))
 
 
-def _resolved(node: Node) -> Node:
+def _resolved(node: Node, chain: tuple[Path, ...]) -> Node:
+    """What stands for a text with a tag: another file's data or text, or nothing."""
     if not isinstance(node.value, Tagged):
         return node
     losses, told = node.source.losses, str(node.value)
+    named = node.source.file.parent / told
+    if node.value.tag == "!include" and named.resolve() not in chain:
+        return _opened(named, losses, chain).root
     if node.value.tag == "!include":
-        return _opened(node.source.file.parent / told, losses).root
-    if node.value.tag == "!file":
+        losses.lost(node.place, f"{told} includes itself", "write what is meant")
+    elif node.value.tag == "!file":
         try:
-            return replace(node, value=(node.source.file.parent / told).read_text(encoding="utf-8").strip())
+            return replace(node, value=named.read_text(encoding="utf-8").strip())
         except (OSError, ValueError):
             losses.lost(node.place, f"the file {told} cannot be read", "write the text itself")
     else:
@@ -102,11 +113,8 @@ def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
     names = node.texts("databases")
     if len(names) != 1:
         told = ", ".join(names) or "none"
-        node.lost(
-            "databases",
-            f"the label database: it is run on {told}",
-            "run one poller each, and tell them apart by POLLER_INSTANCE",
-        )
+        what = f"the label database: it is run on {told}"
+        node.lost("databases", what, "run one poller each, told apart by POLLER_INSTANCE")
         return {}
     of = databases.get(names[0])
     own = {name: of.child("labels").text(name) for name, _ in of.entries("labels")} if of else {}
@@ -120,11 +128,8 @@ def _interval(node: Node) -> float | None:
             return 60.0 * int(match[1])
         if _HOURLY.fullmatch(written):
             return 3600.0
-        node.lost(
-            "schedule",
-            f"a query has an interval here, no times of day ({written})",
-            "write interval: 24h or less",
-        )
+        what = f"a query has no times of day ({written})"
+        node.lost("schedule", what, "write an interval of at most 24h")
         return None
     if "interval" not in node:
         node.changed("interval", "was run at every scrape; here it is every POLLER_INTERVAL")
@@ -136,16 +141,10 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
     node.others("type", "description", "labels", "buckets", "states", "expiration", "increment")
     kind = node.text("type")
     if kind not in ("gauge", "counter", "enum"):
-        node.lost(
-            "type",
-            f"{name} is a {kind or 'metric without type'}",
-            HISTOGRAM,
-        )
+        node.lost("type", f"{name} is a {kind or 'metric without type'}", _INSTEAD.get(kind, "write gauge"))
         return [], {}
     if node.flag("increment"):
-        node.lost(
-            "increment", f"{name} adds up what its query returns", "let the query return the sum itself"
-        )
+        node.lost("increment", f"{name} adds up what its query returns", "let the query return the sum")
         return [], {}
     attributes = dict(labels)
     metric = DraftMetric(
@@ -161,10 +160,6 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
         zero_for_null=kind == "gauge",
         type="counter" if kind == "counter" else "gauge",
     )
-    if kind == "gauge":
-        node.changed("type", "NULL is 0, as there; remove on_null: zero where NULL means unknown")
-    if kind == "counter":
-        node.changed("type", "NULL is no value, as a counter at 0 would have begun anew; there it is 0")
     if kind != "enum":
         return [metric], {}
     states = node.texts("states")
@@ -185,16 +180,16 @@ def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
         return
     sets = _parameter_sets(node)
     for number, values in enumerate(sets, 1):
-        missing = [name for name in _PARAMETER.findall(draft.sql) if name not in values]
-        if missing:
-            node.lost(
-                "parameters", f"set {number} has no {', '.join(missing)}", "name every parameter of the SQL"
-            )
+        wrong = [
+            name for name in _PARAMETER.findall(draft.sql) if isinstance(values.get(name, []), list | dict)
+        ]
+        if wrong:
+            what = f"set {number} has no single value of {', '.join(wrong)}"
+            node.lost("parameters", what, "write one for every parameter of the SQL")
             continue
         name = draft.name if len(sets) == 1 else f"{draft.name}_{number}"
-        yield replace(
-            draft, name=name, sql=_filled(draft.sql, values), metrics=[replace(m) for m in draft.metrics]
-        )
+        own = [replace(metric) for metric in draft.metrics]
+        yield replace(draft, name=name, sql=_filled(draft.sql, values), metrics=own)
 
 
 def _parameter_sets(node: Node) -> list[dict[str, Any]]:

@@ -72,6 +72,11 @@ class Node:
                     key, "connections are no part of query files; set POLLER_DATABASE_URL, one poller each"
                 )
 
+    def unmade(self, key: str, *labels: str) -> None:
+        """Tell of `labels` with which the other tool says which server or database it asked."""
+        told = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
+        self.changed(key, f"the {told} not made; pollers are told apart by POLLER_INSTANCE")
+
     def session(self, key: str) -> None:
         """Tell of statements that set a session up."""
         if key in self:

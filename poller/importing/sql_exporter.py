@@ -62,6 +62,8 @@ def _around(root: Node) -> _Around:
     around = _Around()
     root.others("global", "collector_files", "target", "jobs", "collectors")
     root.connection("target", "jobs")
+    if "jobs" in root:
+        root.unmade("jobs", "job", "target")
     if "global" in root and (settings := root.child("global")).is_mapping():
         around.interval = settings.seconds("min_interval") or None
         around.timeout = settings.seconds("scrape_timeout") or None

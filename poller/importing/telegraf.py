@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from poller.importing.columns import Column, columns_of
+from poller.importing.columns import Column, columns_of, twice
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import metric_name, unit_of
@@ -132,7 +132,7 @@ def _extensible(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
     if columns is None:
         return None
     labels = {column.name: column.name for column in columns if column.name in tags}
-    plugin.changed("address", "the label server is not made; pollers are told apart by POLLER_INSTANCE")
+    plugin.unmade("address", "server")
     connected: dict[str, str] = {}
     if any(column.name == "datname" for column in columns):
         labels["db"] = "datname"
@@ -179,7 +179,11 @@ def _columns_of(node: Node, draft: DraftQuery) -> list[Column] | None:
     columns = columns_of(statement(draft.sql))
     if columns is None:
         node.source.losses.lost(node.place, "the columns of its SQL", "name them in it, without a star")
-    return columns
+        return None
+    double = twice(columns)
+    for name in sorted(double):
+        node.source.losses.lost(node.place, f"{name}, which its SQL has twice", "rename one with AS")
+    return [column for column in columns if column.name not in double]
 
 
 def _measurement(plugin: Node, node: Node, usual: str) -> str:
