@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.drivers import others
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.source import Node
 
@@ -41,6 +42,10 @@ def _job(job: Node, named: dict[str, str]) -> list[DraftQuery]:
     job.session("startup_sql")
     if "iterator" in job:
         job.lost("iterator", "a query is not repeated over another one's rows", "join the two in SQL")
+    connections = job.value.get("connections")
+    if told := others(connections if isinstance(connections, list) else []):
+        job.lost("connections", f"{', '.join(told)} is not PostgreSQL", "the poller speaks to nothing else")
+        return []
     job.connection("connections")
     job.unmade("connections", "driver", "host", "database", "user")
     drafts = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.drivers import others
 from poller.importing.losses import HISTOGRAM, SUMMARY, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
@@ -82,6 +83,10 @@ def _query(
     name: str, node: Node, databases: Mapping[str, Node], metrics: Mapping[str, Node]
 ) -> Iterator[DraftQuery]:
     node.others("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
+    asked = [databases[one].value.get("dsn") for one in node.texts("databases") if one in databases]
+    if told := others(asked):
+        node.lost("databases", f"{', '.join(told)} is not PostgreSQL", "the poller speaks to nothing else")
+        return
     labels = _labels(node, databases)
     draft = DraftQuery(
         node.place,

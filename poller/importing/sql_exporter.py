@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from poller.importing import justwatch
 from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.drivers import others
 from poller.importing.losses import Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
@@ -33,11 +35,17 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     seen = {file.resolve() for file in files}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         root = source.root
+        if not root.is_mapping():
+            continue
         if justwatch.is_one(root):
             drafts += justwatch.read(root)
             continue
         if "collector_name" in root:
             drafts += _collector(root, _Around())
+            continue
+        if told := others(_connections(root)):
+            what = f"{', '.join(told)} is not PostgreSQL"
+            root.lost("target" if "target" in root else "jobs", what, "the poller speaks to nothing else")
             continue
         around = _around(root)
         for collector in root.items("collectors"):
@@ -87,6 +95,15 @@ def _around(root: Node) -> _Around:
         elif labels:
             around.labels = labels
     return around
+
+
+def _connections(root: Node) -> list[Any]:
+    targets = [node.value for job in root.items("jobs") for node in job.items("static_configs")]
+    found = [
+        dsn for one in targets if isinstance(one.get("targets"), dict) for dsn in one["targets"].values()
+    ]
+    target = root.value.get("target")
+    return [*found, target.get("data_source_name")] if isinstance(target, dict) else found
 
 
 def _named(root: Node) -> list[Path]:
