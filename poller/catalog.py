@@ -120,6 +120,15 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
             if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
                 seen.add(real)
                 files.append(QueryFile(len(files), path, read(path)))
+    queries, wrong = validated(files, defaults)
+    if found := found + wrong:
+        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
+    return Catalog(tuple(queries), tuple(file.path for file in files))
+
+
+def validated(files: Sequence[QueryFile], defaults: Defaults) -> tuple[list[QueryDefinition], list[Found]]:
+    """Every query of `files` that is valid alone, and all that is wrong with any of them or between them."""
+    found: list[Found] = []
     queries: list[QueryDefinition] = []
     for file in files:
         found += file.flaws()
@@ -133,9 +142,7 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
             else:
                 queries.append(_prefixed(query, defaults.namespace))
     found += clashes(files, defaults.namespace)
-    if found:
-        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
-    return Catalog(tuple(queries), tuple(file.path for file in files))
+    return queries, found
 
 
 def files_of(source: Path) -> list[Path]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "Find every mistake in the query files, without a database.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
     "test": "Try the queries on rows of your own, without your database.",
+    "import": "Bring the queries of another tool along.",
     "doctor": "Examine database, role, queries, collector; say what to do.",
     "catalog": "Print every metric there is, of queries and of events.",
     "conform": "Say how what a server sends differs from the catalogue.",
@@ -36,8 +37,9 @@ COMMANDS = {
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
-_MODULES = {"test": "cases", "health": "probe"}
-"""Where a command's module has another name: pytest would take `test` for its own, `health` has no typer."""
+_MODULES = {"test": "cases", "health": "probe", "import": "import_"}
+"""Where a command's module has another name: pytest would take `test` for its own, `health` has no typer, and
+`import` is a word of Python's."""
 _SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"

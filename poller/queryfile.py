@@ -21,6 +21,7 @@ class Found:
     order: tuple[int, int]
     """Number of the file, line."""
     problem: Problem
+    path: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class QueryFile:
         line = self.line(path)
         told = spoken(path)
         where = f"{self.path}:{line}: {told}" if told else f"{self.path}:{line}"
-        return Found((self.number, line), Problem(where, what))
+        return Found((self.number, line), Problem(where, what), tuple(path))
 
     def flawed(self, flaw: Flaw) -> Found:
         """What is wrong with the file as YAML, and where."""

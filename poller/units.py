@@ -41,7 +41,7 @@ def unit_problem(unit: str) -> str | None:
     if unit == "" or all(_is_term(term) for term in _terms(unit)):
         return None
     lower = unit.lower()
-    if instead := _INSTEAD.get(lower) or next((known for known in _BY_CASE if known.lower() == lower), None):
+    if instead := unit_instead(unit):
         return f"{shown(unit)} is not a UCUM unit; write {instead!r}"
     if re.fullmatch(r"[A-Za-z][A-Za-z_ -]*", unit):
         return (
@@ -49,6 +49,12 @@ def unit_problem(unit: str) -> str | None:
             f"'{{{_singular(lower)}}}'"
         )
     return f"{shown(unit)} is not a UCUM unit; write one like 'By', 's', '%', '1' or '{{message}}'"
+
+
+def unit_instead(unit: str) -> str | None:
+    """The UCUM unit that people mean by a word such as `bytes`, or by one in the wrong case."""
+    lower = unit.lower()
+    return _INSTEAD.get(lower) or next((known for known in _BY_CASE if known.lower() == lower), None)
 
 
 def _terms(unit: str) -> list[str]:

@@ -10,7 +10,7 @@ Parser events are turned into data one by one, without recursion, so no depth of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +83,24 @@ class Document:
         return line
 
 
-def parse(raw: bytes) -> Document:
-    """Read one YAML document from `raw`; raises nothing, every flaw is in the answer."""
+class Tagged(str):
+    """A text behind a tag that the reader understands, such as `!include`."""
+
+    __slots__ = ("tag",)
+
+    def __new__(cls, text: str, tag: str) -> Tagged:
+        tagged = super().__new__(cls, text)
+        tagged.tag = tag
+        return tagged
+
+    tag: str
+
+
+def parse(raw: bytes, tags: Container[str] = ()) -> Document:
+    """Read one YAML document from `raw`; raises nothing, every flaw is in the answer.
+
+    A text behind one of `tags` (as `!include`) becomes Tagged; any other tag is a flaw.
+    """
     if len(raw) > MAX_BYTES:
         return Document([Flaw(1, "is larger than 1 MiB; split it into several files")])
     try:
@@ -92,7 +108,7 @@ def parse(raw: bytes) -> Document:
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
         return Document([Flaw(raw.count(b"\n", 0, error.start) + 1, what)])
-    builder = _Builder()
+    builder = _Builder(tags)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
@@ -128,7 +144,8 @@ class _Open:
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, tags: Container[str]) -> None:
+        self._tags = tags
         self.root: _Node | None = None
         self.flaws: list[Flaw] = []
         self._open: list[_Open] = []
@@ -148,7 +165,8 @@ class _Builder:
             case yaml.AliasEvent():
                 self._add(self._named(str(event.anchor), line), line)
             case yaml.ScalarEvent():
-                self._tag(event.tag, line)
+                if event.tag not in self._tags:
+                    self._tag(event.tag, line)
                 self._scalar(event, line)
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                 self._tag(event.tag, line)
@@ -193,7 +211,10 @@ class _Builder:
         if self._wants_key():
             self._key(text, plain, line)
             return
-        node = _Node(line, _plain(text) if plain and event.tag is None else text, weight=1 + len(text) // 64)
+        value = _plain(text) if plain and event.tag is None else text
+        if event.tag is not None and event.tag in self._tags:
+            value = Tagged(text, event.tag)
+        node = _Node(line, value, weight=1 + len(text) // 64)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         self._add(node, line)

@@ -36,6 +36,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller test my-queries --case 'who*'", "some, by name"),
         ("poller test my-queries --junit cases.xml", "for CI"),
     ),
+    "import": (
+        ("poller import --from sql_exporter pg.collector.yml > mine.yaml", "convert, and tell what was lost"),
+        ("poller import --from pgwatch metrics.yaml --write my-queries", "one file for each given"),
+    ),
     "doctor": (
         ("poller doctor", "before the first run, and when in doubt"),
         ("poller doctor --strict", "fail where the role may write"),

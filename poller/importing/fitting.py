@@ -1,0 +1,137 @@
+"""Make drafts into queries that the model takes, and tell what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from poller.catalog import Defaults, validated
+from poller.definition import format_duration
+from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.losses import Losses
+from poller.importing.naming import query_name
+from poller.prometheus import metric_name
+from poller.queryfile import Found, QueryFile
+from poller.words import shown
+from poller.yamlfile import Document, Key
+
+_SHORTEST, _LONGEST = 1.0, 86400.0
+"""Seconds; the bounds of `interval`."""
+
+
+@dataclass(slots=True)
+class _Drafted(Document):
+    """A draft as if it were a query file, whose lines are those of the file that it comes from."""
+
+    draft: DraftQuery = field(kw_only=True)
+
+    @property
+    def data(self) -> Any:
+        return {"queries": [self.draft.data()]}
+
+    def line(self, path: Sequence[Key]) -> int:
+        number = _metric_at(path)
+        return self.draft.place.line if number is None else self.draft.metrics[number].place.line
+
+
+def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
+    """What of `drafts` the model takes, with unique names; the rest is lost, each with its reason."""
+    taken: set[str] = set()
+    for draft in drafts:
+        draft.name = query_name(draft.name, taken)
+        taken.add(draft.name)
+        _bound(draft, defaults, losses)
+    _agree(drafts, losses)
+    kept = [draft for draft in drafts if draft.metrics]
+    while found := _wrong(kept, defaults):
+        refused = {id(metric) for one in found for metric in _refused(kept[one.order[0]], one, losses)}
+        for draft in kept:
+            draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
+        kept = [draft for draft in kept if draft.metrics]
+    for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
+        _tell_name(metric, losses)
+    return kept
+
+
+def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
+    """Keep interval and timeout within what the model allows, and say so."""
+
+    def change(key: str, to: float, why: str) -> None:
+        losses.changed(
+            draft.place, f"{key} {format_duration(getattr(draft, key))} {why}; it is {format_duration(to)}"
+        )
+        setattr(draft, key, to)
+
+    if draft.interval is not None and draft.interval < _SHORTEST:
+        change("interval", _SHORTEST, "is shorter than an interval can be")
+    if draft.interval is not None and draft.interval > _LONGEST:
+        change("interval", _LONGEST, "is longer than an interval can be")
+    interval = defaults.interval if draft.interval is None else draft.interval
+    if draft.timeout is not None and draft.timeout > interval:
+        change("timeout", interval, "is longer than the interval")
+    if draft.max_age is not None and draft.max_age < interval:
+        change("max_age", interval, "is shorter than the interval")
+
+
+def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
+    """Several queries may feed one metric, which has one unit, one type and one description."""
+    first: dict[str, DraftMetric] = {}
+    for draft in drafts:
+        for metric in draft.metrics:
+            known = _namesake(metric, first)
+            known.description = known.description or metric.description
+            metric.description = metric.description or known.description
+            for key in ("unit", "type", "description"):
+                mine, its = getattr(metric, key), getattr(known, key)
+                if mine != its:
+                    what = f"{key} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
+                    losses.changed(metric.place, what)
+                    setattr(metric, key, its)
+    for draft in drafts:
+        for metric in draft.metrics:
+            told = first[metric.name].description
+            metric.description = told or f"{metric.original}, as query {draft.name} has it."
+
+
+def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:
+    """The first of that name; another metric that only in lower case has the same name gets another."""
+    name, number = metric.name, 2
+    while (known := first.setdefault(metric.name, metric)).original != metric.original:
+        metric.name, number = f"{name}_{number}", number + 1
+    return known
+
+
+def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
+    files = [
+        QueryFile(number, draft.place.file, _Drafted([], draft=draft)) for number, draft in enumerate(drafts)
+    ]
+    return validated(files, defaults)[1]
+
+
+def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:
+    """The metrics that go because of what is wrong: the one where it stands, or all of the query's."""
+    number = _metric_at(found.path)
+    key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
+    what, _, instead = found.problem.what.partition("; ")
+    refused = draft.metrics if number is None else [draft.metrics[number]]
+    whose = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
+    place = draft.place if number is None else refused[0].place
+    losses.lost(place, f"{whose}: its {key} {what}", instead or "write it by hand")
+    return refused
+
+
+def _metric_at(path: Sequence[Key]) -> int | None:
+    """Which metric `queries[0].metrics[N]...` leads to."""
+    match path:
+        case (_, _, "metrics", int(number), *_):
+            return number
+    return None
+
+
+def _tell_name(metric: DraftMetric, losses: Losses) -> None:
+    """Say under which other name the metric reaches Prometheus, where it does."""
+    told = metric_name(metric.name, metric.unit, metric.type)
+    if told != metric.original:
+        what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
+        losses.changed(metric.place, what)

@@ -1,0 +1,106 @@
+"""Read postgres_exporter's custom queries (`--extend.query-path`).
+
+Source: prometheus-community/postgres_exporter, exporter/queries.go and exporter/postgres_exporter.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.losses import HISTOGRAM, Losses
+from poller.importing.naming import metric_name, unit_of
+from poller.importing.opening import open_each, open_yaml
+from poller.importing.projection import Columns, identifier, literal
+from poller.importing.source import Node
+from poller.importing.versions import from_semver
+
+
+def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
+    """Every namespace of `files`."""
+    drafts: list[DraftQuery] = []
+    for source in open_each(files, lambda file: open_yaml(file, losses)):
+        if not source.root.is_mapping():
+            continue
+        first = next((name for name, one in source.root.value.items() if isinstance(one, dict)), "")
+        for name, node in source.root.members():
+            if not node.is_mapping():
+                continue
+            if "query" in node:
+                if name == first:
+                    node.unmade("query", "server")
+                drafts.append(_namespace(name, node))
+            else:
+                losses.lost(node.place, f"{name} has no query", "give the file of --extend.query-path")
+    return drafts
+
+
+def _namespace(name: str, node: Node) -> DraftQuery:
+    node.others("query", "metrics", "master", "cache_seconds", "runonserver")
+    version = from_semver(node.text("runonserver"))
+    if version is None:
+        node.lost("runonserver", node.text("runonserver"), "write requires: server_version: '>=14,<17'")
+    interval = node.number("cache_seconds") or None
+    if interval is None:
+        node.changed("cache_seconds", "was collected at every scrape; here it is every POLLER_INTERVAL")
+    draft = DraftQuery(
+        node.place,
+        name,
+        node.text("query"),
+        [],
+        comment=node.comment(),
+        interval=interval,
+        requires={"server_version": version} if version else {},
+    )
+    _columns(node, draft)
+    return draft
+
+
+def _columns(node: Node, draft: DraftQuery) -> None:
+    declared = [
+        (name, column)
+        for item in node.items("metrics")
+        for name, column in item.members()
+        if column.is_mapping()
+    ]
+    labels = {name: name for name, column in declared if column.text("usage") == "LABEL"}
+    columns = Columns(labels)
+    for name, column in declared:
+        column.others("usage", "description", "metric_mapping")
+        usage = column.text("usage")
+        expression = ""
+        if usage == "MAPPEDMETRIC":
+            expression = _mapped(name, column)
+        if usage in ("GAUGE", "COUNTER") or expression:
+            original = f"{draft.name}_{name}"
+            draft.metrics.append(
+                DraftMetric(
+                    column.place,
+                    original,
+                    metric_name(original),
+                    column.text("description"),
+                    columns.value(name, expression),
+                    unit=unit_of(original),
+                    attribute_columns=columns.labels,
+                    type="counter" if usage == "COUNTER" else "gauge",
+                )
+            )
+        elif usage == "DURATION":
+            column.lost("usage", f"{name} is a text with a duration", f"write extract(epoch FROM {name})")
+        elif usage == "HISTOGRAM":
+            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
+        elif usage not in ("LABEL", "DISCARD", "MAPPEDMETRIC"):
+            column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
+    draft.computed = columns.computed
+
+
+def _mapped(name: str, column: Node) -> str:
+    """The number that stands for each text."""
+    mapping = column.entries("metric_mapping")
+    if not mapping:
+        column.lost("usage", f"{name} is mapped to nothing", "write CASE ... WHEN ... THEN ... END in SQL")
+        return ""
+    numbers = [(text, column.child("metric_mapping").number(text)) for text, _ in mapping]
+    cases = [f"WHEN {literal(text)} THEN {literal(number)}" for text, number in numbers if number is not None]
+    return f"CASE {identifier(name)}::text {' '.join(cases)} END" if cases else ""

@@ -1,0 +1,269 @@
+"""What other tools' files become: features are kept, losses told, rows accounted for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pgparse
+import psycopg
+import pytest
+
+from poller.catalog import load
+from poller.cli import main
+from poller.errors import PollError
+from poller.importing.columns import columns_of
+from poller.importing.draft import DraftMetric, DraftQuery
+from poller.importing.formats import FORMATS
+from poller.importing.losses import Place
+from poller.importing.writing import to_yaml
+from poller.mapping import to_samples
+from poller.replica import Replica
+from poller.result import Answer
+from poller.yamlfile import parse
+from tests.bed.imported import DEFAULTS, Case, cases, imported
+from tests.bed.postgres import Site
+
+CASES = list(cases())
+RUN = [case for case in CASES if "primary" in case.sections]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_written_and_what_is_told(case: Case, folder: Path) -> None:
+    """`python -m tests.bed.imported` writes both anew."""
+    written, told = imported(case, folder)
+
+    assert written == case.sections["written"]
+    assert told == case.sections["told"]
+    assert "s3cr3t" not in written + told
+    if written:
+        (folder / "written.yaml").write_text(written, encoding="utf-8")
+        load([folder / "written.yaml"], DEFAULTS)
+
+
+def test_every_format_has_cases_and_one_that_is_run() -> None:
+    assert {case.form for case in CASES} == set(FORMATS)
+    assert sorted(case.form for case in RUN) == sorted(FORMATS)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("case", RUN, ids=str)
+def test_every_row_of_imported_queries_is_accounted_for(case: Case, site: Site, folder: Path) -> None:
+    """On the primary and on the standby: exported, or left out or skipped with its reason."""
+    if site.standby is None:
+        pytest.skip("needs a streaming standby")
+    written, _ = imported(case, folder)
+    (folder / "written.yaml").write_text(written, encoding="utf-8")
+    queries = load([folder / "written.yaml"], DEFAULTS).queries
+    for role, dsn in (("primary", site.primary), ("standby", site.standby)):
+        with asking(dsn) as replica:
+            told = [f"{answer.query.name}: {account(answer)}" for answer in replica.ask(queries)]
+        assert told == case.sections[role].splitlines()
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+NAMED = [
+    "SELECT 1, 'a', NULL, count(*), now(), pg_catalog.now() AS x, 1::int4, '1'::text, 'a' || 'b', 1 < 2",
+    "SELECT CASE WHEN true THEN 1 END, CASE WHEN true THEN 1 ELSE relpages END FROM pg_class LIMIT 0",
+    "SELECT coalesce(NULL, 1), nullif(1, 2), greatest(1, 2), least(1, 2), ARRAY[1], (ARRAY[1])[1]",
+    "SELECT (SELECT 1 AS inner_one), (SELECT max(1)), EXISTS (SELECT 1), ARRAY(SELECT 1), 1 IN (SELECT 1)",
+    "SELECT current_user, current_date, current_timestamp, localtime, session_user, current_catalog",
+    "SELECT extract(epoch FROM now()), c.relname, c.relname::text, c.oid::int FROM pg_class c",
+    'SELECT datname COLLATE "C", grouping(datname), sum(1) OVER () FROM pg_database GROUP BY 1, datname',
+    'SELECT 1 AS "With Spaces", 2 AS upper UNION SELECT 3, 4',
+    "VALUES (1, 2), (3, 4)",
+    "WITH a AS (SELECT 1 AS one, 2 AS two), b AS (SELECT * FROM a) SELECT b.*, 3 AS three FROM b",
+    "SELECT * FROM (SELECT 1 AS one, 2) AS x",
+    "SELECT NOT true, true AND false, 1 IS NULL, true IS TRUE, row(1, 2), trim(' a '), substring('a', 1)",
+]
+
+
+@pytest.mark.postgres
+def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
+    with psycopg.connect(site.primary) as connection:
+        for sql in NAMED:
+            described = connection.execute(sql.encode()).description or []
+
+            assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT * FROM t", "SELECT t.* FROM t, u", "SELECT * FROM (SELECT * FROM t) x", "SHOW x", "SELEC"]
+)
+def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
+    assert columns_of(sql) is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'a\n   b  \n' AS n",
+        "SELECT 1 AS n -- é \u2028 \x7f \U0001f600",
+        "SELECT '\t' AS n,\n\t1 AS m",
+        "SELECT 'a: b # c', \"d\"",
+        "SELECT $$\n  $$ AS n\n",
+        "SELECT 1 AS n,   \n  2 AS m",
+    ],
+)
+def test_sql_is_written_as_it_means(sql: str) -> None:
+    place = Place(Path("x"), 1)
+    metric = DraftMetric(place, "m", "m", "M.", "n")
+    text = to_yaml([DraftQuery(place, "q", sql, [metric])], "Head.")
+    ((written,),) = (document["queries"] for document in [parse(text.encode()).data])
+
+    assert pgparse.parse(written["sql"]) is not None
+    assert "".join(written["sql"].split()) == "".join(sql.split())
+    if "'" in sql or "$" in sql:
+        assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
+        inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
+        assert all(one in written["sql"] for one in inside)
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+GOOD = """\
+collector_name: jobs
+min_interval: 1m
+metrics:
+  - {metric_name: jobs, type: gauge, help: Jobs., values: [n], query: SELECT count(*) AS n FROM jobs}
+"""
+PARTLY = GOOD + "  - {metric_name: gone, type: summary, help: Gone., values: [n], query: SELECT 1 AS n}\n"
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line, run in this process."""
+
+    patch: pytest.MonkeyPatch
+    captured: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        self.patch.setattr(sys, "argv", ["poller", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = self.captured.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+
+@pytest.fixture
+def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    (folder / "good.yml").write_text(GOOD)
+    (folder / "partly.yml").write_text(PARTLY)
+    return Command(monkeypatch, capsys)
+
+
+def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
+    code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
+    assert (code, err) == (0, "1 queries, 1 metrics imported from sql_exporter; 0 not kept, 0 changed\n")
+    assert "value_column: n" in out
+
+    code, out, err = poller("import", "--from", "sql_exporter", "partly.yml")
+    assert code == 1
+    assert "gone" not in out
+    assert err.splitlines() == [
+        "partly.yml:5: metrics[1].type: not kept: gone is of type summary; write gauge or counter",
+        "1 queries, 1 metrics imported from sql_exporter; 1 not kept, 0 changed",
+    ]
+
+
+def test_nothing_that_can_be_kept_writes_nothing(poller: Command, folder: Path) -> None:
+    (folder / "none.yml").write_text("collector_name: none\n")
+
+    code, out, err = poller("import", "--from", "sql_exporter", "none.yml", "--write", "new.yaml")
+
+    assert (code, out) == (1, "")
+    assert "none.yml:1: not kept: holds no query of sql_exporter; give a file that does" in err
+    assert not (folder / "new.yaml").exists()
+
+
+def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) -> None:
+    code, out, _ = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
+    assert (code, out) == (1, "")
+    head = "# Imported from sql_exporter, partly.yml.\nqueries:\n"
+    assert (folder / "new.yaml").read_text().startswith(head)
+    assert poller("check", "new.yaml")[0] == 0
+
+    code, _, err = poller("import", "--from", "sql_exporter", "good.yml", "--write", "new.yaml")
+    assert (code, err) == (2, "new.yaml: is there already; remove it, or write to another\n")
+
+
+def test_a_folder_gets_a_file_for_each(poller: Command, folder: Path) -> None:
+    (folder / "ours").mkdir()
+
+    code, out, _ = poller("import", "--from", "sql_exporter", "good.yml", "partly.yml", "--write", "ours")
+
+    assert (code, out) == (1, "")
+    assert sorted(path.name for path in (folder / "ours").iterdir()) == ["good.yaml", "partly.yaml"]
+    assert "name: jobs_2" in (folder / "ours" / "partly.yaml").read_text()
+    assert poller("check", "ours")[0] == 0
+
+
+def test_a_folder_is_read(poller: Command) -> None:
+    code, out, _ = poller("import", "--from", "sql_exporter", ".")
+
+    assert code == 1
+    assert out.count("- name: jobs") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--from", "sql_exporter", "missing.yml"], "missing.yml: cannot be read: No such file or directory"),
+        (["--from", "telegraf", "."], ".: holds no file that ends in .conf, .toml"),
+        (
+            ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
+            "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",
+        ),
+        (
+            ["--from", "sql_exporter", "good.yml", "--write", "no/where.yaml"],
+            "no/where.yaml: cannot be written: No such file or directory",
+        ),
+        (["--from", "prometheus", "good.yml"], "sqlquery"),
+        (["good.yml"], "--from"),
+    ],
+)
+def test_what_cannot_be_is_said(poller: Command, arguments: list[str], told: str) -> None:
+    code, out, err = poller("import", *arguments)
+
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+@contextmanager
+def asking(dsn: str) -> Iterator[Replica]:
+    replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)
+    try:
+        yield replica
+    finally:
+        replica.close()
+
+
+def account(answer: Answer) -> str:
+    """What became of a query, and of each of its rows for each of its metrics."""
+    if answer.skipped is not None:
+        return f"skipped, {answer.skipped.reason}"
+    if answer.error is not None:
+        return f"{answer.error.kind}, {answer.error.sqlstate}"
+    assert answer.rows is not None
+    try:
+        mapped = to_samples(answer.query, answer.rows)
+    except PollError as error:
+        return error.kind
+    left_out = sum(mapped.quarantined.values())
+    assert len(mapped.samples) + left_out == len(answer.rows.values) * len(answer.query.metrics)
+    reasons = "".join(f", {count} {reason}" for reason, count in sorted(mapped.quarantined.items()))
+    return f"{len(mapped.samples)} exported{reasons}"
