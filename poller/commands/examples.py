@@ -37,8 +37,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller test my-queries --junit cases.xml", "for CI"),
     ),
     "import": (
-        ("poller import --from sql_exporter pg.collector.yml > mine.yaml", "convert, and tell what was lost"),
-        ("poller import --from pgwatch metrics.yaml --write my-queries", "one file for each given"),
+        ("poller import --from pgwatch metrics.yaml > mine.yaml", "and what is lost"),
+        ("poller import --from telegraf *.conf --write my-queries", "a file each"),
     ),
     "doctor": (
         ("poller doctor", "before the first run, and when in doubt"),
