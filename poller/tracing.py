@@ -114,7 +114,12 @@ class TickTrace:
         return asked
 
     def tell(self, results: Sequence[PollResult]) -> None:
-        """Make a span for each result, in the order of their answers, and complete the tick's."""
+        """Make a span for each result, in the order of their answers, and complete the tick's.
+
+        Where the tick's is not recorded (no tracer, or the sampler left it out), theirs would not be either.
+        """
+        if not self._span.is_recording():
+            return
         server = self._server()
         for result in sorted(results, key=lambda result: self._answered(result.query.name)):
             self._spans[result.query.name] = self._query(result, server)
