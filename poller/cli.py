@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import re
 import sys
@@ -52,6 +53,8 @@ class _Later(typer.core.TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         module = importlib.import_module(f"poller.commands.{self.name}")
+        gc.freeze()
+        gc.enable()
         alone = typer.Typer(
             rich_markup_mode=None,
             add_completion=False,
