@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -129,10 +129,14 @@ class TickTrace:
             _fail(self._span, errors[0])
 
     def of(self, name: str) -> AbstractContextManager[object]:
-        """Within the block, the span of the query `name` is the current one, though it has ended."""
-        return trace.use_span(
-            self._spans.get(name, self._span), record_exception=False, set_status_on_exception=False
-        )
+        """Within the block, the span of the query `name` is the current one, though it has ended.
+
+        Where it has none, the tick's stays.
+        """
+        span = self._spans.get(name)
+        if span is None:
+            return nullcontext()
+        return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
         ended = self._answered(result.query.name)
