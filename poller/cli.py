@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import re
 import sys
@@ -61,6 +62,8 @@ class _Later(typer.core.TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         name = _MODULES.get(str(self.name), str(self.name))
         module = importlib.import_module(f"poller.commands.{name}")
+        gc.freeze()
+        gc.enable()
         alone = typer.Typer(
             rich_markup_mode=None,
             add_completion=False,

@@ -85,9 +85,9 @@ def _split(whole: ExportMetricsServiceRequest, most: int) -> Iterator[ExportMetr
     for resource, scope, metric, points in _metrics(whole):
         start = 0
         while start < len(points):
-            taken = points[start : start + most - part.points]
-            part.add(resource, scope, metric, taken)
-            start += len(taken)
+            end = min(len(points), start + most - part.points)
+            part.add(resource, scope, metric, points, start, end)
+            start = end
             if part.points == most:
                 yield part.message
                 part = _Part()
@@ -104,7 +104,8 @@ class _Part:
         self._resource: Any = None
         self._scope: Any = None
 
-    def add(self, resource: Any, scope: Any, metric: Any, points: Any) -> None:
+    def add(self, resource: Any, scope: Any, metric: Any, points: Any, start: int, end: int) -> None:
+        """Add the data points of a metric from `start` up to, not including, `end`."""
         if resource is not self._resource:
             self._resource, self._scope = resource, None
             self.message.resource_metrics.add(schema_url=resource.schema_url, resource=resource.resource)
@@ -112,13 +113,21 @@ class _Part:
         if scope is not self._scope:
             self._scope = scope
             scopes.add(schema_url=scope.schema_url, scope=scope.scope)
-        told = scopes[-1].metrics.add(
-            name=metric.name, description=metric.description, unit=metric.unit, metadata=metric.metadata
-        )
-        kind = metric.WhichOneof("data")
-        source, target = getattr(metric, kind), getattr(told, kind)
-        for name in ("aggregation_temporality", "is_monotonic"):
-            if hasattr(source, name):
-                setattr(target, name, getattr(source, name))
-        target.data_points.extend(points)
-        self.points += len(points)
+        if end - start == len(points):
+            scopes[-1].metrics.append(metric)
+        else:
+            _add_part(scopes[-1].metrics, metric, points[start:end])
+        self.points += end - start
+
+
+def _add_part(metrics: Any, metric: Any, points: Any) -> None:
+    """Add a metric with some of its data points only."""
+    told = metrics.add(
+        name=metric.name, description=metric.description, unit=metric.unit, metadata=metric.metadata
+    )
+    kind = metric.WhichOneof("data")
+    source, target = getattr(metric, kind), getattr(told, kind)
+    for name in ("aggregation_temporality", "is_monotonic"):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+    target.data_points.extend(points)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from poller.result import PollResult
-from poller.state import OK, STALE, State, state_of
+from poller.state import state_of
 
 if TYPE_CHECKING:
-    from poller.store import Freshness, SnapshotStore
     from poller.whereabouts import Sighting, Whereabouts
 
 QUERY = "poller.query.name"
@@ -60,13 +59,9 @@ def register_replica_gauges(
 
 
 class SelfMetrics:
-    """What the poller says of itself, under `poller.*`, told apart by `poller.query.name`."""
+    """What the poller counts of itself, under `poller.*`, told apart by `poller.query.name`."""
 
-    def __init__(
-        self, meter: Meter, store: SnapshotStore, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._store = store
-        self._clock = clock
+    def __init__(self, meter: Meter) -> None:
         self._duration = meter.create_histogram(
             "poller.poll.duration",
             unit="s",
@@ -93,39 +88,6 @@ class SelfMetrics:
             unit="{tick}",
             description="Ticks left out because the one before still ran.",
         )
-        self._observe(
-            meter,
-            "last_success",
-            "s",
-            "Time of the last successful poll, in seconds since 1970.",
-            lambda f: f.last_success,
-        )
-        self._observe(meter, "age", "s", "Time since the last successful poll.", lambda f: f.age)
-        self._observe(
-            meter,
-            "stale",
-            "{query}",
-            "1 while the query's values are withheld: older than max_age, or never there; else 0.",
-            lambda f: int(f.stale),
-        )
-        self._observe(
-            meter, "interval", "s", "Time between two polls, as declared.", lambda f: f.query.interval
-        )
-        self._observe(
-            meter,
-            "estimated",
-            "{query}",
-            "1 while the values shown are the estimate's, 0 while they are exact.",
-            lambda f: None if f.estimated is None else int(f.estimated),
-        )
-        self._observe(meter, "series", "{series}", "Series that the query shows now.", lambda f: f.series)
-        self._seen: dict[str, dict[State, None]] = {}
-        meter.create_observable_gauge(
-            "poller.query.state",
-            [self._states],
-            unit="{query}",
-            description="1 for the state that the query is in, 0 for every other that it was in.",
-        )
 
     def record(self, result: PollResult) -> None:
         """Count one poll."""
@@ -150,30 +112,3 @@ class SelfMetrics:
     def overrun(self, tick: str) -> None:
         """Count one tick that was left out."""
         self._overruns.add(1, {"poller.tick.name": tick})
-
-    def _states(self, _: CallbackOptions) -> Iterator[Observation]:
-        for freshness in self._store.freshness(self._clock()):
-            name = freshness.query.name
-            # A state that was left must be told as left: a backend shows a series for minutes after its end.
-            seen = self._seen.setdefault(name, {OK: None, STALE: None})
-            seen[freshness.state] = None
-            for state in seen:
-                attributes = {QUERY: name, STATE: state.word}
-                if state.reason is not None:
-                    attributes["error.type" if state.word == "failed" else "poller.reason"] = state.reason
-                yield Observation(int(state == freshness.state), attributes)
-
-    def _observe(
-        self, meter: Meter, name: str, unit: str, description: str, read: Callable[[Freshness], float | None]
-    ) -> None:
-        def observe(_: CallbackOptions) -> Iterator[Observation]:
-            for freshness in self._store.freshness(self._clock()):
-                value = read(freshness)
-                if value is not None:
-                    yield Observation(value, _named(freshness.query.name))
-
-        meter.create_observable_gauge(f"poller.query.{name}", [observe], unit=unit, description=description)
-
-
-def _named(query: str) -> Mapping[str, str]:
-    return {QUERY: query}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -15,6 +16,8 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         # It would end a daemon that is about to read the files anyway; from then on it is heeded.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # What is loaded stays, so that looking for garbage in it is time lost; the command line turns it on.
+    gc.disable()
     from poller.cli import main as command_line
 
     command_line()

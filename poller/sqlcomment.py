@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
@@ -12,6 +13,11 @@ SHOWN_BYTES = 1023
 """Of a statement in pg_stat_activity, by default (PostgreSQL manual, "track_activity_query_size")."""
 _HINT = "/*+"
 _LINE_END = "\n"
+
+
+@functools.lru_cache(4096)
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
 
 
 def untagged(name: str) -> Mapping[str, str]:
@@ -31,7 +37,7 @@ def commented(sql: str, tags: Mapping[str, str]) -> str:
     """
     if not tags:
         return sql
-    told = ",".join(f"{quote(key, safe='')}='{quote(value, safe='')}'" for key, value in sorted(tags.items()))
+    told = ",".join(f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items()))
     # What is commented out to the end of its line must not swallow this one.
     behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{told}*/"
     if len(behind.encode()) > SHOWN_BYTES and _HINT not in sql:

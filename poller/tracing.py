@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -114,7 +114,12 @@ class TickTrace:
         return asked
 
     def tell(self, results: Sequence[PollResult]) -> None:
-        """Make a span for each result, in the order of their answers, and complete the tick's."""
+        """Make a span for each result, in the order of their answers, and complete the tick's.
+
+        Where the tick's is not recorded (no tracer, or the sampler left it out), theirs would not be either.
+        """
+        if not self._span.is_recording():
+            return
         server = self._server()
         for result in sorted(results, key=lambda result: self._answered(result.query.name)):
             self._spans[result.query.name] = self._query(result, server)
@@ -124,10 +129,14 @@ class TickTrace:
             _fail(self._span, errors[0])
 
     def of(self, name: str) -> AbstractContextManager[object]:
-        """Within the block, the span of the query `name` is the current one, though it has ended."""
-        return trace.use_span(
-            self._spans.get(name, self._span), record_exception=False, set_status_on_exception=False
-        )
+        """Within the block, the span of the query `name` is the current one, though it has ended.
+
+        Where it has none, the tick's stays.
+        """
+        span = self._spans.get(name)
+        if span is None:
+            return nullcontext()
+        return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
         ended = self._answered(result.query.name)

@@ -12,9 +12,8 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 
 from poller.errors import PollError
 from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_replica_gauges
-from poller.result import Sample, Skip
+from poller.result import Skip
 from poller.sqlstate import server_error
-from poller.store import SnapshotStore
 from poller.whereabouts import Sighting, Whereabouts
 from tests.bed.definitions import a_metric, a_query, a_result
 
@@ -33,7 +32,6 @@ class Bed:
         self.reader = InMemoryMetricReader()
         self.provider = MeterProvider([self.reader])
         self.now = 0.0
-        self.store = SnapshotStore([A, B])
         self.meter = self.provider.get_meter("poller")
 
     def clock(self) -> float:
@@ -66,7 +64,7 @@ def bed() -> Iterator[Bed]:
 
 @pytest.fixture
 def own(bed: Bed) -> SelfMetrics:
-    return SelfMetrics(bed.meter, bed.store, bed.clock)
+    return SelfMetrics(bed.meter)
 
 
 def key(**attributes: object) -> frozenset[tuple[str, object]]:
@@ -78,7 +76,6 @@ def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
 
 
 def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: SelfMetrics) -> None:
-    bed.store.put([a_result(A)], 0)
     own.record(a_result(A, quarantined={"null": 1}))
     own.overrun("default/1m")
     assert {(m.name, m.unit, type(m.data).__name__) for m in bed.read().values()} == {
@@ -86,13 +83,6 @@ def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: Sel
         ("poller.polls", "{poll}", "Sum"),
         ("poller.query.quarantined", "{data_point}", "Sum"),
         ("poller.tick.overruns", "{tick}", "Sum"),
-        ("poller.query.last_success", "s", "Gauge"),
-        ("poller.query.age", "s", "Gauge"),
-        ("poller.query.stale", "{query}", "Gauge"),
-        ("poller.query.interval", "s", "Gauge"),
-        ("poller.query.series", "{series}", "Gauge"),
-        ("poller.query.estimated", "{query}", "Gauge"),
-        ("poller.query.state", "{query}", "Gauge"),
     }
 
 
@@ -121,18 +111,6 @@ def test_a_conflict_is_counted_by_its_kind(bed: Bed, own: SelfMetrics) -> None:
     own.record(a_result(A, outcome="failed", error=server_error("40001", text)))
     (attributes,) = bed.values("poller.polls")
     assert dict(attributes)["poller.conflict"] == "snapshot"
-
-
-@pytest.mark.usefixtures("own")
-def test_whether_values_are_estimated_is_told_as_long_as_they_are_shown(bed: Bed) -> None:
-    assert bed.values("poller.query.estimated") == {}, "own metrics tell nothing of what is not there"
-    bed.store.put([a_result(A, estimated="cost"), a_result(B)], 0)
-    assert bed.values("poller.query.estimated") == {of("a"): 1, of("b"): 0}
-    bed.now = 100.1
-    assert bed.values("poller.query.estimated") == {of("b"): 0}
-    bed.store.put([a_result(A)], 101)
-    bed.now = 101
-    assert bed.values("poller.query.estimated") == {of("a"): 0, of("b"): 0}
 
 
 def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: Bed) -> None:
@@ -188,42 +166,3 @@ def test_overruns_are_counted_by_tick(bed: Bed, own: SelfMetrics) -> None:
     own.overrun("default/1m")
     own.overrun("default/1m")
     assert bed.values("poller.tick.overruns") == {key(**{"poller.tick.name": "default/1m"}): 2}
-
-
-@pytest.mark.usefixtures("own")
-def test_freshness_is_told_for_each_query_before_and_after_its_success(bed: Bed) -> None:
-    bed.store.put([a_result(A, Sample("users_total", 1, {}), at=1234.5)], 10)
-    bed.now = 40.0
-    assert bed.values("poller.query.last_success") == {of("a"): 1234.5}
-    assert bed.values("poller.query.age") == {of("a"): 30.0}
-    assert bed.values("poller.query.stale") == {of("a"): 0, of("b"): 1}
-    assert bed.values("poller.query.interval") == {of("a"): 60.0, of("b"): 300.0}
-    assert bed.values("poller.query.series") == {of("a"): 1, of("b"): 0}
-    bed.now = 110.5
-    assert bed.values("poller.query.age") == {of("a"): 100.5}
-    assert bed.values("poller.query.stale") == {of("a"): 1, of("b"): 1}
-    assert bed.values("poller.query.series") == {of("a"): 0, of("b"): 0}
-
-
-@pytest.mark.usefixtures("own")
-def test_a_query_is_in_one_state_and_the_states_it_left_are_told_as_left(bed: Bed) -> None:
-    def states(query: str) -> dict[str, int]:
-        told = {}
-        for attributes, value in bed.values("poller.query.state").items():
-            told_of = dict(attributes)
-            if told_of.pop("poller.query.name") == query:
-                told[" ".join(told_of[name] for name in sorted(told_of, reverse=True))] = value
-        return told
-
-    assert states("a") == {"ok": 0, "stale": 1}, "nothing is known of a query that was never polled"
-    bed.store.put([a_result(A)], 0)
-    assert states("a") == {"ok": 1, "stale": 0}
-    bed.store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 10)
-    assert states("a") == {"ok": 0, "stale": 0, "failed timeout": 1}
-    bed.store.put([a_result(A, outcome="skipped", skipped=Skip("lag", "x"))], 20)
-    assert states("a") == {"ok": 0, "stale": 0, "failed timeout": 0, "skipped lag": 1}
-    bed.store.put([a_result(A, estimated="cost")], 30)
-    assert states("a")["estimated cost"] == 1
-    bed.now = 130.1
-    assert {state for state, value in states("a").items() if value} == {"stale"}
-    assert states("b") == {"ok": 0, "stale": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import sys
@@ -111,6 +112,7 @@ def run(settings: Settings) -> None:
     )
     notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
+    gc.freeze()  # the catalogue and the SDK stay as well
     daemon.start()
     watcher.start()
     pulse.start()

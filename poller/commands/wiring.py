@@ -36,6 +36,7 @@ from poller.whereabouts import Sighting, Whereabouts
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
     from poller.export import Push
     from poller.spool import Spool
@@ -66,6 +67,14 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
     from poller import exportmetrics
     from poller.export import Push, resource
     from poller.points import metrics
+    from poller.standing import Standing
+
+    standing = Standing()
+
+    def produce(at: int) -> list[Metric]:
+        now = time.monotonic()
+        told = metrics(store.shown(now), at, starts=periodic)
+        return [*told, *standing.gauges(store.freshness(now), at)]
 
     spool = open_spool(settings, shared=not periodic)
     push = Push(
@@ -74,7 +83,7 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         spool,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
-        produce=lambda at: metrics(store.shown(time.monotonic()), at, starts=periodic),
+        produce=produce,
     )
     exportmetrics.register(push.meter, push.tally, spool)
     return push
@@ -134,7 +143,7 @@ class Pipe:
         """
         self.meter: Meter = push.meter if push else NoOpMeter("poller")
         self.store = store
-        self.metrics = SelfMetrics(self.meter, store)
+        self.metrics = SelfMetrics(self.meter)
         self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
         register_replica_gauges(self.meter, self._whereabouts)
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)

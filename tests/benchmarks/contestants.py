@@ -1,0 +1,328 @@
+"""Run one program on one load, and make it poll."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from psycopg.conninfo import conninfo_to_dict
+
+from poller.receiver.ports import LOOPBACK, free_ports
+from poller.receiver.receiver import Received, Receiver
+from tests.benchmarks.loads import Load, Query
+
+HOURLY = "1h"
+"""An interval for who is told when to poll."""
+PATIENCE = 120.0
+"""Seconds for anything that should happen at once."""
+
+
+class Contestant(Protocol):
+    """A program that polls the queries of a load, running."""
+
+    pid: int
+    cold_start: float
+    """Seconds from its start as a process to the first value exported."""
+
+    def poll(self) -> float | None:
+        """Have it poll and export once; seconds that took, where whoever asks has to wait for it."""
+
+    @property
+    def exported(self) -> int:
+        """Bytes of one export."""
+
+    def close(self) -> None: ...
+
+
+Start = Callable[[Load, str], Contestant]
+"""Starts a contestant on a load and the server at a DSN."""
+
+
+class Process:
+    """A child in a folder of its own, killed at the end."""
+
+    def __init__(
+        self, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = (folder / "log").open("w")
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PG", "OTEL_", "POLLER_", "OBSCURA_", "QE_"))
+        }
+        self.process = subprocess.Popen(
+            command,
+            env={**inherited, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def check(self) -> None:
+        """Raise RuntimeError with the end of its log where it has ended."""
+        if (code := self.process.poll()) is not None:
+            raise RuntimeError(f"ended with {code}: {Path(self._log.name).read_text()[-2000:]}")
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class Ours:
+    """The daemon, polling and pushing every second or so to a receiver of ours.
+
+    A poll is not asked for but waited for, so that its duration is nobody's to tell: see `inprocess`.
+    """
+
+    def __init__(self, load: Load, dsn: str, *, protocol: str = "grpc", traces: bool = False) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+        folder = Path(self._folder.name)
+        queries = folder / "queries.yaml"
+        queries.write_text(json.dumps(ours(load)))
+        self._first = load.queries[0].name
+        self._seen: list[int] = []
+        self._receiver = Receiver(keep=1, on_request=self._note)
+        endpoint = self._receiver.grpc_endpoint if protocol == "grpc" else self._receiver.http_endpoint
+        begun = time.time()
+        self._process = Process(
+            [sys.executable, "-m", "poller", "run"],
+            folder,
+            environment(queries, dsn, endpoint, protocol, traces, f"{load.pace}s"),
+        )
+        self.pid = self._process.process.pid
+        try:
+            self._until(lambda: bool(self._seen))
+        except BaseException:
+            self.close()
+            raise
+        self.cold_start = self._came - begun
+
+    def poll(self) -> None:
+        """Wait for the next export, and as the intervals are equal, for a poll with it."""
+        count = len(self._seen)
+        self._until(lambda: len(self._seen) > count)
+
+    @property
+    def exported(self) -> int:
+        return self._seen[-1]
+
+    def close(self) -> None:
+        self._process.close()
+        self._receiver.stop()
+        self._folder.cleanup()
+
+    def _note(self, received: Received) -> None:
+        if received.signal != "metrics":
+            return
+        if not self._seen:
+            if self._first not in {point.metric for point in received.points()}:
+                return
+            self._came = received.at
+        self._seen.append(received.request.ByteSize())
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            self._process.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError("the poller exports nothing")
+            time.sleep(0.005)
+
+
+def environment(
+    queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, interval: str
+) -> dict[str, str]:
+    """The settings that all of our runs share."""
+    return {
+        "POLLER_DATABASE_URL": dsn,
+        "POLLER_QUERIES": str(queries),
+        "POLLER_OTLP_ENDPOINT": endpoint,
+        "POLLER_OTLP_PROTOCOL": "grpc" if protocol == "grpc" else "http/protobuf",
+        "POLLER_EXPORT_INTERVAL": interval,
+        "POLLER_TRACES": str(traces).lower(),
+        "POLLER_HEALTH_FILE": str(queries.parent / "heartbeat.json"),
+        # It is asked a hundred times as often as in earnest, which else would be held against the queries.
+        "POLLER_MAX_DUTY_CYCLE": "100%",
+        "POLLER_LOG_LEVEL": "error",
+    }
+
+
+def ours(load: Load, interval: str = "") -> dict[str, object]:
+    """The load as a query file."""
+    return {"queries": [_ours(query, interval or f"{load.pace}s") for query in load.queries]}
+
+
+def _ours(query: Query, interval: str) -> dict[str, object]:
+    metric = {
+        "name": query.name,
+        "description": "Benchmark.",
+        "unit": "{thing}",
+        "value_column": query.value,
+        "attribute_columns": [query.label] if query.label else [],
+    }
+    limit = {"max_series": 10_000} if query.label else {}
+    timeout = "30s" if interval == HOURLY else interval
+    bounds = {"interval": interval, "timeout": timeout, "max_age": "1h"}
+    return {"name": query.name, "sql": query.sql, **bounds, **limit, "metrics": [metric]}
+
+
+class Scraped:
+    """A program that polls when its /metrics is asked for (or by itself), and answers with what it has."""
+
+    def __init__(
+        self, marker: str, command: Callable[[Path, int], Sequence[str | Path]], *, wait: float = 0.0
+    ) -> None:
+        """Start, and wait for the first value of the metric `marker`.
+
+        `command` makes the command line for a folder and a port; `wait` is the seconds between two polls of
+        a program that polls by itself.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+        folder = Path(self._folder.name)
+        (port,) = free_ports(1)
+        self._url = f"http://{LOOPBACK}:{port}/metrics"
+        self._wait = wait
+        self.exported = 0
+        line = command(folder, port)
+        begun = time.monotonic()
+        self._process = Process(line, folder, self._environment(folder))
+        self.pid = self._process.process.pid
+        try:
+            self._until_told(marker)
+        except BaseException:
+            self.close()
+            raise
+        self.cold_start = time.monotonic() - begun
+
+    def poll(self) -> float | None:
+        if self._wait:
+            time.sleep(self._wait)
+        begun = time.monotonic()
+        self._scrape()
+        return None if self._wait else time.monotonic() - begun
+
+    def close(self) -> None:
+        self._process.close()
+        self._folder.cleanup()
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        file = folder / "environment.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def _scrape(self) -> str:
+        with urllib.request.urlopen(self._url, timeout=PATIENCE) as response:
+            text = response.read()
+        self.exported = len(text)
+        return str(text, "utf-8")
+
+    def _until_told(self, marker: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        sample = re.compile(rf"^{re.escape(marker)}[ {{]", re.MULTILINE)
+        while True:
+            self._process.check()
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                if sample.search(self._scrape()):
+                    return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._url} has no {marker}")
+            time.sleep(0.005)
+
+
+def query_exporter(program: Path) -> Start:
+    """query-exporter, whose queries without an interval run at each scrape."""
+
+    def start(load: Load, dsn: str) -> Contestant:
+        def command(folder: Path, port: int) -> Sequence[str | Path]:
+            config = {
+                "databases": {"db": {"dsn": dsn.replace("postgresql://", "postgresql+psycopg2://", 1)}},
+                "metrics": {
+                    query.value: {"type": "gauge", **({"labels": [query.label]} if query.label else {})}
+                    for query in load.queries
+                },
+                "queries": {
+                    query.name: {"databases": ["db"], "metrics": [query.value], "sql": query.sql}
+                    for query in load.queries
+                },
+            }
+            (folder / "config.yaml").write_text(json.dumps(config))
+            return [
+                program, "--config", folder / "config.yaml", "--host", LOOPBACK, "--port", str(port),
+                "--log-level", "error",
+            ]  # fmt: skip
+
+        return Scraped(load.queries[-1].value, command)
+
+    return start
+
+
+def postgres_exporter(program: Path) -> Start:
+    """postgres_exporter with everything of its own switched off, and the queries as its custom ones."""
+
+    def start(load: Load, dsn: str) -> Contestant:
+        def command(folder: Path, port: int) -> Sequence[str | Path]:
+            told = {}
+            for query in load.queries:
+                columns = [{query.value: {"usage": "GAUGE", "description": "Benchmark."}}]
+                if query.label:
+                    columns.append({query.label: {"usage": "LABEL", "description": "Benchmark."}})
+                told[query.name] = {"query": query.sql, "metrics": columns}
+            (folder / "queries.yaml").write_text(json.dumps(told))
+            (folder / "environment.json").write_text(json.dumps({"DATA_SOURCE_NAME": _with_sslmode(dsn)}))
+            return [
+                program, "--disable-default-metrics", "--disable-settings-metrics", "--no-collector.database",
+                "--no-collector.bgwriter", f"--extend.query-path={folder}/queries.yaml",
+                f"--web.listen-address={LOOPBACK}:{port}",
+            ]  # fmt: skip
+
+        last = load.queries[-1]
+        return Scraped(f"{last.name}_{last.value}", command)
+
+    return start
+
+
+def sql_exporter(program: Path) -> Start:
+    """sql_exporter (justwatch), which polls by itself, as often as ours does."""
+
+    def start(load: Load, dsn: str) -> Contestant:
+        def command(folder: Path, port: int) -> Sequence[str | Path]:
+            queries = [
+                {
+                    "name": query.name,
+                    "help": "Benchmark.",
+                    "values": [query.value],
+                    "query": query.sql,
+                    "labels": [query.label] if query.label else [],
+                }
+                for query in load.queries
+            ]
+            url = _with_sslmode(dsn).replace("postgresql", "postgres", 1)
+            job = {"name": "all", "interval": f"{load.pace}s", "connections": [url], "queries": queries}
+            (folder / "config.yaml").write_text(json.dumps({"jobs": [job]}))
+            # Debian's defaults.
+            (folder / "environment.json").write_text(json.dumps({"GOGC": "40", "GOMAXPROCS": "4"}))
+            return [program, f"-config.file={folder}/config.yaml", f"-web.listen-address={LOOPBACK}:{port}"]
+
+        return Scraped(f"sql_{load.queries[-1].name}", command, wait=load.pace)
+
+    return start
+
+
+def _with_sslmode(dsn: str) -> str:
+    assert "password" not in conninfo_to_dict(dsn)
+    return f"{dsn}?sslmode=disable"

@@ -1,0 +1,57 @@
+"""What a process costs, read from the kernel."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCHEDULED = 2
+"""CPUCLOCK_SCHED of Linux' clock_getcpuclockid(3): what all threads of a process ran, to the nanosecond."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In MB of a million bytes."""
+
+    rss: float
+    pss: float
+    """Each page by the share of those who map it, the benchmark itself among them."""
+    own: float
+    """What no file is behind."""
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used, its ended threads included, its children not."""
+    return time.clock_gettime((~pid << 3) | _SCHEDULED)
+
+
+def cpu_of_tree(pid: int) -> float:
+    """The same with its children, living (of one generation) and ended."""
+    living = sum(_quietly(child) for child in children(pid))
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return cpu(pid) + living + ended
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def memory(pid: int) -> Memory:
+    words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return Memory(
+        *(int(words[words.index(name) + 1]) * 1024 / 1e6 for name in ("Rss:", "Pss:", "Anonymous:"))
+    )
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def _quietly(pid: int) -> float:
+    try:
+        return cpu(pid)
+    except OSError:  # it has ended meanwhile
+        return 0.0

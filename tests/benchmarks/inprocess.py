@@ -1,0 +1,62 @@
+"""Poll and export in a process of our own, without a schedule, and print what it took.
+
+    python -m tests.benchmarks.inprocess QUERIES DSN ENDPOINT PROTOCOL TRACES POLLS
+
+The objects are the daemon's, made by the same wiring; only who says when is another. One JSON object is
+printed: seconds of wall and of CPU for each poll with its export, and the memory in MB after 50 of them and
+at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from poller.commands.telemetry import Telemetry
+from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.logs import configure
+from poller.settings import load
+from poller.store import SnapshotStore
+from tests.benchmarks.contestants import HOURLY, environment
+from tests.benchmarks.figures import memory
+
+_WARM = 3
+_EARLY = 50
+
+
+def main(queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, polls: int) -> None:
+    configure("text", "error")
+    settings = load(environment(queries, dsn, endpoint, protocol, traces, HOURLY))
+    catalog = open_catalog(settings)
+    store = SnapshotStore(catalog.queries)
+    push = open_push(settings, store, periodic=False)
+    assert push is not None
+    telemetry = Telemetry(settings)
+    pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+    wall, cpu = [], []
+    early: list[float] = []
+    gc.freeze()
+    for number in range(polls + _WARM):
+        began = time.monotonic(), time.process_time()
+        results = pipe.tick(catalog.queries)
+        delivered = push.flush(60)
+        ended = time.monotonic(), time.process_time()
+        if not delivered or any(result.outcome != "ok" for result in results):
+            raise RuntimeError("a poll was not good, or its export was not taken")
+        if number >= _WARM:
+            wall.append(ended[0] - began[0])
+            cpu.append(ended[1] - began[1])
+        if number == _EARLY:
+            early.append(memory(os.getpid()).rss)
+    told = {"wall": wall, "cpu": cpu, "rss_early": early, "rss": [memory(os.getpid()).rss]}
+    print(json.dumps(told), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    file, dsn, endpoint, protocol, traces, polls = sys.argv[1:]
+    main(Path(file), dsn, endpoint, protocol, traces == "true", int(polls))

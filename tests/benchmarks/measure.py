@@ -1,0 +1,238 @@
+"""Take the figures of contestants on loads, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from poller.demo.server import Server
+from poller.encoding import Request
+from poller.receiver.receiver import Receiver
+from poller.spool import Spool
+from tests.bed.proxy import Proxy
+from tests.benchmarks.contestants import HOURLY, Contestant, Ours, Start, ours
+from tests.benchmarks.figures import cpu, cpu_of_tree, memory, threads
+from tests.benchmarks.loads import Load
+from tests.benchmarks.results import Results
+
+CPU, WALL = "CPU per poll and export (ms)", "wall per poll and export (ms)"
+POLL_WALL = "wall per poll (ms)"
+_LINK_SECONDS = 0.010
+"""Of delay each way: a link of 20 ms."""
+_REQUESTS = 200
+
+
+class Bench:
+    """Measures on one standby, and adds to the results."""
+
+    def __init__(self, standby: Server, results: Results, polls: int, tell: Callable[[str], None]) -> None:
+        """A figure of one round is the mean of `polls` polls; `tell` hears of what went wrong."""
+        self._standby = standby
+        self._dsn = standby.dsn()
+        self._results = results
+        self._polls = polls
+        self._tell = tell
+
+    def costs(self, name: str, start: Start, load: Load) -> None:
+        """CPU of the program and of the server, wall where a poll is asked for, start, size."""
+        with self._running(name, start, load, self._dsn) as one:
+            if one is None:
+                return
+            self._poll(one, 2)
+            before, server = cpu(one.pid), cpu_of_tree(self._standby.pid)
+            walls = self._poll(one, self._polls)
+            self._add(CPU, load, name, 1e3 * (cpu(one.pid) - before) / self._polls)
+            self._add(
+                "server CPU per poll (ms)",
+                load,
+                name,
+                1e3 * (cpu_of_tree(self._standby.pid) - server) / self._polls,
+            )
+            self._add(WALL, load, name, *(1e3 * wall for wall in walls))
+            self._add("cold start to the first value (s)", load, name, one.cold_start)
+            self._add("bytes of an export", load, name, one.exported)
+            self._add("RSS (MB)", load, name, memory(one.pid).rss)
+
+    def in_process(self, name: str, load: Load, *, protocol: str = "grpc", dsn: str = "") -> None:
+        """Wall of ours: as the daemon does it, but when it is told to."""
+        told = self._in_process(load, protocol, self._polls, dsn or self._dsn)
+        self._add(WALL, load, name, *(1e3 * wall for wall in told["wall"]))
+        self._add(
+            "CPU of a poll and export without the schedule (ms)",
+            load,
+            name,
+            *(1e3 * one for one in told["cpu"]),
+        )
+
+    def lasting(self, name: str, load: Load, early: int) -> None:
+        """Memory of ours after `early` polls and after two hundred times as many, at full speed."""
+        polls = max(200 * early, 60)
+        told = self._in_process(load, "grpc", polls, self._dsn)
+        (before,), (after,) = told["rss_early"], told["rss"]
+        self._results.add("RSS growth after the 50th poll (MB)", f"{polls} polls", name, after - before)
+
+    def floor(self, name: str, load: Load) -> None:
+        """What libpq alone takes, by `floor`."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "queries.sql")
+            file.write_text("".join(f"{_line(query.sql)}\n" for query in load.queries))
+            told = _child("tests.benchmarks.floor", file, self._dsn, self._polls)
+        self._add(WALL, load, name, *(1e3 * wall for wall in told["wall"]))
+        self._add(CPU, load, name, *(1e3 * one for one in told["cpu"]))
+
+    def psql(self, name: str, load: Load) -> None:
+        """What psql takes for the file of all queries, its start included."""
+        if (program := shutil.which("psql")) is None:
+            self._skip(name, "there is no psql")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "queries.sql")
+            file.write_text("".join(f"{_line(query.sql)};\n" for query in load.queries))
+            wall, used = _timed([program, "-qAtX", "-f", file, self._dsn])
+        self._add(WALL, load, name, 1e3 * wall)
+        self._add(CPU, load, name, 1e3 * used)
+
+    def commands(self, name: str) -> None:
+        """What `poller --help` and `poller health` take as processes."""
+        for arguments in (["--help"], ["health"]):
+            wall, used = _timed([sys.executable, "-m", "poller", *arguments])
+            self._results.add("wall of a command (ms)", f"poller {arguments[0]}", name, 1e3 * wall)
+            self._results.add("CPU of a command (ms)", f"poller {arguments[0]}", name, 1e3 * used)
+
+    def traffic(self, name: str, start: Start, load: Load) -> None:
+        """Round trips and bytes between the program and the server, and its connections."""
+        with (
+            Proxy(self._standby.port) as proxy,
+            self._running(name, start, load, self._through(proxy)) as one,
+        ):
+            if one is None:
+                return
+            self._poll(one, 2)
+            trips, size, opened = proxy.round_trips, proxy.bytes_up + proxy.bytes_down, proxy.connections
+            self._poll(one, self._polls)
+            self._add("round trips per poll", load, name, (proxy.round_trips - trips) / self._polls)
+            self._add(
+                "bytes to and from the server per poll",
+                load,
+                name,
+                (proxy.bytes_up + proxy.bytes_down - size) / self._polls,
+            )
+            self._add("connections opened, all in all", load, name, proxy.connections)
+            self._add("connections opened per poll", load, name, (proxy.connections - opened) / self._polls)
+
+    def link(self, name: str, start: Start, load: Load) -> None:
+        """Wall of a poll where each round trip takes 20 ms."""
+        told = replace(load, name=f"{load.name}, a link of 20 ms")
+        with Proxy(self._standby.port) as proxy:
+            proxy.delay_up = proxy.delay_down = _LINK_SECONDS
+            if start is Ours:
+                self.in_process(name, told, dsn=self._through(proxy))
+                return
+            with self._running(name, start, told, self._through(proxy)) as one:
+                if one is not None:
+                    self._add(WALL, told, name, *(1e3 * wall for wall in self._poll(one, self._polls)))
+
+    def memories(self, starts: Mapping[str, Start], load: Load, polls: int) -> None:
+        """Memory and threads of all, running at the same time, after so many polls."""
+        running: dict[str, Contestant] = {}
+        try:
+            for name, start in starts.items():
+                running[name] = start(load, self._dsn)
+            for number in range(polls):
+                for name, one in running.items():
+                    if number == 0 or not name.startswith(("ours", "sql_exporter")):
+                        one.poll()
+            deadline = time.monotonic() + polls
+            while time.monotonic() < deadline:
+                time.sleep(0.1)
+            for name, one in running.items():
+                seen = memory(one.pid)
+                told = f"{load.name}, after {polls} polls"
+                for figure, value in (("RSS", seen.rss), ("PSS", seen.pss), ("own memory", seen.own)):
+                    self._results.add(f"{figure} (MB)", told, name, value)
+                self._results.add("threads", told, name, threads(one.pid))
+        finally:
+            for one in running.values():
+                one.close()
+
+    def spool(self, name: str) -> None:
+        """How fast requests of a thousand points go to the disk and come back."""
+        body = os.urandom(90_000)
+        with tempfile.TemporaryDirectory() as folder:
+            spool = Spool(Path(folder), max_size=2**30, max_age=86400.0)
+            began = time.monotonic()
+            for _ in range(_REQUESTS):
+                spool.append([Request(body, 1000)])
+            kept = time.monotonic()
+            while found := spool.take():
+                spool.settle(found.id)
+            ended = time.monotonic()
+            spool.close()
+        self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (kept - began))
+        self._results.add("spool, requests of 90 kB a second", "taken", name, _REQUESTS / (ended - kept))
+
+    def _in_process(self, load: Load, protocol: str, polls: int, dsn: str) -> dict[str, list[float]]:
+        with tempfile.TemporaryDirectory() as folder, Receiver(keep=1) as receiver:
+            file = Path(folder, "queries.yaml")
+            file.write_text(json.dumps(ours(load, HOURLY)))
+            endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+            return _child("tests.benchmarks.inprocess", file, dsn, endpoint, protocol, "false", polls)
+
+    @contextmanager
+    def _running(self, name: str, start: Start, load: Load, dsn: str) -> Iterator[Contestant | None]:
+        """The contestant, started; None, and a loud word, where it does not work."""
+        try:
+            one = start(load, dsn)
+        except (OSError, RuntimeError) as error:
+            self._skip(f"{name}, {load.name}", str(error))
+            yield None
+            return
+        try:
+            yield one
+        finally:
+            one.close()
+
+    def _through(self, proxy: Proxy) -> str:
+        """The DSN with the proxy in place of the server; a URL, as some take no other."""
+        return self._dsn.replace(f":{self._standby.port}/", f":{proxy.port}/")
+
+    def _poll(self, one: Contestant, times: int) -> list[float]:
+        return [wall for _ in range(times) if (wall := one.poll()) is not None]
+
+    def _add(self, figure: str, load: Load, name: str, *values: float) -> None:
+        self._results.add(figure, load.name, name, *values)
+
+    def _skip(self, what: str, why: str) -> None:
+        if what not in self._results.skipped:
+            self._results.skipped[what] = why
+            self._tell(f"SKIPPED: {what}: {why}")
+
+
+def _line(sql: str) -> str:
+    return " ".join(sql.split())
+
+
+def _child(module: str, *arguments: object) -> dict[str, list[float]]:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{module} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _timed(command: Sequence[object]) -> tuple[float, float]:
+    """Seconds of wall and of CPU of a command, whatever its exit code."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(list(map(str, command)), capture_output=True)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,0 +1,79 @@
+"""Keep what was measured, and show it as a table and as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Results:
+    """Samples by figure, load and contestant, each in the figure's unit."""
+
+    about: dict[str, object] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+
+    def add(self, figure: str, load: str, contestant: str, *values: float) -> None:
+        by_load = self.samples.setdefault(figure, {}).setdefault(load, {})
+        by_load.setdefault(contestant, []).extend(values)
+
+    def median(self, figure: str, load: str, contestant: str) -> float | None:
+        values = self.samples.get(figure, {}).get(load, {}).get(contestant)
+        return statistics.median(values) if values else None
+
+    def as_json(self) -> dict[str, object]:
+        """Every figure with its median, its least and its greatest."""
+        figures = {
+            figure: {
+                load: {contestant: _spread(values) for contestant, values in by_contestant.items()}
+                for load, by_contestant in by_load.items()
+            }
+            for figure, by_load in self.samples.items()
+        }
+        return {"about": self.about, "skipped": self.skipped, "figures": figures}
+
+    def as_markdown(self, against: str) -> str:
+        """A table: medians, least and greatest in brackets, and how many times that of `against` each is."""
+        contestants = list(
+            dict.fromkeys(
+                name for by_load in self.samples.values() for one in by_load.values() for name in one
+            )
+        )
+        lines = [f"| | {' | '.join(contestants)} |", f"|---|{'---|' * len(contestants)}"]
+        for figure, by_load in self.samples.items():
+            for load, by_contestant in by_load.items():
+                base = self.median(figure, load, against)
+                cells = [_cell(by_contestant.get(name), base, own=name == against) for name in contestants]
+                lines.append(f"| {figure}{f', {load}' if load else ''} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> dict[str, object]:
+    return {
+        "median": _rounded(statistics.median(values)),
+        "least": _rounded(min(values)),
+        "greatest": _rounded(max(values)),
+        "samples": len(values),
+    }
+
+
+def _cell(values: Sequence[float] | None, base: float | None, *, own: bool) -> str:
+    if not values:
+        return "-"
+    middle = statistics.median(values)
+    told = _spoken(middle)
+    if len(values) > 1 and _spoken(min(values)) != _spoken(max(values)):
+        told += f" ({_spoken(min(values))}-{_spoken(max(values))})"
+    if base and not own:
+        told += f" x{_spoken(middle / base)}"
+    return told
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _spoken(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) < 10 else f"{value:.1f}"
