@@ -30,7 +30,8 @@ def parameters(name: str) -> list[Any]:
     """Of a command, whatever it cannot do without."""
     group: Any = typer.main.get_command(app)
     parent = group.make_context("poller", [name])
-    return group.commands[name].make_context(name, [], parent=parent, resilient_parsing=True).command.params
+    asked = group.commands[name].make_context(name, [], parent=parent, resilient_parsing=True)
+    return list(asked.command.params)
 
 
 def complaint(name: str, *arguments: str) -> str:
