@@ -25,13 +25,13 @@ from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
 from poller.encoding import encode, nothing
 from poller.export import resource
+from poller.loading import load
 from poller.mapping import to_samples
 from poller.overflow import Column, Rows
-from poller.points import gauges
+from poller.points import metrics
 from poller.query import QueryDefinition
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult
-from poller.settings import load
 from poller.store import SnapshotStore
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.loads import trivial
@@ -99,7 +99,7 @@ def _mapped(rows: int) -> PollResult:
 
 
 def _exported(result: PollResult) -> None:
-    encode(nothing(_RESOURCE, "0"), gauges([result], 1))
+    encode(nothing(_RESOURCE, "0"), metrics([result], 1))
 
 
 def _rows(count: int) -> Rows:

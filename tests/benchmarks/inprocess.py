@@ -18,8 +18,8 @@ from pathlib import Path
 
 from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.loading import load
 from poller.logs import configure
-from poller.settings import load
 from poller.store import SnapshotStore
 from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory
