@@ -34,9 +34,9 @@ def test_keys_stand_in_order_and_everything_is_encoded() -> None:
 
 @given(st.text(), st.text())
 def test_nothing_ends_the_comment_before_its_end(key: str, value: str) -> None:
-    comment = commented("", {key: value})
+    comment = commented("", {key: value}).strip()  # one that is too long to be shown stands in front
     assert comment.count("/*") == comment.count("*/") == 1
-    assert comment.startswith(" /*")
+    assert comment.startswith("/*")
     assert comment.endswith("*/")
 
 

@@ -42,25 +42,39 @@ def main() -> None:
         "--others", action=argparse.BooleanOptionalAction, default=True, help="the peers, and HTTP and spans"
     )
     given = parser.parse_args()
-    results = measured(
-        rounds=given.rounds,
-        polls=given.polls,
-        scale=given.scale,
-        trivial=[int(count) for count in given.loads.split(",")],
-        series=given.series,
-        long=given.long,
-        others=given.others,
-    )
-    if given.json:
-        given.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
-    print(results.as_markdown(OURS))
-
-
-def measured(
-    *, rounds: int, polls: int, scale: float, trivial: list[int], series: int, long: int, others: bool
-) -> Results:
-    """Everything; without `others` of ours alone, over gRPC. Memory is looked at after `long` polls."""
     results = Results()
+    try:
+        measure(
+            results,
+            rounds=given.rounds,
+            polls=given.polls,
+            scale=given.scale,
+            trivial=[int(count) for count in given.loads.split(",")],
+            series=given.series,
+            long=given.long,
+            others=given.others,
+        )
+    finally:  # what was measured until then was measured
+        if given.json:
+            given.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
+        print(results.as_markdown(OURS))
+
+
+def measure(
+    results: Results,
+    *,
+    rounds: int,
+    polls: int,
+    scale: float,
+    trivial: list[int],
+    series: int,
+    long: int,
+    others: bool,
+) -> None:
+    """Add everything to `results`; without `others` of ours alone, over gRPC.
+
+    Memory is looked at after `long` polls.
+    """
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as folder, Cluster() as cluster:
         found = _find(Path(folder), results) if others else {}
         _tell(f"filling the tables at scale {scale:g}")
@@ -105,7 +119,6 @@ def measured(
         bench.lasting(OURS, loads.trivial(4), long)
         bench.spool(OURS)
         results.about["load average after"] = os.getloadavg()[0]
-    return results
 
 
 def _find(folder: Path, results: Results) -> dict[str, contestants.Start]:

@@ -26,7 +26,6 @@ from tests.benchmarks.loads import Load
 from tests.benchmarks.results import Results
 
 CPU, WALL = "CPU per poll and export (ms)", "wall per poll and export (ms)"
-POLL_WALL = "wall per poll (ms)"
 _LINK_SECONDS = 0.010
 """Of delay each way: a link of 20 ms."""
 _REQUESTS = 200

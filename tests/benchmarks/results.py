@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 
@@ -34,19 +34,20 @@ class Results:
         }
         return {"about": self.about, "skipped": self.skipped, "figures": figures}
 
-    def as_markdown(self, against: str) -> str:
-        """A table: medians, least and greatest in brackets, and how many times that of `against` each is."""
-        contestants = list(
-            dict.fromkeys(
-                name for by_load in self.samples.values() for one in by_load.values() for name in one
-            )
-        )
+    def as_markdown(self, against: str, figures: Collection[str] = ()) -> str:
+        """A table: medians, least and greatest in brackets, and how many times that of `against` each is.
+
+        It shows all `figures`, or every one there is.
+        """
+        shown = {name: found for name, found in self.samples.items() if not figures or name in figures}
+        every = (name for by_load in shown.values() for one in by_load.values() for name in one)
+        contestants = list(dict.fromkeys(every))
         lines = [f"| | {' | '.join(contestants)} |", f"|---|{'---|' * len(contestants)}"]
-        for figure, by_load in self.samples.items():
+        for figure, by_load in shown.items():
             for load, by_contestant in by_load.items():
                 base = self.median(figure, load, against)
                 cells = [_cell(by_contestant.get(name), base, own=name == against) for name in contestants]
-                lines.append(f"| {figure}{f', {load}' if load else ''} | {' | '.join(cells)} |")
+                lines.append(f"| {figure}, {load} | {' | '.join(cells)} |")
         return "\n".join(lines)
 
 
