@@ -19,11 +19,7 @@ COMPLETED = {
     "poller poll --query ": ["attachments", "attachments_bytes", "pending_messages", "users"],
     "poller poll --queries mine --query o": ["one", "other"],
     "poller poll --log-level ": ["debug", "info", "warning", "error"],
-    "poller run --require-standby w": ["warn"],
-    "poller run --watch f": ["false"],
-    "poller check ext": ["extended"],
     "poller check mi": [],
-    "poller poll --otlp-p": ["--otlp-protocol"],
     "poller nothing --x": [],
 }
 """What is typed, and what is offered; where that is nothing, bash offers files."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import psycopg
 import yaml
 
+from poller.catalog import files_of
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,9 +52,7 @@ def wide(series: int) -> Load:
 def state(pace: int) -> Load:
     """The four shipped state queries."""
     told = [
-        query
-        for file in sorted((ROOT / "queries").glob("*.yaml"))
-        for query in yaml.safe_load(file.read_text())["queries"]
+        query for file in files_of(ROOT / "queries") for query in yaml.safe_load(file.read_text())["queries"]
     ]
     queries = [Query(one["name"], one["sql"].strip(), one["metrics"][0]["value_column"]) for one in told]
     return Load(f"{len(queries)} state", queries, pace=pace)

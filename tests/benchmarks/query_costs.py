@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import yaml
 
+from poller.catalog import files_of
 from poller.demo.cluster import Cluster
 from tests.benchmarks.figures import cpu_of_tree
 from tests.benchmarks.loads import ROOT
@@ -131,7 +132,7 @@ def as_markdown(costs: dict[str, Costs]) -> str:
 
 def _queries() -> Iterator[tuple[str, str]]:
     for folder in ("queries", "queries/extended"):
-        for file in sorted((ROOT / folder).glob("*.yaml")):
+        for file in files_of(ROOT / folder):
             for query in yaml.safe_load(file.read_text())["queries"]:
                 needed = query.get("requires", {}).get("columns", {})
                 # An inbox of a user is of releases before the table of devices.
