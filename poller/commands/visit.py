@@ -1,0 +1,72 @@
+"""Visit the database by hand: one connection, ended by a signal as a poll is."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import typer
+
+from poller.checkup.reach import unreachable
+from poller.errors import PollError
+from poller.password import password_from
+from poller.pipeline import Waker
+from poller.session import Session
+from poller.settings import Settings
+from poller.signals import StopSignal
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An open door: the session is connected when it is first used."""
+
+    session: Session
+    waker: Waker
+    lock_timeout: float
+    place: str
+    """Where it leads, without secrets."""
+
+    def refused(self, error: PollError) -> str:
+        """Why there is no connection, and what to do about it."""
+        finding = unreachable(error, self.place)
+        return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
+
+
+@contextmanager
+def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
+    """Open the door, and close it; raises ConfigError where no database is named.
+
+    What the parts would log of a failure is for the caller to say. SIGINT and SIGTERM end the process with
+    128 and the signal's number, and what runs on the server with it; one that `asks` a person, who would wait
+    for the end of the question, keeps Python's own handlers.
+    """
+    settings.conninfo()
+    logger = logging.getLogger("poller")
+    level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
+    if settings.log_level != "debug":
+        logger.setLevel(logging.CRITICAL)
+    command = settings.password_command
+    waker = Waker()
+    stop = None if asks else StopSignal(waker.raise_)
+    session = Session(
+        settings.conninfo,
+        waker,
+        connect_timeout=settings.connect_timeout,
+        password=password_from(command.get_secret_value()) if command else None,
+    )
+    place = settings.shown("database_url") or "libpq environment"
+    try:
+        yield Visit(session, waker, settings.lock_timeout, place)
+    finally:
+        session.hang_up()
+        waker.close()
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if stop is not None and stop.number is not None:
+            raise typer.Exit(128 + stop.number)
