@@ -19,7 +19,9 @@ from poller.streams import drop_stdout, open_missing, unwritable
 COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
     "poll": "Poll everything once and print the result.",
-    "check": "Find every mistake in the query files, without a database.",
+    "try": "Run a statement once, and print the query file for it.",
+    "new": "Ask for a table, and write a query that watches it.",
+    "check": "Find every mistake in the query files.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
     "doctor": "Examine database, role, queries and collector, and say what to do.",
     "catalog": "Print every metric there is, of the queries and of the server's events.",
@@ -33,6 +35,8 @@ COMMANDS = {
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
+_MODULES = {"try": "trial"}
+"""Where a command cannot be called what it is called: it is a word of Python's."""
 _SECRET_OPTIONS = {"--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
@@ -48,17 +52,21 @@ app = typer.Typer(
 
 
 class _Later(typer.core.TyperCommand):
-    """Stands for a command in listings; becomes the function `poller.commands.<name>.<name>` when invoked."""
+    """Stands for a command in listings; becomes the function `poller.commands.<name>.<name>` when invoked.
+
+    Some are called otherwise there, see _MODULES.
+    """
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        module = importlib.import_module(f"poller.commands.{self.name}")
+        called = _MODULES.get(str(self.name), str(self.name))
+        module = importlib.import_module(f"poller.commands.{called}")
         alone = typer.Typer(
             rich_markup_mode=None,
             add_completion=False,
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        alone.command(self.name)(getattr(module, str(self.name)))
+        alone.command(self.name)(getattr(module, called))
         given = list(args)  # the parser takes its arguments out of the list
         try:
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
