@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from poller.clashes import clashes
 from poller.complaints import sentences
 from poller.definition import parse_duration
-from poller.errors import ConfigError, Problem
+from poller.errors import ConfigError, Place, Problem
 from poller.metric import MetricDefinition
 from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.queryfile import Found, QueryFile, read, unreadable
@@ -108,20 +108,31 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     Raises ConfigError with every problem of every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
+    files, found = opened(sources)
+    return judged(files, defaults, found)
+
+
+def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[Found]]:
+    """The query files of `sources`, each once, as they stand; and what is wrong with the sources."""
     found: list[Found] = []
     files: list[QueryFile] = []
     seen: set[str] = set()
     for source in sources:
         if what := _source_problem(source):
-            found.append(Found((len(files), 0), Problem(str(source), what)))
+            found.append(Found((len(files), 0), Problem(str(source), what, Place(str(source)))))
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
             if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
                 seen.add(real)
                 files.append(QueryFile(len(files), path, read(path)))
+    return files, found
+
+
+def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[Found] = ()) -> Catalog:
+    """Make a catalogue of `files`; raises ConfigError with every problem of them, and with those `found`."""
     queries, wrong = validated(files, defaults)
-    if found := found + wrong:
+    if found := [*found, *wrong]:
         raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
     return Catalog(tuple(queries), tuple(file.path for file in files))
 

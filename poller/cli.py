@@ -22,7 +22,9 @@ from poller.streams import drop_stdout, open_missing, unwritable
 COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
     "poll": "Poll everything once and print the result.",
-    "check": "Find every mistake in the query files, without a database.",
+    "try": "Run a statement once, and print the query file for it.",
+    "new": "Ask for a table, and write a query that watches it.",
+    "check": "Find every mistake in the query files.",
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
     "test": "Try the queries on rows of your own, without your database.",
     "import": "Bring the queries of another tool along.",
@@ -38,9 +40,9 @@ COMMANDS = {
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
-_MODULES = {"test": "cases", "health": "probe", "import": "import_"}
+_MODULES = {"test": "cases", "health": "probe", "import": "import_", "try": "trial"}
 """Where a command's module has another name: pytest would take `test` for its own, `health` has no typer, and
-`import` is a word of Python's."""
+`import` and `try` are words of Python's."""
 _SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"

@@ -9,7 +9,7 @@ PollerError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "cancelled"]
@@ -37,12 +37,29 @@ class PollerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A spot in a file, for programs; lines and columns count from 1."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+    path: str = ""
+    """The key, as `queries[0].sql`; empty where the file itself is meant."""
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.path}" if self.path else where
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the configuration: where it stands, what is wrong, what to write instead."""
 
     where: str
     """`file:line: path.to.key`, or the name of a variable."""
     what: str
+    place: Place | None = field(default=None, compare=False)
+    """The same as `where`, in parts; None where no file is at fault."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -75,6 +92,8 @@ class PollError(PollerError):
         """Whether it came before any query was sent: none is to blame then, and trying soon is safe."""
         self.hint = hint
         """What to do about it, when we know."""
+        self.position: int | None = None
+        """The character of the statement that it is about, from 1, where the server names one."""
         self.conflict: ConflictKind | None = None
         """Set exactly when the kind is `conflict`."""
 

@@ -38,6 +38,8 @@ class Statement:
     """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
     after: tuple[str, ...] = ()
     """What runs before it, under the same Sync: where one of these fails, the statement is not run at all."""
+    describe: bool = False
+    """Whether it is only prepared, not run: the reply has the columns that it would have, and no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,11 @@ class Pipeline:
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
         for statement in statements:
-            for sql in (*statement.after, statement.sql):
+            for sql in statement.after if statement.describe else (*statement.after, statement.sql):
                 pgconn.send_query_params(sql.encode(), None)
+            if statement.describe:
+                pgconn.send_prepare(b"", statement.sql.encode())
+                pgconn.send_describe_prepared(b"")
             pgconn.pipeline_sync()
         self._unanswered = len(statements)
         since = time.monotonic()
@@ -146,12 +151,12 @@ class Pipeline:
     def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
         """Read what one statement and those before it came to, up to and with their Sync."""
         failure: PGresult | None = None
-        for _ in statement.after:
+        for _ in (*statement.after, *(["PREPARE"] if statement.describe else [])):
             while (result := self._next_result(deadline)) is not None:
                 if result.status == ExecStatus.FATAL_ERROR:
                     failure = result
         keeper: Keeper | None = None
-        if failure is None:
+        if failure is None and not statement.describe:
             self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
         while (result := self._next_result(deadline)) is not None:
             status = result.status
@@ -161,6 +166,8 @@ class Pipeline:
                 keeper.take(
                     tuple(result.get_value(row, field) for field in fields) for row in range(result.ntuples)
                 )
+            elif status == ExecStatus.COMMAND_OK and statement.describe:
+                keeper = Keeper(statement.limit, _columns(result))
             elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
                 self._connection.close()
@@ -256,7 +263,11 @@ def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollErr
     if detail := field(DiagnosticField.MESSAGE_DETAIL):
         message = f"{message} ({detail})"
     hint = field(DiagnosticField.MESSAGE_HINT)
-    return server_error(field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout)
+    error = server_error(
+        field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
+    )
+    error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
+    return error
 
 
 def _one_line(error: psycopg.Error) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poller.complaints import unknown_key
-from poller.errors import Problem
+from poller.errors import Place, Problem
 from poller.words import kind_of, near
 from poller.yamlfile import MAX_BYTES, Document, Flaw, Key, parse, spoken
 
@@ -32,17 +32,23 @@ class QueryFile:
     """What is read, or why it cannot be."""
 
     def found(self, path: Sequence[Key], what: str) -> Found:
-        line = self.line(path)
-        told = spoken(path)
-        where = f"{self.path}:{line}: {told}" if told else f"{self.path}:{line}"
-        return Found((self.number, line), Problem(where, what), tuple(path))
+        place = self.spot(path)
+        return Found((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
 
     def flawed(self, flaw: Flaw) -> Found:
         """What is wrong with the file as YAML, and where."""
         told = spoken(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
         where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
-        return Found((self.number, flaw.line), Problem(where, flaw.what))
+        place = Place(str(self.path), flaw.line, flaw.column, told)
+        return Found((self.number, flaw.line), Problem(where, flaw.what, place))
+
+    def spot(self, path: Sequence[Key]) -> Place:
+        """Where the key or item at `path` stands."""
+        if isinstance(self.document, str):
+            return Place(str(self.path), 1, 1, spoken(path))
+        line, column = self.document.spot(path)
+        return Place(str(self.path), line, column, spoken(path))
 
     def line(self, path: Sequence[Key]) -> int:
         return 1 if isinstance(self.document, str) else self.document.line(path)
@@ -67,7 +73,7 @@ class QueryFile:
     def flaws(self) -> Iterator[Found]:
         """What is wrong around the queries."""
         if isinstance(self.document, str):
-            yield Found((self.number, 0), Problem(str(self.path), self.document))
+            yield Found((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
             return
         yield from map(self.flawed, self.document.flaws)
         if self.document.root is None:

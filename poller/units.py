@@ -72,3 +72,20 @@ def _singular(words: str) -> str:
     if one.endswith("ies") and len(one) > 4:
         return one[:-3] + "y"
     return one if one.endswith(("ss", "us", "is")) or len(one) < 3 else one.removesuffix("s")
+
+
+_MEASURES = {
+    "size": "By", "age": "s", "lag": "s", "delay": "s", "duration": "s", "uptime": "s", "elapsed": "s",
+    "latency": "s", "ms": "ms", "us": "us", "ns": "ns", "share": "1", "fraction": "1", "temperature": "Cel",
+}  # fmt: skip
+
+
+def guessed_unit(name: str, thing: str) -> str:
+    """What a column called `name` is probably measured in: `By` for `stored_bytes`, `s` for `oldest_age`.
+
+    Where no word of the name is a measure, things are counted: `{message}` for the `thing` messages.
+    """
+    words = [word for word in name.lower().split("_") if word not in ("b", "by")]
+    known = (_MEASURES.get(word) or _INSTEAD.get(word) for word in reversed(words))
+    unit = next(filter(None, known), f"{{{_singular(thing.lower())}}}")
+    return "{row}" if unit_problem(unit) else unit

@@ -1,4 +1,4 @@
-"""Read YAML as data with the line of every key.
+"""Read YAML as data with the place of every key.
 
 Stricter than YAML 1.1 and PyYAML's constructor, which keep the last of two equal keys without a word and
 read `no` as false, `12:30:00` as 45000 and `010` as 8. Here a key stands once, `true` and `false` are the
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -50,12 +50,19 @@ class Flaw:
     """Set where there is no path because the text could not be read as YAML."""
 
 
+class Spot(NamedTuple):
+    """A place in a file: line and column, both from 1."""
+
+    line: int
+    column: int
+
+
 @dataclass(slots=True, eq=False)
 class _Node:
-    line: int
+    spot: Spot
     value: Any = None
-    children: dict[Key, tuple[int, _Node]] = field(default_factory=dict)
-    """The line of each key or item, and what stands there; an alias shares the node it names."""
+    children: dict[Key, tuple[Spot, _Node]] = field(default_factory=dict)
+    """The place of each key or item, and what stands there; an alias shares the node it names."""
     weight: int = 1
     depth: int = 1
 
@@ -75,12 +82,17 @@ class Document:
 
     def line(self, path: Sequence[Key]) -> int:
         """The line of the key or item at `path`, or of the innermost one around it that exists."""
-        node, line = self.root, self.root.line if self.root else 1
+        return self.spot(path).line
+
+    def spot(self, path: Sequence[Key]) -> Spot:
+        """The place of the key or item at `path`, or of the innermost one around it that exists."""
+        node = self.root
+        spot = node.spot if node else Spot(1, 1)
         for step in path:
             if node is None or step not in node.children:
                 break
-            line, node = node.children[step]
-        return line
+            spot, node = node.children[step]
+        return spot
 
 
 class Tagged(str):
@@ -136,7 +148,7 @@ class _Open:
     node: _Node
     anchor: str | None
     mapping: bool
-    key: tuple[str, int] | None = None
+    key: tuple[str, Spot] | None = None
     skipped: bool = False
     """The value to come belongs to a key that is refused."""
     merges: list[_Node] = field(default_factory=list)
@@ -154,7 +166,9 @@ class _Builder:
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1 if event.start_mark else 1
+        mark = event.start_mark
+        spot = Spot(mark.line + 1, mark.column + 1) if mark else Spot(1, 1)
+        line = spot.line
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1
@@ -163,11 +177,11 @@ class _Builder:
                         line, "begins a second document; remove the `---`, or make it a file of its own"
                     )
             case yaml.AliasEvent():
-                self._add(self._named(str(event.anchor), line), line)
+                self._add(self._named(str(event.anchor), line), spot)
             case yaml.ScalarEvent():
                 if event.tag not in self._tags:
                     self._tag(event.tag, line)
-                self._scalar(event, line)
+                self._scalar(event, spot)
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                 self._tag(event.tag, line)
                 mapping = isinstance(event, yaml.MappingStartEvent)
@@ -177,7 +191,7 @@ class _Builder:
                     raise _Unreadable(
                         line, f"is nested deeper than {MAX_DEPTH} levels; write it flatter", self._path()
                     )
-                self._open.append(_Open(_Node(line), event.anchor, mapping))
+                self._open.append(_Open(_Node(spot), event.anchor, mapping))
                 if event.anchor is not None:
                     self._anchors[event.anchor] = None
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
@@ -201,30 +215,30 @@ class _Builder:
                 Flaw(line, f"tag {told} is not understood; write the value without it", self._path())
             )
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
+    def _scalar(self, event: yaml.ScalarEvent, spot: Spot) -> None:
         text = event.value
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
             what = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
-            self.flaws.append(Flaw(line, what, self._path()))
+            self.flaws.append(Flaw(spot.line, what, self._path()))
             text = re.sub("[\0\ud800-\udfff]", "", text)
         plain = not event.style
         if self._wants_key():
-            self._key(text, plain, line)
+            self._key(text, plain, spot)
             return
         value = _plain(text) if plain and event.tag is None else text
         if event.tag is not None and event.tag in self._tags:
             value = Tagged(text, event.tag)
-        node = _Node(line, value, weight=1 + len(text) // 64)
+        node = _Node(spot, value, weight=1 + len(text) // 64)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
-        self._add(node, line)
+        self._add(node, spot)
 
-    def _key(self, text: str, plain: bool, line: int) -> None:
-        parent = self._open[-1]
-        parent.key, parent.skipped = (text, line), False
+    def _key(self, text: str, plain: bool, spot: Spot) -> None:
+        parent, line = self._open[-1], spot.line
+        parent.key, parent.skipped = (text, spot), False
         first = parent.merge_line if text == "<<" and plain else None
         if text in parent.node.children:
-            first = parent.node.children[text][0]
+            first = parent.node.children[text][0].line
         if first is not None:
             parent.skipped = True
             where = f"on lines {first} and {line}" if first != line else f"on line {line}"
@@ -241,22 +255,22 @@ class _Builder:
         )
         return tuple(step for step in steps if step is not None)
 
-    def _add(self, node: _Node, line: int) -> None:
+    def _add(self, node: _Node, spot: Spot) -> None:
         if not self._open:
             self.root = node
             return
         parent = self._open[-1]
         if not parent.mapping:
-            parent.node.children[len(parent.node.children)] = (line, node)
+            parent.node.children[len(parent.node.children)] = (spot, node)
             return
         if parent.key is None:
             # Only an alias comes here: every other key is taken as a text before.
-            raise _Unreadable(line, "has an alias as a key; write a word", self._path())
+            raise _Unreadable(spot.line, "has an alias as a key; write a word", self._path())
         key, at = parent.key
         if parent.skipped:
             pass
-        elif key == "<<" and parent.merge_line == at:
-            self._merge(parent, node, line)
+        elif key == "<<" and parent.merge_line == at.line:
+            self._merge(parent, node, spot.line)
         else:
             parent.node.children[key] = (at, node)
         parent.key = None
@@ -280,7 +294,7 @@ class _Builder:
         node.depth = 1 + max((child.depth for child in inner), default=0)
         if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
             raise _Unreadable(
-                node.line,
+                node.spot.line,
                 "is too large or too deep once its aliases are followed; write fewer of them",
                 self._path(),
             )
@@ -291,7 +305,7 @@ class _Builder:
         )
         if done.anchor is not None:
             self._anchors[done.anchor] = node
-        self._add(node, node.line)
+        self._add(node, node.spot)
 
 
 def _plain(text: str) -> Any:

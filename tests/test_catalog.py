@@ -53,6 +53,9 @@ MISTAKES: dict[str, list[str]] = {
             "`alert: [{above: 100000}]`"
         ),
     ],
+    "alert-limit-empty": [
+        "10: queries[0].metrics[0].alert[0].above: is empty; write a number like 100000",
+    ],
     "alert-mapping": [
         (
             "9: queries[0].metrics[0].alert: is a mapping, not a list; write for example `alert: "
@@ -64,6 +67,9 @@ MISTAKES: dict[str, list[str]] = {
             "9: queries[0].metrics[0].alert: has two alerts of one kind (value, above, warning); "
             "give one another severity"
         ),
+    ],
+    "alias-as-key": [
+        "4: queries[0].requires: has an alias as a key; write a word",
     ],
     "alias-bomb": [
         "5: e: is too large or too deep once its aliases are followed; write fewer of them",
@@ -105,6 +111,12 @@ MISTAKES: dict[str, list[str]] = {
         (
             "10: queries[0].metrics[0].attribute_values: 'state' has no values; list all that the column "
             "can have"
+        ),
+    ],
+    "attribute-values-long": [
+        (
+            "10: queries[0].metrics[0].attribute_values: value '" + "x" * 57 + "...' of 'state' has 1025 "
+            "characters; the most is 1024"
         ),
     ],
     "attribute-values-of-no-column": [
@@ -506,6 +518,9 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "several-documents": [
         "2: begins a second document; remove the `---`, or make it a file of its own",
+    ],
+    "snapshot-word": [
+        "4: queries[0].snapshot: is a text, not true or false; write for example `snapshot: true`",
     ],
     "sql-comment": [
         "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW",

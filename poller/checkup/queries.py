@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from poller.attempt import Attempts
-from poller.burst import Guards, budget, rollback
+from poller.burst import budget
 from poller.checkup.finding import Finding, State
 from poller.definition import format_duration
 from poller.errors import PollError
-from poller.estimates import cost_query, read_cost
-from poller.pipeline import Pipeline, Waker
+from poller.inspection.look import inspecting
+from poller.pipeline import Waker
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.result import Answer, PollResult, SkipReason
@@ -45,18 +45,12 @@ def costs(session: Session, waker: Waker, lock_timeout: float, answers: Sequence
     ran = [answer.query for answer in answers if answer.rows is not None or _timed_out(answer)]
     if not ran:
         return {}
-    guards = Guards(lock_timeout, budget(ran))
-    found: dict[str, float] = {}
     try:
-        pipeline = Pipeline(session.connection(), waker)
-        opening = guards.opening(["SELECT", *(cost_query(query.sql) for query in ran)])
-        replies = list(pipeline.send([*opening, rollback()]))
-        for query, reply in zip(ran, replies[-1 - len(ran) : -1], strict=True):
-            if reply.rows is not None:
-                found[query.name] = read_cost(reply.rows)
+        with inspecting(session, waker, lock_timeout) as inspection:
+            looked = inspection.statements([query.sql for query in ran])
     except PollError:
-        pass  # The connection went; what has answered before is told all the same.
-    return found
+        return {}  # The connection went; what has answered before is told all the same.
+    return {query.name: one.cost for query, one in zip(ran, looked, strict=True) if one.cost is not None}
 
 
 def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Finding:

@@ -1,18 +1,27 @@
-"""Validate the query files without a database."""
+"""Validate the query files, and on a database what they ask for."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from poller.catalog import Defaults, load, named, resolve
+from poller.catalog import Catalog, Defaults, load, named, opened, resolve
 from poller.commands.completion import folders
-from poller.commands.options import with_settings
+from poller.commands.options import DATABASE, FILES, with_settings
+from poller.errors import ConfigError, PollError, Problem
+from poller.lint.complaint import Complaint, failed, of_problem
+from poller.lint.judged import Judged
 from poller.settings import Settings
 
+Format = Literal["text", "json", "github", "sarif"]
 
-@with_settings("queries", "interval", "timeout", "max_series", "namespace", warn=True)
+
+@with_settings(*FILES, *DATABASE, warn=True)
 def check(
     settings: Settings,
     files: Annotated[
@@ -22,13 +31,102 @@ def check(
             autocompletion=folders,
         ),
     ] = None,
+    database: Annotated[
+        bool, typer.Option("--database", help="Have every query prepared by the server, too; none is run.")
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="COST", help="With --database: the planner's cost above which a query fails."),
+    ] = None,
+    large_table: Annotated[
+        int, typer.Option(metavar="ROWS", help="With --database: rows from which on a table is large.")
+    ] = 100_000,
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
+    ] = "text",
 ) -> None:
-    """Validate every query file, without a database, and tell all problems at once.
+    """Validate every query file and tell all problems at once.
 
-    Each line is `file:line: path.to.key: what is wrong; what to write instead`. Exit code 0: all files are
-    good; 2: there are problems.
+    Each line is `file:line: path.to.key: what is wrong; what to write instead`. With --database the server
+    says of every query whether it would run there, feed its metrics, and at what cost. Exit code 0: all is
+    good; 1: a query would fail on that database, or costs more than --max-cost, or there is no database; 2:
+    the files have problems, or the configuration cannot be used.
     """
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-    catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    if max_cost is not None and not database:
+        raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
+    if database:
+        settings.conninfo()
+    try:
+        sources = [named(file) for file in files] if files else resolve(settings.queries)
+        defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+        catalog = load(sources, defaults)
+    except ConfigError as error:
+        if format == "text":
+            raise
+        _write(format, [of_problem(problem) for problem in error.problems])
+        raise typer.Exit(2) from None
+    if not database:
+        if format in ("text", "github"):
+            _tell_good(catalog)
+        else:
+            _write(format, [])
+        return
+    others, judged = _judged(settings, catalog, sources, max_cost=max_cost, large_table=large_table)
+    complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
+    if format == "text":
+        from rich.console import Console
+
+        from poller.lint.text import print_judged
+
+        print_judged(Console(highlight=False), judged, others)
+    else:
+        _write(format, complaints, judged)
+    raise typer.Exit(1 if failed(complaints) else 0)
+
+
+def _judged(
+    settings: Settings,
+    catalog: Catalog,
+    sources: Sequence[Path],
+    *,
+    max_cost: float | None,
+    large_table: int,
+) -> tuple[list[Complaint], list[Judged]]:
+    """What the server says; and why it says nothing, where it does not."""
+    from poller.commands.visit import visiting
+    from poller.inspection.judge import Limits, judge
+    from poller.inspection.look import inspecting
+    from poller.lint.origin import Origin
+
+    origins = {
+        str(data["name"]): Origin(file, at) for file in opened(sources)[0] for at, data in file.queries()
+    }
+    limits = Limits(math.inf if max_cost is None else max_cost, large_table)
+    with visiting(settings) as visit:
+        try:
+            with inspecting(visit.session, visit.waker, visit.lock_timeout, catalog.queries) as inspection:
+                return [], judge(catalog.queries, origins, inspection, limits)
+        except PollError as error:
+            where = settings.source("database_url").name
+            return [Complaint("database", "error", visit.refused(error), where=where)], []
+
+
+def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judged] = ()) -> None:
+    if form == "json":
+        from poller.lint.asjson import to_json
+
+        sys.stdout.write(to_json(complaints, judged) + "\n")
+    elif form == "sarif":
+        from poller.commands.wiring import version
+        from poller.lint.sarif import to_sarif
+
+        sys.stdout.write(to_sarif(complaints, version()) + "\n")
+    else:
+        from poller.lint.github import to_github
+
+        sys.stdout.write(to_github(complaints))
+
+
+def _tell_good(catalog: Catalog) -> None:
     count = len(catalog.metrics)
     typer.echo(f"{len(catalog.files)} files, {len(catalog.queries)} queries, {count} metrics: no problems")

@@ -41,7 +41,7 @@ def doctor(
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.checkup import collector
-    from poller.commands.visit import Visit
+    from poller.commands.examination import Examination
     from poller.commands.wiring import open_catalog
     from poller.pipeline import Waker
 
@@ -56,8 +56,8 @@ def doctor(
     waker = Waker()
     stop = StopSignal(waker.raise_)
     with Progress([query.name for query in catalog.queries]) as progress:
-        visit = Visit(settings, catalog.queries, waker, strict=strict)
-        findings += visit.findings(progress)
+        examination = Examination(settings, catalog.queries, waker, strict=strict)
+        findings += examination.findings(progress)
     if stop.number is None:
         findings.append(collector.examine(settings.endpoint, settings.export_timeout))
     waker.close()

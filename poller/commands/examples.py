@@ -22,10 +22,19 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller poll --query 'users*' --format json", "some, for a program"),
         ("poller poll --push", "print, and push as well"),
     ),
+    "try": (
+        ('poller try "SELECT count(*) AS n FROM jobs"', "see it, and its YAML"),
+        ("poller try --name jobs --write my-queries/jobs.yaml < jobs.sql", "keep it"),
+    ),
+    "new": (
+        ("poller new", "be asked"),
+        ("poller new --table users --aggregate count-by=state", "or say it"),
+    ),
     "check": (
         ("poller check", "the files that the daemon would read"),
         ("poller check my-queries", "a folder; also single files"),
         ("poller check shipped my-queries", "together, for clashes"),
+        ("poller check --database --max-cost 1e5 --format github", "in CI, with a server"),
     ),
     "schema": (
         ("poller schema --write my-queries/queries.schema.json", "for your editor"),

@@ -15,6 +15,11 @@ from poller.environment import is_secret, variables
 from poller.loading import load
 from poller.settings import Settings, option, spoken
 
+FILES = ("queries", "interval", "timeout", "max_series", "namespace")
+"""The settings that say which queries there are, and what they are where they do not say so themselves."""
+DATABASE = ("database_url", "password_command", "connect_timeout", "lock_timeout")
+"""Those that a visit to the database takes."""
+
 
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Hand a command the loaded settings as its parameter `settings`, and give it the options for `names`.

@@ -1,92 +1,72 @@
-"""Visit the database once, for `poller doctor`."""
+"""Visit the database by hand: one connection, ended by a signal as a poll is."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from poller.admission import Admission
-from poller.attempt import Attempts
-from poller.checkup import queries, replay, server
-from poller.checkup.finding import Finding
+import typer
+
 from poller.checkup.reach import unreachable
 from poller.errors import PollError
-from poller.lag import Lag
 from poller.password import password_from
 from poller.pipeline import Waker
-from poller.progress import Progress
-from poller.query import QueryDefinition
-from poller.result import Answer
-from poller.schedule import ticks
 from poller.session import Session
 from poller.settings import Settings
+from poller.signals import StopSignal
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from poller.whereabouts import Sighting
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
+@dataclass(frozen=True, slots=True)
 class Visit:
-    """One visit to the database, on one connection."""
+    """An open door: the session is connected when it is first used."""
 
-    def __init__(
-        self, settings: Settings, queries: Sequence[QueryDefinition], waker: Waker, *, strict: bool
-    ) -> None:
-        self._settings = settings
-        self._queries = queries
-        self._waker = waker
-        self._strict = strict
-        command = settings.password_command
-        self._session = Session(
-            settings.conninfo,
-            waker,
-            connect_timeout=settings.connect_timeout,
-            password=password_from(command.get_secret_value()) if command else None,
-        )
+    session: Session
+    waker: Waker
+    lock_timeout: float
+    place: str
+    """Where it leads, without secrets."""
 
-    def findings(self, progress: Progress) -> list[Finding]:
-        """Everything about the database; a lost connection is a finding as well."""
-        place = self._settings.shown("database_url") or "libpq environment"
-        try:
-            looked = server.look(self._session, self._waker, self._settings.lock_timeout, self._queries)
-            found = server.examine(looked, self._session, place=place, strict=self._strict)
-            return found + self._through_the_queries(looked, progress)
-        except PollError as error:
-            return [unreachable(error, place)]
-        finally:
-            self._session.hang_up()
+    def refused(self, error: PollError) -> str:
+        """Why there is no connection, and what to do about it."""
+        finding = unreachable(error, self.place)
+        return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
 
-    def _through_the_queries(self, looked: server.Looked, progress: Progress) -> list[Finding]:
-        settings = self._settings
-        # The primary's line says what the daemon would log once.
-        admission = Admission(
-            "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
-        )
-        sightings: list[Sighting] = []
-        attempts = Attempts(self._session, self._waker, admission, settings.lock_timeout, sightings.append)
-        if self._strict and looked.facts.excess:
-            # Not one query is sent, as the daemon would send none; the server may be looked at.
-            attempts.one([], progress.done, together=True)
-            answers = self._refused(looked)
-        else:
-            answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
-        costs = queries.costs(self._session, self._waker, settings.lock_timeout, list(answers.values()))
-        found = [
-            queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
-            for query in self._queries
-        ]
-        if not sightings:
-            return found
-        about_replay = replay.examine(
-            sightings[-1],
-            looked.told["settings"],
-            self._queries,
-            require_standby=settings.require_standby,
-            max_lag=settings.max_replay_lag,
-        )
-        return about_replay + found
 
-    def _refused(self, looked: server.Looked) -> dict[str, Answer]:
-        lag = Lag(None, None, looked.facts.standby, None, "")
-        skips = Admission("false", strict=True).decide(self._queries, looked.facts, lag, 0.0)
-        return {query.name: Answer(query, 0.0, 0.0, skipped=skips[query.name]) for query in self._queries}
+@contextmanager
+def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
+    """Open the door, and close it; raises ConfigError where no database is named.
+
+    What the parts would log of a failure is for the caller to say. SIGINT and SIGTERM end the process with
+    128 and the signal's number, and what runs on the server with it; one that `asks` a person, who would wait
+    for the end of the question, keeps Python's own handlers.
+    """
+    settings.conninfo()
+    logger = logging.getLogger("poller")
+    level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
+    if settings.log_level != "debug":
+        logger.setLevel(logging.CRITICAL)
+    command = settings.password_command
+    waker = Waker()
+    stop = None if asks else StopSignal(waker.raise_)
+    session = Session(
+        settings.conninfo,
+        waker,
+        connect_timeout=settings.connect_timeout,
+        password=password_from(command.get_secret_value()) if command else None,
+    )
+    place = settings.shown("database_url") or "libpq environment"
+    try:
+        yield Visit(session, waker, settings.lock_timeout, place)
+    finally:
+        session.hang_up()
+        waker.close()
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if stop is not None and stop.number is not None:
+            raise typer.Exit(128 + stop.number)

@@ -1,0 +1,125 @@
+"""Say which tables the role may read, how large they are, and what the statistics know of their columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poller.inspection.relations import literal
+
+_LISTED = 500
+"""Tables that are listed: the largest."""
+_ROWS = """CASE relkind WHEN 'p' THEN (SELECT sum(leaf.reltuples) FILTER (WHERE leaf.reltuples >= 0)
+      FROM pg_partition_tree(pg_class.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid
+      WHERE part.isleaf) ELSE nullif(reltuples, -1) END::float8"""
+_PAGES = """CASE relkind WHEN 'p' THEN (SELECT sum(leaf.relpages)
+      FROM pg_partition_tree(pg_class.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid)
+      ELSE relpages END::float8 * current_setting('block_size')::int"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table, partitioned or not, or materialized view."""
+
+    schema: str
+    name: str
+    quoted: str
+    """Schema and name as SQL takes them."""
+    rows: float | None
+    """By statistics; None where nobody has looked yet. Of all partitions together."""
+    bytes: float
+    """By statistics, without indexes and what is stored out of line."""
+    partitioned: bool
+
+    @property
+    def full(self) -> str:
+        """Schema and name as people write them."""
+        return f"{self.schema}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """One column that may be read."""
+
+    name: str
+    quoted: str
+    kind: str
+    """Its type, as PostgreSQL spells it."""
+    category: str
+    """PostgreSQL manual, `pg_type.typcategory`."""
+    not_null: bool
+    labels: tuple[str, ...]
+    """Those of an enum."""
+    distinct: float | None
+    """Distinct values; negative: as a share of the rows; None where nobody has looked (`pg_stats`)."""
+    nulls: float
+    """Share of the rows that are NULL."""
+    common: tuple[str, ...]
+    """The most common values."""
+
+    @property
+    def all_values(self) -> tuple[str, ...]:
+        """Every value there was at the last ANALYZE, or that the type has; empty where it is not known."""
+        if self.labels:
+            return self.labels
+        if self.category == "B":
+            return ("true", "false")
+        return tuple(sorted(self.common)) if self.distinct == len(self.common) else ()
+
+
+def tables_query() -> str:
+    """The one statement that lists the tables the role may read, as a JSON value."""
+    return f"""\
+SELECT coalesce(json_agg(json_build_array(nspname, relname, quoted, rows, bytes, partitioned)), '[]') FROM (
+  SELECT nspname, relname, format('%I.%I', nspname, relname) AS quoted,
+    {_ROWS} AS rows,
+    {_PAGES} AS bytes, relkind = 'p' AS partitioned
+  FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  WHERE relkind IN ('r', 'p', 'm') AND NOT relispartition
+    AND nspname <> 'information_schema' AND nspname !~ '^pg_'
+    AND has_schema_privilege(relnamespace, 'USAGE')
+    AND (has_table_privilege(pg_class.oid, 'SELECT') OR has_any_column_privilege(pg_class.oid, 'SELECT'))
+  ORDER BY 5 DESC NULLS LAST, 1, 2 LIMIT {_LISTED}) AS listed"""
+
+
+def read_tables(answer: bytes) -> list[Table]:
+    """Read what `tables_query` came to, the largest first."""
+    return [
+        Table(schema, name, quoted, rows, size or 0.0, partitioned)
+        for schema, name, quoted, rows, size, partitioned in json.loads(answer.decode(errors="replace"))
+    ]
+
+
+def columns_query(table: Table) -> str:
+    """The one statement that describes the columns of `table` that may be read, as a JSON value."""
+    return f"""\
+SELECT coalesce(json_agg(json_build_object('name', attname, 'quoted', quote_ident(attname),
+    'kind', format_type(atttypid, NULL), 'category', typcategory, 'not_null', attnotnull,
+    'labels', (SELECT coalesce(json_agg(enumlabel ORDER BY enumsortorder), '[]') FROM pg_enum
+      WHERE enumtypid = atttypid),
+    'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'))
+  ORDER BY attnum), '[]')
+FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+LEFT JOIN LATERAL (
+  SELECT n_distinct, null_frac, to_json(most_common_vals::text::text[]) AS common FROM pg_stats
+  WHERE schemaname = {literal(table.schema)} AND tablename = {literal(table.name)}
+    AND pg_stats.attname = pg_attribute.attname
+  ORDER BY inherited DESC LIMIT 1) AS known ON true
+WHERE attrelid = {literal(table.quoted)}::regclass AND attnum > 0 AND NOT attisdropped
+  AND has_column_privilege(attrelid, attnum, 'SELECT')"""
+
+
+def read_columns(answer: bytes) -> dict[str, TableColumn]:
+    """Read what `columns_query` came to, by name."""
+    told: list[Mapping[str, object]] = json.loads(answer.decode(errors="replace"))
+    columns = [
+        TableColumn(
+            **{
+                key: tuple(map(str, value)) if isinstance(value, list) else value
+                for key, value in one.items()
+            }  # type: ignore[arg-type] # the keys are those of the statement above
+        )
+        for one in told
+    ]
+    return {column.name: column for column in columns}

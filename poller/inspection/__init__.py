@@ -1,0 +1,1 @@
+"""Look at statements on a server without running them."""

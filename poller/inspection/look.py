@@ -1,0 +1,119 @@
+"""Ask the server what statements would be, without running them: their columns, plans and scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from poller.burst import LONGEST_SNAPSHOT, Guards, rollback
+from poller.errors import PollError
+from poller.gates import ServerFacts, facts_query, read_facts
+from poller.inspection.plan import Plan, plan_query, read_plan
+from poller.inspection.relations import Relation, Type, known_query, read_known
+from poller.overflow import Column
+from poller.pipeline import Pipeline, Reply, Statement, Waker
+from poller.query import QueryDefinition
+from poller.session import Session
+
+_SYNTAX = "42601"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One statement: either what it would be, or why the server refuses it."""
+
+    columns: tuple[Column, ...] = ()
+    plan: Plan | None = None
+    """None where the statement has none (SHOW), or is refused."""
+    error: PollError | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """The planner's, in its own units, of which a sequentially read page is one."""
+        return self.plan.cost if self.plan else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue says of what some statements use."""
+
+    types: Mapping[int, Type]
+    """By OID."""
+    relations: Mapping[tuple[str, str], Relation]
+    """By schema and name."""
+
+
+class Inspection:
+    """One read-only transaction in which statements are looked at, bounded as a poll is."""
+
+    def __init__(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts) -> None:
+        self._pipeline = pipeline
+        self._guards = guards
+        self.facts = facts
+
+    def statements(self, sqls: Sequence[str]) -> list[Inspected]:
+        """Prepare and plan each of `sqls`, in one round trip; a refusal is in the answer.
+
+        Raises PollError where the connection is lost.
+        """
+        looks = [look for sql in sqls for look in self._looks(sql)]
+        replies = list(self._pipeline.send(looks)) if looks else []
+        return [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
+
+    def known(self, inspected: Sequence[Inspected]) -> Known:
+        """The types of all columns and the relations that are scanned; raises PollError."""
+        oids = {column.oid for one in inspected for column in one.columns}
+        names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
+        types, relations = read_known(self.value(known_query(oids, names)))
+        return Known(types, relations)
+
+    def value(self, sql: str) -> bytes:
+        """The one JSON value that a look of ours comes to; raises PollError."""
+        (reply,) = self._pipeline.send([self._guards.look(sql)])
+        if reply.error is not None:
+            raise reply.error
+        return (reply.rows.values[0][0] if reply.rows else None) or b""
+
+    def _looks(self, sql: str) -> tuple[Statement, Statement]:
+        look = self._guards.look
+        return replace(look(sql), describe=True), look(plan_query(sql))
+
+
+@contextmanager
+def inspecting(
+    session: Session,
+    waker: Waker,
+    lock_timeout: float,
+    queries: Sequence[QueryDefinition] = (),
+    *,
+    privileges: bool = False,
+) -> Iterator[Inspection]:
+    """Begin a transaction as a poll does and end it; `facts` is what the requirements of `queries` ask for.
+
+    With `privileges`, and what the role may do beyond reading. Raises PollError.
+    """
+    guards = Guards(lock_timeout, LONGEST_SNAPSHOT)
+    pipeline = Pipeline(session.connection(), waker)
+    replies = list(pipeline.send(guards.opening([facts_query(queries, privileges=privileges)])))
+    if error := next((reply.error for reply in replies if reply.error), None):
+        session.hang_up()
+        raise error
+    facts = replies[2].rows
+    try:
+        yield Inspection(pipeline, guards, read_facts((facts.values[0][0] if facts else None) or b""))
+        list(pipeline.send([rollback()]))
+    except BaseException:
+        session.hang_up()
+        raise
+
+
+def _inspected(described: Reply, planned: Reply) -> Inspected:
+    if described.error is not None or described.rows is None:
+        return Inspected(error=described.error)
+    columns = described.rows.columns
+    if planned.rows is not None:
+        return Inspected(columns, read_plan(planned.rows))
+    # SHOW can be prepared, and has nothing to plan.
+    unplanned = planned.error is not None and planned.error.sqlstate == _SYNTAX
+    return Inspected(columns, error=None if unplanned else planned.error)

@@ -1,0 +1,25 @@
+"""Say why a server refuses a statement, and show the place."""
+
+from __future__ import annotations
+
+from poller.errors import PollError
+from poller.lint.origin import spot_in
+
+
+def refusal(error: PollError, sql: str) -> str:
+    """Why the server refuses a statement: in its words, by code, with the place in it and what to do."""
+    where = [error.sqlstate] if error.sqlstate else []
+    if error.position is not None:
+        line, column = spot_in(sql, error.position)
+        where.append(f"line {line}, column {column} of sql")
+    told = f"{error.message} ({', '.join(where)})" if where else error.message
+    return f"{told}; {error.hint}" if error.hint else told
+
+
+def marked(sql: str, position: int | None) -> str:
+    """The line of `sql` that an error is about, and a mark below the place; empty where none is known."""
+    if position is None:
+        return ""
+    line, column = spot_in(sql, position)
+    shown = sql.split("\n")[line - 1].replace("\t", " ")
+    return f"  {shown}\n  {' ' * (column - 1)}^\n"

@@ -1,0 +1,67 @@
+"""Say what the catalogue knows of relations and types: sizes by statistics, indexes, names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One table, as the last ANALYZE or VACUUM left word of it."""
+
+    schema: str
+    name: str
+    quoted: str
+    """Schema and name as SQL takes them."""
+    rows: float | None
+    """By statistics (`reltuples`); None where nobody has looked yet."""
+    indexed: Mapping[str, str]
+    """Columns that an index begins with, as SQL takes them, whole indexes only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """One type, by its name and PostgreSQL's category (manual, `pg_type.typcategory`)."""
+
+    name: str
+    category: str
+    labels: tuple[str, ...] = ()
+    """Those of an enum, in order."""
+
+
+def known_query(oids: Collection[int], relations: Collection[tuple[str, str]]) -> str:
+    """The one statement that tells of types and relations, as a single JSON value."""
+    types = ", ".join(map(str, sorted(oids)))
+    names = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in sorted(relations))
+    return f"""\
+SELECT json_build_object(
+  'types', (
+    SELECT coalesce(json_agg(json_build_array(pg_type.oid::bigint, format_type(pg_type.oid, NULL),
+      typcategory, (SELECT coalesce(json_agg(enumlabel ORDER BY enumsortorder), '[]') FROM pg_enum
+        WHERE enumtypid = pg_type.oid))), '[]')
+    FROM pg_type WHERE pg_type.oid = ANY (ARRAY[{types}]::oid[])),
+  'relations', (
+    SELECT coalesce(json_agg(json_build_array(nspname, relname, format('%I.%I', nspname, relname),
+      nullif(reltuples, -1)::float8, (SELECT coalesce(json_object_agg(attname, quote_ident(attname)), '{{}}')
+        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+        WHERE indrelid = pg_class.oid AND indisvalid AND indpred IS NULL))), '[]')
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE (nspname, relname) IN (VALUES {names or "(NULL::name, NULL::name)"})))"""
+
+
+def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Relation]]:
+    """Read what `known_query` came to: types by OID, relations by schema and name."""
+    told = json.loads(answer.decode(errors="replace"))
+    types = {oid: Type(name, category, tuple(labels)) for oid, name, category, labels in told["types"]}
+    relations = {
+        (schema, name): Relation(schema, name, quoted, rows, indexed)
+        for schema, name, quoted, rows, indexed in told["relations"]
+    }
+    return types, relations
+
+
+def literal(text: str) -> str:
+    """`text` as an SQL string (standard_conforming_strings is on since 9.1)."""
+    return "'" + text.replace("'", "''") + "'"

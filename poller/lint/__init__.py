@@ -1,0 +1,1 @@
+"""Say what is wrong with query files, to people and to programs."""

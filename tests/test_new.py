@@ -1,0 +1,283 @@
+"""`poller new` asks for a table and offers aggregates of it, on a terminal or by options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from poller.catalog import Defaults
+from poller.cli import app
+from poller.drafts.append import append
+from poller.errors import ConfigError
+from tests.bed.postgres import Database
+from tests.bed.terminal import Terminal
+
+New = Callable[..., Result]
+TABLES = """
+CREATE TYPE mood AS ENUM ('glad', 'sad');
+CREATE SCHEMA app;
+CREATE TABLE app.jobs (id bigserial PRIMARY KEY, state text NOT NULL, owner text, size_bytes bigint,
+    body bytea NOT NULL, done bool NOT NULL, mood mood, "Odd Name" text, created_at timestamptz NOT NULL)
+    WITH (autovacuum_enabled = off);
+INSERT INTO app.jobs (state, owner, size_bytes, body, done, mood, "Odd Name", created_at)
+    SELECT (ARRAY['queued', 'sent', 'failed'])[1 + g % 3], 'o' || g % 50, g, 'four', false, 'sad',
+        'x' || g % 2, now() - g * interval '1 minute'
+    FROM generate_series(1, 600) g;
+CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100) WITH (autovacuum_enabled = off);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (900) WITH (autovacuum_enabled = off);
+INSERT INTO parts SELECT g FROM generate_series(1, 500) g;
+CREATE TABLE fresh (n int) WITH (autovacuum_enabled = off);
+ANALYZE app.jobs; ANALYZE parts;
+"""
+JOBS = [
+    "count", "count-estimate", "count-by=state", "count-by=done", "count-by=mood", "count-by=Odd Name",
+    "top=owner", "newest-age=created_at", "sum=size_bytes", "sum=body", "size",
+]  # fmt: skip
+
+
+@pytest.fixture
+def tables(database: Database) -> Database:
+    database.execute(TABLES)
+    database.replayed()
+    return database
+
+
+@pytest.fixture
+def new(tables: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> New:
+    """Run `poller new` on the standby, in an empty folder and without a terminal."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["new", *arguments, "--database-url", tables.standby_dsn])
+
+    return run
+
+
+def problems(done: Result) -> list[str]:
+    assert isinstance(done.exception, ConfigError), done.output
+    assert done.stdout == ""
+    return [str(problem) for problem in done.exception.problems]
+
+
+def polled(database: Database, file: str) -> dict[str, list[dict[str, Any]]]:
+    done = CliRunner().invoke(
+        app, ["poll", "--queries", file, "--format", "json", "--database-url", database.standby_dsn]
+    )
+    told = json.loads(done.stdout)["queries"]
+    assert {one["state"] for one in told} == {"ok"}, done.output
+    assert all(not one["quarantined"] for one in told)
+    return {one["query"]: one["samples"] for one in told}
+
+
+def values(samples: list[dict[str, Any]], attribute: str) -> dict[str, int]:
+    return {sample["attributes"][attribute]: sample["value"] for sample in samples}
+
+
+@pytest.mark.postgres
+def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: New, tables: Database) -> None:
+    wanted = [word for key in JOBS for word in ("--aggregate", key)]
+    done = new("--table", "app.jobs", *wanted)
+    assert done.exit_code == 0, done.output
+    Path("q.yaml").write_text(done.stdout)
+    told = polled(tables, "q.yaml")
+
+    assert told["jobs_count"][0]["value"] == told["jobs_estimated_count"][0]["value"] == 600
+    assert values(told["jobs_by_state"], "state") == {"failed": 200, "queued": 200, "sent": 200}
+    assert values(told["jobs_by_done"], "done") == {"false": 600, "true": 0}
+    assert values(told["jobs_by_mood"], "mood") == {"glad": 0, "sad": 600}
+    assert values(told["jobs_by_odd_name"], "odd_name") == {"x0": 300, "x1": 300}
+    top = values(told["jobs_by_owner"], "owner")
+    assert (len(top), top["o0"], top["other"]) == (11, 12, 600 - 10 * 12)
+    assert told["jobs_newest_created_at_age"][0]["value"] >= 60
+    assert (told["jobs_size_bytes"][0]["value"], told["jobs_size_bytes"][0]["unit"]) == (180300, "By")
+    assert (told["jobs_body_bytes"][0]["value"], told["jobs_body_bytes"][0]["unit"]) == (2400, "By")
+    ((size,),) = tables.ask_standby("SELECT pg_total_relation_size('app.jobs')")
+    assert told["jobs_disk_bytes"][0]["value"] == size
+    assert done.stderr.splitlines() == [
+        "look: other values of state than those listed are refused; list all there can be",
+        "look: rows whose mood is NULL are refused; if there are any, drop attribute_values",
+        "look: other values of Odd Name than those listed are refused; list all there can be",
+        "look: there is no total while any size_bytes is NULL",
+    ]
+
+
+@pytest.mark.postgres
+def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_none(
+    new: New, tables: Database
+) -> None:
+    done = new(
+        "--table", "parts", "--aggregate", "count", "--aggregate", "count-estimate", "--aggregate", "size"
+    )
+    Path("q.yaml").write_text(done.stdout)
+    told = polled(tables, "q.yaml")
+    assert told["parts_count"][0]["value"] == told["parts_estimated_count"][0]["value"] == 500
+    ((size,),) = tables.ask_standby(
+        "SELECT pg_total_relation_size('parts_1') + pg_total_relation_size('parts_2')"
+    )
+    assert told["parts_disk_bytes"][0]["value"] == size
+
+    tables.execute("CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (900) TO (999)")
+    tables.replayed()
+    ((estimate,),) = tables.ask_standby(
+        done.stdout.partition("estimated_count\n    sql: ")[2].partition("\n")[0]
+    )
+    ((never,),) = tables.execute("SELECT reltuples FROM pg_class WHERE relname = 'parts_3'")
+    assert never == -1
+    assert estimate is None
+
+
+@pytest.mark.postgres
+def test_a_sum_over_unknown_values_is_no_sum(new: New, tables: Database) -> None:
+    done = new("--table", "jobs", "--aggregate", "sum=size_bytes")
+    sql = done.stdout.partition("sql: ")[2].partition("\n")[0]
+    assert tables.execute(sql) == [(180300,)]
+    tables.execute("UPDATE app.jobs SET size_bytes = NULL WHERE id = 1")
+    assert tables.execute(sql) == [(None,)]
+
+
+@pytest.mark.postgres
+def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
+    done = new(
+        "--table", "jobs", "--aggregate", "top=owner", "--top", "3", "--name", "busiest", "--interval", "15m",
+        "--write", "q.yaml",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.stdout == Path("q.yaml").read_text()
+    assert done.stdout == (
+        "queries:\n"
+        "  - name: busiest\n"
+        "    sql: SELECT owner, count(*) AS rows FROM app.jobs GROUP BY owner ORDER BY rows DESC, owner\n"
+        "    max_series: 3\n"
+        "    overflow: other\n"
+        "    interval: 15m\n"
+        "    metrics:\n"
+        "      - name: busiest\n"
+        "        description: Jobs by owner.\n"
+        '        unit: "{job}"\n'
+        "        value_column: rows\n"
+        "        attribute_columns: [owner]\n"
+    )
+    again = new("--table", "jobs", "--aggregate", "count", "--name", "busiest", "--write", "q.yaml")
+    assert problems(again) == ["--name: 'busiest' is also the query at q.yaml:2; write --name busiest_2"]
+
+
+@pytest.mark.postgres
+def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_to_write(new: New) -> None:
+    assert problems(new()) == [
+        "--table: is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
+    ]
+    assert problems(new("--table", "job", "--aggregate", "count")) == [
+        "--table: 'job' is no table that the role may read; did you mean 'app.jobs'?"
+    ]
+    assert problems(new("--table", "zzzzzz", "--aggregate", "count")) == [
+        "--table: 'zzzzzz' is no table that the role may read; GRANT SELECT on it"
+    ]
+    assert problems(new("--table", "jobs")) == [
+        f"--aggregate: is missing; for app.jobs there are: {', '.join(JOBS)}"
+    ]
+    wrong = ["cuont", "size=id", "top", "count-by=stat", "sum=state", "newest-age=id"]
+    columns = "id, state, owner, size_bytes, body, done, mood, Odd Name, created_at"
+    assert problems(new("--table", "jobs", *(word for one in wrong for word in ("--aggregate", one)))) == [
+        (
+            "--aggregate: 'cuont' is no aggregate; did you mean 'count'? there are: count, count-estimate, "
+            "count-by, top, newest-age, sum, size"
+        ),
+        "--aggregate: 'size' is of the whole table; write size",
+        "--aggregate: 'top' needs a column; write top=COLUMN",
+        "--aggregate: app.jobs has no column 'stat' that may be read; did you mean 'state'? there are: "
+        + columns,
+        "--aggregate: 'state' is text, which has no sum; name a number",
+        "--aggregate: 'id' is bigint; the age of a row needs a timestamp with time zone",
+    ]
+    two = new("--table", "jobs", "--aggregate", "count", "--aggregate", "size", "--name", "x")
+    assert problems(two) == ["--name: is of one query; ask for one aggregate"]
+
+
+@pytest.mark.postgres
+def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) -> None:
+    tables.execute("CREATE TABLE public.jobs (n int)")
+    tables.replayed()
+    (told,) = problems(new("--table", "jobs", "--aggregate", "count"))
+    assert told.startswith("--table: 'jobs' is several; write one of ")
+    assert {"app.jobs", "public.jobs"} <= set(told.replace(",", " ").split())
+    assert new("--table", "public.jobs", "--aggregate", "count").exit_code == 0
+
+
+@pytest.mark.postgres
+def test_only_what_may_be_read_is_offered(tables: Database) -> None:
+    name = f"reader_{tables.name}"
+    tables.execute(
+        f"CREATE ROLE {name} LOGIN; GRANT USAGE ON SCHEMA app TO {name}; GRANT SELECT (id, state) ON "
+        f"app.jobs TO {name}"
+    )
+    try:
+        tables.replayed()
+        url = tables.standby_dsn.replace("postgres@", f"{name}@").replace("user=postgres", f"user={name}")
+        assert name in url
+        done = CliRunner().invoke(app, ["new", "--table", "jobs", "--database-url", url])
+        hidden = CliRunner().invoke(app, ["new", "--table", "parts", "--database-url", url])
+    finally:
+        tables.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+    assert problems(done) == [
+        "--aggregate: is missing; for app.jobs there are: count, count-estimate, count-by=state, size"
+    ]
+    assert problems(hidden) == ["--table: 'parts' is no table that the role may read; GRANT SELECT on it"]
+
+
+@pytest.mark.postgres
+def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    first = {"name": "a", "sql": "SELECT 1 AS n", "metrics": [
+        {"name": "a", "description": "x", "unit": "1", "value_column": "n"}
+    ]}  # fmt: skip
+    append(file, first, Defaults(300.0, 30.0, 1000))
+    terminal = Terminal(
+        [sys.executable, "-m", "poller", "new"], 100, 40, {"POLLER_DATABASE_URL": tables.standby_dsn}
+    )
+    try:
+        terminal.shows(r"app\.jobs +600 ")
+        terminal.shows(r"public\.fresh +not analysed")
+        terminal.shows(r"Which table \(number or name\):")
+        terminal.type("jbos\n")
+        terminal.shows("'jbos' is no table that the role may read; did you mean 'app.jobs'")
+        terminal.type("app.jobs\n")
+        terminal.shows("app.jobs: about 600 rows")
+        terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
+        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.type("99\n")
+        terminal.shows("write numbers from 1 to 11, like 1 3")
+        terminal.type("3, 1\n")
+        terminal.shows("Append to which file")
+        terminal.type(f"{file}\n")
+        assert terminal.wait() == 0, terminal.text
+    finally:
+        terminal.close()
+    text = file.read_text()
+    assert [line.strip() for line in text.splitlines() if line.startswith("  - ")] == [
+        "- name: a", "- name: jobs_by_state", "- name: jobs_count",
+    ]  # fmt: skip
+
+
+@pytest.mark.postgres
+def test_an_end_of_input_is_no_answer(tables: Database) -> None:
+    terminal = Terminal(
+        [sys.executable, "-m", "poller", "new", "--table", "jobs"],
+        100,
+        40,
+        {"POLLER_DATABASE_URL": tables.standby_dsn},
+    )
+    try:
+        terminal.shows(r"Which of them \(numbers\)")
+        terminal.type("\x04")
+        assert terminal.wait() == 1
+    finally:
+        terminal.close()
+    assert "Traceback" not in terminal.text
+    assert "queries:" not in terminal.text

@@ -1,0 +1,267 @@
+"""`poller try` runs a statement with every guard of a poll and prints the query file that keeps it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from poller.cli import app
+from poller.errors import ConfigError
+from poller.receiver.ports import free_ports
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import Process
+
+Try = Callable[..., Result]
+BY_NAME = "SELECT name, count(*) AS devices FROM devices GROUP BY name"
+
+
+@pytest.fixture
+def tried(server: MessagingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Try:
+    """Run `poller try` on the standby, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:
+        url = {"POLLER_DATABASE_URL": server.standby_dsn}
+        return CliRunner().invoke(app, ["try", *arguments], input=stdin, env=url | environ)
+
+    return run
+
+
+def evened(text: str) -> list[str]:
+    text = re.sub(r"in \d+ ms, planner's cost [\d,]+", "in N ms, planner's cost N", text)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.mark.postgres
+def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_result(
+    tried: Try, tmp_path: Path, server: MessagingServer
+) -> None:
+    done = tried(BY_NAME)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (
+        "queries:\n"
+        "  - name: devices\n"
+        f"    sql: {BY_NAME}\n"
+        "    metrics:\n"
+        "      - name: devices\n"
+        "        description: Devices.\n"
+        '        unit: "{device}"\n'
+        "        value_column: devices\n"
+        "        attribute_columns: [name]\n"
+    )
+    assert evened(done.stderr) == [
+        "name character varying devices bigint",
+        "phone 37",
+        "1 row in N ms, planner's cost N",
+        "",
+        "METRIC UNIT VALUE ATTRIBUTES SERIES",
+        "devices {device} devices name 1",
+        "",
+    ]
+    (tmp_path / "q.yaml").write_text(done.stdout)
+    polled = CliRunner().invoke(
+        app, ["poll", "--queries", "q.yaml", "--format", "json", "--database-url", server.standby_dsn]
+    )
+    (sample,) = json.loads(polled.stdout)["queries"][0]["samples"]
+    assert sample | {"metric": "devices", "unit": "{device}", "attributes": {"name": "phone"}} == sample
+    assert sample["value"] == 37
+
+
+@pytest.mark.postgres
+def test_json_holds_all_that_is_known(tried: Try) -> None:
+    done = tried(BY_NAME, "--format", "json")
+    told = json.loads(done.stdout)
+
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert told["query"]["metrics"][0]["attribute_columns"] == ["name"]
+    assert told["columns"] == [
+        {"name": "name", "type": "character varying"},
+        {"name": "devices", "type": "bigint"},
+    ]
+    assert (told["rows"], told["rows_beyond"], told["doubts"]) == ([["phone", "37"]], 0, [])
+    assert told["cost"] > 0
+    assert told["poll"]["state"] == "ok"
+    assert told["poll"]["samples"][0]["value"] == 37
+
+
+@pytest.mark.postgres
+def test_a_statement_comes_from_stdin_and_keeps_its_lines(tried: Try) -> None:
+    sql = "SELECT count(*) AS users -- all of them\nFROM users\n"
+    piped = tried(stdin=f"{sql};\n\n")
+    assert piped.exit_code == 0, piped.output
+    assert "    sql: |\n      SELECT count(*) AS users -- all of them\n      FROM users\n" in piped.stdout
+    assert tried("-", stdin=sql).stdout == piped.stdout
+
+
+@pytest.mark.postgres
+def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried: Try, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    kept = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
+    assert kept.exit_code == 0, kept.output
+    assert kept.stderr.splitlines()[-1] == "added to mine.yaml:2"
+    assert file.read_text() == kept.stdout
+    assert "    interval: 10m\n" in kept.stdout
+
+    again = tried("SELECT pg_sleep(3600)::text, 1 AS devices FROM devices", "--write", "mine.yaml")
+    assert isinstance(again.exception, ConfigError)
+    assert str(again.exception) == (
+        "--name: 'devices' is also the query at mine.yaml:2; write --name devices_2"
+    )
+    shipped = tried("SELECT count(*) AS registered FROM users", "--name", "users", "--write", "mine.yaml")
+    assert re.match(
+        r"--name: 'users' is also the query at .*queries/users\.yaml:\d+;", str(shipped.exception)
+    )
+    assert file.read_text() == kept.stdout
+
+    second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml")
+    assert second.stderr.splitlines()[-1] == "added to mine.yaml:12"
+    checked = CliRunner().invoke(app, ["check", "mine.yaml"])
+    assert checked.stdout == "1 files, 2 queries, 2 metrics: no problems\n"
+
+
+REFUSED: dict[str, list[str]] = {
+    "SELECT count(*) AS n\nFROM usrs AS u": [
+        (
+            'relation "usrs" does not exist (42P01, line 2, column 6 of sql); the relation does not '
+            "exist here; if "
+            "that is expected, name it under requires.columns"
+        ),
+        "  FROM usrs AS u",
+        "       ^",
+    ],
+    "SELECT count(*) AS n FROM users WHERE usrname = 'x'": [
+        (
+            'column "usrname" does not exist (42703, line 1, column 39 of sql); Perhaps you meant to '
+            "reference the "
+            'column "users.username".'
+        ),
+        "  SELECT count(*) AS n FROM users WHERE usrname = 'x'",
+        "                                        ^",
+    ],
+    "SELECT 1 / (SELECT count(*) FROM users WHERE false) AS n": [
+        "division by zero (22012); guard the division: x / nullif(y, 0)"
+    ],
+    "SELECT username FROM users": [
+        (
+            "no column of the result is a number to measure (username is character varying); cast "
+            "one, or add "
+            "count(*) AS n"
+        )
+    ],
+}
+
+
+@pytest.mark.postgres
+def test_what_does_not_work_is_told_in_the_server_s_words_with_the_place_and_what_to_do(tried: Try) -> None:
+    for sql, told in REFUSED.items():
+        done = tried(sql)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.splitlines() == told
+
+
+@pytest.mark.postgres
+def test_a_statement_is_stopped_by_its_timeout(tried: Try) -> None:
+    done = tried("SELECT count(*) AS n FROM pg_sleep(3600)", "--timeout", "200ms")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        "canceling statement due to statement timeout (57014); make the query cheaper or raise its timeout\n"
+    )
+
+
+@pytest.mark.postgres
+def test_a_function_that_writes_fails_on_a_primary_too(tried: Try, server: MessagingServer) -> None:
+    server.execute("CREATE FUNCTION wipe() RETURNS int LANGUAGE sql AS $$ DELETE FROM devices; SELECT 1 $$")
+    done = tried("SELECT wipe() AS n", POLLER_DATABASE_URL=server.primary_dsn)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == (
+        "cannot execute DELETE in a read-only transaction (25006); a query may only read"
+    )
+    assert server.execute("SELECT count(*) FROM devices") == [(37,)]
+
+
+@pytest.mark.postgres
+def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: MessagingServer) -> None:
+    primary = tried(BY_NAME, "--require-standby", "true", POLLER_DATABASE_URL=server.primary_dsn)
+    assert (primary.exit_code, primary.stdout) == (1, "")
+    assert primary.stderr == ("not run: this server is a primary and POLLER_REQUIRE_STANDBY is true\n")
+    warned = tried(BY_NAME, POLLER_DATABASE_URL=server.primary_dsn)
+    assert warned.exit_code == 0
+    assert "look: this server is a primary; poll a standby" in warned.stderr
+    strict = tried(BY_NAME, "--strict", "true")
+    assert (strict.exit_code, strict.stdout) == (1, "")
+    assert strict.stderr.startswith(
+        "not run: POLLER_STRICT is set and the role may do more than read: superuser"
+    )
+
+
+@pytest.mark.postgres
+def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
+    twins = "SELECT 'a' AS kind, g AS depth FROM generate_series(1, 30) AS g"
+    done = tried(twins, "--name", "twins")
+    assert done.exit_code == 0
+    lines = evened(done.stderr)
+    assert lines[21:23] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
+    assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
+    assert "look: twins: 10 more left out" in lines
+    assert "twins {depth} depth kind 0" in lines
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("DELETE FROM users", ("SQL: is DELETE; a query may only read: write SELECT, WITH, VALUES, "
+        "TABLE or SHOW")),
+        ("SELECT 1; SELECT 2", "SQL: holds 2 statements; write one, and a query of its own for each other"),
+        (
+            "SELEC 1",
+            ("SQL: is not SQL that PostgreSQL understands: syntax error at or near "
+            "\"SELEC\" (line 1, column 1 "
+            "of sql)"),
+        ),
+        (" ", "SQL: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW"),
+    ],
+)  # fmt: skip
+def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: str) -> None:
+    done = CliRunner().invoke(app, ["try", sql, "--database-url", "postgresql://127.0.0.1:1/x"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == problem
+
+
+def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from poller.commands.trial import _statement
+
+    stdin = io.StringIO()
+    monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(
+        ConfigError, match="SQL: is missing; write it as an argument, or into stdin: poller try"
+    ):
+        _statement(None)
+
+
+def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
+    (port,) = free_ports(1)
+    url = f"postgresql://poller:sekret@127.0.0.1:{port}/app"
+    done = CliRunner().invoke(app, ["try", "SELECT 1 AS n", "--database-url", url])
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Connection refused" in done.stderr
+    assert done.stderr.endswith("; start the server, or correct host and port (and its listen_addresses)\n")
+    assert "sekret" not in done.stderr
+
+
+@pytest.mark.postgres
+def test_the_command_is_called_try(server: MessagingServer, poller_process: Callable[..., Process]) -> None:
+    """As a process, where a pipe is no terminal: plain, and a row is a line."""
+    process = poller_process("try", BY_NAME, env={"POLLER_DATABASE_URL": server.standby_dsn})
+
+    assert process.wait() == 0, str(process)
+    assert process.stdout.startswith("queries:\n  - name: devices\n")
+    assert "\x1b" not in process.stderr
