@@ -23,18 +23,19 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller poll --push", "print, and push as well"),
     ),
     "try": (
-        ('poller try "SELECT count(*) AS n FROM jobs"', "see it, and its YAML"),
-        ("poller try --name jobs --write my-queries/jobs.yaml < jobs.sql", "keep it"),
+        ("poller try 'SELECT count(*) AS jobs FROM jobs'", "rows, cost, YAML"),
+        ("poller try --write mine.yaml 'SELECT 1 AS one'", "keep it in a file"),
+        ("poller try --name jobs - > mine.yaml", "type it, or pipe it in"),
     ),
     "new": (
         ("poller new", "be asked"),
-        ("poller new --table users --aggregate count-by=state", "or say it"),
+        ("poller new --table users --aggregate count", "or say it"),
     ),
     "check": (
         ("poller check", "the files that the daemon would read"),
         ("poller check my-queries", "a folder; also single files"),
         ("poller check shipped my-queries", "together, for clashes"),
-        ("poller check --database --max-cost 1e5 --format github", "in CI, with a server"),
+        ("poller check --database --max-cost 1e5", "as a server sees them"),
     ),
     "schema": (
         ("poller schema --write my-queries/queries.schema.json", "for your editor"),
