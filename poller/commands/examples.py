@@ -32,7 +32,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller new --table users --aggregate count", "or say it"),
     ),
     "check": (
-        ("poller check", "the files that the daemon would read"),
+        ("poller check", "the files that run would read"),
         ("poller check my-queries", "a folder; also single files"),
         ("poller check shipped my-queries", "together, for clashes"),
         ("poller check --database --max-cost 1e5", "as a server sees them"),
