@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -134,6 +135,16 @@ def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_no
 
 
 @pytest.mark.postgres
+def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database) -> None:
+    """Nor is any locked: with thousands of them the server's table of locks would be full."""
+    with psycopg.connect(tables.primary_dsn) as other:
+        other.execute("LOCK TABLE parts_1 IN ACCESS EXCLUSIVE MODE")
+        done = CliRunner().invoke(
+            app, ["new", "--table", "parts", "--aggregate", "count", "--database-url", tables.primary_dsn]
+        )
+    assert done.exit_code == 0, done.output
+
+
 def test_a_sum_over_unknown_values_is_no_sum(new: New, tables: Database) -> None:
     done = new("--table", "jobs", "--aggregate", "sum=size_bytes")
     sql = done.stdout.partition("sql: ")[2].partition("\n")[0]

@@ -10,12 +10,12 @@ from poller.inspection.relations import literal
 
 _LISTED = 500
 """Tables that are listed: the largest."""
-_ROWS = """CASE relkind WHEN 'p' THEN (SELECT sum(leaf.reltuples) FILTER (WHERE leaf.reltuples >= 0)
-      FROM pg_partition_tree(pg_class.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid
-      WHERE part.isleaf) ELSE nullif(reltuples, -1) END::float8"""
-_PAGES = """CASE relkind WHEN 'p' THEN (SELECT sum(leaf.relpages)
-      FROM pg_partition_tree(pg_class.oid) AS part JOIN pg_class AS leaf ON leaf.oid = part.relid)
-      ELSE relpages END::float8 * current_setting('block_size')::int"""
+# pg_partition_tree() would lock every partition there is until the transaction ends, and wait for those that
+# somebody else has locked.
+_LEAVES = """\
+SELECT pg_partition_root(oid)::oid AS root, sum(reltuples) FILTER (WHERE reltuples >= 0) AS tuples,
+    sum(relpages) AS pages
+  FROM pg_class WHERE relispartition AND relkind IN ('r', 'f') GROUP BY 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,19 @@ class TableColumn:
 def tables_query() -> str:
     """The one statement that lists the tables the role may read, as a JSON value."""
     return f"""\
+WITH leaves AS (
+  {_LEAVES})
 SELECT coalesce(json_agg(json_build_array(nspname, relname, quoted, rows, bytes, partitioned)), '[]') FROM (
-  SELECT nspname, relname, format('%I.%I', nspname, relname) AS quoted,
-    {_ROWS} AS rows,
-    {_PAGES} AS bytes, relkind = 'p' AS partitioned
+  SELECT nspname, relname, format('%I.%I', nspname, relname) AS quoted, relkind = 'p' AS partitioned,
+    (CASE relkind WHEN 'p' THEN tuples ELSE nullif(reltuples, -1) END)::float8 AS rows,
+    (CASE relkind WHEN 'p' THEN pages ELSE relpages END)::float8 * current_setting('block_size')::int AS bytes
   FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  LEFT JOIN leaves ON root = pg_class.oid
   WHERE relkind IN ('r', 'p', 'm') AND NOT relispartition
     AND nspname <> 'information_schema' AND nspname !~ '^pg_'
     AND has_schema_privilege(relnamespace, 'USAGE')
     AND (has_table_privilege(pg_class.oid, 'SELECT') OR has_any_column_privilege(pg_class.oid, 'SELECT'))
-  ORDER BY 5 DESC NULLS LAST, 1, 2 LIMIT {_LISTED}) AS listed"""
+  ORDER BY bytes DESC NULLS LAST, nspname, relname LIMIT {_LISTED}) AS listed"""
 
 
 def read_tables(answer: bytes) -> list[Table]:
