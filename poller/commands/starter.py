@@ -1,0 +1,122 @@
+"""Find out which aggregates of which table are wanted: from options, or from the person at the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from poller.commands.visit import Visit
+from poller.drafts.menu import print_offers, print_tables
+from poller.drafts.offers import Offer, UnknownAggregateError, offer, offers
+from poller.drafts.tables import Table, TableColumn, columns_query, read_columns, read_tables, tables_query
+from poller.errors import ConfigError, Problem
+from poller.inspection.look import Inspection, inspecting
+from poller.words import near
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN = 30
+"""Tables that a person is shown; any other can be named."""
+
+
+class Starter:
+    """Finds it out by short looks at the server."""
+
+    def __init__(self, visit: Visit, console: Console, top: int, *, asks: bool) -> None:
+        self._visit = visit
+        self._console = console
+        self._top = top
+        self._asks = asks
+
+    def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
+        """The aggregates that are wanted; raises PollError, and ConfigError where there are none such."""
+        if table is None and not self._asks:
+            what = "is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
+            raise ConfigError([Problem("--table", what)])
+        with self._looking() as inspection:
+            tables = read_tables(inspection.value(tables_query()))
+        found = _found(table, tables) if table is not None else self._asked_table(tables)
+        with self._looking() as inspection:
+            columns = read_columns(inspection.value(columns_query(found)))
+        if aggregates:
+            return _wanted(aggregates, found, columns, self._top)
+        with self._looking() as inspection:
+            priced = _priced(inspection, offers(found, columns, self._top))
+        if not self._asks:
+            keys = ", ".join(one.key for one, _ in priced)
+            raise ConfigError([Problem("--aggregate", f"is missing; for {found.full} there are: {keys}")])
+        return self._asked_offers(found, priced)
+
+    @contextmanager
+    def _looking(self) -> Iterator[Inspection]:
+        """One short look: a person takes longer to answer than a transaction or a connection may be idle."""
+        visit = self._visit
+        with inspecting(visit.session, visit.waker, visit.lock_timeout) as inspection:
+            yield inspection
+        if self._asks:
+            visit.session.hang_up()
+
+    def _asked_table(self, tables: Sequence[Table]) -> Table:
+        from rich.prompt import Prompt
+
+        print_tables(self._console, tables[:_SHOWN], more=len(tables) - _SHOWN)
+        if not tables:
+            what = "there is none that the role may read; GRANT SELECT on one"
+            raise ConfigError([Problem("--table", what)])
+        while True:
+            answer = Prompt.ask("Which table (number or name)", console=self._console).strip()
+            if answer.isdecimal() and 0 < int(answer) <= len(tables):
+                return tables[int(answer) - 1]
+            try:
+                return _found(answer, tables)
+            except ConfigError as error:
+                self._console.print(error.problems[0].what, style="red", markup=False)
+
+    def _asked_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
+        from rich.prompt import Prompt
+
+        print_offers(self._console, table, priced)
+        while True:
+            answer = Prompt.ask("Which of them (numbers)", console=self._console, default="1")
+            numbers = answer.replace(",", " ").split()
+            if numbers and all(one.isdecimal() and 0 < int(one) <= len(priced) for one in numbers):
+                return [priced[int(one) - 1][0] for one in dict.fromkeys(numbers)]
+            self._console.print(f"write numbers from 1 to {len(priced)}, like 1 3", style="red")
+
+
+def _found(name: str, tables: Sequence[Table]) -> Table:
+    """The table that is meant; raises ConfigError."""
+    matches = [table for table in tables if name in (table.full, table.name, table.quoted)]
+    if len(matches) == 1:
+        return matches[0]
+    known = [table.full for table in tables]
+    if matches:
+        what = f"{name!r} is several; write one of {', '.join(table.full for table in matches)}"
+    elif not name:
+        what = "is empty; write a table's name"
+    else:
+        bare = {table.name: table.full for table in tables}
+        meant = bare.get(near(name, bare) or "") or near(name, known)
+        instead = f"; did you mean {meant!r}?" if meant else "; GRANT SELECT on it"
+        what = f"{name!r} is no table that the role may read{instead}"
+    raise ConfigError([Problem("--table", what)])
+
+
+def _wanted(keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn], top: int) -> list[Offer]:
+    chosen, problems = [], []
+    for key in dict.fromkeys(keys):
+        try:
+            chosen.append(offer(key, table, columns, top))
+        except UnknownAggregateError as error:
+            problems.append(Problem("--aggregate", str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return chosen
+
+
+def _priced(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:
+    """Those that the server accepts, with the planner's cost of each."""
+    looked = inspection.statements([one.query["sql"] for one in offered])
+    return [(one, what.cost) for one, what in zip(offered, looked, strict=True) if what.error is None]

@@ -1,0 +1,114 @@
+"""Take a statement from its text to a query file, with a look at what it comes to on the way."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from poller.admission import Admission, RequireStandby
+from poller.attempt import Attempts
+from poller.checkup.queries import run
+from poller.commands.keep import declared, defined, keep, refuse_taken
+from poller.commands.visit import Visit
+from poller.commands.wiring import tags
+from poller.drafts.draft import closed, draft
+from poller.drafts.show import print_trial, to_json
+from poller.drafts.write import to_file
+from poller.errors import PollError
+from poller.inspection.look import Inspected, Known, inspecting
+from poller.polling import to_result
+from poller.query import QueryDefinition
+from poller.result import Answer
+from poller.schedule import ticks
+from poller.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from poller.whereabouts import Sighting
+
+
+class Tryout:
+    """One statement on its way from a text to a query file."""
+
+    def __init__(self, settings: Settings, visit: Visit, sql: str, told: Console) -> None:
+        self._settings = settings
+        self._visit = visit
+        self._sql = sql
+        self._told = told
+
+    def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
+        """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
+        settings = self._settings
+        inspected, known = self._inspect()
+        drafted = draft(self._sql, inspected.columns, known.types, name)
+        drafted = replace(drafted, query=declared(drafted.query, settings))
+        (query,) = defined([drafted.query], settings)
+        if write is not None:
+            refuse_taken(write, [drafted.query], settings)
+        answer = self._answer(query)
+        if answer.skipped is not None:
+            self._told.print(f"not run: {answer.skipped.detail}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1)
+        result = to_result(answer)
+        if result.error is not None or answer.rows is None:
+            raise result.error or PollError("mismatch", "the server gave no rows")
+        drafted = closed(drafted, answer.rows, known.types)
+        defined([drafted.query], settings)
+        if form == "json":
+            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, known.types) + "\n")
+        else:
+            print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
+            sys.stdout.write(to_file(drafted.query))
+        sys.stdout.flush()
+        if write is not None:
+            keep(write, [drafted.query], settings, self._told)
+
+    @property
+    def _required(self) -> RequireStandby:
+        """Without the warning, which is ours to give."""
+        return "true" if self._settings.require_standby == "true" else "false"
+
+    def _inspect(self) -> tuple[Inspected, Known]:
+        """What the statement would be, where the server is one that polls may go to."""
+        visit, settings = self._visit, self._settings
+        probe = QueryDefinition.model_validate(
+            {"name": "try", "sql": self._sql, "metrics": [_PROBE], "max_series": settings.max_series}
+        )
+        with inspecting(
+            visit.session, visit.waker, visit.lock_timeout, [probe], privileges=settings.strict
+        ) as inspection:
+            admission = Admission(self._required, strict=settings.strict)
+            refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
+            if refused is not None:
+                self._told.print(f"not run: {refused.detail}", style="red", markup=False, soft_wrap=True)
+                raise typer.Exit(1)
+            (inspected,) = inspection.statements([self._sql])
+            known = inspection.known([inspected])
+        if inspected.error is not None:
+            raise inspected.error
+        return inspected, known
+
+    def _answer(self, query: QueryDefinition) -> Answer:
+        visit, settings = self._visit, self._settings
+        sightings: list[Sighting] = []
+        attempts = Attempts(
+            visit.session,
+            visit.waker,
+            Admission(self._required, settings.max_replay_lag),
+            visit.lock_timeout,
+            sightings.append,
+            tags(settings.sql_comments),
+        )
+        answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
+        if sightings and not sightings[-1].standby and settings.require_standby == "warn":
+            self._told.print("look: this server is a primary; poll a standby", style="yellow")
+        return answer
+
+
+_PROBE = {"name": "x", "description": "x", "unit": "1", "value_column": "x"}
+"""What stands for the metrics that are not known yet."""
