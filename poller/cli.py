@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from poller.commands.examples import epilog
 from poller.commands.misuse import reworded
 from poller.errors import ConfigError
-from poller.streams import drop_stdout, open_missing, unwritable
+from poller.streams import drop_stdout, open_missing, speak_utf8, unwritable
 
 COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
@@ -122,6 +122,7 @@ def main() -> None:
     2 for an unusable configuration, 1 where stdout cannot be written to.
     """
     open_missing()
+    speak_utf8()
     try:
         try:
             app()

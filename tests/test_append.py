@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,8 +187,11 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     assert str(caught.value) == f"--write: the folder {missing.parent} does not exist; make it first"
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    with pytest.raises(ConfigError, match=r"folder\.yaml cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"folder\.yaml is no regular file; write another name"):
         append(folder, NEW, DEFAULTS)
+    os.mkfifo(pipe := tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml is no regular file; write another name"):
+        append(pipe, NEW, DEFAULTS)
     with pytest.raises(ConfigError, match=r"q\.txt is no query file; write a name that ends in \.yaml"):
         append(tmp_path / "q.txt", NEW, DEFAULTS)
     with pytest.raises(ConfigError, match=r"/proc/q\.yaml cannot be written: "):

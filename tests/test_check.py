@@ -431,6 +431,8 @@ def test_options_that_need_a_database_say_so(check: Callable[..., Result]) -> No
     for options, what in (
         (["--max-cost", "5"], "--max-cost: needs a server that plans; write --database as well"),
         (["--database"], "POLLER_DATABASE_URL: is not set"),
+        (["--database", "--max-cost", "nan"], "--max-cost: is no cost above 0; write for example 100000"),
+        (["--database", "--max-cost", "-1"], "--max-cost: is no cost above 0; write for example 100000"),
     ):
         done = check(one("SELECT 1 AS n"), *options)
         assert isinstance(done.exception, ConfigError)

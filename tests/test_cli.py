@@ -8,12 +8,14 @@ import pty
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from poller.cli import COMMANDS
 from poller.environment import variables
 from poller.settings import Settings, option
+from tests.bed.process import ROOT
 
 
 def poller(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +148,25 @@ def test_a_stderr_that_is_closed_stops_nothing() -> None:
     )
     assert done.returncode == 0
     assert "lock_timeout" in done.stdout
+
+
+def test_a_stdin_that_is_closed_is_no_terminal() -> None:
+    command = shlex.join([sys.executable, "-m", "poller", "try"])
+    done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "SQL: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW\n"
+
+
+def test_programs_are_told_in_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    (tmp_path / "é.yaml").write_text("queries: []")
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "check", "é.yaml", "--format", "github"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert "file=é.yaml" in done.stdout.decode()
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

@@ -243,6 +243,16 @@ def test_what_cannot_be_is_said(poller: Command, arguments: list[str], told: str
     assert told in err
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(poller: Command, folder: Path, form: str) -> None:
+    (folder / "loop.yml").symlink_to("loop.yml")
+
+    code, out, err = poller("import", "--from", form, "loop.yml")
+
+    assert (code, out) == (2, "")
+    assert "loop.yml: cannot be read: Too many levels of symbolic links" in err
+
+
 @contextmanager
 def asking(dsn: str) -> Iterator[Replica]:
     replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)

@@ -39,7 +39,7 @@ def check(
         typer.Option(metavar="COST", help="With --database: the planner's cost above which a query fails."),
     ] = None,
     large_table: Annotated[
-        int, typer.Option(metavar="ROWS", help="With --database: rows from which on a table is large.")
+        int, typer.Option(metavar="ROWS", min=0, help="With --database: rows from which on a table is large.")
     ] = 100_000,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
@@ -54,6 +54,8 @@ def check(
     """
     if max_cost is not None and not database:
         raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
+    if max_cost is not None and not max_cost > 0:  # nor is nan, than which nothing costs more
+        raise ConfigError([Problem("--max-cost", "is no cost above 0; write for example 100000")])
     if database:
         settings.conninfo()
     try:

@@ -32,7 +32,7 @@ def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[QueryDefinition, ...]:
     """The queries as a file says them, read and judged as any other; raises ConfigError."""
-    file = QueryFile(0, Path("the query"), parse(to_file(*queries).encode()))
+    file = QueryFile(0, Path("the query"), parse(to_file(*queries).encode(errors="backslashreplace")))
     return judged([file], _defaults(settings)).queries
 
 

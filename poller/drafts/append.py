@@ -69,6 +69,8 @@ def _bytes(path: Path) -> bytes | None:
     if path.suffix not in _SUFFIXES:
         raise _refused(f"{path} is no query file; write a name that ends in .yaml")
     try:
+        if path.exists() and not path.is_file():
+            raise _refused(f"{path} is no regular file; write another name")  # a pipe would be waited for
         return path.read_bytes()
     except FileNotFoundError:
         if path.parent.is_dir():

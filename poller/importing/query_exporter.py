@@ -6,6 +6,7 @@ Source: albertodonato/query-exporter 5.2, docs/configuration.rst and query_expor
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -53,19 +54,19 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     ]
 
 
-def _opened(file: Path, losses: Losses, within: tuple[Path, ...] = ()) -> Source:
+def _opened(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
     """`within` are the files that include this one."""
-    chain = (*within, file.resolve())
+    chain = (*within, os.path.realpath(file))
     return open_yaml(file, losses, _TAGS, lambda node: _resolved(node, chain))
 
 
-def _resolved(node: Node, chain: tuple[Path, ...]) -> Node:
+def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
     """What stands for a text with a tag: another file's data or text, or nothing."""
     if not isinstance(node.value, Tagged):
         return node
     losses, told = node.source.losses, str(node.value)
     named = node.source.file.parent / told
-    if node.value.tag == "!include" and named.resolve() not in chain:
+    if node.value.tag == "!include" and os.path.realpath(named) not in chain:
         return _opened(named, losses, chain).root
     if node.value.tag == "!include":
         losses.lost(node.place, f"{told} includes itself", "write what is meant")

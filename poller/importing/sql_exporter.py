@@ -5,6 +5,7 @@ Source: burningalchemist/sql_exporter, config/*.go.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,7 +33,7 @@ _METRIC = (
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Every collector of `files`, and of the files that their `collector_files` name."""
     drafts: list[DraftQuery] = []
-    seen = {file.resolve() for file in files}
+    seen = {os.path.realpath(file) for file in files}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         root = source.root
         if not root.is_mapping():
@@ -50,8 +51,8 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
         around = _around(root)
         for collector in root.items("collectors"):
             drafts += _collector(collector, around)
-        named = [file for file in _named(root) if file.resolve() not in seen]
-        seen |= {file.resolve() for file in named}
+        named = [file for file in _named(root) if os.path.realpath(file) not in seen]
+        seen |= {os.path.realpath(file) for file in named}
         for inner in open_each(named, lambda file: open_yaml(file, losses)):
             drafts += _collector(inner.root, around)
     return drafts
