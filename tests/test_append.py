@@ -211,3 +211,9 @@ def test_any_text_comes_back_from_the_yaml_as_it_went_in(text: str) -> None:
     document = parse(to_file(query).encode())
     assert document.flaws == []
     assert document.data == {"queries": [query]}
+
+
+def test_what_two_metrics_share_is_written_twice_as_people_do() -> None:
+    shared = {"kind": ["a", "b"]}
+    metrics = [{**METRIC, "name": name, "attribute_values": shared} for name in ("x", "y")]
+    assert to_file({**NEW, "metrics": metrics}).count("kind: [a, b]") == 2

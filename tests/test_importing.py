@@ -253,6 +253,19 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read(poller: Command, folder:
     assert "loop.yml: cannot be read: Too many levels of symbolic links" in err
 
 
+@pytest.mark.parametrize(
+    "word", ["1e5", "0o17", "yes", "1_000", "2020-01-01", "1:30", "null", "~", ".inf", "{x"]
+)
+def test_a_text_that_could_be_read_as_a_number_stays_a_text(word: str) -> None:
+    place = Place(Path("x.yml"), 1)
+    metric = DraftMetric(place, "m", "m", word, "n", "1", attributes={"code": word})
+    text = to_yaml([DraftQuery(place, "q", "SELECT 1 AS n", [metric])], "")
+
+    (query,) = parse(text.encode()).data["queries"]
+    assert query["metrics"][0]["attributes"] == {"code": word}
+    assert query["metrics"][0]["description"] == word
+
+
 @contextmanager
 def asking(dsn: str) -> Iterator[Replica]:
     replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)

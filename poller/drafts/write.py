@@ -13,7 +13,15 @@ _ENDLESS = 10_000
 """Columns: a text that YAML folds is no longer the one that was typed."""
 
 
+class Pairs(dict[str, Any]):
+    """A mapping that stands on one line."""
+
+
 class _Writer(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         del indentless  # a list stands deeper than its key, as in the shipped files
         super().increase_indent(flow, False)
@@ -31,6 +39,10 @@ def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
     return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
 
 
+def _pairs(writer: yaml.SafeDumper, pairs: Pairs) -> yaml.MappingNode:
+    return writer.represent_mapping("tag:yaml.org,2002:map", pairs, flow_style=True)
+
+
 def _read(text: str) -> Any:
     document = parse(text.encode())
     return "" if document.flaws else document.data
@@ -38,6 +50,7 @@ def _read(text: str) -> Any:
 
 _Writer.add_representer(str, _text)
 _Writer.add_representer(list, _list)
+_Writer.add_representer(Pairs, _pairs)
 
 
 def to_yaml(query: Mapping[str, Any], indent: int = 2) -> str:
