@@ -13,10 +13,15 @@ from jsonschema import Draft202012Validator
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
+from poller.burst import Guards
 from poller.cli import app
-from poller.errors import ConfigError
+from poller.errors import ConfigError, PollError
+from poller.gates import facts_query, read_facts
+from poller.inspection.look import Inspection
 from poller.lint.complaint import RULES
+from poller.pipeline import Pipeline, Waker
 from poller.receiver.ports import free_ports
+from poller.session import Session
 from tests.bed.postgres import Database
 
 QUERY = """\
@@ -651,3 +656,26 @@ def test_sarif_and_github_tell_what_the_server_says_as_well(
         "::error file=q.yaml,line=3,col=29,title=poller rejected",
         "::warning file=q.yaml,line=10,col=5,title=poller sequential-scan",
     ]
+
+
+@pytest.mark.postgres
+def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -> None:
+    """The planner runs what is declared STABLE, each time for as long as a statement may take."""
+    database.execute(
+        "CREATE TABLE things (n int); INSERT INTO things SELECT generate_series(1, 1000); ANALYZE things;"
+        "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(600); RETURN 1; END $$"
+    )
+    waker = Waker()
+    session = Session(lambda: database.primary_dsn, waker, connect_timeout=30.0)
+    guards = Guards(lock_timeout=30.0, budget=1.0)
+    pipeline = Pipeline(session.connection(), waker)
+    facts = list(pipeline.send(guards.opening([facts_query([])])))[2].rows
+    assert facts is not None
+    inspection = Inspection(pipeline, guards, read_facts(facts.values[0][0] or b""))
+
+    with pytest.raises(PollError, match="the server took longer than 1s to plan the statements"):
+        inspection.statements(["SELECT n FROM things WHERE n < slow()"])
+
+    assert not session.is_open
+    waker.close()

@@ -10,11 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from poller.cli import app
+from poller.commands.tryout import Tryout
+from poller.commands.visit import visiting
 from poller.errors import ConfigError
+from poller.loading import load
 from poller.receiver.ports import free_ports
+from tests.bed.definitions import a_query
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process
 
@@ -199,6 +204,18 @@ def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: Messagin
     assert strict.stderr.startswith(
         "not run: POLLER_STRICT is set and the role may do more than read: superuser"
     )
+
+
+@pytest.mark.postgres
+def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
+    """Which there is where the one that the statement was inspected on is lost."""
+    settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
+    with visiting(settings) as visit:
+        tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
+        query = a_query(sql=BY_NAME)
+        skipped = tryout.answer(query).skipped
+    assert skipped is not None
+    assert skipped.reason == "excess_privilege"
 
 
 @pytest.mark.postgres

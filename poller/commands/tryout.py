@@ -50,7 +50,7 @@ class Tryout:
         (query,) = defined([drafted.query], settings)
         if write is not None:
             refuse_taken(write, [drafted.query], settings)
-        answer = self._answer(query)
+        answer = self.answer(query)
         if answer.skipped is not None:
             self._told.print(f"not run: {answer.skipped.detail}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1)
@@ -93,13 +93,15 @@ class Tryout:
             raise inspected.error
         return inspected, known
 
-    def _answer(self, query: QueryDefinition) -> Answer:
+    def answer(self, query: QueryDefinition) -> Answer:
+        """Run it once as a poll does; raises nothing."""
         visit, settings = self._visit, self._settings
         sightings: list[Sighting] = []
         attempts = Attempts(
             visit.session,
             visit.waker,
-            Admission(self._required, settings.max_replay_lag),
+            # The connection may be another by now, and its role too.
+            Admission(self._required, settings.max_replay_lag, strict=settings.strict),
             visit.lock_timeout,
             sightings.append,
             tags(settings.sql_comments),

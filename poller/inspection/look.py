@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from poller.burst import LONGEST_SNAPSHOT, Guards, rollback
-from poller.errors import PollError
+from poller.definition import format_duration
+from poller.errors import OverBudgetError, PollError
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.inspection.plan import Plan, plan_query, read_plan
 from poller.inspection.relations import Relation, Type, known_query, read_known
@@ -55,10 +56,17 @@ class Inspection:
     def statements(self, sqls: Sequence[str]) -> list[Inspected]:
         """Prepare and plan each of `sqls`, in one round trip; a refusal is in the answer.
 
-        Raises PollError where the connection is lost.
+        Raises PollError where the connection is lost, or the whole takes too long: the planner runs what
+        is declared STABLE or IMMUTABLE, and the snapshot must not live for the sum of it all.
         """
         looks = [look for sql in sqls for look in self._looks(sql)]
-        replies = list(self._pipeline.send(looks)) if looks else []
+        try:
+            replies = list(self._pipeline.send(looks, self._guards.budget)) if looks else []
+        except OverBudgetError:
+            what = (
+                f"the server took longer than {format_duration(self._guards.budget)} to plan the statements"
+            )
+            raise PollError("timeout", what, hint="look at fewer of them at once") from None
         return [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
 
     def known(self, inspected: Sequence[Inspected]) -> Known:
