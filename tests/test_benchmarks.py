@@ -36,6 +36,8 @@ def test_medians_and_ratios_are_told() -> None:
     results.add("CPU (ms)", "10 trivial", "ours", 2.0, 1.0, 3.0)
     results.add("CPU (ms)", "10 trivial", "theirs", 30.0, 10.0, 20.0)
     results.add("CPU (ms)", "20 trivial", "theirs", 5.0)
+    results.add("CPU (ms)", "20 trivial", "ours")
+    assert json.loads(json.dumps(results.as_json()))["figures"]["CPU (ms)"]["20 trivial"].keys() == {"theirs"}
     assert results.as_markdown("ours").splitlines() == [
         "| | ours | theirs |",
         "|---|---|---|",
