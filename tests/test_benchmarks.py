@@ -12,6 +12,7 @@ from tests.benchmarks.__main__ import OURS, measure
 from tests.benchmarks.results import Results
 
 
+@pytest.mark.timeout(600)  # it starts a dozen processes, one after the other
 def test_every_figure_is_produced_without_the_peers() -> None:
     """What of them is missing is skipped; to fetch them is not for a test."""
     results = Results()
