@@ -15,7 +15,9 @@ Key = tuple[tuple[str, AttributeValue], ...]
 
 def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
     """What tells one series of a metric from another; to Prometheus an empty attribute is none."""
-    return tuple(sorted(item for item in attributes.items() if item[1] != ""))
+    items = [item for item in attributes.items() if item[1] != ""]
+    items.sort()
+    return tuple(items)
 
 
 class Closed:

@@ -147,7 +147,8 @@ def _map_metric(
         try:
             attributes = _attributes(row, columns)
             closed.see(attributes)
-            seen.add(key_of(attributes))
+            if metric.attribute_values:
+                seen.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
         except NotTellableError as refused:
             account.refuse(metric.name, str(refused), row)

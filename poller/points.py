@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    Metric,
+    NumberDataPoint,
+)
 
 from poller.contest import contested, without
 from poller.metric import AttributeValue, MetricDefinition
@@ -30,15 +34,17 @@ def metrics(results: Iterable[PollResult], at: int | None = None, *, starts: boo
     results = tuple(results)
     claims = contested(results)
     told: dict[str, Metric] = {}
+    adds: dict[str, Callable[..., NumberDataPoint]] = {}
     for result in (without(result, claims) for result in results):
         time = round(result.at * 1e9) if at is None else at
         definitions = {metric.name: metric for metric in result.query.metrics}
         for sample in result.samples:
-            metric = told.get(sample.metric)
-            if metric is None:
+            add = adds.get(sample.metric)
+            if add is None:
                 metric = told[sample.metric] = _metric(definitions[sample.metric])
-            data = metric.sum if metric.HasField("sum") else metric.gauge
-            point = data.data_points.add(time_unix_nano=time)
+                data = metric.sum if metric.HasField("sum") else metric.gauge
+                add = adds[sample.metric] = data.data_points.add
+            point = add(time_unix_nano=time)
             if starts and sample.sequence is not None:
                 point.start_time_unix_nano = sample.sequence.begun(time)
             if isinstance(sample.value, int):
