@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller import burst
 from poller.admission import Admission
 from poller.burst import budget
+from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.replica import Replica
 from poller.result import Answer, Skip
@@ -57,6 +58,13 @@ def told(answer: Answer) -> tuple[object, str | None]:
 
 def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
     return [told(answer) for answer in replica.ask(queries)]
+
+
+def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
+    place = conninfo_to_dict(database.standby_dsn)
+    (answer,) = replica.ask([a_query()])
+    assert answer.server == f"{place['host']}:{place['port']}"
+    assert to_result(answer).server == answer.server
 
 
 # --- estimates ----------------------------------------------------------------------------------------
