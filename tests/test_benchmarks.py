@@ -12,6 +12,7 @@ from tests.benchmarks.__main__ import OURS, measure
 from tests.benchmarks.results import Results
 
 
+@pytest.mark.timeout(600)  # it starts a dozen processes, one after the other
 def test_every_figure_is_produced_without_the_peers() -> None:
     """What of them is missing is skipped; to fetch them is not for a test."""
     results = Results()
@@ -36,6 +37,8 @@ def test_medians_and_ratios_are_told() -> None:
     results.add("CPU (ms)", "10 trivial", "ours", 2.0, 1.0, 3.0)
     results.add("CPU (ms)", "10 trivial", "theirs", 30.0, 10.0, 20.0)
     results.add("CPU (ms)", "20 trivial", "theirs", 5.0)
+    results.add("CPU (ms)", "20 trivial", "ours")
+    assert json.loads(json.dumps(results.as_json()))["figures"]["CPU (ms)"]["20 trivial"].keys() == {"theirs"}
     assert results.as_markdown("ours").splitlines() == [
         "| | ours | theirs |",
         "|---|---|---|",

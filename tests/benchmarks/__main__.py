@@ -6,8 +6,8 @@ It makes a primary and a standby of its own, fetches query-exporter from PyPI an
 a folder that it removes again, and skips loudly what it cannot have. CPU is told with everything: ours with
 the OTLP export of all it tells of itself, theirs with the scrape. The contestants take turns, round after
 round; what is told is the median, with the least and the greatest, and how many times ours it is. Wall time
-depends on what else the machine does, CPU time less. A full run takes nine minutes on two cores, and 3 GB of
-disk.
+depends on what else the machine does, CPU time less. Two rounds took a quarter of an hour on two busy cores,
+and 3 GB of disk.
 """
 
 from __future__ import annotations

@@ -107,25 +107,27 @@ def measured(sizes: list[int]) -> dict[str, Costs]:
 
 
 def as_markdown(costs: dict[str, Costs]) -> str:
-    """A table for people; the last column of each kind is extrapolated."""
+    """A table for people: time, and CPU in brackets; the column of the decade beyond is extrapolated."""
     sizes = sorted(next(iter(costs.values())).exact)
-    beyond = sizes[-1] * 10
-    heads = [*(f"{rows:,}" for rows in sizes), *([f"{beyond:,} (extrapolated)"] if len(sizes) > 1 else [])]
+    heads = [f"{rows:,}" for rows in sizes]
+    if len(sizes) > 1:
+        heads.append(f"{sizes[-1] * 10:,} (extrapolated)")
     lines = [
         f"| query | {' | '.join(heads)} | plan at {sizes[-1]:,} | estimate at {sizes[-1]:,} | its error |",
         f"|---|{'---|' * (len(heads) + 3)}",
     ]
     for name, cost in costs.items():
-        cells = [_spoken(cost.exact[rows]) for rows in sizes]
+        last, estimate = cost.exact[sizes[-1]], cost.estimated.get(sizes[-1])
+        cells = [_spoken(cost.exact[rows].milliseconds, cost.exact[rows].cpu) for rows in sizes]
         if len(sizes) > 1:
-            cells.append(_duration(_extrapolated(cost.exact, sizes)))
-        last = cost.exact[sizes[-1]]
-        cells.append(last.plan)
-        if (estimate := cost.estimated.get(sizes[-1])) is None:
+            growth = _growth(cost.exact, sizes)
+            cells.append(_spoken(last.milliseconds * growth, last.cpu * growth))
+        cells.append(f"{last.plan}, {last.pages:,} pages")
+        if estimate is None:
             cells += ["-", "-"]
         else:
             error = abs(estimate.value - last.value) / last.value if last.value else 0.0
-            cells += [_spoken(estimate), f"{error:.1%}"]
+            cells += [_spoken(estimate.milliseconds, estimate.cpu), f"{error:.1%}"]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -201,19 +203,22 @@ def _scan(plan: dict[str, Any]) -> str:
     return f"{parallel}{plan['Node Type']}{index}"
 
 
-def _extrapolated(costs: dict[int, Cost], sizes: list[int]) -> float:
+def _growth(costs: dict[int, Cost], sizes: list[int]) -> float:
+    """How many times more the planner expects of a table ten times as large, by the last two sizes."""
     before, last = costs[sizes[-2]], costs[sizes[-1]]
     growth: float = (last.planned / before.planned) ** (1 / math.log10(sizes[-1] / sizes[-2]))
-    return last.milliseconds * growth
+    return growth
 
 
-def _spoken(cost: Cost) -> str:
-    return f"{_duration(cost.milliseconds)}, {cost.pages:,} pages"
+def _spoken(milliseconds: float, cpu: float) -> str:
+    return f"{_duration(milliseconds)} ({_duration(cpu)})"
 
 
 def _duration(milliseconds: float) -> str:
     if milliseconds >= 1000:
         return f"{milliseconds / 1000:.1f} s"
+    if milliseconds < 0.1:
+        return "0 ms"
     return f"{milliseconds:.2g} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 

@@ -16,6 +16,8 @@ class Results:
     samples: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
     def add(self, figure: str, load: str, contestant: str, *values: float) -> None:
+        if not values:
+            return  # what nobody waits for has no duration
         by_load = self.samples.setdefault(figure, {}).setdefault(load, {})
         by_load.setdefault(contestant, []).extend(values)
 
