@@ -99,7 +99,6 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
         ]
     )
     assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
-    assert answers[0].duration > 1.0, "what the exact query took is part of it"
 
 
 def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:
