@@ -103,17 +103,19 @@ class Attempts:
         answers: dict[str, Answer] = {}
         at = time.time()
         since = time.monotonic()
+        server = ""
 
         def settle(answer: Answer) -> None:
             nonlocal since
             since = time.monotonic()
-            answers[answer.query.name] = replace(answer, answered=since)
+            answers[answer.query.name] = replace(answer, answered=since, server=server)
             on_answer(answer.query.name)
 
         timeouts: dict[str, Answer] = {}
         try:
             opened = self._open(queries)
             at = opened.at
+            server = str(self._session.host or "")
             sent: list[_Sent] = []
             skips = self._admission.decide(queries, opened.facts, opened.lag, time.monotonic())
             for query in queries:

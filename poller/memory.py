@@ -73,6 +73,7 @@ class Memory:
                     "at": result.at,
                     "duration": result.duration,
                     "estimated": result.estimated,
+                    "server": result.server,
                     "samples": [_told(sample) for sample in result.samples],
                 }
                 for result in (good.result for good in values)
@@ -148,4 +149,5 @@ def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
         "ok",
         tuple(samples),
         estimated=one["estimated"],
+        server=str(one.get("server", "")),
     )

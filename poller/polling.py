@@ -45,4 +45,5 @@ def to_result(answer: Answer) -> PollResult:
         mapped.folded,
         mapped.advice,
         estimated=answer.estimated,
+        server=answer.server,
     )

@@ -55,6 +55,8 @@ class Answer:
     """Set where the rows are those of the estimate: why the query's own are not there."""
     answered: float = 0.0
     """When it was told: seconds on a monotonic clock."""
+    server: str = ""
+    """Address and port of who answered; empty where nobody did."""
 
 
 @dataclass(slots=True)
@@ -124,6 +126,8 @@ class PollResult:
     """Set exactly when the outcome is `skipped`."""
     estimated: EstimateReason | None = None
     """Set where the samples are the estimate's: why the exact ones are not there."""
+    server: str = ""
+    """Address and port of who answered; empty where nobody did."""
 
     @property
     def error_type(self) -> str | None:

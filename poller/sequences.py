@@ -13,12 +13,14 @@ def continued(result: PollResult, before: PollResult | None) -> PollResult:
     """`result` with the sequences of its sums: those of `before`, the last good result of the same query.
 
     A counter that is lower than before was reset: another sequence begins. So it does for a series that
-    `before` has not, for nobody knows what became of it meanwhile.
+    `before` has not, for nobody knows what became of it meanwhile, and for all of them where another server
+    answered: what it counted is its own.
     """
     types = {metric.name: metric.type for metric in result.query.metrics}
     if all(kind == "gauge" for kind in types.values()):
         return result
-    known = {_series(sample): sample for sample in before.samples} if before else {}
+    goes_on = before is not None and before.server == result.server
+    known = {_series(sample): sample for sample in before.samples} if before and goes_on else {}
     samples = (
         sample
         if types[sample.metric] == "gauge"

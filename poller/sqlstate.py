@@ -109,11 +109,13 @@ def server_error(
 ) -> PollError:
     """Make the error of a poll from what the server said.
 
-    57014 has two meanings and one code, and its text follows lc_messages: a statement that ran for (nearly)
-    its whole `timeout` was ended by it, any other was cancelled by somebody. All times in seconds.
+    57014 has two meanings and one code, and its text follows lc_messages: in English it says so, and in any
+    language a statement that ran for (nearly) its whole `timeout` was ended by it; any other was cancelled by
+    somebody. The time alone is not enough: a reader that was held up sees less of it. All times in seconds.
     """
     kind = kind_of(sqlstate)
-    if sqlstate == "57014" and timeout is not None and elapsed >= 0.9 * timeout:
+    timed_out = timeout is not None and ("statement timeout" in message or elapsed >= 0.9 * timeout)
+    if sqlstate == "57014" and timed_out:
         kind = "timeout"
         hint = hint or "make the query cheaper or raise its timeout"
     if "statement pooling mode" in message:  # PgBouncer's words

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller import burst
 from poller.admission import Admission
 from poller.burst import budget
+from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.replica import Replica
 from poller.result import Answer, Skip
@@ -59,6 +60,13 @@ def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str |
     return [told(answer) for answer in replica.ask(queries)]
 
 
+def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
+    place = conninfo_to_dict(database.standby_dsn)
+    (answer,) = replica.ask([a_query()])
+    assert answer.server == f"{place['host']}:{place['port']}"
+    assert to_result(answer).server == answer.server
+
+
 # --- estimates ----------------------------------------------------------------------------------------
 
 
@@ -91,7 +99,6 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
         ]
     )
     assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
-    assert answers[0].duration > 1.0, "what the exact query took is part of it"
 
 
 def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:

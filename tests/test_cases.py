@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import psycopg
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from poller.cases.bench import Bench, FixtureError
 from poller.cases.casefile import Trial
@@ -21,6 +22,7 @@ from poller.cases.judgement import Judgement, judge
 from poller.cases.report import print_judgement, summary, to_junit
 from poller.cases.script import steps
 from poller.catalog import Defaults, load
+from poller.cli import app
 from poller.errors import ConfigError, PollError
 from poller.pipeline import Waker
 from poller.session import Session
@@ -429,6 +431,16 @@ def test_a_database_that_is_polled_or_not_there_is_told(
         assert (process.wait(), process.stdout) == (2, ""), str(process)
         assert process.stderr.startswith(told), process.stderr
         assert "s3cret" not in process.stderr
+
+
+def test_the_database_that_is_polled_is_known_without_its_port(desk: Desk) -> None:
+    desk.cases("- {name: x, query: lost, fails: rejected}")
+    done = CliRunner().invoke(
+        app,
+        ["test", str(desk.folder), "--database", "postgresql://127.0.0.1/x"],
+        env={"POLLER_DATABASE_URL": "host=127.0.0.1 port=5432 dbname=x"},
+    )
+    assert "is POLLER_DATABASE_URL, which is only ever read" in str(done.exception)
 
 
 def test_cases_are_chosen_by_name(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -251,6 +252,19 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read(poller: Command, folder:
 
     assert (code, out) == (2, "")
     assert "loop.yml: cannot be read: Too many levels of symbolic links" in err
+
+
+def test_a_pipe_that_is_named_in_a_file_is_not_waited_for(poller: Command, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "q.yml").write_text(
+        "databases: {d: {dsn: postgresql://x}}\nmetrics: {m: {type: gauge}}\n"
+        "queries: {q: {databases: [d], metrics: [m], sql: !file pipe}}\n"
+    )
+
+    _, out, err = poller("import", "--from", "query-exporter", "q.yml")
+
+    assert out == ""
+    assert "queries.q.sql: not kept: the file pipe cannot be read" in err
 
 
 @pytest.mark.parametrize(

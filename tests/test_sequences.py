@@ -42,11 +42,12 @@ class Life:
         self.memory = Memory(folder, "db")
         self.store = SnapshotStore([self.query])
         self.now = 1
+        self.server = "a:5432"
 
     def poll(self, **values: float) -> None:
         self.now += 1
         samples = (Sample(self.query.metrics[0].name, value, {"kind": k}) for k, value in values.items())
-        self.store.put([a_result(self.query, *samples, at=float(self.now))], 0.0)
+        self.store.put([a_result(self.query, *samples, at=float(self.now), server=self.server)], 0.0)
         self.memory.keep(list(self.store.good(0.0)))
 
     def export(self) -> Told:
@@ -115,6 +116,25 @@ def test_a_series_that_was_away_begins_anew(life: Life) -> None:
     after = starts(life)
     assert after["x"] > before["x"]
     assert after["y"] == before["y"]
+
+
+def test_at_another_server_every_sum_begins_anew(life: Life) -> None:
+    """A counter that is higher there did not grow by the difference."""
+    life.poll(x=500)
+    before = starts(life)
+    life.server = "b:5432"
+    life.poll(x=600)
+    start, time, value = life.export()["x"]
+    assert (start, value) == (time, 600)
+    assert start > before["x"]
+    life.poll(x=700)
+    life.die()
+    life.poll(x=800)
+    assert starts(life) == {"x": start}
+    life.die()
+    life.server = "a:5432"
+    life.poll(x=900)
+    assert starts(life) == {"x": life.now}
 
 
 def test_an_up_down_counter_may_fall(tmp_path: Path) -> None:

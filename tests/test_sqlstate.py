@@ -29,6 +29,11 @@ def test_a_statement_that_ran_for_its_whole_timeout_was_ended_by_it() -> None:
     assert (error.kind, error.hint) == ("timeout", "make the query cheaper or raise its timeout")
 
 
+def test_a_timeout_that_says_so_is_one_however_late_we_began_to_read() -> None:
+    error = server_error("57014", "canceling statement due to statement timeout", elapsed=0.1, timeout=1.0)
+    assert error.kind == "timeout"
+
+
 @pytest.mark.parametrize(("elapsed", "timeout"), [(0.2, 1.0), (99.0, None)])
 def test_a_statement_that_was_cancelled_earlier_was_cancelled_by_somebody(
     elapsed: float, timeout: float | None

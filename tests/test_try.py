@@ -251,6 +251,13 @@ def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: st
     assert str(done.exception) == problem
 
 
+@pytest.mark.postgres
+def test_a_name_that_is_no_text_is_no_name(tried: Try) -> None:
+    done = tried("SELECT 1 AS n", "--name", "\udcff")
+    assert isinstance(done.exception, ConfigError), done.exception
+    assert str(done.exception).startswith("--name: '\\udcff' is not a query name; write lower-case")
+
+
 def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from poller.commands.trial import _statement
 

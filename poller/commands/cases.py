@@ -123,7 +123,7 @@ def _refuse(database: str, settings: Settings) -> None:
 def _place(conninfo: str) -> dict[str, object]:
     from psycopg.conninfo import conninfo_to_dict
 
-    told = conninfo_to_dict(conninfo)
+    told = {"port": "5432", **conninfo_to_dict(conninfo)}  # which one may say and the other not
     return {name: told.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
 
 

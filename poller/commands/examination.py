@@ -9,15 +9,14 @@ from poller.attempt import Attempts
 from poller.checkup import queries, replay, server
 from poller.checkup.finding import Finding
 from poller.checkup.reach import unreachable
+from poller.commands.visit import place_of, session_of
 from poller.errors import PollError
 from poller.lag import Lag
-from poller.password import password_from
 from poller.pipeline import Waker
 from poller.progress import Progress
 from poller.query import QueryDefinition
 from poller.result import Answer
 from poller.schedule import ticks
-from poller.session import Session
 from poller.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,17 +35,11 @@ class Examination:
         self._queries = queries
         self._waker = waker
         self._strict = strict
-        command = settings.password_command
-        self._session = Session(
-            settings.conninfo,
-            waker,
-            connect_timeout=settings.connect_timeout,
-            password=password_from(command.get_secret_value()) if command else None,
-        )
+        self._session = session_of(settings, waker)
 
     def findings(self, progress: Progress) -> list[Finding]:
         """Everything about the database; a lost connection is a finding as well."""
-        place = self._settings.shown("database_url") or "libpq environment"
+        place = place_of(self._settings)
         try:
             looked = server.look(self._session, self._waker, self._settings.lock_timeout, self._queries)
             found = server.examine(looked, self._session, place=place, strict=self._strict)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from poller.catalog import Defaults, judged, opened, resolve
 from poller.drafts.append import append, refuse
 from poller.drafts.write import to_file
-from poller.errors import ConfigError
+from poller.errors import ConfigError, Problem
 from poller.query import QueryDefinition
 from poller.queryfile import QueryFile
 from poller.settings import Settings
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The query with what was asked for by an option; what is a default stays one."""
+    """The query with what was asked for by an option; what is a default stays one. Raises ConfigError."""
+    if not query["name"].isascii():  # nor is what the shell gave that is no text at all
+        what = f"{query['name']!a} is not a query name; write lower-case letters, digits, _, - and ."
+        raise ConfigError([Problem("--name", what)])
     asked: dict[str, Any] = {
         key: settings.shown(key) for key in ("interval", "timeout") if settings.source(key).kind == "option"
     }
@@ -32,7 +35,7 @@ def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[QueryDefinition, ...]:
     """The queries as a file says them, read and judged as any other; raises ConfigError."""
-    file = QueryFile(0, Path("the query"), parse(to_file(*queries).encode(errors="backslashreplace")))
+    file = QueryFile(0, Path("the query"), parse(to_file(*queries).encode()))
     return judged([file], _defaults(settings)).queries
 
 

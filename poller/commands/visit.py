@@ -50,18 +50,11 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    command = settings.password_command
     waker = Waker()
     stop = None if asks else StopSignal(waker.raise_)
-    session = Session(
-        settings.conninfo,
-        waker,
-        connect_timeout=settings.connect_timeout,
-        password=password_from(command.get_secret_value()) if command else None,
-    )
-    place = settings.shown("database_url") or "libpq environment"
+    session = session_of(settings, waker)
     try:
-        yield Visit(session, waker, settings.lock_timeout, place)
+        yield Visit(session, waker, settings.lock_timeout, place_of(settings))
     finally:
         session.hang_up()
         waker.close()
@@ -70,3 +63,19 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
             signal.signal(number, handler)
         if stop is not None and stop.number is not None:
             raise typer.Exit(128 + stop.number)
+
+
+def session_of(settings: Settings, waker: Waker) -> Session:
+    """The connection that the settings describe; nothing is opened yet."""
+    command = settings.password_command
+    return Session(
+        settings.conninfo,
+        waker,
+        connect_timeout=settings.connect_timeout,
+        password=password_from(command.get_secret_value()) if command else None,
+    )
+
+
+def place_of(settings: Settings) -> str:
+    """Where it leads, without secrets."""
+    return settings.shown("database_url") or "libpq environment"

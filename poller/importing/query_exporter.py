@@ -72,9 +72,13 @@ def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
         losses.lost(node.place, f"{told} includes itself", "write what is meant")
     elif node.value.tag == "!file":
         try:
-            return replace(node, value=named.read_text(encoding="utf-8").strip())
+            # A pipe would be waited for.
+            text = named.read_text(encoding="utf-8") if named.is_file() else None
         except (OSError, ValueError):
-            losses.lost(node.place, f"the file {told} cannot be read", "write the text itself")
+            text = None
+        if text is not None:
+            return replace(node, value=text.strip())
+        losses.lost(node.place, f"the file {told} cannot be read", "write the text itself")
     else:
         losses.lost(node.place, f"it is in the variable {told}", "write the value itself")
     return replace(node, value=None)
