@@ -77,7 +77,12 @@ def cases(
                 connect_timeout=settings.connect_timeout,
                 application_name="poller test",
             )
-            judgements = _try_all(Bench(session, waker), trials, stop)
+            try:
+                bench = Bench(session, waker)
+                bench.reach(empty=database is not None)
+                judgements = _try_all(bench, trials, stop)
+            finally:
+                session.hang_up()
     except PollerError as error:
         if stop.number is not None:
             raise typer.Exit(128 + stop.number) from None
@@ -133,7 +138,6 @@ def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Ju
     from poller.cases.bench import FixtureError
 
     console = Console(highlight=False)
-    bench.reach()
     judgements: list[Judgement] = []
     for trial in trials:
         if stop.number is not None:
