@@ -17,6 +17,7 @@ from poller.errors import ConfigError, PollError, Problem
 from poller.lint.complaint import Complaint, failed, of_problem
 from poller.lint.judged import Judged
 from poller.settings import Settings
+from poller.words import counted
 
 Format = Literal["text", "json", "github", "sarif"]
 
@@ -130,5 +131,5 @@ def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judge
 
 
 def _tell_good(catalog: Catalog) -> None:
-    count = len(catalog.metrics)
-    typer.echo(f"{len(catalog.files)} files, {len(catalog.queries)} queries, {count} metrics: no problems")
+    read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
+    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: no problems")
