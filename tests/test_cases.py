@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import psycopg
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from poller.cases.bench import Bench, FixtureError
 from poller.cases.casefile import Trial
@@ -24,6 +25,7 @@ from poller.cases.judgement import Judgement, judge
 from poller.cases.report import print_judgement, summary, to_junit
 from poller.cases.script import steps
 from poller.catalog import Defaults, load
+from poller.cli import app
 from poller.errors import ConfigError, PollError
 from poller.pipeline import Waker
 from poller.session import Session
@@ -377,6 +379,23 @@ def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp
             collect([source], DEFAULTS)
     with pytest.raises(ConfigError, match="does not exist"):
         collect([tmp_path / "nowhere.yaml"], DEFAULTS)
+
+
+def test_check_tells_the_mistakes_of_cases_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the metrics are called elsewhere."""
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.setenv("POLLER_NAMESPACE", "mail")
+    desk.cases("- {name: x, query: lost, expect: [{metric: lost_total, value: 1}]}")
+    right = CliRunner().invoke(app, ["check", "."])
+    desk.write("letters.test.yaml", "cases: [{name: x, query: lots, expect: []}]")
+    wrong = CliRunner().invoke(app, ["check", "letters.yaml", "--format", "github"])
+
+    assert (right.exit_code, right.stdout) == (0, "1 file, 3 queries, 4 metrics: no problems\n")
+    assert wrong.exit_code == 2
+    assert wrong.stdout == (
+        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is no "
+        "query of the file beside; did you mean 'lost'? there are: waiting, share, lost\n"
+    )
 
 
 def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
