@@ -44,7 +44,7 @@ def cases(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Try them in this scratch database; every case is rolled back. Else on a server of its own.",
+            help="An empty database to try them in, else a server of its own; each case is rolled back.",
         ),
     ] = None,
     junit: Annotated[
@@ -53,7 +53,9 @@ def cases(
 ) -> None:
     """Try the queries on rows of your own, and hold what comes out against what you expect.
 
-    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. Exit code 0: all are as expected;
+    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. BEGIN and COMMIT among their
+    statements are passed over; each statement has 60 s, or what a SET statement_timeout before it says; only
+    what PostgreSQL never rolls back (setval, replication slots) stays. Exit code 0: all are as expected;
     1: some are not; 2: the files cannot be used, or there is no server to try them on.
     """
     # Not above: who completes a command line waits for what is loaded.
