@@ -80,10 +80,7 @@ class _Later(typer.core.TyperCommand):
             if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
                 # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
-            else:
-                error.message = reworded(
-                    error.message, given, getattr(getattr(error, "param", None), "opts", ())
-                )
+            error.message = reworded(error.message, given, getattr(getattr(error, "param", None), "opts", ()))
             raise
 
 

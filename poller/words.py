@@ -39,6 +39,14 @@ def kind_of(value: object) -> str:
             return "a list"
 
 
+_SEVERAL = {"query": "queries"}
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 file`, `2 queries`."""
+    return f"{number} {thing if number == 1 else _SEVERAL.get(thing, f'{thing}s')}"
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant by `word`, if any is close."""
     return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=0.6)), None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -119,9 +122,9 @@ def table(tmp_path: Path, bench: Bench) -> Desk:
 
 
 @pytest.mark.postgres
-def test_every_shipped_query_has_cases_and_comes_to_what_they_say(site: Site, tmp_path: Path) -> None:
+def test_every_shipped_query_has_cases_and_comes_to_what_they_say(database: Database, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
-    command = ["test", "shipped", "extended", "--database", site.primary, "--junit", str(junit)]
+    command = ["test", "shipped", "extended", "--database", database.primary_dsn, "--junit", str(junit)]
     done = subprocess.run([sys.executable, "-m", "poller", *command], capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
@@ -378,6 +381,23 @@ def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp
         collect([tmp_path / "nowhere.yaml"], DEFAULTS)
 
 
+def test_check_tells_the_mistakes_of_cases_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the metrics are called elsewhere."""
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.setenv("POLLER_NAMESPACE", "mail")
+    desk.cases("- {name: x, query: lost, expect: [{metric: lost_total, value: 1}]}")
+    right = CliRunner().invoke(app, ["check", "."])
+    desk.write("letters.test.yaml", "cases: [{name: x, query: lots, expect: []}]")
+    wrong = CliRunner().invoke(app, ["check", "letters.yaml", "--format", "github"])
+
+    assert (right.exit_code, right.stdout) == (0, "1 file, 3 queries, 4 metrics: no problems\n")
+    assert wrong.exit_code == 2
+    assert wrong.stdout == (
+        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is no "
+        "query of the file beside; did you mean 'lost'? there are: waiting, share, lost\n"
+    )
+
+
 def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
     cases = desk.write("letters.test.yaml", "cases: []")
 
@@ -394,15 +414,110 @@ def test_statements_are_taken_apart_with_their_lines() -> None:
         (4, "SELECT $$\n;$$"),
         (6, "SELECT 3"),
     ]
-    for sql in (
-        "SAVEPOINT x",
-        "PREPARE TRANSACTION 'x'",
-        "ROLLBACK PREPARED 'x'",
-        "ABORT",
-        "COMMIT PREPARED 'x'",
-    ):
-        with pytest.raises(ValueError, match="rolled back as a whole"):
-            steps(f"SELECT 1; {sql}")
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SAVEPOINT x", "rolled back as a whole"),
+        ("PREPARE TRANSACTION 'x'", "rolled back as a whole"),
+        ("rollback prepared 'x'", "rolled back as a whole"),
+        ("ABORT", "rolled back as a whole"),
+        ("COMMIT PREPARED 'x'", "rolled back as a whole"),
+        ("COPY letters FROM PROGRAM 'curl example'", "no program is run for a case"),
+        ("COPY letters TO PROGRAM 'mail'", "writes no file"),
+        ("COPY (SELECT 1) TO '/srv/letters.csv'", "writes no file"),
+        ("COPY letters FROM STDIN", "write the rows below `rows:`"),
+    ],
+)
+def test_what_no_rollback_would_undo_is_refused_as_it_is_written(sql: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"holds {sql} (line 2 of it); ") + f".*{why}"):
+        steps(f"COPY letters FROM '/srv/letters.csv';\n{sql}")
+
+
+@pytest.mark.postgres
+def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
+    """Its own relations and those of extensions are the server's."""
+    waker = Waker()
+    session = Session(lambda: database.primary_dsn, waker, connect_timeout=30)
+    bench = Bench(session, waker)
+    database.execute("CREATE SCHEMA nothing_in_it; CREATE TYPE pair AS (a int, b int)")
+    bench.reach(empty=True)
+    database.execute("CREATE MATERIALIZED VIEW nothing_in_it.a AS SELECT 1; CREATE SEQUENCE b")
+    bench.reach(empty=False)
+    with pytest.raises(ConfigError) as caught:
+        bench.reach(empty=True)
+    session.hang_up()
+    waker.close()
+
+    assert str(caught.value) == (
+        "--database: holds nothing_in_it.a and 1 more, and a case would lock whoever uses them; write an "
+        "empty database (createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
+    )
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("fixture", "number", "code"),
+    [
+        ("sql: SET statement_timeout = 0; SELECT pg_sleep(6000)", signal.SIGINT, 130),
+        ('rows: {slow: "id\\n1"}', signal.SIGTERM, 143),
+    ],
+    ids=["statement", "COPY"],
+)
+def test_a_signal_ends_the_statement_that_makes_rows(
+    desk: Desk,
+    database: Database,
+    poller_process: Callable[..., Process],
+    fixture: str,
+    number: int,
+    code: int,
+) -> None:
+    cases = desk.write(
+        "letters.test.yaml", f"{SLOW}cases: [{{name: x, query: lost, {fixture}, expect: []}}]\n"
+    )
+    process = poller_process("test", str(cases), "--database", database.primary_dsn)
+    _until(lambda: _at_work(database, "wait_event = 'PgSleep'"), process)
+    process.send(signal.Signals(number))
+
+    assert (process.wait(), process.stdout, process.stderr) == (code, "", "")
+    _until(lambda: not _at_work(database, "true"), process)
+    assert database.execute("SELECT to_regclass('slow')") == [(None,)]
+
+
+SLOW = """\
+schema: |
+  SET statement_timeout = 0;
+  CREATE TABLE slow (id bigint);
+  CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6000); RETURN NEW; END';
+  CREATE TRIGGER wait BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+
+def _at_work(database: Database, which: str) -> bool:
+    mine = "datname = current_database() AND application_name = 'poller test'"
+    return bool(database.execute(f"SELECT pid FROM pg_stat_activity WHERE {mine} AND {which}"))
+
+
+def _until(holds: Callable[[], bool], process: Process) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, str(process)
+        time.sleep(0.05)
+
+
+@pytest.mark.postgres
+def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
+    (trial,) = table.cases(
+        '- {name: x, query: lost, sql: "SET statement_timeout = 1; SELECT pg_sleep(6000)", expect: []}'
+    )
+    assert table.bench is not None
+    with pytest.raises(FixtureError) as caught:
+        table.bench.attempt(trial)
+
+    assert "sql: line 1 of it: canceling statement due to statement timeout; the limit is 60 s" in str(
+        caught.value
+    )
 
 
 @pytest.mark.postgres

@@ -481,7 +481,7 @@ def test_github_gets_one_command_a_problem_and_nothing_that_would_break_it(
     broken = check('  - name: "a%\\r\\nb: c"\n', "--format", "github").stdout.splitlines()
     assert all(line.startswith("::error file=q.yaml,line=") for line in broken)
     good = check(one("SELECT 1 AS n"), "--format", "github")
-    assert (good.exit_code, good.stdout) == (0, "1 files, 1 queries, 1 metrics: no problems\n")
+    assert (good.exit_code, good.stdout) == (0, "1 file, 1 query, 1 metric: no problems\n")
 
 
 def test_names_and_places_are_escaped_as_github_reads_them(

@@ -104,6 +104,10 @@ def test_examples_stand_below_the_help() -> None:
             "conform --grpc-port 70000",
             "Invalid value for '--grpc-port': '70000' is too large; write at most 65535",
         ),
+        (
+            "check --database --large-table x",
+            "Invalid value for '--large-table': 'x' is not a whole number; write one like 10",
+        ),
         ("demo --seconds soon", "Invalid value for '--seconds': 'soon' is not a number; write one like 10"),
         ("poll --interval", "--interval needs a value; write for example --interval 5m"),
         ("poll --query", "--query needs a value"),

@@ -169,7 +169,7 @@ def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
-    assert (code, err) == (0, "1 queries, 1 metrics imported from sql_exporter; 0 not kept, 0 changed\n")
+    assert (code, err) == (0, "1 query, 1 metric imported from sql_exporter; 0 not kept, 0 changed\n")
     assert "value_column: n" in out
 
     code, out, err = poller("import", "--from", "sql_exporter", "partly.yml")
@@ -177,7 +177,7 @@ def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
     assert "gone" not in out
     assert err.splitlines() == [
         "partly.yml:5: metrics[1].type: not kept: gone is of type summary; write gauge or counter",
-        "1 queries, 1 metrics imported from sql_exporter; 1 not kept, 0 changed",
+        "1 query, 1 metric imported from sql_exporter; 1 not kept, 0 changed",
     ]
 
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from poller.cases.case import Case, Expectation
 from poller.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
@@ -36,16 +37,6 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 def command(name: str) -> str:
     (text,) = [text for argument, text in blocks("run") if argument == name]
     return text.strip()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A working directory with the files that the README writes."""
-    for name, text in [*blocks("file"), *blocks("check")]:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    return tmp_path
 
 
 def test_ci_runs_the_second_command_to_the_letter() -> None:
@@ -108,22 +99,49 @@ def test_daemon_runs_as_the_readme_says(
 
 
 @pytest.mark.postgres
-def test_commands_and_files_work_in_the_order_of_the_readme(
-    server: MessagingServer, receiver: Receiver, folder: Path, start_process: Callable[..., Process]
+@pytest.mark.timeout(400)
+def test_who_types_everything_from_the_top_gets_what_is_shown(
+    server: MessagingServer, receiver: Receiver, tmp_path: Path, start_process: Callable[..., Process]
 ) -> None:
-    commands = (
-        "set -e\n" + "\n".join(text for name, text in blocks("run") if name == "shell") + "\npoller poll\n"
-    )
+    """But for the durations, which are the machine's."""
+    lines = ["set -e"]
+    outputs: list[tuple[str, str, Path]] = []
+    for kind, argument, text in _BLOCK.findall(README):
+        if kind in ("file", "check"):
+            lines += [
+                f"mkdir -p $(dirname {argument})",
+                f"cat > {argument} <<'END OF FILE'\n{text}END OF FILE",
+            ]
+        elif kind == "run" and argument in ("shell", "dashboards", "alerts"):
+            # The extra is installed here already.
+            lines += [line for line in text.splitlines() if not line.startswith("pip install")]
+        elif kind == "output":
+            got = tmp_path / f"output-{len(outputs)}"
+            outputs.append((argument, text, got))
+            lines.append(f"{argument} > {got} 2> {got}.err || true")
+            lines.append(f"cat {got}.err >> {got}")
     process = start_process(
-        ["bash", "-c", _on_path(commands)],
-        cwd=folder,
+        ["bash", "-c", _on_path("\n".join(lines))],
+        cwd=tmp_path,
         env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
     )
 
-    assert process.wait() == 0, process
-    assert "1 file" in process.stdout
-    assert "name=phone" in process.stdout
+    assert process.wait(300) == 0, str(process)
+    for command, shown, got in outputs:
+        assert _even(got.read_text(encoding="utf-8")) == _even(shown), command
     assert receiver.points("users_total")
+    assert "devices_by_name" in (tmp_path / "inventory.json").read_text(encoding="utf-8")
+    assert "poller_query_state" in (tmp_path / "poller.json").read_text(encoding="utf-8")
+    rules = (tmp_path / "rules.yaml").read_text(encoding="utf-8")
+    assert rules.count("alert: OldestWaitingMessageSeconds") == 3
+    assert "https://wiki.example/poller#pollergone" in rules
+
+
+def test_every_key_of_a_case_is_told() -> None:
+    table = README.partition("The keys of a case:")[2].partition("\n\nWhatever is not expected")[0]
+    told = set(re.findall(r"`(\w+)`", table))
+
+    assert set(Case.model_fields) | set(Expectation.model_fields) <= told
 
 
 def test_python_snippets_run(tmp_path: Path) -> None:
@@ -173,20 +191,6 @@ def test_the_instrumented_server_tells_what_the_readme_says(
     assert {"health_status", "db_pool_idle_connections", "http_request_duration_seconds"} <= told
 
 
-@pytest.mark.postgres
-def test_shown_output_is_the_real_output(
-    server: MessagingServer, folder: Path, start_process: Callable[..., Process]
-) -> None:
-    """But for the durations, which are the machine's."""
-    for line, shown in blocks("output"):
-        process = start_process(
-            ["bash", "-c", _on_path(line)], cwd=folder, env={"POLLER_DATABASE_URL": server.standby_dsn}
-        )
-        process.wait()
-
-        assert _even(process.stdout + process.stderr) == _even(shown), line
-
-
 def test_doctor_finds_nothing_wrong_with_the_role_that_the_readme_makes(
     server: MessagingServer, receiver: Receiver, role: Role, start_process: Callable[..., Process]
 ) -> None:
@@ -224,21 +228,6 @@ def test_the_verdicts_shown_are_in_the_words_of_poller_health() -> None:
         judge({**well, "boottime": 25.0}, ready=False, now=100.0).why,
         judge(well, ready=True, now=100.0).why,
     ]
-
-
-def test_dashboards_and_alerts_are_written_as_the_readme_says(
-    folder: Path, start_process: Callable[..., Process]
-) -> None:
-    """The extra is installed here already."""
-    commands = command("dashboards").replace("pip install 'obscura-poller[dashboard]'\n", "")
-    process = start_process(["bash", "-c", _on_path(f"set -e\n{commands}\n{command('alerts')}")], cwd=folder)
-
-    assert process.wait() == 0, str(process)
-    assert "devices_by_name" in (folder / "inventory.json").read_text(encoding="utf-8")
-    assert "poller_query_state" in (folder / "poller.json").read_text(encoding="utf-8")
-    rules = (folder / "rules.yaml").read_text(encoding="utf-8")
-    assert rules.count("alert: OldestWaitingMessageSeconds") == 3
-    assert "https://wiki.example/poller#pollergone" in rules
 
 
 def test_settings_table_is_generated_from_the_settings() -> None:

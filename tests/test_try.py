@@ -128,7 +128,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml")
     assert second.stderr.splitlines()[-1] == "added to mine.yaml:12"
     checked = CliRunner().invoke(app, ["check", "mine.yaml"])
-    assert checked.stdout == "1 files, 2 queries, 2 metrics: no problems\n"
+    assert checked.stdout == "1 file, 2 queries, 2 metrics: no problems\n"
 
 
 REFUSED: dict[str, list[str]] = {

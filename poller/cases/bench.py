@@ -13,7 +13,9 @@ from psycopg import sql
 
 from poller.burst import Guards
 from poller.cases.casefile import Fixture, Trial
+from poller.cases.scratch import refuse_used
 from poller.cases.script import Step
+from poller.cases.stopping import stoppable
 from poller.errors import PollerError, PollError
 from poller.gates import facts_query, read_facts, unmet
 from poller.pipeline import Pipeline, Waker
@@ -22,8 +24,16 @@ from poller.query import QueryDefinition
 from poller.result import Answer, EstimateReason, PollResult
 from poller.session import Session
 
-_FIXTURE_MS = 60_000
-_LOCK_MS = 5_000
+_FIXTURE_SECONDS = 60
+_LOCK_SECONDS = 5
+_LIMITS = {
+    "57014": (
+        f"; the limit is {_FIXTURE_SECONDS} s a statement, where no SET before it says otherwise: split it, "
+        "make fewer rows, or write for example SET statement_timeout = '5min' before it"
+    ),
+    "55P03": f"; somebody else has it locked for longer than {_LOCK_SECONDS} s: write a database of your own",
+}
+"""What to do about a statement that took too long, by SQLSTATE."""
 
 
 class FixtureError(PollerError):
@@ -37,22 +47,33 @@ class Bench:
         self._session = session
         self._waker = waker
         # Only what bounds a query matters here, and that is its own timeout.
-        self._guards = Guards(_LOCK_MS / 1000, budget=0.0)
+        self._guards = Guards(_LOCK_SECONDS, budget=0.0)
 
-    def reach(self) -> None:
-        """Connect; raises PollError where that is not possible."""
-        self._session.connection()
+    def reach(self, *, empty: bool) -> None:
+        """Connect; raises PollError where that is not possible.
+
+        Where the database has to be `empty`, raises ConfigError for one that holds relations.
+        """
+        connection = self._session.connection()
+        if not empty:
+            return
+        try:
+            with stoppable(connection, self._waker):
+                refuse_used(connection)
+        except psycopg.Error as error:
+            raise PollError("unavailable", _spoken(error)) from error
 
     def attempt(self, trial: Trial) -> PollResult:
         """What a poll of the query comes to on the rows of the case.
 
         Time stands still in it: `now()` is the same for the rows and for the query. Raises FixtureError, and
-        PollError where the server is not to be reached.
+        PollError where the server is not to be reached, or `cancelled` once the waker was raised.
         """
         connection = self._session.connection()
         try:
             with self._undone(connection):
-                _prepare(connection, trial.fixture)
+                with stoppable(connection, self._waker):
+                    _prepare(connection, trial.fixture)
                 # As a poll does it from here on, the savepoint that its statements go back to included.
                 connection.execute("SET TRANSACTION READ ONLY")
                 connection.execute("SAVEPOINT tick")
@@ -94,8 +115,8 @@ def _asked(trial: Trial, query: QueryDefinition) -> str:
 
 
 def _prepare(connection: psycopg.Connection, fixture: Fixture) -> None:
-    connection.execute(f"SET LOCAL statement_timeout = {_FIXTURE_MS}")
-    connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+    connection.execute(f"SET LOCAL statement_timeout = '{_FIXTURE_SECONDS}s'")
+    connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
     ((path,),) = connection.execute("SHOW search_path").fetchall()
     for place, step in fixture.schema:
         _run(connection, place, step)
@@ -113,7 +134,7 @@ def _run(connection: psycopg.Connection, place: str, step: Step) -> None:
     except psycopg.Error as error:
         position = int(error.diag.statement_position or 1)
         line = step.line + step.sql[: position - 1].count("\n")
-        raise FixtureError(f"{place}: line {line} of it: {_spoken(error)}") from error
+        raise FixtureError(f"{place}: line {line} of it: {_spoken(error)}{_limit(error)}") from error
 
 
 def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> None:
@@ -127,7 +148,11 @@ def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> 
     except psycopg.Error as error:
         context = (error.diag.context or "").splitlines()
         where = f" ({context[0]})" if context else ""
-        raise FixtureError(f"{place}: {_spoken(error)}{where}") from error
+        raise FixtureError(f"{place}: {_spoken(error)}{where}{_limit(error)}") from error
+
+
+def _limit(error: psycopg.Error) -> str:
+    return _LIMITS.get(error.sqlstate or "", "")
 
 
 def _spoken(error: psycopg.Error) -> str:

@@ -53,7 +53,7 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
         if (listed := queries[_tested(path)]) is not None:
             reading = Reading(number, path, listed)
             trials += reading.trials()
-            problems += [one.problem for one in sorted(reading.found, key=lambda one: one.order)]
+            problems += _told(reading)
     if not files and not problems:
         example = _beside(next(iter(queries)), ".test")
         problems.append(Problem("poller test", f"finds no cases; write some into {example}"))
@@ -62,6 +62,18 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
     tried = {trial.query.name for trial in trials}
     every = [query.name for listed in queries.values() for query in listed or ()]
     return Collected(tuple(trials), tuple(name for name in every if name not in tried))
+
+
+def refuse_mistaken(files: Sequence[Path], defaults: Defaults) -> None:
+    """Raise ConfigError with every problem of the cases beside the query files `files`, which are right."""
+    problems: list[Problem] = []
+    for file in files:
+        for number, path in enumerate(_cases_of(file)):
+            reading = Reading(number, path, load([file], defaults).queries)
+            reading.trials()
+            problems += _told(reading)
+    if problems:
+        raise ConfigError(problems)
 
 
 def chosen(trials: Sequence[Trial], patterns: Sequence[str]) -> list[Trial]:
@@ -96,9 +108,17 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
         found, queries = [source], []
     else:
         queries = [source]
-        found = [path for suffix in _SUFFIXES if (path := _beside(source, ".test", suffix)).exists()]
+        found = _cases_of(source)
     tested = [_tested(path) for path in found]
     return list(dict.fromkeys([*queries, *tested])), found
+
+
+def _told(reading: Reading) -> list[Problem]:
+    return [one.problem for one in sorted(reading.found, key=lambda one: one.order)]
+
+
+def _cases_of(file: Path) -> list[Path]:
+    return [path for suffix in _SUFFIXES if (path := _beside(file, ".test", suffix)).exists()]
 
 
 def _beside(path: Path, word: str, suffix: str = ".yaml") -> Path:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 from poller.cases.judgement import Judgement
 from poller.redaction import redact
+from poller.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,7 @@ def summary(judgements: Sequence[Judgement], untried: Sequence[str]) -> str:
     """What it came to in a line."""
     states = Counter(judgement.state for judgement in judgements)
     told = ", ".join(f"{states[state]} {state}" for state in ("ok", "failed", "broken") if states[state])
-    text = f"{_counted(len(judgements), 'case')}: {told or 'none tried'}"
+    text = f"{counted(len(judgements), 'case')}: {told or 'none tried'}"
     if states["failed"]:
         text += " (- expected, + came)"
     if untried:
@@ -98,7 +99,3 @@ def _xml(text: str) -> str:
 
 def _plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in redact(text))
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -25,7 +25,8 @@ class Step:
 def steps(sql: str) -> tuple[Step, ...]:
     """The statements of `sql`. BEGIN and COMMIT are passed over: a case is one transaction as it is.
 
-    Raises ValueError with what is wrong where it is no SQL, or would end the transaction by itself.
+    Raises ValueError with what is wrong where it is no SQL, would end the transaction by itself, or has the
+    server run a program or write a file.
     """
     text = _OF_PSQL.sub("", sql)
     if "\0" in text:
@@ -47,11 +48,22 @@ def _steps(raw: bytes, statements: list[dict[str, Any]]) -> Iterator[Step]:
         length = statement.get("stmt_len")
         body = raw[start : None if length is None else start + length].decode()
         line = raw[:start].count(b"\n") + 1 + body[: len(body) - len(body.lstrip())].count("\n")
+        said = f"holds {' '.join(body.split())[:40]} (line {line} of it)"
+        if why := _refused_copy(statement["stmt"].get("CopyStmt")):
+            raise ValueError(f"{said}; {why}")
         transaction = statement["stmt"].get("TransactionStmt")
         if transaction is None:
             yield Step(line, body.strip())
         elif transaction["kind"] not in _PASSED_OVER:
-            word = " ".join(body.split()).upper()[:40]
-            raise ValueError(
-                f"holds {word} (line {line} of it); a case is rolled back as a whole, so leave it out"
-            )
+            raise ValueError(f"{said}; a case is rolled back as a whole, so leave it out")
+
+
+def _refused_copy(copy: dict[str, Any] | None) -> str | None:
+    """Why a COPY cannot be part of a fixture, and what to write instead."""
+    if copy is None or (copy.get("is_from") and copy.get("filename") and not copy.get("is_program")):
+        return None
+    if copy.get("is_from"):
+        return (
+            "no program is run for a case, and nothing is typed in; write the rows below `rows:` or `files:`"
+        )
+    return "a case makes rows and writes no file, which nobody would roll back; leave it out"

@@ -44,7 +44,7 @@ def cases(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Try them in this scratch database; every case is rolled back. Else on a server of its own.",
+            help="An empty database to try them in, else a server of its own; each case is rolled back.",
         ),
     ] = None,
     junit: Annotated[
@@ -53,7 +53,9 @@ def cases(
 ) -> None:
     """Try the queries on rows of your own, and hold what comes out against what you expect.
 
-    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. Exit code 0: all are as expected;
+    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. BEGIN and COMMIT among their
+    statements are passed over; each statement has 60 s, or what a SET statement_timeout before it says; only
+    what PostgreSQL never rolls back (setval, replication slots) stays. Exit code 0: all are as expected;
     1: some are not; 2: the files cannot be used, or there is no server to try them on.
     """
     # Not above: who completes a command line waits for what is loaded.
@@ -77,7 +79,12 @@ def cases(
                 connect_timeout=settings.connect_timeout,
                 application_name="poller test",
             )
-            judgements = _try_all(Bench(session, waker), trials, stop)
+            try:
+                bench = Bench(session, waker)
+                bench.reach(empty=database is not None)
+                judgements = _try_all(bench, trials, stop)
+            finally:
+                session.hang_up()
     except PollerError as error:
         if stop.number is not None:
             raise typer.Exit(128 + stop.number) from None
@@ -133,7 +140,6 @@ def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Ju
     from poller.cases.bench import FixtureError
 
     console = Console(highlight=False)
-    bench.reach()
     judgements: list[Judgement] = []
     for trial in trials:
         if stop.number is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from poller.cases.collection import refuse_mistaken
 from poller.catalog import Catalog, Defaults, load, named, opened, resolve
 from poller.commands.completion import folders
 from poller.commands.options import DATABASE, FILES, with_settings
@@ -17,6 +19,7 @@ from poller.errors import ConfigError, PollError, Problem
 from poller.lint.complaint import Complaint, failed, of_problem
 from poller.lint.judged import Judged
 from poller.settings import Settings
+from poller.words import counted
 
 Format = Literal["text", "json", "github", "sarif"]
 
@@ -45,7 +48,7 @@ def check(
         Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
-    """Validate every query file and tell all problems at once.
+    """Validate every query file and the cases beside it, and tell all problems at once.
 
     Each line is `file:line: path.to.key: what is wrong; what to write instead`. With --database the server
     says of every query whether it would run there, feed its metrics, and at what cost. Exit code 0: all is
@@ -62,6 +65,7 @@ def check(
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
         catalog = load(sources, defaults)
+        refuse_mistaken(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
             raise
@@ -130,5 +134,5 @@ def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judge
 
 
 def _tell_good(catalog: Catalog) -> None:
-    count = len(catalog.metrics)
-    typer.echo(f"{len(catalog.files)} files, {len(catalog.queries)} queries, {count} metrics: no problems")
+    read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
+    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: no problems")

@@ -17,6 +17,7 @@ from poller.importing.formats import Format, Imported, bring
 from poller.importing.writing import to_yaml
 from poller.queryfile import unreadable
 from poller.settings import Settings
+from poller.words import counted
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -47,7 +48,7 @@ def import_(
     lost, changed = imported.losses.counts
     sys.stderr.writelines(f"{line}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
-    told = f"{len(imported.drafts)} queries, {metrics} metrics imported from {form}"
+    told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
     sys.stderr.write(f"{told}; {lost} not kept, {changed} changed\n")
     raise typer.Exit(1 if lost else 0)
 

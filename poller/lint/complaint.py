@@ -17,7 +17,7 @@ Rule = Literal[
 ]  # fmt: skip
 
 RULES: dict[Rule, str] = {
-    "query-file": "A query file must be valid, alone and beside the others.",
+    "query-file": "A query file and its cases must be valid, alone and beside the others.",
     "database": "The database must be there to be asked.",
     "rejected": "The server must accept the statement.",
     "privilege": "The role must be allowed to read what the statement reads.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from poller.lint.complaint import Complaint, failed, summary
 from poller.lint.judged import Judged
+from poller.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,10 +25,7 @@ def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Co
         for complaint in one.complaints:
             _print(console, complaint.level, str(complaint))
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
-    count = len(judged)
-    console.print(
-        f"{count} quer{'y' if count == 1 else 'ies'}: {summary(complaints)}", markup=False, highlight=False
-    )
+    console.print(f"{counted(len(judged), 'query')}: {summary(complaints)}", markup=False, highlight=False)
 
 
 def _print(console: Console, word: str, line: str) -> None:
