@@ -48,7 +48,7 @@ def new(
     # Not above: who completes a command line waits for what is loaded.
     from rich.console import Console
 
-    from poller.commands.keep import declared, defined, keep, refuse_taken
+    from poller.commands.keep import declared, defined, keep, refuse_taken, warn_taken
     from poller.commands.starter import Starter
     from poller.commands.visit import visiting
     from poller.drafts.write import to_file
@@ -79,6 +79,8 @@ def new(
             console.print(f"look: {one.look}", style="yellow", markup=False, soft_wrap=True)
     if write is not None:
         keep(write, queries, settings, console)
+    else:
+        warn_taken(queries, settings, console)
 
 
 def _named(one: Offer, name: str) -> Offer:
