@@ -243,12 +243,19 @@ def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None
 def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     twins = "SELECT 'a' AS kind, g AS depth FROM generate_series(1, 30) AS g"
     done = tried(twins, "--name", "twins")
-    assert done.exit_code == 0
+    assert done.exit_code == 1
     lines = evened(done.stderr)
     assert lines[21:23] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
     assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines
+    assert done.stdout.startswith("queries:\n")
+    assert lines[-1] == "every row is left out, so this feeds no metric"
+    kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
+    assert kept.exit_code == 1
+    assert kept.stderr.endswith("so this feeds no metric, and is not added to twins.yaml\n")
+    assert not Path("twins.yaml").exists()
+    assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 
 
 @pytest.mark.parametrize(

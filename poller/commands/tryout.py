@@ -65,6 +65,12 @@ class Tryout:
             print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
+        if answer.rows.values and not result.samples:
+            what = "every row is left out, so this feeds no metric" + (
+                f", and is not added to {write}" if write else ""
+            )
+            self._told.print(what, style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1)
         if write is not None:
             keep(write, [drafted.query], settings, self._told)
         else:
