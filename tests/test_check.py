@@ -98,7 +98,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 unused-column queries[0].sql: column 'state' feeds no metric: rows that differ "
-                "only by it are refused as duplicates; add it to attribute_columns, or leave it out of the SELECT"
+                "only by it are refused as duplicates; add it to attribute_columns, or leave it out of "
+                "the SELECT"
             )
         ],
     ),
