@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.catalog import Defaults, load
-from poller.drafts.append import append
+from poller.drafts.append import append, refuse
 from poller.drafts.write import to_file
 from poller.errors import ConfigError
 from poller.queryfile import QueryFile, read
@@ -171,13 +171,49 @@ def test_a_name_of_a_file_beside_it_is_taken_too_and_so_is_a_metric_of_another_m
             "choose another file"),
         ),
         ("queries: [\n", "--write: FILE has problems; mend them first"),
-        ("", "--write: FILE has problems; mend them first"),
+        ("# \xe4\n[", "--write: FILE has problems; mend them first"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_added_to_stays_as_it_is(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "q.yaml"
     file.write_text(text)
     assert refused(file)[0] == why.replace("FILE", str(file))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# Mine.\n", "\ufeff# Mine.\r\n", "# Mine."])
+def test_a_file_that_says_nothing_yet_is_filled(tmp_path: Path, text: str) -> None:
+    after = added(tmp_path, text)
+    assert after.startswith(text)
+    assert after.replace("\r\n", "\n").endswith("queries:\n" + indented(ADDED, 2))
+
+
+def test_a_file_of_cases_is_refused_as_no_poll_reads_it(tmp_path: Path) -> None:
+    assert refused(tmp_path / "q.test.yaml") == [
+        (
+            f"--write: {tmp_path}/q.test.yaml holds cases for `poller test`, which no poll reads; "
+            f"write {tmp_path}/q.yaml"
+        )
+    ]
+
+
+def test_a_file_that_nobody_may_write_stays_as_it_is(tmp_path: Path) -> None:
+    """For root too, who could."""
+    file = tmp_path / "q.yaml"
+    file.write_text(OLD)
+    file.chmod(0o444)
+    assert refused(file) == [f"--write: {file} is read-only; chmod u+w it, or write another name"]
+
+
+def test_all_that_would_be_refused_is_known_before_anything_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "q.yaml"
+    file.write_text(OLD)
+    refuse(file, NEW, DEFAULTS)
+    assert file.read_text() == OLD
+    with pytest.raises(ConfigError, match="is not the unit that 'a' has"):
+        refuse(file, {**NEW, "metrics": [{**METRIC, "name": "a"}]}, DEFAULTS)
+    file.write_text(json.dumps({"queries": [{**NEW, "name": "a"}]}))
+    with pytest.raises(ConfigError, match="no list with a dash before each"):
+        refuse(file, NEW, DEFAULTS)
 
 
 def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ SAID: dict[str, tuple[str, list[str]]] = {
             )
         ],
     ),
+    "unused-column": (
+        one("SELECT 's' AS state, 'm' AS mood, pg_sleep(0), 1 AS n", metric=by("mood")),
+        [
+            (
+                "warning 3 unused-column queries[0].sql: column 'state' feeds no metric: rows that differ "
+                "only by it are refused as duplicates; add it to attribute_columns, or leave it out of "
+                "the SELECT"
+            )
+        ],
+    ),
     "column-twice": (
         one("SELECT 1 AS n, 2 AS n, 'x' AS s, 'y' AS s", metric=by("s")),
         [

@@ -39,7 +39,7 @@ ANALYZE app.jobs; ANALYZE parts;
 """
 JOBS = [
     "count", "count-estimate", "count-by=state", "count-by=done", "count-by=mood", "count-by=Odd Name",
-    "top=owner", "newest-age=created_at", "sum=size_bytes", "sum=body", "size",
+    "top=owner", "newest-age=created_at", "oldest-age=created_at", "sum=size_bytes", "sum=body", "size",
 ]  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
     top = values(told["jobs_by_owner"], "owner")
     assert (len(top), top["o0"], top["other"]) == (11, 12, 600 - 10 * 12)
     assert told["jobs_newest_created_at_age"][0]["value"] >= 60
+    assert told["jobs_oldest_created_at_age"][0]["value"] >= 600 * 60
     assert (told["jobs_size_bytes"][0]["value"], told["jobs_size_bytes"][0]["unit"]) == (180300, "By")
     assert (told["jobs_body_bytes"][0]["value"], told["jobs_body_bytes"][0]["unit"]) == (2400, "By")
     ((size,),) = tables.ask_standby("SELECT pg_total_relation_size('app.jobs')")
@@ -188,17 +189,21 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
         "--table: 'job' is no table that the role may read; did you mean 'app.jobs'?"
     ]
     assert problems(new("--table", "zzzzzz", "--aggregate", "count")) == [
-        "--table: 'zzzzzz' is no table that the role may read; GRANT SELECT on it"
+        "--table: 'zzzzzz' does not exist; the role may read app.jobs, public.parts, public.fresh"
     ]
     assert problems(new("--table", "jobs")) == [
         f"--aggregate: is missing; for app.jobs there are: {', '.join(JOBS)}"
     ]
-    wrong = ["cuont", "size=id", "top", "count-by=stat", "sum=state", "newest-age=id"]
+    wrong = ["cuont", "age=created_at", "size=id", "top", "count-by=stat", "sum=state", "newest-age=id"]
     columns = "id, state, owner, size_bytes, body, done, mood, Odd Name, created_at"
     assert problems(new("--table", "jobs", *(word for one in wrong for word in ("--aggregate", one)))) == [
         (
             "--aggregate: 'cuont' is no aggregate; did you mean 'count'? there are: count, count-estimate, "
-            "count-by, top, newest-age, sum, size"
+            "count-by, top, newest-age, oldest-age, sum, size"
+        ),
+        (
+            "--aggregate: 'age' is no aggregate; did you mean 'newest-age' or 'oldest-age'? there are: "
+            "count, count-estimate, count-by, top, newest-age, oldest-age, sum, size"
         ),
         "--aggregate: 'size' is of the whole table; write size",
         "--aggregate: 'top' needs a column; write top=COLUMN",
@@ -209,6 +214,55 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
     ]
     two = new("--table", "jobs", "--aggregate", "count", "--aggregate", "size", "--name", "x")
     assert problems(two) == ["--name: is of one query; ask for one aggregate"]
+
+
+@pytest.mark.postgres
+def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Database) -> None:
+    tables.execute("CREATE VIEW public.glance AS SELECT 1 AS n")
+    tables.replayed()
+    by_hand = 'write a statement: poller try "SELECT count(*) AS n FROM'
+    for name, told in {
+        "pg_class": f"'pg_class' is of PostgreSQL's own; {by_hand} pg_class\"",
+        "glance": f"'glance' is a view; {by_hand} glance\"",
+        "app.jobs_pkey": "'app.jobs_pkey' is an index; name a table",
+        "parts_1": (
+            "'parts_1' is a partition; name the whole table, or "
+            'poller try "SELECT count(*) AS n FROM parts_1"'
+        ),
+    }.items():
+        assert problems(new("--table", name, "--aggregate", "count")) == [f"--table: {told}"]
+
+
+@pytest.mark.postgres
+def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked_at(
+    new: New, tables: Database
+) -> None:
+    tables.execute(
+        "CREATE TABLE tokens (id int NOT NULL, secret bytea NOT NULL, label text NOT NULL, made timestamptz, "
+        "ends timestamptz, expires_at timestamptz) WITH (autovacuum_enabled = off);"
+        "INSERT INTO tokens SELECT g, 'x', 'l' || g, now() - interval '1h', now() + g * interval '1h', now() "
+        "FROM generate_series(1, 100) g; ANALYZE tokens"
+    )
+    tables.replayed()
+    (offered,) = problems(new("--table", "tokens"))
+    assert offered.partition(" there are: ")[2] == (
+        "count, count-estimate, newest-age=made, oldest-age=made, sum=secret, size"
+    )
+    asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
+    done = new("--table", "tokens", "--max-series", "50", *(w for one in asked for w in ("--aggregate", one)))
+    assert done.stderr.splitlines() == [
+        "look: an age is negative while ends lies in the future",
+        "look: an age is negative while expires_at lies in the future",
+        (
+            "look: about 100 values of label make a series each, and max_series is 50; top=label keeps the "
+            "first of them"
+        ),
+        (
+            "look: attribute column 'secret' is bytea, and each value makes a series of its own; select the "
+            "part that tells series apart"
+        ),
+    ]
+    assert "Sum of the length of secret over all rows of public.tokens." in done.stdout
 
 
 @pytest.mark.postgres
@@ -263,9 +317,11 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
         terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
         terminal.shows(r"Which of them \(numbers\) \(1\):")
         terminal.type("99\n")
-        terminal.shows("write numbers from 1 to 11, like 1 3")
-        terminal.type("3, 1\n")
+        terminal.shows("write numbers from 1 to 12, or names, like 1 3")
+        terminal.type("count-by=state, 1\n")
         terminal.shows("Append to which file")
+        terminal.type("q.txt\n")
+        terminal.shows("q.txt is no query file; write a name that ends in .yaml")
         terminal.type(f"{file}\n")
         assert terminal.wait() == 0, terminal.text
     finally:

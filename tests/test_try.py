@@ -110,11 +110,15 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     file = tmp_path / "mine.yaml"
     kept = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
     assert kept.exit_code == 0, kept.output
-    assert kept.stderr.splitlines()[-1] == "added to mine.yaml:2"
+    assert kept.stderr.splitlines()[-2:] == [
+        "added to mine.yaml:2",
+        "not read by the daemon yet: export POLLER_QUERIES=shipped:mine.yaml",
+    ]
     assert file.read_text() == kept.stdout
     assert "    interval: 10m\n" in kept.stdout
 
-    again = tried("SELECT pg_sleep(3600)::text, 1 AS devices FROM devices", "--write", "mine.yaml")
+    slow = "SELECT pg_sleep(3600)::text, 1 AS devices FROM devices"
+    again = tried(slow, "--write", "mine.yaml", "--name", "devices")
     assert isinstance(again.exception, ConfigError)
     assert str(again.exception) == (
         "--name: 'devices' is also the query at mine.yaml:2; write --name devices_2"
@@ -125,10 +129,27 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     )
     assert file.read_text() == kept.stdout
 
-    second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml")
+    second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml", POLLER_QUERIES="shipped:mine.yaml")
     assert second.stderr.splitlines()[-1] == "added to mine.yaml:12"
     checked = CliRunner().invoke(app, ["check", "mine.yaml"])
     assert checked.stdout == "1 file, 2 queries, 2 metrics: no problems\n"
+
+
+@pytest.mark.postgres
+def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(tried: Try) -> None:
+    users = "SELECT count(*) AS users FROM users"
+    done = tried(users)
+    assert "  - name: users_2\n" in done.stdout
+    assert "      - name: users_2\n" in done.stdout
+    assert (
+        "look: 'users' is taken, so this is 'users_2'; --name gives it another name"
+        in done.stderr.splitlines()
+    )
+    named = tried(users, "--name", "users")
+    assert named.exit_code == 0
+    assert re.search(
+        r"^look: --name: 'users' is also the query at .*write --name users_2$", named.stderr, re.MULTILINE
+    )
 
 
 REFUSED: dict[str, list[str]] = {
@@ -222,12 +243,19 @@ def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None
 def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     twins = "SELECT 'a' AS kind, g AS depth FROM generate_series(1, 30) AS g"
     done = tried(twins, "--name", "twins")
-    assert done.exit_code == 0
+    assert done.exit_code == 1
     lines = evened(done.stderr)
     assert lines[21:23] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
     assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines
+    assert done.stdout.startswith("queries:\n")
+    assert lines[-1] == "every row is left out, so this feeds no metric"
+    kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
+    assert kept.exit_code == 1
+    assert kept.stderr.endswith("so this feeds no metric, and is not added to twins.yaml\n")
+    assert not Path("twins.yaml").exists()
+    assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poller.catalog import Defaults, judged, opened, resolve
-from poller.drafts.append import append, refuse
+from poller.catalog import Defaults, files_of, judged, named, opened, resolve
+from poller.drafts.append import append, refuse, taken
 from poller.drafts.write import to_file
 from poller.errors import ConfigError, Problem
 from poller.query import QueryDefinition
@@ -42,23 +44,57 @@ def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[Q
 def refuse_taken(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings) -> None:
     """Raise ConfigError where a query could not be kept in the file, before anything is done for it."""
     for query in queries:
-        refuse(path, query, _defaults(settings), _beside(settings))
+        refuse(path, query, _defaults(settings), _beside(settings, path))
+
+
+def warn_taken(queries: Sequence[Mapping[str, Any]], settings: Settings, told: Console) -> None:
+    """Say what the daemon would not take of queries that somebody is going to paste."""
+    for query in queries:
+        for problem in taken(query, _beside(settings), _defaults(settings)):
+            told.print(f"look: {problem}", style="yellow", markup=False, soft_wrap=True)
+
+
+def names_beside(settings: Settings, path: Path | None) -> set[str]:
+    """Every name of a query or a metric that is read already, with the folder of `path`."""
+    queries = [query for file in _beside(settings, path) for _, query in file.queries()]
+    listed = [query["metrics"] for query in queries if isinstance(query.get("metrics"), list)]
+    metrics = [metric for metrics in listed for metric in metrics if isinstance(metric, dict)]
+    return {str(one.get("name")) for one in [*queries, *metrics]}
 
 
 def keep(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings, told: Console) -> None:
     """Append each of `queries` to the file, and say where it stands; raises ConfigError."""
     for query in queries:
-        line = append(path, query, _defaults(settings), _beside(settings))
+        line = append(path, query, _defaults(settings), _beside(settings, path))
         told.print(f"added to {path}:{line}", style="green", markup=False, soft_wrap=True)
+    if wanted := _to_be_read(path, settings):
+        what = f"not read by the daemon yet: export POLLER_QUERIES={shlex.quote(wanted)}"
+        told.print(what, style="yellow", markup=False, soft_wrap=True)
+
+
+def _to_be_read(path: Path, settings: Settings) -> str | None:
+    """What POLLER_QUERIES has to be for the daemon to read the file; None where it does."""
+    read = {os.path.realpath(file.path) for file in _beside(settings)}
+    if os.path.realpath(path) in read:
+        return None
+    # A folder with anything else in it would be a mistake of the daemon's configuration.
+    beside, wrong = opened([path.parent])
+    whole = path in files_of(path.parent) and not wrong and not any(any(file.flaws()) for file in beside)
+    word = str(path.parent if whole and path.parent != Path() else path)
+    return f"{settings.shown('queries')}:{word if named(word) == Path(word) else Path(word).absolute()}"
 
 
 def _defaults(settings: Settings) -> Defaults:
     return Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
 
 
-def _beside(settings: Settings) -> list[QueryFile]:
-    """The files that the daemon reads; what is wrong with them is for `check` to say."""
+def _beside(settings: Settings, path: Path | None = None) -> list[QueryFile]:
+    """The files that the daemon reads, and those in the folder of `path`, which `check` reads together.
+
+    What is wrong with them is for `check` to say.
+    """
     try:
-        return opened(resolve(settings.queries))[0]
+        sources = resolve(settings.queries)
     except ConfigError:
-        return []
+        sources = []
+    return opened([*sources, *([path.parent] if path is not None else [])])[0]

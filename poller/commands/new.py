@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poller.commands.options import DATABASE, FILES, with_settings
-from poller.drafts.offers import DEFAULT_TOP, KINDS
+from poller.drafts.aggregates import KINDS
+from poller.drafts.offers import DEFAULT_TOP
 from poller.errors import ConfigError, PollError, Problem
 from poller.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from poller.drafts.offers import Offer
+    from poller.drafts.aggregates import Offer
 
 
 @with_settings(*FILES, *DATABASE, warn=True)
@@ -48,7 +50,7 @@ def new(
     # Not above: who completes a command line waits for what is loaded.
     from rich.console import Console
 
-    from poller.commands.keep import declared, defined, keep, refuse_taken
+    from poller.commands.keep import declared, defined, keep, refuse_taken, warn_taken
     from poller.commands.starter import Starter
     from poller.commands.visit import visiting
     from poller.drafts.write import to_file
@@ -57,7 +59,9 @@ def new(
     asks = sys.stdin.isatty() and sys.stderr.isatty()
     with visiting(settings, asks=asks) as visit:
         try:
-            chosen = Starter(visit, console, top, asks=asks).choose(table, aggregate or [])
+            chosen = Starter(visit, console, top, settings.max_series, asks=asks).choose(
+                table, aggregate or []
+            )
         except PollError as error:
             told = visit.refused(error) if error.kind == "unavailable" else error.message
             console.print(told, style="red", markup=False, soft_wrap=True)
@@ -69,8 +73,8 @@ def new(
     queries = [declared(one.query, settings) for one in chosen]
     defined(queries, settings)
     if write is None and asks and not (table and aggregate):
-        write = _asked_file(console)
-    if write is not None:
+        write = _asked_file(console, lambda path: refuse_taken(path, queries, settings))
+    elif write is not None:
         refuse_taken(write, queries, settings)
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
@@ -79,6 +83,8 @@ def new(
             console.print(f"look: {one.look}", style="yellow", markup=False, soft_wrap=True)
     if write is not None:
         keep(write, queries, settings, console)
+    else:
+        warn_taken(queries, settings, console)
 
 
 def _named(one: Offer, name: str) -> Offer:
@@ -88,9 +94,17 @@ def _named(one: Offer, name: str) -> Offer:
     return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": word(name)}]})
 
 
-def _asked_file(console: Console) -> Path | None:
+def _asked_file(console: Console, refuse: Callable[[Path], None]) -> Path | None:
+    """The file that is wanted, where there is one; what `refuse` raises ConfigError for is asked again."""
     from rich.prompt import Prompt
 
     asked = "Append to which file (empty: print only)"
-    answer = Prompt.ask(asked, console=console, default="", show_default=False)
-    return Path(answer.strip()) if answer.strip() else None
+    while answer := Prompt.ask(asked, console=console, default="", show_default=False).strip():
+        try:
+            refuse(Path(answer))
+        except ConfigError as error:
+            for problem in error.problems:
+                console.print(str(problem), style="red", markup=False, soft_wrap=True)
+        else:
+            return Path(answer)
+    return None

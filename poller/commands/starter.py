@@ -7,9 +7,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poller.commands.visit import Visit
+from poller.drafts.aggregates import Offer, UnknownAggregateError
 from poller.drafts.menu import print_offers, print_tables
-from poller.drafts.offers import Offer, UnknownAggregateError, offer, offers
-from poller.drafts.tables import Table, TableColumn, columns_query, read_columns, read_tables, tables_query
+from poller.drafts.offers import offer, offers
+from poller.drafts.tables import (
+    Table,
+    TableColumn,
+    columns_query,
+    kinds_query,
+    no_table,
+    read_columns,
+    read_tables,
+    tables_query,
+)
 from poller.errors import ConfigError, Problem
 from poller.inspection.look import Inspection, inspecting
 from poller.words import near
@@ -19,15 +29,18 @@ if TYPE_CHECKING:
 
 _SHOWN = 30
 """Tables that a person is shown; any other can be named."""
+_LISTED = 10
+"""Tables that one line names."""
 
 
 class Starter:
     """Finds it out by short looks at the server."""
 
-    def __init__(self, visit: Visit, console: Console, top: int, *, asks: bool) -> None:
+    def __init__(self, visit: Visit, console: Console, top: int, most: int, *, asks: bool) -> None:
         self._visit = visit
         self._console = console
         self._top = top
+        self._most = most
         self._asks = asks
 
     def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
@@ -37,11 +50,11 @@ class Starter:
             raise ConfigError([Problem("--table", what)])
         with self._looking() as inspection:
             tables = read_tables(inspection.value(tables_query()))
-        found = _found(table, tables) if table is not None else self._asked_table(tables)
+        found = self._found(table, tables) if table is not None else self._asked_table(tables)
         with self._looking() as inspection:
             columns = read_columns(inspection.value(columns_query(found)))
         if aggregates:
-            return _wanted(aggregates, found, columns, self._top)
+            return self._wanted(aggregates, found, columns)
         with self._looking() as inspection:
             priced = _priced(inspection, offers(found, columns, self._top))
         if not self._asks:
@@ -70,7 +83,7 @@ class Starter:
             if answer.isdecimal() and 0 < int(answer) <= len(tables):
                 return tables[int(answer) - 1]
             try:
-                return _found(answer, tables)
+                return self._found(answer, tables)
             except ConfigError as error:
                 self._console.print(error.problems[0].what, style="red", markup=False)
 
@@ -80,40 +93,55 @@ class Starter:
         print_offers(self._console, table, priced)
         while True:
             answer = Prompt.ask("Which of them (numbers)", console=self._console, default="1")
-            numbers = answer.replace(",", " ").split()
-            if numbers and all(one.isdecimal() and 0 < int(one) <= len(priced) for one in numbers):
-                return [priced[int(one) - 1][0] for one in dict.fromkeys(numbers)]
-            self._console.print(f"write numbers from 1 to {len(priced)}, like 1 3", style="red")
+            numbers = _picked(answer, [one.key for one, _ in priced])
+            if numbers and all(0 < number <= len(priced) for number in numbers):
+                return [priced[number - 1][0] for number in dict.fromkeys(numbers)]
+            self._console.print(f"write numbers from 1 to {len(priced)}, or names, like 1 3", style="red")
+
+    def _found(self, name: str, tables: Sequence[Table]) -> Table:
+        """The table that is meant; raises ConfigError."""
+        matches = [table for table in tables if name in (table.full, table.name, table.quoted)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            what = f"{name!r} is several; write one of {', '.join(table.full for table in matches)}"
+        elif not name:
+            what = "is empty; write a table's name"
+        else:
+            with self._looking() as inspection:
+                other = no_table(inspection.value(kinds_query(name)), name)
+            what = f"{name!r} {other or _no_such(name, tables)}"
+        raise ConfigError([Problem("--table", what)])
+
+    def _wanted(self, keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn]) -> list[Offer]:
+        chosen, problems = [], []
+        for key in dict.fromkeys(keys):
+            try:
+                chosen.append(offer(key, table, columns, self._top, self._most))
+            except UnknownAggregateError as error:
+                problems.append(Problem("--aggregate", str(error)))
+        if problems:
+            raise ConfigError(problems)
+        return chosen
 
 
-def _found(name: str, tables: Sequence[Table]) -> Table:
-    """The table that is meant; raises ConfigError."""
-    matches = [table for table in tables if name in (table.full, table.name, table.quoted)]
-    if len(matches) == 1:
-        return matches[0]
-    known = [table.full for table in tables]
-    if matches:
-        what = f"{name!r} is several; write one of {', '.join(table.full for table in matches)}"
-    elif not name:
-        what = "is empty; write a table's name"
-    else:
-        bare = {table.name: table.full for table in tables}
-        meant = bare.get(near(name, bare) or "") or near(name, known)
-        instead = f"; did you mean {meant!r}?" if meant else "; GRANT SELECT on it"
-        what = f"{name!r} is no table that the role may read{instead}"
-    raise ConfigError([Problem("--table", what)])
+def _picked(answer: str, keys: Sequence[str]) -> list[int]:
+    """The numbers that were typed, and those of names; 0 for anything else."""
+    parts = [part.strip() for part in answer.split(",")]
+    # The name of a column may hold a blank.
+    words = [word for part in parts for word in ([part] if part in keys else part.split())]
+    numbers = {key: number for number, key in enumerate(keys, 1)}
+    return [numbers.get(word) or (int(word) if word.isdecimal() else 0) for word in words]
 
 
-def _wanted(keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn], top: int) -> list[Offer]:
-    chosen, problems = [], []
-    for key in dict.fromkeys(keys):
-        try:
-            chosen.append(offer(key, table, columns, top))
-        except UnknownAggregateError as error:
-            problems.append(Problem("--aggregate", str(error)))
-    if problems:
-        raise ConfigError(problems)
-    return chosen
+def _no_such(name: str, tables: Sequence[Table]) -> str:
+    bare = {table.name: table.full for table in tables}
+    meant = bare.get(near(name, bare) or "") or near(name, [table.full for table in tables])
+    if meant:
+        return f"is no table that the role may read; did you mean {meant!r}?"
+    listed = ", ".join(table.full for table in tables[:_LISTED]) or "none"
+    more = f" and {len(tables) - _LISTED} more" if len(tables) > _LISTED else ""
+    return f"does not exist; the role may read {listed}{more}"
 
 
 def _priced(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:

@@ -12,10 +12,10 @@ import typer
 from poller.admission import Admission, RequireStandby
 from poller.attempt import Attempts
 from poller.checkup.queries import run
-from poller.commands.keep import declared, defined, keep, refuse_taken
+from poller.commands.keep import declared, defined, keep, names_beside, refuse_taken, warn_taken
 from poller.commands.visit import Visit
 from poller.commands.wiring import tags
-from poller.drafts.draft import closed, draft
+from poller.drafts.draft import Draft, closed, draft
 from poller.drafts.show import print_trial, to_json
 from poller.drafts.write import to_file
 from poller.errors import PollError
@@ -45,7 +45,7 @@ class Tryout:
         """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
         settings = self._settings
         inspected, known = self._inspect()
-        drafted = draft(self._sql, inspected.columns, known.types, name)
+        drafted = self._draft(inspected, known, name, write)
         drafted = replace(drafted, query=declared(drafted.query, settings))
         (query,) = defined([drafted.query], settings)
         if write is not None:
@@ -65,8 +65,30 @@ class Tryout:
             print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
+        if answer.rows.values and not result.samples:
+            what = "every row is left out, so this feeds no metric" + (
+                f", and is not added to {write}" if write else ""
+            )
+            self._told.print(what, style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1)
         if write is not None:
             keep(write, [drafted.query], settings, self._told)
+        else:
+            warn_taken([drafted.query], settings, self._told)
+
+    def _draft(self, inspected: Inspected, known: Known, name: str | None, write: Path | None) -> Draft:
+        """The query under the name that is asked for, or one that no other query or metric has."""
+        first = made = draft(self._sql, inspected.columns, known.types, name)
+        if name is not None:
+            return made
+        names, number = names_beside(self._settings, write), 1
+        while names & {made.name, *(metric["name"] for metric in made.query["metrics"])}:
+            number += 1
+            made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")
+        if made is first:
+            return made
+        renamed = f"{first.name!r} is taken, so this is {made.name!r}; --name gives it another name"
+        return replace(made, doubts=(renamed, *made.doubts))
 
     @property
     def _required(self) -> RequireStandby:

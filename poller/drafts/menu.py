@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from poller.drafts.offers import Offer
+from poller.drafts.aggregates import Offer
 from poller.drafts.tables import Table
 
 if TYPE_CHECKING:

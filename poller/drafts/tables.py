@@ -57,6 +57,8 @@ class TableColumn:
     """Share of the rows that are NULL."""
     common: tuple[str, ...]
     """The most common values."""
+    ahead: bool = False
+    """Whether the statistics know a time of it that lies in the future."""
 
     @property
     def all_values(self) -> tuple[str, ...]:
@@ -101,11 +103,14 @@ SELECT coalesce(json_agg(json_build_object('name', attname, 'quoted', quote_iden
     'kind', format_type(atttypid, NULL), 'category', typcategory, 'not_null', attnotnull,
     'labels', (SELECT coalesce(json_agg(enumlabel ORDER BY enumsortorder), '[]') FROM pg_enum
       WHERE enumtypid = atttypid),
-    'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'))
+    'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'),
+    'ahead', CASE WHEN atttypid = 'timestamptz'::regtype THEN
+      (SELECT coalesce(max(one::timestamptz) > now(), false) FROM unnest(known.bounds) AS one) ELSE false END)
   ORDER BY attnum), '[]')
 FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
 LEFT JOIN LATERAL (
-  SELECT n_distinct, null_frac, to_json(most_common_vals::text::text[]) AS common FROM pg_stats
+  SELECT n_distinct, null_frac, to_json(most_common_vals::text::text[]) AS common,
+    histogram_bounds::text::text[] || most_common_vals::text::text[] AS bounds FROM pg_stats
   WHERE schemaname = {literal(table.schema)} AND tablename = {literal(table.name)}
     AND pg_stats.attname = pg_attribute.attname
   ORDER BY inherited DESC LIMIT 1) AS known ON true
@@ -126,3 +131,36 @@ def read_columns(answer: bytes) -> dict[str, TableColumn]:
         for one in told
     ]
     return {column.name: column for column in columns}
+
+
+def kinds_query(name: str) -> str:
+    """The one statement that tells what is called `name`, readable or not, as a JSON value."""
+    return f"""\
+SELECT coalesce(json_agg(json_build_array(relkind, relispartition,
+    nspname ~ '^pg_' OR nspname = 'information_schema')), '[]')
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE {literal(name)} IN (relname, nspname || '.' || relname, format('%I.%I', nspname, relname))"""
+
+
+def no_table(answer: bytes, name: str) -> str | None:
+    """Why the thing called `name` is no table to choose, by what `kinds_query` came to, and what to do.
+
+    None where nothing is called so.
+    """
+    found = json.loads(answer.decode(errors="replace"))
+    if not found:
+        return None
+    own = [(kind, partition) for kind, partition, systems in found if not systems]
+    by_hand = f'poller try "SELECT count(*) AS n FROM {name}"'
+    if not own:
+        return f"is of PostgreSQL's own; write a statement: {by_hand}"
+    kind, partition = min(own, key=lambda one: one[0] not in "rpm")
+    if kind not in "rpm":
+        told = _OTHER_KINDS.get(kind, "no table")
+        return f"is {told}; write a statement: {by_hand}" if kind in "vf" else f"is {told}; name a table"
+    if partition:
+        return f"is a partition; name the whole table, or {by_hand}"
+    return "is no table that the role may read; GRANT SELECT on it"
+
+
+_OTHER_KINDS = {"v": "a view", "f": "a foreign table", "i": "an index", "I": "an index", "S": "a sequence"}

@@ -131,6 +131,19 @@ class _Case:
                 for rule, level, what in self._attribute(metric, name, inspected):
                     key = "attribute_values" if rule == "attribute-values" else "attribute_columns"
                     yield self._say(rule, level, f"{what}{_of(path)}", *at, key)
+        yield from self._unused(path, inspected)
+
+    def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Complaint]:
+        """Columns that were forgotten, which is why rows are duplicates of each other."""
+        wanted = {name for one in self.query.metrics for name in (one.value_column, *one.attribute_columns)}
+        if not wanted <= {column.name for column in inspected.columns}:
+            return  # one of those that are left may be meant by what is missing
+        for column in inspected.columns:
+            if column.name not in wanted and self._type(column).name != "void":
+                what = f"column {column.name!r} feeds no metric: rows that differ only by it are"
+                advice = "add it to attribute_columns, or leave it out of the SELECT"
+                told = f"{what} refused as duplicates; {advice}{_of(path)}"
+                yield self._say("unused-column", "warning", told, *path)
 
     def _value_problem(self, metric: MetricDefinition, inspected: Inspected) -> str | None:
         """In the very words of a poll that would fail."""

@@ -12,8 +12,9 @@ from poller.errors import Place, Problem
 Level = Literal["error", "warning", "note"]
 """An error makes `check` fail; the others do not."""
 Rule = Literal[
-    "query-file", "database", "rejected", "privilege", "column", "not-numeric", "attribute-type",
-    "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index", "statistics", "estimate",
+    "query-file", "database", "rejected", "privilege", "column", "unused-column", "not-numeric",
+    "attribute-type", "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index",
+    "statistics", "estimate",
 ]  # fmt: skip
 
 RULES: dict[Rule, str] = {
@@ -22,6 +23,7 @@ RULES: dict[Rule, str] = {
     "rejected": "The server must accept the statement.",
     "privilege": "The role must be allowed to read what the statement reads.",
     "column": "The result must have each declared column once.",
+    "unused-column": "Each column of the result should feed a metric or tell its series apart.",
     "not-numeric": "A value column must be of a numeric type.",
     "attribute-type": "An attribute column should have few distinct values.",
     "attribute-values": "Declared attribute values should be those that the column's type has.",

@@ -1,0 +1,84 @@
+"""A query that is kept stands beside the files of its folder, and where it will be read is told."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from poller.commands.keep import keep, names_beside, refuse_taken, warn_taken
+from poller.errors import ConfigError
+from poller.loading import load
+from poller.settings import Settings
+
+METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
+NEW = {"name": "new", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a folder `mine`."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    return tmp_path
+
+
+def settings(queries: str = "shipped") -> Settings:
+    return load({"POLLER_QUERIES": queries})
+
+
+def kept(file: str, queries: str = "shipped", query: Mapping[str, object] = NEW) -> list[str]:
+    """What is told about it."""
+    console = Console(file=io.StringIO(), width=1000)
+    keep(Path(file), [query], settings(queries), console)
+    told = console.file
+    assert isinstance(told, io.StringIO)
+    return told.getvalue().splitlines()
+
+
+def test_names_of_the_folder_are_taken_whether_it_is_read_or_not(folder: Path) -> None:
+    del folder
+    kept("mine/a.yaml")
+    with pytest.raises(ConfigError) as caught:
+        refuse_taken(Path("mine/b.yaml"), [NEW], settings())
+    assert str(caught.value) == "--name: 'new' is also the query at mine/a.yaml:2; write --name new_2"
+    assert "new" in names_beside(settings(), Path("mine/b.yaml"))
+    assert "new" not in names_beside(settings(), None)
+    Path("odd.yaml").write_text("queries: [{name: odd, metrics: 7}, 8]")
+    assert "odd" in names_beside(settings("odd.yaml"), None)
+
+
+NOT_READ = "not read by the daemon yet: export POLLER_QUERIES="
+
+
+def test_where_it_is_not_read_yet_what_to_set_is_told(folder: Path) -> None:
+    assert kept("mine/a.yaml") == ["added to mine/a.yaml:2", f"{NOT_READ}shipped:mine"]
+    second = {**NEW, "name": "b", "metrics": [{**METRIC, "name": "b"}]}
+    assert kept("mine/b.yaml", "mine", second) == ["added to mine/b.yaml:2"]
+    (folder / "mine" / "other.yaml").write_text("services: {}")
+    third = {**NEW, "name": "c", "metrics": [{**METRIC, "name": "c"}]}
+    assert kept("mine/c.yaml", "mine/a.yaml", third)[-1] == f"{NOT_READ}mine/a.yaml:mine/c.yaml"
+    assert kept("alone.yaml")[-1] == f"{NOT_READ}shipped:alone.yaml"
+    Path("shipped").mkdir()
+    assert kept("shipped/a.yaml")[-1] == f"{NOT_READ}shipped:{folder}/shipped"
+
+
+def test_what_would_clash_when_pasted_is_told(folder: Path) -> None:
+    del folder
+    kept("mine/a.yaml")
+    console = Console(file=io.StringIO(), width=1000)
+    clash = {**NEW, "name": "b", "metrics": [{**METRIC, "unit": "By"}]}
+    warn_taken([NEW, clash], settings("mine"), console)
+    warn_taken([NEW, clash], settings(), console)
+    told = console.file
+    assert isinstance(told, io.StringIO)
+    assert told.getvalue().splitlines() == [
+        "look: --name: 'new' is also the query at mine/a.yaml:2; write --name new_2",
+        (
+            "look: the query:7: queries[0].metrics[0].unit: is not the unit that 'new' has at mine/a.yaml:7; "
+            "write the same, or rename one"
+        ),
+    ]
