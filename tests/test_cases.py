@@ -451,8 +451,9 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     waker.close()
 
     assert str(caught.value) == (
-        "--database: holds nothing_in_it.a and 1 more, and a case would lock whoever uses them; write an "
-        "empty database (createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
+        "--database: holds the relation nothing_in_it.a and 1 more, and a case would lock whoever uses it; "
+        "write an empty database (createdb scratch), and have `schema:` or `schema_file:` make the "
+        "tables in it"
     )
 
 

@@ -31,9 +31,12 @@ _LIMITS = {
         f"; the limit is {_FIXTURE_SECONDS} s a statement, where no SET before it says otherwise: split it, "
         "make fewer rows, or write for example SET statement_timeout = '5min' before it"
     ),
-    "55P03": f"; somebody else has it locked for longer than {_LOCK_SECONDS} s: write a database of your own",
+    "55P03": (
+        f"; the limit is {_LOCK_SECONDS} s, where no SET before it says otherwise: write a database that "
+        "nobody else uses"
+    ),
 }
-"""What to do about a statement that took too long, by SQLSTATE."""
+"""What to do about a statement that took or waited too long, by SQLSTATE."""
 
 
 class FixtureError(PollerError):

@@ -31,7 +31,7 @@ def refuse_used(connection: psycopg.Connection) -> None:
         return
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     what = (
-        f"holds {names[0]}{more}, and a case would lock whoever uses them; write an empty database "
-        "(createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
+        f"holds the relation {names[0]}{more}, and a case would lock whoever uses it; write an empty "
+        "database (createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
     )
     raise ConfigError([Problem("--database", what)])
