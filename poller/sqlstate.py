@@ -28,8 +28,8 @@ _CLASSES: dict[str, ErrorKind] = {
 }
 _HINTS = {
     "42501": "GRANT SELECT on what the query reads to the poller's role",
-    "42P01": "the relation does not exist here; if that is expected, name it under requires.columns",
-    "42703": "the column does not exist here; if that is expected, name it under requires.columns",
+    "42P01": "if that is expected here, name it under requires.columns",
+    "42703": "if that is expected here, name it under requires.columns",
     "42883": "no such function for these types; if an extension brings it, name it under requires.extensions",
     "25006": "a query may only read",
     "22012": "guard the division: x / nullif(y, 0)",

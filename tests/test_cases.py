@@ -224,7 +224,7 @@ def test_time_stands_still_and_every_series_is_held_against_one(table: Desk) -> 
                 "- ok",
                 "+ failed(rejected)",
                 '# 42P01 relation "lost" does not exist',
-                "# the relation does not exist here; if that is expected, name it under requires.columns",
+                "# if that is expected here, name it under requires.columns",
             ],
         ),
         (

@@ -134,7 +134,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 'error 6:13 rejected queries[0].sql: column "nowhere" does not exist (42703, line 3, '
                 "column 7 of "
-                "sql); the column does not exist here; if that is expected, name it under requires.columns"
+                "sql); if that is expected here, name it under requires.columns"
             )
         ],
     ),
@@ -144,7 +144,16 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 'error 3:29 rejected queries[0].sql: relation "absent" does not exist (42P01, line '
                 "1, column 20 of "
-                "sql); the relation does not exist here; if that is expected, name it under requires.columns"
+                "sql); if that is expected here, name it under requires.columns"
+            )
+        ],
+    ),
+    "rejected-and-misspelt": (
+        one("SELECT 1 AS n FROM thigns"),
+        [
+            (
+                'error 3:29 rejected queries[0].sql: relation "thigns" does not exist (42P01, line 1, '
+                "column 20 of sql); did you mean 'things'?"
             )
         ],
     ),

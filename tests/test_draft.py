@@ -76,7 +76,12 @@ def test_a_name_that_is_given_is_the_query_s_and_its_metric_s() -> None:
             {"state": 25, "at": 1184},
             ("no column of the result is a number to measure (state is text, at is timestamp with "
             "time zone); "
-            "write extract(epoch FROM at) AS at, or cast one, or add count(*) AS n"),
+            "wrap the expression of at: extract(epoch FROM ...) AS at, or cast one, or add count(*) AS n"),
+        ),
+        (
+            {"up": 16},
+            ("no column of the result is a number to measure (up is boolean); wrap the expression of up: "
+            "(...)::int AS up, or cast one, or add count(*) AS n"),
         ),
         ({"n": 20, "?column?": 25}, "column 2 of the result has no name; give it one with AS"),
         (
@@ -90,6 +95,17 @@ def test_what_cannot_be_measured_is_told_with_what_to_write(columns: dict[str, i
     with pytest.raises(NoDraftError) as caught:
         drafted("SELECT", None, **columns)
     assert str(caught.value) == why
+
+
+def test_what_is_divided_by_1024_is_measured_in_binary_units() -> None:
+    for by, unit in {"1000": "kBy", "1024": "KiBy", "(1024 * 2)": "KiBy", "1024.0": "KiBy"}.items():
+        (told,) = drafted(f"SELECT sum(size) / {by} AS size_kb FROM files", size_kb=1700)["metrics"]
+        assert told["unit"] == unit
+
+
+def test_what_a_function_without_a_result_gives_is_no_attribute() -> None:
+    (told,) = drafted("SELECT pg_sleep(1), 1 AS n", pg_sleep=2278, n=20)["metrics"]
+    assert "attribute_columns" not in told
 
 
 def test_two_columns_of_one_name_are_refused() -> None:

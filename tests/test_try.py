@@ -154,13 +154,22 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
 
 REFUSED: dict[str, list[str]] = {
     "SELECT count(*) AS n\nFROM usrs AS u": [
-        (
-            'relation "usrs" does not exist (42P01, line 2, column 6 of sql); the relation does not '
-            "exist here; if "
-            "that is expected, name it under requires.columns"
-        ),
+        ("relation \"usrs\" does not exist (42P01, line 2, column 6 of sql); did you mean 'users'?"),
         "  FROM usrs AS u",
         "       ^",
+    ],
+    'SELECT count(*) AS n FROM public."messges"': [
+        (
+            'relation "public.messges" does not exist (42P01, line 1, column 27 of sql); '
+            "did you mean 'public.messages'?"
+        ),
+        '  SELECT count(*) AS n FROM public."messges"',
+        "                            ^",
+    ],
+    "SELECT count(*) AS n FROM zzzzzz": [
+        'relation "zzzzzz" does not exist (42P01, line 1, column 27 of sql)',
+        "  SELECT count(*) AS n FROM zzzzzz",
+        "                            ^",
     ],
     "SELECT count(*) AS n FROM users WHERE usrname = 'x'": [
         (

@@ -56,7 +56,7 @@ def trial(
             if error.kind == "unavailable":
                 told.print(visit.refused(error), style="red", markup=False, soft_wrap=True)
             else:
-                told.print(refusal(error, text), style="red", markup=False, soft_wrap=True)
+                told.print(refusal(error, text, kept=False), style="red", markup=False, soft_wrap=True)
                 told.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:

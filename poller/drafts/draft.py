@@ -20,6 +20,11 @@ MOST_CLOSED = 20
 _UNNAMED = "?column?"
 _SAYS_NOTHING = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
 _BOOLEAN = "B"
+_VOID = 2278
+"""What `pg_sleep` and its like give; no row differs by it (OIDs of pg_type.dat)."""
+_AS_NUMBER = {"D": "extract(epoch FROM ...)", "T": "extract(epoch FROM ...)", _BOOLEAN: "(...)::int"}
+_BY_1024 = re.compile(r"/\s*\(?\s*(1024|1048576|1073741824)\b")
+_BINARY = {"kBy": "KiBy", "MBy": "MiBy", "GBy": "GiBy", "TBy": "TiBy"}
 
 
 class NoDraftError(Exception):
@@ -50,7 +55,8 @@ def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: 
     values = [one for one in numbers if not re.search(r"(^|_)id$", one.name)] or numbers
     if not values:
         raise NoDraftError(_nothing_to_measure(columns, types))
-    attributes = [column for column in columns if column not in values]
+    nothing = [column for column in columns if column.oid == _VOID]
+    attributes = [column for column in columns if column not in [*values, *nothing]]
     relation = word(first_relation(sql) or "")
     query: dict[str, Any] = {"name": name or "", "sql": sql}
     counted = counted_columns(sql)
@@ -61,7 +67,7 @@ def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: 
         told: dict[str, Any] = {
             "name": metric,
             "description": sentence(metric),
-            "unit": f"{{{_thing(thing)}}}" if column.name in counted else guessed_unit(column.name, thing),
+            "unit": f"{{{_thing(thing)}}}" if column.name in counted else _unit(sql, column.name, thing),
             "value_column": column.name,
         }
         if attributes:
@@ -111,8 +117,13 @@ def _nothing_to_measure(columns: Sequence[Column], types: Mapping[int, Type]) ->
         f"{column.name} is {types[column.oid].name if column.oid in types else 'of an unknown type'}"
         for column in columns
     )
-    time = next((one for one in columns if one.oid in types and types[one.oid].category in ("D", "T")), None)
-    advice = f"write extract(epoch FROM {time.name}) AS {time.name}, or " if time else ""
+    advice = ""
+    # Around the expression itself: its name is not known yet where it is given.
+    for column in columns:
+        category = types[column.oid].category if column.oid in types else ""
+        if form := _AS_NUMBER.get(category):
+            advice = f"wrap the expression of {column.name}: {form} AS {column.name}, or "
+            break
     return f"no column of the result is a number to measure ({told}); {advice}cast one, or add count(*) AS n"
 
 
@@ -131,6 +142,11 @@ def word(text: str) -> str:
     """As a metric's name takes it."""
     word = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
     return word if word[:1].isalpha() else f"x_{word}" if word else ""
+
+
+def _unit(sql: str, column: str, thing: str) -> str:
+    unit = guessed_unit(column, thing)
+    return _BINARY.get(unit, unit) if _BY_1024.search(sql) else unit
 
 
 def _thing(relation: str) -> str:

@@ -11,13 +11,15 @@ from poller.definition import format_duration
 from poller.errors import OverBudgetError, PollError
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.inspection.plan import Plan, plan_query, read_plan
-from poller.inspection.relations import Relation, Type, known_query, read_known
+from poller.inspection.refusal import name_at
+from poller.inspection.relations import Relation, Type, known_query, meant_by, names_query, read_known
 from poller.overflow import Column
 from poller.pipeline import Pipeline, Reply, Statement, Waker
 from poller.query import QueryDefinition
 from poller.session import Session
 
 _SYNTAX = "42601"
+_NO_RELATION = "42P01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,21 @@ class Inspection:
                 f"the server took longer than {format_duration(self._guards.budget)} to plan the statements"
             )
             raise PollError("timeout", what, hint="look at fewer of them at once") from None
-        return [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
+        inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
+        self._advise(sqls, inspected)
+        return inspected
+
+    def _advise(self, sqls: Sequence[str], inspected: Sequence[Inspected]) -> None:
+        """Name what was probably meant by a relation that there is not, in one more round trip."""
+        missing = [
+            (one.error, name_at(sql, one.error.position))
+            for sql, one in zip(sqls, inspected, strict=True)
+            if one.error and one.error.sqlstate == _NO_RELATION and one.error.position
+        ]
+        names = self.value(names_query()) if missing else b""
+        for error, name in missing:
+            if meant := meant_by(name, names):
+                error.hint = f"did you mean {meant!r}?"
 
     def known(self, inspected: Sequence[Inspected]) -> Known:
         """The types of all columns and the relations that are scanned; raises PollError."""

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from poller.errors import PollError
 from poller.lint.origin import spot_in
 
+_NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
+_GATE = "under requires."
 
-def refusal(error: PollError, sql: str) -> str:
-    """Why the server refuses a statement: in its words, by code, with the place in it and what to do."""
+
+def refusal(error: PollError, sql: str, *, kept: bool = True) -> str:
+    """Why the server refuses a statement: in its words, by code, with the place in it and what to do.
+
+    One that is not `kept` in a file has no key that could expect it.
+    """
     where = [error.sqlstate] if error.sqlstate else []
     if error.position is not None:
         line, column = spot_in(sql, error.position)
         where.append(f"line {line}, column {column} of sql")
     told = f"{error.message} ({', '.join(where)})" if where else error.message
-    return f"{told}; {error.hint}" if error.hint else told
+    return f"{told}; {error.hint}" if error.hint and (kept or _GATE not in error.hint) else told
+
+
+def name_at(sql: str, position: int) -> str:
+    """The name that begins at character `position` (from 1) of `sql`, its quotes left away."""
+    found = _NAME.match(sql, position - 1)
+    return found[0].replace('"', "") if found else ""
 
 
 def marked(sql: str, position: int | None) -> str:

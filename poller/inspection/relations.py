@@ -6,6 +6,11 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from poller.words import near
+
+_MOST_NAMES = 2000
+"""Looked at for one that was meant."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:
@@ -60,6 +65,27 @@ def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Re
         for schema, name, quoted, rows, indexed in told["relations"]
     }
     return types, relations
+
+
+def names_query() -> str:
+    """The one statement that lists the names of relations the role may read, as a JSON value."""
+    return f"""\
+SELECT coalesce(json_agg(json_build_array(relname, nspname || '.' || relname, visible)), '[]') FROM (
+  SELECT relname, nspname, pg_table_is_visible(pg_class.oid) AS visible
+  FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition AND nspname !~ '^pg_toast'
+    AND has_schema_privilege(relnamespace, 'USAGE')
+    AND (has_table_privilege(pg_class.oid, 'SELECT') OR has_any_column_privilege(pg_class.oid, 'SELECT'))
+  ORDER BY nspname ~ '^pg_|^information_schema$', nspname, relname LIMIT {_MOST_NAMES}) AS listed"""
+
+
+def meant_by(name: str, answer: bytes) -> str | None:
+    """The relation that was probably meant by `name`, by what `names_query` came to."""
+    told = json.loads(answer.decode(errors="replace"))
+    if "." in name:
+        return near(name, [full for _, full, _ in told])
+    bare = {relation: relation if visible else full for relation, full, visible in reversed(told)}
+    return bare.get(near(name, bare) or "")
 
 
 def literal(text: str) -> str:
