@@ -20,6 +20,7 @@ COMPLETED = {
     "poller poll --queries mine --query o": ["one", "other"],
     "poller poll --log-level ": ["debug", "info", "warning", "error"],
     "poller check mi": [],
+    "poller new --aggregate o": ["oldest-age"],
     "poller nothing --x": [],
 }
 """What is typed, and what is offered; where that is nothing, bash offers files."""

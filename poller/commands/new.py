@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poller.commands.completion import values
 from poller.commands.options import DATABASE, FILES, with_settings
 from poller.drafts.aggregates import KINDS
 from poller.drafts.offers import DEFAULT_TOP
@@ -30,7 +31,11 @@ def new(
     ] = None,
     aggregate: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help=f"{', '.join(KINDS)}; KIND=COLUMN where it is of one; repeatable."),
+        typer.Option(
+            metavar="KIND",
+            help=f"{', '.join(KINDS)}; KIND=COLUMN where it is of one; repeatable.",
+            autocompletion=values("aggregate", tuple(KINDS)),
+        ),
     ] = None,
     top: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Series of a top list.")] = DEFAULT_TOP,
     name: Annotated[
