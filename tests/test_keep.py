@@ -62,6 +62,7 @@ def test_where_it_is_not_read_yet_what_to_set_is_told(folder: Path) -> None:
     third = {**NEW, "name": "c", "metrics": [{**METRIC, "name": "c"}]}
     assert kept("mine/c.yaml", "mine/a.yaml", third)[-1] == f"{NOT_READ}mine/a.yaml:mine/c.yaml"
     assert kept("alone.yaml")[-1] == f"{NOT_READ}shipped:alone.yaml"
+    assert len(kept("mine/d.yaml", "nowhere", {**NEW, "name": "d"})) == 1, "the setting is wrong"
     Path("shipped").mkdir()
     assert kept("shipped/a.yaml")[-1] == f"{NOT_READ}shipped:{folder}/shipped"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -24,6 +26,10 @@ from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process
 
 Try = Callable[..., Result]
+SUPERUSER = (
+    "look: this role is a superuser; nothing but the read-only transaction holds it back: "
+    "deploy/role.sql makes one that may only read"
+)
 BY_NAME = "SELECT name, count(*) AS devices FROM devices GROUP BY name"
 
 
@@ -62,6 +68,7 @@ def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_resu
         "        attribute_columns: [name]\n"
     )
     assert evened(done.stderr) == [
+        SUPERUSER,
         "name character varying devices bigint",
         "phone 37",
         "1 row in N ms, planner's cost N",
@@ -84,7 +91,7 @@ def test_json_holds_all_that_is_known(tried: Try) -> None:
     done = tried(BY_NAME, "--format", "json")
     told = json.loads(done.stdout)
 
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, f"{SUPERUSER}\n")
     assert told["query"]["metrics"][0]["attribute_columns"] == ["name"]
     assert told["columns"] == [
         {"name": "name", "type": "character varying"},
@@ -237,6 +244,20 @@ def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: Messagin
 
 
 @pytest.mark.postgres
+def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer) -> None:
+    name = f"plain_{os.getpid()}"
+    server.execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT ON devices TO {name}")
+    try:
+        url = make_conninfo(server.primary_dsn, user=name)
+        plain = tried(BY_NAME, POLLER_DATABASE_URL=url)
+    finally:
+        server.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+    assert plain.exit_code == 0
+    assert "superuser" not in plain.stderr
+    assert SUPERUSER in tried(BY_NAME).stderr.splitlines()
+
+
+@pytest.mark.postgres
 def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
     """Which there is where the one that the statement was inspected on is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
@@ -254,7 +275,7 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     done = tried(twins, "--name", "twins")
     assert done.exit_code == 1
     lines = evened(done.stderr)
-    assert lines[21:23] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
+    assert lines[22:24] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
     assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines

@@ -75,11 +75,11 @@ def keep(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings, t
 def _to_be_read(path: Path, settings: Settings) -> str | None:
     """What POLLER_QUERIES has to be for the daemon to read the file; None where it does."""
     read = {os.path.realpath(file.path) for file in _beside(settings)}
-    if os.path.realpath(path) in read:
-        return None
+    if not read or os.path.realpath(path) in read:
+        return None  # where nothing is read, the setting itself is wrong, which is for `check` to say
     # A folder with anything else in it would be a mistake of the daemon's configuration.
     beside, wrong = opened([path.parent])
-    whole = path in files_of(path.parent) and not wrong and not any(any(file.flaws()) for file in beside)
+    whole = not wrong and path in files_of(path.parent) and not any(any(file.flaws()) for file in beside)
     word = str(path.parent if whole and path.parent != Path() else path)
     return f"{settings.shown('queries')}:{word if named(word) == Path(word) else Path(word).absolute()}"
 

@@ -40,6 +40,7 @@ class Tryout:
         self._visit = visit
         self._sql = sql
         self._told = told
+        self._superuser = False
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
         """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
@@ -57,6 +58,7 @@ class Tryout:
         result = to_result(answer)
         if result.error is not None or answer.rows is None:
             raise result.error or PollError("mismatch", "the server gave no rows")
+        self._warn_of_power()
         drafted = closed(drafted, answer.rows, known.types)
         defined([drafted.query], settings)
         if form == "json":
@@ -75,6 +77,12 @@ class Tryout:
             keep(write, [drafted.query], settings, self._told)
         else:
             warn_taken([drafted.query], settings, self._told)
+
+    def _warn_of_power(self) -> None:
+        if self._superuser:
+            what = "this role is a superuser; nothing but the read-only transaction holds it back"
+            told = f"look: {what}: deploy/role.sql makes one that may only read"
+            self._told.print(told, style="yellow", markup=False, soft_wrap=True)
 
     def _draft(self, inspected: Inspected, known: Known, name: str | None, write: Path | None) -> Draft:
         """The query under the name that is asked for, or one that no other query or metric has."""
@@ -113,6 +121,8 @@ class Tryout:
             known = inspection.known([inspected])
         if inspected.error is not None:
             raise inspected.error
+        # The server tells of it unasked at every connect; a pooler may keep it to itself.
+        self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
         return inspected, known
 
     def answer(self, query: QueryDefinition) -> Answer:
