@@ -26,6 +26,7 @@ def print_table(
 ) -> None:
     """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off.
 
+    Behind the state stands what was left out, and why: `ok, 585 duplicate`.
     Types are told where there is one that is no gauge.
     """
     from rich.table import Table
@@ -40,7 +41,7 @@ def print_table(
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
         state = state_of(result)
-        told = f"[{_STYLES[state.word]}]{state}[/]"
+        told = f"[{_STYLES[state.word]}]{state}[/]{_left_out(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
             table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, told)
@@ -122,6 +123,12 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
         if result.error.conflict is not None:
             told["error"]["conflict"] = result.error.conflict
     return told
+
+
+def _left_out(result: PollResult) -> str:
+    """How many data points a result lacks, by reason: `, 585 duplicate`."""
+    told = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
+    return f"[yellow]{told}[/]" if told else ""
 
 
 def _duration(seconds: float) -> str:

@@ -130,5 +130,12 @@ class PollResult:
     """Address and port of who answered; empty where nobody did."""
 
     @property
+    def all_refused(self) -> bool:
+        """Whether rows came and not one fitted; those with a NULL are left out as the definition asks."""
+        return not self.samples and any(
+            count for reason, count in self.quarantined.items() if reason != "null"
+        )
+
+    @property
     def error_type(self) -> str | None:
         return self.error.kind if self.error else None

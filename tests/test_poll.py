@@ -78,6 +78,26 @@ def test_failed_query_is_exit_code_1_and_the_others_are_there(
     assert 'query bad failed: column "nothing" does not exist' in process.stderr
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("sql", "code", "state"),
+    [
+        ("SELECT 1 AS n FROM generate_series(1, 3)", 1, "ok, 3 duplicate"),
+        ("SELECT min(1) AS n FROM users WHERE false", 0, "ok, 1 null"),
+        ("SELECT 1 AS n FROM users WHERE false", 0, "ok"),
+    ],
+)
+def test_rows_of_which_not_one_fits_are_exit_code_1(
+    server: MessagingServer, poller_process: Start, tmp_path: Path, sql: str, code: int, state: str
+) -> None:
+    """Rows that are not there, and a NULL that is left out on demand, are no failure."""
+    queries = write_queries(tmp_path, ("q", sql))
+    process = poller_process("poll", "--queries", queries, env={"POLLER_DATABASE_URL": server.standby_dsn})
+
+    assert process.wait() == code, process
+    assert process.stdout.splitlines()[1].rstrip().split("  ")[-1] == state
+
+
 def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> None:
     (closed_port,) = free_ports(1)
     process = poller_process(

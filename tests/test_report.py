@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from poller.errors import PollError
@@ -42,11 +43,33 @@ def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) 
 def test_the_table_has_a_line_per_series_and_one_per_query_without_any() -> None:
     assert table(GOOD, FAILED, SKIPPED) == [
         ["QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"],
-        ["waiting", "things", "state=queued live=True", "1234567", "{thing}", "1.2 s", "ok"],
-        ["waiting", "things", "state=[bold]sent", "9223372036854775807", "{thing}", "1.2 s", "ok"],
+        ["waiting", "things", "state=queued live=True", "1234567", "{thing}", "1.2 s", "ok, 2 null"],
+        ["waiting", "things", "state=[bold]sent", "9223372036854775807", "{thing}", "1.2 s", "ok, 2 null"],
         ["waiting", "-", "-", "-", "-", "500 ms", "failed(timeout)"],
         ["waiting", "-", "-", "-", "-", "-", "skipped(relation)"],
     ]
+
+
+def test_the_state_of_a_query_without_series_says_what_was_left_out_and_why() -> None:
+    refused = a_result(QUERY, quarantined={"not_a_number": 3, "duplicate": 585})
+    assert table(refused)[1][-1] == "ok, 585 duplicate, 3 not_a_number"
+
+
+@pytest.mark.parametrize(
+    ("samples", "quarantined", "is_so"),
+    [
+        ([], {"duplicate": 585}, True),
+        ([], {"duplicate": 2, "null": 1}, True),
+        ([], {"null": 1}, False),
+        ([], {}, False),
+        ([Sample("things", 1, {})], {"duplicate": 2}, False),
+    ],
+)
+def test_only_rows_that_were_to_be_exported_can_all_be_refused(
+    samples: list[Sample], quarantined: dict[str, int], is_so: bool
+) -> None:
+    """min() over no rows is one NULL, and `on_null: drop` asks for what becomes of it."""
+    assert a_result(QUERY, *samples, quarantined=quarantined).all_refused is is_so
 
 
 def test_a_unit_in_square_brackets_is_shown_as_it_is() -> None:

@@ -48,8 +48,11 @@ def poll(
 ) -> None:
     """Poll every query once and print the values.
 
-    Exit code 0: all went well; 1: a query failed, the server was refused (its role, its lag, the role's
-    privileges), or the push failed; 2: the configuration cannot be used.
+    Behind a state stands how many rows were left out, and why: `ok, 2 duplicate`.
+
+    Exit code 0: all went well; 1: a query failed, not one of its rows fitted (NULLs left out by on_null: drop
+    aside), the server was refused (its role, its lag, the role's privileges), or the push failed; 2: the
+    configuration cannot be used.
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.commands.telemetry import Telemetry
@@ -88,7 +91,9 @@ def poll(
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(
-        result.outcome == "failed" or (result.skipped is not None and result.skipped.reason in REFUSALS)
+        result.outcome == "failed"
+        or result.all_refused
+        or (result.skipped is not None and result.skipped.reason in REFUSALS)
         for result in results
     )
     raise typer.Exit(1 if failed or not delivered else 0)
