@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from rich.console import Console
 
@@ -77,7 +78,10 @@ def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
 def test_it_touches_nothing_of_a_real_poller(
     poller_process: Callable[..., Process], tmp_path: Path, receiver: Receiver
 ) -> None:
-    """Neither its state folder nor where it sends its traces, though the environment names both."""
+    """Neither its state folder nor where it sends its traces, though the environment names both.
+
+    It says how to ask its own database, whose role reads no secret.
+    """
     state = tmp_path / "state"
     state.mkdir()
     env = {
@@ -88,6 +92,14 @@ def test_it_touches_nothing_of_a_real_poller(
     }
     process = poller_process("demo", env=env)
     process.wait_for_line("users_total = ", 120, stream="stdout")
+    url = process.wait_for_line(r"^export POLLER_DATABASE_URL=(\S+)$").group(1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute("SELECT pg_is_in_recovery(), count(name) >= 0 FROM devices").fetchall() == [
+            (True, True)
+        ]
+        for secret in ("password_hash FROM users", "content FROM messages", "token FROM push_tokens"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SELECT {secret}".encode())
     assert ends_without_a_trace(process)
     assert list(state.iterdir()) == []
     assert receiver.attempts("traces") == []
@@ -167,6 +179,14 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
     assert re.search(r"users_total +1,500 +\{user\} +\+500 +▁▁█", text)
     assert re.search(r"^users +- +- +no", text, re.MULTILINE)
     assert "6 data points" in text
+
+
+def test_the_board_says_how_to_ask_the_database_and_stays_within_the_screen() -> None:
+    board = Board()
+    board.invitation = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
+    text = drawn(board, events=told(), width=80, height=13)
+    assert board.invitation in text
+    assert len(text.splitlines()) == 13
 
 
 def exported(seconds: int, *series: tuple[str, str, str, dict[str, str], Any]) -> list[dict[str, Any]]:

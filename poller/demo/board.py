@@ -38,6 +38,8 @@ class Board:
         self.series: dict[Key, Series] = {}
         self.points = 0
         self.requests = 0
+        self.invitation = ""
+        """What to type to ask the database oneself; one line."""
 
     def receive(self, metric: str, unit: str, attributes: Mapping[str, object], value: float) -> None:
         """Take in one data point."""
@@ -65,7 +67,7 @@ class Board:
         told = f"pushed to {self._collector}, look there"
         if self._collector is None:
             told = f"{self.points:,} data points in {self.requests:,} requests"
-            room = height - _FIXED
+            room = height - _FIXED - bool(self.invitation)
             measured = min(len(self._measured()), max(4, room // 2))
             room -= measured
             shown.insert(1, self._inventory(width, measured))
@@ -79,10 +81,12 @@ class Board:
                 shown += [_line(""), queries]
                 room -= queries.row_count + 2
             news = news[-max(1, room + 1) :]
+        invited = [_line(self.invitation, "dim")] if self.invitation else []
         return Group(
             *shown,
             _line(""),
             *(_line(line, "dim") for line in news),
+            *invited,
             _line(f"q or Ctrl-C ends it and leaves nothing; {told}", "dim"),
         )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 
+from poller.demo import role
 from poller.demo.board import Board
 from poller.demo.child import Child
 from poller.demo.cluster import Cluster
@@ -27,7 +28,7 @@ from poller.errors import PollerError
 from poller.events.metrics import SCOPE
 
 _NEWS = 5
-_LOGIN = "poller"
+_DATABASE = "obscura"
 _OURS = re.compile(r"PG|POLLER_|OBSCURA_|OTEL_")
 _OF_USE = re.compile(r"POLLER_(QUERIES|LOG_LEVEL)$")
 """What of it the demo takes from its caller: no database, no state folder, no collector of somebody's."""
@@ -76,15 +77,12 @@ class Show:
         """Start everything, the daemon last. Raises DemoError, and PollerError of the cluster."""
         self._say("starting a PostgreSQL primary and a streaming standby on 127.0.0.1 ...")
         cluster = self._stack.enter_context(Cluster())
-        cluster.primary.execute("CREATE DATABASE obscura")
+        cluster.primary.execute(f"CREATE DATABASE {_DATABASE}")
         schema = resources.files("poller.demo").joinpath("schema.sql").read_text(encoding="utf-8")
-        cluster.primary.execute(schema, dbname="obscura")
-        cluster.primary.execute(
-            f"CREATE ROLE {_LOGIN} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_LOGIN}",
-            dbname="obscura",
-        )
+        cluster.primary.execute(schema, _DATABASE)
+        role.make(cluster.primary, _DATABASE)
         cluster.wait_replayed()
-        _fill(cluster.primary.dsn("obscura"))
+        _fill(cluster.primary.dsn(_DATABASE))
         env = {
             name: value
             for name, value in os.environ.items()
@@ -113,6 +111,10 @@ class Show:
             "the messaging server": server,
             "the crowd of clients": clients,
         }
+        self.board.invitation = f"export POLLER_DATABASE_URL={cluster.standby.dsn(_DATABASE, role.LOGIN)}"
+        self._say("to ask the standby yourself, in another terminal (it may read all but the secrets):")
+        self._say(self.board.invitation)
+        self._say(f"the primary, to change something: {cluster.primary.dsn(_DATABASE)}")
 
     def failed(self) -> str | None:
         """Say what ended on its own, if anything did."""
@@ -138,7 +140,7 @@ class Show:
     def _serve(self, cluster: Cluster, env: Mapping[str, str]) -> Child:
         objects = cluster.directory / "objects"
         objects.mkdir()
-        arguments = [cluster.primary.dsn("obscura"), f"--folder={objects}"]
+        arguments = [cluster.primary.dsn(_DATABASE), f"--folder={objects}"]
         arguments += [f"{option}={value}" for option, value in _SERVER.items()]
         listening = threading.Event()
 
@@ -166,7 +168,7 @@ class Show:
     def _settings(self, cluster: Cluster) -> dict[str, str]:
         """What the daemon is told; POLLER_QUERIES and the like are the caller's, where set."""
         return {
-            "POLLER_DATABASE_URL": cluster.standby.dsn("obscura", _LOGIN),
+            "POLLER_DATABASE_URL": cluster.standby.dsn(_DATABASE, role.LOGIN),
             # Where the caller has set it, by whatever variable, the daemon reads it as well.
             **({} if self._endpoint else {"POLLER_OTLP_ENDPOINT": self._target}),
             "POLLER_INTERVAL": self._interval,
