@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,13 @@ _FUNCTIONS: dict[str, Kind] = {
     **dict.fromkeys(("current_database", "pg_get_expr", "pg_get_userbyid", "inet_server_addr"), "text"),
     **dict.fromkeys(("pg_is_in_recovery", "has_table_privilege", "bool_or", "bool_and"), "boolean"),
 }
+_OF_STATISTICS = {
+    "backend_start", "xact_start", "query_start", "state_change", "reply_time", "last_msg_send_time",
+    "last_msg_receipt_time", "latest_end_time", "last_archived_time", "last_failed_time", "last_seq_scan",
+    "last_idx_scan", "last_vacuum", "last_autovacuum", "last_analyze", "last_autoanalyze", "stats_reset",
+    "checksum_last_failure", "stats_since", "minmax_stats_since",
+}  # fmt: skip
+"""The points in time of the views pg_stat_* (PostgreSQL manual, "The Cumulative Statistics System")."""
 _COMPARISONS = {"=", "<>", "!=", "<", ">", "<=", ">=", "~", "~*", "!~", "~~", "!~~"}
 _UNNAMED = "?column?"
 _NAMES = {"CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping"}
@@ -50,6 +57,20 @@ def columns_of(sql: str) -> list[Column] | None:
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return None
     return _of_select(body, {}) if kind == "SelectStmt" else None
+
+
+def kinds_of(sql: str) -> dict[str, Kind]:
+    """By name, the columns of the one statement `sql` that are certainly no numbers, as far as it tells."""
+    columns = columns_of(sql) or []
+    double = twice(columns)
+    return {one.name: one.kind for one in columns if one.kind is not None and one.name not in double}
+
+
+def number(name: str, kind: Kind | None) -> str:
+    """The SQL that makes a number of a column, as Go's database tools do; empty where it needs none."""
+    if kind == "time":
+        return f"extract(epoch FROM {identifier(name)})"
+    return f"{identifier(name)}::int" if kind == "boolean" else ""
 
 
 def twice(columns: Sequence[Column]) -> set[str]:
@@ -98,7 +119,8 @@ def _of_select(select: Any, known: Mapping[str, Any]) -> list[Column] | None:
                 return None
             found += within
         else:
-            found.append(Column(inner.get("name") or _named(value), _kind(value)))
+            timed = _OF_STATISTICS if "'relname': 'pg_stat_" in str(select.get("fromClause")) else frozenset()
+            found.append(Column(inner.get("name") or _named(value), _kind(value, timed)))
     return found
 
 
@@ -151,7 +173,8 @@ def _of_sublink(link: Any) -> str:
     return {"EXISTS_SUBLINK": "exists", "ARRAY_SUBLINK": "array"}.get(str(kind), _UNNAMED)
 
 
-def _kind(value: Any) -> Kind | None:
+def _kind(value: Any, timed: Container[str] = ()) -> Kind | None:
+    """What `value` certainly is; `timed` are the names of columns that are points in time."""
     ((node, inner),) = value.items() if len(value) == 1 else ((_UNNAMED, {}),)
     match node:
         case "TypeCast":
@@ -165,12 +188,16 @@ def _kind(value: Any) -> Kind | None:
         case "A_Expr":
             sign = _last(inner.get("name", []))
             return "text" if sign == "||" else "boolean" if sign in _COMPARISONS else None
+        case "ColumnRef":
+            return "time" if _last(inner["fields"]) in timed else None
+        case "FuncCall" if _last(inner["funcname"]) in ("min", "max") and inner.get("args"):
+            return _kind(inner["args"][0], timed)
         case "FuncCall":
             return _FUNCTIONS.get(_last(inner["funcname"]))
-        case "CoalesceExpr":
-            return _kind(inner["args"][0])
+        case "CoalesceExpr" | "MinMaxExpr":
+            return _kind(inner["args"][0], timed)
         case "CaseExpr":
-            return _kind(inner["args"][0]["CaseWhen"]["result"])
+            return _kind(inner["args"][0]["CaseWhen"]["result"], timed)
         case "SQLValueFunction":
             return "time" if "TIME" in inner["op"] or "DATE" in inner["op"] else "text"
     return None

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poller.importing.columns import relations_of
+from poller.importing.columns import Kind, kinds_of, number, relations_of
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
-from poller.importing.projection import Columns, identifier, literal
+from poller.importing.projection import Columns, identifier, literal, statement
 from poller.importing.source import Node
 from poller.importing.versions import between
 
@@ -114,10 +114,11 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
         what = f"the default of counters ({', '.join(filled)}), which would look like a reset"
         node.lost("metrics", what, "write coalesce() in the SQL of those where NULL means 0")
     columns = Columns(labels)
+    kinds = kinds_of(statement(draft.sql))
     for name, column, usage in usages:
         if usage in ("GAUGE", "COUNTER"):
             original = f"{prefix}_{column.text('rename') or name}"
-            expression, zero = _value(name, column, usage)
+            expression, zero = _value(name, column, usage, kinds.get(name))
             draft.metrics.append(
                 DraftMetric(
                     column.place,
@@ -138,12 +139,13 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
     draft.computed = columns.computed
 
 
-def _value(name: str, column: Node, usage: str) -> tuple[str, bool]:
+def _value(name: str, column: Node, usage: str, kind: Kind | None) -> tuple[str, bool]:
     """What is to be computed for a value, and whether NULL is 0 in it."""
-    scale = column.number("scale")
+    scale = None if kind in ("time", "boolean") else column.number("scale")  # which it does not scale
+    inner = number(name, kind) or identifier(name)
     # A counter that is 0 for a moment has begun anew, as far as anybody can tell.
     default = column.number("default") if usage == "GAUGE" else None
     scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
     if default is not None and (default != 0 or scaled):
-        return f"coalesce({identifier(name)}, {literal(default)}){scaled}", False
-    return f"{identifier(name)}{scaled}" if scaled else "", default is not None
+        return f"coalesce({inner}, {literal(default)}){scaled}", False
+    return f"{inner}{scaled}" if scaled or kind in ("time", "boolean") else "", default is not None

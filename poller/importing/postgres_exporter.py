@@ -1,20 +1,25 @@
 """Read postgres_exporter's custom queries (`--extend.query-path`).
 
-Source: prometheus-community/postgres_exporter, exporter/queries.go and exporter/postgres_exporter.go.
+Source: prometheus-community/postgres_exporter, exporter/{queries,postgres_exporter,namespace,util}.go.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from poller.importing.columns import kinds_of, number
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
-from poller.importing.projection import Columns, identifier, literal
+from poller.importing.projection import Columns, identifier, literal, statement
 from poller.importing.source import Node
 from poller.importing.versions import from_semver
+
+_TIME = re.compile(r"(^|_)(at|since|until|timestamp|date|reset|(vacuum|analyze)(_time)?)$", re.IGNORECASE)
+"""What columns with a point in time are called."""
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
@@ -23,16 +28,16 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         if not source.root.is_mapping():
             continue
-        first = next((name for name, one in source.root.value.items() if isinstance(one, dict)), "")
+        before = len(drafts)
         for name, node in source.root.members():
             if not node.is_mapping():
                 continue
             if "query" in node:
-                if name == first:
-                    node.unmade("query", "server")
                 drafts.append(_namespace(name, node))
             else:
                 losses.lost(node.place, f"{name} has no query", "give the file of --extend.query-path")
+        if len(drafts) > before:
+            source.root.unmade("", "server")
     return drafts
 
 
@@ -41,6 +46,9 @@ def _namespace(name: str, node: Node) -> DraftQuery:
     version = from_semver(node.text("runonserver"))
     if version is None:
         node.lost("runonserver", node.text("runonserver"), "write requires: server_version: '>=14,<17'")
+    if node.flag("master"):
+        what = "was asked of the configured database, of none that was discovered; here of any with this file"
+        node.changed("master", what)
     interval = node.number("cache_seconds") or None
     if interval is None:
         node.changed("cache_seconds", "was collected at every scrape; here it is every POLLER_INTERVAL")
@@ -66,12 +74,18 @@ def _columns(node: Node, draft: DraftQuery) -> None:
     ]
     labels = {name: name for name, column in declared if column.text("usage") == "LABEL"}
     columns = Columns(labels)
+    kinds = kinds_of(statement(draft.sql))
     for name, column in declared:
         column.others("usage", "description", "metric_mapping")
         usage = column.text("usage")
         expression = ""
         if usage == "MAPPEDMETRIC":
             expression = _mapped(name, column)
+        if usage in ("GAUGE", "COUNTER"):
+            expression = number(name, kinds.get(name))
+            if name not in kinds and _TIME.search(name):
+                what = f"of a timestamp it was the Unix time; if it is one, write extract(epoch FROM {name})"
+                node.source.losses.changed(column.place, what)
         if usage in ("GAUGE", "COUNTER") or expression:
             original = f"{draft.name}_{name}"
             draft.metrics.append(

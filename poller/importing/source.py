@@ -73,9 +73,13 @@ class Node:
                 )
 
     def unmade(self, key: str, *labels: str) -> None:
-        """Tell of `labels` with which the other tool says which server or database it asked."""
+        """Tell of `labels` with which the other tool says which server or database it asked.
+
+        Without a `key` all of this is meant.
+        """
         told = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
-        self.changed(key, f"the {told} not made; pollers are told apart by POLLER_INSTANCE")
+        place = self.at(key) if key else self.place
+        self.source.losses.changed(place, f"the {told} not made; pollers are told apart by POLLER_INSTANCE")
 
     def session(self, key: str) -> None:
         """Tell of statements that set a session up."""
