@@ -14,6 +14,7 @@ from poller.importing.draft import DraftQuery
 from poller.importing.fitting import fit
 from poller.importing.losses import Losses, Place
 from poller.importing.opening import files_of
+from poller.importing.provenance import tools_of
 
 Format = Literal[
     "sqlquery", "sql_exporter", "query-exporter", "pg_exporter", "pgwatch", "postgres_exporter", "telegraf"
@@ -34,7 +35,7 @@ class Imported:
 def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
     """Read `given` (files, or folders of them) as `form`.
 
-    Raises ConfigError with every file that cannot be read, and where there is no query in all of them.
+    Raises ConfigError with every file that cannot be read, or looks like another tool's.
     """
     suffixes = (".toml", ".conf") if form == "telegraf" else (".yaml", ".yml")
     losses, problems = Losses(), list[Problem]()
@@ -44,10 +45,15 @@ def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
             files += [file for file in files_of(one, suffixes) if file not in files]
         except ConfigError as error:
             problems += error.problems
+    mistaken = {file: tools for file in files if (tools := tools_of(file)) and form not in tools}
+    for file, tools in mistaken.items():
+        instead = " or ".join(f"--from {tool}" for tool in sorted(tools))
+        what = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {instead}"
+        problems.append(Problem(str(file), what))
     drafts: list[DraftQuery] = []
     reader = cast(Reader, importlib.import_module(f"poller.importing.{form.replace('-', '_')}").read)
     try:
-        drafts = reader(files, losses)
+        drafts = reader([file for file in files if file not in mistaken], losses)
     except ConfigError as error:
         problems += error.problems
     if problems:

@@ -1,0 +1,74 @@
+"""Tell by the keys of a file which tool it is of."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from poller.yamlfile import parse
+
+_TAGS = ("!include", "!file", "!env")
+_ONLY_PG_EXPORTER = {
+    "name", "desc", "predicate_queries", "tags", "ttl", "timeout", "priority", "min_version", "max_version",
+    "fatal", "skip",
+}  # fmt: skip
+_ONLY_POSTGRES_EXPORTER = {"master", "cache_seconds", "runonserver"}
+
+
+def tools_of(file: Path) -> set[str]:
+    """The tools that `file` may be of, as `--from` has them; empty where it is unreadable or no key tells."""
+    try:
+        raw = file.read_bytes() if file.is_file() else b""
+        if file.suffix in (".toml", ".conf"):
+            return set(_of_toml(tomllib.loads(raw.decode("utf-8-sig"))))
+    except (OSError, ValueError):
+        return set()
+    data = parse(raw, _TAGS).data
+    if isinstance(data, list):
+        listed = any({"conn_str", "preset_metrics", "custom_metrics"} & one.keys() for one in _mappings(data))
+        return {"pgwatch"} if listed else set()
+    return set(_of_mapping(data)) if isinstance(data, dict) else set()
+
+
+def _of_toml(data: dict[str, Any]) -> Iterator[str]:
+    inputs = data.get("inputs", data)
+    if isinstance(inputs, dict) and {"sql", "postgresql_extensible"} & inputs.keys():
+        yield "telegraf"
+
+
+def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
+    receivers, queries, metrics = (data.get(key) for key in ("receivers", "queries", "metrics"))
+    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in receivers or ()) or (
+        "driver" in data and isinstance(queries, list)
+    ):
+        yield "sqlquery"
+    if {"collector_name", "collector_files", "collectors"} & data.keys() or any(
+        "queries" in job for job in _mappings(data.get("jobs"))
+    ):
+        yield "sql_exporter"
+    if any("dsn" in one for one in _mappings(data.get("databases"))) or (
+        isinstance(queries, dict) and any({"sql", "metrics"} <= one.keys() for one in _mappings(queries))
+    ):
+        yield "query-exporter"
+    if isinstance(metrics, dict) and any("sqls" in one for one in _mappings(metrics)):
+        yield "pgwatch"
+    yield from _of_namespaces(data)
+
+
+def _of_namespaces(data: dict[str, Any]) -> Iterator[str]:
+    """Both exporters have a query with its columns under each name; keys of its own tell which it is."""
+    found = [one for one in _mappings(data) if "query" in one and isinstance(one.get("metrics"), list)]
+    keys = {key for one in found for key in one}
+    if found and not keys & _ONLY_POSTGRES_EXPORTER:
+        yield "pg_exporter"
+    if found and not keys & _ONLY_PG_EXPORTER:
+        yield "postgres_exporter"
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    """The mappings right below a mapping or a list."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in inside if isinstance(one, dict)]
