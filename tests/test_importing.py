@@ -17,10 +17,11 @@ import pytest
 from poller.catalog import load
 from poller.cli import main
 from poller.errors import PollError
-from poller.importing.columns import columns_of
+from poller.importing.columns import columns_of, kinds_of
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.formats import FORMATS
 from poller.importing.losses import Place
+from poller.importing.provenance import tools_of
 from poller.importing.writing import to_yaml
 from poller.mapping import to_samples
 from poller.replica import Replica
@@ -100,6 +101,21 @@ def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
             assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
 
 
+@pytest.mark.postgres
+def test_points_in_time_of_the_servers_statistics_are_known(site: Site) -> None:
+    """By their names, which no view has for anything else."""
+    with psycopg.connect(site.primary) as connection:
+        found = connection.execute(
+            "SELECT relname, attname, format_type(atttypid, NULL) FROM pg_attribute"
+            " JOIN pg_class ON pg_class.oid = attrelid"
+            " WHERE relnamespace = 'pg_catalog'::regnamespace AND relname LIKE 'pg\\_stat\\_%' AND attnum > 0"
+        ).fetchall()
+    assert found
+    for view, column, kind in found:
+        known = kinds_of(f'SELECT "{column}" FROM {view}').get(column)
+        assert known == ("time" if kind == "timestamp with time zone" else None), (view, column)
+
+
 @pytest.mark.parametrize(
     "sql", ["SELECT * FROM t", "SELECT t.* FROM t, u", "SELECT * FROM (SELECT * FROM t) x", "SHOW x", "SELEC"]
 )
@@ -140,6 +156,7 @@ min_interval: 1m
 metrics:
   - {metric_name: jobs, type: gauge, help: Jobs., values: [n], query: SELECT count(*) AS n FROM jobs}
 """
+NEXT_STEP = "poller check --database FILE shows what your server makes of them"
 PARTLY = GOOD + "  - {metric_name: gone, type: summary, help: Gone., values: [n], query: SELECT 1 AS n}\n"
 
 
@@ -169,7 +186,10 @@ def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
-    assert (code, err) == (0, "1 query, 1 metric imported from sql_exporter; 0 not kept, 0 changed\n")
+    assert (code, err) == (
+        0,
+        f"1 query, 1 metric imported from sql_exporter; 0 not kept, 0 changed; {NEXT_STEP}\n",
+    )
     assert "value_column: n" in out
 
     code, out, err = poller("import", "--from", "sql_exporter", "partly.yml")
@@ -177,7 +197,7 @@ def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
     assert "gone" not in out
     assert err.splitlines() == [
         "partly.yml:5: metrics[1].type: not kept: gone is of type summary; write gauge or counter",
-        "1 query, 1 metric imported from sql_exporter; 1 not kept, 0 changed",
+        f"1 query, 1 metric imported from sql_exporter; 1 not kept, 0 changed; {NEXT_STEP}",
     ]
 
 
@@ -188,12 +208,14 @@ def test_nothing_that_can_be_kept_writes_nothing(poller: Command, folder: Path) 
 
     assert (code, out) == (1, "")
     assert "none.yml:1: not kept: holds no query of sql_exporter; give a file that does" in err
+    assert "poller check" not in err
     assert not (folder / "new.yaml").exists()
 
 
 def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) -> None:
-    code, out, _ = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
+    code, out, err = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
     assert (code, out) == (1, "")
+    assert "poller check --database new.yaml" in err
     head = "# Imported from sql_exporter, partly.yml.\nqueries:\n"
     assert (folder / "new.yaml").read_text().startswith(head)
     assert poller("check", "new.yaml")[0] == 0
@@ -242,6 +264,45 @@ def test_what_cannot_be_is_said(poller: Command, arguments: list[str], told: str
 
     assert (code, out) == (2, "")
     assert told in err
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_file_is_taken_for_no_other_tools(case: Case, folder: Path) -> None:
+    """Whatever else is wrong with it."""
+    for name, text in case.sections.items():
+        file = folder / name.removeprefix("+")
+        file.write_text(text, encoding="utf-8")
+        assert case.form in (tools_of(file) or {case.form})
+
+
+def test_the_files_of_each_tool_are_known_by_their_keys(folder: Path) -> None:
+    for case in RUN:
+        (name,) = [name for name in case.sections if name.endswith((".yaml", ".yml", ".toml", ".conf"))]
+        (folder / name).write_text(case.sections[name], encoding="utf-8")
+        assert tools_of(folder / name) == {case.form}, case
+
+
+def test_files_of_another_tool_are_refused_with_its_name(poller: Command, folder: Path) -> None:
+    columns = "{query: SELECT 1 AS n, metrics: [{n: {usage: GAUGE}}]"
+    (folder / "either.yaml").write_text(f"a: {columns}}}\n")
+    (folder / "other.yaml").write_text(f"a: {columns}, master: true}}\nb: {columns}}}\n")
+
+    code, out, err = poller("import", "--from", "sql_exporter", "other.yaml", "good.yml", "either.yaml")
+
+    assert (code, out) == (2, "")
+    other, either = err.splitlines()
+    assert other == (
+        "other.yaml: looks like postgres_exporter, not like sql_exporter; write --from postgres_exporter"
+    )
+    assert either == (
+        "either.yaml: looks like pg_exporter or postgres_exporter, not like sql_exporter;"
+        " write --from pg_exporter or --from postgres_exporter"
+    )
+    assert poller("import", "--from", "telegraf", "good.yml")[2] == (
+        "good.yml: looks like sql_exporter, not like telegraf; write --from sql_exporter\n"
+    )
+    for form in ("pg_exporter", "postgres_exporter"):
+        assert poller("import", "--from", form, "either.yaml")[0] == 0
 
 
 @pytest.mark.parametrize("form", FORMATS)

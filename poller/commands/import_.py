@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,9 +39,11 @@ def import_(
     """Turn the queries of another tool into query files, without a database.
 
     stderr tells what was not kept and what is done differently, each as `file:line: path.to.key: what;
-    what to do instead`. What is written passes `poller check`. Connections and secrets are not taken along.
+    what to do instead`; where several changes say the same, the first stands for them. What is written passes
+    `poller check`. Connections and secrets are not taken along.
 
-    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written.
+    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or is another
+    tool's.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     imported = bring(form, files, defaults)
@@ -49,7 +52,11 @@ def import_(
     sys.stderr.writelines(f"{line}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
-    sys.stderr.write(f"{told}; {lost} not kept, {changed} changed\n")
+    told = f"{told}; {lost} not kept, {changed} changed"
+    if imported.drafts:
+        target = shlex.quote(str(write)) if write else "FILE"
+        told += f"; poller check --database {target} shows what your server makes of them"
+    sys.stderr.write(f"{told}\n")
     raise typer.Exit(1 if lost else 0)
 
 

@@ -49,6 +49,10 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
         for draft in kept:
             draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
         kept = [draft for draft in kept if draft.metrics]
+    standing = {draft.place for draft in kept}
+    for draft in drafts:
+        if draft.place.path and draft.place not in standing:
+            losses.forget_changes(draft.place)
     for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
         _tell_name(metric, losses)
     return kept
@@ -91,7 +95,7 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
     for draft in drafts:
         for metric in draft.metrics:
             told = first[metric.name].description
-            metric.description = told or f"{metric.original}, as query {draft.name} has it."
+            metric.description = told or f"Column {metric.value_column} of query {draft.name}."
 
 
 def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:

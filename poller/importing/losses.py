@@ -28,10 +28,10 @@ class Place:
 
 @dataclass(slots=True)
 class Losses:
-    """What was lost and what was changed, each told once."""
+    """What was lost, each told with its place, and what was changed, told once where several say the same."""
 
     _lost: dict[str, Place] = field(default_factory=dict)
-    _changed: dict[str, Place] = field(default_factory=dict)
+    _changed: dict[tuple[Place, str], None] = field(default_factory=dict)
 
     def lost(self, place: Place, what: str, instead: str) -> None:
         """Something that the imported files do not do, though the original did."""
@@ -39,7 +39,16 @@ class Losses:
 
     def changed(self, place: Place, what: str) -> None:
         """Something that is kept in another form, or is decided elsewhere here."""
-        self._changed.setdefault(f"{place}: changed: {what}", place)
+        self._changed.setdefault((place, what))
+
+    def forget_changes(self, within: Place) -> None:
+        """Tell of no change to what is inside `within`, and is not imported after all."""
+        depth = len(within.path)
+        self._changed = {
+            (place, what): None
+            for place, what in self._changed
+            if (place.file, place.path[:depth]) != (within.file, within.path)
+        }
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -49,6 +58,15 @@ class Losses:
     def lines(self, files: Sequence[Path]) -> list[str]:
         """All of it in the order of `files` and their lines; what is in other files comes behind."""
         order = {file: number for number, file in enumerate(files)}
-        told = [*self._lost.items(), *self._changed.items()]
-        told.sort(key=lambda one: (order.get(one[1].file, len(order)), str(one[1].file), one[1].line))
-        return [line for line, _ in told]
+
+        def position(place: Place) -> tuple[int, str, int]:
+            return order.get(place.file, len(order)), str(place.file), place.line
+
+        changed: dict[str, list[Place]] = {}
+        for place, what in sorted(self._changed, key=lambda one: position(one[0])):
+            changed.setdefault(what, []).append(place)
+        told = list(self._lost.items())
+        for what, places in changed.items():
+            often = f" ({len(places)} times)" if len(places) > 1 else ""
+            told.append((f"{places[0]}: changed: {what}{often}", places[0]))
+        return [line for line, _ in sorted(told, key=lambda one: position(one[1]))]
