@@ -90,7 +90,7 @@ class QueryDefinition(Definition):
         json_schema_extra={"pattern": whole(_QUERY_NAME)},
     )
     sql: str = Field(
-        description="One statement that reads: SELECT, WITH, VALUES, TABLE or SHOW.",
+        description="One statement that reads: SELECT, WITH, VALUES or TABLE.",
         examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
         json_schema_extra={"pattern": r"\S"},
     )

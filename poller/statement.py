@@ -32,7 +32,8 @@ _ACTS = {
 }  # fmt: skip
 """Functions that act on the session, the server or the disk though the transaction is READ ONLY
 (PostgreSQL manual, "System Administration Functions"); whatever else acts is for the role's privileges."""
-_ALLOWED = "SELECT, WITH, VALUES, TABLE or SHOW"
+_ALLOWED = "SELECT, WITH, VALUES or TABLE"
+"""SHOW reads as well, and passes, but what it returns is text: no metric comes of it."""
 _ON_AN_OBJECT = {"CREATE", "ALTER", "DROP", "REFRESH", "REINDEX", "IMPORT", "SECURITY", "REASSIGN"}
 _BEFORE_THE_OBJECT = {
     "OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE", "RECURSIVE", "TRUSTED",

@@ -213,10 +213,7 @@ MISTAKES: dict[str, list[str]] = {
             "5: queries[0].requires.member_of: is a text, not a list; write for example "
             "`member_of: [pg_read_all_stats]`"
         ),
-        (
-            "7: queries[0].estimate.sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, "
-            "TABLE or SHOW"
-        ),
+        ("7: queries[0].estimate.sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE"),
         "8: queries[0].estimate.above_cost: 0 is not above 0; write for example `above_cost: 1000000`",
         "9: queries[0].estimate.over: unknown key 'over'; known keys: sql, above_cost",
         (
@@ -237,10 +234,7 @@ MISTAKES: dict[str, list[str]] = {
             "2: queries[0].name: 'A' is not a query name; write lower-case letters, digits, _, - and "
             "., starting with a letter, at most 63"
         ),
-        (
-            "3: queries[0].sql: is DROP TABLE; a query may only read: write SELECT, WITH, VALUES, "
-            "TABLE or SHOW"
-        ),
+        ("3: queries[0].sql: is DROP TABLE; a query may only read: write SELECT, WITH, VALUES or TABLE"),
         (
             "4: queries[0].interval: interval 1s is shorter than timeout 5s; write an interval of at "
             "least 5s, or a shorter timeout"
@@ -523,13 +517,13 @@ MISTAKES: dict[str, list[str]] = {
         "4: queries[0].snapshot: is a text, not true or false; write for example `snapshot: true`",
     ],
     "sql-comment": [
-        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW",
+        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES or TABLE",
     ],
     "sql-empty": [
-        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW",
+        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES or TABLE",
     ],
     "sql-explain": [
-        "3: queries[0].sql: is EXPLAIN; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW",
+        "3: queries[0].sql: is EXPLAIN; a query may only read: write SELECT, WITH, VALUES or TABLE",
     ],
     "sql-into": [
         "3: queries[0].sql: holds SELECT INTO, which makes a table; leave INTO away",
@@ -556,7 +550,7 @@ MISTAKES: dict[str, list[str]] = {
         "3: queries[0].sql: holds DELETE inside WITH; a query may only read",
     ],
     "sql-writes": [
-        "3: queries[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW",
+        "3: queries[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE",
     ],
     "syntax": [
         (

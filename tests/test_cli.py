@@ -154,7 +154,7 @@ def test_a_stdin_that_is_closed_is_no_terminal() -> None:
     command = shlex.join([sys.executable, "-m", "poller", "try"])
     done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "SQL: holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW\n"
+    assert done.stderr == "SQL: holds no statement; write one SELECT, WITH, VALUES or TABLE\n"
 
 
 def test_programs_are_told_in_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:

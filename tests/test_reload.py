@@ -133,7 +133,7 @@ def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
     first, *problems = told(caplog)
     assert first == "ERROR query files not taken over, the queries stay as they are"
     assert [problem.partition(": ")[2] for problem in problems] == [
-        f"queries[{number}].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW"
+        f"queries[{number}].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE"
         for number in range(2)
     ]
     shown = bed.metrics()

@@ -339,7 +339,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
         "INFO metrics of another unit: turned {row} -> s",
         "INFO metrics of another description: turned",
         "ERROR query files not taken over, the queries stay as they are",
-        f"{where}[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW",
+        f"{where}[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE",
         f"{where}[1].name: 'turned' is also the query at {file}:1; rename one",
     ]
 

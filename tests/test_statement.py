@@ -6,8 +6,8 @@ import pytest
 
 from poller.statement import MAX_LENGTH, statement_problem
 
-INSTEAD = "; a query may only read: write SELECT, WITH, VALUES, TABLE or SHOW"
-NONE = "holds no statement; write one SELECT, WITH, VALUES, TABLE or SHOW"
+INSTEAD = "; a query may only read: write SELECT, WITH, VALUES or TABLE"
+NONE = "holds no statement; write one SELECT, WITH, VALUES or TABLE"
 NO_SQL = "is not SQL that PostgreSQL understands:"
 LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
 INTO = "holds SELECT INTO, which makes a table; leave INTO away"
