@@ -15,7 +15,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from poller.errors import OverBudgetError, PollError
 from poller.overflow import Column, Keeper, Limit, Rows
-from poller.sqlstate import server_error
+from poller.sqlstate import one_line, server_error
 
 _CHUNK_ROWS = 256
 _CANCEL_SECONDS = 2.0
@@ -118,7 +118,7 @@ class Pipeline:
             yield from self._send(statements)
         except psycopg.OperationalError as error:
             self._connection.close()
-            raise PollError("unavailable", _one_line(error)) from error
+            raise PollError("unavailable", one_line(str(error))) from error
         except BaseException:
             # A reader that leaves early, too, leaves answers that the next burst would take for its own.
             self._stop_server()
@@ -268,7 +268,3 @@ def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollErr
     )
     error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
     return error
-
-
-def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ from poller.errors import PollError
 from poller.pipeline import Waker
 from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
 from poller.secrets import is_ambiguous
-from poller.sqlstate import refusal_of, server_error
+from poller.sqlstate import one_line, refusal_of, server_error
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Session:
             if error.pgconn is not None:
                 # A passfile's or a service file's password, which the other side may repeat.
                 learn(error.pgconn.password.decode(errors="replace"))
-            message = " ".join(redact(str(error)).split())
+            message = one_line(redact(str(error)))
             failure = PollError(
                 "unavailable", message, sqlstate=sqlstate, hint=server_error(sqlstate, message).hint
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from poller.errors import ConflictKind, ErrorKind, PollError
 from poller.redaction import redact
 
@@ -65,6 +67,7 @@ _CONFLICT_HINTS: dict[ConflictKind, str] = {
     "slot": _STANDBY_WAITS,
     "unknown": "set hot_standby_feedback = on on the standby, or " + _STANDBY_WAITS,
 }
+_NEXT_SENTENCE = re.compile(r"(?<=[^\s.:?!])\n\t(?=[A-Z])")
 _REFUSALS: tuple[tuple[str, str], ...] = (
     ("password authentication failed", "28P01"),
     ("pg_hba.conf", "28000"),
@@ -75,6 +78,11 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ("connection slots are reserved", "53300"),
     ("the database system is", "57P03"),
 )
+
+
+def one_line(message: str) -> str:
+    """What libpq says, on one line; what it says on lines of their own, without a stop, stays sentences."""
+    return " ".join(_NEXT_SENTENCE.sub(". ", message).split())
 
 
 def refusal_of(message: str) -> str | None:

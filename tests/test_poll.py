@@ -108,6 +108,7 @@ def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> Non
     assert code == 1, process
     assert "failed(unavailable)" in process.stdout
     assert process.stderr.count("replica unavailable") == 1
+    assert "refused. Is the server running" in process.stderr, "of libpq's two lines"
     assert "sekret" not in process.stdout + process.stderr
 
 

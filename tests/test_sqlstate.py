@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poller.errors import ErrorKind
-from poller.sqlstate import LONGEST_MESSAGE, kind_of, server_error
+from poller.sqlstate import LONGEST_MESSAGE, kind_of, one_line, server_error
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,14 @@ def test_what_the_server_quotes_at_length_is_cut() -> None:
     assert len(error.message) == len(error.hint) == LONGEST_MESSAGE + len("...")
     conflict = server_error("40001", "z" * 2000 + " (User was holding a relation lock for too long.)")
     assert conflict.conflict == "lock", "what it means is read from all of it"
+
+
+def test_lines_of_libpq_become_sentences_and_lines_within_one_do_not() -> None:
+    """Its message for a connection that is lost (PostgreSQL source, src/interfaces/libpq/fe-misc.c)."""
+    assert one_line(
+        "server closed the connection unexpectedly\n"
+        "\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.\n"
+    ) == (
+        "server closed the connection unexpectedly. "
+        "This probably means the server terminated abnormally before or while processing the request."
+    )
