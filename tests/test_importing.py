@@ -282,6 +282,13 @@ def test_the_files_of_each_tool_are_known_by_their_keys(folder: Path) -> None:
         assert tools_of(folder / name) == {case.form}, case
 
 
+@pytest.mark.parametrize("key", ["receivers", "queries", "metrics", "jobs", "databases", "collectors", "a"])
+@pytest.mark.parametrize("value", ["1", "x", "[1, [x]]", "{a: 1}", "{a: {query: 1, metrics: 2}}", "!file x"])
+def test_a_file_that_makes_no_sense_is_no_tools(folder: Path, key: str, value: str) -> None:
+    (folder / "odd.yml").write_text(f"{key}: {value}\n")
+    assert tools_of(folder / "odd.yml") <= {"sql_exporter"}
+
+
 def test_files_of_another_tool_are_refused_with_its_name(poller: Command, folder: Path) -> None:
     columns = "{query: SELECT 1 AS n, metrics: [{n: {usage: GAUGE}}]"
     (folder / "either.yaml").write_text(f"a: {columns}}}\n")

@@ -13,7 +13,7 @@ FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
     AND atttypid <> 'bytea'::regtype AND attname NOT IN ('password_hash', 'token_hash', 'token')
 GROUP BY attrelid"""
-"""More than deploy/role.sql grants, so that one can add queries, but no password, message, key or token:
+"""More than deploy/role.sql grants, so that one can add queries, but no password, content, key or token:
 a query of those is refused here as it is there."""
 
 

@@ -41,7 +41,7 @@ def _of_toml(data: dict[str, Any]) -> Iterator[str]:
 
 def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
     receivers, queries, metrics = (data.get(key) for key in ("receivers", "queries", "metrics"))
-    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in receivers or ()) or (
+    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in _names(receivers)) or (
         "driver" in data and isinstance(queries, list)
     ):
         yield "sqlquery"
@@ -66,6 +66,10 @@ def _of_namespaces(data: dict[str, Any]) -> Iterator[str]:
         yield "pg_exporter"
     if found and not keys & _ONLY_PG_EXPORTER:
         yield "postgres_exporter"
+
+
+def _names(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, dict) else []
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
