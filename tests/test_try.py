@@ -147,7 +147,7 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
     users = "SELECT count(*) AS users FROM users"
     done = tried(users)
     assert "  - name: users_2\n" in done.stdout
-    assert "      - name: users_2\n" in done.stdout
+    assert "      - name: users_2\n        description: Users.\n" in done.stdout
     assert (
         "look: 'users' is taken, so this is 'users_2'; --name gives it another name"
         in done.stderr.splitlines()

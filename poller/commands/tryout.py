@@ -96,7 +96,11 @@ class Tryout:
         if made is first:
             return made
         renamed = f"{first.name!r} is taken, so this is {made.name!r}; --name gives it another name"
-        return replace(made, doubts=(renamed, *made.doubts))
+        metrics = [
+            {**metric, "description": plain["description"]}
+            for metric, plain in zip(made.query["metrics"], first.query["metrics"], strict=True)
+        ]
+        return Draft({**made.query, "metrics": metrics}, (renamed, *made.doubts))
 
     @property
     def _required(self) -> RequireStandby:
