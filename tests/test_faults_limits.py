@@ -76,7 +76,7 @@ def _connect_anew(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "limit",
     [
-        "statement_timeout = '1ms'",
+        "statement_timeout = '50ms'",
         "lock_timeout = '1ms'",
         "idle_in_transaction_session_timeout = '1ms'",
         "work_mem = '64kB'",
