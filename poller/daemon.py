@@ -126,7 +126,7 @@ class Daemon:
         """
         if self._stopping:
             return None
-        self._timetable.set_right(time.time())
+        self._timetable.set_right(self._ticks.values(), time.time())
         if (doing := self._doing) and now - doing[1] > doing[2]:
             return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
         if self._timetable.until_next() > -_OVERDUE_SECONDS:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from poller.account import Account
 from poller.closed import Closed, Key, key_of
 from poller.errors import PollError
 from poller.metric import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition
@@ -17,10 +18,6 @@ from poller.result import Refusal, Sample
 
 OTHER = "other"
 """Value of every attribute column of the series that sums up the rows beyond `max_series`."""
-MOST_REFUSALS_SHOWN = 20
-"""Of one result; what is beyond is counted only."""
-
-_MOST_BYTES_SHOWN = 400
 _BOOL = 16
 _SPOKEN_TYPES = {
     16: "boolean", 25: "text", 1043: "varchar", 1042: "char", 1082: "date", 1114: "timestamp",
@@ -57,42 +54,6 @@ class Mapped:
     """What is wrong with a metric that none of the rows could feed."""
 
 
-@dataclass(slots=True)
-class _Account:
-    """What becomes of the candidates while they are gone through."""
-
-    columns: tuple[Column, ...]
-    taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
-    """Of all metrics of the query, as two of them may have one name; None where twins were withdrawn."""
-    quarantined: Counter[str] = field(default_factory=Counter)
-    refused: list[Refusal] = field(default_factory=list)
-    made: int = 0
-    folded: int = 0
-
-    def take(self, sample: Sample, row: Row | None = None) -> None:
-        """Keep one sample, made from a row or from none, unless its series is taken already."""
-        series = sample.metric, key_of(sample.attributes)
-        if series not in self.taken:
-            self.taken[series] = sample, row
-            return
-        # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
-        first = self.taken[series]
-        if first is not None:
-            self.refuse(sample.metric, "duplicate", first[1])
-        self.refuse(sample.metric, "duplicate", row)
-        self.taken[series] = None
-
-    def refuse(self, metric: str, reason: str, row: Row | None) -> None:
-        self.quarantined[reason] += 1
-        if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
-            texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
-            names = (column.name for column in self.columns)
-            self.refused.append(Refusal(metric, reason, dict(zip(names, texts, strict=True))))
-
-    def samples(self) -> tuple[Sample, ...]:
-        return tuple(entry[0] for entry in self.taken.values() if entry is not None)
-
-
 def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     """Map the rows of one result by the query's definition.
 
@@ -110,7 +71,7 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     advice = _wrong_types(query, rows.columns, positions)
     if len(advice) == len({metric.value_column for metric in query.metrics}):
         raise PollError("mismatch", "; ".join(advice.values()))
-    account = _Account(rows.columns)
+    account = Account(rows.columns)
     for metric in query.metrics:
         if metric.value_column in advice:
             for row in rows.values:
@@ -134,7 +95,7 @@ def _map_metric(
     metric: MetricDefinition,
     rows: Rows,
     positions: Mapping[str, int],
-    account: _Account,
+    account: Account,
 ) -> None:
     value_at = positions[metric.value_column]
     oid = rows.columns[value_at].oid
@@ -160,7 +121,7 @@ def _map_metric(
 
 
 def _fill(
-    metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: _Account
+    metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: Account
 ) -> None:
     """Make a 0 of each declared set that no row had, as far as there is room, and count the others."""
     wanted = closed.count_missing(seen)
@@ -170,7 +131,7 @@ def _fill(
         account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
 
 
-def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: _Account) -> None:
+def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account) -> None:
     """Sum up the rows beyond the limit in one series, or count them."""
     folded = rows.folded.get(metric.value_column)
     if folded is None:

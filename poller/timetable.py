@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,6 @@ class Timetable:
         """Prepare; `run` is given the name of a tick that is due, `on_left_out` of one that is left out."""
         self._run = run
         self._on_left_out = on_left_out
-        self._entered: dict[str, Tick] = {}
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
@@ -51,7 +50,6 @@ class Timetable:
 
     def enter(self, tick: Tick, now: float) -> None:
         """Run a tick in every interval, at its place in it; `now` is in seconds since 1970."""
-        self._entered[tick.name] = tick
         self._scheduler.add_job(
             self._run,
             "interval",
@@ -59,12 +57,10 @@ class Timetable:
             start_date=_utc(tick.first_due(now)),
             args=[tick.name],
             id=tick.name,
-            replace_existing=True,
         )
 
     def leave(self, name: str) -> None:
         """Run a tick no more, nor again."""
-        self._entered.pop(name, None)
         for job in (name, _again(name)):
             with suppress(JobLookupError):
                 self._scheduler.remove_job(job)
@@ -94,14 +90,20 @@ class Timetable:
         due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(due, default=_utc(time.time()) + timedelta(days=1)).timestamp() - time.time()
 
-    def set_right(self, now: float) -> None:
-        """Run what is further away than it can be, by a clock that was set back, as if it were new."""
-        for tick in list(self._entered.values()):
+    def set_right(self, ticks: Iterable[Tick], now: float) -> None:
+        """Give those of `ticks` a new time that are further away than they can be: the clock was set back."""
+        for tick in ticks:
             job = self._scheduler.get_job(tick.name)
             # `first_due` is at most one and a half intervals ahead.
             if job and job.next_run_time and job.next_run_time.timestamp() - now > 1.6 * tick.interval + 1.0:
                 logger.warning("the clock was set back; tick %s is planned anew", tick.name)
-                self.enter(tick, now)
+                with suppress(JobLookupError):  # it has just been left
+                    self._scheduler.reschedule_job(
+                        tick.name,
+                        trigger="interval",
+                        seconds=tick.interval,
+                        start_date=_utc(tick.first_due(now)),
+                    )
 
     def wake(self) -> None:
         """Look at what is due now.

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poller.account import MOST_REFUSALS_SHOWN
 from poller.errors import PollError
-from poller.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
+from poller.mapping import Mapped, to_samples
 from poller.metric import MAX_ATTRIBUTE_LENGTH
 from poller.overflow import Column, Keeper, Limit, Rows
 from poller.query import QueryDefinition
