@@ -16,11 +16,12 @@ from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.lag import Lag, LagMeter, lag_query
-from poller.pipeline import Pipeline, Reply, Statement, Waker
+from poller.pipeline import Pipeline, Reply, Statement
 from poller.query import QueryDefinition
 from poller.result import HOLDS, Answer, EstimateReason, Skip
 from poller.session import Session
 from poller.sqlcomment import Tags, untagged
+from poller.waker import Waker
 from poller.whereabouts import Sighting
 
 _SECOND_LOOK_SECONDS = 0.1

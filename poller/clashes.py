@@ -10,7 +10,7 @@ from poller.metric import MetricType
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.units import unit_problem
-from poller.yamlfile import Key
+from poller.yamlflaw import Key
 
 
 @dataclass(frozen=True, slots=True)

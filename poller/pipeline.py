@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import select
 import time
 from collections.abc import Generator, Sequence
@@ -16,6 +15,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from poller.errors import OverBudgetError, PollError
 from poller.overflow import Column, Keeper, Limit, Rows
 from poller.sqlstate import one_line, server_error
+from poller.waker import Waker
 
 _CHUNK_ROWS = 256
 _CANCEL_SECONDS = 2.0
@@ -50,37 +50,6 @@ class Reply:
     error: PollError | None
     duration: float
     """Seconds since the reply before it, which is how long the server was busy with this one."""
-
-
-class Waker:
-    """Interrupts a burst from another thread, a signal handler's included."""
-
-    def __init__(self) -> None:
-        self._read, write = os.pipe()
-        self._write: int | None = write
-        self.raised = False
-
-    def raise_(self) -> None:
-        """Interrupt the burst under way and every later one."""
-        self.raised = True
-        if self._write is not None:
-            os.write(self._write, b"x")
-
-    def pause(self, seconds: float) -> bool:
-        """Wait, unless raised; return whether it was."""
-        if not self.raised:
-            select.select([self._read], [], [], seconds)
-        return self.raised
-
-    def fileno(self) -> int:
-        return self._read
-
-    def close(self) -> None:
-        # Forgotten first: its number may soon be a file of somebody else's, and a signal may still come.
-        write, self._write = self._write, None
-        if write is not None:
-            os.close(write)
-            os.close(self._read)
 
 
 class Pipeline:

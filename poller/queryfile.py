@@ -10,7 +10,8 @@ from typing import Any
 from poller.complaints import unknown_key
 from poller.errors import Place, Problem
 from poller.words import kind_of, near
-from poller.yamlfile import MAX_BYTES, Document, Flaw, Key, parse, spoken
+from poller.yamlfile import MAX_BYTES, Document, parse, spoken
+from poller.yamlflaw import Flaw, Key
 
 _KEYS = ["queries", "snapshot"]
 _EXAMPLE = "write `queries:` and a list of queries below it"

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from poller.admission import Admission
 from poller.attempt import Attempts
 from poller.burst import budget
-from poller.pipeline import Waker
 from poller.query import QueryDefinition
 from poller.result import Answer
 from poller.session import Session
 from poller.sqlcomment import Tags, untagged
+from poller.waker import Waker
 from poller.whereabouts import Sighting
 
 logger = logging.getLogger(__name__)

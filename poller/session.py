@@ -14,10 +14,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, TransactionStatus
 
 from poller.errors import PollError
-from poller.pipeline import Waker
 from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
 from poller.secrets import is_ambiguous
 from poller.sqlstate import one_line, refusal_of, server_error
+from poller.waker import Waker
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-Key = str | int
-"""A step into data: a mapping's key or a list's index."""
+from poller.yamlflaw import Flaw, Key, of_character, of_syntax
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -37,17 +36,6 @@ _WORDS: dict[str, Any] = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """One thing wrong with a file as YAML."""
-
-    line: int
-    what: str
-    path: tuple[Key, ...] = ()
-    column: int | None = None
-    """Set where there is no path because the text could not be read as YAML."""
 
 
 class Spot(NamedTuple):
@@ -127,9 +115,9 @@ def parse(raw: bytes, tags: Container[str] = ()) -> Document:
     except _Unreadable as stop:
         return Document([*builder.flaws, stop.flaw])
     except yaml.MarkedYAMLError as error:
-        return Document([*builder.flaws, _syntax(error, text)])
+        return Document([*builder.flaws, of_syntax(error, text)])
     except yaml.reader.ReaderError as error:
-        return Document([*builder.flaws, _character(error, text)])
+        return Document([*builder.flaws, of_character(error, text)])
     if builder.root is None:
         builder.flaws.append(Flaw(1, "is empty; write `queries:` and a list of queries below it"))
     return Document(builder.flaws, builder.root)
@@ -314,43 +302,6 @@ def _plain(text: str) -> Any:
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
-
-
-def _syntax(error: yaml.MarkedYAMLError, text: str) -> Flaw:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    problem, context = error.problem or "", error.context or ""
-    lines = _lines(text)
-    at = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
-    if at == "\t":
-        what = "a tab cannot indent YAML; write spaces"
-    elif "cannot start any token" in problem and at:
-        what = f"a value cannot begin with {at}; write it in quotes"
-    elif "mapping values are not allowed" in problem:
-        what = "a key cannot stand here; check the indentation, or write a text that holds `: ` in quotes"
-    elif "block scalar" in context:
-        what = "after | or > a text begins on the next line; write a value that begins so in quotes"
-    elif "scanning an alias" in context or "scanning an anchor" in context:
-        what = "a value that begins with * or & names an anchor; write a text in quotes"
-    else:
-        since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
-        what = f"is not YAML: {problem}{since}"
-    return Flaw(line, what, column=column)
-
-
-def _character(error: yaml.reader.ReaderError, text: str) -> Flaw:
-    code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
-    before = text[: max(text.find(chr(code)), 0)]
-    return Flaw(
-        before.count("\n") + 1,
-        f"holds the character U+{code:04X}, which YAML does not allow; leave it out",
-        column=len(before) - (before.rfind("\n") + 1) + 1,
-    )
-
-
-def _lines(text: str) -> list[str]:
-    # The line breaks that YAML knows; str.splitlines() would also break at a form feed.
-    return re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text)
 
 
 def spoken(path: Sequence[Key]) -> str:

@@ -27,8 +27,8 @@ from poller.cases.script import steps
 from poller.catalog import Defaults, load
 from poller.cli import app
 from poller.errors import ConfigError, PollError
-from poller.pipeline import Waker
 from poller.session import Session
+from poller.waker import Waker
 from tests.bed.postgres import Database, Site
 from tests.bed.process import Process
 

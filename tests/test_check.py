@@ -19,9 +19,10 @@ from poller.errors import ConfigError, PollError
 from poller.gates import facts_query, read_facts
 from poller.inspection.look import Inspection
 from poller.lint.complaint import RULES
-from poller.pipeline import Pipeline, Waker
+from poller.pipeline import Pipeline
 from poller.receiver.ports import free_ports
 from poller.session import Session
+from poller.waker import Waker
 from tests.bed.postgres import Database
 
 QUERY = """\

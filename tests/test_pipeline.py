@@ -10,7 +10,8 @@ import pytest
 
 from poller.errors import PollError
 from poller.overflow import Limit
-from poller.pipeline import Pipeline, Reply, Statement, Waker
+from poller.pipeline import Pipeline, Reply, Statement
+from poller.waker import Waker
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
 

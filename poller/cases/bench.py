@@ -18,11 +18,12 @@ from poller.cases.script import Step
 from poller.cases.stopping import stoppable
 from poller.errors import PollerError, PollError
 from poller.gates import facts_query, read_facts, unmet
-from poller.pipeline import Pipeline, Waker
+from poller.pipeline import Pipeline
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.result import Answer, EstimateReason, PollResult
 from poller.session import Session
+from poller.waker import Waker
 
 _FIXTURE_SECONDS = 60
 _LOCK_SECONDS = 5

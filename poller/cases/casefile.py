@@ -15,7 +15,7 @@ from poller.errors import Problem
 from poller.query import QueryDefinition
 from poller.queryfile import Found, QueryFile, read, unreadable
 from poller.words import did_you_mean, kind_of, shown
-from poller.yamlfile import Flaw, Key
+from poller.yamlflaw import Flaw, Key
 
 _EXAMPLE = "write `cases:` and a list of cases below it"
 

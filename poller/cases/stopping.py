@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psycopg
 
 from poller.errors import PollerError, PollError
-from poller.pipeline import Waker
+from poller.waker import Waker
 
 _CANCEL_SECONDS = 2.0
 _CANCEL_AGAIN_SECONDS = 0.05

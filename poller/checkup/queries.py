@@ -11,12 +11,12 @@ from poller.checkup.finding import Finding, State
 from poller.definition import format_duration
 from poller.errors import PollError
 from poller.inspection.look import inspecting
-from poller.pipeline import Waker
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.result import Answer, PollResult, SkipReason
 from poller.schedule import Tick
 from poller.session import Session
+from poller.waker import Waker
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does for the packaged queries",

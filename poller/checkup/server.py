@@ -15,9 +15,10 @@ from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding
 from poller.definition import format_duration
 from poller.gates import ServerFacts, facts_query, read_facts
-from poller.pipeline import Pipeline, Waker
+from poller.pipeline import Pipeline
 from poller.query import QueryDefinition
 from poller.session import Host, Session
+from poller.waker import Waker
 
 LARGEST_SKEW_SECONDS = 5.0
 _ROLE_ADVICE = "poll with a role of its own that may only read: deploy/role.sql makes one"

@@ -60,8 +60,8 @@ def cases(
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.cases.bench import Bench
-    from poller.pipeline import Waker
     from poller.session import Session
+    from poller.waker import Waker
 
     if database is not None and any("=" in file for file in files or ()):
         # `--database host=x password=y`, unquoted: what is left over may be the secret.

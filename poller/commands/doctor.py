@@ -43,7 +43,7 @@ def doctor(
     from poller.checkup import collector
     from poller.commands.examination import Examination
     from poller.commands.wiring import open_catalog
-    from poller.pipeline import Waker
+    from poller.waker import Waker
 
     configure(settings.log_format, settings.log_level)
     if settings.log_level != "debug":

@@ -12,12 +12,12 @@ from poller.checkup.reach import unreachable
 from poller.commands.visit import place_of, session_of
 from poller.errors import PollError
 from poller.lag import Lag
-from poller.pipeline import Waker
 from poller.progress import Progress
 from poller.query import QueryDefinition
 from poller.result import Answer
 from poller.schedule import ticks
 from poller.settings import Settings
+from poller.waker import Waker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

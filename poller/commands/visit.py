@@ -13,10 +13,10 @@ import typer
 from poller.checkup.reach import unreachable
 from poller.errors import PollError
 from poller.password import password_from
-from poller.pipeline import Waker
 from poller.session import Session
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.waker import Waker
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 

@@ -14,7 +14,8 @@ from poller.importing.naming import query_name
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.words import shown
-from poller.yamlfile import Document, Key
+from poller.yamlfile import Document
+from poller.yamlflaw import Key
 
 _SHORTEST, _LONGEST = 1.0, 86400.0
 """Seconds; the bounds of `interval`."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from poller.yamlfile import Key, spoken
+from poller.yamlfile import spoken
+from poller.yamlflaw import Key
 
 SUMMARY = "give the query a row for each quantile, with the quantile as a label"
 HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"

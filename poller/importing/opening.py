@@ -12,7 +12,8 @@ from poller.errors import ConfigError, Problem
 from poller.importing.losses import Losses, Place
 from poller.importing.source import Node, Source
 from poller.queryfile import unreadable
-from poller.yamlfile import Key, parse
+from poller.yamlfile import parse
+from poller.yamlflaw import Key
 
 _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")

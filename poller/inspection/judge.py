@@ -22,7 +22,7 @@ from poller.overflow import Column, Rows
 from poller.parsed import compared_columns, counts_a_whole_relation, identifier
 from poller.query import QueryDefinition
 from poller.words import as_yaml, did_you_mean, shown
-from poller.yamlfile import Key
+from poller.yamlflaw import Key
 
 LARGE_ROWS = 100_000
 """Rows from which on a table counts as large."""

@@ -14,9 +14,10 @@ from poller.inspection.plan import Plan, plan_query, read_plan
 from poller.inspection.refusal import name_at
 from poller.inspection.relations import Relation, Type, known_query, meant_by, names_query, read_known
 from poller.overflow import Column
-from poller.pipeline import Pipeline, Reply, Statement, Waker
+from poller.pipeline import Pipeline, Reply, Statement
 from poller.query import QueryDefinition
 from poller.session import Session
+from poller.waker import Waker
 
 _SYNTAX = "42601"
 _NO_RELATION = "42P01"

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from poller.errors import Place
 from poller.queryfile import QueryFile
-from poller.yamlfile import Key
+from poller.yamlflaw import Key
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Interrupt from another thread what waits for a server."""
+
+from __future__ import annotations
+
+import os
+import select
+
+
+class Waker:
+    """Interrupts a burst from another thread, a signal handler's included."""
+
+    def __init__(self) -> None:
+        self._read, write = os.pipe()
+        self._write: int | None = write
+        self.raised = False
+
+    def raise_(self) -> None:
+        """Interrupt the burst under way and every later one."""
+        self.raised = True
+        if self._write is not None:
+            os.write(self._write, b"x")
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, unless raised; return whether it was."""
+        if not self.raised:
+            select.select([self._read], [], [], seconds)
+        return self.raised
+
+    def fileno(self) -> int:
+        return self._read
+
+    def close(self) -> None:
+        # Forgotten first: its number may soon be a file of somebody else's, and a signal may still come.
+        write, self._write = self._write, None
+        if write is not None:
+            os.close(write)
+            os.close(self._read)
