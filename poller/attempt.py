@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 from poller.admission import Admission
-from poller.burst import Guards, budget, rollback
+from poller.burst import Guards, budget, commonest_timeout, rollback
 from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
 from poller.gates import ServerFacts, facts_query, read_facts
@@ -31,8 +31,7 @@ _OUT_OF_TIME = {"25P03", "25P04"}
 _UNREACHED = Skip("budget", "the tick used up its share of the interval; it is first next time")
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(NamedTuple):
     """What goes out for one query: its own SQL, or its estimate and why."""
 
     query: QueryDefinition
@@ -109,7 +108,8 @@ class Attempts:
         def settle(answer: Answer) -> None:
             nonlocal since
             since = time.monotonic()
-            answers[answer.query.name] = replace(answer, answered=since, server=server)
+            answer.answered, answer.server = since, server
+            answers[answer.query.name] = answer
             on_answer(answer.query.name)
 
         timeouts: dict[str, Answer] = {}
@@ -177,7 +177,7 @@ class Attempts:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> _Opened:
-        guards = Guards(self._lock_timeout, budget(queries), self._tags)
+        guards = Guards(self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries))
         # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
         first_look = self._admission.strict and not self._session.is_open
         facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
@@ -234,7 +234,7 @@ class Attempts:
             limit = one.query.estimate.above_cost if one.query.estimate else 0.0
             if reply.rows is not None and read_cost(reply.rows) > limit:
                 dear.add(one.query.name)
-        return [replace(one, estimated="cost") if one.query.name in dear else one for one in sent]
+        return [one._replace(estimated="cost") if one.query.name in dear else one for one in sent]
 
     def _send(
         self,
@@ -262,7 +262,7 @@ class Attempts:
                     timeouts[one.query.name] = answer
                 else:
                     yield answer
-            late = [replace(one, estimated="timeout") for one in part if one.query.name in timeouts]
+            late = [one._replace(estimated="timeout") for one in part if one.query.name in timeouts]
             for one, reply in _burst(opened.pipeline, late, word, end if waits else (), ends):
                 # Without an estimate, too, the timeout is what there is to tell.
                 exact = timeouts.pop(one.query.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ PATIENCE_SECONDS = 5.0
 """How much longer than the server's own timeout we wait before taking the server for dead."""
 LONGEST_SNAPSHOT = 150.0
 """Seconds. A snapshot that lives long keeps rows from vacuum (hot_standby_feedback) or is in replay's way."""
+_ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
 _LAST_WORD_SECONDS = 0.5
 _IDLE_TIMEOUT = 10.0
 _CONNECTION_CHECK = 2.0
@@ -33,6 +35,8 @@ class Guards:
     """Longest life of the transaction that queries share."""
     tags: Tags = untagged
     """What a comment on its SQL says of each query."""
+    timeout: float | None = None
+    """The statement_timeout that holds behind the savepoint: a query that has this one needs not set it."""
 
     def opening(self, looks: Sequence[str]) -> list[Statement]:
         """Begin the shared transaction, take the looks it starts with, and set the savepoint `tick`.
@@ -44,16 +48,16 @@ class Guards:
         begin = _look(
             f"SET LOCAL idle_in_transaction_session_timeout = {_ms(_IDLE_TIMEOUT)}",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            f"SET LOCAL statement_timeout = {_ms(OPENING_TIMEOUT)}",
+            _set_timeout(OPENING_TIMEOUT),
         )
         bounds = self._bounds(OPENING_TIMEOUT, self.budget + PATIENCE_SECONDS)
-        return [begin, *map(_look, (bounds, first, "SAVEPOINT tick")), *map(self.look, others)]
+        common = [] if self.timeout is None else [_set_timeout(self.timeout)]
+        savepoint = _look("SAVEPOINT tick", *common)
+        return [begin, _look(bounds), _look(first), savepoint, *map(self.look, others)]
 
     def look(self, sql: str) -> Statement:
         """One more look of ours, in the shared transaction."""
-        return _look(
-            sql, "ROLLBACK TO SAVEPOINT tick", f"SET LOCAL statement_timeout = {_ms(OPENING_TIMEOUT)}"
-        )
+        return _look(sql, _ROLLBACK, _set_timeout(OPENING_TIMEOUT))
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
         """`sql` for `query`, in the shared transaction.
@@ -61,8 +65,8 @@ class Guards:
         The rollback before it undoes what the query before left, be it an error; and where the transaction
         is gone, the rollback fails and the query is not run, rather than run without its guards.
         """
-        timeout = f"SET LOCAL statement_timeout = {_ms(query.timeout)}"
-        return (_query(query, self.tagged(query, sql), "ROLLBACK TO SAVEPOINT tick", timeout),)
+        timeout = () if query.timeout == self.timeout else (_set_timeout(query.timeout),)
+        return (_query(query, self.tagged(query, sql), _ROLLBACK, *timeout),)
 
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """`sql` for `query` in a short transaction of its own, and that transaction's end."""
@@ -94,6 +98,12 @@ class Guards:
         )
 
 
+def commonest_timeout(queries: Iterable[QueryDefinition]) -> float | None:
+    """The timeout that most of `queries` have, in seconds."""
+    counted = Counter(query.timeout for query in queries).most_common(1)
+    return counted[0][0] if counted else None
+
+
 def budget(queries: Iterable[QueryDefinition]) -> float:
     """Longest life, in seconds, of the transaction that `queries` share.
 
@@ -121,6 +131,10 @@ def _query(query: QueryDefinition, sql: str, *after: str) -> Statement:
 
 def _look(sql: str, *after: str) -> Statement:
     return Statement(sql, OPENING_TIMEOUT + PATIENCE_SECONDS, timeout=OPENING_TIMEOUT, after=after)
+
+
+def _set_timeout(seconds: float) -> str:
+    return f"SET LOCAL statement_timeout = {_ms(seconds)}"
 
 
 def _ms(seconds: float) -> int:

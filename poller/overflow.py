@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from poller.number import NUMBERS, NotTellableError, Number, add, parse
 
@@ -49,15 +51,14 @@ class Folded:
             self.refused[str(refused)] += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """What the server answered: every value as the text the server wrote, NULL as None."""
 
     columns: tuple[Column, ...]
     values: list[Row]
     beyond: int = 0
     """Rows past the limit, received and let go."""
-    folded: Mapping[str, Folded] = field(default_factory=dict)
+    folded: Mapping[str, Folded] = MappingProxyType({})
     """The sums over those, by column, where they were asked for."""
 
 
@@ -67,12 +68,16 @@ class Keeper:
     def __init__(self, limit: Limit, columns: tuple[Column, ...]) -> None:
         self._limit = limit
         self._columns = columns
-        at = {column.name: position for position, column in enumerate(columns)}
-        self._order = [at[name] for name in limit.order if name in at]
-        numeric = {name: at[name] for name in limit.fold if name in at and columns[at[name]].oid in NUMBERS}
-        self._folded = {name: (position, Folded()) for name, position in numeric.items()}
         self._rows: list[Row] = []
         self._beyond = 0
+        self._order: list[int] = []
+        self._folded: dict[str, tuple[int, Folded]] = {}
+        if limit.order or limit.fold:
+            at = {column.name: position for position, column in enumerate(columns)}
+            self._order = [at[name] for name in limit.order if name in at]
+            for name in limit.fold:
+                if name in at and columns[at[name]].oid in NUMBERS:
+                    self._folded[name] = at[name], Folded()
 
     def take(self, rows: Iterable[Row]) -> None:
         """Take in one portion."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import select
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+from poller.cork import corked
 from poller.errors import OverBudgetError, PollError
 from poller.overflow import Column, Keeper, Limit, Rows
 from poller.sqlstate import one_line, server_error
 from poller.waker import Waker
 
+_FATAL, _SYNC = ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_SYNC
+_ROWS = {ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK}
+_COPY = {ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH}
 _CHUNK_ROWS = 256
 _CANCEL_SECONDS = 2.0
 _LATE = 0.25
@@ -25,8 +30,7 @@ _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """One statement of a burst."""
 
     sql: str
@@ -42,8 +46,7 @@ class Statement:
     """Whether it is only prepared, not run: the reply has the columns that it would have, and no row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What one statement of a burst came to: exactly one of rows and error is set."""
 
     rows: Rows | None
@@ -97,16 +100,17 @@ class Pipeline:
         pgconn = self._pgconn
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
-        for statement in statements:
-            for sql in statement.after if statement.describe else (*statement.after, statement.sql):
-                pgconn.send_query_params(sql.encode(), None)
-            if statement.describe:
-                pgconn.send_prepare(b"", statement.sql.encode())
-                pgconn.send_describe_prepared(b"")
-            pgconn.pipeline_sync()
-        self._unanswered = len(statements)
-        since = time.monotonic()
-        self._unsent = bool(pgconn.flush())
+        with corked(self._socket):
+            for statement in statements:
+                for sql in statement.after if statement.describe else (*statement.after, statement.sql):
+                    pgconn.send_query_params(sql.encode(), None)
+                if statement.describe:
+                    pgconn.send_prepare(b"", statement.sql.encode())
+                    pgconn.send_describe_prepared(b"")
+                pgconn.pipeline_sync()
+            self._unanswered = len(statements)
+            since = time.monotonic()
+            self._unsent = bool(pgconn.flush())
         for statement in statements:
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
             rows, failure = self._read_one(statement, since + statement.patience)
@@ -120,36 +124,35 @@ class Pipeline:
     def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
         """Read what one statement and those before it came to, up to and with their Sync."""
         failure: PGresult | None = None
-        for _ in (*statement.after, *(["PREPARE"] if statement.describe else [])):
-            while (result := self._next_result(deadline)) is not None:
-                if result.status == ExecStatus.FATAL_ERROR:
+        next_result = self._next_result
+        for _ in range(len(statement.after) + statement.describe):
+            while (result := next_result(deadline)) is not None:
+                if result.status == _FATAL:
                     failure = result
         keeper: Keeper | None = None
         if failure is None and not statement.describe:
             self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
-        while (result := self._next_result(deadline)) is not None:
+        while (result := next_result(deadline)) is not None:
             status = result.status
-            if status in (ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK):
+            if status in _ROWS:
                 keeper = keeper or Keeper(statement.limit, _columns(result))
-                fields = range(result.nfields)
-                keeper.take(
-                    tuple(result.get_value(row, field) for field in fields) for row in range(result.ntuples)
-                )
+                value, fields = result.get_value, range(result.nfields)
+                keeper.take([tuple([value(row, field) for field in fields]) for row in range(result.ntuples)])
             elif status == ExecStatus.COMMAND_OK and statement.describe:
                 keeper = Keeper(statement.limit, _columns(result))
-            elif status in (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH):
+            elif status in _COPY:
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
                 self._connection.close()
                 raise PollError("rejected", "COPY is no query")
-            elif status == ExecStatus.FATAL_ERROR:
+            elif status == _FATAL:
                 failure = result
         try:
-            sync = self._next_result(deadline)
+            sync = next_result(deadline)
         except psycopg.OperationalError:
             if failure is None:
                 raise
             sync = None
-        if sync is None or sync.status != ExecStatus.PIPELINE_SYNC:
+        if sync is None or sync.status != _SYNC:
             if failure is not None:
                 # The server's last word: an error that no Sync follows has ended the session.
                 raise _failure(failure, 0.0, None)
@@ -212,15 +215,17 @@ class Pipeline:
                     return
                 self._pgconn.consume_input()
             result = self._pgconn.get_result()
-            if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+            if result is not None and result.status == _SYNC:
                 self._unanswered -= 1
 
 
 def _columns(result: PGresult) -> tuple[Column, ...]:
-    return tuple(
-        Column((result.fname(i) or b"").decode(errors="replace"), result.ftype(i))
-        for i in range(result.nfields)
-    )
+    return tuple([_column(result.fname(i) or b"", result.ftype(i)) for i in range(result.nfields)])
+
+
+@functools.lru_cache(4096)
+def _column(name: bytes, oid: int) -> Column:
+    return Column(name.decode(errors="replace"), oid)
 
 
 def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollError:

@@ -39,7 +39,7 @@ class Skip:
         return self.detail
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What the replica said to one query: exactly one of rows, error and skipped is set."""
 

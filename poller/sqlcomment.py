@@ -37,9 +37,8 @@ def commented(sql: str, tags: Mapping[str, str]) -> str:
     """
     if not tags:
         return sql
-    told = ",".join(f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items()))
+    told = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
     # What is commented out to the end of its line must not swallow this one.
     behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{told}*/"
-    if len(behind.encode()) > SHOWN_BYTES and _HINT not in sql:
-        return f"/*{told}*/ {sql}"
-    return behind
+    fits = len(behind) <= SHOWN_BYTES if behind.isascii() else len(behind.encode()) <= SHOWN_BYTES
+    return behind if fits or _HINT in sql else f"/*{told}*/ {sql}"

@@ -434,6 +434,20 @@ def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
     assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick is in order"
 
 
+def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica: Replica) -> None:
+    shown = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
+    wild = "SELECT set_config('statement_timeout', '0', false)"
+    wanted = [
+        a_query(f"q{number}", sql, timeout=timeout)
+        for number, (sql, timeout) in enumerate(
+            [(shown, 9), (shown, 5), (wild, 5), (shown, 5), ("SELECT 1/0", 7), (shown, 5), (shown, 7)]
+        )
+    ]
+    answers = replica.ask(wanted)
+    told = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
+    assert told == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
+
+
 # --- requirements -------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from poller.burst import LONGEST_SNAPSHOT, Guards, rollback
 from poller.definition import format_duration
@@ -102,7 +102,7 @@ class Inspection:
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
         look = self._guards.look
-        return replace(look(sql), describe=True), look(plan_query(sql))
+        return look(sql)._replace(describe=True), look(plan_query(sql))
 
 
 @contextmanager
