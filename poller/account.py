@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from poller.closed import Key, key_of
@@ -22,7 +22,7 @@ class Account:
     columns: tuple[Column, ...]
     taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
     """Of all metrics of the query, as two of them may have one name; None where twins were withdrawn."""
-    quarantined: Counter[str] = field(default_factory=Counter)
+    quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     refused: list[Refusal] = field(default_factory=list)
     made: int = 0
     folded: int = 0
@@ -48,4 +48,4 @@ class Account:
             self.refused.append(Refusal(metric, reason, dict(zip(names, texts, strict=True))))
 
     def samples(self) -> tuple[Sample, ...]:
-        return tuple(entry[0] for entry in self.taken.values() if entry is not None)
+        return tuple([entry[0] for entry in self.taken.values() if entry is not None])

@@ -15,6 +15,8 @@ Key = tuple[tuple[str, AttributeValue], ...]
 
 def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
     """What tells one series of a metric from another; to Prometheus an empty attribute is none."""
+    if not attributes:
+        return ()
     items = [item for item in attributes.items() if item[1] != ""]
     items.sort()
     return tuple(items)

@@ -16,6 +16,9 @@ Contested = Mapping[str, Collection[Key]]
 def contested(results: Iterable[PollResult]) -> Contested:
     """The series that more than one of `results` has a value for."""
     results = tuple(results)
+    names = [metric.name for result in results for metric in result.query.metrics]
+    if len(set(names)) == len(names):
+        return {}
     feeders = Counter(name for result in results for name in {metric.name for metric in result.query.metrics})
     shared = {name for name, count in feeders.items() if count > 1}
     claims: dict[str, Counter[Key]] = {name: Counter() for name in shared}
@@ -29,7 +32,7 @@ def contested(results: Iterable[PollResult]) -> Contested:
 
 def without(result: PollResult, claims: Contested) -> PollResult:
     """`result` without its contested series, which count as `duplicate`, as they do within one result."""
-    if not any(metric.name in claims for metric in result.query.metrics):
+    if not claims or not any(metric.name in claims for metric in result.query.metrics):
         return result
     kept = tuple(
         sample

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import Resource
@@ -15,9 +18,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE = "poller"
 """Name of the instrumentation scope of everything pushed."""
-MAX_POINTS = 8000
-"""Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise, and
-so does the collector's receiver."""
+MAX_SIZE = 1_000_000
+"""Bytes of the metrics in one request: some 10,000 ordinary data points. nginx takes 1 MiB unless told
+otherwise; a gRPC server, and so the collector's receiver, 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,41 @@ class Request:
     """Data points in it."""
 
 
-def encode(data: MetricsData, more: Iterable[Metric] = ()) -> list[Request]:
-    """Encode a collection, once, and `more` metrics of its (only) scope; without data points no request.
+class EncodedMetric(NamedTuple):
+    """One encoded Metric."""
+
+    body: bytes
+    points: int
+    """Data points in it."""
+
+
+class _Place(NamedTuple):
+    """Where a metric stands: its resource and its scope, each encoded with what is said of it."""
+
+    resource: bytes
+    scope: bytes
+
+
+def encoded(metric: Metric) -> EncodedMetric:
+    """Encode a metric with all of its data points."""
+    return EncodedMetric(metric.SerializeToString(), len(_points(metric)))
+
+
+def encode(
+    data: MetricsData, more: Iterable[EncodedMetric] = (), most_bytes: int = MAX_SIZE
+) -> list[Request]:
+    """Encode a collection, and `more` metrics of its first scope; without data points no request.
+
+    A request is full at `most_bytes` of metrics, but has one data point at least.
 
     Raises whatever the SDK's encoder raises for a value that OTLP cannot carry.
     """
-    return [_request(part) for part in _split(message(data, more), MAX_POINTS)]
+    told = _metrics(encode_metrics(data))
+    first = next(told, None)
+    if first is None:
+        return []
+    place, own = first
+    return list(_packed([(place, itertools.chain(own, more)), *told], most_bytes=most_bytes))
 
 
 def message(data: MetricsData, more: Iterable[Metric] = ()) -> ExportMetricsServiceRequest:
@@ -54,80 +86,107 @@ def nothing(resource: Resource, version: str) -> MetricsData:
 def halves(request: Request) -> list[Request]:
     """The same data points in two requests; fewer than two points are one request, or none."""
     whole = ExportMetricsServiceRequest.FromString(request.body)
-    return [_request(part) for part in _split(whole, max(1, -(-_count(whole) // 2)))]
+    return list(_packed(_metrics(whole), most_points=max(1, -(-request.points // 2))))
 
 
-def _request(message: ExportMetricsServiceRequest) -> Request:
-    return Request(message.SerializeToString(), _count(message))
-
-
-def _count(message: ExportMetricsServiceRequest) -> int:
-    return sum(len(points) for *_, points in _metrics(message))
-
-
-def _metrics(message: ExportMetricsServiceRequest) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Each metric with its resource, its scope and its data points."""
-    for resource in message.resource_metrics:
+def _metrics(whole: ExportMetricsServiceRequest) -> Iterator[tuple[_Place, Iterable[EncodedMetric]]]:
+    """The metrics of each scope, and where it stands."""
+    for resource in whole.resource_metrics:
+        told = metrics_pb2.ResourceMetrics(resource=resource.resource, schema_url=resource.schema_url)
+        of_resource = told.SerializeToString()
         for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                if kind := metric.WhichOneof("data"):
-                    yield resource, scope, metric, getattr(metric, kind).data_points
+            of_scope = metrics_pb2.ScopeMetrics(scope=scope.scope, schema_url=scope.schema_url)
+            yield _Place(of_resource, of_scope.SerializeToString()), map(encoded, scope.metrics)
 
 
-def _split(whole: ExportMetricsServiceRequest, most: int) -> Iterator[ExportMetricsServiceRequest]:
-    """The data points in their order, in messages of at most `most`."""
-    count = _count(whole)
-    if count <= most:
-        if count:
-            yield whole
-        return
+def _packed(
+    told: Iterable[tuple[_Place, Iterable[EncodedMetric]]],
+    most_points: float = math.inf,
+    most_bytes: float = math.inf,
+) -> Iterator[Request]:
+    """The data points in their order, in requests that are full, but for the last one."""
     part = _Part()
-    for resource, scope, metric, points in _metrics(whole):
-        start = 0
-        while start < len(points):
-            end = min(len(points), start + most - part.points)
-            part.add(resource, scope, metric, points, start, end)
-            start = end
-            if part.points == most:
-                yield part.message
-                part = _Part()
+    for place, metrics in told:
+        for metric in metrics:
+            start = 0
+            while start < metric.points:
+                each = len(metric.body) / metric.points
+                room = min(most_points - part.points, (most_bytes - part.size) // each)
+                if room < 1 and part.points:
+                    yield part.request()
+                    part = _Part()
+                    continue
+                end = min(metric.points, start + max(1, room))
+                part.add(place, _cut(metric, start, int(end)))
+                start = int(end)
     if part.points:
-        yield part.message
+        yield part.request()
 
 
 class _Part:
-    """A message that grows; a resource or a scope that goes on is not repeated."""
+    """A request that grows.
+
+    It is put together from what is encoded already: a message inside another is its number, its length and
+    itself (Protocol Buffers, "Encoding", "Length-Delimited Records").
+    """
 
     def __init__(self) -> None:
-        self.message = ExportMetricsServiceRequest()
+        self.size = 0
+        """Bytes of its metrics."""
         self.points = 0
-        self._resource: Any = None
-        self._scope: Any = None
+        self._metrics: list[tuple[_Place, bytes]] = []
 
-    def add(self, resource: Any, scope: Any, metric: Any, points: Any, start: int, end: int) -> None:
-        """Add the data points of a metric from `start` up to, not including, `end`."""
-        if resource is not self._resource:
-            self._resource, self._scope = resource, None
-            self.message.resource_metrics.add(schema_url=resource.schema_url, resource=resource.resource)
-        scopes = self.message.resource_metrics[-1].scope_metrics
-        if scope is not self._scope:
-            self._scope = scope
-            scopes.add(schema_url=scope.schema_url, scope=scope.scope)
-        if end - start == len(points):
-            scopes[-1].metrics.append(metric)
-        else:
-            _add_part(scopes[-1].metrics, metric, points[start:end])
-        self.points += end - start
+    def add(self, place: _Place, metric: EncodedMetric) -> None:
+        self._metrics.append((place, metric.body))
+        self.size += len(metric.body)
+        self.points += metric.points
+
+    def request(self) -> Request:
+        """All of it; a resource or a scope that goes on is not repeated."""
+        body = b"".join(
+            _field(
+                ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER,
+                resource
+                + b"".join(
+                    _field(
+                        metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER,
+                        scope
+                        + b"".join(
+                            _field(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, metric)
+                            for _, metric in metrics
+                        ),
+                    )
+                    for scope, metrics in itertools.groupby(scopes, lambda told: told[0].scope)
+                ),
+            )
+            for resource, scopes in itertools.groupby(self._metrics, lambda told: told[0].resource)
+        )
+        return Request(body, self.points)
 
 
-def _add_part(metrics: Any, metric: Any, points: Any) -> None:
-    """Add a metric with some of its data points only."""
-    told = metrics.add(
-        name=metric.name, description=metric.description, unit=metric.unit, metadata=metric.metadata
-    )
+def _field(number: int, message: bytes) -> bytes:
+    """An encoded message as a field of another."""
+    return bytes([number << 3 | 2, *_varint(len(message))]) + message
+
+
+def _varint(number: int) -> Iterator[int]:
+    while number > 0x7F:
+        yield number & 0x7F | 0x80
+        number >>= 7
+    yield number
+
+
+def _cut(metric: EncodedMetric, start: int, end: int) -> EncodedMetric:
+    """A metric with its data points from `start` up to, not including, `end`."""
+    if end - start == metric.points:
+        return metric
+    part = Metric.FromString(metric.body)
+    points = _points(part)
+    del points[end:]
+    del points[:start]
+    return encoded(part)
+
+
+def _points(metric: Metric) -> Any:
     kind = metric.WhichOneof("data")
-    source, target = getattr(metric, kind), getattr(told, kind)
-    for name in ("aggregation_temporality", "is_monotonic"):
-        if hasattr(source, name):
-            setattr(target, name, getattr(source, name))
-    target.data_points.extend(points)
+    return getattr(metric, kind).data_points if kind else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 import math
 import os
@@ -20,18 +21,20 @@ from opentelemetry.sdk.resources import Resource
 from poller import otlp
 from poller.definition import format_duration
 from poller.delivery import Delivery
-from poller.encoding import SCOPE, Request, encode, nothing
-from poller.errors import ConfigError, Problem
+from poller.encoding import SCOPE, EncodedMetric, Request, encode, nothing
+from poller.preferences import Kind, Preferences, read_preferences
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
     from poller.endpoint import Endpoint
     from poller.spool import Spool
     from poller.tally import Tally
 
 logger = logging.getLogger(__name__)
+
+Produce = Callable[[int], Iterable[EncodedMetric]]
+"""Makes metrics, stamped with a time in nanoseconds since 1970; called at every collection."""
 
 CARDINALITY_LIMIT = 1_000_000_000
 """Attribute sets of one instrument before the SDK folds the rest into one point, whose value is nobody's.
@@ -41,16 +44,10 @@ in time. How many are alive at once is bounded before: by max_series."""
 LONGEST_PAUSE_SECONDS = 60.0
 """Between two tries to deliver, where the interval is not shorter."""
 
-_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-_DELTAS: Mapping[str, tuple[type, ...]] = {
-    "cumulative": (),
-    "delta": (Counter, ObservableCounter, Histogram),
-    "lowmemory": (Counter, Histogram),
-}
-_HISTOGRAM = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
-_HISTOGRAMS: Mapping[str, Mapping[type, Any]] = {
-    "explicit_bucket_histogram": {},
-    "base2_exponential_bucket_histogram": {Histogram: ExponentialBucketHistogramAggregation()},
+_KINDS: Mapping[Kind, type] = {
+    "counter": Counter,
+    "observable_counter": ObservableCounter,
+    "histogram": Histogram,
 }
 
 
@@ -81,21 +78,22 @@ class Push:
         interval: float = math.inf,
         timeout: float = 10.0,
         cardinality_limit: int = CARDINALITY_LIMIT,
-        produce: Callable[[int], Iterable[Metric]] = lambda _: (),
+        produce: Produce = lambda _: (),
     ) -> None:
         """Begin to push, first what `spool` holds; the first collection is one interval away.
 
-        What `produce` makes of a time (nanoseconds since 1970) is pushed beside what the meter shows; it is
-        called at every collection. Infinite, only `flush` and `shutdown` collect. `timeout` bounds one
-        request; both are in seconds. The spool is closed at the end. Raises ConfigError where the standard
-        OTEL_EXPORTER_OTLP_* variables cannot be used, or the package for HTTP is missing.
+        What `produce` makes is pushed beside what the meter shows. Infinite, only `flush` and `shutdown`
+        collect. `timeout` bounds one request; both are in seconds. The spool is closed at the end. Raises
+        ConfigError where the standard OTEL_* variables cannot be used, or the package for HTTP is missing.
         """
         self._interval = interval
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
         self._spool = spool
-        self._produce = produce
-        self._reader = _reader()
+        self._producers: list[Produce] = [produce]
+        self.preferences = read_preferences(os.environ)
+        """How counters and histograms are told."""
+        self._reader = _reader(self.preferences)
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
             [self._reader], resource, shutdown_on_exit=False, views=_views(cardinality_limit)
@@ -111,6 +109,10 @@ class Push:
         if math.isfinite(interval):
             self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
             self._ticker.start()
+
+    def add(self, produce: Produce) -> None:
+        """Push what `produce` makes as well."""
+        self._producers.append(produce)
 
     @property
     def last_export_ok(self) -> bool | None:
@@ -185,7 +187,8 @@ class Push:
     def _collect(self) -> list[Request] | None:
         """What the meter shows, encoded; None where that failed."""
         try:
-            produced = self._produce(time.time_ns())
+            at = time.time_ns()
+            produced = itertools.chain.from_iterable(produce(at) for produce in self._producers)
             return encode(self._reader.get_metrics_data() or self._nothing, produced)
         except Exception:  # the SDK's own and the callbacks': none may end the pushing
             logger.exception("the metrics could not be collected")
@@ -202,20 +205,13 @@ class Push:
             logger.warning("%d requests are not delivered and lost; POLLER_STATE_DIR would keep them", left)
 
 
-def _reader() -> InMemoryMetricReader:
-    """A reader that gives out what it collects; raises ConfigError where the standard variables are wrong.
-
-    Source: OpenTelemetry specification, metrics/sdk_exporters/otlp.md.
-    """
-    temporality = dict.fromkeys(_chosen(_TEMPORALITY, _DELTAS), AggregationTemporality.DELTA)
-    return InMemoryMetricReader(temporality, dict(_chosen(_HISTOGRAM, _HISTOGRAMS)))
-
-
-def _chosen(name: str, choices: Mapping[str, Any]) -> Any:
-    given = os.environ.get(name, "").strip().lower()
-    if given and given not in choices:
-        raise ConfigError([Problem(name, f"{given!r} is not one of {', '.join(choices)}")])
-    return choices[given or next(iter(choices))]
+def _reader(preferences: Preferences) -> InMemoryMetricReader:
+    """A reader that gives out what it collects."""
+    temporality: dict[type, Any] = {_KINDS[kind]: AggregationTemporality.DELTA for kind in preferences.deltas}
+    aggregations: dict[type, Any] = {}
+    if preferences.exponential:
+        aggregations[Histogram] = ExponentialBucketHistogramAggregation()
+    return InMemoryMetricReader(temporality, aggregations)
 
 
 def _views(limit: int) -> list[View]:

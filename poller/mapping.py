@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from poller.account import Account
 from poller.closed import Closed, Key, key_of
@@ -34,8 +34,7 @@ _CASTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """The data points of one result, and the account of all that are none.
 
     Every row makes one candidate per metric: `len(samples) + folded + sum(quarantined.values()) - made` is
@@ -69,7 +68,7 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     """
     positions = _positions(query, rows.columns)
     advice = _wrong_types(query, rows.columns, positions)
-    if len(advice) == len({metric.value_column for metric in query.metrics}):
+    if advice and len(advice) == len({metric.value_column for metric in query.metrics}):
         raise PollError("mismatch", "; ".join(advice.values()))
     account = Account(rows.columns)
     for metric in query.metrics:
@@ -79,7 +78,8 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
             account.quarantined["overflow"] += rows.beyond
             continue
         _map_metric(query, metric, rows, positions, account)
-        _account_for_the_rest(metric, rows, account)
+        if rows.beyond:
+            _account_for_the_rest(metric, rows, account)
     return Mapped(
         account.samples(),
         {reason: count for reason, count in account.quarantined.items() if count},
@@ -102,20 +102,21 @@ def _map_metric(
     columns = [
         (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
     ]
-    closed = Closed(metric)
+    closed = Closed(metric) if metric.attribute_values else None
     seen: set[Key] = set()
     for row in rows.values:
         try:
             attributes = _attributes(row, columns)
-            closed.see(attributes)
-            if metric.attribute_values:
+            if closed is not None:
+                closed.see(attributes)
                 seen.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
         except NotTellableError as refused:
             account.refuse(metric.name, str(refused), row)
         else:
-            account.take(Sample(metric.name, value, {**attributes, **metric.attributes}), row)
-    if not rows.beyond and metric.type != "counter":
+            attributes.update(metric.attributes)
+            account.take(Sample(metric.name, value, attributes), row)
+    if closed is not None and not rows.beyond and metric.type != "counter":
         # Only a complete result tells that there is no row. Of a counter the 0 would be a reset.
         _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
 
@@ -138,7 +139,8 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account
         account.quarantined["overflow"] += rows.beyond
         return
     refused = _refused(metric, folded)
-    account.quarantined.update(refused)
+    for reason, count in refused.items():
+        account.quarantined[reason] += count
     rest = rows.beyond - sum(refused.values())
     try:
         total = told(folded.total)
@@ -167,6 +169,11 @@ def _refused(metric: MetricDefinition, folded: Folded) -> Counter[str]:
 
 def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:
     """Find each declared column once; tell all that is wrong with them in one error."""
+    at = {column.name: position for position, column in enumerate(columns)}
+    if len(at) == len(columns) and all(
+        name in at for metric in query.metrics for name in (metric.value_column, *metric.attribute_columns)
+    ):
+        return at
     names = [column.name for column in columns]
     problems: list[str] = []
     wanted: dict[str, int] = {}

@@ -8,7 +8,7 @@ from google.protobuf.json_format import MessageToJson
 from opentelemetry.sdk.resources import Resource
 
 from poller.encoding import message, nothing
-from poller.points import metrics
+from poller.points import Points
 from poller.result import PollResult
 
 
@@ -17,4 +17,4 @@ def to_otlp_json(results: Iterable[PollResult], resource: Resource, version: str
 
     Source: OpenTelemetry protocol specification, "JSON Protobuf Encoding" (64-bit integers are strings).
     """
-    return MessageToJson(message(nothing(resource, version), metrics(results)), indent=None)
+    return MessageToJson(message(nothing(resource, version), Points().metrics(results)), indent=None)

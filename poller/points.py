@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AGGREGATION_TEMPORALITY_CUMULATIVE,
-    Metric,
-    NumberDataPoint,
-)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
 from poller.contest import contested, without
+from poller.datapoints import DataPoints, write_value
 from poller.metric import AttributeValue, MetricDefinition
-from poller.result import PollResult
+from poller.result import PollResult, Sample
 
 
-def metrics(results: Iterable[PollResult], at: int | None = None, *, starts: bool = True) -> list[Metric]:
-    """Each metric with the name, unit and description of its definition, and one point per sample.
-
-    A series that two results claim has no point. Points are stamped `at` (nanoseconds since 1970), or with
-    the time of each result's own snapshot. Sums are cumulative; their points have the start of their
-    sequence, where one is known. Who polls once says no `starts`: each point would begin a sequence, and
-    whoever computes a rate would never get one.
+class Points:
+    """The metrics of what is shown, their data points kept from one time to the next.
 
     On the wire this is what an observable instrument is: attributes that are not observed now have no point
     (OpenTelemetry specification, metrics API, "Asynchronous Gauge"). The SDK's own (1.45) keeps every set of
@@ -31,28 +21,53 @@ def metrics(results: Iterable[PollResult], at: int | None = None, *, starts: boo
     neither take an instrument back nor give it another unit, as a changed query file wants it; and it takes
     its own start for a counter's.
     """
-    results = tuple(results)
-    claims = contested(results)
-    told: dict[str, Metric] = {}
-    adds: dict[str, Callable[..., NumberDataPoint]] = {}
-    for result in (without(result, claims) for result in results):
-        time = round(result.at * 1e9) if at is None else at
-        definitions = {metric.name: metric for metric in result.query.metrics}
-        for sample in result.samples:
-            add = adds.get(sample.metric)
-            if add is None:
-                metric = told[sample.metric] = _metric(definitions[sample.metric])
-                data = metric.sum if metric.HasField("sum") else metric.gauge
-                add = adds[sample.metric] = data.data_points.add
-            point = add(time_unix_nano=time)
-            if starts and sample.sequence is not None:
+
+    def __init__(self, *, starts: bool = True) -> None:
+        """Who polls once says no `starts`: each point would begin a sequence, and whoever computes a rate
+        would never get one."""
+        self._starts = starts
+        self._kept: dict[str, tuple[MetricDefinition, DataPoints[Mapping[str, AttributeValue]]]] = {}
+
+    def metrics(self, results: Iterable[PollResult], at: int | None = None) -> list[Metric]:
+        """Each metric with the name, unit and description of its definition, and one point per sample.
+
+        A series that two results claim has no point. Points are stamped `at` (nanoseconds since 1970), or
+        with the time of each result's own snapshot. Sums are cumulative; their points have the start of their
+        sequence, where one is known. What is returned changes at the next call.
+        """
+        results = tuple(results)
+        claims = contested(results)
+        shown: dict[str, tuple[MetricDefinition, list[tuple[int, Sample]]]] = {}
+        for result in (without(result, claims) for result in results):
+            time = round(result.at * 1e9) if at is None else at
+            definitions = {metric.name: metric for metric in result.query.metrics}
+            for sample in result.samples:
+                entry = shown.get(sample.metric)
+                if entry is None:
+                    entry = shown[sample.metric] = definitions[sample.metric], []
+                entry[1].append((time, sample))
+        for gone in self._kept.keys() - shown.keys():
+            del self._kept[gone]
+        return [self._metric(*entry) for entry in shown.values()]
+
+    def _metric(self, definition: MetricDefinition, samples: list[tuple[int, Sample]]) -> Metric:
+        kept = self._kept.get(definition.name)
+        if kept is None or kept[0] is not definition:
+            points = DataPoints(_metric(definition), _same)
+            kept = self._kept[definition.name] = definition, points
+        points = kept[1]
+        for (time, sample), point in zip(
+            samples, points.of([sample.attributes for _, sample in samples]), strict=True
+        ):
+            point.time_unix_nano = time
+            if self._starts and sample.sequence is not None:
                 point.start_time_unix_nano = sample.sequence.begun(time)
-            if isinstance(sample.value, int):
-                point.as_int = sample.value
-            else:
-                point.as_double = sample.value
-            _write(point.attributes, sample.attributes)
-    return list(told.values())
+            write_value(point, sample.value)
+        return points.metric
+
+
+def _same(attributes: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue]:
+    return attributes
 
 
 def _metric(definition: MetricDefinition) -> Metric:
@@ -61,16 +76,3 @@ def _metric(definition: MetricDefinition) -> Metric:
         metric.sum.is_monotonic = definition.type == "counter"
         metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
     return metric
-
-
-def _write(pairs: Any, attributes: Mapping[str, AttributeValue]) -> None:
-    for name, value in attributes.items():
-        pair: KeyValue = pairs.add(key=name)
-        if isinstance(value, str):
-            pair.value.string_value = value
-        elif isinstance(value, bool):
-            pair.value.bool_value = value
-        elif isinstance(value, int):
-            pair.value.int_value = value
-        else:
-            pair.value.double_value = value

@@ -17,7 +17,7 @@ def continued(result: PollResult, before: PollResult | None) -> PollResult:
     answered: what it counted is its own.
     """
     types = {metric.name: metric.type for metric in result.query.metrics}
-    if all(kind == "gauge" for kind in types.values()):
+    if set(types.values()) == {"gauge"}:
         return result
     goes_on = before is not None and before.server == result.server
     known = {_series(sample): sample for sample in before.samples} if before and goes_on else {}

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from poller.instruments import QUERY, STATE
+from poller.datapoints import DataPoints, write_value
+from poller.selfmetrics import QUERY, STATE
 from poller.state import OK, STALE, State
 
 if TYPE_CHECKING:
     from poller.store import Freshness
 
 Read = Callable[["Freshness"], float | None]
+_Series = tuple[str, State]
+"""A query and one of the states that it was in."""
 
 _GAUGES: tuple[tuple[str, str, str, Read], ...] = (
     (
         "last_success",
         "s",
         "Time of the last successful poll, in seconds since 1970.",
-        lambda stands: stands.last_success,
+        attrgetter("last_success"),
     ),
-    ("age", "s", "Time since the last successful poll.", lambda stands: stands.age),
+    ("age", "s", "Time since the last successful poll.", attrgetter("age")),
     (
         "stale",
         "{query}",
         "1 while the query's values are withheld: older than max_age, or never there; else 0.",
-        lambda stands: int(stands.stale),
+        attrgetter("stale"),
     ),
-    ("interval", "s", "Time between two polls, as declared.", lambda stands: stands.query.interval),
+    ("interval", "s", "Time between two polls, as declared.", attrgetter("query.interval")),
     (
         "estimated",
         "{query}",
         "1 while the values shown are the estimate's, 0 while they are exact.",
-        lambda stands: None if stands.estimated is None else int(stands.estimated),
+        attrgetter("estimated"),
     ),
-    ("series", "{series}", "Series that the query shows now.", lambda stands: stands.series),
+    ("series", "{series}", "Series that the query shows now.", attrgetter("series")),
 )
 _STATE = ("state", "{query}", "1 for the state that the query is in, 0 for every other that it was in.")
 
@@ -45,76 +48,61 @@ _STATE = ("state", "{query}", "1 for the state that the query is in, 0 for every
 class Standing:
     """The gauges `poller.query.*`, told apart by `poller.query.name`.
 
-    They are worded here and not by the SDK for the reason that `points.metrics` gives; and of eight points of
-    each query only time and value are written anew.
+    They are worded here and not by the SDK for the reasons that `points.Points` gives.
     """
 
     def __init__(self) -> None:
-        self._points: dict[str, NumberDataPoint] = {}
-        self._states: dict[str, dict[State, NumberDataPoint]] = {}
+        self._gauges = [
+            (read, DataPoints(_metric(name, unit, description), _of_query))
+            for name, unit, description, read in _GAUGES
+        ]
+        self._state = DataPoints(_metric(*_STATE), _of_state)
+        self._states: dict[str, dict[State, _Series]] = {}
 
     def gauges(self, queries: Iterable[Freshness], at: int) -> list[Metric]:
-        """One gauge for each thing that is told, its points stamped `at` (nanoseconds since 1970)."""
+        """One gauge for each thing that is told, its points stamped `at` (nanoseconds since 1970).
+
+        What is returned changes at the next call.
+        """
         queries = tuple(queries)
-        self._forget({stands.query.name for stands in queries})
-        told = [self._gauge(queries, at, *gauge) for gauge in _GAUGES]
-        return [metric for metric in (*told, self._state(queries, at)) if metric.gauge.data_points]
+        for read, points in self._gauges:
+            told = [(stands.query.name, value) for stands in queries if (value := read(stands)) is not None]
+            for point, (_, value) in zip(points.of([name for name, _ in told]), told, strict=True):
+                point.time_unix_nano = at
+                write_value(point, value)
+        self._tell_states(queries, at)
+        told_of = [points.metric for _, points in self._gauges]
+        return [metric for metric in (*told_of, self._state.metric) if metric.gauge.data_points]
 
-    def _gauge(
-        self, queries: Iterable[Freshness], at: int, name: str, unit: str, description: str, read: Read
-    ) -> Metric:
-        metric = _metric(name, unit, description)
-        append = metric.gauge.data_points.append
-        for stands in queries:
-            value = read(stands)
-            if value is None:
-                continue
-            query = stands.query.name
-            point = self._points.get(query)
-            if point is None:
-                point = self._points[query] = _point({QUERY: query})
-            point.time_unix_nano = at
-            if isinstance(value, int):
-                point.as_int = value
-            else:
-                point.as_double = value
-            append(point)  # which makes a copy
-        return metric
-
-    def _state(self, queries: Iterable[Freshness], at: int) -> Metric:
-        metric = _metric(*_STATE)
-        append = metric.gauge.data_points.append
+    def _tell_states(self, queries: Iterable[Freshness], at: int) -> None:
+        series: list[_Series] = []
+        values: list[bool] = []
+        before, self._states = self._states, {}
         for stands in queries:
             query = stands.query.name
             # A state that was left must be told as left: a backend shows a series for minutes after its end.
-            seen = self._states.get(query)
-            if seen is None:
-                seen = self._states[query] = {state: _of_state(query, state) for state in (OK, STALE)}
+            seen = self._states[query] = before.get(query) or {state: (query, state) for state in (OK, STALE)}
             if stands.state not in seen:
-                seen[stands.state] = _of_state(query, stands.state)
-            for state, point in seen.items():
-                point.time_unix_nano = at
-                point.as_int = int(state == stands.state)
-                append(point)
-        return metric
-
-    def _forget(self, stay: set[str]) -> None:
-        for known in (self._points, self._states):
-            for name in known.keys() - stay:
-                del known[name]
+                seen[stands.state] = query, stands.state
+            for state, one in seen.items():
+                series.append(one)
+                values.append(state == stands.state)
+        for point, value in zip(self._state.of(series), values, strict=True):
+            point.time_unix_nano = at
+            point.as_int = int(value)
 
 
 def _metric(name: str, unit: str, description: str) -> Metric:
     return Metric(name=f"poller.query.{name}", description=description, unit=unit)
 
 
-def _point(attributes: dict[str, str]) -> NumberDataPoint:
-    pairs = (KeyValue(key=name, value=AnyValue(string_value=value)) for name, value in attributes.items())
-    return NumberDataPoint(attributes=pairs)
+def _of_query(query: str) -> Mapping[str, str]:
+    return {QUERY: query}
 
 
-def _of_state(query: str, state: State) -> NumberDataPoint:
+def _of_state(series: _Series) -> Mapping[str, str]:
+    query, state = series
     attributes = {QUERY: query, STATE: state.word}
     if state.reason is not None:
         attributes["error.type" if state.word == "failed" else "poller.reason"] = state.reason
-    return _point(attributes)
+    return attributes

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from poller.result import PollResult
 
 Word = Literal["ok", "estimated", "failed", "skipped", "stale"]
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What the last poll came to, in the words of table, JSON, log, metrics and health: `failed(timeout)`.
 
     ok         the query's own answer

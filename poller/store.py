@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from poller.query import QueryDefinition
 from poller.result import PollResult
@@ -12,8 +13,7 @@ from poller.sequences import continued
 from poller.state import STALE, State, state_of
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(NamedTuple):
     """How old a query's values are, at one instant."""
 
     query: QueryDefinition
@@ -30,8 +30,7 @@ class Freshness:
     state: State
 
 
-@dataclass(frozen=True, slots=True)
-class Good:
+class Good(NamedTuple):
     """A good result, and when it came on the store's clock."""
 
     result: PollResult
@@ -73,7 +72,7 @@ class SnapshotStore:
         with self._lock:
             self._queries = queries
             self._good = {
-                name: replace(good, result=replace(good.result, query=stay[name]))
+                name: good._replace(result=replace(good.result, query=stay[name]))
                 for name, good in self._good.items()
                 if name in stay
             }

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import NoOpTracer, Span, SpanContext, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from poller.redaction import redact_all
@@ -137,6 +137,10 @@ class TickTrace:
         if span is None:
             return nullcontext()
         return trace.use_span(span, record_exception=False, set_status_on_exception=False)
+
+    def context(self, name: str) -> SpanContext:
+        """What leads to the span of the query `name`, or to the tick's where it has none."""
+        return self._spans.get(name, self._span).get_span_context()
 
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
         ended = self._answered(result.query.name)

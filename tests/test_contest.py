@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poller.contest import contested, without
-from poller.points import metrics
+from poller.points import Points
 from poller.result import PollResult, Sample
 from tests.bed.definitions import a_metric, a_query, a_result
 
@@ -34,7 +34,10 @@ def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> 
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
     assert a.quarantined == b.quarantined == {"duplicate": 1}
     assert a.advice == "another query has the same series; tell them apart by fixed attributes"
-    told = {metric.name: [point.as_int for point in metric.gauge.data_points] for metric in metrics(results)}
+    told = {
+        metric.name: [point.as_int for point in metric.gauge.data_points]
+        for metric in Points().metrics(results)
+    }
     assert told == {"own": [7], "shared": [2, 3]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import logging
 import re
@@ -14,7 +15,8 @@ import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from poller import delivery, exportmetrics
+from poller import delivery, export, exportmetrics
+from poller.encoding import encode
 from poller.endpoint import Endpoint, resolve
 from poller.export import Push, resource
 from poller.receiver.points import points_of
@@ -266,8 +268,11 @@ def test_a_request_that_is_too_large_arrives_in_parts(
     assert len(receiver.attempts()) == 10
 
 
-def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open) -> None:
+def test_a_real_servers_limit_is_one_of_those(
+    receiver: Receiver, counting: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """gRPC takes 4 MiB."""
+    monkeypatch.setattr(export, "encode", functools.partial(encode, most_bytes=2**30))
     one = counting(receiver, "grpc")
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, Metric, NumberDataPoint
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 
-from poller import encoding
-from poller.encoding import Request, encode, halves
+from poller.encoding import Request, encode, encoded, halves, message
 from poller.receiver.points import Point, points_of
 
 
@@ -58,15 +59,14 @@ def test_what_fits_into_one_request_is_the_sdks_own(collected: MetricsData) -> N
     assert request.points == 37
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 7, 19, 20, 36, 37])
-def test_a_split_keeps_every_point_with_all_that_is_said_of_it(
-    collected: MetricsData, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(encoding, "MAX_POINTS", most)
-    requests = encode(collected)
-    sizes = [request.points for request in requests]
-    assert sizes == [most] * (37 // most) + ([37 % most] if 37 % most else [])
+@pytest.mark.parametrize("most", [1, 100, 300, 500, 900, 1500, 10_000])
+def test_a_split_keeps_every_point_with_all_that_is_said_of_it(collected: MetricsData, most: int) -> None:
+    requests = encode(collected, most_bytes=most)
+    assert sum(request.points for request in requests) == 37
     assert points(*requests) == list(points_of(encode_metrics(collected)))
+    longest_head = 300  # resource, scope and schema
+    assert all(request.points == 1 or len(request.body) <= most + longest_head for request in requests)
+    assert len(requests) <= max(1, math.ceil(2 * len(encode(collected)[0].body) / most)), "they are full"
     schemas = {
         scope.schema_url
         for request in requests
@@ -75,6 +75,14 @@ def test_a_split_keeps_every_point_with_all_that_is_said_of_it(
         if scope.scope.name == "one"
     }
     assert schemas == {"https://example.org/schema"}
+
+
+def test_more_metrics_stand_in_the_first_scope(collected: MetricsData) -> None:
+    more = [Metric(name="a"), Metric(name="b", gauge=Gauge(data_points=[NumberDataPoint(as_int=7)]))]
+    (request,) = encode(collected, map(encoded, more))
+    whole = message(collected, more[1:])
+    assert ExportMetricsServiceRequest.FromString(request.body) == whole, "a metric without a point is none"
+    assert request.points == 38
 
 
 def test_halves_of_halves_end_at_single_points(collected: MetricsData) -> None:

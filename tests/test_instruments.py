@@ -1,168 +1,225 @@
-"""What a meter shows of the poller itself: exact names, units, descriptions and values."""
+"""Counters and histograms: what the SDK's instruments would tell, told by ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.sdk.metrics import Counter as SdkCounter
+from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric, NumberDataPoint
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 
-from poller.errors import PollError
-from poller.instruments import DURATION_BOUNDARIES, SelfMetrics, register_replica_gauges
-from poller.result import Skip
-from poller.sqlstate import server_error
-from poller.whereabouts import Sighting, Whereabouts
-from tests.bed.definitions import a_metric, a_query, a_result
+from poller.errors import ConfigError
+from poller.instruments import Counter, Histogram
+from poller.preferences import Preferences, read_preferences
 
-USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
-BYTES = a_metric("stored.bytes", unit="By", description="Stored.")
-A = a_query("a", metrics=(USERS,), interval=60, max_age=100, timeout=1)
-B = a_query("b", metrics=(USERS, BYTES), interval=300)
-
-Series = dict[frozenset[tuple[str, Any]], Any]
+BOUNDARIES = (0.001, 0.01, 0.5, 1.0, 10.0)
+DELTA = Preferences(frozenset({"counter", "histogram"}))
+WITHIN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+UNSAMPLED = SpanContext(0xABC, 0xDEE, is_remote=False)
 
 
-class Bed:
-    """A real meter, read into memory, over a store whose clock is turned by hand."""
+class Both:
+    """A counter and a histogram of the SDK's and of ours, which are given the same."""
 
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader])
-        self.now = 0.0
-        self.meter = self.provider.get_meter("poller")
+    def __init__(self, preferences: Preferences) -> None:
+        self.preferences = preferences
+        delta: dict[type, Any] = (
+            dict.fromkeys((SdkCounter, SdkHistogram), AggregationTemporality.DELTA)
+            if preferences.deltas
+            else {}
+        )
+        exponential: dict[type, Any] = (
+            {SdkHistogram: ExponentialBucketHistogramAggregation()} if preferences.exponential else {}
+        )
+        self.reader = InMemoryMetricReader(delta, exponential)
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        meter = self.provider.get_meter("m")
+        self.sdk = (
+            meter.create_counter("c", "{c}", "Counted."),
+            meter.create_histogram("h", "s", "Measured.", explicit_bucket_boundaries_advisory=BOUNDARIES),
+        )
+        self.ours = (
+            Counter("c", "{c}", "Counted.", preferences),
+            Histogram("h", "s", "Measured.", BOUNDARIES, preferences),
+        )
 
-    def clock(self) -> float:
-        return self.now
+    def take(self, value: int | float, within: SpanContext | None = None, **attributes: str) -> None:
+        context = set_span_in_context(NonRecordingSpan(within)) if within is not None else None
+        count = min(int(value), 2**40)
+        self.sdk[0].add(count, attributes, context)
+        self.sdk[1].record(value, attributes, context)
+        self.ours[0].add(count, attributes, within)
+        self.ours[1].record(value, attributes, within)
 
-    def read(self) -> dict[str, Metric]:
+    def collected(self) -> tuple[list[Metric], list[Metric]]:
+        """What the SDK tells and what we tell, without times, which differ."""
         data = self.reader.get_metrics_data()
-        return {
-            metric.name: metric
-            for resource in (data.resource_metrics if data else ())
+        theirs = [
+            metric
+            for resource in (encode_metrics(data).resource_metrics if data else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
+        ]
+        told = [instrument.collect(7) for instrument in self.ours]
+        ours = [Metric.FromString(metric.body) for metric in told if metric is not None]
+        for metric in (*theirs, *ours):
+            for point in points(metric):
+                assert point.time_unix_nano
+                assert point.start_time_unix_nano
+                point.time_unix_nano = point.start_time_unix_nano = 0
+                exemplars = sorted(point.exemplars, key=lambda exemplar: -exemplar.as_double)
+                for exemplar in exemplars:
+                    assert exemplar.time_unix_nano
+                    exemplar.time_unix_nano = 0
+                del point.exemplars[:]
+                point.exemplars.extend(exemplars)  # they have no order
+        return theirs, ours
+
+
+def points(metric: Metric) -> Sequence[Any]:
+    return list(getattr(metric, str(metric.WhichOneof("data"))).data_points)
+
+
+@pytest.fixture(params=[Preferences(), DELTA], ids=["cumulative", "delta"])
+def both(request: pytest.FixtureRequest) -> Iterator[Both]:
+    both = Both(request.param)
+    yield both
+    both.provider.shutdown()
+
+
+def test_what_is_told_is_what_the_sdk_tells(both: Both) -> None:
+    for value in (0, 0.001, 0.0011, 3, 10.0, 11.5):
+        both.take(value, kind="a")
+        both.take(value, kind="b", more="c")
+    theirs, ours = both.collected()
+    assert ours == theirs
+    assert len(ours) == 2
+    both.take(2, kind="b", more="c")
+    both.take(2)
+    theirs, ours = both.collected()
+    assert ours == theirs
+
+
+def test_nothing_measured_is_nothing_told(both: Both) -> None:
+    assert both.collected() == ([], [])
+    both.take(1)
+    both.collected()
+    theirs, ours = both.collected()
+    assert ours == theirs
+    assert bool(ours) == (not both.preferences.deltas)
+
+
+def test_a_delta_begins_where_the_one_before_ended() -> None:
+    counter = Counter("c", "1", "C.", DELTA)
+    counter.add(1, {})
+    counter.collect(100)
+    counter.add(2, {})
+    told = counter.collect(200)
+    assert told is not None
+    (point,) = points(Metric.FromString(told.body))
+    assert (point.as_int, point.start_time_unix_nano, point.time_unix_nano) == (2, 100, 200)
+
+
+def test_a_measurement_within_a_sampled_span_is_an_exemplar_until_it_was_told(both: Both) -> None:
+    both.take(0.7, WITHIN)
+    both.take(0.0001, WITHIN)
+    both.take(5, UNSAMPLED)
+    theirs, ours = both.collected()
+    assert ours[1] == theirs[1]
+    (point,) = points(ours[1])
+    assert [exemplar.as_double for exemplar in point.exemplars] == [0.7, 0.0001]
+    assert {exemplar.trace_id.hex() for exemplar in point.exemplars} == {f"{0xABC:032x}"}
+    assert {exemplar.span_id.hex() for exemplar in point.exemplars} == {f"{0xDEF:016x}"}
+    (counted,) = points(ours[0])
+    assert [exemplar.span_id.hex() for exemplar in counted.exemplars] == [f"{0xDEF:016x}"]
+    both.take(5)
+    assert all(not point.exemplars for metric in both.collected()[1] for point in points(metric))
+    assert not get_current_span().get_span_context().is_valid, "ours asks nobody for a span"
+
+
+def test_of_one_bucket_the_last_exemplar_stays() -> None:
+    histogram = Histogram("h", "s", "H.", BOUNDARIES, Preferences())
+    for value in (0.6, 0.7, 3.0):
+        histogram.record(value, {}, WITHIN)
+    told = histogram.collect(1)
+    assert told is not None
+    (point,) = points(Metric.FromString(told.body))
+    assert [exemplar.as_double for exemplar in point.exemplars] == [0.7, 3.0]
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("always_on", 2), ("always_off", 0), ("trace_based", 1)])
+def test_the_standard_filter_chooses_the_exemplars(choice: Any, expected: int) -> None:
+    counter = Counter("c", "1", "C.", Preferences(exemplars=choice))
+    counter.add(1, {"a": "1"}, WITHIN)
+    counter.add(1, {"a": "2"})
+    told = counter.collect(1)
+    assert told is not None
+    assert sum(len(point.exemplars) for point in points(Metric.FromString(told.body))) == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0],
+        [0.0, 0.0],
+        [0.25, 70.0, 0.0, 1.5],
+        [1.0, 2.0, 4.0, 8.0, 1024.0],
+        [1e-9, 1e9],
+        [5e-324, 1.7e308],
+        [random.Random(seed).lognormvariate(0, 3) for seed in range(300)],
+    ],
+    ids=["one", "zeros", "durations", "powers", "wide", "extreme", "many"],
+)
+def test_exponential_buckets_are_those_of_the_sdk(values: list[float]) -> None:
+    both = Both(Preferences(exponential=True))
+    for value in values:
+        both.take(value, kind="a")
+    theirs, ours = both.collected()
+    (told,), (expected,) = points(ours[1]), points(theirs[1])
+    assert (told.scale, told.zero_count, told.count) == (expected.scale, expected.zero_count, expected.count)
+    assert sum(told.positive.bucket_counts) + told.zero_count == told.count
+    base = 2.0 ** (2.0**-told.scale)
+    filled = {told.positive.offset + at: n for at, n in enumerate(told.positive.bucket_counts) if n}
+    wanted = {expected.positive.offset + at: n for at, n in enumerate(expected.positive.bucket_counts) if n}
+    if all(math.frexp(value)[0] != 0.5 for value in values):  # a power of two may lie on either side
+        assert filled == wanted
+    for index in filled:
+        assert any(index - 1e-3 <= math.log(value, base) <= index + 1 + 1e-3 for value in values if value)
+    assert len(told.positive.bucket_counts) <= 160
+    assert (told.min, told.max) == (min(values), max(values))
+    assert told.sum == pytest.approx(sum(values))
+
+
+def test_the_standard_variables_are_read_and_all_mistakes_told_at_once() -> None:
+    temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+    assert read_preferences({}) == Preferences()
+    assert read_preferences(
+        {
+            temporality: "LowMemory",
+            aggregation: "base2_exponential_bucket_histogram",
+            "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",
         }
-
-    def values(self, name: str) -> Series:
-        metric = self.read().get(name)
-        return {
-            frozenset((point.attributes or {}).items()): point.value
-            for point in (metric.data.data_points if metric else ())
-            if isinstance(point, NumberDataPoint)
-        }
-
-
-@pytest.fixture
-def bed() -> Iterator[Bed]:
-    bed = Bed()
-    yield bed
-    bed.provider.shutdown()
-
-
-@pytest.fixture
-def own(bed: Bed) -> SelfMetrics:
-    return SelfMetrics(bed.meter)
-
-
-def key(**attributes: object) -> frozenset[tuple[str, object]]:
-    return frozenset(attributes.items())
-
-
-def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
-    return frozenset({"poller.query.name": query, **more}.items())
-
-
-def test_the_names_units_and_kinds_of_the_pollers_own_metrics(bed: Bed, own: SelfMetrics) -> None:
-    own.record(a_result(A, quarantined={"null": 1}))
-    own.overrun("default/1m")
-    assert {(m.name, m.unit, type(m.data).__name__) for m in bed.read().values()} == {
-        ("poller.poll.duration", "s", "Histogram"),
-        ("poller.polls", "{poll}", "Sum"),
-        ("poller.query.quarantined", "{data_point}", "Sum"),
-        ("poller.tick.overruns", "{tick}", "Sum"),
-    }
-
-
-def test_polls_are_counted_by_outcome_kind_and_sqlstate(bed: Bed, own: SelfMetrics) -> None:
-    refused = PollError("rejected", "no", sqlstate="42501")
-    lost = PollError("unavailable", "gone")
-    for result in (
-        a_result(A), a_result(A), a_result(B),
-        a_result(A, outcome="failed", error=refused), a_result(A, outcome="failed", error=lost),
-        a_result(B, outcome="skipped", skipped=Skip("lag", "x")),
-    ):  # fmt: skip
-        own.record(result)
-    assert bed.values("poller.polls") == {
-        of("a", **{"poller.state": "ok"}): 2,
-        of("b", **{"poller.state": "ok"}): 1,
-        of(
-            "a", **{"poller.state": "failed", "error.type": "rejected", "db.response.status_code": "42501"}
-        ): 1,
-        of("a", **{"poller.state": "failed", "error.type": "unavailable"}): 1,
-        of("b", **{"poller.state": "skipped", "poller.reason": "lag"}): 1,
-    }
-
-
-def test_a_conflict_is_counted_by_its_kind(bed: Bed, own: SelfMetrics) -> None:
-    text = "canceling statement (User query might have needed to see row versions that must be removed.)"
-    own.record(a_result(A, outcome="failed", error=server_error("40001", text)))
-    (attributes,) = bed.values("poller.polls")
-    assert dict(attributes)["poller.conflict"] == "snapshot"
-
-
-def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: Bed) -> None:
-    whereabouts = Whereabouts(30.0)
-    register_replica_gauges(bed.meter, whereabouts, bed.clock)
-    assert bed.read() == {}
-    seen = Sighting("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
-    whereabouts.note(seen)
-    bed.now = 110.0
-    place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
-    assert {name: bed.values(name) for name in bed.read()} == {
-        "poller.replica.lag": {place: 2.5},
-        "poller.replica.data_age": {place: 13.0},
-        "poller.replica.standby": {place: 1},
-        "poller.replica.timeline": {place: 3},
-    }
-    whereabouts.note(
-        replace(seen, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0)
-    )
-    place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
-    assert {name: bed.values(name) for name in bed.read()} == {"poller.replica.standby": {place: 0}}
-    bed.now = 140.1
-    assert bed.read() == {}, "a lag that nobody has looked at for long is none"
-
-
-def test_durations_are_a_histogram_without_the_skipped(bed: Bed, own: SelfMetrics) -> None:
-    own.record(a_result(A, duration=0.25))
-    own.record(a_result(A, duration=70.0))
-    own.record(a_result(A, outcome="skipped", skipped=Skip("lag", "x"), duration=0.0))
-    own.record(a_result(A, outcome="failed", error=PollError("timeout", "x", sqlstate="57014"), duration=1.5))
-    points: dict[frozenset[tuple[str, object]], HistogramDataPoint] = {
-        frozenset((point.attributes or {}).items()): point
-        for point in bed.read()["poller.poll.duration"].data.data_points
-        if isinstance(point, HistogramDataPoint)
-    }
-    good = points[of("a", **{"poller.state": "ok"})]
-    assert (good.count, good.sum, good.min, good.max) == (2, 70.25, 0.25, 70.0)
-    assert tuple(good.explicit_bounds) == DURATION_BOUNDARIES
-    assert points[of("a", **{"poller.state": "failed", "error.type": "timeout"})].sum == 1.5
-    assert len(points) == 2
-
-
-def test_data_points_left_out_are_counted_by_reason(bed: Bed, own: SelfMetrics) -> None:
-    own.record(a_result(A, quarantined={"null": 2, "duplicate": 3}))
-    own.record(a_result(A, quarantined={"null": 1}))
-    assert bed.values("poller.query.quarantined") == {
-        of("a", **{"poller.reason": "null"}): 3,
-        of("a", **{"poller.reason": "duplicate"}): 3,
-    }
-
-
-def test_overruns_are_counted_by_tick(bed: Bed, own: SelfMetrics) -> None:
-    own.overrun("default/1m")
-    own.overrun("default/1m")
-    assert bed.values("poller.tick.overruns") == {key(**{"poller.tick.name": "default/1m"}): 2}
+    ) == Preferences(frozenset({"counter", "histogram"}), exponential=True, exemplars="always_off")
+    with pytest.raises(ConfigError) as refused:
+        read_preferences({temporality: "x", aggregation: "y", "OTEL_METRICS_EXEMPLAR_FILTER": "z"})
+    assert [problem.where for problem in refused.value.problems] == [
+        temporality,
+        aggregation,
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+    ]

@@ -14,7 +14,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from poller.catalog import Defaults, load
 from poller.memory import Memory
-from poller.points import metrics
+from poller.points import Points
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult, Sample
@@ -59,7 +59,7 @@ class Life:
 
 
 def told(results: Iterator[PollResult], at: int) -> Iterator[tuple[str, tuple[int, int, float]]]:
-    for metric in metrics(results, at):
+    for metric in Points().metrics(results, at):
         for point in metric.sum.data_points:
             value = getattr(point, str(point.WhichOneof("value")))
             times = (point.start_time_unix_nano, point.time_unix_nano)
@@ -79,7 +79,7 @@ def life(tmp_path: Path) -> Life:
 def test_a_sum_is_cumulative_and_monotonic_where_it_only_grows(query: object, monotonic: bool) -> None:
     life = Life(Path(), "a" if query is COUNTERS else "b")
     life.store.put([a_result(life.query, Sample(life.query.metrics[0].name, 7, {"kind": "x"}))], 0.0)
-    (metric,) = metrics(life.store.shown(0.0), 5)
+    (metric,) = Points().metrics(life.store.shown(0.0), 5)
     assert metric.WhichOneof("data") == "sum"
     assert metric.sum.is_monotonic is monotonic
     assert metric.sum.aggregation_temporality == AggregationTemporality.Value(
@@ -199,14 +199,14 @@ def test_a_clock_set_back_begins_anew_as_no_point_may_precede_its_start(life: Li
 
 def test_who_polls_once_knows_no_start(life: Life) -> None:
     life.poll(x=5)
-    (metric,) = metrics(life.store.shown(0.0), 9, starts=False)
+    (metric,) = Points(starts=False).metrics(life.store.shown(0.0), 9)
     assert [point.start_time_unix_nano for point in metric.sum.data_points] == [0]
 
 
 def test_a_gauge_has_no_start() -> None:
     store = SnapshotStore([query := a_query("g", metrics=(a_metric("n"),))])
     store.put([a_result(query, Sample("n", 1, {}))], 0.0)
-    (metric,) = metrics(store.shown(0.0), 9)
+    (metric,) = Points().metrics(store.shown(0.0), 9)
     assert [point.start_time_unix_nano for point in metric.gauge.data_points] == [0]
 
 

@@ -90,7 +90,7 @@ def run(settings: Settings) -> None:
         planned,
         pipe.tick,
         rest=pipe.replica.rest,
-        on_overrun=pipe.metrics.overrun,
+        on_overrun=pipe.overran,
         on_first_poll=lambda: _tell([push, pulse]),
         # Several hosts, each tried twice, may take a multiple of it.
         patience=_PATIENCE + 20 * settings.connect_timeout,

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,12 @@ from poller.contest import contested, without
 from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
 from poller.glance import Glance, glances
-from poller.instruments import SelfMetrics, register_replica_gauges
 from poller.memory import Memory
 from poller.password import password_from
 from poller.polling import poll
 from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.replica import Replica
+from poller.replicagauges import register_replica_gauges
 from poller.restraint import Restraint
 from poller.result import PollResult
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
@@ -36,9 +36,9 @@ from poller.whereabouts import Sighting, Whereabouts
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
     from poller.export import Push
+    from poller.selfmetrics import SelfMetrics
     from poller.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -65,16 +65,18 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
     import math
 
     from poller import exportmetrics
+    from poller.encoding import EncodedMetric, encoded
     from poller.export import Push, resource
-    from poller.points import metrics
+    from poller.points import Points
     from poller.standing import Standing
 
+    points = Points(starts=periodic)
     standing = Standing()
 
-    def produce(at: int) -> list[Metric]:
+    def produce(at: int) -> Iterator[EncodedMetric]:
         now = time.monotonic()
-        told = metrics(store.shown(now), at, starts=periodic)
-        return [*told, *standing.gauges(store.freshness(now), at)]
+        yield from map(encoded, points.metrics(store.shown(now), at))
+        yield from map(encoded, standing.gauges(store.freshness(now), at))
 
     spool = open_spool(settings, shared=not periodic)
     push = Push(
@@ -143,7 +145,7 @@ class Pipe:
         """
         self.meter: Meter = push.meter if push else NoOpMeter("poller")
         self.store = store
-        self.metrics = SelfMetrics(self.meter)
+        self._metrics = _own_metrics(push) if push else None
         self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
         register_replica_gauges(self.meter, self._whereabouts)
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
@@ -177,13 +179,18 @@ class Pipe:
         results = [without(result, claims) for result in results]
         span.tell(results)
         for result in results:
-            with span.of(result.query.name):
-                self.metrics.record(result)
+            if self._metrics is not None:
+                self._metrics.record(result, span.context(result.query.name))
             self._restraint.note(result)
         self._announcer.tick(results, now, within=span.of)
         self._announcer.values(self.store.freshness(now))
         self._last = {**self._last, **{result.query.name: result for result in results}}
         return results
+
+    def overran(self, tick: str) -> None:
+        """Count one tick that was left out."""
+        if self._metrics is not None:
+            self._metrics.overrun(tick)
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Go on with other queries; all that is known of those in `dropped` is let go. Not during a tick."""
@@ -205,6 +212,14 @@ class Pipe:
             return ""
         lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"
         return f"{seen.role} {seen.place}, {lag}" if seen.standby else f"{seen.role} {seen.place}"
+
+
+def _own_metrics(push: Push) -> SelfMetrics:
+    from poller.selfmetrics import SelfMetrics
+
+    metrics = SelfMetrics(push.preferences)
+    push.add(metrics.collect)
+    return metrics
 
 
 def _longest_absence(queries: Sequence[QueryDefinition]) -> float:

@@ -23,12 +23,12 @@ from types import FrameType
 
 from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import Pipe, open_catalog, open_push
-from poller.encoding import encode, nothing
+from poller.encoding import encode, encoded, nothing
 from poller.export import resource
 from poller.loading import load
 from poller.mapping import to_samples
 from poller.overflow import Column, Rows
-from poller.points import metrics
+from poller.points import Points
 from poller.query import QueryDefinition
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult
@@ -99,7 +99,7 @@ def _mapped(rows: int) -> PollResult:
 
 
 def _exported(result: PollResult) -> None:
-    encode(nothing(_RESOURCE, "0"), metrics([result], 1))
+    encode(nothing(_RESOURCE, "0"), map(encoded, Points().metrics([result], 1)))
 
 
 def _rows(count: int) -> Rows:
