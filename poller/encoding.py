@@ -143,30 +143,21 @@ class _Part:
 
     def request(self) -> Request:
         """All of it; a resource or a scope that goes on is not repeated."""
-        body = b"".join(
-            _field(
-                ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER,
-                resource
-                + b"".join(
-                    _field(
-                        metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER,
-                        scope
-                        + b"".join(
-                            _field(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, metric)
-                            for _, metric in metrics
-                        ),
-                    )
-                    for scope, metrics in itertools.groupby(scopes, lambda told: told[0].scope)
-                ),
-            )
-            for resource, scopes in itertools.groupby(self._metrics, lambda told: told[0].resource)
-        )
-        return Request(body, self.points)
+        told: list[bytes] = []
+        for resource, places in itertools.groupby(self._metrics, lambda metric: metric[0].resource):
+            of_resource = [resource]
+            for scope, metrics in itertools.groupby(places, lambda metric: metric[0].scope):
+                of_scope = [scope]
+                for _, metric in metrics:
+                    of_scope += _field(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, [metric])
+                of_resource += _field(metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER, of_scope)
+            told += _field(ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER, of_resource)
+        return Request(b"".join(told), self.points)
 
 
-def _field(number: int, message: bytes) -> bytes:
-    """An encoded message as a field of another."""
-    return bytes([number << 3 | 2, *_varint(len(message))]) + message
+def _field(number: int, message: list[bytes]) -> list[bytes]:
+    """An encoded message, in pieces, as a field of another; in pieces, as it may be large."""
+    return [bytes([number << 3 | 2, *_varint(sum(map(len, message)))]), *message]
 
 
 def _varint(number: int) -> Iterator[int]:
