@@ -54,7 +54,7 @@ def run(settings: Settings) -> None:
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.commands.telemetry import Telemetry
-    from poller.commands.vitals import vitals
+    from poller.commands.vitals import Vitals
     from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push
     from poller.daemon import Daemon
     from poller.reload import Reload
@@ -105,9 +105,10 @@ def run(settings: Settings) -> None:
         meter=pipe.meter,
     )
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
+    vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals(stuck, daemon, pipe, reload, push))],
+        [notifier.beat, lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries())],
         heartbeat.remove,
     )
     notifier.check(BEAT_SECONDS)
