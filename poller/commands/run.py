@@ -39,6 +39,9 @@ _WORKER_SHARE = 0.4
 """Of the grace period: for the tick under way to end. The rest is the last push's."""
 _LEAST_GRACE = 0.5
 """Seconds."""
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""More than a tick of a thousand queries holds at once: a tick leaves nothing behind that only Python's
+collector could free, so that its looks would be in vain."""
 _PATIENCE = 900.0
 """Seconds beyond all that a tick may take after which it is taken for hung."""
 
@@ -114,6 +117,7 @@ def run(settings: Settings) -> None:
     notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
     gc.freeze()  # the catalogue and the SDK stay as well
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     daemon.start()
     watcher.start()
     pulse.start()
