@@ -75,6 +75,8 @@ class Announcer:
         self._tell_server(results, now)
         self._tell_unreached(results, now)
         for result in results:
+            if self._is_no_news(result):
+                continue
             if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
                 continue
             if result.skipped is not None and result.skipped.reason in (*REFUSALS, "budget"):
@@ -116,6 +118,16 @@ class Announcer:
             self._queries.pop(name, None)
         self._withheld.difference_update(names)
         self._holds = {key: at for key, at in self._holds.items() if key[0] not in names}
+
+    def _is_no_news(self, result: PollResult) -> bool:
+        """Whether a query is well, as it was before: of most, every time."""
+        return (
+            result.outcome == "ok"
+            and result.estimated is None
+            and not result.quarantined
+            and result.query.name not in self._queries
+            and not self._every_result
+        )
 
     def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
         """Tell what concerns all queries alike."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poller.redaction import redact
 from poller.report import attributes_text
@@ -20,8 +19,7 @@ _LONGEST_DETAIL = 300
 """Characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The newest value of one series."""
 
     metric: str
@@ -31,8 +29,7 @@ class Reading:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(NamedTuple):
     """One query."""
 
     query: str
@@ -77,9 +74,37 @@ def glances(
         )
 
 
+class Glances:
+    """The glances at all queries, made anew only where something is different from the look before."""
+
+    def __init__(self) -> None:
+        self._made: Sequence[Glance] = ()
+        self._last: object = None
+        self._seen: object = None
+
+    def look(
+        self,
+        freshness: Iterable[Freshness],
+        good: Iterable[Good],
+        last: Mapping[str, PollResult],
+        next_runs: Mapping[str, float],
+    ) -> Sequence[Glance]:
+        """What `glances` makes of the same; the same object for as long as it would make the same.
+
+        `last` is taken to be as before where it is the same object.
+        """
+        freshness = list(freshness)
+        # With everything of a glance that time alone changes: `stale` and `state`.
+        seen = [(one.query, one.last_success, one.stale, one.state) for one in freshness]
+        if last is not self._last or (seen, next_runs) != self._seen:
+            self._last, self._seen = last, (seen, next_runs)
+            self._made = tuple(glances(freshness, good, last, next_runs))
+        return self._made
+
+
 def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
     """As plain objects."""
-    return [asdict(one) for one in told]
+    return [{**one._asdict(), "readings": [reading._asdict() for reading in one.readings]} for one in told]
 
 
 def from_json(told: object) -> list[Glance]:
@@ -109,4 +134,4 @@ def _detail(result: PollResult | None) -> str:
         told += f" ({result.error.hint})" if result.error.hint else ""
     else:
         told = result.skipped.detail if result.skipped is not None else result.advice or ""
-    return " ".join(redact(told).split())[:_LONGEST_DETAIL]
+    return " ".join(redact(told).split())[:_LONGEST_DETAIL] if told else ""

@@ -33,10 +33,12 @@ class Heartbeat:
         """Where it stands; None while it could not be written."""
         return self._written
 
-    def write(self, told: Mapping[str, object]) -> None:
-        """Put down `told`, with the time and who we are. Raises nothing."""
+    def write(self, told: Mapping[str, object], more: bytes = b"{}") -> None:
+        """Put down `told`, with the time and who we are, and `more`: a JSON object. Raises nothing."""
         beat = {**self._identity, "boottime": clock(), "at": time.time(), **told}
         text = json.dumps(beat, default=str).encode()
+        if more != b"{}":
+            text = text[:-1] + b", " + more[1:]
         private = len(self._places) > 1
         troubles = []
         for path in self._places:

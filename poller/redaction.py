@@ -19,6 +19,8 @@ _STANDS_ALONE = 8
 """Characters of a secret from which on it is masked inside of words, too."""
 _MOST = 1000
 """Texts that are remembered, the newest: a token that rotates every few minutes must not fill the memory."""
+_MOST_MASKED, _LONGEST_MASKED = 10_000, 100
+"""Values of which it is kept what came of them, and their characters."""
 
 _IN_URL = re.compile(r"(://[^\s/:@\"']*:)(?!password@)[^\s\"']+@")
 _PASSWORD = re.compile(r"\bpassword\s*=\s*(.*?)(?:\s+\w+\s*=|$)", re.IGNORECASE | re.DOTALL)
@@ -34,6 +36,7 @@ class _Memory:
         self._lock = threading.Lock()
         self._texts: dict[str, None] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._masked: dict[str, str] = {}
 
     def add(self, texts: Iterable[str]) -> None:
         with self._lock:
@@ -46,10 +49,24 @@ class _Memory:
             # The longest first, or the rest of a secret that begins with another would stay.
             wanted = sorted(self._texts, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(_worded, wanted)), re.IGNORECASE)
+            # Last, and another object: what the old pattern masks meanwhile is kept in the old one.
+            self._masked = {}
 
     def mask(self, text: str) -> str:
         pattern = self._pattern
         return _IN_URL.sub(rf"\g<1>{MASK}@", pattern.sub(MASK, text) if pattern else text)
+
+    def mask_value(self, text: str) -> str:
+        """The same, of a text that probably comes again, as names do."""
+        kept = self._masked
+        masked = kept.get(text)
+        if masked is None:
+            masked = self.mask(text)
+            if len(kept) >= _MOST_MASKED:
+                kept.clear()
+            if len(text) <= _LONGEST_MASKED:
+                kept[text] = masked
+        return masked
 
 
 _memory = _Memory()
@@ -212,5 +229,5 @@ def _redacted(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     told = str(value)
-    masked = redact(told)
+    masked = _memory.mask_value(told)
     return value if masked == told else masked

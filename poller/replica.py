@@ -114,6 +114,10 @@ class Replica:
                 # What shares a snapshot is asked together again; only the last try, one by one, fills gaps.
                 again = {query.name for query in cancelled}
                 asked = [query for query in queries if query.snapshot or query.name in again]
+        for answer in answers.values():
+            if answer.error is not None:
+                # As a value it needs no way that it came: that holds every object on it, and itself.
+                answer.error.__traceback__ = None
         return [answers[query.name] for query in queries]
 
     def rest(self, seconds: float) -> None:

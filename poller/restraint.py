@@ -78,7 +78,9 @@ class Restraint:
             return  # it never came to its turn: another query's conflict ended the session
         if result.estimated not in (None, "timeout"):
             return  # The exact query did not run, so that nothing is known of it.
-        record = self._records.setdefault(result.query.name, _Record())
+        record = self._records.get(result.query.name)
+        if record is None:
+            record = self._records[result.query.name] = _Record()
         record.ended = time.monotonic() if now is None else now
         record.duration = result.duration
         failed = result.outcome == "failed" or result.estimated == "timeout"

@@ -137,6 +137,7 @@ class Session:
             failure = PollError(
                 "unavailable", message, sqlstate=sqlstate, hint=server_error(sqlstate, message).hint
             )
+            error.__traceback__ = None  # which leads back to it, by psycopg's own variables
         # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
         raise failure
 

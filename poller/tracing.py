@@ -145,17 +145,20 @@ class TickTrace:
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
         ended = self._answered(result.query.name)
         sent = result.skipped is None
+        attributes = _attributes(result, self._answers.get(result.query.name))
+        if sent:
+            attributes |= server
+        if result.error_type is not None:
+            attributes["error.type"] = result.error_type
         span = self._tracer.start_span(
             result.query.name,
             # A query that was held back made no call; its span says that it was its turn, and why not.
             kind=SpanKind.CLIENT if sent else SpanKind.INTERNAL,
             start_time=self._started.ns(ended - result.duration),
-            attributes=redact_all(_attributes(result, self._answers.get(result.query.name))),
+            attributes=redact_all(attributes),
         )
-        if sent:
-            span.set_attributes(redact_all(server))
         if result.error_type is not None:
-            _fail(span, result.error_type)
+            span.set_status(StatusCode.ERROR)
         span.end(self._started.ns(ended))
         return span
 

@@ -147,6 +147,10 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert before <= found["boottime"] <= clock()
     assert judge(found, ready=True, now=clock()).good
     assert list(tmp_path.iterdir()) == [file]
+    heartbeat.write({"ready": True}, b'{"queries": {"b": "ok"}, "glances": []}')
+    found = read([file])
+    assert isinstance(found, dict)
+    assert (found["ready"], found["queries"], found["glances"]) == (True, {"b": "ok"}, [])
     heartbeat.remove()
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -700,6 +701,29 @@ def test_a_refused_connection_is_unavailable(make_replica: Make, make_proxy: Cal
     assert "Connection refused" in error.message
     assert "\n" not in error.message
     assert no_secret(error)
+
+
+def test_a_failure_leaves_nothing_that_only_pythons_collector_could_free(
+    make_replica: Make, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """The daemon has it look seldom; an error that leads back to itself holds all that was on its way."""
+    proxy = make_proxy(1)
+    proxy.refuse()
+    replica = make_replica(f"postgresql://u@127.0.0.1:{proxy.port}/x")
+
+    def errors() -> int:
+        return sum(issubclass(type(one), psycopg.Error | PollError) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = errors()
+        kept = failure(replica)
+        assert errors() == before + 1
+        del kept
+        assert errors() == before
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(

@@ -24,6 +24,7 @@ from poller.errors import PollError
 from poller.overflow import Column, Rows
 from poller.polling import poll
 from poller.query import QueryDefinition
+from poller.redaction import learn
 from poller.replica import Replica
 from poller.result import Answer, PollResult, Skip
 from poller.tracing import Tracing, traceparent
@@ -140,6 +141,15 @@ def test_rows_that_do_not_fit_fail_the_query_though_the_server_answered(recorded
 def test_an_estimate_says_why_it_answered(recorded: Recorded) -> None:
     told(recorded, answered(a_query("dear"), rows=GOOD, estimated="cost"))
     assert recorded.attributes("dear").items() >= {("poller.state", "estimated"), ("poller.reason", "cost")}
+
+
+def test_no_attribute_tells_a_secret_not_even_one_that_was_none_before(recorded: Recorded) -> None:
+    query = a_query("once_a_name")
+    told(recorded, answered(query, rows=GOOD))
+    assert recorded.attributes("once_a_name")["poller.query.name"] == "once_a_name"
+    learn("once_a_name")
+    told(recorded, answered(query, rows=GOOD))
+    assert recorded.attributes("once_a_name")["poller.query.name"] == "***"
 
 
 def test_a_query_that_was_not_sent_is_no_call_to_a_database(recorded: Recorded) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,18 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from poller.errors import PollError
-from poller.glance import MOST_READINGS, MOST_READINGS_OF_ALL, Glance, Reading, from_json, glances, to_json
+from poller.glance import (
+    MOST_READINGS,
+    MOST_READINGS_OF_ALL,
+    Glance,
+    Glances,
+    Reading,
+    from_json,
+    glances,
+    to_json,
+)
 from poller.redaction import learn
-from poller.result import Sample, Skip
+from poller.result import PollResult, Sample, Skip
 from poller.screen.history import change, number
 from poller.store import SnapshotStore
 from poller.watch.board import Board, columns, span
@@ -209,6 +219,37 @@ def test_a_glance_tells_how_each_query_stands() -> None:
         ("skipped(lag)", "2m behind"),
         ("stale", ""),
     ]
+
+
+def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
+    """Time alone makes values stale, and a state too; the heartbeat must not tell what was."""
+    query = a_query(interval=10, max_age=100)
+    store = SnapshotStore([query])
+    last: dict[str, PollResult] = {}
+    seen = Glances()
+
+    def look(now: float, next_run: float = 1.0) -> Sequence[Glance]:
+        given = (last, {query.name: next_run})
+        told = seen.look(store.freshness(now), store.good(now), *given)
+        assert list(told) == list(glances(store.freshness(now), store.good(now), *given))
+        return told
+
+    assert look(0.0)[0].state == "stale"
+    result = a_result(query, Sample(query.name, 3, {}), at=1000.0)
+    store.put([result], 10.0)
+    before = look(10.0)
+    assert (before[0].state, before[0].stale, len(before[0].readings)) == ("ok", False, 1)
+    last = {query.name: replace(result, advice="write `sum`")}
+    assert look(10.0)[0].detail == "write `sum`"
+    assert look(10.0, 2.0)[0].next_run == 2.0
+    same = look(10.0, 2.0)
+    assert look(60.0, 2.0) is same, "nothing is different"
+    failed = a_result(query, outcome="failed", error=PollError("timeout", "too slow"))
+    store.put([failed], 70.0)
+    assert look(70.0, 2.0)[0].state == "failed(timeout)"
+    told = look(111.0, 2.0)[0]
+    assert (told.state, told.stale, told.series, told.readings) == ("failed(timeout)", True, 0, ())
+    assert look(171.0, 2.0)[0].state == "stale"
 
 
 def test_a_glance_tells_no_secret() -> None:

@@ -39,6 +39,9 @@ _WORKER_SHARE = 0.4
 """Of the grace period: for the tick under way to end. The rest is the last push's."""
 _LEAST_GRACE = 0.5
 """Seconds."""
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""More than a tick of a thousand queries holds at once: a tick leaves nothing behind that only Python's
+collector could free, so that its looks would be in vain."""
 _PATIENCE = 900.0
 """Seconds beyond all that a tick may take after which it is taken for hung."""
 
@@ -54,7 +57,7 @@ def run(settings: Settings) -> None:
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.commands.telemetry import Telemetry
-    from poller.commands.vitals import vitals
+    from poller.commands.vitals import Vitals
     from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push
     from poller.daemon import Daemon
     from poller.reload import Reload
@@ -105,14 +108,16 @@ def run(settings: Settings) -> None:
         meter=pipe.meter,
     )
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
+    vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals(stuck, daemon, pipe, reload, push))],
+        [notifier.beat, lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries())],
         heartbeat.remove,
     )
     notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
     gc.freeze()  # the catalogue and the SDK stay as well
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     daemon.start()
     watcher.start()
     pulse.start()

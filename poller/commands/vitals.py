@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-import time
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from poller.commands.wiring import Pipe
 from poller.daemon import Daemon
-from poller.glance import to_json
+from poller.glance import Glance, to_json
 from poller.reload import Reload
 
 if TYPE_CHECKING:
     from poller.export import Push
 
 
-def vitals(
-    stuck: str | None, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None
-) -> dict[str, Any]:
+class Vitals:
     """What probes and people want to know; no part of it is a secret. Times in seconds since 1970."""
-    return {
-        "stuck": stuck,
-        "ready": daemon.ready,
-        "ticks": {
-            name: {"interval": interval, "last_run": ended}
-            for name, (interval, ended) in daemon.last_runs().items()
-        },
-        "queries": {one.query.name: str(one.state) for one in pipe.store.freshness(time.monotonic())},
-        "query_files": f"refused ({len(reload.problems)} problems)" if reload.problems else "ok",
-        "export": _export(push),
-        "server": pipe.server(),
-        "glances": to_json(pipe.glances(daemon.next_runs())),
-    }
+
+    def __init__(self, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None) -> None:
+        self._daemon = daemon
+        self._pipe = pipe
+        self._reload = reload
+        self._push = push
+        self._glances: Sequence[Glance] = ()
+        self._encoded = b"{}"
+
+    def told(self, stuck: str | None) -> dict[str, Any]:
+        """How the poller is."""
+        problems = self._reload.problems
+        return {
+            "stuck": stuck,
+            "ready": self._daemon.ready,
+            "ticks": {
+                name: {"interval": interval, "last_run": ended}
+                for name, (interval, ended) in self._daemon.last_runs().items()
+            },
+            "query_files": f"refused ({len(problems)} problems)" if problems else "ok",
+            "export": _export(self._push),
+            "server": self._pipe.server(),
+        }
+
+    def queries(self) -> bytes:
+        """How its queries are, as a JSON object; encoded anew only where something is different."""
+        glances = self._pipe.glances(self._daemon.next_runs())
+        if glances is not self._glances:
+            states = {one.query: one.state for one in glances}
+            self._encoded = json.dumps({"queries": states, "glances": to_json(glances)}).encode()
+            self._glances = glances
+        return self._encoded
 
 
 def _export(push: Push | None) -> str | None:

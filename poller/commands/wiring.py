@@ -18,7 +18,7 @@ from poller.catalog import Catalog, Defaults, load, resolve
 from poller.contest import contested, without
 from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
-from poller.glance import Glance, glances
+from poller.glance import Glance, Glances
 from poller.memory import Memory
 from poller.password import password_from
 from poller.polling import poll
@@ -159,6 +159,7 @@ class Pipe:
         self._announcer = Announcer(every_result=daemon and push is None)
         self._memory = memory
         self._last: dict[str, PollResult] = {}
+        self._glances = Glances()
 
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -200,10 +201,13 @@ class Pipe:
         self._whereabouts.max_age = _longest_absence(queries)
         self._last = {name: result for name, result in self._last.items() if name not in dropped}
 
-    def glances(self, next_runs: Mapping[str, float]) -> list[Glance]:
-        """How every query stands; `next_runs` is by query, in seconds since 1970."""
+    def glances(self, next_runs: Mapping[str, float]) -> Sequence[Glance]:
+        """How every query stands; `next_runs` is by query, in seconds since 1970.
+
+        It is the same object for as long as nothing is different.
+        """
         now = time.monotonic()
-        return list(glances(self.store.freshness(now), self.store.good(now), self._last, next_runs))
+        return self._glances.look(self.store.freshness(now), self.store.good(now), self._last, next_runs)
 
     def server(self) -> str:
         """The server that answered last, in a line; empty where none has for too long."""
