@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from poller.closed import Key, key_of
 from poller.result import PollResult
@@ -44,4 +43,4 @@ def without(result: PollResult, claims: Contested) -> PollResult:
         return result
     quarantined = Counter(result.quarantined) + Counter(duplicate=lost)
     advice = result.advice or "another query has the same series; tell them apart by fixed attributes"
-    return replace(result, samples=kept, quarantined=quarantined, advice=advice)
+    return result._replace(samples=kept, quarantined=quarantined, advice=advice)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from poller.errors import PollError
 from poller.metric import AttributeValue
@@ -101,8 +102,7 @@ class Refusal:
 Outcome = Literal["ok", "failed", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
-class PollResult:
+class PollResult(NamedTuple):
     """What one poll of one query came to; a failure is a value here, not an exception in flight."""
 
     query: QueryDefinition
@@ -112,7 +112,7 @@ class PollResult:
     """Seconds from asking to the last row."""
     outcome: Outcome
     samples: tuple[Sample, ...] = ()
-    quarantined: Mapping[str, int] = field(default_factory=dict)
+    quarantined: Mapping[str, int] = MappingProxyType({})
     """Data points that were not exported, by reason."""
     refused: tuple[Refusal, ...] = ()
     """The first of them, for people to look at."""

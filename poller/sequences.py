@@ -16,18 +16,18 @@ def continued(result: PollResult, before: PollResult | None) -> PollResult:
     `before` has not, for nobody knows what became of it meanwhile, and for all of them where another server
     answered: what it counted is its own.
     """
-    types = {metric.name: metric.type for metric in result.query.metrics}
-    if set(types.values()) == {"gauge"}:
+    types = {metric.name: metric.type for metric in result.query.metrics if metric.type != "gauge"}
+    if not types:
         return result
     goes_on = before is not None and before.server == result.server
     known = {_series(sample): sample for sample in before.samples} if before and goes_on else {}
     samples = (
         sample
-        if types[sample.metric] == "gauge"
+        if sample.metric not in types
         else replace(sample, sequence=_sequence(sample, known.get(_series(sample)), types[sample.metric]))
         for sample in result.samples
     )
-    return replace(result, samples=tuple(samples))
+    return result._replace(samples=tuple(samples))
 
 
 def _sequence(sample: Sample, before: Sample | None, kind: MetricType) -> UnbrokenSequence:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from poller.query import QueryDefinition
@@ -72,7 +71,7 @@ class SnapshotStore:
         with self._lock:
             self._queries = queries
             self._good = {
-                name: good._replace(result=replace(good.result, query=stay[name]))
+                name: good._replace(result=good.result._replace(query=stay[name]))
                 for name, good in self._good.items()
                 if name in stay
             }

@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,7 +238,7 @@ def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
     store.put([result], 10.0)
     before = look(10.0)
     assert (before[0].state, before[0].stale, len(before[0].readings)) == ("ok", False, 1)
-    last = {query.name: replace(result, advice="write `sum`")}
+    last = {query.name: result._replace(advice="write `sum`")}
     assert look(10.0)[0].detail == "write `sum`"
     assert look(10.0, 2.0)[0].next_run == 2.0
     same = look(10.0, 2.0)
