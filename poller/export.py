@@ -176,10 +176,14 @@ class Push:
         return done
 
     def _tick(self) -> None:
+        due = time.monotonic() + self._interval
         while not self._stopping.is_set():
             self._turned = time.monotonic()
-            self._wake.wait(self._interval)
+            asked = self._wake.wait(max(0.0, due - self._turned))
             self._wake.clear()
+            # Not from the end of a collection, or the intervals would be longer than they are said to be.
+            now = time.monotonic()
+            due = now + self._interval if asked or due + self._interval < now else due + self._interval
             with self._one_at_a_time:
                 if not self._stopping.is_set():
                     self._delivery.keep(self._collect() or [])

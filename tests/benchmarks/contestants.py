@@ -153,7 +153,7 @@ class Ours:
 def _begins(request: Request) -> bool:
     """Whether an export begins with this request: a large one comes in several, these counts in the first."""
     return isinstance(request, ExportMetricsServiceRequest) and any(
-        metric.name == "poller.polls"
+        metric.name == "poller.replica.standby"
         for resource in request.resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
