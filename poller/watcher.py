@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from poller.catalog import files_of
-from poller.yamlfile import MAX_BYTES
+from poller.sources import MAX_BYTES, files_of
 
 logger = logging.getLogger(__name__)
 

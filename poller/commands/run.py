@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from poller.catalog import resolve
 from poller.commands.options import with_settings
 from poller.definition import format_duration
 from poller.health import places
@@ -23,6 +22,7 @@ from poller.pulse import BEAT_SECONDS, Pulse
 from poller.schedule import Tick, ticks
 from poller.settings import Settings
 from poller.signals import StopSignal, on_hangup
+from poller.sources import resolve
 from poller.store import SnapshotStore
 from poller.watcher import Watcher, contents, fingerprint
 

@@ -14,7 +14,7 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.admission import Admission
 from poller.announcer import Announcer
-from poller.catalog import Catalog, Defaults, load, resolve
+from poller.catalog import Catalog, Defaults
 from poller.contest import contested, without
 from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
@@ -24,11 +24,13 @@ from poller.memory import Memory
 from poller.password import password_from
 from poller.polling import poll
 from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
+from poller.queryfiles import load
 from poller.replica import Replica
 from poller.restraint import Restraint
 from poller.result import PollResult
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
+from poller.sources import resolve
 from poller.sqlcomment import Tags, untagged
 from poller.store import SnapshotStore
 from poller.tracing import TickTrace, Tracing, traceparent
@@ -224,7 +226,7 @@ def open_replica(
         settings.conninfo,
         connect_timeout=settings.connect_timeout,
         lock_timeout=settings.lock_timeout,
-        password=password_from(command.get_secret_value()) if command else None,
+        password=password_from(command.reveal()) if command else None,
         admission=Admission(
             settings.require_standby,
             settings.max_replay_lag,
