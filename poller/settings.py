@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from poller.catalog import Defaults
 from poller.definition import format_duration
 from poller.endpoint import Endpoint, Protocol, Signal
 from poller.errors import ConfigError, Problem
@@ -88,6 +89,11 @@ class Settings:
     """Whether libpq's own environment describes the database."""
     database_file: Path | None
     """What the connection string is read from."""
+
+    @property
+    def defaults(self) -> Defaults:
+        """What a query gets where it declares nothing."""
+        return Defaults(self.interval, self.timeout, self.max_series, self.namespace)
 
     @property
     def traces_to(self) -> Endpoint | None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-from typing import Any
+from dataclasses import MISSING, FrozenInstanceError, fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
+from poller.alert import Alert
+from poller.declared.alert import DeclaredAlert
 from poller.declared.metric import DeclaredMetric
-from poller.declared.part import MisfitError
-from poller.declared.query import DeclaredQuery
+from poller.declared.part import MisfitError, Part
+from poller.declared.query import DeclaredEstimate, DeclaredQuery
 from poller.declared.requirements import DeclaredRequirements
 from poller.definition import format_duration, parse_duration
 from poller.errors import PollError
+from poller.metric import MetricDefinition
+from poller.query import Estimate, QueryDefinition
+from poller.requirements import Requirements
 from poller.result import PollResult
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 METRIC: dict[str, Any] = {"name": "n", "description": "N.", "unit": "1", "value_column": "n"}
 QUERY: dict[str, Any] = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
@@ -178,6 +187,27 @@ def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at()
             "write at least 10s"
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "made"),
+    [
+        (DeclaredQuery, QueryDefinition),
+        (DeclaredMetric, MetricDefinition),
+        (DeclaredRequirements, Requirements),
+        (DeclaredEstimate, Estimate),
+        (DeclaredAlert, Alert),
+    ],
+)
+def test_all_that_can_be_declared_is_in_the_definition_with_the_same_default(
+    declared: type[Part], made: type[DataclassInstance]
+) -> None:
+    kept = {field.name: field for field in fields(made) if field.compare}
+    assert list(kept) == list(declared.model_fields)
+    for name, field in declared.model_fields.items():
+        default = MISSING if field.default is PydanticUndefined else field.default
+        assert kept[name].default == default, name
+        assert (kept[name].default_factory is MISSING) == (field.default_factory is None), name
 
 
 def test_a_definition_cannot_be_changed() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+from pydantic import ByteSize
 
 from poller.environment import variables
 from poller.errors import ConfigError
 from poller.loading import load
 from poller.secrets import mask_conninfo, mask_url
+from poller.settings import Settings, spoken
 from poller.variables import Variables, example_of
 
 
@@ -204,6 +207,28 @@ def test_nothing_of_the_password_command_is_shown() -> None:
     settings = load({"POLLER_PASSWORD_COMMAND": command})
     assert settings.shown("password_command") == "***"
     assert "secret" not in repr(settings)
+
+
+def test_every_variable_s_value_is_in_the_settings() -> None:
+    kept = [field.name for field in fields(Settings)]
+    assert kept[: len(Variables.model_fields)] == list(Variables.model_fields)
+
+
+def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making() -> None:
+    settings = load({"POLLER_DATABASE_URL": "host=db password=secret-1", "POLLER_SPOOL_MAX_SIZE": "5MiB"})
+    sent = pickle.dumps(settings)
+    assert b"pydantic" not in sent
+    assert pickle.loads(sent) == settings
+    assert settings.conninfo() == "host=db password=secret-1"
+    assert "secret-1" not in f"{settings} {settings.database_url}"
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(2**20, "1MiB"), (256 * 2**20, "256MiB"), (1536 * 2**20, "1.5GiB"), (2**40, "1TiB")],
+)
+def test_a_size_is_told_in_its_largest_unit(size: int, told: str) -> None:
+    assert spoken("spool_max_size", size) == told == ByteSize(size).human_readable().replace(".0", "")
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -43,7 +43,7 @@ def doctor(
     # Not above: who completes a command line waits for what is loaded.
     from poller.checkup import collector
     from poller.commands.examination import Examination
-    from poller.commands.wiring import open_catalog
+    from poller.commands.reading import open_catalog
     from poller.waker import Waker
 
     configure(settings.log_format, settings.log_level)

@@ -14,7 +14,7 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.admission import Admission
 from poller.announcer import Announcer
-from poller.catalog import Catalog, Defaults
+from poller.catalog import Catalog
 from poller.contest import contested, without
 from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
@@ -24,13 +24,11 @@ from poller.memory import Memory
 from poller.password import password_from
 from poller.polling import poll
 from poller.query import STALE_AFTER_INTERVALS, QueryDefinition
-from poller.queryfiles import load
 from poller.replica import Replica
 from poller.restraint import Restraint
 from poller.result import PollResult
 from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
 from poller.settings import Settings
-from poller.sources import resolve
 from poller.sqlcomment import Tags, untagged
 from poller.store import SnapshotStore
 from poller.tracing import TickTrace, Tracing, traceparent
@@ -49,12 +47,6 @@ logger = logging.getLogger(__name__)
 def version() -> str:
     """The version of this package, as installed."""
     return importlib.metadata.version("obscura-poller")
-
-
-def open_catalog(settings: Settings) -> Catalog:
-    """Read the query files; raises ConfigError with every problem of every file."""
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-    return load(resolve(settings.queries), defaults)
 
 
 def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
