@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import signal
 import sys
+
+_SHARED = ("asyncio", "importlib.metadata", "poller.logs", "poller.settings", "poller.watcher")
+"""What the daemon needs, and so does the child that reads for it: loaded once, before they part."""
 
 
 def main() -> None:
@@ -31,6 +35,8 @@ def _run() -> None:
     open_missing()  # before a pipe gets the number of a stream
     from poller.reader import fork
 
+    for shared in _SHARED:
+        importlib.import_module(shared)
     reader = fork()
     if reader is not None:
         from poller.signals import on_hangup

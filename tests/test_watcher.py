@@ -294,7 +294,12 @@ def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None
     seen = fingerprint([folder])
     replace(folder / "a.yaml", "two")
     acted = threading.Event()
-    watcher = Watcher(partial(fingerprint, [folder]), lambda _: acted.set() is None, every=SOON, seen=seen)
+
+    def reload(_: bool) -> bool:
+        acted.set()
+        return True
+
+    watcher = Watcher(partial(fingerprint, [folder]), reload, every=SOON, seen=seen)
     watcher.start()
     try:
         assert acted.wait(60)
