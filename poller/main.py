@@ -37,7 +37,10 @@ def _run() -> None:
 
     for shared in _SHARED:
         importlib.import_module(shared)
-    reader = fork()
+    try:
+        reader = fork()
+    except OSError as error:
+        sys.exit(f"no process can be made that reads the settings: {error.strerror}")
     if reader is not None:
         from poller.signals import on_hangup
 

@@ -86,6 +86,18 @@ def test_a_child_that_is_killed_is_told(daemon: Start) -> None:
     assert process.stderr == "the process that reads the settings was ended by signal 9\n"
 
 
+def test_without_room_for_a_child_it_is_told(daemon: Start) -> None:
+    process = daemon(
+        "import errno, os\n"
+        "def fork():\n"
+        "    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "os.fork = fork"
+    )
+    assert process.wait() == 1
+    told = "no process can be made that reads the settings: Resource temporarily unavailable\n"
+    assert process.stderr == told
+
+
 def test_a_defect_in_the_child_ends_both_and_is_told(daemon: Start) -> None:
     process = daemon("import poller.watcher\npoller.watcher.fingerprint = lambda _: 1 / 0")
     assert process.wait() == 1

@@ -29,7 +29,7 @@ DAEMON = {
     "OTLP's messages": "import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
     "the poller": "import poller.commands.serve, poller.export, poller.points, poller.standing",
 }
-BY_PROTOCOL = {"gRPC": "import poller.otlpgrpc", "requests, for HTTP": "import poller.otlphttp"}
+BY_PROTOCOL = {"gRPC": "import poller.otlpgrpc", "or, for HTTP, requests": "import poller.otlphttp"}
 ELSEWHERE = {
     "no more: pydantic and its settings": "import pydantic, pydantic_settings",
     "no more: the command line": "import typer.main",
