@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib
 import re
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -16,8 +14,7 @@ from typer.exceptions import TyperException
 
 from poller.commands.examples import epilog
 from poller.commands.misuse import reworded
-from poller.errors import ConfigError
-from poller.streams import drop_stdout, open_missing, speak_utf8, unwritable
+from poller.ending import run_to_end
 
 COMMANDS = {
     "run": "Poll on schedule and push, until told to stop.",
@@ -114,26 +111,5 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code.
-
-    2 for an unusable configuration, 1 where stdout cannot be written to.
-    """
-    open_missing()
-    speak_utf8()
-    try:
-        try:
-            app()
-        except SystemExit:
-            sys.stdout.flush()
-            raise
-    except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)  # noqa: T201 - logging may not be set up yet
-        sys.exit(2)
-    except OSError as error:
-        if not unwritable(error):
-            raise
-        drop_stdout()
-        if error.errno != errno.EPIPE:  # a reader that leaves has what it wanted
-            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
-        sys.exit(1)
+    """Run the command line and end the process with its exit code."""
+    run_to_end(app)

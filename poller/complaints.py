@@ -10,7 +10,8 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from poller.definition import Duration, MisfitError, format_duration
+from poller.declared.part import Duration, MisfitError
+from poller.definition import format_duration
 from poller.words import as_yaml, did_you_mean, kind_of, near, shown
 
 Path = tuple[str | int, ...]

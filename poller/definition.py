@@ -1,31 +1,17 @@
-"""Say what every part of a query file has in common: strict keys, and durations as people write them."""
+"""Read and write durations as people do in a query file."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from poller.words import shown
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
+DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
-_SECONDS_ALONE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+SECONDS_ALONE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _A_DURATION = "write one like 30s, 5m or 1h30m"
-
-
-class MisfitError(ValueError):
-    """Two keys of one definition do not fit together; `keys` are those to look at, the likeliest first."""
-
-    def __init__(self, what: str, *keys: str) -> None:
-        super().__init__(what)
-        self.keys = keys
 
 
 def parse_duration(value: object) -> object:
@@ -36,9 +22,9 @@ def parse_duration(value: object) -> object:
     seconds = math.nan
     if isinstance(value, str):
         text = value.strip()
-        if _DURATION.fullmatch(text):
+        if DURATION.fullmatch(text):
             seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
-        elif _SECONDS_ALONE.fullmatch(text):
+        elif SECONDS_ALONE.fullmatch(text):
             seconds = float(text)
     elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
         seconds = float(value)
@@ -59,36 +45,3 @@ def format_duration(seconds: float) -> str:
         if count:
             text, rest = f"{text}{count}{unit}", rest - count * _SECONDS[unit]
     return text if text and rest < 0.0005 else f"{text}{rest:g}s"
-
-
-@dataclass(frozen=True, slots=True)
-class AlsoText:
-    """A number that may be written as a text of this pattern, as JSON Schema is told."""
-
-    pattern: str
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"anyOf": [handler(core), {"type": "string", "pattern": self.pattern}]}
-
-
-def whole(pattern: re.Pattern[str], unless: str = "") -> str:
-    """A pattern for a JSON Schema: one that a text fits as a whole, and does not begin with `unless`."""
-    return f"^{f'(?!{unless})' if unless else ''}(?:{pattern.pattern})$"
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    AlsoText(rf"^\s*(?:{_DURATION.pattern}|{_SECONDS_ALONE.pattern.removeprefix('-?')})\s*$"),
-]
-"""Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
-
-
-class Definition(BaseModel):
-    """What all of them have in common: frozen, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
-    )

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poller.endpoint import Endpoint, Protocol, Signal, resolve
-from poller.environment import Source
 from poller.errors import ConfigError, Problem
+from poller.settings import Source
 
 _SHARED = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS: dict[str, Protocol] = {"grpc": "grpc", "http/protobuf": "http/protobuf"}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from poller.definition import format_duration
 from poller.metric import MetricDefinition
@@ -17,10 +16,7 @@ _DURATIONS = ("interval", "timeout", "max_age")
 _WORDS = {"description", "alert"}
 # When, how often and whether a query is sent, and in what words its numbers are described, decide nothing of
 # the numbers. Whatever else a definition has is taken to decide them, what it may have one day included.
-_OF_NO_BEARING: dict[str, Any] = {
-    **dict.fromkeys((*_DURATIONS, "group", "snapshot", "requires"), True),
-    "metrics": {"__all__": _WORDS},
-}
+_OF_NO_BEARING = {*_DURATIONS, "group", "snapshot", "requires"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +29,18 @@ class Change:
     @property
     def is_another_question(self) -> bool:
         """Whether the values of the one say nothing of the other."""
-        return _told(self.before, exclude=_OF_NO_BEARING) != _told(self.after, exclude=_OF_NO_BEARING)
+        return _numbers(self.before) != _numbers(self.after)
 
     @property
     def is_of_words_only(self) -> bool:
-        described = {"metrics": {"__all__": _WORDS}}
-        return _told(self.before, exclude=described) == _told(self.after, exclude=described)
+        return _wordless(self.before) == _wordless(self.after)
 
     def __str__(self) -> str:
         """The keys that differ, and of durations the values."""
         parts = []
-        for key in QueryDefinition.model_fields:
-            if _told(self.before, include={key}) == _told(self.after, include={key}):
+        before, after = _told(self.before), _told(self.after)
+        for key in before:
+            if before[key] == after[key]:
                 continue
             if key in _DURATIONS:
                 old, new = (format_duration(getattr(one, key)) for one in (self.before, self.after))
@@ -131,9 +127,23 @@ def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
     return {metric.name: metric for query in queries for metric in query.metrics}
 
 
-def _told(query: QueryDefinition, **which: Any) -> str:
+def _told(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
+    """What every key says, but for those of the metrics that are named in `without`."""
+    told = query.told()
+    told["metrics"] = [
+        {key: value for key, value in metric.items() if key not in without} for metric in told["metrics"]
+    ]
     # As JSON, since to Python an attribute of 1, 1.0 and true are all the same.
-    return json.dumps(query.model_dump(mode="json", **which))
+    return {key: json.dumps(value) for key, value in told.items()}
+
+
+def _wordless(query: QueryDefinition) -> dict[str, str]:
+    return _told(query, _WORDS)
+
+
+def _numbers(query: QueryDefinition) -> dict[str, str]:
+    """What the numbers come of."""
+    return {key: value for key, value in _wordless(query).items() if key not in _OF_NO_BEARING}
 
 
 def _listed(names: Iterable[str]) -> str:

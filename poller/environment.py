@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote
 
 from pydantic import AliasChoices
@@ -17,7 +14,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from poller.errors import Problem
 from poller.redaction import learn_environment
-from poller.secrets import show_path
+from poller.secrets import read_secret, show_path
+from poller.settings import Source
 
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
 """Any of these says that libpq's own environment describes the database (PostgreSQL manual, 34.15)."""
@@ -31,18 +29,6 @@ _RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
 """Settings that OTEL_RESOURCE_ATTRIBUTES decides where nothing more specific does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a value came from."""
-
-    kind: Literal["option", "variable", "default"]
-    name: str = ""
-    """`--interval` or `POLLER_INTERVAL`."""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}".strip()
-
-
 def variables(field: FieldInfo) -> tuple[str, ...]:
     """The variables of a field, first come, first served."""
     alias = field.validation_alias
@@ -52,17 +38,6 @@ def variables(field: FieldInfo) -> tuple[str, ...]:
 def is_secret(field: FieldInfo) -> bool:
     """Whether the field's value must not be shown, and may stand in the file that `<variable>_FILE` names."""
     return "SecretStr" in str(field.annotation)
-
-
-def read_secret(file: Path) -> str:
-    """What a secret's file holds, without the final line break.
-
-    Raises OSError where it cannot be read or is empty, UnicodeDecodeError where it is not UTF-8.
-    """
-    secret = file.read_text(encoding="utf-8").rstrip("\r\n")
-    if secret.strip() == "":
-        raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
-    return secret
 
 
 class Environment(EnvSettingsSource):

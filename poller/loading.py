@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ByteSize, SecretStr, ValidationError
 
 from poller.destinations import destinations
 from poller.endpoint import Endpoint, Signal, resolve
-from poller.environment import Environment, Source, is_secret
+from poller.environment import Environment, is_secret
 from poller.errors import ConfigError, Problem
-from poller.settings import Settings, example_of, lower, option, spoken
+from poller.secrets import Secret
+from poller.settings import Settings, Source, option, spoken
+from poller.variables import Variables, example_of, lower
 from poller.words import did_you_mean
 
 
@@ -23,14 +25,14 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
 
     Raises ConfigError with every problem there is; none of them shows a secret.
     """
-    environment = Environment(Settings, environ)
+    environment = Environment(Variables, environ)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
-    for name in Settings.model_fields:
+    for name in Variables.model_fields:
         given = (overrides or {}).get(name)
         if given is not None:
             sources[name] = Source("option", option(name))
-            values[name] = None if given == "" and Settings.model_fields[name].default is None else given
+            values[name] = None if given == "" and Variables.model_fields[name].default is None else given
         elif found := environment.look(name):
             values[name], sources[name] = found
     raw, raw_sources = dict(values), dict(sources)
@@ -38,9 +40,9 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
 
     problems = list(environment.problems)
-    settings: Settings | None = None
+    read: Variables | None = None
     try:
-        settings = Settings(**values)
+        read = Variables(**values)
     except ValidationError as error:
         problems += [
             Problem(sources[name].name, _say(name, values[name], dict(one)))
@@ -59,18 +61,37 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         except ConfigError as error:
             problems += error.problems
     others: dict[Signal, Endpoint] = {}
-    if settings is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
-        others, wrong = destinations(settings.signals(), raw, raw_sources, environ)
+    if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
+        others, wrong = destinations(read.signals(), raw, raw_sources, environ)
         # What is wrong with an endpoint that they share has been said.
         problems += [problem for problem in wrong if problem not in problems]
-    if problems or settings is None:
+    if problems or read is None:
         raise ConfigError(problems)
-    return settings.with_context(sources, environment, target, others)
+    warnings = environment.warnings()
+    if read.otlp_logs and "logs" not in others:
+        warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
+    in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
+    return Settings(
+        **{name: _plain(getattr(read, name)) for name in Variables.model_fields},
+        sources=sources,
+        warnings=warnings,
+        endpoint=target,
+        others=others,
+        libpq=environment.has_libpq(),
+        database_file=environment.file_of("database_url") if in_file else None,
+    )
+
+
+def _plain(value: object) -> Any:
+    """A value without the library's own types."""
+    if isinstance(value, SecretStr):
+        return Secret(value.get_secret_value())
+    return int(value) if isinstance(value, ByteSize) else value
 
 
 def _say(name: str, given: object, error: dict[str, Any]) -> str:
     """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
-    field = Settings.model_fields[name]
+    field = Variables.model_fields[name]
     example = f"write one like {example_of(name)}"
     if is_secret(field):
         return f"is not usable; {example}"

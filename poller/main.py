@@ -1,10 +1,14 @@
-"""Begin: `poller health` by itself, as probes run it all the time; everything else by the command line."""
+"""Begin: `poller health` by itself, as probes run it all the time, `poller run` in two processes."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 import signal
 import sys
+
+_SHARED = ("asyncio", "importlib.metadata", "poller.logs", "poller.settings", "poller.watcher")
+"""What the daemon needs, and so does the child that reads for it: loaded once, before they part."""
 
 
 def main() -> None:
@@ -13,11 +17,40 @@ def main() -> None:
         from poller.commands.health import main as health
 
         health(sys.argv[2:])
-    if sys.argv[1:2] == ["run"]:
+    # What is loaded stays, so that looking for garbage in it is time lost; who goes on turns it on.
+    gc.disable()
+    if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
         # It would end a daemon that is about to read the files anyway; from then on it is heeded.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # What is loaded stays, so that looking for garbage in it is time lost; the command line turns it on.
-    gc.disable()
+        _run()
     from poller.cli import main as command_line
 
     command_line()
+
+
+def _run() -> None:
+    """Have a child read the command line and all that it names; returns in the child."""
+    from poller.streams import open_missing
+
+    open_missing()  # before a pipe gets the number of a stream
+    from poller.reader import fork
+
+    for shared in _SHARED:
+        importlib.import_module(shared)
+    try:
+        reader = fork()
+    except OSError as error:
+        sys.exit(f"no process can be made that reads the settings: {error.strerror}")
+    if reader is not None:
+        from poller.signals import on_hangup
+
+        asked: list[bool] = []
+        on_hangup(lambda: asked.append(True))  # the child reads the files from now on
+        try:
+            from poller.commands.serve import main as serve
+
+            serve(reader, asked)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        finally:
+            reader.end()

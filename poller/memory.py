@@ -125,11 +125,10 @@ def _told(sample: Sample) -> list[Any]:
 
 def _asked(query: QueryDefinition) -> str:
     """What a query asks and what its rows feed, in short: where it is another, so are the values."""
-    asked = query.model_dump(
-        mode="json",
-        include={"sql", "metrics", "estimate", "max_series", "overflow"},
-        exclude={"metrics": {"__all__": {"description", "alert"}}},
-    )
+    told = query.told()
+    asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
+    for metric in asked["metrics"]:
+        del metric["description"], metric["alert"]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,235 +2,60 @@
 
 from __future__ import annotations
 
-import math
-import re
+import dataclasses
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
-
-from poller.definition import Definition, Duration, MisfitError, format_duration, whole
 from poller.metric import MetricDefinition
 from poller.overflow import Limit
 from poller.requirements import Requirements
-from poller.statement import is_ordered, statement_problem
-from poller.words import shown
 
 DEFAULT_INTERVAL = 300.0
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_SERIES = 1000
 STALE_AFTER_INTERVALS = 3
 
-_QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+Overflow = Literal["drop", "other"]
 
 
-class Estimate(Definition):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
     """The cheap answer to a query that would cost too much."""
 
-    sql: str = Field(
-        description="One statement with the same columns as the query's, and far cheaper.",
-        examples=["SELECT reltuples::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"],
-        json_schema_extra={"pattern": r"\S"},
-    )
-    above_cost: float = Field(
-        description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
-        examples=[1000000],
-        gt=0,
-    )
-
-    @field_validator("sql")
-    @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
+    sql: str
+    above_cost: float
+    """Planner cost of the query's own SQL from which on this is run."""
 
 
-class QueryDefinition(Definition):
-    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
+@dataclass(frozen=True, kw_only=True)
+class QueryDefinition:
+    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed.
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                {
-                    "if": {"required": ["overflow"], "properties": {"overflow": {"const": "other"}}},
-                    "then": {
-                        "properties": {
-                            "metrics": {
-                                "items": {
-                                    "required": ["attribute_columns"],
-                                    "properties": {"attribute_columns": {"minItems": 1}},
-                                }
-                            }
-                        }
-                    },
-                },
-                {
-                    "if": {
-                        "properties": {
-                            "metrics": {
-                                "contains": {
-                                    "required": ["type"],
-                                    "properties": {"type": {"const": "counter"}},
-                                }
-                            }
-                        }
-                    },
-                    "then": {
-                        "properties": {"overflow": {"const": "drop"}, "estimate": {"type": "null"}},
-                    },
-                },
-            ]
-        }
-    )
+    Durations are in seconds. `poller.declared` makes it of what a query file says, and says what may stand
+    there.
+    """
 
-    name: str = Field(
-        description="Name of the query, unique over all files; it labels every self-metric and log line.",
-        examples=["pending_messages"],
-        json_schema_extra={"pattern": whole(_QUERY_NAME)},
-    )
-    sql: str = Field(
-        description="One statement that reads: SELECT, WITH, VALUES or TABLE.",
-        examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
-        json_schema_extra={"pattern": r"\S"},
-    )
-    interval: Duration = Field(
-        default=DEFAULT_INTERVAL,
-        description="Time between two polls, 1s to 24h. Default: POLLER_INTERVAL (5m).",
-        examples=["5m"],
-        ge=1,
-        le=86400,
-    )
-    timeout: Duration = Field(
-        default=DEFAULT_TIMEOUT,
-        description="Longest run, enforced by the server (statement_timeout). "
-        "Default: POLLER_TIMEOUT (30s), or the interval where that is shorter.",
-        examples=["30s"],
-        ge=0.001,
-        validate_default=True,
-    )
-    max_age: Duration = Field(
-        default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
-        description="Age from which a value is no longer exported. Default: three intervals.",
-        examples=["15m"],
-        validate_default=True,
-    )
-    max_series: int = Field(
-        default=DEFAULT_MAX_SERIES,
-        description="Rows kept of one result: the first by its ORDER BY, or by their attributes without one.",
-        examples=[1000],
-        ge=1,
-        le=1_000_000,
-    )
-    overflow: Literal["drop", "other"] = Field(
-        default="drop",
-        description="The rows beyond max_series: dropped and counted, or summed up in one series `other`.",
-        examples=["other"],
-    )
-    group: str = Field(
-        default="default",
-        description="Queries of equal group and interval are polled together, in one tick.",
-        examples=["inventory"],
-        min_length=1,
-    )
-    requires: Requirements = Field(
-        default_factory=Requirements,
-        description="What must hold on the server; where it does not, the query is skipped with the reason.",
-        examples=[{"columns": {"attachments": ["size_bytes"]}}],
-    )
-    snapshot: bool = Field(
-        default=True,
-        description="Whether the query shares its tick's one snapshot; false: a transaction of its own.",
-        examples=[True],
-    )
-    estimate: Estimate | None = Field(
-        default=None,
-        description="What is run instead where the query would cost too much, or after it timed out.",
-        examples=[
-            {
-                "sql": "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass",
-                "above_cost": 1000000,
-            }
-        ],
-    )
-    metrics: tuple[MetricDefinition, ...] = Field(
-        description="The metrics that the rows feed.",
-        min_length=1,
-        examples=[
-            [
-                {
-                    "name": "users_total",
-                    "unit": "{user}",
-                    "value_column": "n",
-                    "description": "Registered users.",
-                }
-            ]
-        ],
-    )
+    name: str
+    sql: str
+    ordered: bool = field(default=False, repr=False, compare=False)
+    """Whether `sql` says in which order its rows come."""
+    interval: float = DEFAULT_INTERVAL
+    timeout: float = DEFAULT_TIMEOUT
+    max_age: float = DEFAULT_INTERVAL * STALE_AFTER_INTERVALS
+    max_series: int = DEFAULT_MAX_SERIES
+    overflow: Overflow = "drop"
+    group: str = "default"
+    requires: Requirements = field(default_factory=Requirements)
+    snapshot: bool = True
+    estimate: Estimate | None = None
+    metrics: tuple[MetricDefinition, ...]
 
-    @field_validator("name")
-    @classmethod
-    def _name(cls, name: str) -> str:
-        if not _QUERY_NAME.fullmatch(name):
-            raise ValueError(
-                f"{shown(name)} is not a query name; write lower-case letters, digits, _, - and ., "
-                "starting with a letter, at most 63"
-            )
-        return name
-
-    @field_validator("sql")
-    @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
-
-    # These see only what was accepted before them, so one wrong key does not hide what another has wrong.
-
-    @field_validator("timeout")
-    @classmethod
-    def _timeout(cls, timeout: float, info: ValidationInfo) -> float:
-        interval = info.data.get("interval")
-        if interval is not None and interval < timeout:
-            raise MisfitError(
-                f"interval {format_duration(interval)} is shorter than timeout {format_duration(timeout)}; "
-                f"write an interval of at least {format_duration(timeout)}, or a shorter timeout",
-                "interval",
-                "timeout",
-            )
-        return timeout
-
-    @field_validator("overflow")
-    @classmethod
-    def _overflow(cls, overflow: str, info: ValidationInfo) -> str:
-        sql = info.data.get("sql")
-        if overflow == "other" and sql is not None and not is_ordered(sql):
-            raise ValueError("is other, and sql does not say which rows stay apart; end it with ORDER BY")
-        return overflow
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics(
-        cls, metrics: tuple[MetricDefinition, ...], info: ValidationInfo
-    ) -> tuple[MetricDefinition, ...]:
-        for metric in metrics:
-            if info.data.get("overflow") == "other" and not metric.attribute_columns:
-                raise MisfitError(
-                    f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
-                    "overflow",
-                )
-            if metric.type == "counter":
-                _no_resets_of_ours(metric, info)
-            sets = math.prod(len(values) for values in metric.attribute_values.values())
-            most = info.data.get("max_series", sets)
-            if sets > most:
-                raise MisfitError(
-                    f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
-                    f"write max_series: {sets}, or close fewer columns",
-                    "max_series",
-                    "metrics",
-                )
-        return metrics
+    def told(self) -> dict[str, Any]:
+        """All that was declared, in plain values."""
+        told = dataclasses.asdict(self)
+        del told["ordered"]
+        return told
 
     @cached_property
     def limit(self) -> Limit:
@@ -239,37 +64,6 @@ class QueryDefinition(Definition):
         return Limit(
             self.max_series,
             # Without an ORDER BY the server may give them in another order each time.
-            order=() if is_ordered(self.sql) else tuple(columns),
+            order=() if self.ordered else tuple(columns),
             fold=tuple(metric.value_column for metric in self.metrics) if self.overflow == "other" else (),
-        )
-
-    @field_validator("max_age")
-    @classmethod
-    def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
-        interval = info.data.get("interval")
-        if interval is not None and max_age < interval:
-            raise MisfitError(
-                f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
-                f"so every value would vanish before the next; write at least {format_duration(interval)}",
-                "max_age",
-                "interval",
-            )
-        return max_age
-
-
-def _no_resets_of_ours(counter: MetricDefinition, info: ValidationInfo) -> None:
-    """Refuse what would have a counter fall that did not: to whoever reads it a fall is a reset."""
-    if info.data.get("overflow") == "other":
-        raise MisfitError(
-            f"is other, whose sum falls when other rows come first, and {counter.name} is a counter; "
-            "write drop, or type: updowncounter",
-            "overflow",
-            "metrics",
-        )
-    if info.data.get("estimate") is not None:
-        raise MisfitError(
-            f"may be lower than the exact value before it, and {counter.name} is a counter; "
-            "leave it out, or write type: gauge",
-            "estimate",
-            "metrics",
         )

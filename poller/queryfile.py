@@ -9,8 +9,9 @@ from typing import Any
 
 from poller.complaints import unknown_key
 from poller.errors import Place, Problem
+from poller.sources import MAX_BYTES, unreadable
 from poller.words import kind_of, near
-from poller.yamlfile import MAX_BYTES, Document, parse, spoken
+from poller.yamlfile import Document, parse, spoken
 from poller.yamlflaw import Flaw, Key
 
 _KEYS = ["queries", "snapshot"]
@@ -119,9 +120,3 @@ def read(path: Path) -> Document | str:
             return parse(file.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
         return unreadable(error)
-
-
-def unreadable(error: OSError | ValueError) -> str:
-    """Why the system would not give us a file."""
-    reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL character"
-    return f"cannot be read: {reason}"

@@ -7,15 +7,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from poller.alert import Alert
+from poller.declared.alert import DeclaredAlert
+from poller.declared.metric import DeclaredMetric
+from poller.declared.query import DeclaredEstimate, DeclaredQuery
+from poller.declared.requirements import DeclaredRequirements
 from poller.definition import format_duration
-from poller.metric import MetricDefinition
-from poller.query import Estimate, QueryDefinition
-from poller.requirements import Requirements
 
 Json = dict[str, Any]
 
-_MODELS: tuple[type[BaseModel], ...] = (QueryDefinition, MetricDefinition, Requirements, Estimate, Alert)
+_MODELS: dict[str, type[BaseModel]] = {
+    "QueryDefinition": DeclaredQuery,
+    "MetricDefinition": DeclaredMetric,
+    "Requirements": DeclaredRequirements,
+    "Estimate": DeclaredEstimate,
+    "Alert": DeclaredAlert,
+}
+"""By the name that the schema has for them."""
+_NAMES = {model.__name__: name for name, model in _MODELS.items()}
 _DATA = {"default", "examples", "enum", "const", "required"}
 """Keywords whose value is no schema."""
 _EXAMPLE = {
@@ -33,10 +41,11 @@ def schema() -> Json:
     It refuses what can be seen without SQL, UCUM, arithmetic or another query; `poller check` finds the rest.
     It is stricter only where numbers and truth values stand in quotes, which `check` takes for them.
     """
-    told = QueryDefinition.model_json_schema()
-    definitions: Json = {"QueryDefinition": told, **told.pop("$defs")}
-    for model in _MODELS:
-        _complete(definitions[model.__name__], model)
+    told = DeclaredQuery.model_json_schema()
+    found = {DeclaredQuery.__name__: told, **told.pop("$defs")}
+    definitions: Json = {name: found[model.__name__] for name, model in _MODELS.items()}
+    for name, model in _MODELS.items():
+        _complete(definitions[name], model)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Query file",
@@ -89,4 +98,6 @@ def _as_yaml_is(told: Any) -> Any:
         return told
     loose = told.get("type") == "string" and not {"enum", "pattern"} & told.keys()
     inner = {key: one if key in _DATA else _as_yaml_is(one) for key, one in told.items()}
+    if (place := told.get("$ref")) is not None:
+        inner["$ref"] = f"#/$defs/{_NAMES[place.rpartition('/')[2]]}"
     return {**inner, "type": ["string", "number"]} if loose else inner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -145,3 +146,38 @@ def _mask_pairs(conninfo: str) -> str:
 
 def _no_port(value: str) -> bool:
     return re.fullmatch(r"'?[0-9, ]*'?", value) is None
+
+
+class Secret:
+    """A text that no message shows by accident."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK!r})"
+
+    def __str__(self) -> str:
+        return MASK
+
+
+def read_secret(file: Path) -> str:
+    """What a secret's file holds, without the final line break.
+
+    Raises OSError where it cannot be read or is empty, UnicodeDecodeError where it is not UTF-8.
+    """
+    secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    if secret.strip() == "":
+        raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
+    return secret

@@ -2,366 +2,112 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, PrivateAttr, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-
-from poller.definition import Duration, format_duration
+from poller.catalog import Defaults
+from poller.definition import format_duration
 from poller.endpoint import Endpoint, Protocol, Signal
-from poller.environment import Environment, Source, read_secret
 from poller.errors import ConfigError, Problem
-from poller.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
-from poller.secrets import MASK, mask_conninfo, mask_url
+from poller.secrets import MASK, Secret, mask_conninfo, mask_url, read_secret
+
+RequireStandby = Literal["warn", "true", "false"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+SqlComments = Literal["off", "name", "traceparent"]
+
+A_DATABASE = "postgresql://poller@replica:5432/app"
+"""What one may write for POLLER_DATABASE_URL."""
 
 
-def lower(value: object) -> object:
-    """A word as it is compared: without blanks around it, in lower case."""
-    return value.strip().lower() if isinstance(value, str) else value
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a value came from."""
+
+    kind: Literal["option", "variable", "default"]
+    name: str = ""
+    """`--interval` or `POLLER_INTERVAL`."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip()
 
 
-def _share(value: object) -> object:
-    """Turn `10%` into 0.1; pydantic reads any other number."""
-    if isinstance(value, str) and (text := value.strip()).endswith("%"):
-        try:
-            return float(text[:-1]) / 100
-        except ValueError:
-            return value
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The effective settings; `poller.loading` makes them, and `poller.variables` says what each means.
 
-
-Share = Annotated[float, BeforeValidator(_share)]
-"""A share of 1; written `10%` or `0.1`."""
-
-
-def _names(*names: str) -> AliasChoices:
-    return AliasChoices(*names)
-
-
-class Settings(BaseSettings):
-    """The effective settings; make one with `load`, which finds every problem at once.
-
-    Each field's `validation_alias` lists its variables, first come, first served: the poller's own, the
-    server's (`OBSCURA_*`), OpenTelemetry's. Durations are in seconds.
+    Durations are in seconds.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, hide_input_in_errors=True, loc_by_alias=False,
-        case_sensitive=True,
-    )  # fmt: skip
+    database_url: Secret | None
+    queries: str
+    watch: bool
+    interval: float
+    timeout: float
+    lock_timeout: float
+    connect_timeout: float
+    require_standby: RequireStandby
+    max_replay_lag: float | None
+    max_duty_cycle: float
+    """A share of 1."""
+    max_active_backends: int | None
+    strict: bool
+    password_command: Secret | None
+    max_series: int
+    namespace: str
+    instance: str
+    otlp_endpoint: str | None = field(repr=False)  # it may hold a user and a password
+    otlp_protocol: Protocol | None
+    export_interval: float
+    export_timeout: float
+    state_dir: Path | None
+    spool_max_size: int
+    """Bytes."""
+    spool_max_age: float
+    log_format: LogFormat
+    log_level: LogLevel
+    grace_period: float
+    health_file: str | None
+    service_name: str
+    traces: bool
+    traces_endpoint: str | None = field(repr=False)
+    otlp_logs: bool
+    logs_endpoint: str | None = field(repr=False)
+    sql_comments: SqlComments
 
-    database_url: SecretStr | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_DATABASE_URL"),
-        description="The replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
-        examples=["postgresql://poller@replica:5432/app"],
-    )
-    queries: str = Field(
-        default="shipped",
-        validation_alias=_names("POLLER_QUERIES"),
-        description="Query files and folders, joined by ':'; 'shipped' and 'extended' are the packaged ones.",
-        examples=["shipped:/etc/poller/queries"],
-        min_length=1,
-    )
-    watch: bool = Field(
-        default=True,
-        validation_alias=_names("POLLER_WATCH"),
-        description="Read the query files again when they change; false: on SIGHUP only.",
-        examples=["false"],
-    )
-    interval: Duration = Field(
-        default=DEFAULT_INTERVAL,
-        validation_alias=_names("POLLER_INTERVAL"),
-        description="Time between two polls of a query that declares no interval.",
-        examples=["5m"],
-        ge=1,
-        le=86400,
-    )
-    timeout: Duration = Field(
-        default=DEFAULT_TIMEOUT,
-        validation_alias=_names("POLLER_TIMEOUT"),
-        description="Longest run of a query that declares no timeout, enforced by the server.",
-        examples=["30s"],
-        ge=0.001,
-        le=86400,
-    )
-    lock_timeout: Duration = Field(
-        default=1.0,
-        validation_alias=_names("POLLER_LOCK_TIMEOUT"),
-        description="Longest wait of a query for a lock, enforced by the server.",
-        examples=["1s"],
-        ge=0.001,
-        le=86400,
-    )
-    connect_timeout: Duration = Field(
-        default=10.0,
-        validation_alias=_names("POLLER_CONNECT_TIMEOUT"),
-        description="Longest attempt to connect to one host of the database.",
-        examples=["10s"],
-        ge=0.1,
-        le=3600,
-    )
-    require_standby: Annotated[Literal["warn", "true", "false"], BeforeValidator(lower)] = Field(
-        default="warn",
-        validation_alias=_names("POLLER_REQUIRE_STANDBY"),
-        description="On a primary: warn says so once, true sends it no query, false says nothing.",
-        examples=["true"],
-    )
-    max_replay_lag: Duration | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_MAX_REPLAY_LAG"),
-        description="Replay lag above which (or while it is unknown) polls are skipped; unset: any will do.",
-        examples=["60s"],
-        ge=0.001,
-        le=86400,
-    )
-    max_duty_cycle: Share = Field(
-        default=0.1,
-        validation_alias=_names("POLLER_MAX_DUTY_CYCLE"),
-        description="Share of the time that one query may run; a slower one is polled less often.",
-        examples=["10%"],
-        gt=0,
-        le=1,
-    )
-    max_active_backends: int | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_MAX_ACTIVE_BACKENDS"),
-        description="Active backends of others above which queries that take a second or longer wait.",
-        examples=["50"],
-        ge=1,
-        le=1_000_000,
-    )
-    strict: bool = Field(
-        default=False,
-        validation_alias=_names("POLLER_STRICT"),
-        description="Send nothing with a role that may do more than read.",
-        examples=["true"],
-    )
-    password_command: SecretStr | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_PASSWORD_COMMAND"),
-        description="Command that writes the password on stdout, run before every connect, without a shell.",
-        examples=["cat /run/secrets/password"],
-        min_length=1,
-    )
-    max_series: int = Field(
-        default=DEFAULT_MAX_SERIES,
-        validation_alias=_names("POLLER_MAX_SERIES"),
-        description="Rows kept of one result, for a query that declares no max_series; the rest is counted.",
-        examples=["1000"],
-        ge=1,
-        le=1_000_000,
-    )
-    namespace: str = Field(
-        default="",
-        validation_alias=_names("POLLER_NAMESPACE"),
-        description="Put before the name of every metric, with an underscore; empty: names as declared.",
-        examples=["obscura"],
-        pattern=r"^([a-z][a-z0-9_.]{0,62})?$",
-    )
-    instance: str = Field(
-        default_factory=socket.gethostname,
-        validation_alias=_names("POLLER_INSTANCE"),
-        description="Lasting name of this poller, its service.instance.id; unset: the host's name.",
-        examples=["poller-0"],
-        min_length=1,
-    )
-    otlp_endpoint: str | None = Field(
-        default=None,
-        repr=False,  # it may hold a user and a password
-        validation_alias=_names(
-            "POLLER_OTLP_ENDPOINT",
-            "OBSCURA_OTLP_ENDPOINT",
-            "OBSCURA_TELEMETRY_OTLP_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-        ),
-        description="The collector to push to; unset: results are logged and nothing is pushed.",
-        examples=["http://collector:4317"],
-    )
-    otlp_protocol: Annotated[Protocol, BeforeValidator(lower)] | None = Field(
-        default=None,
-        validation_alias=_names(
-            "POLLER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
-        ),
-        description="grpc or http/protobuf; unset: HTTP for port 4318 or a path /v1/metrics, else gRPC.",
-        examples=["http/protobuf"],
-    )
-    export_interval: Duration = Field(
-        default=60.0,
-        validation_alias=_names("POLLER_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_INTERVAL"),
-        description="Time between two pushes (in OTEL_METRIC_EXPORT_INTERVAL a number of milliseconds).",
-        examples=["60s"],
-        ge=0.1,
-        le=86400,
-    )
-    # The specification says milliseconds for the OTEL_ timeouts; the Python SDK (1.45) reads seconds, and its
-    # users have set them so. We follow the SDK.
-    export_timeout: Duration = Field(
-        default=10.0,
-        validation_alias=_names(
-            "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
-        ),
-        description="Longest wait for the answer to one request; poll --push gives up after as long "
-        "(a plain number is in seconds, in OTEL_* too).",
-        examples=["10s"],
-        ge=0.1,
-        le=3600,
-    )
-    state_dir: Path | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_STATE_DIR"),
-        description="Folder for what outlives the process: last values, undelivered exports; unset: none.",
-        examples=["/var/lib/poller"],
-    )
-    spool_max_size: ByteSize = Field(
-        default=ByteSize(256 * 2**20),
-        validation_alias=_names("POLLER_SPOOL_MAX_SIZE"),
-        description="Most that is kept of what the collector did not take; the oldest is dropped first.",
-        examples=["256MiB"],
-        ge=2**20,
-        le=2**40,
-    )
-    spool_max_age: Duration = Field(
-        default=86400.0,
-        validation_alias=_names("POLLER_SPOOL_MAX_AGE"),
-        description="Age from which on what the collector did not take is dropped.",
-        examples=["24h"],
-        ge=60,
-        le=30 * 86400,
-    )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] = Field(
-        default="text",
-        validation_alias=_names("POLLER_LOG_FORMAT", "OBSCURA_LOG_FORMAT", "OBSCURA_TELEMETRY_LOG_FORMAT"),
-        description="Form of the log records on stderr: text or json.",
-        examples=["json"],
-    )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
-        default="info",
-        validation_alias=_names("POLLER_LOG_LEVEL"),
-        description="Least severity that is logged: debug, info, warning or error.",
-        examples=["debug"],
-    )
-    grace_period: Duration = Field(
-        default=10.0,
-        validation_alias=_names("POLLER_GRACE_PERIOD"),
-        description="Time from SIGTERM to the end of the process, the last push included.",
-        examples=["10s"],
-        ge=0,
-        le=3600,
-    )
-    health_file: str | None = Field(
-        default=None,
-        validation_alias=_names("POLLER_HEALTH_FILE"),
-        description="Heartbeat that `poller health` reads; unset: in POLLER_STATE_DIR, else below /tmp.",
-        examples=["/run/poller/heartbeat.json"],
-    )
-    service_name: str = Field(
-        default="obscura-poller",
-        validation_alias=_names("POLLER_SERVICE_NAME", "OTEL_SERVICE_NAME"),
-        description="Resource attribute service.name of everything pushed.",
-        examples=["obscura-poller"],
-        min_length=1,
-    )
-    traces: bool = Field(
-        default=True,
-        validation_alias=_names("POLLER_TRACES"),
-        description="Push a span for every tick and every query of it, where there is an endpoint.",
-        examples=["false"],
-    )
-    traces_endpoint: str | None = Field(
-        default=None,
-        repr=False,  # it may hold a user and a password
-        validation_alias=_names("POLLER_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-        description="Where spans are pushed; unset: to the OTLP endpoint.",
-        examples=["http://collector:4317"],
-    )
-    otlp_logs: bool = Field(
-        default=False,
-        validation_alias=_names("POLLER_OTLP_LOGS"),
-        description="Push the log records as well, beside writing them to stderr.",
-        examples=["true"],
-    )
-    logs_endpoint: str | None = Field(
-        default=None,
-        repr=False,  # it may hold a user and a password
-        validation_alias=_names("POLLER_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        description="Where log records are pushed; unset: to the OTLP endpoint.",
-        examples=["http://collector:4317"],
-    )
-    sql_comments: Annotated[Literal["off", "name", "traceparent"], BeforeValidator(lower)] = Field(
-        default="name",
-        validation_alias=_names("POLLER_SQL_COMMENTS"),
-        description="What a comment on each query's SQL says: nothing, its name, or its traceparent as well.",
-        examples=["traceparent"],
-    )
-
-    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
-    _warnings: tuple[str, ...] = PrivateAttr(default=())
-    _endpoint: Endpoint | None = PrivateAttr(default=None)
-    _others: dict[Signal, Endpoint] = PrivateAttr(default_factory=dict)
-    _libpq: bool = PrivateAttr(default=False)
-    _database_file: Path | None = PrivateAttr(default=None)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values only from `load`, which has read the environment and knows where each came from."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
-
-    def with_context(
-        self,
-        sources: dict[str, Source],
-        environment: Environment,
-        target: Endpoint | None,
-        others: dict[Signal, Endpoint],
-    ) -> Settings:
-        """Add what `load` learned beside the values; returns the same object."""
-        self._sources, self._endpoint, self._others = sources, target, others
-        self._warnings, self._libpq = environment.warnings(), environment.has_libpq()
-        if self.otlp_logs and "logs" not in others:
-            self._warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
-        if self.source("database_url").name.endswith("_FILE"):
-            self._database_file = environment.file_of("database_url")
-        return self
+    sources: Mapping[str, Source] = field(repr=False)
+    """Where the value of each field came from that is not its default."""
+    warnings: tuple[str, ...]
+    """What looks like a mistake in the environment and stops nothing."""
+    endpoint: Endpoint | None
+    """Where to push, ready for use; None in logs-only mode."""
+    others: Mapping[Signal, Endpoint]
+    """The same for what is wanted beside the metrics."""
+    libpq: bool
+    """Whether libpq's own environment describes the database."""
+    database_file: Path | None
+    """What the connection string is read from."""
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """Where to push, ready for use; None in logs-only mode."""
-        return self._endpoint
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What looks like a mistake in the environment and stops nothing."""
-        return self._warnings
-
-    def signals(self) -> list[Signal]:
-        """What is to be pushed beside the metrics."""
-        wanted: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
-        return [signal for signal, on in wanted.items() if on]
+    def defaults(self) -> Defaults:
+        """What a query gets where it declares nothing."""
+        return Defaults(self.interval, self.timeout, self.max_series, self.namespace)
 
     @property
     def traces_to(self) -> Endpoint | None:
         """Where to push spans, ready for use; None where they are not wanted or nothing says where."""
-        return self._others.get("traces")
+        return self.others.get("traces")
 
     @property
     def logs_to(self) -> Endpoint | None:
         """Where to push log records, ready for use; None where they are not wanted or nothing says where."""
-        return self._others.get("logs")
+        return self.others.get("logs")
 
     def source(self, name: str) -> Source:
         """Tell where the value of the field `name` came from."""
-        return self._sources.get(name, Source("default"))
+        return self.sources.get(name, Source("default"))
 
     def conninfo(self) -> str:
         """The database as a libpq connection string; empty where libpq's own environment describes it.
@@ -370,18 +116,17 @@ class Settings(BaseSettings):
         where it cannot be read or is empty by now, UnicodeError where it is no text. Raises ConfigError where
         no database is named.
         """
-        if self._database_file is not None:
-            return read_secret(self._database_file)
+        if self.database_file is not None:
+            return read_secret(self.database_file)
         if self.database_url is not None:
-            return self.database_url.get_secret_value()
-        if self._libpq:
+            return self.database_url.reveal()
+        if self.libpq:
             return ""
-        example = example_of("database_url")
         raise ConfigError(
             [
                 Problem(
                     "POLLER_DATABASE_URL",
-                    f"is not set, so there is no database to poll; write one like {example}, "
+                    f"is not set, so there is no database to poll; write one like {A_DATABASE}, "
                     "or set PGHOST or PGSERVICE",
                 )
             ]
@@ -390,9 +135,9 @@ class Settings(BaseSettings):
     def shown(self, name: str) -> str:
         """The value of the field `name` as text for people, secrets masked; empty where it is unset."""
         value = getattr(self, name)
-        if isinstance(value, SecretStr):
+        if isinstance(value, Secret):
             # Of a command nothing is shown: it may hold a token anywhere.
-            return mask_conninfo(value.get_secret_value()) if name == "database_url" else MASK
+            return mask_conninfo(value.reveal()) if name == "database_url" else MASK
         if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
         return spoken(name, value)
@@ -405,7 +150,7 @@ def spoken(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if name == "spool_max_size" and isinstance(value, int):
-        return ByteSize(value).human_readable().replace(".0", "")
+        return _size(value)
     if isinstance(value, float):
         return f"{value * 100:g}%" if name == "max_duty_cycle" else format_duration(value)
     return str(value)
@@ -416,6 +161,8 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def example_of(name: str) -> str:
-    """What one may write for a field."""
-    return str((Settings.model_fields[name].examples or [""])[0])
+def _size(count: int) -> str:
+    """Bytes in the largest unit of which there is one: 268435456 -> `256MiB`."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count / 1024**power:.1f}".removesuffix(".0") + units[power]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from poller.catalog import files_of
-from poller.yamlfile import MAX_BYTES
+from poller.sources import MAX_BYTES, files_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +62,17 @@ class Watcher:
         *,
         watch: bool = True,
         every: float = LOOK_SECONDS,
+        seen: Fingerprint | None = None,
     ) -> None:
         """Take the first look: make it before the files are read, so that no change is missed.
 
+        Whoever has done so already hands in what was `seen`.
         `reload` is told whether somebody asked, and answers whether it is done: not if the files changed
         while they were read. Without `watch` only `ask` makes it act. `every` is in seconds.
         """
         self._look = look
         self._reload = reload
-        self._seen = look()
+        self._seen = look() if seen is None else seen
         self._watch = watch
         self._every = every
         # The one queue that a signal handler may put into while it interrupts itself.

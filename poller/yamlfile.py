@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from poller.sources import MAX_BYTES
 from poller.yamlflaw import Flaw, Key, of_character, of_syntax
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
 MAX_WEIGHT = 100_000

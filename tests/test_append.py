@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.catalog import Defaults, load
+from poller.catalog import Defaults
 from poller.drafts.append import append, refuse
 from poller.drafts.write import to_file
 from poller.errors import ConfigError
 from poller.queryfile import QueryFile, read
+from poller.queryfiles import load
 
 DEFAULTS = Defaults(300.0, 30.0, 1000)
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}

@@ -24,9 +24,10 @@ from poller.cases.collection import chosen, collect
 from poller.cases.judgement import Judgement, judge
 from poller.cases.report import print_judgement, summary, to_junit
 from poller.cases.script import steps
-from poller.catalog import Defaults, load
+from poller.catalog import Defaults
 from poller.cli import app
 from poller.errors import ConfigError, PollError
+from poller.queryfiles import load
 from poller.session import Session
 from poller.waker import Waker
 from tests.bed.postgres import Database, Site

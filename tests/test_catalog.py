@@ -14,9 +14,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
+from poller.declared.query import DeclaredQuery
 from poller.errors import ConfigError, Problem
 from poller.query import Estimate, QueryDefinition
+from poller.queryfiles import load
+from poller.sources import resolve
 
 CATALOGS = Path(__file__).parent / "catalogs"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
@@ -968,7 +971,7 @@ def loads_or_tells(path: Path) -> None:
 
 
 KEYS = sorted(
-    {*QueryDefinition.model_fields, "unit", "value_column", "attributes", "on_null", "columns", "<<", "x"}
+    {*DeclaredQuery.model_fields, "unit", "value_column", "attributes", "on_null", "columns", "<<", "x"}
 )
 SCALARS = st.one_of(
     st.none(),

@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 import yaml
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.dashboards.inventory import inventory
 from poller.dashboards.unit import unit_id
 from poller.prometheus import metric_name
+from poller.queryfiles import load
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
 from poller.rules.asked import asked
 from poller.rules.rule import to_yaml
+from poller.sources import resolve
 from poller.units import unit_problem
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process, eventually

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ A = a_query("a")
 
 def changed(**fields: Any) -> Change:
     """The query A and the same with other fields."""
-    return Change(A, A.model_copy(update=fields))
+    return Change(A, replace(A, **fields))
 
 
 def metric(**fields: Any) -> tuple[MetricDefinition, ...]:
@@ -136,7 +137,7 @@ def test_a_metric_that_another_query_feeds_does_not_vanish() -> None:
 
 def test_a_thousand_changes_are_a_few_lines() -> None:
     before = [a_query(f"q{n}") for n in range(1000)]
-    after = [query.model_copy(update={"sql": "SELECT 2 AS n"}) for query in before[:500]]
+    after = [replace(query, sql="SELECT 2 AS n") for query in before[:500]]
     after += [a_query(f"r{n}") for n in range(500)]
     lines = list(compare(before, after).lines())
     assert len(lines) < MOST_NAMES + 10

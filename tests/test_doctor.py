@@ -20,9 +20,9 @@ from poller.checkup import collector as checkup_collector
 from poller.checkup.finding import Finding, healthy, summary
 from poller.checkup.replay import examine as examine_replay
 from poller.checkup.server import clock, is_here, secured
+from poller.declared.query import DeclaredQuery
 from poller.demo.cluster import Cluster
 from poller.endpoint import Protocol, resolve
-from poller.query import QueryDefinition
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
@@ -256,9 +256,9 @@ def test_what_recovery_does_to_the_longest_query_is_told(
 
 def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
     metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
-    slow = QueryDefinition.model_validate(
+    slow = DeclaredQuery.model_validate(
         {"name": "slow", "sql": "SELECT 1 AS n", "timeout": "40s", "metrics": [metric]}
-    )
+    ).definition()
 
     def told(delay: int, feedback: str) -> tuple[str, str]:
         sighting = Sighting("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
@@ -278,9 +278,9 @@ def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
 
 def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
     metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
-    query = QueryDefinition.model_validate(
+    query = DeclaredQuery.model_validate(
         {"name": "n", "sql": "SELECT 1 AS n", "interval": "60s", "metrics": [metric]}
-    )
+    ).definition()
     settings = {"max_standby_streaming_delay": "-1", "hot_standby_feedback": "on"}
 
     def lag(seconds: float | None, limit: float | None) -> str:

@@ -16,7 +16,7 @@ from poller.cli import COMMANDS, app
 from poller.commands.examples import EXAMPLES, epilog
 from poller.errors import ConfigError
 from poller.loading import load
-from poller.settings import Settings
+from poller.variables import Variables
 from tests.bed.process import ROOT
 
 
@@ -124,7 +124,7 @@ def test_no_message_of_the_command_line_speaks_as_a_library_does() -> None:
     for name in COMMANDS:
         for parameter in parameters(name):
             # Settings are read as text, and told of by their own messages.
-            if not parameter.opts[0].startswith("--") or parameter.name in {"help", *Settings.model_fields}:
+            if not parameter.opts[0].startswith("--") or parameter.name in {"help", *Variables.model_fields}:
                 continue
             told = _told(name, f"{parameter.opts[0]}=\U0001f9ed")
             assert not re.search(r"Value error|Input should|None\b", told)

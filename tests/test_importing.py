@@ -14,7 +14,6 @@ import pgparse
 import psycopg
 import pytest
 
-from poller.catalog import load
 from poller.cli import main
 from poller.errors import PollError
 from poller.importing.columns import columns_of, kinds_of
@@ -24,6 +23,7 @@ from poller.importing.losses import Place
 from poller.importing.provenance import tools_of
 from poller.importing.writing import to_yaml
 from poller.mapping import to_samples
+from poller.queryfiles import load
 from poller.replica import Replica
 from poller.result import Answer
 from poller.yamlfile import parse

@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from poller.catalog import files_of
 from poller.loading import load
+from poller.sources import files_of
 from tests.bed.process import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"

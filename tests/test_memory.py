@@ -6,6 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,14 @@ def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back
 ) -> None:
     memory = Memory(kept, "db")
     for other in (
-        A.model_copy(update={"sql": "SELECT 2 AS n"}),
-        A.model_copy(update={"metrics": (a_metric("others"),)}),
-        A.model_copy(update={"name": "c"}),
+        replace(A, sql="SELECT 2 AS n"),
+        replace(A, metrics=(a_metric("others"),)),
+        replace(A, name="c"),
     ):
         assert memory.recall([other], 0.0, 1000.0) == []
-    slower = A.model_copy(update={"interval": 3600.0, "max_age": 7200.0})
+    slower = replace(A, interval=3600.0, max_age=7200.0)
     told = a_metric("things", attribute_columns=("kind",), description="Others.", alert=[{"above": 5}])
-    alerted = A.model_copy(update={"metrics": (told,)})
+    alerted = replace(A, metrics=(told,))
     for same in (slower, alerted):
         found = memory.recall([same], 0.0, 1000.0)
         assert len(found) == 1, "when it is asked, and who is told, makes no other value"
@@ -163,7 +164,7 @@ def test_whatever_is_kept_comes_back_the_same(
 
 
 def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
-    result = PollResult(A.model_copy(update={"sql": "SELECT 'secret' AS n"}), 1.0, 0.0, "ok")
+    result = PollResult(replace(A, sql="SELECT 'secret' AS n"), 1.0, 0.0, "ok")
     Memory(kept, "postgresql://me:***@host/db").keep([Good(result, 0.0)])
     assert "secret" not in (kept / "values.json").read_text()
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import MISSING, FrozenInstanceError, fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
-from poller.definition import MisfitError, format_duration, parse_duration
+from poller.alert import Alert
+from poller.declared.alert import DeclaredAlert
+from poller.declared.metric import DeclaredMetric
+from poller.declared.part import MisfitError, Part
+from poller.declared.query import DeclaredEstimate, DeclaredQuery
+from poller.declared.requirements import DeclaredRequirements
+from poller.definition import format_duration, parse_duration
 from poller.errors import PollError
 from poller.metric import MetricDefinition
-from poller.query import QueryDefinition
+from poller.query import Estimate, QueryDefinition
 from poller.requirements import Requirements
 from poller.result import PollResult
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 METRIC: dict[str, Any] = {"name": "n", "description": "N.", "unit": "1", "value_column": "n"}
 QUERY: dict[str, Any] = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
@@ -24,7 +35,7 @@ NOT_A_NAME = (
 INSTEAD = "write one like 30s, 5m or 1h30m"
 
 
-def refusals(model: type[MetricDefinition | QueryDefinition | Requirements], **given: Any) -> list[str]:
+def refusals(model: type[DeclaredMetric | DeclaredQuery | DeclaredRequirements], **given: Any) -> list[str]:
     with pytest.raises(ValidationError) as caught:
         model.model_validate(given)
     return [str(one["ctx"]["error"]) for one in caught.value.errors()]
@@ -134,36 +145,36 @@ def test_a_duration_said_is_the_duration_read(seconds: int) -> None:
     ids=lambda value: ascii(value)[:40],
 )
 def test_a_metric_that_could_not_be_exported_is_refused(keys: dict[str, Any], told: str) -> None:
-    assert refusals(MetricDefinition, **METRIC | keys) == [told]
+    assert refusals(DeclaredMetric, **METRIC | keys) == [told]
 
 
 def test_static_attributes_keep_their_types() -> None:
     written = {"text": "1", "whole": 1, "real": 1.0, "truth": True, "least": -(2**63)}
-    metric = MetricDefinition.model_validate(METRIC | {"attributes": written})
+    metric = DeclaredMetric.model_validate(METRIC | {"attributes": written})
     assert [(value, type(value)) for value in metric.attributes.values()] == [
         (value, type(value)) for value in written.values()
     ]
 
 
 def test_a_unit_written_as_a_number_is_a_unit() -> None:
-    assert MetricDefinition.model_validate(METRIC | {"unit": 1}).unit == "1"
+    assert DeclaredMetric.model_validate(METRIC | {"unit": 1}).unit == "1"
 
 
 @pytest.mark.parametrize("version", [">=14", ">= 14, <18", "==15.4"])
 def test_a_version_range_is_accepted(version: str) -> None:
-    assert Requirements(server_version=version).server_version == version
+    assert DeclaredRequirements(server_version=version).server_version == version
 
 
 @pytest.mark.parametrize("version", ["14", ">=", "~=14", ">=14 <18", "v14"])
 def test_what_is_no_version_range_is_refused(version: str) -> None:
-    assert refusals(Requirements, server_version=version) == [
+    assert refusals(DeclaredRequirements, server_version=version) == [
         f"{version!r} is not a version range; write one like >=14 or >=14,<18"
     ]
 
 
 def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at() -> None:
     with pytest.raises(ValidationError) as caught:
-        QueryDefinition.model_validate(
+        DeclaredQuery.model_validate(
             QUERY | {"interval": "10s", "timeout": "20s", "max_age": "5s", "group": ""}
         )
     misfits = [one["ctx"]["error"] for one in caught.value.errors() if "error" in one.get("ctx", {})]
@@ -178,14 +189,37 @@ def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at()
     ]
 
 
+@pytest.mark.parametrize(
+    ("declared", "made"),
+    [
+        (DeclaredQuery, QueryDefinition),
+        (DeclaredMetric, MetricDefinition),
+        (DeclaredRequirements, Requirements),
+        (DeclaredEstimate, Estimate),
+        (DeclaredAlert, Alert),
+    ],
+)
+def test_all_that_can_be_declared_is_in_the_definition_with_the_same_default(
+    declared: type[Part], made: type[DataclassInstance]
+) -> None:
+    kept = {field.name: field for field in fields(made) if field.compare}
+    assert list(kept) == list(declared.model_fields)
+    for name, field in declared.model_fields.items():
+        default = MISSING if field.default is PydanticUndefined else field.default
+        assert kept[name].default == default, name
+        assert (kept[name].default_factory is MISSING) == (field.default_factory is None), name
+
+
 def test_a_definition_cannot_be_changed() -> None:
-    query = QueryDefinition.model_validate(QUERY)
+    query = DeclaredQuery.model_validate(QUERY)
     with pytest.raises(ValidationError):
         query.interval = 1.0
+    with pytest.raises(FrozenInstanceError):
+        query.definition().interval = 1.0  # type: ignore[misc]
 
 
 def test_a_result_says_the_kind_of_its_error() -> None:
-    query = QueryDefinition.model_validate(QUERY)
-    failed = PollResult(query, 0.0, 0.0, "failed", error=PollError("timeout", "took too long"))
+    query = DeclaredQuery.model_validate(QUERY)
+    failed = PollResult(query.definition(), 0.0, 0.0, "failed", error=PollError("timeout", "took too long"))
     assert failed.error_type == "timeout"
-    assert PollResult(query, 0.0, 0.0, "ok").error_type is None
+    assert PollResult(query.definition(), 0.0, 0.0, "ok").error_type is None

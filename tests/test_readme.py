@@ -20,7 +20,7 @@ from poller.cases.case import Case, Expectation
 from poller.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
-from poller.settings import Settings
+from poller.variables import Variables
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
 from tests.bed.role import Role
@@ -237,7 +237,7 @@ def test_settings_table_is_generated_from_the_settings() -> None:
     shown = README[README.index(START) + len(START) : README.index(END)].strip()
 
     assert shown == table()
-    assert all(f"POLLER_{name.upper()}" in shown for name in Settings.model_fields)
+    assert all(f"POLLER_{name.upper()}" in shown for name in Variables.model_fields)
 
 
 def test_links_into_the_repository_lead_somewhere() -> None:

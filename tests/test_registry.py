@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.errors import ConfigError
 from poller.events.catalog import GenerationName, declared
+from poller.queryfiles import load
 from poller.registry.asjson import to_json
 from poller.registry.joined import joined
 from poller.registry.markdown import to_markdown
 from poller.registry.weaver import to_weaver
+from poller.sources import resolve
 from tests.bed.metrics_table import END, README, START, table
 from tests.bed.process import ROOT
 

@@ -12,9 +12,10 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
-from poller.catalog import Catalog, Defaults, load
+from poller.catalog import Catalog, Defaults
 from poller.daemon import Daemon
 from poller.query import QueryDefinition
+from poller.queryfiles import load
 from poller.reload import MOST_PROBLEMS, Reload
 from poller.result import PollResult
 from poller.schedule import ticks

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
-from poller.catalog import Defaults, load
+from poller.catalog import Defaults
 from poller.memory import Memory
 from poller.points import Points
+from poller.queryfiles import load
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult, Sample

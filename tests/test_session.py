@@ -202,7 +202,7 @@ def login(pg_bin: Path | None) -> Iterator[Login]:
 
 @pytest.fixture
 def first(login: Login) -> Login:
-    login.set_password("first")
+    login.set_password("secret-1")
     return login
 
 
@@ -228,7 +228,7 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
         lines = "\n".join(f"{key}={value}" for key, value in {**parts, "password": password}.items())
         service.write_text(f"[here]\n{lines}\n")
 
-    write("first")
+    write("secret-1")
     settings = load({"POLLER_DATABASE_URL_FILE": str(url)})
     ways = {
         "file of the URL": asked(settings.conninfo),
@@ -237,11 +237,11 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
         "service": asked("service=here"),
     }
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
-    first.set_password("second")
+    first.set_password("secret-2")
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, False)
     refused = {ask.error().sqlstate for ask in ways.values()}
     assert refused == {"28P01"}
-    write("second")
+    write("secret-2")
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
 
 
@@ -274,7 +274,7 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
     first: Login, asked: Make, tmp_path: Path
 ) -> None:
     url = tmp_path / "url"
-    url.write_text(make_conninfo(first.dsn, password="first"))
+    url.write_text(make_conninfo(first.dsn, password="secret-1"))
     ask = asked(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
     assert answers(ask)
     for spoil, told in ((url.unlink, "No such file"), (url.touch, "it is empty")):
@@ -282,7 +282,7 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
         assert not answers(ask)
         error = ask.error()
         assert (error.kind, told in error.message) == ("unavailable", True), error.message
-    url.write_text(make_conninfo(first.dsn, password="first"))
+    url.write_text(make_conninfo(first.dsn, password="secret-1"))
     assert answers(ask)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ByteSize
 
 from poller.environment import variables
 from poller.errors import ConfigError
 from poller.loading import load
 from poller.secrets import mask_conninfo, mask_url
-from poller.settings import Settings, example_of
+from poller.settings import Settings, spoken
+from poller.variables import Variables, example_of
 
 
 def problems(environ: dict[str, str], overrides: dict[str, str] | None = None) -> list[str]:
@@ -39,9 +42,9 @@ def test_an_option_beats_a_variable_and_the_source_says_so() -> None:
     assert (settings.timeout, str(settings.source("timeout"))) == (9, "variable POLLER_TIMEOUT")
 
 
-@pytest.mark.parametrize("name", list(Settings.model_fields))
+@pytest.mark.parametrize("name", list(Variables.model_fields))
 def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(name: str) -> None:
-    field = Settings.model_fields[name]
+    field = Variables.model_fields[name]
     first = variables(field)[0]
     assert first == f"POLLER_{name.upper()}"
     assert field.description
@@ -49,9 +52,9 @@ def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(n
     assert str(settings.source(name)) == f"variable {first}"
 
 
-@pytest.mark.parametrize("name", list(Settings.model_fields))
+@pytest.mark.parametrize("name", list(Variables.model_fields))
 def test_the_first_of_a_field_s_variables_wins_over_the_later_ones(name: str) -> None:
-    names = variables(Settings.model_fields[name])
+    names = variables(Variables.model_fields[name])
     example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else example_of(name)
     for position, expected in enumerate(names):
         settings = load(dict.fromkeys(names[position:], example))
@@ -206,9 +209,31 @@ def test_nothing_of_the_password_command_is_shown() -> None:
     assert "secret" not in repr(settings)
 
 
+def test_every_variable_s_value_is_in_the_settings() -> None:
+    kept = [field.name for field in fields(Settings)]
+    assert kept[: len(Variables.model_fields)] == list(Variables.model_fields)
+
+
+def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making() -> None:
+    settings = load({"POLLER_DATABASE_URL": "host=db password=secret-1", "POLLER_SPOOL_MAX_SIZE": "5MiB"})
+    sent = pickle.dumps(settings)
+    assert b"pydantic" not in sent
+    assert pickle.loads(sent) == settings
+    assert settings.conninfo() == "host=db password=secret-1"
+    assert "secret-1" not in f"{settings} {settings.database_url}"
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(2**20, "1MiB"), (256 * 2**20, "256MiB"), (1536 * 2**20, "1.5GiB"), (2**40, "1TiB")],
+)
+def test_a_size_is_told_in_its_largest_unit(size: int, told: str) -> None:
+    assert spoken("spool_max_size", size) == told == ByteSize(size).human_readable().replace(".0", "")
+
+
 def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        load({}).interval = 1
+    with pytest.raises(FrozenInstanceError):
+        load({}).interval = 1  # type: ignore[misc]
 
 
 # --- endpoints

@@ -14,12 +14,13 @@ import pytest
 import yaml
 from psycopg import sql
 
-from poller.catalog import files_of
+from poller.declared.query import DeclaredQuery
 from poller.gates import facts_query, read_facts, unmet
 from poller.mapping import Mapped, to_samples
 from poller.overflow import Column, Rows
 from poller.query import QueryDefinition
 from poller.result import Skip
+from poller.sources import files_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"
@@ -37,7 +38,7 @@ class Database(Protocol):
 
 def definitions(folder: str) -> list[QueryDefinition]:
     return [
-        QueryDefinition.model_validate(query)
+        DeclaredQuery.model_validate(query).definition()
         for file in files_of(ROOT / folder)
         for query in yaml.safe_load(file.read_text())["queries"]
     ]

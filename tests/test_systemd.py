@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from poller.environment import variables
-from poller.settings import Settings
+from poller.variables import Variables
 from tests.bed.process import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -76,7 +76,7 @@ def test_both_services_are_closed_alike() -> None:
 
 
 def test_the_units_set_what_the_program_reads() -> None:
-    known = {variable for field in Settings.model_fields.values() for variable in variables(field)}
+    known = {variable for field in Variables.model_fields.values() for variable in variables(field)}
     for name in (DAEMON, ONCE):
         environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]
         set_here = {
@@ -87,5 +87,5 @@ def test_the_units_set_what_the_program_reads() -> None:
     daemon = dict(unit(DAEMON))
     assert daemon["Type"] == "notify"
     assert daemon["RestartPreventExitStatus"] == "2"
-    grace = Settings.model_fields["grace_period"].default
+    grace = Variables.model_fields["grace_period"].default
     assert float(daemon["TimeoutStopSec"].removesuffix("s")) > grace

@@ -288,3 +288,20 @@ def test_a_storm_of_hangups_ends_in_a_reload_and_in_no_deadlock(watched: Watched
         assert eventually(lambda: len(watched.read) > count)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None:
+    seen = fingerprint([folder])
+    replace(folder / "a.yaml", "two")
+    acted = threading.Event()
+
+    def reload(_: bool) -> bool:
+        acted.set()
+        return True
+
+    watcher = Watcher(partial(fingerprint, [folder]), reload, every=SOON, seen=seen)
+    watcher.start()
+    try:
+        assert acted.wait(60)
+    finally:
+        watcher.stop()

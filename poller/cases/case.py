@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from poller.definition import Definition
+from poller.declared.part import Part
 from poller.metric import AttributeValue
 from poller.words import did_you_mean, kind_of, shown
 
@@ -19,7 +19,7 @@ REASONS = (
 """Why a data point is not exported, in the words of `poller.reason`."""
 
 
-class Expectation(Definition):
+class Expectation(Part):
     """One series that must come of the query."""
 
     metric: str | None = Field(
@@ -44,7 +44,7 @@ class Expectation(Definition):
         raise ValueError(f"is {what}, not a number; write for example `value: 3`, or `value: any`")
 
 
-class Case(Definition):
+class Case(Part):
     """Rows, a query, and the series, the failure or the skip that is expected of it."""
 
     name: str = Field(
@@ -127,7 +127,7 @@ class Case(Definition):
         return self
 
 
-class Cases(Definition):
+class Cases(Part):
     """What a file of cases holds."""
 
     schema_sql: str = Field(

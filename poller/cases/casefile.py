@@ -13,7 +13,8 @@ from poller.cases.script import Step, steps
 from poller.complaints import sentences
 from poller.errors import Problem
 from poller.query import QueryDefinition
-from poller.queryfile import Found, QueryFile, read, unreadable
+from poller.queryfile import Found, QueryFile, read
+from poller.sources import unreadable
 from poller.words import did_you_mean, kind_of, shown
 from poller.yamlflaw import Flaw, Key
 

@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from poller.cases.casefile import Reading, Trial
-from poller.catalog import Defaults, files_of, holds_cases, load
+from poller.catalog import Defaults
 from poller.errors import ConfigError, Problem
 from poller.query import QueryDefinition
-from poller.queryfile import unreadable
+from poller.queryfiles import load
+from poller.sources import files_of, holds_cases, unreadable
 from poller.words import did_you_mean, shown
 
 _SUFFIXES = (".yaml", ".yml")

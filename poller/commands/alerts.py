@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.commands.options import with_settings
+from poller.queryfiles import load
 from poller.rules.asked import asked
 from poller.rules.rule import to_yaml
 from poller.rules.standard import Limits, standard
 from poller.settings import Settings
+from poller.sources import resolve
 
 RUNBOOK = "deploy/RUNBOOK.md"
 REPLAY_LAG = 300.0

@@ -15,12 +15,13 @@ from poller.cases.casefile import Trial
 from poller.cases.collection import chosen, collect
 from poller.cases.judgement import Judgement, judge
 from poller.cases.report import print_judgement, summary, to_junit
-from poller.catalog import Defaults, named, resolve
+from poller.catalog import Defaults
 from poller.commands.completion import folders
 from poller.commands.options import with_settings
 from poller.errors import ConfigError, PollerError, Problem
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.sources import named, resolve
 
 if TYPE_CHECKING:
     from poller.cases.bench import Bench
@@ -121,7 +122,7 @@ def _refuse(database: str, settings: Settings) -> None:
 
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
-    polled = settings.database_url.get_secret_value() if settings.database_url else ""
+    polled = settings.database_url.reveal() if settings.database_url else ""
     if polled and is_conninfo(polled) and _place(polled) == _place(database):
         what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
         raise ConfigError([Problem("--database", what)])

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.commands.options import with_settings
 from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
+from poller.queryfiles import load
 from poller.registry.joined import joined
 from poller.settings import Settings
+from poller.sources import resolve
 
 Format = Literal["markdown", "json", "weaver"]
 

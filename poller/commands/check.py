@@ -12,13 +12,15 @@ from typing import Annotated, Literal
 import typer
 
 from poller.cases.collection import refuse_mistaken
-from poller.catalog import Catalog, Defaults, load, named, opened, resolve
+from poller.catalog import Catalog, Defaults
 from poller.commands.completion import folders
 from poller.commands.options import DATABASE, FILES, with_settings
 from poller.errors import ConfigError, PollError, Problem
 from poller.lint.complaint import Complaint, failed, of_problem
 from poller.lint.judged import Judged
+from poller.queryfiles import load, opened
 from poller.settings import Settings
+from poller.sources import named, resolve
 from poller.words import counted
 
 Format = Literal["text", "json", "github", "sarif"]

@@ -18,7 +18,7 @@ def queries(context: typer.Context, incomplete: str) -> list[str]:
 
     Nothing is raised and nothing written: whoever presses Tab did not ask for it.
     """
-    from poller.catalog import resolve
+    from poller.sources import resolve
 
     setting = context.params.get("queries") or os.environ.get("POLLER_QUERIES") or "shipped"
     try:
@@ -40,8 +40,8 @@ def values(setting: str, words: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 def _names(sources: Sequence[Path]) -> Iterator[str]:
-    from poller.catalog import files_of
     from poller.queryfile import QueryFile, read
+    from poller.sources import files_of
 
     for source in sources:
         for path in files_of(source):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.checkup.finding import healthy, print_findings, to_json
 from poller.commands.options import with_settings
 from poller.conform.examination import Examination, Require
@@ -15,9 +15,11 @@ from poller.definition import format_duration, parse_duration
 from poller.errors import ConfigError, Problem
 from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
+from poller.queryfiles import load
 from poller.registry.joined import joined
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.sources import resolve
 
 Format = Literal["text", "json"]
 

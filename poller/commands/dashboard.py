@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.commands.options import with_settings
 from poller.errors import ConfigError, Problem
+from poller.queryfiles import load
 from poller.settings import Settings
+from poller.sources import resolve
 
 Which = Literal["inventory", "poller"]
 

@@ -14,12 +14,13 @@ from poller.logs import configure
 from poller.progress import Progress
 from poller.settings import Settings
 from poller.signals import StopSignal
+from poller.variables import Variables
 
 Format = Literal["text", "json"]
 
 
 # Each setting is an option but this one, which is a flag here.
-@with_settings(*(name for name in Settings.model_fields if name != "strict"))
+@with_settings(*(name for name in Variables.model_fields if name != "strict"))
 def doctor(
     settings: Settings,
     strict: Annotated[
@@ -42,7 +43,7 @@ def doctor(
     # Not above: who completes a command line waits for what is loaded.
     from poller.checkup import collector
     from poller.commands.examination import Examination
-    from poller.commands.wiring import open_catalog
+    from poller.commands.reading import open_catalog
     from poller.waker import Waker
 
     configure(settings.log_format, settings.log_level)

@@ -16,8 +16,8 @@ from poller.errors import ConfigError, Problem
 from poller.importing.draft import DraftQuery
 from poller.importing.formats import Format, Imported, bring
 from poller.importing.writing import to_yaml
-from poller.queryfile import unreadable
 from poller.settings import Settings
+from poller.sources import unreadable
 from poller.words import counted
 
 _SUFFIXES = (".yaml", ".yml")

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poller.catalog import Defaults, files_of, judged, named, opened, resolve
+from poller.catalog import Defaults
 from poller.drafts.append import append, refuse, taken
 from poller.drafts.write import to_file
 from poller.errors import ConfigError, Problem
 from poller.query import QueryDefinition
 from poller.queryfile import QueryFile
+from poller.queryfiles import judged, opened
 from poller.settings import Settings
+from poller.sources import files_of, named, resolve
 from poller.yamlfile import parse
 
 if TYPE_CHECKING:

@@ -45,9 +45,9 @@ def _value(given: Sequence[str], options: Sequence[str]) -> str:
 
 def _example(option: str) -> str:
     """`; write for example ...` for the option of a setting."""
-    from poller.settings import Settings, example_of
+    from poller.variables import Variables, example_of
 
     name = option.removeprefix("--").replace("-", "_")
-    if name not in Settings.model_fields:
+    if name not in Variables.model_fields:
         return ""
     return f"; write for example {option} {example_of(name)}"

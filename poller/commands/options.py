@@ -13,7 +13,8 @@ import typer
 from poller.commands.completion import values
 from poller.environment import is_secret, variables
 from poller.loading import load
-from poller.settings import Settings, option, spoken
+from poller.settings import option, spoken
+from poller.variables import Variables
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
 """The settings that say which queries there are, and what they are where they do not say so themselves."""
@@ -29,7 +30,7 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
     parameters stay its own. With `warn`, what looks like a mistake in the environment is told on stderr: for
     commands that log nothing. The command made so raises ConfigError with every problem of the settings.
     """
-    wanted = names or tuple(Settings.model_fields)
+    wanted = names or tuple(Variables.model_fields)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
@@ -58,7 +59,7 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    field = Settings.model_fields[name]
+    field = Variables.model_fields[name]
     told = [f"variable {variables(field)[0]}"]
     default = field.default if field.default_factory is None else None
     if default not in (None, ""):

@@ -1,49 +1,9 @@
-"""Run the daemon: poll on schedule, push, reload when asked, stop in order."""
+"""Read what the daemon works by, in a child of it: the command line, the settings, the query files."""
 
 from __future__ import annotations
 
-import functools
-import gc
-import logging
-import os
-import sys
-import threading
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from poller.catalog import resolve
 from poller.commands.options import with_settings
-from poller.definition import format_duration
-from poller.health import places
-from poller.heartbeat import Heartbeat
-from poller.logs import configure
-from poller.notify import Notifier
-from poller.pulse import BEAT_SECONDS, Pulse
-from poller.schedule import Tick, ticks
 from poller.settings import Settings
-from poller.signals import StopSignal, on_hangup
-from poller.store import SnapshotStore
-from poller.watcher import Watcher, contents, fingerprint
-
-if TYPE_CHECKING:
-    from poller.commands.telemetry import Telemetry
-    from poller.daemon import Daemon
-    from poller.export import Push
-    from poller.reload import Reload
-    from poller.replica import Replica
-
-logger = logging.getLogger(__name__)
-
-_WORKER_SHARE = 0.4
-"""Of the grace period: for the tick under way to end. The rest is the last push's."""
-_LEAST_GRACE = 0.5
-"""Seconds."""
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
-"""More than a tick of a thousand queries holds at once: a tick leaves nothing behind that only Python's
-collector could free, so that its looks would be in vain."""
-_PATIENCE = 900.0
-"""Seconds beyond all that a tick may take after which it is taken for hung."""
 
 
 @with_settings()
@@ -55,137 +15,24 @@ def run(settings: Settings) -> None:
     starts, a running query is cancelled on the server and the last values are pushed once more; on the
     second the process ends at once.
     """
+    from poller.reader import leave, tell
+
+    tell(settings)
     # Not above: who completes a command line waits for what is loaded.
-    from poller.commands.telemetry import Telemetry
-    from poller.commands.vitals import Vitals
-    from poller.commands.wiring import Pipe, open_catalog, open_memory, open_push
-    from poller.daemon import Daemon
-    from poller.reload import Reload
+    from poller.commands.reading import answer
+    from poller.errors import ConfigError
+    from poller.logs import configure
+    from poller.sources import resolve
+    from poller.watcher import fingerprint
 
-    configure(settings.log_format, settings.log_level)
-    for warning in settings.warnings:
-        logger.warning(warning)
-    sources = resolve(settings.queries)
-    notifier = Notifier(os.environ)
-
-    def read_again(asked: bool) -> bool:
-        notifier.reloading()
-        try:
-            return reload(asked) != "unsteady"
-        finally:
-            notifier.ready(_status(reload))
-
-    watcher = Watcher(functools.partial(fingerprint, sources), read_again, watch=settings.watch)
-    on_hangup(watcher.ask)
-    catalog = open_catalog(settings)
-    settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
-    memory = open_memory(settings)
-    store = SnapshotStore(
-        catalog.queries,
-        memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
-    )
-    push = open_push(settings, store, periodic=True)
-    telemetry = Telemetry(settings)
-    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
-    planned = ticks(catalog.queries, settings.instance)
-    stop = StopSignal()
-    daemon = Daemon(
-        planned,
-        pipe.tick,
-        rest=pipe.replica.rest,
-        on_overrun=pipe.overran,
-        on_first_poll=lambda: _tell([push, pulse]),
-        # Several hosts, each tried twice, may take a multiple of it.
-        patience=_PATIENCE + 20 * settings.connect_timeout,
-    )
-    reload = Reload(
-        catalog,
-        daemon,
-        load=functools.partial(open_catalog, settings),
-        look=functools.partial(contents, sources),
-        plan=lambda queries: ticks(queries, settings.instance),
-        swap=pipe.swap,
-        meter=pipe.meter,
-    )
-    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
-    vitals = Vitals(daemon, pipe, reload, push)
-    pulse = Pulse(
-        [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries())],
-        heartbeat.remove,
-    )
-    notifier.check(BEAT_SECONDS)
-    _begin(settings, planned)
-    gc.freeze()  # the catalogue and the SDK stay as well
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    daemon.start()
-    watcher.start()
-    pulse.start()
-    notifier.ready(_status(reload))
-    stop.wait()
-    notifier.stopping()
-    _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
-
-
-def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
-    """Say what is polled and where it goes."""
-    from poller.commands.wiring import version
-
-    logger.info(
-        "polling %d queries",
-        sum(len(tick.queries) for tick in planned),
-        extra={
-            "version": version(),
-            "database": settings.shown("database_url") or "libpq environment",
-            "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
-            "traces": str(settings.traces_to or "none"),
-            "ticks": ", ".join(
-                f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
-                for tick in planned
-            ),
-        },
-    )
-
-
-def _status(reload: Reload) -> str:
-    """What the service's manager shows of it."""
-    refused = ", changed files refused" if reload.problems else ""
-    return f"polling {len(reload.catalog.queries)} queries{refused}"
-
-
-def _tell(whom: Sequence[Push | Pulse | None]) -> None:
-    """Have the news told now."""
-    for one in whom:
-        if one is not None:
-            one.soon()
-
-
-def _end(
-    grace: float,
-    daemon: Daemon,
-    replica: Replica,
-    push: Push | None,
-    telemetry: Telemetry,
-    pulse: Pulse,
-) -> None:
-    """Stop polling, push once more, leave: all within `grace` seconds."""
-    deadline = time.monotonic() + grace
-    # Whoever reads our log may have stopped, and then its next line waits for ever.
-    watchdog = threading.Timer(max(grace, _LEAST_GRACE), os._exit, [0])
-    watchdog.daemon = True
-    watchdog.start()
-    logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
-    at_rest = daemon.stop(replica.interrupt, grace * _WORKER_SHARE)
-    if at_rest:
-        replica.close()
-    if push is not None:
-        # What is left but for a moment to end in; the push takes what it needs of it.
-        push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
-    pulse.stop()
-    logger.info("stopped")
-    # Spans and log records have what the push has left.
-    telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
-    logging.shutdown()
-    sys.stdout.flush()
-    # A worker that still waits for a server that does not answer would hold up an ordinary exit.
-    os._exit(0)
+    configure(settings.log_format, settings.log_level)  # of a defect of ours
+    try:
+        # Before the files are read, so that no change is missed.
+        sources = resolve(settings.queries)
+        seen = fingerprint(sources)
+    except ConfigError as error:
+        tell(error.problems)
+    else:
+        tell((sources, seen))
+        tell(answer(settings.queries, settings.defaults))
+    leave()

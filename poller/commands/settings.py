@@ -15,6 +15,7 @@ from poller import logs
 from poller.commands.options import with_settings
 from poller.environment import variables
 from poller.settings import Settings
+from poller.variables import Variables
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def settings(
                 "source": str(settings.source(name)),
                 "meaning": field.description,
             }
-            for name, field in Settings.model_fields.items()
+            for name, field in Variables.model_fields.items()
         ]
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
@@ -64,7 +65,7 @@ def settings(
 def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
     return [
         (name, settings.shown(name) or "-", str(settings.source(name)), field.description or "")
-        for name, field in Settings.model_fields.items()
+        for name, field in Variables.model_fields.items()
     ]
 
 

@@ -20,6 +20,7 @@ from poller.drafts.show import print_trial, to_json
 from poller.drafts.write import to_file
 from poller.errors import PollError
 from poller.inspection.look import Inspected, Known, inspecting
+from poller.metric import MetricDefinition
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.result import Answer
@@ -110,9 +111,7 @@ class Tryout:
     def _inspect(self) -> tuple[Inspected, Known]:
         """What the statement would be, where the server is one that polls may go to."""
         visit, settings = self._visit, self._settings
-        probe = QueryDefinition.model_validate(
-            {"name": "try", "sql": self._sql, "metrics": [_PROBE], "max_series": settings.max_series}
-        )
+        probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
         with inspecting(
             visit.session, visit.waker, visit.lock_timeout, [probe], privileges=settings.strict
         ) as inspection:
@@ -148,5 +147,5 @@ class Tryout:
         return answer
 
 
-_PROBE = {"name": "x", "description": "x", "unit": "1", "value_column": "x"}
+_PROBE = MetricDefinition(name="x", description="x", unit="1", value_column="x")
 """What stands for the metrics that are not known yet."""

@@ -72,7 +72,7 @@ def session_of(settings: Settings, waker: Waker) -> Session:
         settings.conninfo,
         waker,
         connect_timeout=settings.connect_timeout,
-        password=password_from(command.get_secret_value()) if command else None,
+        password=password_from(command.reveal()) if command else None,
     )
 
 

@@ -14,7 +14,7 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.admission import Admission
 from poller.announcer import Announcer
-from poller.catalog import Catalog, Defaults, load, resolve
+from poller.catalog import Catalog
 from poller.contest import contested, without
 from poller.definition import format_duration
 from poller.errors import ConfigError, Problem, StateInUseError
@@ -47,12 +47,6 @@ logger = logging.getLogger(__name__)
 def version() -> str:
     """The version of this package, as installed."""
     return importlib.metadata.version("obscura-poller")
-
-
-def open_catalog(settings: Settings) -> Catalog:
-    """Read the query files; raises ConfigError with every problem of every file."""
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-    return load(resolve(settings.queries), defaults)
 
 
 def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
@@ -243,7 +237,7 @@ def open_replica(
         settings.conninfo,
         connect_timeout=settings.connect_timeout,
         lock_timeout=settings.lock_timeout,
-        password=password_from(command.get_secret_value()) if command else None,
+        password=password_from(command.reveal()) if command else None,
         admission=Admission(
             settings.require_standby,
             settings.max_replay_lag,

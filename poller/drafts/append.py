@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from poller.catalog import Defaults, holds_cases, judged
+from poller.catalog import Defaults
 from poller.drafts.gap import gap_in
 from poller.drafts.write import to_file, to_yaml
 from poller.errors import ConfigError, Problem
 from poller.queryfile import QueryFile
+from poller.queryfiles import judged
+from poller.sources import holds_cases
 from poller.yamlfile import parse
 
 _SUFFIXES = (".yaml", ".yml")

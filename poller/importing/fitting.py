@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from poller.catalog import Defaults, validated
+from poller.catalog import Defaults
 from poller.definition import format_duration
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import query_name
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
+from poller.queryfiles import validated
 from poller.words import shown
 from poller.yamlfile import Document
 from poller.yamlflaw import Key

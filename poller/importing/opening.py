@@ -11,7 +11,7 @@ from pathlib import Path
 from poller.errors import ConfigError, Problem
 from poller.importing.losses import Losses, Place
 from poller.importing.source import Node, Source
-from poller.queryfile import unreadable
+from poller.sources import unreadable
 from poller.yamlfile import parse
 from poller.yamlflaw import Key
 

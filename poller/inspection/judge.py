@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,10 +148,10 @@ class _Case:
 
     def _value_problem(self, metric: MetricDefinition, inspected: Inspected) -> str | None:
         """In the very words of a poll that would fail."""
-        alone = metric.model_copy(update={"attribute_columns": (), "attribute_values": {}})
+        alone = dataclasses.replace(metric, attribute_columns=(), attribute_values={})
         try:
             mapped = to_samples(
-                self.query.model_copy(update={"metrics": (alone,)}), Rows(inspected.columns, [])
+                dataclasses.replace(self.query, metrics=(alone,)), Rows(inspected.columns, [])
             )
         except PollError as error:
             return error.message

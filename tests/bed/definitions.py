@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any
 
+from poller.declared.metric import DeclaredMetric
+from poller.declared.query import DeclaredQuery
 from poller.metric import MetricDefinition
 from poller.query import QueryDefinition
 from poller.result import PollResult, Sample
+from poller.statement import is_ordered
 
 
 def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:
-    return MetricDefinition(
-        **{"name": name, "description": "Things.", "unit": "{thing}", "value_column": "n", **fields}
-    )
+    return DeclaredMetric.model_validate(
+        {"name": name, "description": "Things.", "unit": "{thing}", "value_column": "n", **fields}
+    ).definition()
 
 
 def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> QueryDefinition:
@@ -23,8 +27,21 @@ def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> Query
     metrics = fields.pop("metrics", (a_metric(name.replace("-", "_")),))
     interval = fields.setdefault("interval", 300.0)
     fields = {"timeout": min(30.0, interval), "max_age": 3 * interval, **fields}
-    made = QueryDefinition(name=name, sql="SELECT 1 AS n", metrics=metrics, **fields)
-    return made.model_copy(update={"sql": sql})
+    given = {
+        "name": name,
+        "sql": "SELECT 1 AS n",
+        "metrics": [_written(metric) for metric in metrics],
+        **fields,
+    }
+    made = DeclaredQuery.model_validate(given).definition()
+    return replace(made, sql=sql, ordered=is_ordered(sql))
+
+
+def _written(metric: MetricDefinition) -> dict[str, Any]:
+    """The metric as a file would have it: there an alert's `for` is no word of Python's."""
+    written = asdict(metric)
+    alerts = [{key.rstrip("_"): value for key, value in alert.items()} for alert in written["alert"]]
+    return {**written, "alert": alerts}
 
 
 def a_result(query: QueryDefinition, *samples: Sample, **fields: Any) -> PollResult:

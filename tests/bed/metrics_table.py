@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poller.catalog import Defaults, load, resolve
+from poller.catalog import Defaults
 from poller.events.catalog import declared
+from poller.queryfiles import load
 from poller.registry.joined import joined
 from poller.registry.markdown import to_markdown
+from poller.sources import resolve
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: metrics -->", "<!-- end: metrics -->"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from poller.environment import is_secret, variables
-from poller.settings import Settings, spoken
+from poller.settings import spoken
+from poller.variables import Variables
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: settings -->", "<!-- end -->"
@@ -14,7 +15,7 @@ START, END = "<!-- generated: settings -->", "<!-- end -->"
 def table() -> str:
     """One row per setting: its variables, its default, its meaning."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for name, field in Variables.model_fields.items():
         default = "host name" if name == "instance" else field.get_default(call_default_factory=True)
         told = spoken(name, default) or "-"
         names = [f"`{variable}`" for variable in variables(field)]

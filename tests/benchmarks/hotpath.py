@@ -21,8 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.commands.wiring import Pipe, open_push
+from poller.declared.query import DeclaredQuery
 from poller.encoding import encode, encoded, nothing
 from poller.export import resource
 from poller.loading import load
@@ -116,7 +118,8 @@ def _definition(rows: int) -> QueryDefinition:
         "attribute_columns": ["device"],
     }
     bounds = {"interval": 60, "timeout": 1, "max_age": 180, "max_series": rows}
-    return QueryDefinition.model_validate({"name": "wide", "sql": "SELECT 1", **bounds, "metrics": [metric]})
+    written = {"name": "wide", "sql": "SELECT 1", **bounds, "metrics": [metric]}
+    return DeclaredQuery.model_validate(written).definition()
 
 
 def _per_query(dsn: str, *, traces: bool) -> float:

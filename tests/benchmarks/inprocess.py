@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_catalog, open_push
+from poller.commands.wiring import Pipe, open_push
 from poller.loading import load
 from poller.logs import configure
 from poller.store import SnapshotStore
