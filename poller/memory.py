@@ -51,7 +51,7 @@ class Memory:
             return [
                 Good(result, now - max(0.0, wall - result.at))
                 for query in queries
-                if (one := by_name.get(query.name)) and one["definition"] == _asked(query)
+                if (one := by_name.get(query.name)) and one["definition"] == query.digest
                 if (result := _result(query, one)).at <= wall + _CLOCK_SET_BACK
             ]
         except FileNotFoundError:
@@ -69,7 +69,7 @@ class Memory:
             "results": [
                 {
                     "query": result.query.name,
-                    "definition": _asked(result.query),
+                    "definition": result.query.digest,
                     "at": result.at,
                     "duration": result.duration,
                     "estimated": result.estimated,
@@ -121,15 +121,6 @@ def _told(sample: Sample) -> list[Any]:
     """A sample; of a sum that was told the start of its sequence behind it."""
     start = sample.sequence.start if sample.sequence else None
     return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
-
-
-def _asked(query: QueryDefinition) -> str:
-    """What a query asks and what its rows feed, in short: where it is another, so are the values."""
-    told = query.told()
-    asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
-    for metric in asked["metrics"]:
-        del metric["description"], metric["alert"]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -56,6 +58,15 @@ class QueryDefinition:
         told = dataclasses.asdict(self)
         del told["ordered"]
         return told
+
+    @cached_property
+    def digest(self) -> str:
+        """What it asks and what its rows feed, in short: where this is another, so are its values."""
+        told = self.told()
+        asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
+        for metric in asked["metrics"]:
+            del metric["description"], metric["alert"]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def limit(self) -> Limit:
