@@ -107,7 +107,9 @@ def test_a_defect_in_the_child_ends_both_and_is_told(daemon: Start) -> None:
 
 def test_an_interrupt_ends_both_without_a_word(daemon: Start) -> None:
     process = daemon(
-        "import os, time, poller.reader\n"
+        "import os, signal, time, poller.reader\n"
+        # Whoever runs the tests in the background may have it ignored, and so has every child.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "poller.reader.tell = lambda _: (print('child', os.getpid(), flush=True), time.sleep(3600))"
     )
     child = int(process.wait_for_line(r"child (\d+)")[1])
