@@ -288,7 +288,9 @@ def _burst(
     # Closing an unfinished burst cancels on the server what of it has still to run.
     with closing(pipeline.send(statements, until - time.monotonic())) as replies:
         for one, each in zip(sent, worded, strict=True):
-            reply, *_ = itertools.islice(replies, len(each))
+            reply = next(replies)
+            for _ in each[1:]:
+                next(replies)
             yield one, reply
         for _ in replies:
             pass  # ROLLBACK of a transaction that changed nothing: whatever it says, all is told

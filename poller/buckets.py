@@ -65,7 +65,12 @@ class ExponentialBuckets:
 
 
 def _take(point: HistogramDataPoint | ExponentialHistogramDataPoint, value: float) -> None:
-    point.min = min(point.min, value) if point.count else value
-    point.max = max(point.max, value) if point.count else value
-    point.count += 1
+    count = point.count
+    if not count:
+        point.min = point.max = value
+    elif value < point.min:
+        point.min = value
+    elif value > point.max:
+        point.max = value
+    point.count = count + 1
     point.sum += value

@@ -138,9 +138,12 @@ class TickTrace:
             return nullcontext()
         return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
-    def context(self, name: str) -> SpanContext:
-        """What leads to the span of the query `name`, or to the tick's where it has none."""
-        return self._spans.get(name, self._span).get_span_context()
+    def context(self, name: str) -> SpanContext | None:
+        """What leads to the span of the query `name`, or to the tick's; None where neither is recorded."""
+        span = self._spans.get(name)
+        if span is not None:
+            return span.get_span_context()
+        return self._span.get_span_context() if self._span.is_recording() else None
 
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
         ended = self._answered(result.query.name)

@@ -170,8 +170,8 @@ class Pipe:
         self.store.put(results, now)
         if self._memory is not None and any(result.outcome == "ok" for result in results):
             self._memory.keep(list(self.store.good(now)))
-        claims = contested(self.store.shown(now))
-        results = [without(result, claims) for result in results]
+        if claims := contested(self.store.shown(now)):
+            results = [without(result, claims) for result in results]
         span.tell(results)
         for result in results:
             if self._metrics is not None:
