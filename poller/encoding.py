@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -116,9 +117,9 @@ def _packed(
                     yield part.request()
                     part = _Part()
                     continue
-                end = min(metric.points, start + max(1, room))
-                part.add(place, _cut(metric, start, int(end)))
-                start = int(end)
+                end = int(min(metric.points, start + max(1, room)))
+                part.add(place, metric if end - start == metric.points else _cut(metric, start, end))
+                start = end
     if part.points:
         yield part.request()
 
@@ -134,30 +135,37 @@ class _Part:
         self.size = 0
         """Bytes of its metrics."""
         self.points = 0
-        self._metrics: list[tuple[_Place, bytes]] = []
+        self._scopes: list[tuple[_Place, list[bytes]]] = []
 
     def add(self, place: _Place, metric: EncodedMetric) -> None:
-        self._metrics.append((place, metric.body))
-        self.size += len(metric.body)
+        if not self._scopes or self._scopes[-1][0] is not place:
+            self._scopes.append((place, []))
+        body = metric.body
+        self._scopes[-1][1].extend((_head(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, len(body)), body))
+        self.size += len(body)
         self.points += metric.points
 
     def request(self) -> Request:
         """All of it; a resource or a scope that goes on is not repeated."""
         told: list[bytes] = []
-        for resource, places in itertools.groupby(self._metrics, lambda metric: metric[0].resource):
+        for resource, scopes in itertools.groupby(self._scopes, lambda scope: scope[0].resource):
             of_resource = [resource]
-            for scope, metrics in itertools.groupby(places, lambda metric: metric[0].scope):
-                of_scope = [scope]
-                for _, metric in metrics:
-                    of_scope += _field(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, [metric])
-                of_resource += _field(metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER, of_scope)
+            for place, metrics in scopes:
+                number = metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER
+                of_resource += _field(number, [place.scope, *metrics])
             told += _field(ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER, of_resource)
         return Request(b"".join(told), self.points)
 
 
 def _field(number: int, message: list[bytes]) -> list[bytes]:
-    """An encoded message, in pieces, as a field of another; in pieces, as it may be large."""
-    return [bytes([number << 3 | 2, *_varint(sum(map(len, message)))]), *message]
+    """An encoded message as a field of another: in pieces, as it may be large."""
+    return [_head(number, sum(map(len, message))), *message]
+
+
+@functools.lru_cache(1024)
+def _head(number: int, length: int) -> bytes:
+    """What stands before a message of `length` bytes that is the field `number` of another."""
+    return bytes([number << 3 | 2, *_varint(length)])
 
 
 def _varint(number: int) -> Iterator[int]:
@@ -169,8 +177,6 @@ def _varint(number: int) -> Iterator[int]:
 
 def _cut(metric: EncodedMetric, start: int, end: int) -> EncodedMetric:
     """A metric with its data points from `start` up to, not including, `end`."""
-    if end - start == metric.points:
-        return metric
     part = Metric.FromString(metric.body)
     points = _points(part)
     del points[end:]
