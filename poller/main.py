@@ -6,6 +6,10 @@ import gc
 import importlib
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poller.reader import Reader
 
 _SHARED = ("asyncio", "importlib.metadata", "poller.logs", "poller.settings", "poller.watcher")
 """What the daemon needs, and so does the child that reads for it: loaded once, before they part."""
@@ -30,27 +34,29 @@ def main() -> None:
 
 def _run() -> None:
     """Have a child read the command line and all that it names; returns in the child."""
-    from poller.streams import open_missing
-
-    open_missing()  # before a pipe gets the number of a stream
-    from poller.reader import fork
-
-    for shared in _SHARED:
-        importlib.import_module(shared)
+    reader: Reader | None = None
     try:
-        reader = fork()
-    except OSError as error:
-        sys.exit(f"no process can be made that reads the settings: {error.strerror}")
-    if reader is not None:
-        from poller.signals import on_hangup
+        from poller.streams import open_missing
 
-        asked: list[bool] = []
-        on_hangup(lambda: asked.append(True))  # the child reads the files from now on
+        open_missing()  # before a pipe gets the number of a stream
+        from poller.reader import fork
+
+        for shared in _SHARED:
+            importlib.import_module(shared)
         try:
+            reader = fork()
+        except OSError as error:
+            sys.exit(f"no process can be made that reads the settings: {error.strerror}")
+        if reader is not None:
+            from poller.signals import on_hangup
+
+            asked: list[bool] = []
+            on_hangup(lambda: asked.append(True))  # the child reads the files from now on
             from poller.commands.serve import main as serve
 
             serve(reader, asked)
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
-        finally:
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        if reader is not None:
             reader.end()

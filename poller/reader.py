@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from typing import IO, Any, NoReturn
 
 _listener: IO[bytes] | None = None
@@ -26,9 +27,10 @@ class NothingFoundError(Exception):
 class Reader:
     """A child that reads, seen by who waits for it."""
 
-    def __init__(self, child: int, pipe: IO[bytes]) -> None:
+    def __init__(self, child: int, pipe: IO[bytes], lifeline: int) -> None:
         self._child = child
         self._pipe = pipe
+        self._lifeline = lifeline
         self._code: int | None = None
 
     def hear(self) -> Any:
@@ -43,6 +45,7 @@ class Reader:
         if self._code is None:
             self._code = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
             self._pipe.close()
+            os.close(self._lifeline)
         return self._code
 
     def end(self) -> None:
@@ -60,14 +63,34 @@ def fork() -> Reader | None:
     """
     global _listener  # noqa: PLW0603 - a process is forked once, and its command is called without arguments
     reading, writing = os.pipe()
-    child = os.fork()
+    ours, theirs = os.pipe()
+    # So that it ends nobody halfway: in the child it means nothing, as who waits hears it too, and ends us.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     if child:
         os.close(writing)
-        return Reader(child, os.fdopen(reading, "rb"))
+        os.close(ours)
+        return Reader(child, os.fdopen(reading, "rb"), theirs)
     os.close(reading)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who waits hears it as well, and ends us
+    os.close(theirs)
+    end_with(ours)
     _listener = os.fdopen(writing, "wb")
     return None
+
+
+def end_with(lifeline: int) -> None:
+    """End this process when whoever holds the other end of a pipe has ended, however that came."""
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
 def tell(found: object) -> None:
@@ -85,27 +108,38 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def ask(module: str, question: object) -> Any:
-    """Run `module` in a new interpreter, which is sent `question`, and return what it tells.
+def ask(module: str, *questions: object) -> Any:
+    """Run `module` in a new interpreter, which is sent `questions` one by one, and return what it tells.
 
-    For a process with threads, which must not fork. Raises NothingFoundError with the last of what the child
-    wrote to stderr; OSError where there can be no child.
+    For a process with threads, which must not fork. The module's argument is the descriptor to `end_with`.
+    Raises NothingFoundError with the last of what the child wrote to stderr, or why there can be no child.
     """
+    theirs, ours = os.pipe()
     # Whoever stops the whole group or service means us. The mask is this thread's, and the child's.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         child = subprocess.Popen(  # noqa: S603 - the module is one of ours
-            [sys.executable, "-P", "-m", module],
+            [sys.executable, "-P", "-m", module, str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=[theirs],
         )
+    except OSError as error:
+        os.close(ours)
+        raise NothingFoundError(
+            f"no process can be made that reads them, by {sys.executable}: {error.strerror}"
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-    with child:
-        told, wrong = child.communicate(pickle.dumps(question))
+        os.close(theirs)
+    with child, os.fdopen(ours, "wb"):
+        told, wrong = child.communicate(b"".join(map(pickle.dumps, questions)))
     if child.returncode != 0:
         last = wrong.decode(errors="replace").strip()[-2000:]
         raise NothingFoundError(f"the process that reads them ended with {child.returncode}: {last}")
-    return pickle.loads(told)  # noqa: S301 - of our own child
+    try:
+        return pickle.loads(told)  # noqa: S301 - of our own child
+    except (EOFError, pickle.UnpicklingError):
+        raise NothingFoundError("the process that reads them ended without an answer") from None

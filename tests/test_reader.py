@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pickle
 import signal
@@ -25,6 +26,7 @@ READ_ONLY_BY_THE_CHILD = (
     "poller.cli", "poller.commands.options", "poller.commands.run", "poller.declared", "poller.environment",
     "poller.loading", "poller.queryfiles", "poller.statement", "poller.variables",
 )  # fmt: skip
+VERSION = importlib.metadata.version("obscura-poller")
 NO_DATABASE = "postgresql://127.0.0.1:1/none"
 ANSWERS_USR1 = """
 import signal, sys
@@ -119,6 +121,42 @@ def test_an_interrupt_ends_both_without_a_word(daemon: Start) -> None:
     assert eventually(lambda: gone(child))
 
 
+def test_an_interrupt_before_there_is_a_child_ends_without_a_word(daemon: Start) -> None:
+    process = daemon(
+        "import importlib, os\n"
+        "def load(name, load=importlib.import_module):\n"
+        "    os.kill(os.getpid(), 2)\n"
+        "    return load(name)\n"
+        "importlib.import_module = load"
+    )
+    assert process.wait() == 128 + signal.SIGINT
+    assert process.stderr == ""
+
+
+def test_a_child_that_hangs_ends_with_who_waits_for_it(daemon: Start) -> None:
+    process = daemon(
+        "import os, time, poller.reader\n"
+        "poller.reader.tell = lambda _: (print('child', os.getpid(), flush=True), time.sleep(3600))"
+    )
+    child = int(process.wait_for_line(r"child (\d+)")[1])
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert eventually(lambda: gone(child))
+
+
+def test_where_nobody_can_read_the_files_again_they_are_refused_once_and_a_hangup_tries_again(
+    daemon: Start, tmp_path: Path
+) -> None:
+    process = daemon("import sys\nsys.executable = '/nowhere/python'")
+    process.wait_for_line("polling 1 queries")
+    write_queries(tmp_path, ("a", "SELECT 2 AS n"))
+    told = "POLLER_QUERIES: cannot be read again: no process can be made"
+    process.wait_for_line(told)
+    process.send(signal.SIGHUP)
+    assert eventually(lambda: process.stderr.count(told) == 2)
+    assert "Traceback" not in process.stderr
+
+
 def test_the_child_leaves_when_nobody_listens_any_more(daemon: Start) -> None:
     waits = """
 import os, time, poller.reader
@@ -195,6 +233,7 @@ def test_a_question_goes_and_its_answer_comes_through_pipes_alone(module: Callab
     [
         ("1 / 0", "ended with 1: .*ZeroDivisionError"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "ended with -9"),
+        ("sys.exit(0)", "ended without an answer"),
     ],
 )
 def test_without_an_answer_it_is_told_how_the_child_ended(
@@ -208,16 +247,49 @@ def test_without_an_answer_it_is_told_how_the_child_ended(
 def test_the_reading_module_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
     defaults = Defaults(60.0, 5.0, 10)
-    catalog = ask("poller.commands.reading", (file, defaults))
+    catalog = ask("poller.commands.reading", VERSION, (file, defaults))
     assert isinstance(catalog, Catalog)
     assert [(query.name, query.sql, query.max_series) for query in catalog.queries] == [
         ("a", "SELECT 1 AS n", 10)
     ]
 
     write_queries(tmp_path, ("a", "DELETE FROM users"), ("b", "SELEC"))
-    problems = ask("poller.commands.reading", (file, defaults))
+    problems = ask("poller.commands.reading", VERSION, (file, defaults))
     assert all(isinstance(problem, Problem) for problem in problems)
     assert [problem.place.path for problem in problems] == ["queries[0].sql", "queries[1].sql"]
+
+
+def test_a_newer_version_is_asked_nothing_as_its_answer_would_be_misread() -> None:
+    (problem,) = ask("poller.commands.reading", "0.0.1")
+    assert str(problem) == (
+        f"POLLER_QUERIES: cannot be read again: version {VERSION} is installed by now, and 0.0.1 runs; "
+        "restart the poller"
+    )
+
+
+def test_without_an_interpreter_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(NothingFoundError, match="by /nowhere/python: No such file or directory"):
+        ask("poller.commands.reading")
+
+
+def test_the_asked_one_ends_with_who_has_asked(module: Callable[[str], str], tmp_path: Path) -> None:
+    name = module(
+        "import time\nfrom poller.reader import end_with\nend_with(int(sys.argv[1]))\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        "time.sleep(3600)"
+    )
+    asks = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from poller.reader import ask; ask({name!r})"
+    asking = subprocess.Popen([sys.executable, "-c", asks])
+    try:
+        written = tmp_path / "pid"
+        assert eventually(lambda: written.exists() and written.read_text().endswith("\n"))
+        child = int(written.read_text())
+        assert not gone(child)
+    finally:
+        asking.kill()
+        asking.wait()
+    assert eventually(lambda: gone(child))
 
 
 def test_what_a_library_prints_is_no_part_of_the_answer(tmp_path: Path) -> None:
@@ -228,8 +300,16 @@ def test_what_a_library_prints_is_no_part_of_the_answer(tmp_path: Path) -> None:
         "reading.answer = lambda *question: print('noise') or answer(*question)\n"
         "reading.main()"
     )
-    question = pickle.dumps((file, Defaults(60.0, 5.0, 10)))
-    done = subprocess.run([sys.executable, "-c", code], input=question, capture_output=True)
+    questions = pickle.dumps(VERSION) + pickle.dumps((file, Defaults(60.0, 5.0, 10)))
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(reading)],
+            input=questions, capture_output=True, pass_fds=[reading],
+        )  # fmt: skip
+    finally:
+        os.close(reading)
+        os.close(writing)
     assert done.returncode == 0, done.stderr
     assert [query.name for query in pickle.loads(done.stdout).queries] == ["a"]
     assert done.stderr == b"noise\n"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from poller.catalog import Catalog
 from poller.commands.telemetry import Telemetry
 from poller.commands.vitals import Vitals
-from poller.commands.wiring import Pipe, open_memory, open_push
+from poller.commands.wiring import Pipe, open_memory, open_push, version
 from poller.daemon import Daemon
 from poller.definition import format_duration
 from poller.ending import run_to_end
-from poller.errors import ConfigError
+from poller.errors import ConfigError, Problem
 from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
@@ -114,7 +114,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     reload = Reload(
         catalog,
         daemon,
-        load=lambda: _found(ask("poller.commands.reading", (settings.queries, settings.defaults))),
+        load=functools.partial(_read_again, version(), settings),
         look=functools.partial(contents, sources),
         plan=lambda queries: ticks(queries, settings.instance),
         swap=pipe.swap,
@@ -152,6 +152,18 @@ def _found(answer: Any) -> Any:
     return answer
 
 
+def _read_again(version: str, settings: Settings) -> Catalog:
+    """The queries as another process finds them; raises ConfigError, also where it finds nothing."""
+    try:
+        catalog: Catalog = _found(
+            ask("poller.commands.reading", version, (settings.queries, settings.defaults))
+        )
+    except NothingFoundError as error:
+        what = f"cannot be read again: {error}; send SIGHUP to have it tried once more"
+        raise ConfigError([Problem("POLLER_QUERIES", what)]) from None
+    return catalog
+
+
 def _ended(code: int) -> int:
     """The exit code after a reader that has ended with `code`, which is told where a signal ended it."""
     if code < 0:
@@ -162,8 +174,6 @@ def _ended(code: int) -> int:
 
 def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
     """Say what is polled and where it goes."""
-    from poller.commands.wiring import version
-
     logger.info(
         "polling %d queries",
         sum(len(tick.queries) for tick in planned),
