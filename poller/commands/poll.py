@@ -55,9 +55,10 @@ def poll(
     configuration cannot be used.
     """
     # Not above: who completes a command line waits for what is loaded.
+    from poller.commands.pipe import Pipe
     from poller.commands.reading import open_catalog
     from poller.commands.telemetry import Telemetry
-    from poller.commands.wiring import Pipe, open_push
+    from poller.commands.wiring import open_push
     from poller.report import refusals
 
     configure(settings.log_format, settings.log_level)

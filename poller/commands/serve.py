@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from poller.catalog import Catalog
+from poller.commands.pipe import Pipe
 from poller.commands.telemetry import Telemetry
 from poller.commands.vitals import Vitals
-from poller.commands.wiring import Pipe, open_memory, open_push, version
+from poller.commands.wiring import open_memory, open_push, version
 from poller.daemon import Daemon
 from poller.definition import format_duration
 from poller.ending import run_to_end

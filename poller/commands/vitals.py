@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from poller.commands.wiring import Pipe
+from poller.commands.pipe import Pipe
 from poller.daemon import Daemon
 from poller.glance import Glance, to_json
 from poller.reload import Reload

@@ -54,8 +54,8 @@ def watch(
 @contextmanager
 def _polling(settings: Settings) -> Iterator[Look]:
     """Poll in this process, and push nothing."""
+    from poller.commands.pipe import Pipe
     from poller.commands.reading import open_catalog
-    from poller.commands.wiring import Pipe
     from poller.daemon import Daemon
     from poller.logs import configure
     from poller.schedule import ticks

@@ -20,7 +20,7 @@ from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import alias, identifier, literal
 from poller.importing.source import Node, Source
-from poller.yamlfile import Tagged
+from poller.yamlbuilder import Tagged
 
 _TAGS = ("!include", "!file", "!env")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import psycopg
 
+from poller.commands.pipe import Pipe
 from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_push
+from poller.commands.wiring import open_push
 from poller.difference import compare
 from poller.loading import load
 from poller.logs import configure

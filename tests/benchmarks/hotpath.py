@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from poller.commands.pipe import Pipe
 from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_push
+from poller.commands.wiring import open_push
 from poller.declared.query import DeclaredQuery
 from poller.encoding import encode, encoded, nothing
 from poller.export import resource

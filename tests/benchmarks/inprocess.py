@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from poller.commands.pipe import Pipe
 from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import Pipe, open_push
+from poller.commands.wiring import open_push
 from poller.loading import load
 from poller.logs import configure
 from poller.store import SnapshotStore

@@ -1,4 +1,4 @@
-"""Listen for OTLP: one listener for gRPC, one for HTTP."""
+"""Listen for OTLP over HTTP, in Protobuf and in JSON."""
 
 from __future__ import annotations
 
@@ -11,29 +11,20 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from email.utils import formatdate
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from socketserver import TCPServer
-from typing import Any, Literal
+from typing import Any
 
-import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 
 from poller.receiver.answers import Answer
 from poller.receiver.jsonform import from_json, to_json
-from poller.receiver.signals import KINDS, Kind, Request, Response
-
-Protocol = Literal["grpc", "http"]
-Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
-"""Called in the thread of a request; what it returns is what the sender is told."""
+from poller.receiver.signals import KINDS, Kind, Request
+from poller.receiver.status import status
+from poller.receiver.taking import Take
+from poller.receiver.tls import Tls
 
 _BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"
@@ -47,72 +38,6 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.decompress,
     "deflate": zlib.decompress,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """The server's certificate and key as PEM files; with `client_ca`, clients must show one of its own."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-
-class GrpcListener:
-    """The three services of OTLP on one port."""
-
-    def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
-        """Listen; raises OSError where the port is taken."""
-        self._take = take
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp-grpc")
-        # Two servers on one port would share its connections, and a taken port would go unnoticed.
-        self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers(tuple(map(self._handler, KINDS)))
-        address = f"{host}:{port}"
-        try:
-            bound = (
-                self._server.add_insecure_port(address)
-                if tls is None
-                else self._server.add_secure_port(address, _grpc_credentials(tls))
-            )
-        except RuntimeError as error:
-            self._threads.shutdown()
-            raise OSError(f"cannot listen on {address}: {error}") from error
-        if bound != port:
-            self._threads.shutdown()
-            raise OSError(f"cannot listen on {address}")
-        self._server.start()
-
-    def stop(self) -> None:
-        """Stop listening and cut every connection; the caller has let go of hanging requests."""
-        self._server.stop(grace=None).wait()
-        self._threads.shutdown()
-
-    def _handler(self, kind: Kind) -> Any:
-        export = grpc.unary_unary_rpc_method_handler(
-            partial(self._export, kind),
-            request_deserializer=kind.request.FromString,
-            response_serializer=lambda response: response.SerializeToString(),
-        )
-        return grpc.method_handlers_generic_handler(kind.service, {"Export": export})
-
-    def _export(self, kind: Kind, request: Request, context: Any) -> Response:
-        headers = {key.lower(): str(value) for key, value in context.invocation_metadata()}
-        answer = self._take("grpc", headers, request)
-        if answer.cut:
-            context.cancel()
-        elif not answer.accepts:
-            if answer.retry_after is not None:
-                status = _status(answer)
-                # The first is gRPC's convention; the second is what OpenTelemetry's Python exporter reads.
-                context.set_trailing_metadata(
-                    (
-                        ("grpc-status-details-bin", status.SerializeToString()),
-                        ("google.rpc.retryinfo-bin", _retry_info(answer.retry_after).SerializeToString()),
-                    )
-                )
-            context.abort(grpc.StatusCode[answer.grpc], answer.message)
-        return kind.response(answer)
 
 
 class HttpListener:
@@ -244,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         return kind.request.FromString(body)
 
     def _reply(self, answer: Answer, kind: Kind | None = None) -> None:
-        message = kind.response(answer) if kind and answer.accepts else _status(answer)
+        message = kind.response(answer) if kind and answer.accepts else status(answer)
         as_json = self.headers.get_content_type() == _JSON
         body = to_json(message) if as_json else message.SerializeToString()
         self.send_response(answer.http)
@@ -263,26 +188,6 @@ def _length(text: str, base: int) -> int:
     if length < 0:
         raise ValueError(f"{length} is no length")
     return length
-
-
-def _status(answer: Answer) -> Status:
-    status = Status(code=grpc.StatusCode[answer.grpc].value[0], message=answer.message)
-    if answer.retry_after is not None:
-        status.details.add().Pack(_retry_info(answer.retry_after))
-    return status
-
-
-def _retry_info(seconds: float) -> RetryInfo:
-    whole = int(seconds)
-    return RetryInfo(retry_delay=Duration(seconds=whole, nanos=round((seconds - whole) * 1e9)))
-
-
-def _grpc_credentials(tls: Tls) -> Any:
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
-        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-        require_client_auth=tls.client_ca is not None,
-    )
 
 
 def _ssl_context(tls: Tls) -> ssl.SSLContext:
