@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar, Metric, NumberDataPoint
 
 from poller.metric import AttributeValue
 
@@ -43,7 +43,7 @@ class DataPoints(Generic[S]):
         return point
 
 
-def write_value(point: NumberDataPoint, value: float) -> None:
+def write_value(point: NumberDataPoint | Exemplar, value: float) -> None:
     """As a double where it is one, else as an integer: a truth as 1 or 0."""
     if isinstance(value, int):
         point.as_int = int(value)

@@ -60,11 +60,14 @@ def encode(
 
     A request is full at `most_bytes` of metrics, but has one data point at least.
 
-    Raises whatever the SDK's encoder raises for a value that OTLP cannot carry.
+    Raises whatever the SDK's encoder raises for a value that OTLP cannot carry, and ValueError for `more`
+    without a scope.
     """
     told = _metrics(encode_metrics(data))
     first = next(told, None)
     if first is None:
+        if any(metric.points for metric in more):
+            raise ValueError("there is no scope that the metrics could stand in")
         return []
     place, own = first
     return list(_packed([(place, itertools.chain(own, more)), *told], most_bytes=most_bytes))

@@ -78,19 +78,18 @@ class Push:
         interval: float = math.inf,
         timeout: float = 10.0,
         cardinality_limit: int = CARDINALITY_LIMIT,
-        produce: Produce = lambda _: (),
     ) -> None:
         """Begin to push, first what `spool` holds; the first collection is one interval away.
 
-        What `produce` makes is pushed beside what the meter shows. Infinite, only `flush` and `shutdown`
-        collect. `timeout` bounds one request; both are in seconds. The spool is closed at the end. Raises
-        ConfigError where the standard OTEL_* variables cannot be used, or the package for HTTP is missing.
+        Infinite, only `flush` and `shutdown` collect. `timeout` bounds one request; both are in seconds. The
+        spool is closed at the end. Raises ConfigError where the standard OTEL_* variables cannot be used, or
+        the package for HTTP is missing.
         """
         self._interval = interval
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
         self._spool = spool
-        self._producers: list[Produce] = [produce]
+        self._producers: list[Produce] = []
         self.preferences = read_preferences(os.environ)
         """How counters and histograms are told."""
         self._reader = _reader(self.preferences)
@@ -111,7 +110,7 @@ class Push:
             self._ticker.start()
 
     def add(self, produce: Produce) -> None:
-        """Push what `produce` makes as well."""
+        """Push what `produce` makes beside what the meter shows."""
         self._producers.append(produce)
 
     @property

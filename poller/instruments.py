@@ -11,7 +11,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from poller.buckets import ExplicitBuckets, ExponentialBuckets
-from poller.datapoints import write_attributes
+from poller.datapoints import write_attributes, write_value
 from poller.encoding import EncodedMetric, encoded
 from poller.preferences import Exemplars, Kind, Preferences
 
@@ -26,9 +26,9 @@ class Instrument:
     """A metric of sums that grow with every measurement, one data point for each set of attributes.
 
     It is a synchronous instrument of the OpenTelemetry specification (metrics API, "Counter", "Histogram")
-    with its temporality and its exemplars. With the SDK's (1.45) a measurement costs some 10 µs and a data
-    point twice that at each collection; here a data point is kept as it is sent, and a measurement is added
-    to it. Threads may measure and collect at the same time.
+    with its temporality and its exemplars. The SDK's (1.45) took two fifths of the CPU of a thousand queries;
+    here a data point is kept as it is sent, and a measurement is added to it. Threads may measure and collect
+    at the same time.
     """
 
     _kind: Kind
@@ -84,10 +84,7 @@ class Instrument:
             exemplar = self._witnesses[key] = point.exemplars.add()
             self._witnessed.append(point)
         exemplar.time_unix_nano = time.time_ns()
-        if isinstance(value, int):
-            exemplar.as_int = value
-        else:
-            exemplar.as_double = value
+        write_value(exemplar, value)
         if within is not None and within.is_valid:
             exemplar.trace_id = within.trace_id.to_bytes(16, "big")
             exemplar.span_id = within.span_id.to_bytes(8, "big")

@@ -7,14 +7,18 @@ import socket
 import struct
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from poller.cork import corked
+from poller.pipeline import Pipeline, Statement
+from poller.waker import Waker
+from tests.bed.postgres import Database
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="this system has no TCP_CORK")
 
-_SEGMENTS_SENT = 136
-"""Where tcpi_segs_out stands in Linux' struct tcp_info."""
+_DATA_SEGMENTS_SENT = 156
+"""Where tcpi_data_segs_out stands in Linux' struct tcp_info."""
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def sent(connection: socket.socket) -> int:
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    return int(struct.unpack_from("I", info, _SEGMENTS_SENT)[0])
+    return int(struct.unpack_from("I", info, _DATA_SEGMENTS_SENT)[0])
 
 
 def test_many_small_writes_leave_in_few_segments(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -78,3 +82,15 @@ def test_what_cannot_be_corked_is_let_be() -> None:
         os.close(writer)
     with corked(-1):
         pass
+
+
+@pytest.mark.postgres
+def test_a_burst_of_many_statements_leaves_in_few_segments(database: Database) -> None:
+    waker = Waker()
+    with psycopg.connect(database.standby_dsn, autocommit=True) as connection:
+        with socket.socket(fileno=os.dup(connection.fileno())) as seen:
+            before = sent(seen)
+            replies = list(Pipeline(connection, waker).send([Statement("SELECT 1", 60.0)] * 300))
+            assert sent(seen) - before < 150
+        assert all(reply.rows for reply in replies)
+    waker.close()

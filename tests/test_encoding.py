@@ -101,3 +101,10 @@ def test_halves_of_halves_end_at_single_points(collected: MetricsData) -> None:
 
 def test_nothing_collected_makes_no_request() -> None:
     assert encode(MetricsData([])) == []
+    assert encode(MetricsData([]), [encoded(Metric(name="a"))]) == []
+
+
+def test_what_has_no_scope_to_stand_in_is_not_left_out_without_a_word() -> None:
+    more = [encoded(Metric(name="b", gauge=Gauge(data_points=[NumberDataPoint(as_int=7)])))]
+    with pytest.raises(ValueError, match="no scope"):
+        encode(MetricsData([]), more)

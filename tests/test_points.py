@@ -6,6 +6,7 @@ from typing import Any
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from poller.datapoints import DataPoints
 from poller.metric import AttributeValue
 from poller.points import Points
 from poller.result import PollResult, Sample
@@ -130,3 +131,13 @@ def test_a_metric_that_is_described_anew_is_told_anew() -> None:
     store.swap([a_query("a", metrics=(other,), interval=60, max_age=100, timeout=1)], set())
     (metric,) = kept.metrics(store.shown(0))
     assert (metric.unit, metric.description, len(metric.gauge.data_points)) == ("{member}", "Members.", 1)
+
+
+def test_data_points_are_written_anew_only_where_the_series_are_others() -> None:
+    kept: DataPoints[str] = DataPoints(Metric(name="m"), lambda series: {"k": series})
+    before = kept.of(["a", "b"])
+    assert all(one is other for one, other in zip(kept.of(["a", "b"]), before, strict=True))
+    assert not {id(one) for one in kept.of(["b", "a"])} & {id(one) for one in before}
+    assert [point.attributes[0].value.string_value for point in kept.metric.gauge.data_points] == ["b", "a"]
+    assert kept.of([]) == []
+    assert not kept.metric.gauge.data_points

@@ -65,8 +65,8 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         spool,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
-        produce=produce,
     )
+    push.add(produce)
     exportmetrics.register(push.meter, push.tally, spool)
     return push
 
