@@ -88,14 +88,40 @@ class Guards:
             "lock_timeout": self.lock_timeout,
             "idle_in_transaction_session_timeout": _IDLE_TIMEOUT,
         }
-        calls = ", ".join(f"set_config('{name}', '{_ms(value)}', true)" for name, value in fixed.items())
-        return (
-            f"SELECT {calls}, CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL "
-            f"THEN set_config('transaction_timeout', '{_ms(transaction_timeout)}', true) END, "
-            "CASE WHEN current_setting('client_connection_check_interval', true) IS NOT NULL "
-            "AND version() !~* '(mingw|visual c)' "
-            f"THEN set_config('client_connection_check_interval', '{_ms(_CONNECTION_CHECK)}', true) END"
-        )
+        calls = [_set_config(name, _ms(value)) for name, value in fixed.items()]
+        for name, seconds, also in (
+            ("transaction_timeout", transaction_timeout, ""),
+            ("client_connection_check_interval", _CONNECTION_CHECK, _NOT_WINDOWS),
+        ):
+            exists = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
+            calls.append(f"CASE WHEN {exists}{also} THEN {_set_config(name, _ms(seconds))} END")
+        return f"SELECT {', '.join(calls)}, {_FORMATS}"
+
+
+def formats_query() -> str:
+    """The statement that pins, for the transaction, how the server writes values (`_bounds` does so too)."""
+    return f"SELECT {_FORMATS}"
+
+
+def _set_config(name: str, value: object) -> str:
+    return f"pg_catalog.set_config('{name}', '{value}', true)"
+
+
+_NOT_WINDOWS = " AND pg_catalog.version() OPERATOR(pg_catalog.!~*) '(mingw|visual c)'"
+_SQL_ASCII = "pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'"
+_FORMATS = ", ".join(
+    [
+        # Floats with all their digits, whatever the role, the database or the server sets.
+        _set_config("extra_float_digits", 1),
+        # Attributes with the same text on every server. The order of day and month, TimeZone and lc_monetary
+        # also change what SQL means, so they stay as the operator has set them.
+        _set_config("DateStyle", "ISO"),
+        _set_config("IntervalStyle", "postgres"),
+        _set_config("bytea_output", "hex"),
+        # Such a database keeps any bytes, and a value that is not UTF-8 would fail its whole query.
+        f"CASE WHEN {_SQL_ASCII} THEN {_set_config('client_encoding', 'SQL_ASCII')} END",
+    ]
+)
 
 
 def commonest_timeout(queries: Iterable[QueryDefinition]) -> float | None:

@@ -14,4 +14,5 @@ def cost_query(sql: str) -> str:
 
 def read_cost(rows: Rows) -> float:
     """The total cost in the planner's units, of which a sequentially read page is one."""
-    return float(json.loads(rows.values[0][0] or b"")[0]["Plan"]["Total Cost"])
+    plan = (rows.values[0][0] or b"").decode(errors="replace")  # it names relations, in any encoding
+    return float(json.loads(plan)[0]["Plan"]["Total Cost"])

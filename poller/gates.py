@@ -12,6 +12,7 @@ from poller.privileges import excess
 from poller.query import QueryDefinition
 from poller.requirements import Requirements
 from poller.result import Skip
+from poller.sqltext import literal
 
 _COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 _IDENTIFIER = r'("(?:[^"]|"")+"|[^".\s]+)'
@@ -56,39 +57,47 @@ def facts_query(
     queries = tuple(queries)
     relations = sorted({name for query in queries for name in query.requires.columns})
     roles = ", ".join(
-        _literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
+        literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
     )
     active = (
-        "CASE WHEN pg_has_role('pg_read_all_stats', 'USAGE') THEN ("
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
-        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()) END"
+        "CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN ("
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity"
+        " WHERE state OPERATOR(pg_catalog.=) 'active'"
+        " AND backend_type OPERATOR(pg_catalog.=) 'client backend'"
+        " AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()) END"
         if count_active
         else "NULL"
     )
     names = ", ".join(_row(name) for name in relations) or "(NULL, NULL, NULL)"
+    path = "pg_catalog.current_schemas(true)"
     return f"""\
-SELECT json_build_object(
-  'standby', pg_is_in_recovery(),
-  'version', current_setting('server_version_num')::int,
+SELECT pg_catalog.json_build_object(
+  'standby', pg_catalog.pg_is_in_recovery(),
+  'version', pg_catalog.current_setting('server_version_num')::int,
   'active', {active},
-  'excess', {excess() if privileges else "'[]'::json"},
-  'extensions', (SELECT coalesce(json_agg(extname), '[]') FROM pg_extension),
+  'excess', {excess() if privileges else "'[]'::pg_catalog.json"},
+  'extensions', (SELECT coalesce(pg_catalog.json_agg(extname), '[]') FROM pg_catalog.pg_extension),
   'member_of', (
-    SELECT coalesce(json_agg(rolname), '[]') FROM pg_roles
-    WHERE rolname = ANY (ARRAY[{roles}]::text[]) AND pg_has_role(oid, 'USAGE')),
+    SELECT coalesce(pg_catalog.json_agg(rolname), '[]') FROM pg_catalog.pg_roles
+    WHERE rolname OPERATOR(pg_catalog.=) ANY (ARRAY[{roles}]::pg_catalog.text[])
+      AND pg_catalog.pg_has_role(oid, 'USAGE')),
   'columns', (
-    SELECT coalesce(json_object_agg(wanted.name, (
-      SELECT json_build_array(
-        coalesce(json_agg(attname), '[]'),
-        coalesce(json_agg(attname) FILTER (WHERE NOT (
-          found.usable AND has_column_privilege(attrelid, attnum, 'SELECT'))), '[]'))
-      FROM pg_attribute WHERE attrelid = found.oid AND attnum > 0 AND NOT attisdropped)), '{{}}')
+    SELECT coalesce(pg_catalog.json_object_agg(wanted.name, (
+      SELECT pg_catalog.json_build_array(
+        coalesce(pg_catalog.json_agg(attname), '[]'),
+        coalesce(pg_catalog.json_agg(attname) FILTER (WHERE NOT (
+          found.usable AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT'))), '[]'))
+      FROM pg_catalog.pg_attribute
+      WHERE attrelid OPERATOR(pg_catalog.=) found.oid AND attnum OPERATOR(pg_catalog.>) 0
+        AND NOT attisdropped)), '{{}}')
     FROM (VALUES {names}) AS wanted(name, schema, relation), LATERAL (
-      SELECT pg_class.oid, has_schema_privilege(relnamespace, 'USAGE') AS usable
-      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-      WHERE relname = relation
-        AND CASE WHEN schema IS NULL THEN nspname = ANY (current_schemas(true)) ELSE nspname = schema END
-      ORDER BY array_position(current_schemas(true), nspname) LIMIT 1) AS found))"""
+      SELECT pg_class.oid, pg_catalog.has_schema_privilege(relnamespace, 'USAGE') AS usable
+      FROM pg_catalog.pg_class
+        JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+      WHERE relname OPERATOR(pg_catalog.=) relation
+        AND CASE WHEN schema IS NULL THEN nspname OPERATOR(pg_catalog.=) ANY ({path})
+          ELSE nspname OPERATOR(pg_catalog.=) schema END
+      ORDER BY pg_catalog.array_position({path}, nspname) LIMIT 1) AS found))"""
 
 
 def read_facts(answer: bytes) -> ServerFacts:
@@ -160,7 +169,7 @@ def _row(name: str) -> str:
     """One row of what is wanted: the name as it stands, its schema (or NULL) and its relation."""
     match = _RELATION.fullmatch(name)
     schema, relation = (_folded(part) for part in match.groups()) if match else (None, None)
-    return f"({_literal(name)}, {_literal(schema)}, {_literal(relation)})"
+    return f"({', '.join('NULL' if text is None else literal(text) for text in (name, schema, relation))})"
 
 
 def _folded(identifier: str | None) -> str | None:
@@ -168,8 +177,3 @@ def _folded(identifier: str | None) -> str | None:
     if identifier is None or not identifier.startswith('"'):
         return identifier and identifier.lower()
     return identifier[1:-1].replace('""', '"')
-
-
-def _literal(text: str | None) -> str:
-    """Quote a name from a query file as an SQL string (standard_conforming_strings is on since 9.1)."""
-    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from poller.sqltext import literal
+
 _PING_SLACK_SECONDS = 10.0
 """Longer than a ping and its answer take on a link that works."""
 _LEAST_SECONDS = 0.001
@@ -14,12 +16,14 @@ _LEAST_SECONDS = 0.001
 _MARKS = 64
 
 _AURORA = """\
-SELECT CASE WHEN session_id = 'MASTER_SESSION_ID' THEN 0 ELSE replica_lag_in_msec END AS found
-FROM aurora_replica_status() WHERE server_id = aurora_db_instance_identifier()"""
+SELECT CASE WHEN session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID' THEN 0
+  ELSE replica_lag_in_msec END AS found
+FROM pg_catalog.aurora_replica_status()
+WHERE server_id OPERATOR(pg_catalog.=) pg_catalog.aurora_db_instance_identifier()"""
 _CONTROL_TIMELINE = """\
 SELECT greatest(timeline_id, min_recovery_end_timeline) AS found
-FROM pg_control_checkpoint(), pg_control_recovery()"""
-_SYSTEM = "SELECT system_identifier AS found FROM pg_control_system()"
+FROM pg_catalog.pg_control_checkpoint(), pg_catalog.pg_control_recovery()"""
+_SYSTEM = "SELECT system_identifier AS found FROM pg_catalog.pg_control_system()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +53,42 @@ def lag_query() -> str:
     - What was received is read before what was replayed: the other way round, a busy standby that is in sync
       would look behind by what came in between.
     - `clock_timestamp()`, as `now()` is the start of the transaction.
+    - Every name is qualified: see `poller.sqltext`.
     """
     return f"""\
-SELECT json_build_object(
+SELECT pg_catalog.json_build_object(
   'standby', recovering,
   'aurora', aurora,
   'aurora_ms', CASE WHEN aurora THEN {_guarded(_AURORA, "aurora_replica_status()")} END,
-  'server', concat_ws(' ', host(inet_server_addr()), current_setting('port'),
+  'server', pg_catalog.concat_ws(' ', pg_catalog.host(pg_catalog.inet_server_addr()),
+    pg_catalog.current_setting('port'),
     CASE WHEN NOT aurora THEN {_guarded(_SYSTEM, "pg_control_system()")} END),
   'receiver', CASE WHEN recovering AND NOT aurora THEN (
-    SELECT json_build_object(
+    SELECT pg_catalog.json_build_object(
       'status', status,
-      'heard', last_msg_send_time IS DISTINCT FROM last_msg_receipt_time,
-      'age', extract(epoch FROM clock_timestamp() - last_msg_receipt_time),
-      'end', latest_end_lsn - '0/0',
+      'heard', NOT coalesce(last_msg_send_time OPERATOR(pg_catalog.=) last_msg_receipt_time,
+        last_msg_send_time IS NULL AND last_msg_receipt_time IS NULL),
+      'age', extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_msg_receipt_time),
+      'end', latest_end_lsn OPERATOR(pg_catalog.-) '0/0',
       'timeline', received_tli)
-    FROM pg_stat_wal_receiver) END,
-  'ping', (SELECT setting::float8 / 2000 FROM pg_settings WHERE name = 'wal_receiver_timeout'),
-  'received', CASE WHEN recovering AND NOT aurora THEN pg_last_wal_receive_lsn() - '0/0' END,
-  'replayed', CASE WHEN recovering AND NOT aurora THEN pg_last_wal_replay_lsn() - '0/0' END,
-  'replay_age', CASE WHEN recovering AND NOT aurora
-    THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END,
-  'pause', CASE WHEN recovering AND NOT aurora THEN pg_get_wal_replay_pause_state() END,
+    FROM pg_catalog.pg_stat_wal_receiver) END,
+  'ping', (SELECT setting::pg_catalog.float8 OPERATOR(pg_catalog./) 2000 FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=) 'wal_receiver_timeout'),
+  'received', CASE WHEN recovering AND NOT aurora
+    THEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.-) '0/0' END,
+  'replayed', CASE WHEN recovering AND NOT aurora
+    THEN pg_catalog.pg_last_wal_replay_lsn() OPERATOR(pg_catalog.-) '0/0' END,
+  'replay_age', CASE WHEN recovering AND NOT aurora THEN extract(epoch FROM
+    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
+  'pause', CASE WHEN recovering AND NOT aurora THEN pg_catalog.pg_get_wal_replay_pause_state() END,
   'timeline', CASE
     WHEN aurora THEN NULL
-    WHEN NOT recovering THEN
-      ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int::text
+    WHEN NOT recovering THEN ('x' OPERATOR(pg_catalog.||)
+      pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+      )::bit(32)::int::pg_catalog.text
     ELSE {_guarded(_CONTROL_TIMELINE, "pg_control_checkpoint()", "pg_control_recovery()")} END)
-FROM (SELECT pg_is_in_recovery() AS recovering,
-  to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL AS aurora OFFSET 0) AS server"""
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering,
+  pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL AS aurora OFFSET 0) AS server"""
 
 
 def _guarded(sql: str, *functions: str) -> str:
@@ -86,12 +97,17 @@ def _guarded(sql: str, *functions: str) -> str:
     `ts_stat` is the one function of every PostgreSQL that runs a text as a query and hands back what it found
     (`query_to_xml` is refused by servers built without libxml): each lexeme, here the value as it is.
     """
-    text = f"SELECT array_to_tsvector(ARRAY[found::text]) FROM ({sql}) AS it WHERE found IS NOT NULL"
-    quoted = " ".join(text.split()).replace("'", "''")
-    allowed = " AND ".join(
-        f"has_function_privilege(to_regprocedure('pg_catalog.{name}'), 'EXECUTE')" for name in functions
+    text = (
+        f"SELECT pg_catalog.array_to_tsvector(ARRAY[found::pg_catalog.text]) FROM ({sql}) AS it "
+        "WHERE found IS NOT NULL"
     )
-    return f"CASE WHEN {allowed} THEN (SELECT min(word) FROM ts_stat('{quoted}')) END"
+    allowed = " AND ".join(
+        "pg_catalog.has_function_privilege("
+        f"pg_catalog.to_regprocedure('pg_catalog.{name}')::pg_catalog.oid, 'EXECUTE')"
+        for name in functions
+    )
+    stat = f"pg_catalog.ts_stat({literal(' '.join(text.split()))})"
+    return f"CASE WHEN {allowed} THEN (SELECT pg_catalog.min(word) FROM {stat}) END"
 
 
 @dataclass(frozen=True, slots=True)

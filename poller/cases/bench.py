@@ -11,7 +11,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from poller.burst import Guards
+from poller.burst import Guards, formats_query
 from poller.cases.casefile import Fixture, Trial
 from poller.cases.scratch import refuse_used
 from poller.cases.script import Step
@@ -80,6 +80,7 @@ class Bench:
                     _prepare(connection, trial.fixture)
                 # As a poll does it from here on, the savepoint that its statements go back to included.
                 connection.execute("SET TRANSACTION READ ONLY")
+                connection.execute(formats_query())
                 connection.execute("SAVEPOINT tick")
                 return to_result(self._answer(Pipeline(connection, self._waker), trial))
         except psycopg.Error as error:
@@ -125,7 +126,7 @@ def _prepare(connection: psycopg.Connection, fixture: Fixture) -> None:
     for place, step in fixture.schema:
         _run(connection, place, step)
     # A dump empties it.
-    connection.execute("SELECT set_config('search_path', %s, true)", (path,))
+    connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
     for place, table, rows in fixture.rows:
         _copy(connection, place, table, rows)
     for place, step in fixture.script:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def examine(looked: Looked, session: Session, *, place: str, strict: bool) -> li
         _role(told["role"], facts.excess, strict=strict),
         _connections(told["limit"], told["used"], superuser="superuser" in facts.excess),
         clock(looked.skew),
+        *_search_path(told["open_schemas"]),
     ]
 
 
@@ -150,6 +151,24 @@ def _connections(limit: int, used: int, *, superuser: bool) -> Finding:
     return Finding("connections", "ok", f"{used} in use of the role's {limit}", facts=facts)
 
 
+def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Schemas of the search_path in which others than their owner may create."""
+    if not open_schemas:
+        return []
+    found = ", ".join(f"{schema} ({', '.join(roles)})" for schema, roles in sorted(open_schemas.items()))
+    schemas = ", ".join(sorted(open_schemas))
+    return [
+        Finding(
+            "search_path",
+            "warn",
+            f"others may create in {found}: a function or operator made there can run in the place of "
+            "PostgreSQL's own in your queries, with this role's rights",
+            f"REVOKE CREATE ON SCHEMA {schemas} FROM them, or ALTER ROLE ... SET search_path without it",
+            facts={"open_schemas": dict(open_schemas)},
+        )
+    ]
+
+
 def clock(skew: float) -> Finding:
     """What the two clocks differ by: `skew` as in `Looked`."""
     facts = {"skew": round(skew, 3)}
@@ -169,17 +188,28 @@ def clock(skew: float) -> Finding:
 
 def _look_query() -> str:
     return """\
-SELECT json_build_object(
-  'pid', pg_backend_pid(),
-  'clock', extract(epoch FROM clock_timestamp()),
+SELECT pg_catalog.json_build_object(
+  'pid', pg_catalog.pg_backend_pid(),
+  'clock', extract(epoch FROM pg_catalog.clock_timestamp()),
   'role', session_user,
-  'limit', (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),
-  'used', (SELECT count(*) FROM pg_stat_activity
-    WHERE usename = session_user AND backend_type = 'client backend'),
-  'ssl', (SELECT json_build_object('version', version, 'cipher', cipher)
-    FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl),
-  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings
-    WHERE name IN ('max_standby_streaming_delay', 'hot_standby_feedback')))"""
+  'limit', (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) session_user),
+  'used', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+    WHERE usename OPERATOR(pg_catalog.=) session_user
+      AND backend_type OPERATOR(pg_catalog.=) 'client backend'),
+  'ssl', (SELECT pg_catalog.json_build_object('version', version, 'cipher', cipher)
+    FROM pg_catalog.pg_stat_ssl WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND ssl),
+  'open_schemas', (
+    SELECT coalesce(pg_catalog.json_object_agg(nspname, roles), '{}') FROM (
+      SELECT nspname, pg_catalog.json_agg(DISTINCT coalesce(rolname, 'PUBLIC')::pg_catalog.text) AS roles
+      FROM pg_catalog.pg_namespace CROSS JOIN LATERAL pg_catalog.aclexplode(nspacl)
+        LEFT JOIN pg_catalog.pg_roles ON pg_roles.oid OPERATOR(pg_catalog.=) grantee
+      WHERE nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+        AND privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND grantee OPERATOR(pg_catalog.<>) nspowner
+        AND rolsuper IS NOT TRUE AND coalesce(rolname OPERATOR(pg_catalog.<>) session_user, true)
+      GROUP BY nspname) AS open),
+  'settings', (SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=)
+      ANY (ARRAY['max_standby_streaming_delay', 'hot_standby_feedback'])))"""
 
 
 def _sslmode(connection: psycopg.Connection) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from poller.drafts.draft import sentence, word
 from poller.drafts.tables import Table, TableColumn
 from poller.inspection.cardinality import many_values
-from poller.inspection.relations import Type, literal
+from poller.inspection.relations import Type
 from poller.overflow import Column
+from poller.sqltext import literal
 from poller.units import guessed_unit
 
 KINDS: dict[str, str] = {

@@ -6,16 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from poller.inspection.relations import literal
+from poller.sqltext import literal
 
 _LISTED = 500
 """Tables that are listed: the largest."""
 # pg_partition_tree() would lock every partition there is until the transaction ends, and wait for those that
 # somebody else has locked.
 _LEAVES = """\
-SELECT pg_partition_root(oid)::oid AS root, sum(reltuples) FILTER (WHERE reltuples >= 0) AS tuples,
-    sum(relpages) AS pages
-  FROM pg_class WHERE relispartition AND relkind IN ('r', 'f') GROUP BY 1"""
+SELECT pg_catalog.pg_partition_root(oid)::pg_catalog.oid AS root,
+    pg_catalog.sum(reltuples) FILTER (WHERE reltuples OPERATOR(pg_catalog.>=) 0) AS tuples,
+    pg_catalog.sum(relpages) AS pages
+  FROM pg_catalog.pg_class
+  WHERE relispartition AND relkind OPERATOR(pg_catalog.=) ANY ('{r,f}'::pg_catalog."char"[]) GROUP BY 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,21 @@ def tables_query() -> str:
     return f"""\
 WITH leaves AS (
   {_LEAVES})
-SELECT coalesce(json_agg(json_build_array(nspname, relname, quoted, rows, bytes, partitioned)), '[]') FROM (
-  SELECT nspname, relname, format('%I.%I', nspname, relname) AS quoted, relkind = 'p' AS partitioned,
-    (CASE relkind WHEN 'p' THEN tuples ELSE nullif(reltuples, -1) END)::float8 AS rows,
-    (CASE relkind WHEN 'p' THEN pages ELSE relpages END)::float8 * current_setting('block_size')::int AS bytes
-  FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-  LEFT JOIN leaves ON root = pg_class.oid
-  WHERE relkind IN ('r', 'p', 'm') AND NOT relispartition
-    AND nspname <> 'information_schema' AND nspname !~ '^pg_'
-    AND has_schema_privilege(relnamespace, 'USAGE')
-    AND (has_table_privilege(pg_class.oid, 'SELECT') OR has_any_column_privilege(pg_class.oid, 'SELECT'))
+SELECT coalesce(pg_catalog.json_agg(
+  pg_catalog.json_build_array(nspname, relname, quoted, rows, bytes, partitioned)), '[]') FROM (
+  SELECT nspname, relname, pg_catalog.format('%I.%I', nspname, relname) AS quoted, partitioned,
+    CASE WHEN partitioned THEN tuples WHEN reltuples OPERATOR(pg_catalog.>=) 0 THEN reltuples
+      END::pg_catalog.float8 AS rows,
+    CASE WHEN partitioned THEN pages ELSE relpages END::pg_catalog.float8
+      OPERATOR(pg_catalog.*) pg_catalog.current_setting('block_size')::int AS bytes
+  FROM (SELECT *, relkind OPERATOR(pg_catalog.=) 'p' AS partitioned FROM pg_catalog.pg_class) AS relation
+  JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+  LEFT JOIN leaves ON root OPERATOR(pg_catalog.=) relation.oid
+  WHERE relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,m}}'::pg_catalog."char"[]) AND NOT relispartition
+    AND nspname OPERATOR(pg_catalog.!~) '^pg_|^information_schema$'
+    AND pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
+    AND (pg_catalog.has_table_privilege(relation.oid, 'SELECT')
+      OR pg_catalog.has_any_column_privilege(relation.oid, 'SELECT'))
   ORDER BY bytes DESC NULLS LAST, nspname, relname LIMIT {_LISTED}) AS listed"""
 
 
@@ -99,23 +106,31 @@ def read_tables(answer: bytes) -> list[Table]:
 def columns_query(table: Table) -> str:
     """The one statement that describes the columns of `table` that may be read, as a JSON value."""
     return f"""\
-SELECT coalesce(json_agg(json_build_object('name', attname, 'quoted', quote_ident(attname),
-    'kind', format_type(atttypid, NULL), 'category', typcategory, 'not_null', attnotnull,
-    'labels', (SELECT coalesce(json_agg(enumlabel ORDER BY enumsortorder), '[]') FROM pg_enum
-      WHERE enumtypid = atttypid),
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+    'name', attname, 'quoted', pg_catalog.quote_ident(attname),
+    'kind', pg_catalog.format_type(atttypid, NULL), 'category', typcategory, 'not_null', attnotnull,
+    'labels', (SELECT coalesce(pg_catalog.json_agg(enumlabel ORDER BY enumsortorder), '[]')
+      FROM pg_catalog.pg_enum WHERE enumtypid OPERATOR(pg_catalog.=) atttypid),
     'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'),
-    'ahead', CASE WHEN atttypid = 'timestamptz'::regtype THEN
-      (SELECT coalesce(max(one::timestamptz) > now(), false) FROM unnest(known.bounds) AS one) ELSE false END)
+    'ahead', CASE WHEN atttypid OPERATOR(pg_catalog.=) 'timestamptz'::pg_catalog.regtype THEN (
+      SELECT coalesce(pg_catalog.max(one::timestamptz) OPERATOR(pg_catalog.>) pg_catalog.now(), false)
+      FROM pg_catalog.unnest(known.bounds) AS one) ELSE false END)
   ORDER BY attnum), '[]')
-FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+FROM pg_catalog.pg_attribute
+JOIN pg_catalog.pg_type ON pg_type.oid OPERATOR(pg_catalog.=) atttypid
 LEFT JOIN LATERAL (
-  SELECT n_distinct, null_frac, to_json(most_common_vals::text::text[]) AS common,
-    histogram_bounds::text::text[] || most_common_vals::text::text[] AS bounds FROM pg_stats
-  WHERE schemaname = {literal(table.schema)} AND tablename = {literal(table.name)}
-    AND pg_stats.attname = pg_attribute.attname
+  SELECT n_distinct, null_frac,
+    pg_catalog.to_json(most_common_vals::pg_catalog.text::pg_catalog.text[]) AS common,
+    histogram_bounds::pg_catalog.text::pg_catalog.text[]
+      OPERATOR(pg_catalog.||) most_common_vals::pg_catalog.text::pg_catalog.text[] AS bounds
+  FROM pg_catalog.pg_stats
+  WHERE schemaname OPERATOR(pg_catalog.=) {literal(table.schema)}
+    AND tablename OPERATOR(pg_catalog.=) {literal(table.name)}
+    AND pg_stats.attname OPERATOR(pg_catalog.=) pg_attribute.attname
   ORDER BY inherited DESC LIMIT 1) AS known ON true
-WHERE attrelid = {literal(table.quoted)}::regclass AND attnum > 0 AND NOT attisdropped
-  AND has_column_privilege(attrelid, attnum, 'SELECT')"""
+WHERE attrelid OPERATOR(pg_catalog.=) {literal(table.quoted)}::pg_catalog.regclass
+  AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
+  AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')"""
 
 
 def read_columns(answer: bytes) -> dict[str, TableColumn]:
@@ -136,10 +151,13 @@ def read_columns(answer: bytes) -> dict[str, TableColumn]:
 def kinds_query(name: str) -> str:
     """The one statement that tells what is called `name`, readable or not, as a JSON value."""
     return f"""\
-SELECT coalesce(json_agg(json_build_array(relkind, relispartition,
-    nspname ~ '^pg_' OR nspname = 'information_schema')), '[]')
-FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE {literal(name)} IN (relname, nspname || '.' || relname, format('%I.%I', nspname, relname))"""
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relkind, relispartition,
+    nspname OPERATOR(pg_catalog.~) '^pg_|^information_schema$')), '[]')
+FROM pg_catalog.pg_class
+  JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+WHERE {literal(name)} OPERATOR(pg_catalog.=) ANY (ARRAY[
+  relname::pg_catalog.text, pg_catalog.concat(nspname, '.', relname),
+  pg_catalog.format('%I.%I', nspname, relname)])"""
 
 
 def no_table(answer: bytes, name: str) -> str | None:

@@ -22,6 +22,7 @@ from poller.metric import MetricDefinition
 from poller.overflow import Column, Rows
 from poller.parsed import compared_columns, counts_a_whole_relation, identifier
 from poller.query import QueryDefinition
+from poller.sqltext import literal
 from poller.words import as_yaml, did_you_mean, shown
 from poller.yamlflaw import Key
 
@@ -231,7 +232,7 @@ class _Case:
             return self._say("missing-index", "warning", what, "sql")
         if counts_a_whole_relation(self.query.sql) and self.query.estimate is None:
             column = identifier(self.own.columns[0].name)
-            sql = f"SELECT reltuples::bigint AS {column} FROM pg_class WHERE oid = '{name}'::regclass"
+            sql = f"SELECT reltuples::bigint AS {column} FROM pg_class WHERE oid = {literal(name)}::regclass"
             estimate = as_yaml({"sql": sql, "above_cost": _rounded(self.own.cost or 0.0)})
             what = f"{reads}; give it an estimate: {estimate}"
             return self._say("sequential-scan", "warning", what, "sql")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from poller.sqltext import literal
 from poller.words import near
 
 _MOST_NAMES = 2000
@@ -41,19 +42,26 @@ def known_query(oids: Collection[int], relations: Collection[tuple[str, str]]) -
     types = ", ".join(map(str, sorted(oids)))
     names = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in sorted(relations))
     return f"""\
-SELECT json_build_object(
+SELECT pg_catalog.json_build_object(
   'types', (
-    SELECT coalesce(json_agg(json_build_array(pg_type.oid::bigint, format_type(pg_type.oid, NULL),
-      typcategory, (SELECT coalesce(json_agg(enumlabel ORDER BY enumsortorder), '[]') FROM pg_enum
-        WHERE enumtypid = pg_type.oid))), '[]')
-    FROM pg_type WHERE pg_type.oid = ANY (ARRAY[{types}]::oid[])),
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+      pg_type.oid::bigint, pg_catalog.format_type(pg_type.oid, NULL), typcategory, (
+        SELECT coalesce(pg_catalog.json_agg(enumlabel ORDER BY enumsortorder), '[]')
+        FROM pg_catalog.pg_enum WHERE enumtypid OPERATOR(pg_catalog.=) pg_type.oid))), '[]')
+    FROM pg_catalog.pg_type
+    WHERE pg_type.oid OPERATOR(pg_catalog.=) ANY (ARRAY[{types}]::pg_catalog.oid[])),
   'relations', (
-    SELECT coalesce(json_agg(json_build_array(nspname, relname, format('%I.%I', nspname, relname),
-      nullif(reltuples, -1)::float8, (SELECT coalesce(json_object_agg(attname, quote_ident(attname)), '{{}}')
-        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
-        WHERE indrelid = pg_class.oid AND indisvalid AND indpred IS NULL))), '[]')
-    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE (nspname, relname) IN (VALUES {names or "(NULL::name, NULL::name)"})))"""
+    SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+      nspname, relname, pg_catalog.format('%I.%I', nspname, relname),
+      CASE WHEN reltuples OPERATOR(pg_catalog.>=) 0 THEN reltuples END::pg_catalog.float8, (
+        SELECT coalesce(pg_catalog.json_object_agg(attname, pg_catalog.quote_ident(attname)), '{{}}')
+        FROM pg_catalog.pg_index JOIN pg_catalog.pg_attribute
+          ON attrelid OPERATOR(pg_catalog.=) indrelid AND attnum OPERATOR(pg_catalog.=) indkey[0]
+        WHERE indrelid OPERATOR(pg_catalog.=) pg_class.oid AND indisvalid AND indpred IS NULL))), '[]')
+    FROM pg_catalog.pg_class
+      JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+      JOIN (VALUES {names or "(NULL, NULL)"}) AS wanted(schema, name)
+        ON nspname OPERATOR(pg_catalog.=) wanted.schema AND relname OPERATOR(pg_catalog.=) wanted.name))"""
 
 
 def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Relation]]:
@@ -70,13 +78,18 @@ def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Re
 def names_query() -> str:
     """The one statement that lists the names of relations the role may read, as a JSON value."""
     return f"""\
-SELECT coalesce(json_agg(json_build_array(relname, nspname || '.' || relname, visible)), '[]') FROM (
-  SELECT relname, nspname, pg_table_is_visible(pg_class.oid) AS visible
-  FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-  WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition AND nspname !~ '^pg_toast'
-    AND has_schema_privilege(relnamespace, 'USAGE')
-    AND (has_table_privilege(pg_class.oid, 'SELECT') OR has_any_column_privilege(pg_class.oid, 'SELECT'))
-  ORDER BY nspname ~ '^pg_|^information_schema$', nspname, relname LIMIT {_MOST_NAMES}) AS listed"""
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_name, visible)), '[]') FROM (
+  SELECT relname, pg_catalog.concat(nspname, '.', relname) AS full_name,
+    pg_catalog.pg_table_is_visible(pg_class.oid) AS visible
+  FROM pg_catalog.pg_class
+    JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+  WHERE relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,m,f}}'::pg_catalog."char"[]) AND NOT relispartition
+    AND nspname OPERATOR(pg_catalog.!~) '^pg_toast'
+    AND pg_catalog.has_schema_privilege(relnamespace, 'USAGE')
+    AND (pg_catalog.has_table_privilege(pg_class.oid, 'SELECT')
+      OR pg_catalog.has_any_column_privilege(pg_class.oid, 'SELECT'))
+  ORDER BY nspname OPERATOR(pg_catalog.~) '^pg_|^information_schema$', nspname, relname
+  LIMIT {_MOST_NAMES}) AS listed"""
 
 
 def meant_by(name: str, answer: bytes) -> str | None:
@@ -86,8 +99,3 @@ def meant_by(name: str, answer: bytes) -> str | None:
         return near(name, [full for _, full, _ in told])
     bare = {relation: relation if visible else full for relation, full, visible in reversed(told)}
     return bare.get(near(name, bare) or "")
-
-
-def literal(text: str) -> str:
-    """`text` as an SQL string (standard_conforming_strings is on since 9.1)."""
-    return "'" + text.replace("'", "''") + "'"

@@ -46,6 +46,8 @@ class Proxy:
         self.round_trips = 0
         self.bytes_up = 0
         self.bytes_down = 0
+        self.record: list[tuple[bytearray, bytearray]] | None = None
+        """Where a list is set: what each new connection's client and server said."""
         self._listen()
 
     def __enter__(self) -> Self:
@@ -128,6 +130,8 @@ class Proxy:
             with self._lock:
                 self.connections += 1
                 self._connected.add(connection)
+                if self.record is not None:
+                    self.record.append((connection.said_up, connection.said_down))
             if self._listener is not listener:
                 connection.reset()
             self._run(self._pass, connection, client, server)
@@ -142,6 +146,8 @@ class Proxy:
                     pass
                 if connection.was_reset:
                     break  # Linux still hands out what arrived before or after SHUT_RD
+                if self.record is not None:
+                    (connection.said_up if upward else connection.said_down).extend(data)
                 allowed = self._count(connection, len(data), upward=upward)
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
@@ -174,6 +180,7 @@ class _Connection:
         self.client = client
         self.server = server
         self.client_spoke_last = False
+        self.said_up, self.said_down = bytearray(), bytearray()
         self._lock = threading.Lock()
         self._directions = 2
         self.was_reset = False
