@@ -108,6 +108,26 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
 
 
 @pytest.mark.postgres
+def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    """A schema that only its owner may create in is none, nor one that is not in the search_path."""
+
+    def found() -> Json | None:
+        return examined(poller_process, POLLER_DATABASE_URL=server.primary_dsn).get("search_path")
+
+    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    server.execute("CREATE SCHEMA apart; GRANT CREATE ON SCHEMA apart TO PUBLIC, pg_monitor")
+    assert found() is None
+    server.execute(f"ALTER DATABASE {server.name} SET search_path = public, apart")
+    warning = found()
+    assert warning is not None
+    assert (warning["state"], warning["open_schemas"]) == ("warn", {"apart": ["PUBLIC", "pg_monitor"]})
+    assert "others may create in apart (PUBLIC, pg_monitor)" in warning["detail"]
+    assert "REVOKE CREATE ON SCHEMA apart" in warning["advice"]
+
+
+@pytest.mark.postgres
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_a_terminal_of_80_columns_holds_every_line_and_gets_colour_unless_it_is_refused(
     server: MessagingServer, no_color: str

@@ -1,0 +1,82 @@
+"""Values arrive as they are, however the role, the database or the server would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from poller.polling import to_result
+from poller.replica import Replica
+from tests.bed.definitions import a_metric, a_query
+from tests.bed.postgres import Database
+
+pytestmark = pytest.mark.postgres
+
+VALUES = """\
+SELECT 1000.1234::float8, 0.1::float8 + 0.2, 16777217.5::float8, 0.1::float4, timestamp '2026-02-01 03:04:05',
+  '01/02/2026'::date, interval '-1 day 2 hours', '\\x00ff'::bytea"""
+WRITTEN = (
+    b"1000.1234", b"0.30000000000000004", b"16777217.5", b"0.1", b"2026-02-01 03:04:05",
+    b"2026-02-01", b"-1 days +02:00:00", b"\\x00ff",
+)  # fmt: skip
+SETTINGS = {
+    "extra_float_digits": "-15",
+    "DateStyle": "'SQL, DMY'",
+    "IntervalStyle": "sql_standard",
+    "bytea_output": "escape",
+}
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+@pytest.mark.parametrize("digits", ["-15", "0", "3"])
+def test_settings_of_the_database_do_not_change_how_a_value_is_written(
+    database: Database, digits: str, snapshot: bool
+) -> None:
+    """The order of day and month stays the operator's: it says what `01/02/2026` in a query means."""
+    for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
+        database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
+    with closing(Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1)) as replica:
+        (answer,) = replica.ask([a_query(sql=VALUES, snapshot=snapshot)])
+    assert answer.rows is not None, answer.error
+    assert answer.rows.values == [WRITTEN]
+
+
+@pytest.fixture
+def ascii_dsn(database: Database) -> Iterator[str]:
+    """A database that takes any bytes for text, with a table whose name and one row are Latin-1."""
+    name = f"{database.name}_ascii"
+    database.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+    dsn = make_conninfo(database.primary_dsn, dbname=name)
+    try:
+        with psycopg.connect(dsn, autocommit=True, client_encoding="SQL_ASCII") as connection:
+            connection.execute(
+                b"CREATE TABLE t (n int, kind text); CREATE TABLE stra\xdfe (n int);"
+                b"INSERT INTO t VALUES (1, 'plain'), (2, 'M\xfcnchen'), (3, 'M\xc3\xbcnchen'); ANALYZE t"
+            )
+        yield dsn
+    finally:
+        database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_a_value_that_is_not_utf_8_costs_its_row_and_not_its_query(ascii_dsn: str, snapshot: bool) -> None:
+    estimate = {"sql": "SELECT 9 AS n, 'x' AS kind", "above_cost": 1e6}
+    query = a_query(
+        sql="SELECT n, kind FROM t WHERE kind <> 'Zürich'",
+        metrics=(a_metric(attribute_columns=["kind"]),),
+        requires={"columns": {"t": ["n"]}},
+        estimate=estimate,
+        snapshot=snapshot,
+    )
+    with closing(Replica(lambda: ascii_dsn, connect_timeout=5, lock_timeout=1)) as replica:
+        result = to_result(replica.ask([query])[0])
+    assert result.outcome == "ok", result.error
+    assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [
+        (1, "plain"),
+        (3, "München"),
+    ]
+    assert result.quarantined == {"not_utf8": 1}
