@@ -15,7 +15,7 @@ from poller.burst import rollback
 from poller.errors import OverBudgetError, PollError
 from poller.estimates import cost_query, read_cost
 from poller.opening import Opened, Opening
-from poller.pipeline import Pipeline, Reply, Statement
+from poller.pipeline import MAX_RESULT_BYTES, Pipeline, Reply, Statement
 from poller.query import QueryDefinition
 from poller.result import HOLDS, Answer, EstimateReason, Skip
 from poller.session import Session
@@ -56,6 +56,7 @@ class Attempts:
         lock_timeout: float,
         on_sighting: Callable[[Sighting], None],
         tags: Tags = untagged,
+        max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
         """`lock_timeout` is in seconds; `on_sighting` hears of the server once an attempt has reached it.
 
@@ -63,7 +64,7 @@ class Attempts:
         """
         self._session = session
         self._admission = admission
-        self._opening = Opening(session, waker, admission, lock_timeout, on_sighting, tags)
+        self._opening = Opening(session, waker, admission, lock_timeout, on_sighting, tags, max_result_bytes)
         self._passed_over: set[str] = set()
 
     def one(
@@ -120,17 +121,18 @@ class Attempts:
             elapsed = time.monotonic() - since
             left = [query for query in queries if query.name not in answers]
             over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
+            too_large = error.kind == "too_large" and not error.unsent
             for number, query in enumerate(left):
                 took = 0.0 if number else elapsed
                 # Our own budget is no fault of the query that ran when it was used up.
-                if isinstance(error, OverBudgetError) or (over_budget and number > 0):
+                if isinstance(error, OverBudgetError) or ((over_budget or too_large) and number > 0):
                     settle(Answer(query, at, took, skipped=_UNREACHED))
                 else:
                     settle(Answer(query, at, took, error=error))
             if over_budget:
                 self._passed_over = {query.name for query in left}
-            elif left and error.kind == "conflict" and not error.unsent:
-                # Inside a savepoint a conflict ends the session: behind the others it costs them nothing.
+            elif left and (too_large or (error.kind == "conflict" and not error.unsent)):
+                # Both end the session: behind the others that costs them nothing.
                 self._passed_over = {query.name for query in queries} - {left[0].name}
         else:
             self._passed_over -= answers.keys()

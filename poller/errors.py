@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "cancelled"]
+ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "too_large", "cancelled"]
 """What went wrong, in the words of `error.type` on metric, span and log.
 
 unavailable  no usable connection: refused, cut, authentication, server shutting down
@@ -20,6 +20,7 @@ timeout      the server's statement_timeout or lock_timeout, or our own deadline
 conflict     a standby cancelled the query for its recovery (SQLSTATE 40001, 40P01, 57P04)
 rejected     the server refused the statement: syntax, missing relation, privilege, division by zero
 mismatch     the rows came, but they are not what the definition declares
+too_large    the result has more bytes than POLLER_MAX_RESULT_SIZE, and the query was cancelled
 cancelled    we were told to stop and cancelled it ourselves
 """
 

@@ -44,6 +44,7 @@ class Opening:
         lock_timeout: float,
         on_sighting: Callable[[Sighting], None],
         tags: Tags,
+        max_result_bytes: int,
     ) -> None:
         """See `attempt.Attempts`."""
         self._session = session
@@ -52,6 +53,7 @@ class Opening:
         self._lock_timeout = lock_timeout
         self._on_sighting = on_sighting
         self._tags = tags
+        self._max_result_bytes = max_result_bytes
         self._meter = LagMeter()
         self._excess: tuple[str, ...] = ()
 
@@ -86,7 +88,7 @@ class Opening:
         # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
         first_look = self._admission.strict and not self._session.is_open
         facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
-        pipeline = Pipeline(self._session.connection(), self._waker)
+        pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
         at = time.time()
         *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
         if error := next((reply.error for reply in opening if reply.error), None):

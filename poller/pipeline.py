@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import math
 import select
+import sys
+import termios
 import time
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
@@ -28,6 +31,8 @@ _LATE = 0.25
 """Seconds after its timeout from which a server that has not said so is taken to hang."""
 _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
+MAX_RESULT_BYTES = 16 * 2**20
+"""Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB."""
 
 
 class Statement(NamedTuple):
@@ -64,10 +69,14 @@ class Pipeline:
     text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
     """
 
-    def __init__(self, connection: psycopg.Connection, waker: Waker) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, waker: Waker, max_result_bytes: int = MAX_RESULT_BYTES
+    ) -> None:
         self._connection = connection
         self._pgconn: PGconn = connection.pgconn
         self._waker = waker
+        self._max_bytes = max_result_bytes
+        self._received = 0
         self._poll = select.poll()
         self._poll.register(waker.fileno(), select.POLLIN)
         self._socket = self._pgconn.socket
@@ -81,9 +90,9 @@ class Pipeline:
 
         Raises PollError where the connection cannot go on: by the server's last word where it ended the
         session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
-        when the waker was raised, `timeout` when the whole took longer than `budget` seconds (in both of
-        these the server has been told to stop). The connection is closed in all these cases, and also where
-        the reader leaves before the last reply.
+        when the waker was raised, `timeout` when the whole took longer than `budget` seconds, `too_large`
+        when an answer has more bytes than are taken (in these three the server has been told to stop). The
+        connection is closed in all these cases, and also where the reader leaves before the last reply.
         """
         self._end = time.monotonic() + budget
         try:
@@ -112,6 +121,7 @@ class Pipeline:
             since = time.monotonic()
             self._unsent = bool(pgconn.flush())
         for statement in statements:
+            self._received = 0
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
             rows, failure = self._read_one(statement, since + statement.patience)
             self._unanswered -= 1
@@ -162,13 +172,23 @@ class Pipeline:
     def _next_result(self, deadline: float) -> PGresult | None:
         pgconn = self._pgconn
         while pgconn.is_busy():
+            # All that was received belongs to this answer, as nothing behind it has been looked at yet.
+            if self._received > self._max_bytes:
+                raise _too_large(self._max_bytes)
             # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
             ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
             if ready & ~select.POLLOUT:
-                pgconn.consume_input()
+                self._consume()
             if self._unsent:
                 self._unsent = bool(pgconn.flush())
         return pgconn.get_result()
+
+    def _consume(self) -> None:
+        """Read what has come, and count it: libpq does not say how much of a row it holds already."""
+        self._received += int.from_bytes(
+            fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4), sys.byteorder
+        )
+        self._pgconn.consume_input()
 
     def _wait(self, events: int, deadline: float) -> int:
         """Wait for the socket; return what it is ready for."""
@@ -193,12 +213,15 @@ class Pipeline:
         """Cancel what runs, and what was to run behind it, then hang up: nothing of ours is left running.
 
         The whole burst is on the server already and a cancel ends one statement only, so it is repeated
-        until every answer has come; a server that says nothing for long is left to notice the hang-up.
+        until every answer has come; a server that says nothing for long is left to notice the hang-up, and so
+        is one in the middle of a large answer, which it would complete before it looks at a cancel.
         """
         deadline = time.monotonic() + _CANCEL_SECONDS
         try:
             while self._unanswered and self._pgconn.status == ConnStatus.OK and time.monotonic() < deadline:
                 self._connection.cancel_safe(timeout=deadline - time.monotonic())
+                if self._received > self._max_bytes:
+                    break
                 self._drain(_CANCEL_AGAIN_SECONDS)
         except psycopg.Error:
             pass  # It is gone already, or does not answer: hanging up is all that is left.
@@ -206,17 +229,25 @@ class Pipeline:
             self._connection.close()
 
     def _drain(self, quiet: float) -> None:
-        """Let answers go until none is owed or none has come for `quiet` seconds."""
+        """Discard answers until none is owed, none has come for `quiet` seconds, or too much has."""
         readable = select.poll()
         readable.register(self._socket, select.POLLIN)
         while self._unanswered and self._pgconn.status == ConnStatus.OK:
             while self._pgconn.is_busy():
-                if not readable.poll(quiet * 1000):
+                if self._received > self._max_bytes or not readable.poll(quiet * 1000):
                     return
-                self._pgconn.consume_input()
+                self._consume()
             result = self._pgconn.get_result()
             if result is not None and result.status == _SYNC:
                 self._unanswered -= 1
+
+
+def _too_large(limit: int) -> PollError:
+    return PollError(
+        "too_large",
+        f"the result has more than {limit:,} bytes",
+        hint="aggregate in SQL, select fewer rows or shorter columns, or raise POLLER_MAX_RESULT_SIZE",
+    )
 
 
 def _columns(result: PGresult) -> tuple[Column, ...]:

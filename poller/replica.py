@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from poller.admission import Admission
 from poller.attempt import Attempts
 from poller.burst import budget
+from poller.pipeline import MAX_RESULT_BYTES
 from poller.query import QueryDefinition
 from poller.result import Answer
 from poller.session import Session
@@ -50,12 +51,14 @@ class Replica:
         on_sighting: Callable[[Sighting], None] = lambda _: None,
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
+        max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
         """Remember how to connect; nothing is opened before the first tick.
 
         `conninfo` and `password` are called at every connect, so that a password may change under way.
         Without `admission` everything whose requirements hold is sent. `on_sighting` hears of the server
-        that answers, once a tick. `tags` says what a comment on a query's SQL tells. Times in seconds.
+        that answers, once a tick. `tags` says what a comment on a query's SQL tells. Times in seconds. A
+        result of more than `max_result_bytes` is cancelled.
         """
         self._waker = Waker()
         self._session = Session(
@@ -66,7 +69,13 @@ class Replica:
             application_name=application_name,
         )
         self._attempts = Attempts(
-            self._session, self._waker, admission or Admission("false"), lock_timeout, on_sighting, tags
+            self._session,
+            self._waker,
+            admission or Admission("false"),
+            lock_timeout,
+            on_sighting,
+            tags,
+            max_result_bytes,
         )
 
     def ask(

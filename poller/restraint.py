@@ -33,8 +33,9 @@ class Restraint:
     before d / `max_duty_cycle` have passed since it began.
     Breaker: after FAILURES_BEFORE_A_BREAK failures in a row it is tried after 2, 4, 8 ... intervals, at least
     once in LONGEST_BREAK_SECONDS (or in its interval, if that is longer): each of these tries is the
-    half-open probe, and one success closes the breaker. A timeout that an estimate made up for is a failure
-    too; one that is no query's fault (no connection, told to stop) counts for nothing.
+    half-open probe, and one success closes the breaker. A result that is too large opens it at once. A
+    timeout that an estimate made up for is a failure too; one that is no query's fault (no connection, told
+    to stop) counts for nothing.
     Busy: while more than `max_active_backends` others are active, a query that last took EXPENSIVE_SECONDS
     or longer waits.
     """
@@ -85,6 +86,9 @@ class Restraint:
         record.duration = result.duration
         failed = result.outcome == "failed" or result.estimated == "timeout"
         record.failures = record.failures + 1 if failed else 0
+        if result.error_type == "too_large":
+            # The same rows would come again, and each try closes the connection.
+            record.failures = max(record.failures, FAILURES_BEFORE_A_BREAK)
 
     def forget(self, names: Iterable[str]) -> None:
         """Begin anew with these queries: they are gone, or ask something else now."""

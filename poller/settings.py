@@ -56,6 +56,8 @@ class Settings:
     strict: bool
     password_command: Secret | None
     max_series: int
+    max_result_size: int
+    """Bytes."""
     namespace: str
     instance: str
     otlp_endpoint: str | None = field(repr=False)  # it may hold a user and a password
@@ -149,7 +151,7 @@ def spoken(name: str, value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if name == "spool_max_size" and isinstance(value, int):
+    if name.endswith("_size") and isinstance(value, int):
         return _size(value)
     if isinstance(value, float):
         return f"{value * 100:g}%" if name == "max_duty_cycle" else format_duration(value)

@@ -152,6 +152,14 @@ class Variables(BaseSettings):
         ge=1,
         le=1_000_000,
     )
+    max_result_size: ByteSize = Field(
+        default=ByteSize(16 * 2**20),
+        validation_alias=_names("POLLER_MAX_RESULT_SIZE"),
+        description="Most bytes of one result; a query that sends more is cancelled and fails (too_large).",
+        examples=["16MiB"],
+        ge=2**16,
+        le=2**32,
+    )
     namespace: str = Field(
         default="",
         validation_alias=_names("POLLER_NAMESPACE"),

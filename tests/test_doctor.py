@@ -122,7 +122,10 @@ def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
     server.execute(f"ALTER DATABASE {server.name} SET search_path = public, apart")
     warning = found()
     assert warning is not None
-    assert (warning["state"], warning["open_schemas"]) == ("warn", {"apart": ["PUBLIC", "pg_monitor"]})
+    assert (warning["state"], warning["facts"]["open_schemas"]) == (
+        "warn",
+        {"apart": ["PUBLIC", "pg_monitor"]},
+    )
     assert "others may create in apart (PUBLIC, pg_monitor)" in warning["detail"]
     assert "REVOKE CREATE ON SCHEMA apart" in warning["advice"]
 

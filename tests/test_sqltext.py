@@ -132,7 +132,7 @@ def sent(
     Path("mine.yaml").write_text(QUERIES)
     Path("mine.test.yaml").write_text(CASES)
     Path("missing.yaml").write_text(QUERIES.replace("public.letters", "public.nowhere"))
-    port = int(conninfo_to_dict(database.primary_dsn)["port"])
+    port = int(str(conninfo_to_dict(database.primary_dsn)["port"]))
     return Sent(make_proxy(port), database.primary_dsn)
 
 

@@ -56,7 +56,14 @@ class Examination:
             "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
         )
         sightings: list[Sighting] = []
-        attempts = Attempts(self._session, self._waker, admission, settings.lock_timeout, sightings.append)
+        attempts = Attempts(
+            self._session,
+            self._waker,
+            admission,
+            settings.lock_timeout,
+            sightings.append,
+            max_result_bytes=settings.max_result_size,
+        )
         if self._strict and looked.facts.excess:
             # Not one query is sent, as the daemon would send none; the server may be looked at.
             attempts.one([], progress.done, together=True)

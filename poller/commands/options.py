@@ -81,7 +81,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str, annotation: Any) -> str:
-    if name in ("max_duty_cycle", "spool_max_size"):
+    if name in ("max_duty_cycle", "spool_max_size", "max_result_size"):
         return "SHARE" if name == "max_duty_cycle" else "SIZE"
     if choices := _words(annotation):
         return "|".join(choices)

@@ -140,6 +140,7 @@ class Tryout:
             visit.lock_timeout,
             sightings.append,
             tags(settings.sql_comments),
+            settings.max_result_size,
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
         if sightings and not sightings[-1].standby and settings.require_standby == "warn":

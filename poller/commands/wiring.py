@@ -123,6 +123,7 @@ def open_replica(
         ),
         on_sighting=on_sighting,
         tags=tags(settings.sql_comments),
+        max_result_bytes=settings.max_result_size,
     )
 
 
