@@ -129,14 +129,15 @@ class Session:
                 logger.info("the pooler refuses startup options; connecting without them")
                 self._behind_pooler = True
                 return self._connect()
-            sqlstate = error.sqlstate or refusal_of(str(error))
+            sqlstate, hint = refusal_of(str(error))
+            sqlstate = error.sqlstate or sqlstate
             if error.pgconn is not None:
                 # A passfile's or a service file's password, which the other side may repeat.
                 learn(error.pgconn.password.decode(errors="replace"))
             message = one_line(redact(str(error)))
-            failure = PollError(
-                "unavailable", message, sqlstate=sqlstate, hint=server_error(sqlstate, message).hint
-            )
+            # What a pooler says has hints of its own.
+            hint = hint or server_error(sqlstate, message).hint
+            failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)
             error.__traceback__ = None  # which leads back to it, by psycopg's own variables
         # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
         raise failure

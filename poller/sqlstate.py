@@ -68,15 +68,26 @@ _CONFLICT_HINTS: dict[ConflictKind, str] = {
     "unknown": "set hot_standby_feedback = on on the standby, or " + _STANDBY_WAITS,
 }
 _NEXT_SENTENCE = re.compile(r"(?<=[^\s.:?!])\n\t(?=[A-Z])")
-_REFUSALS: tuple[tuple[str, str], ...] = (
-    ("password authentication failed", "28P01"),
-    ("pg_hba.conf", "28000"),
-    ('role "', "28000"),
-    ('database "', "3D000"),
-    ("too many clients", "53300"),
-    ("too many connections for", "53300"),
-    ("connection slots are reserved", "53300"),
-    ("the database system is", "57P03"),
+_GRANT_CONNECT = "GRANT CONNECT ON DATABASE ... TO the role"
+_REFUSALS: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
+    (re.compile(pattern), sqlstate, hint)
+    for pattern, sqlstate, hint in (
+        # The first that matches decides, so that what quotes a name comes after what says more.
+        (r"password authentication failed", "28P01", None),
+        (r"authentication failed for user|pg_hba\.conf", "28000", None),
+        (r"too many connections for role", "53300", "the role's CONNECTION LIMIT is reached; it needs 2"),
+        (r"too many connections for database", "53300", "the CONNECTION LIMIT of the database is reached"),
+        (r"too many clients|too many connections|connection slots are reserved", "53300", None),
+        (r"permission denied for database", "42501", _GRANT_CONNECT),
+        (
+            r"is not currently accepting connections|cannot connect to invalid database",
+            "55000",
+            "ALTER DATABASE ... ALLOW_CONNECTIONS true, or name another database",
+        ),
+        (r"the database system is", "57P03", None),
+        (r'role ".*" ', "28000", None),
+        (r'database ".*" ', "3D000", None),
+    )
 )
 
 
@@ -85,11 +96,18 @@ def one_line(message: str) -> str:
     return " ".join(_NEXT_SENTENCE.sub(". ", message).split())
 
 
-def refusal_of(message: str) -> str | None:
-    """The SQLSTATE of a refused connection, which libpq keeps to itself, by the server's English words."""
-    if "FATAL:" not in message:
-        return None
-    return next((sqlstate for text, sqlstate in _REFUSALS if text in message), None)
+def refusal_of(message: str) -> tuple[str | None, str | None]:
+    """The SQLSTATE of a refused connection, which libpq keeps to itself, and what to do about it.
+
+    By the server's English words; None where they are others. What a name in quotes contains is no such word.
+    """
+    _, fatal, said = message.rpartition("FATAL:")
+    if fatal:
+        said = re.sub(r'"[^"]*"', '""', said)
+        for pattern, sqlstate, hint in _REFUSALS:
+            if pattern.search(said):
+                return sqlstate, hint or _HINTS.get(sqlstate)
+    return None, None
 
 
 def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
