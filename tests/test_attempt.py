@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller import burst
 from poller.admission import Admission
-from poller.burst import budget
+from poller.burst import Guards, budget
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.replica import Replica
@@ -23,7 +23,8 @@ from tests.bed.proxy import Proxy
 pytestmark = pytest.mark.postgres
 
 Make = Callable[..., Replica]
-CHEAP, DEAR = "SELECT -1 AS n", "SELECT count(*) AS n FROM generate_series(1, 10000) AS a(x)"
+CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
+"""The start-up cost of the second is 0, so that only its total cost is above any limit here."""
 
 
 @pytest.fixture
@@ -99,6 +100,25 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
         ]
     )
     assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
+
+
+def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replica: Replica) -> None:
+    ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {DEAR}")
+    total = plan[0]["Plan"]["Total Cost"]
+    assert plan[0]["Plan"]["Startup Cost"] < 1.0 < total
+    assert ask(replica, estimated("equal", DEAR, total), estimated("above", DEAR, total - 0.01)) == [
+        (10000, None),
+        (-1, "cost"),
+    ]
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Replica, snapshot: bool) -> None:
+    """The duty cycle goes by it: that is how long the query kept the server busy."""
+    late = estimated("late", "SELECT 1 AS n FROM pg_sleep(20)", timeout=0.5, snapshot=snapshot)
+    (answer,) = replica.ask([late])
+    assert told(answer) == (-1, "timeout")
+    assert answer.duration >= 0.5
 
 
 def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:
@@ -184,6 +204,16 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
     }
     errors = {name: answer.error.sqlstate for name, answer in answers.items() if answer.error}
     assert errors == {"wrong": "22012", "late": "57014", "writes": "25006"}
+
+
+def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
+    """A pooler may hide the session's default."""
+    guards = Guards(lock_timeout=1.0, budget=10.0)
+    query, end = guards.alone(a_query(snapshot=False), "SELECT 1 AS n")
+    begin, _ = query.after
+    assert begin.startswith("BEGIN ")
+    assert "READ ONLY" in begin
+    assert end.sql == "ROLLBACK"
 
 
 # --- the budget ---------------------------------------------------------------------------------------

@@ -267,6 +267,14 @@ def test_marks_of_another_server_or_timeline_are_forgotten(change: dict[str, Any
     assert lag.seconds is None
 
 
+def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:
+    """Without a receiver only the control file has it, and that is late."""
+    meter = LagMeter()
+    assert read(meter, 0.0, receiver=receiver(timeline=2)).timeline == 2
+    lag = read(meter, 5.0, receiver=None, replay_age=None)
+    assert (lag.seconds, lag.timeline) == (pytest.approx(5.2), 2)
+
+
 def test_marks_of_a_standby_that_shows_an_older_state_than_before_do_not_count() -> None:
     meter = LagMeter()
     read(meter, 0.0)

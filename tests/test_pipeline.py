@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from poller.errors import PollError
 from poller.overflow import Limit
@@ -14,6 +15,7 @@ from poller.pipeline import Pipeline, Reply, Statement
 from poller.waker import Waker
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
+from tests.bed.proxy import Proxy
 
 pytestmark = pytest.mark.postgres
 
@@ -72,6 +74,20 @@ def test_one_pipeline_after_another_uses_the_same_connection(
             [(str(n).encode(),)]
         ]
     assert connection.execute("SELECT 4").fetchone() == (4,)
+
+
+def test_a_hang_is_not_reported_as_an_exhausted_budget(
+    database: Database, waker: Waker, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """The budget ends shortly before the patience, and long after the server should have said something."""
+    proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
+    with psycopg.connect(proxy.dsn(database.primary_dsn), autocommit=True) as connection:
+        proxy.hang()
+        with pytest.raises(PollError) as caught:
+            list(Pipeline(connection, waker).send([Statement("SELECT 1", 1.0, timeout=0.2)], budget=0.9))
+        proxy.resume()
+    assert caught.value.kind == "unavailable"
+    assert "hangs" in (caught.value.hint or "")
 
 
 def test_several_statements_in_one_text_are_refused(pipeline: Pipeline, database: Database) -> None:

@@ -42,12 +42,12 @@ def test_each_refusal_of_a_real_server_has_its_sqlstate_and_its_advice(
     role = f'permission denied for database "{database.name}'.replace('"', "")
     database.execute(f'CREATE ROLE "{role}" LOGIN')
     try:
-        database.execute(setup.format(role=role, database=database.name))
+        other = Database("postgres", database.site)
+        other.execute(setup.format(role=role, database=database.name))
         dsn = make_conninfo(database.primary_dsn, **{"user": role, **changes})
         told, hint, kind = refused(dsn)
     finally:
         if "ALLOW_CONNECTIONS" in setup:
-            other = Database("postgres", database.site)
             other.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
         database.execute(f'DROP ROLE "{role}"')
     assert (told, kind) == (sqlstate, "unavailable")

@@ -13,7 +13,7 @@ from pydantic import ByteSize
 from poller.environment import variables
 from poller.errors import ConfigError
 from poller.loading import load
-from poller.secrets import mask_conninfo, mask_url
+from poller.secrets import mask_conninfo, mask_url, read_secret
 from poller.settings import Settings, spoken
 from poller.variables import Variables, example_of
 
@@ -388,6 +388,18 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     settings = load({"POLLER_DATABASE_URL_FILE": str(file)})
     assert settings.conninfo() == "postgresql://u:p w@h/db"
     assert str(settings.source("database_url")) == "variable POLLER_DATABASE_URL_FILE"
+
+
+@pytest.mark.parametrize(
+    ("held", "secret"),
+    [(" pw \n", " pw "), ("\tpw\t", "\tpw\t"), (" pw \r\n", " pw "), ("p w", "p w")],
+)
+def test_a_secret_in_a_file_keeps_its_blanks_and_loses_only_the_last_line_break(
+    tmp_path: Path, held: str, secret: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(held.encode())
+    assert read_secret(file) == secret
 
 
 def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.statement import MAX_LENGTH, statement_problem
+from poller.statement import MAX_LENGTH, is_ordered, statement_problem
 
 INSTEAD = "; a query may only read: write SELECT, WITH, VALUES or TABLE"
 NONE = "holds no statement; write one SELECT, WITH, VALUES or TABLE"
@@ -135,3 +135,18 @@ def test_a_long_message_of_the_parser_is_cut() -> None:
     assert told is not None
     assert told.endswith("... (line 1, column 8 of sql)")
     assert len(told) < 200
+
+
+@pytest.mark.parametrize(
+    ("sql", "ordered"),
+    [
+        ("SELECT n FROM t ORDER BY n", True),
+        ("SELECT * FROM (SELECT n FROM t ORDER BY 1) x", False),
+        ("WITH x AS (SELECT n FROM t ORDER BY 1) SELECT * FROM x", False),
+        ("SELECT array_agg(n ORDER BY n), row_number() OVER (ORDER BY m) AS r FROM t GROUP BY m", False),
+        ("(SELECT n FROM t ORDER BY 1) UNION ALL SELECT 2", False),
+        ("SELECT 1 AS n UNION ALL SELECT 2 ORDER BY 1", True),
+    ],
+)
+def test_only_an_order_by_of_the_whole_statement_orders_its_result(sql: str, ordered: bool) -> None:
+    assert is_ordered(sql) is ordered

@@ -1,0 +1,23 @@
+"""Numbers are added and judged exactly, as PostgreSQL wrote them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import reduce
+
+import pytest
+
+from poller.number import NotTellableError, add, told
+
+
+def test_a_sum_of_numeric_keeps_60_digits() -> None:
+    """Python's own context has 28, in which the 5 is lost."""
+    parts = [Decimal(10) ** 30, 5, -(Decimal(10) ** 30)]
+    assert reduce(add, parts) == 5
+    assert add(Decimal(10) ** 59, Decimal(1)) == 10**59 + 1
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e309"])
+def test_a_number_that_no_double_reaches_is_infinite(number: str) -> None:
+    with pytest.raises(NotTellableError, match="infinite"):
+        told(Decimal(number))
