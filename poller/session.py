@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 _REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
+_CONNECT_TIMEOUTS = 4
+"""How many addresses of one host name may each take the whole connect_timeout."""
+_STUCK = (
+    "the server may ask for absurdly many SCRAM iterations: look at who answers there, restart the poller"
+)
 _POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .* in options", re.IGNORECASE)
 """What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
 
@@ -71,6 +77,7 @@ class Session:
         self._application_name = application_name
         self._connection: psycopg.Connection | None = None
         self._behind_pooler = False
+        self._stuck: threading.Thread | None = None
         self._wanted = ""
 
     @property
@@ -158,14 +165,38 @@ class Session:
         if self._password is not None:
             more["password"] = self._password()
             learn_credentials(effective.get("user", ""), [more["password"]])
-        return psycopg.connect(
-            conninfo,
-            autocommit=True,
-            client_encoding="UTF8",
-            connect_timeout=effective.get("connect_timeout") or max(2, round(self._connect_timeout)),
-            application_name=effective.get("application_name") or self._application_name,
-            **more,
-        )
+        timeout = effective.get("connect_timeout") or str(max(2, round(self._connect_timeout)))
+        more |= {
+            "connect_timeout": timeout,
+            "application_name": effective.get("application_name") or self._application_name,
+        }
+        hosts = effective.get("host", "").count(",") + 1
+        # 0 and what is no number are libpq's to judge.
+        seconds = int(timeout) if timeout.isdecimal() else 0
+        longest = seconds * hosts * _CONNECT_TIMEOUTS or None
+        return self._connect_within(longest, conninfo, more)
+
+    def _connect_within(
+        self, seconds: float | None, conninfo: str, more: dict[str, Any]
+    ) -> psycopg.Connection:
+        """Connect in a thread, which is abandoned after `seconds`.
+
+        libpq computes as many rounds of SCRAM as the server asks for, in one call that no timeout ends:
+        2^31 take an hour. One such thread at most runs on.
+        """
+        if self._stuck is not None and self._stuck.is_alive():
+            raise PollError("unavailable", "an earlier attempt to connect still computes", hint=_STUCK)
+        attempt = _ConnectAttempt(conninfo, more)
+        thread = threading.Thread(target=attempt.run, name="connect", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if attempt.abandon():
+            self._stuck = thread
+            raise PollError("unavailable", f"connecting took longer than {seconds:.0f}s", hint=_STUCK)
+        if attempt.error is not None:
+            raise attempt.error
+        assert attempt.connection is not None  # noqa: S101  # one of the two is set
+        return attempt.connection
 
     def _described(self) -> str:
         """The connection string, if it is one; libpq's complaint about another may quote a password."""
@@ -181,6 +212,36 @@ class Session:
         if not is_conninfo(conninfo):
             raise _not_understood()
         return conninfo
+
+
+class _ConnectAttempt:
+    """One call of psycopg.connect, whose outcome is either taken or closed."""
+
+    def __init__(self, conninfo: str, more: dict[str, Any]) -> None:
+        self.connection: psycopg.Connection | None = None
+        self.error: Exception | None = None
+        self._arguments = conninfo, more
+        self._lock = threading.Lock()
+        self._over = False
+
+    def run(self) -> None:
+        conninfo, more = self._arguments
+        connection, error = None, None
+        try:
+            connection = psycopg.connect(conninfo, autocommit=True, client_encoding="UTF8", **more)
+        except Exception as failure:  # noqa: BLE001  # it is raised where the outcome is awaited
+            error = failure
+        with self._lock:
+            abandoned, self._over = self._over, True
+            self.connection, self.error = connection, error
+        if abandoned and connection is not None:
+            connection.close()
+
+    def abandon(self) -> bool:
+        """End the wait; return whether there is no outcome yet."""
+        with self._lock:
+            waiting, self._over = not self._over, True
+            return waiting
 
 
 def is_conninfo(text: str) -> bool:

@@ -216,6 +216,27 @@ def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     assert end.sql == "ROLLBACK"
 
 
+def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_the_poller(
+    database: Database, make_replica: Make
+) -> None:
+    """PostgreSQL runs what is falsely declared IMMUTABLE between setting the timeout and the query."""
+    database.execute(
+        "CREATE FUNCTION unguarded() RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
+        "$$BEGIN PERFORM set_config('statement_timeout', '0', false); RETURN 1; END$$"
+    )
+    late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
+    primary = make_replica(database.primary_dsn)
+    answers = primary.ask([late, a_query("first", "SHOW statement_timeout")])
+    assert told(answers[0]) == ("unavailable", None)
+    assert database.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
+        "AND pid <> pg_backend_pid()"
+    ) == [(0,)], "it was cancelled"
+    (again,) = primary.ask([a_query("again", "SHOW statement_timeout")])
+    assert again.rows is not None
+    assert again.rows.values == [(b"30s",)], "and nothing of it is left"
+
+
 # --- the budget ---------------------------------------------------------------------------------------
 
 

@@ -7,12 +7,12 @@ from functools import reduce
 
 import pytest
 
-from poller.number import NotTellableError, add, told
+from poller.number import NotTellableError, Number, add, told
 
 
 def test_a_sum_of_numeric_keeps_60_digits() -> None:
     """Python's own context has 28, in which the 5 is lost."""
-    parts = [Decimal(10) ** 30, 5, -(Decimal(10) ** 30)]
+    parts: list[Number] = [Decimal(10) ** 30, 5, -(Decimal(10) ** 30)]
     assert reduce(add, parts) == 5
     assert add(Decimal(10) ** 59, Decimal(1)) == 10**59 + 1
 

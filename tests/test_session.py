@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
+import socket
+import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -428,3 +432,64 @@ def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert names == [("mine",)]
+
+
+class AbsurdServer:
+    """Asks for 2^31 iterations of SCRAM, as an hour of computing the proof of a password needs."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.dsn = make_conninfo(
+            host=LOOPBACK,
+            port=self._listener.getsockname()[1],
+            user="u",
+            password="p",
+            dbname="d",
+            sslmode="disable",
+            gssencmode="disable",
+        )
+        self.connections = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            self.connections += 1
+            with contextlib.suppress(OSError), client, client.makefile("rb") as said:
+                said.read(struct.unpack("!I", said.read(4))[0] - 4)
+                self._ask(client, 10, b"SCRAM-SHA-256\0\0")
+                said.read(1)
+                first = said.read(struct.unpack("!I", said.read(4))[0] - 4)
+                nonce = first.rpartition(b"r=")[2] + b"server"
+                self._ask(client, 11, b"r=" + nonce + b",s=c2FsdHNhbHQ=,i=2147483647")
+                said.read(1)
+
+    @staticmethod
+    def _ask(client: socket.socket, kind: int, text: bytes) -> None:
+        client.sendall(b"R" + struct.pack("!II", len(text) + 8, kind) + text)
+
+
+ASK_TWICE = """\
+import sys
+from poller.replica import Replica
+from tests.bed.definitions import a_query
+
+replica = Replica(lambda: sys.argv[1], connect_timeout=2, lock_timeout=1)
+for _ in range(2):
+    (answer,) = replica.ask([a_query()])
+    print(answer.error.kind, answer.error.message, sep=": ")
+"""
+
+
+def test_a_server_that_asks_for_an_hour_of_scram_is_left_and_computed_for_once() -> None:
+    """A process of its own, as nothing but its end stops the thread that computes."""
+    server = AbsurdServer()
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_TWICE, server.dsn], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "unavailable: connecting took longer than 8s",
+        "unavailable: an earlier attempt to connect still computes",
+    ]
+    assert server.connections == 1
