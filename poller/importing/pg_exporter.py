@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poller.importing.columns import Kind, kinds_of, number, relations_of
+from poller.importing.columns import kinds_of, number, relations_of
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import Columns, identifier, literal, statement
 from poller.importing.source import Node
+from poller.importing.sqltypes import Kind
 from poller.importing.versions import between
 
 _QUERY = (
