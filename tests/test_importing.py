@@ -128,8 +128,8 @@ def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
 )
 def test_sql_is_written_as_it_means(sql: str) -> None:
     place = Place(Path("x"), 1)
-    metric = DraftMetric(place, "m", "m", "M.", "n")
-    text = to_yaml([DraftQuery(place, "q", sql, [metric])], "Head.")
+    metrics = [DraftMetric(place, "m", "m", "M.", column.name) for column in columns_of(sql) or ()]
+    text = to_yaml([DraftQuery(place, "q", sql, metrics)], "Head.")
     ((written,),) = (document["queries"] for document in [parse(text.encode()).data])
 
     assert pgparse.parse(written["sql"]) is not None

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import pgparse
@@ -63,19 +64,19 @@ class _Scope:
         return replace(self, levels=(tuple(items), *self.levels))
 
 
-def columns_of(sql: str) -> list[Column] | None:
+@lru_cache(maxsize=1024)
+def columns_of(sql: str) -> Columns | None:
     """The columns of the one statement `sql`, as PostgreSQL names them; None if only a server knows them."""
     try:
         ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
-        columns = _of_query(body, _Scope({})) if kind == "SelectStmt" else None
+        return _of_query(body, _Scope({})) if kind == "SelectStmt" else None
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return None
-    return None if columns is None else list(columns)
 
 
 def kinds_of(sql: str) -> dict[str, Kind]:
     """By name, the columns of the one statement `sql` that are certainly no numbers."""
-    columns = columns_of(sql) or []
+    columns = columns_of(sql) or ()
     double = twice(columns)
     return {one.name: one.kind for one in columns if one.kind is not None and one.name not in double}
 
@@ -92,22 +93,39 @@ def twice(columns: Sequence[Column]) -> set[str]:
     return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
 
+def names_in(expression: str) -> set[str]:
+    """The names of the columns that an SQL expression reads; none if it is not valid."""
+    try:
+        nodes = _nodes(pgparse.parse(f"SELECT {expression}"))
+    except (pgparse.PGQueryError, RecursionError):
+        return set()
+    return {_last(node["ColumnRef"]["fields"]) for node in nodes if "ColumnRef" in node}
+
+
 def relations_of(sql: str, schema: str) -> list[str]:
     """The relations that `sql` names with that `schema`, as `requires: columns:` has them."""
     try:
-        pending: list[Any] = [pgparse.parse(sql)]
+        nodes = _nodes(pgparse.parse(sql))
     except (pgparse.PGQueryError, RecursionError):
         return []
-    found: dict[str, None] = {}
+    ranges = [node["RangeVar"] for node in nodes if "RangeVar" in node]
+    return sorted(
+        {f"{_quoted(schema)}.{_quoted(one['relname'])}" for one in ranges if one.get("schemaname") == schema}
+    )
+
+
+def _nodes(tree: Any) -> list[dict[str, Any]]:
+    """Every mapping in a parse tree."""
+    found: list[dict[str, Any]] = []
+    pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            if (inner := node.get("RangeVar")) and inner.get("schemaname") == schema:
-                found[f"{_quoted(schema)}.{_quoted(inner['relname'])}"] = None
+            found.append(node)
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
-    return sorted(found)
+    return found
 
 
 def _quoted(name: str) -> str:

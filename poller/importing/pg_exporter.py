@@ -117,7 +117,9 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
     columns = Columns(labels)
     kinds = kinds_of(statement(draft.sql))
     for name, column, usage in usages:
-        if usage in ("GAUGE", "COUNTER"):
+        if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
+            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+        elif usage in ("GAUGE", "COUNTER"):
             original = f"{prefix}_{column.text('rename') or name}"
             expression, zero = _value(name, column, usage, kinds.get(name))
             draft.metrics.append(

@@ -118,30 +118,10 @@ RELATIONS: dict[str, dict[str, Type]] = {
 """Columns of the server's views that are neither a number nor a text."""
 
 _COMPARISONS = frozenset(
-    [
-        "=",
-        "<>",
-        "!=",
-        "<",
-        ">",
-        "<=",
-        ">=",
-        "~",
-        "~*",
-        "!~",
-        "!~*",
-        "~~",
-        "~~*",
-        "!~~",
-        "!~~*",
-        "@>",
-        "<@",
-        "@@",
-        "@?",
-        "?",
-        "?|",
-        "?&",
-    ]
+    (
+        *("=", "<>", "!=", "<", ">", "<=", ">=", "~", "~*", "!~", "!~*", "~~", "~~*", "!~~", "!~~*"),
+        *("@>", "<@", "@@", "@?", "?", "?|", "?&"),
+    )
 )
 """Binary operators that return a boolean whatever they compare."""
 
