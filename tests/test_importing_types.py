@@ -12,10 +12,10 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from poller.importing.columns import columns_of, kinds_of
-from poller.importing.formats import Format, Imported, bring
+from poller.importing.formats import FORMATS, Format, Imported, bring
 from poller.importing.sqltypes import FUNCTIONS, RELATIONS, TYPES, Type
 from poller.number import NUMBERS
-from tests.bed.imported import DEFAULTS
+from tests.bed.imported import DEFAULTS, cases
 from tests.bed.postgres import Site
 
 _GROUPS: tuple[tuple[str, set[Type]], ...] = (
@@ -355,6 +355,74 @@ def test_an_imported_value_is_the_original_value_or_reported(
             assert expected == [] or kind not in ("integer", "bigint", "numeric", "double precision"), sql
             return
         assert _sorted(None if one is None else Decimal(str(one)) for one in values) == _sorted(expected), sql
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("SELECT nullif(0.73::float8, 0) AS v", "1.46"),
+        ("SELECT coalesce(nullif(0.73::float8, 0), 1) AS v", "1.46"),
+        ("SELECT CASE WHEN true THEN nullif(0.73, 0) ELSE 1 END AS v", "1.46"),
+        ("SELECT nullif(1, 1) AS v", "6"),
+        ("SELECT nullif(true, false) AS v", "1"),
+        ("SELECT greatest('2 s'::interval, '1 s') AS v", "2"),
+        ("SELECT age('5'::xid) - age('3'::xid) AS v", "-4"),
+    ],
+)
+def test_a_scale_multiplies_numbers_and_nothing_else(
+    connection: psycopg.Connection, folder: Path, sql: str, value: str
+) -> None:
+    imported = _imported(folder, "pg_exporter", sql, "{usage: GAUGE, description: V., scale: 2, default: 3}")
+    (query,) = (draft.data() for draft in imported.drafts)
+
+    rows = connection.execute(query["sql"].encode()).fetchall()
+
+    assert [Decimal(str(row[0])) for row in rows] == [Decimal(value)]
+
+
+def test_a_scale_of_a_column_of_unknown_type_is_reported(folder: Path) -> None:
+    column = "{usage: GAUGE, description: V., scale: 2}"
+    assert "need a number" not in str(_imported(folder, "pg_exporter", "SELECT 1 AS v", column).losses)
+    assert "need a number" in str(_imported(folder, "pg_exporter", "SELECT v FROM t", column).losses)
+
+
+@pytest.mark.postgres
+def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connection, folder: Path) -> None:
+    file = folder / "config.yaml"
+    file.write_text(
+        "databases: {d: {dsn: postgresql://h/d}}\nmetrics: {v: {type: gauge, description: V.}}\n"
+        "queries: {q: {databases: [d], metrics: [v], sql: 'SELECT n > :least AS v FROM (VALUES (1)) AS t(n)',"
+        " parameters: [{least: 0}]}}\n"
+    )
+    (draft,) = bring("query-exporter", [file], DEFAULTS).drafts
+
+    assert connection.execute(draft.data()["sql"].encode()).fetchall() == [(1,)]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("form", FORMATS)
+def test_imported_queries_have_no_column_that_the_check_warns_of(
+    connection: psycopg.Connection, folder: Path, form: Format
+) -> None:
+    """Such as epoch_ns of pgwatch, which is the time of the points there."""
+    for case in cases():
+        if case.form != form or "primary" not in case.sections:
+            continue
+        for name, text in case.sections.items():
+            if name.endswith((".yaml", ".yml", ".conf", ".toml")):
+                (folder / name).write_text(text, encoding="utf-8")
+                drafts = bring(form, [folder / name], DEFAULTS).drafts
+        for query in (draft.data() for draft in drafts):
+            used = {one["value_column"] for one in query["metrics"]}
+            used |= {name for one in query["metrics"] for name in one.get("attribute_columns", [])}
+            try:
+                with connection.transaction(force_rollback=True):
+                    described = connection.execute(query["sql"].encode()).description or []
+            except psycopg.Error:
+                continue  # a case of a query that fails
+            if columns_of(query["sql"]) is not None:
+                assert {one.name for one in described} == used
 
 
 def _sorted(values: object) -> list[tuple[bool, Decimal]]:
