@@ -89,6 +89,9 @@ NAMED = [
     "WITH a AS (SELECT 1 AS one, 2 AS two), b AS (SELECT * FROM a) SELECT b.*, 3 AS three FROM b",
     "SELECT * FROM (SELECT 1 AS one, 2) AS x",
     "SELECT (CASE WHEN true THEN 1 END)::int, '1'::text::int, (c).relname, (c.relacl)[1] FROM pg_class c",
+    "SELECT xmlelement(name a), xmlconcat('<a/>'), '<a/>'::xml IS DOCUMENT, xmlserialize(content '' AS text)",
+    "SELECT json_object('a': 1), json_array(1), json_objectagg('a': 1), json_arrayagg(1), '{}' IS JSON",
+    "SELECT json_value('{}', '$'), json_exists('{}', '$'), json_query('{}', '$'), json('{}'), json_scalar(1)",
     "WITH a AS (SELECT 1 AS x) SELECT * FROM a UNION SELECT * FROM a",
     "SELECT * FROM (VALUES (1, 2)) AS v(a), generate_series(1, 2) AS g, now() WITH ORDINALITY AS n(t)",
     "SELECT r.*, q.* FROM json_to_record('{}') AS r(a int, b text) LEFT JOIN (SELECT 1 AS a) q USING (a)",
@@ -103,8 +106,14 @@ NAMED = [
 def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
     with psycopg.connect(site.primary) as connection:
         for sql in NAMED:
-            described = connection.execute(sql.encode()).description or []
-
+            if connection.info.server_version < 170000 and "json_" in sql:
+                continue
+            try:
+                described = connection.execute(sql.encode()).description or []
+            except psycopg.errors.FeatureNotSupported:  # a server without libxml
+                assert "xml" in sql
+                connection.rollback()
+                continue
             assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
 
 

@@ -16,7 +16,13 @@ from poller.importing.projection import identifier
 from poller.importing.sqltypes import Kind, Type
 
 _UNNAMED = "?column?"
-_NAMES = {"CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping"}
+_NAMES = {
+    "CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping",
+    "XmlSerialize": "xmlserialize", "JsonParseExpr": "json", "JsonScalarExpr": "json_scalar",
+    "JsonSerializeExpr": "json_serialize", "JsonObjectConstructor": "json_object",
+    "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array",
+    "JsonObjectAgg": "json_objectagg", "JsonArrayAgg": "json_arrayagg",
+}  # fmt: skip
 _VALUE_FUNCTIONS: dict[str, Type] = {
     "CURRENT_DATE": "date",
     **dict.fromkeys(("CURRENT_TIME", "CURRENT_TIME_N", "LOCALTIME", "LOCALTIME_N"), "clock"),
@@ -236,6 +242,8 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
     name, renamed = alias.get("aliasname", ""), alias.get("colnames")
     if kind == "JoinExpr":
         return _of_join(inner, scope, before)
+    if kind == "RangeTableSample":
+        return _of_source(inner["relation"], scope, before)
     columns: Columns | None = None
     partial: Columns = ()
     if kind == "RangeVar":
@@ -250,7 +258,7 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         columns = _of_query(inner["subquery"]["SelectStmt"], around)
     elif kind == "RangeFunction":
         columns = _of_functions(inner, name, scope.inside(before))
-        name = name or (columns[0].name if columns else "")
+        name = name or _named(inner["functions"][0]["List"]["items"][0])[0]
     columns = _renamed(columns, renamed)
     return columns, [_Item(name, partial if columns is None else columns, columns is not None)]
 
@@ -331,6 +339,10 @@ def _named(value: Any) -> tuple[str, bool]:
             return str(inner["op"]).removeprefix("SVFOP_").lower().removesuffix("_n"), True
         case "A_Expr" if inner.get("kind") == "AEXPR_NULLIF":
             return "nullif", True
+        case "XmlExpr" if inner.get("op") != "IS_DOCUMENT":
+            return str(inner["op"]).removeprefix("IS_").lower(), True
+        case "JsonFuncExpr":
+            return str(inner["op"]).removesuffix("_OP").lower(), True
     return _NAMES.get(node, _UNNAMED), node in _NAMES
 
 

@@ -113,9 +113,13 @@ RELATIONS: dict[str, dict[str, Type]] = {
         **dict.fromkeys(("temporary", "active", "two_phase", "conflicting", "failover", "synced"), "boolean"),
         "inactive_since": "timestamp",
     },
-    "pg_settings": {"pending_restart": "boolean"},
+    "pg_settings": {
+        "pending_restart": "boolean",
+        **dict.fromkeys(("setting", "boot_val", "reset_val"), "text"),
+    },
+    "pg_database": dict.fromkeys(("datistemplate", "datallowconn", "dathasloginevt"), "boolean"),
 }
-"""Columns of the server's views that are neither a number nor a text."""
+"""Columns of the server's relations that are no numbers: of these all times and booleans."""
 
 _COMPARISONS = frozenset(
     (
