@@ -16,7 +16,7 @@ import pytest
 
 from poller.cli import main
 from poller.errors import PollError
-from poller.importing.columns import columns_of, kinds_of
+from poller.importing.columns import columns_of
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.formats import FORMATS
 from poller.importing.losses import Place
@@ -88,6 +88,16 @@ NAMED = [
     "VALUES (1, 2), (3, 4)",
     "WITH a AS (SELECT 1 AS one, 2 AS two), b AS (SELECT * FROM a) SELECT b.*, 3 AS three FROM b",
     "SELECT * FROM (SELECT 1 AS one, 2) AS x",
+    "SELECT (CASE WHEN true THEN 1 END)::int, '1'::text::int, (c).relname, (c.relacl)[1] FROM pg_class c",
+    "SELECT xmlelement(name a), xmlconcat('<a/>'), '<a/>'::xml IS DOCUMENT, xmlserialize(content '' AS text)",
+    "SELECT json_object('a': 1), json_array(1), json_objectagg('a': 1), json_arrayagg(1), '{}' IS JSON",
+    "SELECT json_value('{}', '$'), json_exists('{}', '$'), json_query('{}', '$'), json('{}'), json_scalar(1)",
+    "WITH a AS (SELECT 1 AS x) SELECT * FROM a UNION SELECT * FROM a",
+    "SELECT * FROM (VALUES (1, 2)) AS v(a), generate_series(1, 2) AS g, now() WITH ORDINALITY AS n(t)",
+    "SELECT r.*, q.* FROM json_to_record('{}') AS r(a int, b text) LEFT JOIN (SELECT 1 AS a) q USING (a)",
+    "SELECT * FROM (SELECT 1 AS a, 2 AS b) q JOIN (SELECT 3 AS c, 2 AS b) r USING (b), now(), current_date",
+    "SELECT * FROM ROWS FROM (now(), json_to_record('{}') AS (a int)) AS f",
+    "SELECT (SELECT (SELECT 1)), (VALUES (1)), (SELECT 1 AS a UNION SELECT 1)",
     "SELECT NOT true, true AND false, 1 IS NULL, true IS TRUE, row(1, 2), trim(' a '), substring('a', 1)",
 ]
 
@@ -96,24 +106,15 @@ NAMED = [
 def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
     with psycopg.connect(site.primary) as connection:
         for sql in NAMED:
-            described = connection.execute(sql.encode()).description or []
-
+            if connection.info.server_version < 170000 and "json_" in sql:
+                continue
+            try:
+                described = connection.execute(sql.encode()).description or []
+            except psycopg.errors.FeatureNotSupported:  # a server without libxml
+                assert "xml" in sql
+                connection.rollback()
+                continue
             assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
-
-
-@pytest.mark.postgres
-def test_points_in_time_of_the_servers_statistics_are_known(site: Site) -> None:
-    """By their names, which no view has for anything else."""
-    with psycopg.connect(site.primary) as connection:
-        found = connection.execute(
-            "SELECT relname, attname, format_type(atttypid, NULL) FROM pg_attribute"
-            " JOIN pg_class ON pg_class.oid = attrelid"
-            " WHERE relnamespace = 'pg_catalog'::regnamespace AND relname LIKE 'pg\\_stat\\_%' AND attnum > 0"
-        ).fetchall()
-    assert found
-    for view, column, kind in found:
-        known = kinds_of(f'SELECT "{column}" FROM {view}').get(column)
-        assert known == ("time" if kind == "timestamp with time zone" else None), (view, column)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,8 @@ def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
 )
 def test_sql_is_written_as_it_means(sql: str) -> None:
     place = Place(Path("x"), 1)
-    metric = DraftMetric(place, "m", "m", "M.", "n")
-    text = to_yaml([DraftQuery(place, "q", sql, [metric])], "Head.")
+    metrics = [DraftMetric(place, "m", "m", "M.", column.name) for column in columns_of(sql) or ()]
+    text = to_yaml([DraftQuery(place, "q", sql, metrics)], "Head.")
     ((written,),) = (document["queries"] for document in [parse(text.encode()).data])
 
     assert pgparse.parse(written["sql"]) is not None

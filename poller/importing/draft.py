@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poller.definition import format_duration
+from poller.importing.columns import columns_of
 from poller.importing.losses import Place
 from poller.importing.projection import projected, statement
 from poller.metric import MetricType
@@ -73,8 +74,10 @@ class DraftQuery:
 
     def _statement(self) -> str:
         sql = statement(self.sql)
-        if not self.computed and not self.where:
-            return sql
         columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
         columns |= {metric.value_column: None for metric in self.metrics}
+        # Rows that differ only by a column without a use are refused as duplicates, and `check` warns of it.
+        unused = any(column.name not in columns for column in columns_of(sql) or ())
+        if not self.computed and not self.where and not unused:
+            return sql
         return projected(sql, tuple(columns), self.computed, self.where)

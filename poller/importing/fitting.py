@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from poller.catalog import Defaults
 from poller.definition import format_duration
+from poller.importing.columns import columns_of, names_in
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import query_name
+from poller.importing.projection import statement
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.queryfiles import validated
@@ -41,6 +44,10 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
     """What of `drafts` the model takes, with unique names; the rest is lost, each with its reason."""
     taken: set[str] = set()
     for draft in drafts:
+        _match_columns(draft, losses)
+        if not draft.metrics and not losses.has_lost(draft.place):
+            what = f"query {draft.name}, which no metric is of"
+            losses.lost(draft.place, what, "name the columns with its values")
         draft.name = query_name(draft.name, taken)
         taken.add(draft.name)
         _bound(draft, defaults, losses)
@@ -78,6 +85,30 @@ def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
         change("timeout", interval, "is longer than the interval")
     if draft.max_age is not None and draft.max_age < interval:
         change("max_age", interval, "is shorter than the interval")
+
+
+def _match_columns(draft: DraftQuery, losses: Losses) -> None:
+    """Drop what reads a column that the SQL lacks or has twice: a poll would refuse the whole query."""
+    columns = columns_of(statement(draft.sql))
+    if columns is None:
+        return
+    counts = Counter(column.name for column in columns)
+    kept = []
+    for metric in draft.metrics:
+        read = {
+            name
+            for column in (metric.value_column, *metric.attribute_columns)
+            for name in (names_in(draft.computed[column]) if column in draft.computed else {column})
+            if name  # the model refuses an empty one
+        }
+        wrong = sorted(name for name in read if counts[name] != 1)
+        if wrong:
+            found = "has twice" if counts[wrong[0]] else "lacks"
+            what = f"{metric.original}: its SQL {found} the column {wrong[0]}"
+            losses.lost(metric.place, what, "name every column with AS")
+        else:
+            kept.append(metric)
+    draft.metrics = kept
 
 
 def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:

@@ -42,6 +42,13 @@ class Losses:
         """Something that is kept in another form, or is decided elsewhere here."""
         self._changed.setdefault((place, what))
 
+    def has_lost(self, within: Place) -> bool:
+        """Whether anything inside `within` is lost."""
+        depth = len(within.path)
+        return any(
+            (place.file, place.path[:depth]) == (within.file, within.path) for place in self._lost.values()
+        )
+
     def forget_changes(self, within: Place) -> None:
         """Tell of no change to what is inside `within`, and is not imported after all."""
         depth = len(within.path)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poller.importing.columns import Kind, kinds_of, number, relations_of
+from poller.importing.columns import columns_of, kinds_of, number, relations_of
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import Columns, identifier, literal, statement
 from poller.importing.source import Node
+from poller.importing.sqltypes import Kind
 from poller.importing.versions import between
 
 _QUERY = (
@@ -115,10 +116,16 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
         node.lost("metrics", what, "write coalesce() in the SQL of those where NULL means 0")
     columns = Columns(labels)
     kinds = kinds_of(statement(draft.sql))
+    known = {one.name for one in columns_of(statement(draft.sql)) or () if one.type is not None}
     for name, column, usage in usages:
-        if usage in ("GAUGE", "COUNTER"):
+        if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
+            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+        elif usage in ("GAUGE", "COUNTER"):
             original = f"{prefix}_{column.text('rename') or name}"
             expression, zero = _value(name, column, usage, kinds.get(name))
+            if expression and name not in known:
+                what = "scale and default need a number; cast the column in the SQL if it has another type"
+                node.source.losses.changed(column.place, what)
             draft.metrics.append(
                 DraftMetric(
                     column.place,

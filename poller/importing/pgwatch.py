@@ -5,7 +5,7 @@ Source: cybertec-postgresql/pgwatch 6, internal/metrics/types.go and internal/si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,12 @@ _METRIC = (
     "sqls", "init_sql", "node_status", "gauges", "is_instance_level", "storage_name", "description",
     "statement_timeout_seconds", "metric_attrs", "is_private",
 )  # fmt: skip
+_SOURCE = (
+    "name", "group", "conn_str", "custom_metrics", "custom_metrics_standby", "kind", "include_pattern",
+    "exclude_pattern", "preset_metrics", "preset_metrics_standby", "is_enabled", "custom_tags",
+    "only_if_master",
+)  # fmt: skip
+_OTHER_KINDS = ("pgbouncer", "pgpool", "prometheus")
 _TIME = "epoch_ns"
 _TAG = "tag_"
 
@@ -52,19 +58,56 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
     """By metric, each interval that a preset or a source has for it, and where it stands."""
     found: dict[str, dict[float, Node]] = {}
+    presets = {name for root in roots for name, _ in root.entries("presets")}
     for root in roots:
         lists = [preset for _, preset in root.entries("presets")]
         key = "metrics"
         if isinstance(root.value, list):
-            lists, key = [node for _, node in root.members() if node.is_mapping()], "custom_metrics"
-            for node in lists:
-                node.connection("conn_str")
+            lists = [node for _, node in root.members() if node.is_mapping() and _is_used(node, presets)]
+            key = "custom_metrics"
         for one in lists:
+            if key == "metrics":
+                one.others("description", "metrics")
             for name, _ in one.entries(key):
                 seconds = one.child(key).number(name)
                 if seconds:
                     found.setdefault(name, {})[seconds] = one
     return found
+
+
+def _is_used(source: Node, presets: Container[str]) -> bool:
+    """Whether a source is one that pgwatch asks; reports the keys of it that have no meaning here."""
+    source.others(*_SOURCE)
+    source.connection("conn_str")
+    name = source.text("name")
+    if "is_enabled" in source and not source.flag("is_enabled"):
+        source.changed("is_enabled", f"the source {name} is ignored, as there")
+        return False
+    if (kind := source.text("kind")) in _OTHER_KINDS:
+        source.lost("kind", f"the source {name} is {kind}", "the poller asks PostgreSQL only")
+        return False
+    if source.entries("custom_tags"):
+        instead = "set OTEL_RESOURCE_ATTRIBUTES of the poller of that source"
+        source.lost("custom_tags", f"the tags of the source {name}", instead)
+    if source.flag("only_if_master"):
+        instead = (
+            "write requires: role: primary in each query, or give the files to the primary's poller only"
+        )
+        source.lost("only_if_master", f"the source {name} is asked on a primary only", instead)
+    for key in ("preset_metrics", "preset_metrics_standby"):
+        preset = source.text(key)
+        if preset and preset not in presets:
+            source.lost(
+                key, f"the preset {preset} is not in these files", "give the file that defines it too"
+            )
+        elif preset:
+            what = f"every metric of these files is imported, not only those of the preset {preset}"
+            source.changed(key, what)
+    for key in ("custom_metrics_standby", "preset_metrics_standby"):
+        if key in source and source.value[key]:
+            instead = "write requires: role: primary, or standby, in the queries that differ"
+            source.lost(key, f"the source {name} has other metrics on a standby", instead)
+    return True
 
 
 def _interval(name: str, node: Node, intervals: Mapping[str, Mapping[float, Node]]) -> float | None:
@@ -101,6 +144,9 @@ class _Metric:
         if "gauges" not in node:
             what = f"without it all columns of {self.name} are counters; here they are gauges"
             node.changed("gauges", what)
+        for key, _ in node.entries("sqls"):
+            if not _is_number(key):
+                node.lost("sqls", f"the SQL for {key} of {self.name}", "write the server's major version")
         versions = sorted((int(float(key)), key) for key, _ in node.entries("sqls") if _is_number(key))
         drafts = []
         for number, (version, key) in enumerate(versions):

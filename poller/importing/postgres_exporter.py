@@ -6,10 +6,10 @@ Source: prometheus-community/postgres_exporter, exporter/{queries,postgres_expor
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
-from poller.importing.columns import kinds_of, number
+from poller.importing.columns import columns_of, kinds_of, number
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import HISTOGRAM, Losses
 from poller.importing.naming import metric_name, unit_of
@@ -74,6 +74,7 @@ def _columns(node: Node, draft: DraftQuery) -> None:
     ]
     labels = {name: name for name, column in declared if column.text("usage") == "LABEL"}
     columns = Columns(labels)
+    _undeclared(node, draft, {name for name, _ in declared})
     kinds = kinds_of(statement(draft.sql))
     for name, column in declared:
         column.others("usage", "description", "metric_mapping")
@@ -81,6 +82,9 @@ def _columns(node: Node, draft: DraftQuery) -> None:
         expression = ""
         if usage == "MAPPEDMETRIC":
             expression = _mapped(name, column)
+        if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
+            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+            continue
         if usage in ("GAUGE", "COUNTER"):
             expression = number(name, kinds.get(name))
             if name not in kinds and _TIME.search(name):
@@ -107,6 +111,19 @@ def _columns(node: Node, draft: DraftQuery) -> None:
         elif usage not in ("LABEL", "DISCARD", "MAPPEDMETRIC"):
             column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
     draft.computed = columns.computed
+
+
+def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None:
+    """Report the columns that `metrics` does not name: those with a number are untyped metrics there."""
+    columns = columns_of(statement(draft.sql))
+    if columns is None and "*" in draft.sql:
+        what = f"columns that {draft.name} may have by its star and not in `metrics`, untyped metrics there"
+        node.lost("query", what, "name every column in the SQL, and in `metrics`")
+    for name in dict.fromkeys(
+        column.name for column in columns or () if column.name not in declared and column.kind != "text"
+    ):
+        what = f"{draft.name}_{name}, an untyped metric there, as `metrics` does not name the column"
+        node.lost("query", what, "add it to `metrics` with the usage GAUGE, LABEL or DISCARD")
 
 
 def _mapped(name: str, column: Node) -> str:

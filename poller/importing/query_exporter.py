@@ -13,16 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from poller.importing.columns import kinds_of
+from poller.importing.columns import number as as_number
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.drivers import others
 from poller.importing.losses import HISTOGRAM, SUMMARY, Losses
 from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
-from poller.importing.projection import alias, identifier, literal
+from poller.importing.projection import alias, identifier, literal, statement
 from poller.importing.source import Node, Source
 from poller.yamlbuilder import Tagged
 
 _TAGS = ("!include", "!file", "!env")
+_DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
 _INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
 _EVERY_MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
@@ -43,6 +46,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
         databases |= {name: node for name, node in root.entries("databases") if node.is_mapping()}
         metrics |= {name: node for name, node in root.entries("metrics") if node.is_mapping()}
     for node in databases.values():
+        node.others(*_DATABASE)
         node.connection("dsn")
         node.session("connect-sql")
     return [
@@ -115,7 +119,11 @@ def _query(
             ages.append(age)
     if ages:
         draft.max_age = min(ages)
-    yield from _executions(draft, node)
+    for execution in _executions(draft, node):
+        kinds = kinds_of(statement(execution.sql))
+        booleans = {one.value_column for one in execution.metrics if kinds.get(one.value_column) == "boolean"}
+        numbers = {column: as_number(column, "boolean") for column in sorted(booleans)}
+        yield replace(execution, computed={**numbers, **execution.computed})
 
 
 def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:

@@ -81,6 +81,10 @@ def _around(root: Node) -> _Around:
             settings.changed("scrape_timeout", "is the timeout of each query, not of all together")
     targets = [root.child("target")] if "target" in root else []
     jobs = root.items("jobs")
+    for target in targets:
+        target.others("name", "data_source_name", "collectors", "enable_ping", "aws_secret_name")
+    for job in jobs:
+        job.others("job_name", "collectors", "static_configs", "enable_ping")
     used = [
         name for one in (*targets, *jobs) if isinstance(one.value, dict) for name in one.texts("collectors")
     ]

@@ -28,6 +28,11 @@ _METRIC = (
     "aggregation", "unit", "description", "static_attributes", "start_ts_column", "ts_column",
     "row_condition",
 )  # fmt: skip
+_WORDS = {
+    "data_type": ("gauge", "sum"),
+    "value_type": ("int", "double"),
+    "aggregation": ("cumulative", "delta"),
+}
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
@@ -73,6 +78,8 @@ def _query(node: Node) -> list[DraftQuery]:
     for key in ("logs", "tracking_column"):
         if key in node:
             node.lost(key, "rows become metrics here, not log records", "leave them with the Collector")
+    if not node.items("metrics") and "logs" not in node:
+        node.source.losses.lost(node.place, "a query without metrics", "write its metrics, or remove it")
     drafts: dict[str, DraftQuery] = {}
     for metric in node.items("metrics"):
         metric.others(*_METRIC)
@@ -81,7 +88,8 @@ def _query(node: Node) -> list[DraftQuery]:
         draft = drafts.setdefault(
             where, DraftQuery(node.place, name, sql, [], comment=node.comment(), where=where)
         )
-        draft.metrics.append(_metric(metric))
+        if (kind := _kind(metric, name)) is not None:
+            draft.metrics.append(_metric(metric, kind))
     if len(drafts) > 1:
         node.changed("metrics", f"rows chosen by row_condition make {len(drafts)} queries of this one")
     return list(drafts.values())
@@ -94,9 +102,8 @@ def _condition(node: Node) -> str:
     return f"{identifier(condition.text('column'))}::text = {literal(condition.text('value'))}"
 
 
-def _metric(node: Node) -> DraftMetric:
+def _metric(node: Node, kind: MetricType) -> DraftMetric:
     original = node.text("metric_name")
-    kind = _kind(node, original)
     written = node.text("unit")
     unit = unit_like(written)
     if unit is None:
@@ -119,7 +126,13 @@ def _metric(node: Node) -> DraftMetric:
     )
 
 
-def _kind(node: Node, name: str) -> MetricType:
+def _kind(node: Node, name: str) -> MetricType | None:
+    """The type of the metric; None, and a loss, if the file does not say it in words of the Collector."""
+    for key, known in _WORDS.items():
+        if (word := node.text(key)) not in ("", *known):
+            node.lost(key, f"{key} {shown(word)} of {name}", f"write {' or '.join(known)}")
+            if key != "value_type":  # which the column's own type decides here
+                return None
     if node.text("data_type") != "sum":
         return "gauge"
     if node.text("aggregation") == "delta":

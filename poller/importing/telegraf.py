@@ -170,7 +170,8 @@ def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
         if _matches(node.texts("field_columns_string"))(column.name):
             node.lost("field_columns_string", f"{column.name} is a text", "make a label of it")
         elif cast or is_field(column.name):
-            known = Column(column.name) if cast else column
+            # A cast from boolean to float8 or numeric does not exist; as a time it is no number there either.
+            known = Column(column.name) if cast and column.kind == "text" else column
             fields[known] = cast.format(identifier(column.name))
     return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
 

@@ -1,0 +1,224 @@
+"""Types of SQL expressions, as far as they follow from PostgreSQL's own types, functions and operators.
+
+The type of an expression is None unless it is certain: a wrong type would convert a number into another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+Kind = Literal["text", "time", "boolean"]
+"""How the value of a column is converted into a number."""
+Type = Literal[
+    "timestamp", "date", "clock", "interval", "temporal", "boolean", "number", "text", "other", "literal"
+]
+"""A group of types that the same rules apply to.
+
+`temporal` is one of the four before it. `other` is a type without arithmetic, such as json. A `literal` is a
+quoted constant or NULL, whose type depends on what it is used with.
+"""
+
+_TEMPORAL: frozenset[Type] = frozenset(("timestamp", "date", "clock", "interval", "temporal"))
+
+TYPES: dict[str, Type] = {
+    **dict.fromkeys(("timestamptz", "timestamp"), "timestamp"),
+    **dict.fromkeys(("time", "timetz"), "clock"),
+    "date": "date",
+    "interval": "interval",
+    "bool": "boolean",
+    **dict.fromkeys(("int2", "int4", "int8", "float4", "float8", "numeric"), "number"),
+    **dict.fromkeys(("text", "varchar", "name", "bpchar", "char"), "text"),
+    **dict.fromkeys(("json", "jsonb", "uuid", "inet", "cidr", "xml", "bytea", "pg_lsn"), "other"),
+}
+"""Types by their names in `pg_type`."""
+# "smallint", "double precision" and the like reach us under the names above: the parser translates them.
+
+FUNCTIONS: dict[str, Type] = {
+    **dict.fromkeys(("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp"), "timestamp"),
+    **dict.fromkeys(("to_timestamp", "make_timestamp", "make_timestamptz", "date_bin"), "timestamp"),
+    **dict.fromkeys(("pg_postmaster_start_time", "pg_conf_load_time"), "timestamp"),
+    **dict.fromkeys(("pg_last_xact_replay_timestamp", "pg_xact_commit_timestamp"), "timestamp"),
+    **dict.fromkeys(("pg_stat_get_last_vacuum_time", "pg_stat_get_last_autovacuum_time"), "timestamp"),
+    **dict.fromkeys(("pg_stat_get_last_analyze_time", "pg_stat_get_last_autoanalyze_time"), "timestamp"),
+    **dict.fromkeys(("date", "make_date", "to_date"), "date"),
+    **dict.fromkeys(("make_interval", "justify_days", "justify_hours", "justify_interval"), "interval"),
+    **dict.fromkeys(("date_trunc", "timezone"), "temporal"),
+    **dict.fromkeys(("bool_and", "bool_or", "every", "isfinite", "starts_with", "overlaps"), "boolean"),
+    **dict.fromkeys(("pg_is_in_recovery", "pg_is_wal_replay_paused", "pg_table_is_visible"), "boolean"),
+    **dict.fromkeys(("has_table_privilege", "has_database_privilege", "has_schema_privilege"), "boolean"),
+    **dict.fromkeys(("has_column_privilege", "has_function_privilege", "pg_has_role"), "boolean"),
+    **dict.fromkeys(("count", "row_number", "rank", "dense_rank", "ntile", "length", "random"), "number"),
+    **dict.fromkeys(("extract", "date_part", "round", "floor", "ceil", "ceiling", "abs", "sign"), "number"),
+    **dict.fromkeys(("pg_database_size", "pg_relation_size", "pg_table_size", "pg_indexes_size"), "number"),
+    **dict.fromkeys(("pg_total_relation_size", "pg_tablespace_size", "pg_wal_lsn_diff"), "number"),
+    **dict.fromkeys(("array_length", "cardinality", "pg_backend_pid", "position", "strpos"), "number"),
+    **dict.fromkeys(("quote_ident", "quote_literal", "format", "current_setting", "version"), "text"),
+    **dict.fromkeys(("concat", "concat_ws", "to_char", "md5", "split_part", "left", "right"), "text"),
+    **dict.fromkeys(("replace", "regexp_replace", "translate", "initcap", "repeat", "lpad", "rpad"), "text"),
+    **dict.fromkeys(("current_database", "current_schema", "pg_get_expr", "pg_get_userbyid"), "text"),
+    **dict.fromkeys(("format_type", "pg_size_pretty", "pg_walfile_name", "obj_description"), "text"),
+    **dict.fromkeys(("pg_get_indexdef", "pg_get_constraintdef", "pg_get_viewdef", "array_to_string"), "text"),
+    **dict.fromkeys(("inet_server_addr", "inet_client_addr", "pg_current_wal_lsn"), "other"),
+    **dict.fromkeys(("pg_last_wal_replay_lsn", "pg_last_wal_receive_lsn"), "other"),
+}
+"""Functions of `pg_catalog` each of whose variants returns the same."""
+
+_OF_FIRST = frozenset(
+    ("min", "max", "lag", "lead", "first_value", "last_value", "nth_value", "any_value", "generate_series")
+)
+"""Functions that return the type of their first argument."""
+
+RELATIONS: dict[str, dict[str, Type]] = {
+    **{
+        f"pg_stat_{which}_tables": dict.fromkeys(
+            (
+                *("last_seq_scan", "last_idx_scan", "last_vacuum", "last_autovacuum"),
+                *("last_analyze", "last_autoanalyze"),
+            ),
+            "timestamp",
+        )
+        for which in ("all", "sys", "user")
+    },
+    **{f"pg_stat_{which}_indexes": {"last_idx_scan": "timestamp"} for which in ("all", "sys", "user")},
+    **{
+        f"pg_stat_{which}": {"stats_reset": "timestamp"}
+        for which in (
+            *("bgwriter", "checkpointer", "io", "recovery_prefetch", "replication_slots", "slru"),
+            *("statements_info", "subscription_stats", "wal"),
+        )
+    },
+    "pg_stat_activity": dict.fromkeys(
+        ("backend_start", "xact_start", "query_start", "state_change"), "timestamp"
+    ),
+    "pg_stat_archiver": dict.fromkeys(("last_archived_time", "last_failed_time", "stats_reset"), "timestamp"),
+    "pg_stat_database": dict.fromkeys(("checksum_last_failure", "stats_reset"), "timestamp"),
+    "pg_stat_gssapi": dict.fromkeys(("gss_authenticated", "encrypted", "credentials_delegated"), "boolean"),
+    "pg_stat_replication": {
+        **dict.fromkeys(("backend_start", "reply_time"), "timestamp"),
+        **dict.fromkeys(("write_lag", "flush_lag", "replay_lag"), "interval"),
+    },
+    "pg_stat_ssl": {"ssl": "boolean"},
+    "pg_stat_statements": {
+        **dict.fromkeys(("stats_since", "minmax_stats_since"), "timestamp"),
+        "toplevel": "boolean",
+    },
+    **dict.fromkeys(
+        ("pg_stat_subscription", "pg_stat_wal_receiver"),
+        dict.fromkeys(("last_msg_send_time", "last_msg_receipt_time", "latest_end_time"), "timestamp"),
+    ),
+    "pg_locks": {"granted": "boolean", "fastpath": "boolean", "waitstart": "timestamp"},
+    "pg_prepared_xacts": {"prepared": "timestamp"},
+    "pg_replication_slots": {
+        **dict.fromkeys(("temporary", "active", "two_phase", "conflicting", "failover", "synced"), "boolean"),
+        "inactive_since": "timestamp",
+    },
+    "pg_settings": {
+        "pending_restart": "boolean",
+        **dict.fromkeys(("setting", "boot_val", "reset_val"), "text"),
+    },
+    "pg_database": dict.fromkeys(("datistemplate", "datallowconn", "dathasloginevt"), "boolean"),
+}
+"""Columns of the server's relations that are no numbers: of these all times and booleans."""
+
+_COMPARISONS = frozenset(
+    (
+        *("=", "<>", "!=", "<", ">", "<=", ">=", "~", "~*", "!~", "!~*", "~~", "~~*", "!~~", "!~~*"),
+        *("@>", "<@", "@@", "@?", "?", "?|", "?&"),
+    )
+)
+"""Binary operators that return a boolean whatever they compare."""
+
+
+def kind_of(type_: Type | None) -> Kind | None:
+    """How a value of `type_` becomes a number; None for a number, and for an unknown type."""
+    if type_ in _TEMPORAL:
+        return "time"
+    if type_ in ("text", "other", "literal"):
+        return "text"
+    return "boolean" if type_ == "boolean" else None
+
+
+def common(types: Collection[Type | None]) -> Type | None:
+    """The type of an expression with several alternatives of these types, such as CASE or UNION.
+
+    PostgreSQL requires alternatives of one category, and ignores the literals among them. One known type
+    therefore determines the category of the others.
+    """
+    known = {one for one in types if one is not None and one != "literal"}
+    if not known:
+        return None if None in types else "literal"
+    if len(known) > 1:
+        return "temporal" if known <= _TEMPORAL else None
+    (only,) = known
+    # A date next to a timestamp becomes a timestamp.
+    return "temporal" if only == "date" and None in types else only
+
+
+def of_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
+    """The type that the function `name` of pg_catalog returns."""
+    first = arguments[0] if arguments else None
+    if name in _OF_FIRST:
+        if first == "date" and name == "generate_series":
+            return "timestamp"
+        return None if first == "literal" else first
+    if name in ("sum", "avg"):
+        return "number" if first == "number" else "interval" if first in _TEMPORAL else None
+    if name == "age":
+        # age(xid) is a number of transactions.
+        return "interval" if len(arguments) == 2 or first in ("timestamp", "date") else None
+    if name in ("lower", "upper"):
+        # Of a range they are its bounds.
+        return "text" if first in ("text", "literal") else None
+    return FUNCTIONS.get(name)
+
+
+def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None:
+    """The type of `left sign right`."""
+    if sign in _COMPARISONS:
+        return "boolean"
+    if sign == "->>" or sign == "#>>":
+        return "text"
+    if sign == "||":
+        return "text" if {left, right} <= {"text", "number", "literal"} else "other"
+    rule = {"+": _plus, "-": _minus}.get(sign)
+    if rule is not None and (found := rule(left, right)):
+        return found
+    if (left == "interval" and sign in "*/") or (right == "interval" and sign == "*"):
+        return "interval"
+    return "number" if {left, right} in ({"number"}, {"number", "literal"}) else None
+
+
+def of_prefix(sign: str, operand: Type | None) -> Type | None:
+    """The type of `sign operand`."""
+    return operand if sign in ("+", "-") and operand in ("number", "interval") else None
+
+
+# Date/time operators: PostgreSQL manual, "Date/Time Functions and Operators". Between a literal and another
+# type the operator of that one type with itself applies, if there is one.
+
+
+def _plus(left: Type | None, right: Type | None) -> Type | None:
+    pair = {left, right}
+    if "timestamp" in pair:
+        return "timestamp"
+    if pair in ({"interval"}, {"interval", "literal"}):
+        return "interval"
+    if pair == {"date", "number"}:
+        return "date"
+    return "temporal" if pair & _TEMPORAL else None
+
+
+def _minus(left: Type | None, right: Type | None) -> Type | None:
+    if left == right == "date" or {left, right} == {"date", "literal"}:
+        return "number"
+    if left == "date" and right == "number":
+        return "date"
+    if left in ("timestamp", "clock") and right == "interval":
+        return left
+    if "timestamp" in (left, right):
+        known = right if left == "timestamp" else left
+        return "interval" if known in ("timestamp", "date", "literal") else "temporal"
+    if {left, right} in ({"interval"}, {"interval", "literal"}, {"clock"}):
+        return "interval"
+    return "temporal" if {"interval", "clock"} & {left, right} else None
