@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from poller.number import is_tellable
 from poller.query import QueryDefinition
 from poller.result import PollResult, Sample, UnbrokenSequence
 from poller.store import Good
@@ -127,17 +127,22 @@ def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
     types = {metric.name: metric.type for metric in query.metrics}
     samples = []
     for metric, value, attributes, *past in one["samples"]:
-        number = type(value) in (int, float) and math.isfinite(value)
-        _check(metric in types and number, f"{metric!r} has {value!r}")
+        _check(metric in types and is_tellable(value), f"{metric!r} has {value!r}")
+        # One value that OTLP cannot carry would fail every export.
+        carried = all(isinstance(told, str | bool) or is_tellable(told) for told in attributes.values())
+        _check(carried, f"{metric!r} has the attributes {attributes!r}")
         _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
         sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
         samples.append(Sample(metric, value, dict(attributes), sequence))
+    times, estimated = (one["at"], one["duration"]), one["estimated"]
+    _check(all(map(is_tellable, times)), f"{query.name!r} has the times {times!r}")
+    _check(isinstance(estimated, str | None), f"{query.name!r} has the estimate {estimated!r}")
     return PollResult(
         query,
         float(one["at"]),
         float(one["duration"]),
         "ok",
         tuple(samples),
-        estimated=one["estimated"],
+        estimated=estimated,
         server=str(one.get("server", "")),
     )

@@ -116,10 +116,31 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
     assert len(recalled(kept, 1000.0)) == 1
 
 
-@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf])
+@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf, 2**63, -(2**63) - 1, 10**400])
 def test_a_value_that_is_no_number_is_never_restored(kept: Path, value: object) -> None:
     told = json.loads((kept / "values.json").read_text())
     told["results"][0]["samples"][0][1] = value
+    (kept / "values.json").write_text(json.dumps(told))
+    assert recalled(kept, 1000.0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("at", math.nan), ("at", -math.inf), ("at", 10**400), ("duration", "1"), ("estimated", ["cost"])],
+)
+def test_a_result_with_an_impossible_time_or_estimate_is_never_restored(
+    kept: Path, name: str, value: object
+) -> None:
+    told = json.loads((kept / "values.json").read_text())
+    told["results"][0][name] = value
+    (kept / "values.json").write_text(json.dumps(told))
+    assert recalled(kept, 1000.0) == []
+
+
+@pytest.mark.parametrize("value", [None, [1], 2**63, math.inf])
+def test_an_attribute_that_otlp_cannot_carry_is_never_restored(kept: Path, value: object) -> None:
+    told = json.loads((kept / "values.json").read_text())
+    told["results"][0]["samples"][0][2]["kind"] = value
     (kept / "values.json").write_text(json.dumps(told))
     assert recalled(kept, 1000.0) == []
 
