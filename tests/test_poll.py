@@ -370,7 +370,7 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
             "sql": f"SELECT * FROM (VALUES (1, 'same'), (2, '{name}')) v (n, kind)",
             "metrics": [{**metric, "attribute_columns": ["kind"]}],
         }
-        for name, group in (("a", "x"), ("b", "x"), ("c", "y"))
+        for name, group in (("a", "x"), ("b", "y"), ("c", "y"))
     ]
     file = tmp_path / "queries.yaml"
     file.write_text(json.dumps({"queries": told}))
