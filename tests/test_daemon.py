@@ -148,6 +148,30 @@ def test_a_tick_that_still_runs_is_left_out_counted_and_said(
     assert "tick t left out: the one before still runs" in [record.getMessage() for record in caplog.records]
 
 
+def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
+    bed: Bed, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="poller.daemon")
+    released = threading.Event()
+    before: list[int] = []
+
+    def act(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        if bed.begun == 2:
+            assert released.wait(30)
+        elif bed.begun == 4:
+            before.append(len(bed.overruns))
+            return bed.until_interrupted(queries)
+        return good(queries)
+
+    bed.act = act
+    bed.start(tick(interval=1.0))
+    assert eventually(lambda: len(bed.overruns) >= 2)
+    released.set()
+    assert eventually(lambda: bool(before) and len(bed.overruns) > before[0])
+    levels = [record.levelname for record in caplog.records if "left out" in record.getMessage()]
+    assert levels[: before[0] + 1] == ["WARNING", *["DEBUG"] * (before[0] - 1), "WARNING"]
+
+
 def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
     def slow(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
         time.sleep(0.3)

@@ -16,6 +16,7 @@ import yaml
 from poller.loading import load
 from poller.sources import files_of
 from tests.bed.process import ROOT
+from tests.bed.programs import need
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 BUILT = "standalone", "standalone with keep-state", "sidecar-example"
@@ -40,15 +41,14 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     """What kustomize makes of one of the folders."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed, so the manifests were not built")
+    kubectl = need("kubectl", "kubectl")
     name, _, component = request.param.partition(" with ")
     copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
     shutil.copytree(FOLDER, copy)
     if component:
         with (copy / name / "kustomization.yaml").open("a") as file:
             file.write(f"components: [../{component}]\n")
-    done = subprocess.run(["kubectl", "kustomize", copy / name], capture_output=True, text=True)
+    done = subprocess.run([kubectl, "kustomize", copy / name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no field is out of use"
     return list(yaml.safe_load_all(done.stdout))
@@ -62,6 +62,7 @@ def test_every_manifest_is_valid_by_the_schemas_of_the_api(manifests: list[Manif
 
 def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None:
     spec = pod(manifests)
+    assert "poller" in [container["name"] for container in containers(spec)]
     around = spec.get("securityContext", {})
     assert not set(_POD_MUST_NOT) & set(spec)
     assert all(set(volume) - {"name"} <= _VOLUMES for volume in spec["volumes"])
@@ -78,6 +79,7 @@ def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None
 def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manifests: list[Manifest]) -> None:
     spec = pod(manifests)
     container = poller(spec)
+    assert container["volumeMounts"]
     own = {**spec["securityContext"], **container["securityContext"]}
     assert f"USER {own['runAsUser']}:{own['runAsGroup']}\n" in DOCKERFILE
     assert own["readOnlyRootFilesystem"] is True
@@ -111,6 +113,7 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     assert settings.endpoint is not None
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
+    assert queries["data"]
     assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
         f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
@@ -143,11 +146,13 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
     (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
-    for policy in manifests:
-        if policy["kind"] == "NetworkPolicy":
-            selectors.append(policy["spec"]["podSelector"]["matchLabels"])
-            assert policy["spec"]["ingress"] == []
-            assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
+    # Of a sidecar's pod the server's own policy decides.
+    assert len(policies) == (deployment["metadata"]["name"] == "obscura-poller")
+    for policy in policies:
+        selectors.append(policy["spec"]["podSelector"]["matchLabels"])
+        assert policy["spec"]["ingress"] == []
+        assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
     for selector in selectors:
         assert selector.items() <= labels.items()
 

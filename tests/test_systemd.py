@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,16 +11,17 @@ import pytest
 from poller.environment import variables
 from poller.variables import Variables
 from tests.bed.process import ROOT
+from tests.bed.programs import need
 
 FOLDER = ROOT / "deploy" / "systemd"
 DAEMON, ONCE = "poller.service", "poller-poll.service"
 STATED_EXPOSURE = 1.1
 _HARDENING = "# It reads its own files"
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None,
-    reason="systemd-analyze is not installed, so the units were not analysed",
-)
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    return need("systemd-analyze", "systemd")
 
 
 def unit(name: str) -> list[tuple[str, str]]:
@@ -30,11 +30,10 @@ def unit(name: str) -> list[tuple[str, str]]:
     return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
 
 
-@needs_systemd
 @pytest.mark.parametrize("name", [DAEMON, ONCE])
-def test_the_exposure_is_as_stated(name: str) -> None:
+def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", FOLDER / name],
+        [systemd_analyze, "security", "--offline=yes", "--no-pager", FOLDER / name],
         capture_output=True,
         text=True,
     )
@@ -48,8 +47,7 @@ def test_the_exposure_is_as_stated(name: str) -> None:
         assert {float(number) for number in stated} == {STATED_EXPOSURE}, page
 
 
-@needs_systemd
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) -> None:
     """With a program where the units have it, so that nothing at all is left to complain of."""
     program = tmp_path / "poller"
     program.write_text("#!/bin/sh\n")
@@ -59,7 +57,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
         (tmp_path / file.name).write_text(text)
     units = sorted(path for path in tmp_path.iterdir() if path != program)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        [systemd_analyze, "verify", "--man=no", "--recursive-errors=no", *units],
         capture_output=True,
         text=True,
     )
