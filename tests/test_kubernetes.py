@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -155,6 +157,42 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
         assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
     for selector in selectors:
         assert selector.items() <= labels.items()
+
+
+def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> None:
+    kubectl = need("kubectl", "kubectl")
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, copy)
+    (copy / "mine").mkdir()
+    documented = next(block for block in blocks("yaml") if "kind: Kustomization" in block)
+    (copy / "mine" / "kustomization.yaml").write_text(documented)
+    done = subprocess.run([kubectl, "kustomize", copy / "mine"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = list(yaml.safe_load_all(done.stdout))
+    assert poller(pod(made))["image"] == "registry.example/obscura-poller:0.1.0"
+    (settings,) = (one["data"] for one in made if one["metadata"]["name"].startswith("poller-settings"))
+    assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
+    assert "POLLER_MAX_REPLAY_LAG" in settings, "the others stay"
+
+
+def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
+    policy = yaml.safe_load((FOLDER / "standalone/networkpolicy.yaml").read_text(encoding="utf-8"))
+    allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    written = "".join(
+        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "deploy/OPERATING.md")
+    )
+    urls = re.findall(r"POLLER_(?:OTLP_ENDPOINT|DATABASE_URL)[=:]\s*'?(\w+://[^\s'`]+)", written)
+    ports = {
+        urlsplit(url).port or {"https": 443, "postgresql": 5432}[urlsplit(url).scheme] for url in settings
+    }
+    assert ports >= {4317, 9090}
+    assert ports | {443, 5432, 6432} <= allowed
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of code of the operator's page."""
+    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 def test_both_ways_run_the_same_container() -> None:

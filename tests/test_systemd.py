@@ -65,6 +65,27 @@ def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) ->
     assert [line for line in done.stderr.splitlines() if "poller" in line] == []
 
 
+def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secrets_are_not(
+    tmp_path: Path,
+) -> None:
+    """The service runs as a user that is made for it: it reads what everybody may read."""
+    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(python3 -m venv /opt.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "/etc/poller" in line]
+    script = "\n".join(commands).replace("/etc/poller", f"{tmp_path}/etc/poller")
+    subprocess.run(["sh", "-euc", f"umask 077\n{script}"], cwd=ROOT, check=True)
+    folder = tmp_path / "etc/poller"
+    environment = dict(line.split("=", 1) for line in (folder / "poller.env").read_text().splitlines())
+    queries = Path(environment["POLLER_QUERIES"])
+    assert queries == folder / "queries"
+    assert all(path.stat().st_mode & 0o005 == 0o005 for path in (folder, queries))
+    assert [file.name for file in sorted(queries.iterdir())] == [
+        file.name for file in sorted((ROOT / "queries").glob("*.yaml"))
+    ]
+    assert all(file.stat().st_mode & 0o004 for file in queries.iterdir())
+    assert all((folder / name).stat().st_mode & 0o077 == 0 for name in ("database_url", "poller.env"))
+
+
 def test_both_services_are_closed_alike() -> None:
     def closed(name: str) -> list[str]:
         text = (FOLDER / name).read_text(encoding="utf-8")
