@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from poller.closed import Key, key_of
+from poller.query import QueryDefinition
 from poller.result import PollResult
 
 Contested = Mapping[str, Collection[Key]]
@@ -27,6 +28,51 @@ def contested(results: Iterable[PollResult]) -> Contested:
                 claims[sample.metric][key_of(sample.attributes)] += 1
     found = {name: {key for key, count in keys.items() if count > 1} for name, keys in claims.items()}
     return {name: keys for name, keys in found.items() if keys}
+
+
+class Claims:
+    """Which queries have a value for a series, of the metrics that several queries feed.
+
+    It is kept up to date with each result, so that finding the contested series of one tick takes time in
+    proportion to that tick, however many queries are known.
+    """
+
+    def __init__(self, queries: Iterable[QueryDefinition], results: Iterable[PollResult]) -> None:
+        """Begin with the last good `results` of `queries`."""
+        feeders = Counter(name for query in queries for name in {metric.name for metric in query.metrics})
+        self._shared = {name for name, count in feeders.items() if count > 1}
+        self._series: dict[str, list[tuple[str, Key]]] = {}
+        self._claimants: dict[tuple[str, Key], set[str]] = {}
+        for result in results:
+            self.put(result)
+
+    def put(self, result: PollResult) -> None:
+        """Replace the series of the result's query."""
+        query = result.query.name
+        for series in self._series.pop(query, ()):
+            claimants = self._claimants[series]
+            claimants.remove(query)
+            if not claimants:
+                del self._claimants[series]
+        if self._shared.isdisjoint(metric.name for metric in result.query.metrics):
+            return
+        self._series[query] = [
+            (sample.metric, key_of(sample.attributes))
+            for sample in result.samples
+            if sample.metric in self._shared
+        ]
+        for series in self._series[query]:
+            self._claimants.setdefault(series, set()).add(query)
+
+    def contested(self, queries: Iterable[str], is_shown: Callable[[str], bool]) -> Contested:
+        """The series of `queries` that more than one query shows now."""
+        found: defaultdict[str, set[Key]] = defaultdict(set)
+        for query in queries:
+            for metric, key in self._series.get(query, ()):
+                claimants = self._claimants[metric, key]
+                if len(claimants) > 1 and sum(map(is_shown, claimants)) > 1:
+                    found[metric].add(key)
+        return found
 
 
 def without(result: PollResult, claims: Contested) -> PollResult:

@@ -45,23 +45,25 @@ class Daemon:
         *,
         rest: Callable[[float], None] = lambda _: None,
         on_overrun: Callable[[str], None] = lambda _: None,
-        on_first_poll: Callable[[], None] = lambda: None,
+        on_first_round: Callable[[], None] = lambda: None,
         patience: float = 900.0,
     ) -> None:
         """Prepare the schedule; nothing runs before `start`.
 
-        After each tick `rest` is told the seconds until the next one. `on_first_poll` is called when queries
-        were polled for the first time, on the worker's thread. A tick that runs for `patience` seconds more
+        After each tick `rest` is told the seconds until the next one. `on_first_round` is called once the
+        last of the queries that were new at the start or at a swap was polled, on the worker's thread: one
+        push for all of them, however many ticks they are in. A tick that runs for `patience` seconds more
         than its interval is taken for hung.
         """
         self._planned = ticks
         self._poll = poll
         self._rest = rest
         self._on_overrun = on_overrun
-        self._on_first_poll = on_first_poll
+        self._on_first_round = on_first_round
         self._patience = patience
         self._ticks: dict[str, Tick] = {}
         self._fresh: dict[str, set[str]] = {}
+        self._first_polls = False
         self._ended: dict[str, float] = {}
         self._awaited = {tick.name for tick in ticks}
         self._doing: tuple[str, float, float] | None = None
@@ -160,6 +162,7 @@ class Daemon:
             try:
                 act()
                 self._take_over(ticks, fresh)
+                self._end_first_round()  # the ticks that were waited for may be gone
                 self._rest(self._timetable.until_next())
             except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
                 done.set_exception(error)
@@ -179,9 +182,12 @@ class Daemon:
     def _poll_now(self, tick: Tick, queries: Sequence[QueryDefinition]) -> None:
         left_out = self._left_out.get(tick.name, 0)
         with self._busy(f"tick {tick.name}", tick.interval + self._patience) as allowed:
-            if not allowed or not queries:
+            if not allowed:
                 return
             first = self._fresh.pop(tick.name, None)
+            if not queries:  # they are in another tick by now
+                self._end_first_round()
+                return
             try:
                 results = self._poll(queries)
                 if not self._stopping:
@@ -193,8 +199,13 @@ class Daemon:
             self._awaited.discard(tick.name)
             if self._left_out.get(tick.name, 0) == left_out:
                 self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
-            if first and not self._stopping:
-                self._on_first_poll()
+            self._first_polls |= bool(first)
+            self._end_first_round()
+
+    def _end_first_round(self) -> None:
+        if self._first_polls and not self._fresh and not self._stopping:
+            self._first_polls = False
+            self._on_first_round()
 
     @contextmanager
     def _busy(self, doing: str, longest: float) -> Iterator[bool]:

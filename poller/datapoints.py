@@ -15,30 +15,33 @@ S = TypeVar("S")
 
 
 class DataPoints(Generic[S]):
-    """The data points of a gauge or a sum, whose attributes are written only where the series are others.
+    """The data points of a gauge or a sum, whose attributes are encoded again only if the series differ.
 
-    What is written once is most of what a data point takes: a collection that shows the same series as the
-    one before gives them another time and value, and nothing else.
+    Attributes are most of a data point. If a collection has the same series as the one before, only times and
+    values are set. Otherwise the message is built again: protobuf frees the memory of a submessage only
+    together with its top message, so a message that is kept and changed in shape grows without bound.
     """
 
-    def __init__(self, metric: Metric, attributes: Callable[[S], Mapping[str, AttributeValue]]) -> None:
-        """Keep those of `metric`, which has none yet; `attributes` tells those of a series."""
-        self.metric = metric
+    def __init__(self, head: Metric, attributes: Callable[[S], Mapping[str, AttributeValue]]) -> None:
+        """`head` is the metric without data points; `attributes` returns those of a series."""
+        self.metric = head
+        """With the data points of the last call of `of`."""
+        self._head = head.SerializeToString()
         self._attributes = attributes
-        self._told = (metric.sum if metric.HasField("sum") else metric.gauge).data_points
         self._series: list[S] = []
         self._points: list[NumberDataPoint] = []
 
     def of(self, series: list[S]) -> list[NumberDataPoint]:
-        """One data point for each of `series`, in their order, to be given a time and a value; no others."""
+        """One data point for each of `series`, in their order; the caller sets times and values."""
         if series != self._series:
-            del self._told[:]
-            self._points = [self._new(one) for one in series]
+            self.metric = metric = Metric.FromString(self._head)
+            points = (metric.sum if metric.HasField("sum") else metric.gauge).data_points
+            self._points = [self._new(points, one) for one in series]
             self._series = series
         return self._points
 
-    def _new(self, series: S) -> NumberDataPoint:
-        point: NumberDataPoint = self._told.add()
+    def _new(self, points: Any, series: S) -> NumberDataPoint:
+        point: NumberDataPoint = points.add()
         write_attributes(point.attributes, self._attributes(series))
         return point
 

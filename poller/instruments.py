@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.metrics.v1 import metrics_pb2
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    Exemplar,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+)
 
 from poller.buckets import ExplicitBuckets, ExponentialBuckets
 from poller.datapoints import write_attributes, write_value
@@ -33,43 +39,45 @@ class Instrument:
 
     _kind: Kind
 
-    def __init__(self, metric: Metric, preferences: Preferences) -> None:
-        """Begin at 0, now; `metric` has no data point yet."""
+    _new_point: type[Any]
+
+    def __init__(self, head: Metric, preferences: Preferences) -> None:
+        """Start at 0, now; `head` is the metric without data points."""
         delta = self._kind in preferences.deltas
-        self._metric = metric
-        self._data = getattr(metric, str(metric.WhichOneof("data")))
-        self._data.aggregation_temporality = _DELTA if delta else _CUMULATIVE
+        _data(head).aggregation_temporality = _DELTA if delta else _CUMULATIVE
+        self._head = head.SerializeToString()
         self._is_delta = delta
         self._exemplars: Exemplars = preferences.exemplars
         self._lock = threading.Lock()
         self._start = time.time_ns()
+        # Each point and exemplar is a message of its own, because protobuf frees the memory of a submessage
+        # only together with its top message.
         self._points: dict[tuple[tuple[str, str], ...], Any] = {}
-        self._witnesses: dict[tuple[int, int], Any] = {}
-        self._witnessed: list[Any] = []
+        self._witnesses: dict[int, dict[int, Exemplar]] = {}
 
     def collect(self, at: int) -> EncodedMetric | None:
-        """All of its data points, stamped `at` (nanoseconds since 1970); None where it has none."""
+        """All data points, with the time `at` (nanoseconds since 1970); None if there are none."""
         with self._lock:
             if not self._points:
                 return None
-            for point in self._points.values():
-                point.time_unix_nano = at
-            told = encoded(self._metric)
-            for point in self._witnessed:
-                del point.exemplars[:]
-            self._witnessed.clear()
+            metric = Metric.FromString(self._head)
+            data_points = _data(metric).data_points
+            for kept in self._points.values():
+                kept.time_unix_nano = at
+                data_points.append(kept)
+                if witnesses := self._witnesses.get(id(kept)):
+                    data_points[-1].exemplars.extend(witnesses.values())
             self._witnesses.clear()
             if self._is_delta:
                 self._start = at
                 self._points.clear()
-                del self._data.data_points[:]
-            return told
+            return encoded(metric)
 
     def _point(self, attributes: Mapping[str, str]) -> Any:
         key = tuple(attributes.items())
         point = self._points.get(key)
         if point is None:
-            point = self._points[key] = self._data.data_points.add(start_time_unix_nano=self._start)
+            point = self._points[key] = self._new_point(start_time_unix_nano=self._start)
             write_attributes(point.attributes, attributes)
         return point
 
@@ -78,22 +86,23 @@ class Instrument:
         sampled = within is not None and within.is_valid and within.trace_flags.sampled
         if self._exemplars == "always_off" or (self._exemplars == "trace_based" and not sampled):
             return
-        key = id(point), bucket
-        exemplar = self._witnesses.get(key)
-        if exemplar is None:
-            exemplar = self._witnesses[key] = point.exemplars.add()
-            self._witnessed.append(point)
-        exemplar.time_unix_nano = time.time_ns()
+        exemplar = Exemplar(time_unix_nano=time.time_ns())
+        self._witnesses.setdefault(id(point), {})[bucket] = exemplar
         write_value(exemplar, value)
         if within is not None and within.is_valid:
             exemplar.trace_id = within.trace_id.to_bytes(16, "big")
             exemplar.span_id = within.span_id.to_bytes(8, "big")
 
 
+def _data(metric: Metric) -> Any:
+    return getattr(metric, str(metric.WhichOneof("data")))
+
+
 class Counter(Instrument):
     """A sum that never falls."""
 
     _kind = "counter"
+    _new_point = NumberDataPoint
 
     def __init__(self, name: str, unit: str, description: str, preferences: Preferences) -> None:
         metric = Metric(name=name, unit=unit, description=description)
@@ -119,8 +128,10 @@ class Histogram(Instrument):
         """`boundaries` are of the buckets, unless exponential ones are preferred."""
         metric = Metric(name=name, unit=unit, description=description)
         self._buckets: Any = ExplicitBuckets(boundaries)
+        self._new_point = HistogramDataPoint
         if preferences.exponential:
             self._buckets = ExponentialBuckets()
+            self._new_point = ExponentialHistogramDataPoint
             metric.exponential_histogram.SetInParent()
         else:
             metric.histogram.SetInParent()

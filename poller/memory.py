@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,18 @@ from poller.store import Good
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
+_LEAST_ROOM = 64 * 1024
+"""Bytes that are appended at least before the file is replaced."""
 _CLOCK_SET_BACK = 60.0
 """Seconds that a value may lie in the future before its age is taken for unknowable."""
 
 
 class Memory:
-    """One file of values, written whole and replaced at once (POSIX rename), so that no reader sees a half.
+    """One file of values: a line with all of them, then a line for each tick that came after.
+
+    The file is replaced at once (POSIX rename), so that no reader sees half of it. The values of a tick are
+    appended; once they have the size of the first line, the file is replaced again. So the bytes written are
+    in proportion to the values that are new, however many are known.
 
     What is remembered is told only while the query still asks the same of the same database: a value of other
     SQL, or of another server, would be an invented one.
@@ -34,6 +40,8 @@ class Memory:
         self._path = folder / "values.json"
         self._database = hashlib.sha256(database.encode()).hexdigest()
         self._failing = False
+        self._room = -1
+        """Bytes that may still be appended; below 0 the file is replaced."""
 
     def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[Good]:
         """The values of `queries` that were remembered, as old as they are by now.
@@ -42,12 +50,13 @@ class Memory:
         a warning and a fresh start; it is set aside under `values.json.unreadable`.
         """
         try:
-            told = json.loads(self._path.read_bytes())
-            _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
-            if told["database"] != self._database:
-                logger.info("the remembered values are of another database and are left alone")
-                return []
-            by_name = {one["query"]: one for one in told["results"]}
+            by_name: dict[str, Any] = {}
+            for told in _documents(self._path.read_bytes()):
+                _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
+                if told["database"] != self._database:
+                    logger.info("the remembered values are of another database and are left alone")
+                    return []
+                by_name |= {one["query"]: one for one in told["results"]}
             return [
                 Good(result, now - max(0.0, wall - result.at))
                 for query in queries
@@ -62,7 +71,39 @@ class Memory:
             return []
 
     def keep(self, values: Sequence[Good]) -> None:
-        """Replace what is remembered. A folder that cannot be written to is told once, and ends nothing."""
+        """Replace the stored values. A folder that cannot be written to is logged once, and ends nothing."""
+        content = self._encoded(values)
+        self._room = -1
+        try:
+            self._replace(content)
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                logger.warning("the values cannot be remembered over a restart: %s", error)
+        else:
+            self._room = max(len(content), _LEAST_ROOM)
+            if self._failing:
+                self._failing = False
+                logger.info("the values are remembered again")
+
+    def add(self, fresh: Sequence[Good], every: Callable[[], Sequence[Good]]) -> None:
+        """Store the values of one tick; `every` returns those of all queries, `fresh` among them."""
+        line = b"\n" + self._encoded(fresh)
+        self._room -= len(line)
+        if self._room >= 0:
+            try:
+                self._append(line)
+            except OSError:
+                logger.debug("the values cannot be appended", exc_info=True)
+            else:
+                return
+        self.keep(every())
+
+    def forget(self) -> None:
+        """Replace the file at the next tick, because the queries have changed."""
+        self._room = -1
+
+    def _encoded(self, values: Sequence[Good]) -> bytes:
         told = {
             "version": _VERSION,
             "database": self._database,
@@ -79,16 +120,15 @@ class Memory:
                 for result in (good.result for good in values)
             ],
         }
-        try:
-            self._replace(json.dumps(told, separators=(",", ":")).encode())
-        except OSError as error:
-            if not self._failing:
-                self._failing = True
-                logger.warning("the values cannot be remembered over a restart: %s", error)
-        else:
-            if self._failing:
-                self._failing = False
-                logger.info("the values are remembered again")
+        return json.dumps(told, separators=(",", ":")).encode()
+
+    def _append(self, line: bytes) -> None:
+        # O_NONBLOCK: opening a pipe that replaced the file must not wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(self._path, flags), "wb") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _replace(self, content: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +150,20 @@ class Memory:
             self._path.replace(self._path.with_suffix(".json.unreadable"))
         except OSError:
             logger.debug("it could not be set aside", exc_info=True)
+
+
+def _documents(content: bytes) -> Iterator[Any]:
+    """Each line as JSON; a last line that a crash cut off is skipped."""
+    first, *more = content.split(b"\n")
+    yield json.loads(first)
+    for number, line in enumerate(more, 1):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            if number == len(more):
+                return
+            raise
+        yield told
 
 
 def _check(holds: bool, otherwise: str) -> None:

@@ -43,9 +43,11 @@ def parse(raw: bytes, oid: int) -> Number:
 def told(number: Number) -> int | float:
     """As OTLP carries it: an integer where it is integral and fits 64 bits, else the nearest double.
 
-    Raises NotTellableError (`infinite`) for what no double reaches.
+    Raises NotTellableError (`infinite`) if the value is beyond every double, as a sum of doubles may be.
     """
     if isinstance(number, float):
+        if not math.isfinite(number):
+            raise NotTellableError("infinite")
         return number
     if _LEAST <= number <= _GREATEST and number == int(number):
         return int(number)  # sum(bigint) is numeric: a count stays a count
@@ -56,6 +58,13 @@ def told(number: Number) -> int | float:
     if math.isinf(nearest):
         raise NotTellableError("infinite")
     return nearest
+
+
+def is_tellable(value: object) -> bool:
+    """Whether OTLP carries `value` as a number: an integer within 64 bits or a finite double."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and _LEAST <= value <= _GREATEST
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def add(one: Number, other: Number) -> Number:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from poller.contest import Claims, Contested
 from poller.query import QueryDefinition
 from poller.result import PollResult
 from poller.sequences import continued
@@ -49,17 +50,35 @@ class SnapshotStore:
         self._queries = tuple(queries)
         self._good = {good.result.query.name: good for good in restored}
         self._states = {name: (state_of(good.result), good.at) for name, good in self._good.items()}
+        # Only the thread that polls reads and changes it.
+        self._claims = Claims(self._queries, (good.result for good in self._good.values()))
 
-    def put(self, results: Sequence[PollResult], now: float) -> None:
-        """Take over the good results of one tick, all at once, so that no export sees half of a snapshot."""
+    def put(self, results: Sequence[PollResult], now: float) -> list[Good]:
+        """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
+
+        Returns what was stored.
+        """
         states = {result.query.name: (state_of(result), now) for result in results}
-        fresh = {
-            result.query.name: Good(continued(result, self._last(result.query.name)), now)
+        fresh = [
+            Good(continued(result, self._last(result.query.name)), now)
             for result in results
             if result.outcome == "ok"
-        }
+        ]
         with self._lock:
-            self._good, self._states = {**self._good, **fresh}, {**self._states, **states}
+            self._good.update((good.result.query.name, good) for good in fresh)
+            self._states.update(states)
+        for good in fresh:
+            self._claims.put(good.result)
+        return fresh
+
+    def contested(self, results: Iterable[PollResult], now: float) -> Contested:
+        """The series of `results`, just stored, that another query shows as well."""
+
+        def is_shown(name: str) -> bool:
+            good = self._good[name]
+            return now - good.at <= good.result.query.max_age
+
+        return self._claims.contested((result.query.name for result in results), is_shown)
 
     def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
         """Show other queries from now on; what is kept of a query goes where it is gone or in `dropped`.
@@ -75,6 +94,7 @@ class SnapshotStore:
                 for name, good in self._good.items()
                 if name in stay
             }
+            self._claims = Claims(queries, (good.result for good in self._good.values()))
             self._states = {name: state for name, state in self._states.items() if name in stay}
 
     def shown(self, now: float) -> Iterator[PollResult]:
@@ -84,8 +104,8 @@ class SnapshotStore:
 
     def good(self, now: float) -> Iterator[Good]:
         """The same, each with the time of its coming."""
-        with self._lock:  # or they could be of two catalogues
-            queries, kept = self._queries, self._good
+        with self._lock:  # or they could be of two catalogues, or change meanwhile
+            queries, kept = self._queries, self._good.copy()
         for query in queries:
             good = kept.get(query.name)
             if good is not None and now - good.at <= query.max_age:
@@ -94,7 +114,7 @@ class SnapshotStore:
     def freshness(self, now: float) -> Iterator[Freshness]:
         """Every query's freshness, those that never succeeded included."""
         with self._lock:
-            queries, good, states = self._queries, self._good, self._states
+            queries, good, states = self._queries, self._good.copy(), self._states.copy()
         for query in queries:
             state, since = states.get(query.name, (STALE, now))
             if now - since > query.max_age:

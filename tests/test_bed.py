@@ -10,18 +10,38 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from poller.demo.cluster import Cluster
 from tests.bed.process import Process, eventually, gone
+from tests.bed.programs import need
 from tests.bed.proxy import Proxy
 
 
 @pytest.fixture
 def proxy(cluster: Cluster, make_proxy: Callable[[int], Proxy]) -> Proxy:
     return make_proxy(cluster.primary.port)
+
+
+def test_a_program_that_is_missing_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Path(need("sh", "dash")).is_file()
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"no-such-program \(apt-get install nothing\) is not"):
+        need("no-such-program", "nothing")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=r"no-such-program \(apt-get install nothing\) is not"):
+        need("no-such-program", "nothing")
+
+
+def test_no_test_skips_for_a_missing_program_in_a_way_of_its_own() -> None:
+    """Whole files would turn green in CI that way."""
+    folder = Path(__file__).parent
+    files = [file for file in folder.rglob("*.py") if file.parent.name != "benchmarks"]
+    own = [file.name for file in files if "shutil.which" in file.read_text(encoding="utf-8")]
+    assert sorted(own) == ["programs.py", "test_bed.py", "test_completion.py"]
 
 
 def test_nothing_of_the_callers_environment_reaches_a_test() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from poller.contest import contested, without
+from poller.errors import PollError
 from poller.points import Points
 from poller.result import PollResult, Sample
+from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 SHARED, OWN = a_metric("shared"), a_metric("own")
@@ -43,3 +47,30 @@ def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> 
 
 def test_it_is_no_contest_where_the_other_has_no_value_now() -> None:
     assert contested([of_a((1, "x")), of_b()]) == {}
+
+
+def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_finds() -> None:
+    chance = random.Random(1)
+    queries = [
+        a_query(f"q{number}", metrics=(SHARED, OWN) if number < 2 else (SHARED,), interval=10, max_age=30)
+        for number in range(4)
+    ]
+    store, found = SnapshotStore(queries), 0
+    for now in range(300):
+        query = chance.choice(queries)
+        result = a_result(
+            query,
+            *(Sample("shared", 1, {"k": k}) for k in "xyz" if chance.random() < 0.4),
+            *(Sample("own", 1, {"k": query.name}) for _ in query.metrics[1:]),
+        )
+        if chance.random() < 0.2:
+            result = result._replace(outcome="failed", samples=(), error=PollError("timeout", "x"))
+        store.put([result], now)
+        if chance.random() < 0.05:
+            chance.shuffle(queries)
+            store.swap(queries, {queries[0].name})
+            continue
+        expected = without(result, contested(store.shown(now)))
+        assert without(result, store.contested([result], now)) == expected
+        found += expected != result
+    assert found > 20

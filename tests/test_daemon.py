@@ -48,7 +48,7 @@ class Bed:
         self.begun = 0
         self.rested: list[float] = []
         self.overruns: list[str] = []
-        self.first_polls = 0
+        self.first_rounds = 0
         self.interrupted = threading.Event()
         self.act: Act = good
         self.daemon: Daemon | None = None
@@ -59,13 +59,13 @@ class Bed:
             self.poll,
             rest=self.rested.append,
             on_overrun=self.overruns.append,
-            on_first_poll=self.first_poll,
+            on_first_round=self.first_round,
         )
         self.daemon.start()
         return self.daemon
 
-    def first_poll(self) -> None:
-        self.first_polls += 1
+    def first_round(self) -> None:
+        self.first_rounds += 1
 
     def poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
         self.begun += 1
@@ -116,7 +116,9 @@ def test_every_tick_runs_at_once_in_the_order_of_the_query_files(bed: Bed) -> No
     bed.start(*[tick(name) for name in names])
     assert bed.ran(4)
     assert [run.queries for run in bed.runs] == [(name,) for name in names]
-    assert eventually(lambda: bed.first_polls == 4)
+    assert eventually(lambda: bed.first_rounds == 1)
+    assert bed.stop()
+    assert bed.first_rounds == 1, "one push for all of them, however many ticks they are in"
 
 
 def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
@@ -125,7 +127,7 @@ def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
     # A loaded machine may be late, never early; and over several runs it is late by different amounts.
     later = [(run.start - 0.4) % 1.0 for run in bed.runs[1:]]
     assert min(later) < 0.5
-    assert bed.first_polls == 1
+    assert bed.first_rounds == 1
 
 
 def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
@@ -144,6 +146,30 @@ def test_a_tick_that_still_runs_is_left_out_counted_and_said(
     assert bed.begun == 2, "it does not overlap itself"
     assert set(bed.overruns) == {"t"}
     assert "tick t left out: the one before still runs" in [record.getMessage() for record in caplog.records]
+
+
+def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
+    bed: Bed, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="poller.daemon")
+    released = threading.Event()
+    before: list[int] = []
+
+    def act(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        if bed.begun == 2:
+            assert released.wait(30)
+        elif bed.begun == 4:
+            before.append(len(bed.overruns))
+            return bed.until_interrupted(queries)
+        return good(queries)
+
+    bed.act = act
+    bed.start(tick(interval=1.0))
+    assert eventually(lambda: len(bed.overruns) >= 2)
+    released.set()
+    assert eventually(lambda: bool(before) and len(bed.overruns) > before[0])
+    levels = [record.levelname for record in caplog.records if "left out" in record.getMessage()]
+    assert levels[: before[0] + 1] == ["WARNING", *["DEBUG"] * (before[0] - 1), "WARNING"]
 
 
 def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
@@ -258,7 +284,7 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
     said = [record for record in caplog.records if record.name == "poller.daemon"]
     assert "ended in a defect of the poller" in said[0].getMessage()
     assert said[0].exc_info is not None
-    assert bed.first_polls == 2
+    assert bed.first_rounds == 1
 
 
 def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None:
@@ -270,7 +296,7 @@ def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None
     time.sleep(1.5)  # longer than the interval
     assert [run.queries for run in bed.runs] == [("a",)], "b was waiting for its turn, and never got it"
     assert bed.rested == []
-    assert bed.first_polls == 0
+    assert bed.first_rounds == 0
 
 
 def test_stop_says_when_the_worker_does_not_come_to_rest(bed: Bed) -> None:

@@ -27,8 +27,8 @@ from poller.sources import resolve
 from poller.units import unit_problem
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process, eventually
+from tests.bed.programs import need
 from tests.bed.prometheus import Prometheus
-from tests.bed.promtool import need
 
 GRAFANA = ROOT / "deploy" / "grafana"
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
@@ -200,7 +200,7 @@ def test_every_expression_fits_what_a_real_run_stores(
     No expression fails. Every panel has data, with each label that its legend or its table names; every alert
     that the run gives cause for has data, and each metric that an alert looks at is stored.
     """
-    need("prometheus")
+    need("prometheus", "prometheus")
     file = tmp_path / "troubled.yaml"
     file.write_text(json.dumps(TROUBLED))
     queries = f"shipped:{file}"

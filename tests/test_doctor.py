@@ -30,6 +30,7 @@ from poller.whereabouts import Sighting
 from tests.bed.messaging import MessagingServer
 from tests.bed.otlp import Certificates
 from tests.bed.process import Process, eventually
+from tests.bed.programs import lacking
 from tests.bed.proxy import Proxy
 
 Start = Callable[..., Process]
@@ -369,12 +370,13 @@ def test_when_nothing_works_each_failure_is_told_and_no_secret_is_shown(poller_p
     assert checks["collector"]["detail"].endswith("by http/protobuf: connection refused")
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="the PostgreSQL of the wheel has no TLS")
 def test_tls_is_named_with_its_version_and_cipher(
     certificates: Certificates, poller_process: Start, request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--test-dsn"):
         pytest.skip("this test makes a server of its own")
+    if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
+        lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
         cluster.standby.add_file("tls.pem", certificates.server.read_bytes())
         cluster.standby.add_file("tls.key", certificates.server_key.read_bytes())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +28,13 @@ from starlette.exceptions import HTTPException
 
 from poller.events import errors, service
 from poller.events.libraries import instrument
-from poller.events.metrics import EventMetrics
 from poller.events.pools import watch_pool
 from poller.events.scrubbing import ScrubbedTracerProvider
 from poller.events.service import traced
 from poller.events.settings import TelemetryError
 from poller.events.testing import Recorder
 from tests.bed.messaging import MessagingServer
-from tests.bed.process import eventually
+from tests.bed.process import ROOT, eventually
 
 pytest_plugins = ["poller.events.fixtures"]
 
@@ -584,6 +585,16 @@ def test_a_record_of_another_thread_belongs_to_its_own_span(caplog: pytest.LogCa
 
 
 def test_the_metrics_of_a_server_that_never_configured_anything_do_nothing() -> None:
-    metrics = EventMetrics()
-    metrics.user_registered()
-    metrics.health_checked("database", ok=True)
+    """In a process of its own, as other tests may have set the global provider."""
+    program = (
+        "from opentelemetry import metrics\n"
+        "from poller.events import EventMetrics\n"
+        "before = type(metrics.get_meter_provider()).__name__\n"
+        "events = EventMetrics()\n"
+        "print(events.user_registered(), events.health_checked('database', ok=True))\n"
+        "import sys, threading\n"
+        "print(before, threading.active_count(), 'opentelemetry.sdk.metrics' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["None None", "_ProxyMeterProvider 1 False"]

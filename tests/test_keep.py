@@ -51,6 +51,18 @@ def test_names_of_the_folder_are_taken_whether_it_is_read_or_not(folder: Path) -
     assert "odd" in names_beside(settings("odd.yaml"), None)
 
 
+def test_of_several_queries_the_advice_for_a_name_that_is_taken_is_one_that_is_accepted(folder: Path) -> None:
+    del folder
+    kept("mine/a.yaml")
+    other = {**NEW, "name": "b", "metrics": [{**METRIC, "name": "b"}]}
+    with pytest.raises(ConfigError) as caught:
+        refuse_taken(Path("mine/b.yaml"), [other, NEW], settings())
+    assert str(caught.value) == (
+        "--name: 'new' is also the query at mine/a.yaml:2; write --name new_2, "
+        "and ask for this aggregate alone"
+    )
+
+
 NOT_READ = "not read by the daemon yet: export POLLER_QUERIES="
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -16,6 +18,7 @@ import yaml
 from poller.loading import load
 from poller.sources import files_of
 from tests.bed.process import ROOT
+from tests.bed.programs import need
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 BUILT = "standalone", "standalone with keep-state", "sidecar-example"
@@ -40,15 +43,14 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     """What kustomize makes of one of the folders."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed, so the manifests were not built")
+    kubectl = need("kubectl", "kubectl")
     name, _, component = request.param.partition(" with ")
     copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
     shutil.copytree(FOLDER, copy)
     if component:
         with (copy / name / "kustomization.yaml").open("a") as file:
             file.write(f"components: [../{component}]\n")
-    done = subprocess.run(["kubectl", "kustomize", copy / name], capture_output=True, text=True)
+    done = subprocess.run([kubectl, "kustomize", copy / name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no field is out of use"
     return list(yaml.safe_load_all(done.stdout))
@@ -62,6 +64,7 @@ def test_every_manifest_is_valid_by_the_schemas_of_the_api(manifests: list[Manif
 
 def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None:
     spec = pod(manifests)
+    assert "poller" in [container["name"] for container in containers(spec)]
     around = spec.get("securityContext", {})
     assert not set(_POD_MUST_NOT) & set(spec)
     assert all(set(volume) - {"name"} <= _VOLUMES for volume in spec["volumes"])
@@ -78,6 +81,7 @@ def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None
 def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manifests: list[Manifest]) -> None:
     spec = pod(manifests)
     container = poller(spec)
+    assert container["volumeMounts"]
     own = {**spec["securityContext"], **container["securityContext"]}
     assert f"USER {own['runAsUser']}:{own['runAsGroup']}\n" in DOCKERFILE
     assert own["readOnlyRootFilesystem"] is True
@@ -111,6 +115,7 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     assert settings.endpoint is not None
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
+    assert queries["data"]
     assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
         f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
@@ -143,13 +148,51 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
     (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
-    for policy in manifests:
-        if policy["kind"] == "NetworkPolicy":
-            selectors.append(policy["spec"]["podSelector"]["matchLabels"])
-            assert policy["spec"]["ingress"] == []
-            assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
+    # Of a sidecar's pod the server's own policy decides.
+    assert len(policies) == (deployment["metadata"]["name"] == "obscura-poller")
+    for policy in policies:
+        selectors.append(policy["spec"]["podSelector"]["matchLabels"])
+        assert policy["spec"]["ingress"] == []
+        assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
     for selector in selectors:
         assert selector.items() <= labels.items()
+
+
+def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> None:
+    kubectl = need("kubectl", "kubectl")
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, copy)
+    (copy / "mine").mkdir()
+    documented = next(block for block in blocks("yaml") if "kind: Kustomization" in block)
+    (copy / "mine" / "kustomization.yaml").write_text(documented)
+    done = subprocess.run([kubectl, "kustomize", copy / "mine"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = list(yaml.safe_load_all(done.stdout))
+    assert poller(pod(made))["image"] == "registry.example/obscura-poller:0.1.0"
+    (settings,) = (one["data"] for one in made if one["metadata"]["name"].startswith("poller-settings"))
+    assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
+    assert "POLLER_MAX_REPLAY_LAG" in settings, "the others stay"
+
+
+def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
+    policy = yaml.safe_load((FOLDER / "standalone/networkpolicy.yaml").read_text(encoding="utf-8"))
+    allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    written = "".join(
+        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "deploy/OPERATING.md")
+    )
+    urls = re.findall(r"POLLER_(?:OTLP_ENDPOINT|DATABASE_URL)[=:]\s*'?(\w+://[^\s'`]+)", written)
+    ports = {
+        urlsplit(url).port or {"https": 443, "postgresql": 5432}[urlsplit(url).scheme] for url in settings
+    }
+    assert ports >= {4317, 9090}
+    assert ports | {443, 5432, 6432} <= allowed
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of code of the operator's page."""
+    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 def test_both_ways_run_the_same_container() -> None:

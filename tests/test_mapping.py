@@ -382,6 +382,25 @@ def test_a_sum_that_lacks_a_value_is_not_told(value: bytes | None, oid: int, rea
     assert (result.folded, result.quarantined) == (0, {reason: 1, "overflow": 1})
 
 
+@pytest.mark.parametrize(
+    ("values", "oid"),
+    [
+        ((b"1.7e308", b"1.7e308"), FLOAT8),
+        ((b"-1.7e308", b"-1.7e308"), FLOAT8),
+        ((b"1.7e308", b"1.7e308", b"-1.7e308"), FLOAT8),
+        ((b"1.7e308", b"1.7e308"), NUMERIC),
+    ],
+)
+def test_a_sum_beyond_every_double_is_left_out_and_counted(values: tuple[bytes, ...], oid: int) -> None:
+    result = folded(*values, oid=oid)
+    assert kinds(result) == {"top": 9}
+    assert (result.folded, result.quarantined) == (0, {"overflow": len(values)})
+
+
+def test_a_sum_beyond_64_bits_is_the_nearest_double() -> None:
+    assert kinds(folded(b"9223372036854775807", b"1"))["other"] == float(2**63)
+
+
 def test_null_in_a_sum_follows_on_null() -> None:
     assert kinds(folded(b"5", None, on_null="zero"))["other"] == 5
     with pytest.raises(PollError, match="on_null: fail"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,6 +145,73 @@ def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     blocked.unlink()
     memory.keep([Good(RESULT, 0.0)])
     assert caplog.messages[-1] == "the values are remembered again"
+
+
+def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None:
+    file = tmp_path / "values.json"
+    many = [Good(a_result(a_query(f"q{number}"), Sample("things", 1, {})), 0.0) for number in range(1000)]
+    memory, written, before = Memory(tmp_path, "db"), 0, (0, 0)
+    for _ in range(2000):
+        memory.add(many[:1], lambda: many)
+        now = file.stat().st_ino, file.stat().st_size
+        written += now[1] - (before[1] if now[0] == before[0] else 0)
+        before = now
+    memory.keep(many[:1])
+    one = file.stat().st_size
+    memory.keep(many)
+    whole = file.stat().st_size
+    assert written < 2 * 2000 * (one + 1) + 2 * whole
+    assert before[1] <= 2 * whole
+
+
+def test_the_newest_value_of_each_query_comes_back(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, "db")
+    newer = a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0)
+    other = a_result(B, Sample("b", 8, {}), at=1020.0)
+    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    memory.add([Good(newer, 0.0)], list)
+    memory.add([Good(other, 0.0)], list)
+    assert [good.result for good in recalled(tmp_path, 1030.0)] == [newer, other]
+
+
+def test_a_torn_last_tick_costs_that_tick_only_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    newer = Good(a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0), 0.0)
+    memory, file = Memory(tmp_path, "db"), tmp_path / "values.json"
+    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    first = file.stat().st_size
+    memory.add([newer], list)
+    whole = file.read_bytes()
+    for length in range(first, len(whole)):
+        file.write_bytes(whole[:length])
+        assert [good.result for good in recalled(tmp_path, 1030.0)] == [RESULT]
+    after = Memory(tmp_path, "db")
+    after.add([newer], lambda: [newer])
+    assert [good.result for good in recalled(tmp_path, 1030.0)] == [newer.result]
+
+
+@pytest.mark.parametrize("by", ["nothing", "a pipe", "a folder"])
+def test_a_file_that_was_removed_or_replaced_is_written_whole_again(tmp_path: Path, by: str) -> None:
+    memory, file = Memory(tmp_path, "db"), tmp_path / "values.json"
+    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    file.unlink()
+    if by == "a pipe":
+        os.mkfifo(file)
+    elif by == "a folder":
+        file.mkdir()
+    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    if by == "a folder":
+        file.rmdir()
+        memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    assert [good.result for good in recalled(tmp_path, 1030.0)] == [RESULT]
+
+
+def test_queries_that_are_gone_are_gone_from_the_file_with_the_next_tick(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, "db")
+    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    other = Good(a_result(B, Sample("b", 8, {}), at=1020.0), 0.0)
+    memory.forget()
+    memory.add([other], lambda: [other])
+    assert [good.result for good in recalled(tmp_path, 1030.0)] == [other.result]
 
 
 values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))

@@ -333,6 +333,43 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("asked_for", ["file", "nothing"])
+def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_nothing(
+    tables: Database, tmp_path: Path, asked_for: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    metric = {"name": "jobs_count", "description": "x", "unit": "1", "value_column": "n"}
+    append(
+        file,
+        {"name": "jobs_count", "sql": "SELECT 1 AS n", "metrics": [metric]},
+        Defaults(300.0, 30.0, 1000),
+    )
+    options = ["--write", str(file)] if asked_for == "nothing" else []
+    terminal = Terminal(
+        [sys.executable, "-m", "poller", "new", "--table", "jobs", *options],
+        100,
+        40,
+        {"POLLER_DATABASE_URL": tables.standby_dsn},
+    )
+    try:
+        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.type("count, size\n")
+        if asked_for == "file":
+            terminal.shows("Append to which file")
+            terminal.type(f"{file}\n")
+        terminal.shows("'jobs_count' is also the query at")
+        terminal.shows("Another name instead of jobs_count")
+        terminal.type("Jobs\n")
+        terminal.shows("Another name instead of Jobs")
+        terminal.type("all_jobs\n")
+        assert terminal.wait() == 0, terminal.text
+    finally:
+        terminal.close()
+    names = [line.strip() for line in file.read_text().splitlines() if line.startswith("  - ")]
+    assert names == ["- name: jobs_count", "- name: all_jobs", "- name: jobs_disk_bytes"]
+
+
+@pytest.mark.postgres
 def test_an_end_of_input_is_no_answer(tables: Database) -> None:
     terminal = Terminal(
         [sys.executable, "-m", "poller", "new", "--table", "jobs"],

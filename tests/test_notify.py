@@ -93,17 +93,19 @@ def test_nothing_beats_where_nobody_looks(manager: Manager, watchdog: dict[str, 
     assert manager.silent()
 
 
-def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(tmp_path: Path) -> None:
-    for environ in (
-        {},
-        {"NOTIFY_SOCKET": ""},
-        {"NOTIFY_SOCKET": str(tmp_path / "gone")},
-        {"NOTIFY_SOCKET": "@"},
-    ):
+def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
+    manager: Manager, tmp_path: Path
+) -> None:
+    gone = str(tmp_path / "gone")
+    for address, watched in ((None, None), ("", None), (gone, 60), ("@", 60)):
+        environ = {} if address is None else {"NOTIFY_SOCKET": address}
         notifier = Notifier({**environ, "WATCHDOG_USEC": "60000000"})
+        assert notifier.watchdog_seconds == watched
         notifier.ready("polling")
         notifier.beat(None)
         notifier.stopping()
+    assert not Path(gone).exists()
+    assert manager.silent(), "nothing reaches a socket that the environment does not name"
 
 
 def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> None:

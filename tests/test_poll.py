@@ -9,11 +9,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from poller.receiver.points import Point
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import INVALID, Receiver, partial
 from tests.bed.messaging import MessagingServer
@@ -352,3 +353,53 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
         process.wait(30)
     os.close(master)
     return told.decode()
+
+
+@pytest.mark.postgres
+def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does(
+    database: Database, poller_process: Start, receiver: Receiver, tmp_path: Path
+) -> None:
+    """In one tick and in two: it must not matter which of them is polled first."""
+    metric = {"name": "shared", "unit": "{row}", "description": "Shared.", "value_column": "n"}
+    told = [
+        {
+            "name": name,
+            "group": group,
+            "interval": "1s",
+            "timeout": "1s",
+            "sql": f"SELECT * FROM (VALUES (1, 'same'), (2, '{name}')) v (n, kind)",
+            "metrics": [{**metric, "attribute_columns": ["kind"]}],
+        }
+        for name, group in (("a", "x"), ("b", "y"), ("c", "y"))
+    ]
+    file = tmp_path / "queries.yaml"
+    file.write_text(json.dumps({"queries": told}))
+    env = {
+        "POLLER_DATABASE_URL": database.primary_dsn,
+        "POLLER_QUERIES": str(file),
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+        "POLLER_EXPORT_INTERVAL": "300ms",
+    }
+    poll = poller_process("poll", "--push", "--format", "json", env=env)
+    assert poll.wait() == 0, poll
+    queries = json.loads(poll.stdout)["queries"]
+    assert {
+        one["query"]: ([sample["attributes"]["kind"] for sample in one["samples"]], one["quarantined"])
+        for one in queries
+    } == {name: ([name], {"duplicate": 1}) for name in "abc"}
+    assert {point.attributes["kind"] for point in receiver.points("shared")} == set("abc")
+    receiver.clear()
+
+    poller_process("run", env=env)
+    receiver.wait_for(lambda points: _counted_duplicates(points) >= set("abc"))
+    newest = receiver.requests()[-1].points()
+    assert {point.attributes["kind"] for point in newest if point.metric == "shared"} == set("abc")
+
+
+def _counted_duplicates(points: Iterable[Point]) -> set[str]:
+    """The queries that lost data points as duplicates."""
+    return {
+        str(point.attributes["poller.query.name"])
+        for point in points
+        if point.metric == "poller.query.quarantined" and point.attributes["poller.reason"] == "duplicate"
+    }

@@ -448,3 +448,27 @@ def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.05)
+
+
+@pytest.mark.postgres
+def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """At the start and after a reload, long before the export interval."""
+    names = [f"q{number}" for number in range(40)]
+
+    def write(value: int) -> str:
+        queries = [(name, f"SELECT {value} AS n") for name in names]
+        return write_queries(tmp_path, *queries, interval="1h", groups={name: name for name in names})
+
+    def arrived(value: int) -> Callable[[list[Point]], bool]:
+        wanted = {f"{name}_count" for name in names}
+        return lambda points: wanted <= {point.metric for point in points if point.value == value}
+
+    more = {"POLLER_QUERIES": write(1), "POLLER_EXPORT_INTERVAL": "1h", "POLLER_INTERVAL": "1h"}
+    poller_process("run", env=environment(database.primary_dsn, receiver.grpc_endpoint, **more))
+    receiver.wait_for(arrived(1))
+    assert len(receiver.requests()) == 1
+    write(2)
+    receiver.wait_for(arrived(2))
+    assert len(receiver.requests()) == 2

@@ -30,6 +30,7 @@ from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
+from tests.bed.programs import lacking
 from tests.bed.proxy import Proxy
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -368,10 +369,8 @@ def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hang
 @pytest.fixture(scope="module")
 def tls_server(certificates: Certificates) -> Iterator[Cluster]:
     """A pair whose standby speaks TLS, and wants a client's certificate from the role `certified`."""
-    if not DEBIAN.is_dir():
-        pytest.skip(
-            f"{DEBIAN} is not installed, and the PostgreSQL of the wheel has no TLS: TLS is NOT tested"
-        )
+    if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
+        lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
         cluster.primary.execute('CREATE ROLE certified LOGIN; CREATE ROLE "poller@example.org" LOGIN')
         cluster.wait_replayed()

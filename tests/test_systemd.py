@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,16 +11,17 @@ import pytest
 from poller.environment import variables
 from poller.variables import Variables
 from tests.bed.process import ROOT
+from tests.bed.programs import need
 
 FOLDER = ROOT / "deploy" / "systemd"
 DAEMON, ONCE = "poller.service", "poller-poll.service"
 STATED_EXPOSURE = 1.1
 _HARDENING = "# It reads its own files"
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None,
-    reason="systemd-analyze is not installed, so the units were not analysed",
-)
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    return need("systemd-analyze", "systemd")
 
 
 def unit(name: str) -> list[tuple[str, str]]:
@@ -30,11 +30,10 @@ def unit(name: str) -> list[tuple[str, str]]:
     return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
 
 
-@needs_systemd
 @pytest.mark.parametrize("name", [DAEMON, ONCE])
-def test_the_exposure_is_as_stated(name: str) -> None:
+def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", FOLDER / name],
+        [systemd_analyze, "security", "--offline=yes", "--no-pager", FOLDER / name],
         capture_output=True,
         text=True,
     )
@@ -48,8 +47,7 @@ def test_the_exposure_is_as_stated(name: str) -> None:
         assert {float(number) for number in stated} == {STATED_EXPOSURE}, page
 
 
-@needs_systemd
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) -> None:
     """With a program where the units have it, so that nothing at all is left to complain of."""
     program = tmp_path / "poller"
     program.write_text("#!/bin/sh\n")
@@ -59,12 +57,33 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
         (tmp_path / file.name).write_text(text)
     units = sorted(path for path in tmp_path.iterdir() if path != program)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        [systemd_analyze, "verify", "--man=no", "--recursive-errors=no", *units],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "poller" in line] == []
+
+
+def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secrets_are_not(
+    tmp_path: Path,
+) -> None:
+    """The service runs as a user that is made for it: it reads what everybody may read."""
+    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(python3 -m venv /opt.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "/etc/poller" in line]
+    script = "\n".join(commands).replace("/etc/poller", f"{tmp_path}/etc/poller")
+    subprocess.run(["sh", "-euc", f"umask 077\n{script}"], cwd=ROOT, check=True)
+    folder = tmp_path / "etc/poller"
+    environment = dict(line.split("=", 1) for line in (folder / "poller.env").read_text().splitlines())
+    queries = Path(environment["POLLER_QUERIES"])
+    assert queries == folder / "queries"
+    assert all(path.stat().st_mode & 0o005 == 0o005 for path in (folder, queries))
+    assert [file.name for file in sorted(queries.iterdir())] == [
+        file.name for file in sorted((ROOT / "queries").glob("*.yaml"))
+    ]
+    assert all(file.stat().st_mode & 0o004 for file in queries.iterdir())
+    assert all((folder / name).stat().st_mode & 0o077 == 0 for name in ("database_url", "poller.env"))
 
 
 def test_both_services_are_closed_alike() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from poller.declared.part import Part
 from poller.metric import AttributeValue
+from poller.number import is_tellable
 from poller.words import did_you_mean, kind_of, shown
 
 REASONS = (
@@ -37,8 +37,7 @@ class Expectation(Part):
     @field_validator("value", mode="before")
     @classmethod
     def _value(cls, value: object) -> object:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if number or value == "any":
+        if is_tellable(value) or value == "any":
             return value
         what = shown(value) if isinstance(value, str | bool) else kind_of(value)
         raise ValueError(f"is {what}, not a number; write for example `value: 3`, or `value: any`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,20 @@ def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[Q
 def refuse_taken(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings) -> None:
     """Raise ConfigError where a query could not be kept in the file, before anything is done for it."""
     for query in queries:
-        refuse(path, query, _defaults(settings), _beside(settings, path))
+        try:
+            refuse(path, query, _defaults(settings), _beside(settings, path))
+        except ConfigError as error:
+            if len(queries) == 1:
+                raise
+            # --name is of one query.
+            raise ConfigError(
+                [
+                    replace(problem, what=f"{problem.what}, and ask for this aggregate alone")
+                    if problem.where == "--name"
+                    else problem
+                    for problem in error.problems
+                ]
+            ) from None
 
 
 def warn_taken(queries: Sequence[Mapping[str, Any]], settings: Settings, told: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,12 +74,14 @@ def new(
         if len(chosen) > 1:
             raise ConfigError([Problem("--name", "is of one query; ask for one aggregate")])
         chosen = [_named(chosen[0], name)]
-    queries = [declared(one.query, settings) for one in chosen]
-    defined(queries, settings)
+    defined([declared(one.query, settings) for one in chosen], settings)
     if write is None and asks and not (table and aggregate):
-        write = _asked_file(console, lambda path: refuse_taken(path, queries, settings))
+        write, chosen = _asked_file(chosen, settings, console)
+    elif write is not None and asks:
+        chosen = _free(chosen, write, settings, console)
     elif write is not None:
-        refuse_taken(write, queries, settings)
+        refuse_taken(write, [declared(one.query, settings) for one in chosen], settings)
+    queries = [declared(one.query, settings) for one in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
     for one in chosen:
@@ -99,17 +100,55 @@ def _named(one: Offer, name: str) -> Offer:
     return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": word(name)}]})
 
 
-def _asked_file(console: Console, refuse: Callable[[Path], None]) -> Path | None:
-    """The file that is wanted, where there is one; what `refuse` raises ConfigError for is asked again."""
+def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
+    """The file that is wanted, None to print only, and the queries under names that are free in it."""
     from rich.prompt import Prompt
 
     asked = "Append to which file (empty: print only)"
     while answer := Prompt.ask(asked, console=console, default="", show_default=False).strip():
         try:
-            refuse(Path(answer))
+            return Path(answer), _free(chosen, Path(answer), settings, console)
         except ConfigError as error:
-            for problem in error.problems:
-                console.print(str(problem), style="red", markup=False, soft_wrap=True)
-        else:
-            return Path(answer)
-    return None
+            _print_problems(error, console)
+    return None, chosen
+
+
+def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console) -> list[Offer]:
+    """The queries under names that are free in the file; a name that is taken is asked for again.
+
+    Raises ConfigError if the file itself cannot be used.
+    """
+    from rich.prompt import Prompt
+
+    free: list[Offer] = []
+    for one in chosen:
+        offered = one
+        while True:
+            try:
+                _refuse_name(offered, free, path, settings)
+                break
+            except ConfigError as error:
+                if any(problem.where == "--write" for problem in error.problems):
+                    raise
+                _print_problems(error, console)
+            name = Prompt.ask(f"Another name instead of {offered.query['name']}", console=console).strip()
+            offered = _named(one, name)
+        free.append(offered)
+    return free
+
+
+def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
+    from poller.commands.keep import declared, defined, refuse_taken
+
+    query = declared(one.query, settings)
+    defined([query], settings)
+    if any(other.query["name"] == query["name"] for other in others):
+        raise ConfigError(
+            [Problem("--name", f"{query['name']!r} is another of these queries; write another")]
+        )
+    refuse_taken(path, [query], settings)
+
+
+def _print_problems(error: ConfigError, console: Console) -> None:
+    for problem in error.problems:
+        console.print(str(problem), style="red", markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from opentelemetry.metrics import NoOpMeter
 from poller.announcer import Announcer
 from poller.catalog import Catalog
 from poller.commands.wiring import open_replica
-from poller.contest import contested, without
+from poller.contest import without
 from poller.definition import format_duration
 from poller.glance import Glance, Glances
 from poller.memory import Memory
@@ -69,7 +70,9 @@ class Pipe:
         self.replica = open_replica(settings, self._restraint, sighted)
         self._announcer = Announcer(every_result=daemon and push is None)
         self._memory = memory
+        self._lock = threading.Lock()
         self._last: dict[str, PollResult] = {}
+        self._last_shown: dict[str, PollResult] | None = None
         self._glances = Glances()
 
     def tick(
@@ -84,10 +87,10 @@ class Pipe:
     ) -> list[PollResult]:
         results = poll(queries, span.asking(self.replica.ask), on_answer)
         now = time.monotonic()
-        self.store.put(results, now)
-        if self._memory is not None and any(result.outcome == "ok" for result in results):
-            self._memory.keep(list(self.store.good(now)))
-        if claims := contested(self.store.shown(now)):
+        fresh = self.store.put(results, now)
+        if self._memory is not None and fresh:
+            self._memory.add(fresh, lambda: list(self.store.good(now)))
+        if claims := self.store.contested(results, now):
             results = [without(result, claims) for result in results]
         span.tell(results)
         for result in results:
@@ -95,9 +98,14 @@ class Pipe:
                 self._metrics.record(result, span.context(result.query.name))
             self._restraint.note(result)
         self._announcer.tick(results, now, within=span.of)
-        self._announcer.values(self.store.freshness(now))
-        self._last = {**self._last, **{result.query.name: result for result in results}}
+        with self._lock:
+            self._last.update((result.query.name, result) for result in results)
+            self._last_shown = None
         return results
+
+    def announce_stale(self) -> None:
+        """Log whose values are withheld from now on. Age alone decides it, so the clock calls, not a tick."""
+        self._announcer.values(self.store.freshness(time.monotonic()))
 
     def overran(self, tick: str) -> None:
         """Count one tick that was left out."""
@@ -110,7 +118,11 @@ class Pipe:
         self._restraint.forget(dropped)
         self._announcer.forget(dropped)
         self._whereabouts.max_age = _longest_absence(queries)
-        self._last = {name: result for name, result in self._last.items() if name not in dropped}
+        if self._memory is not None:
+            self._memory.forget()
+        with self._lock:
+            self._last = {name: result for name, result in self._last.items() if name not in dropped}
+            self._last_shown = None
 
     def glances(self, next_runs: Mapping[str, float]) -> Sequence[Glance]:
         """How every query stands; `next_runs` is by query, in seconds since 1970.
@@ -118,7 +130,12 @@ class Pipe:
         It is the same object for as long as nothing is different.
         """
         now = time.monotonic()
-        return self._glances.look(self.store.freshness(now), self.store.good(now), self._last, next_runs)
+        with self._lock:
+            # Copied here and not at each tick, whose work must not grow with all queries.
+            if self._last_shown is None:
+                self._last_shown = self._last.copy()
+            last = self._last_shown
+        return self._glances.look(self.store.freshness(now), self.store.good(now), last, next_runs)
 
     def server(self) -> str:
         """The server that answered last, in a line; empty where none has for too long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 
 from poller.commands.completion import queries
 from poller.commands.options import with_settings
+from poller.contest import contested, without
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
 from poller.metric import MetricDefinition
@@ -81,7 +83,9 @@ def poll(
             for tick in ticks(chosen, settings.instance)
             for result in pipe.tick(tick.queries, progress.done)
         }
-    results = [polled[query.name] for query in chosen]
+    # Of two queries that feed one series, the first one was polled before the other was there.
+    claims = contested(store.shown(time.monotonic()))
+    results = [without(polled[query.name], claims) for query in chosen]
     pipe.replica.close()
     try:
         _print(format, results, catalog.metrics, settings)

@@ -108,7 +108,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         pipe.tick,
         rest=pipe.replica.rest,
         on_overrun=pipe.overran,
-        on_first_poll=lambda: _tell([push, pulse]),
+        on_first_round=lambda: _tell([push, pulse]),
         # Several hosts, each tried twice, may take a multiple of it.
         patience=_PATIENCE + 20 * settings.connect_timeout,
     )
@@ -125,7 +125,11 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries())],
+        [
+            notifier.beat,
+            lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries()),
+            lambda _: pipe.announce_stale(),
+        ],
         heartbeat.remove,
     )
     notifier.check(BEAT_SECONDS)

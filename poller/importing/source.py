@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from poller.definition import parse_duration
 from poller.importing.losses import Losses, Place
+from poller.number import is_tellable
 from poller.words import did_you_mean, kind_of, shown
 from poller.yamlflaw import Key
 
@@ -132,7 +132,7 @@ class Node:
                 value = float(value)
             except ValueError:
                 return self._wrong(key, value, "a number", None)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and is_tellable(value):
             return value
         if value is None:
             return None

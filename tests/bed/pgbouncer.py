@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,8 +16,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller.demo.programs import Account, make_directory
 from poller.receiver.ports import LOOPBACK, free_ports
 from tests.bed.process import eventually
+from tests.bed.programs import need
 
-_PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+_PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
 class PgBouncer:
@@ -79,12 +79,11 @@ class PgBouncer:
 @pytest.fixture
 def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
     """Make PgBouncers before a DSN with settings of pgbouncer.ini; they end with the test."""
-    if _PROGRAM is None:
-        pytest.skip("PgBouncer is not installed (Debian's package pgbouncer), so NOTHING is known of poolers")
+    program = need("pgbouncer", "pgbouncer", _PATH)
     made: list[PgBouncer] = []
 
     def make(dsn: str, **settings: str) -> PgBouncer:
-        made.append(PgBouncer(str(Path(_PROGRAM or "")), dsn, **settings))
+        made.append(PgBouncer(program, dsn, **settings))
         return made[-1]
 
     yield make

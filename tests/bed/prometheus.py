@@ -16,7 +16,8 @@ from typing import Any, Literal, Self
 from poller.prometheus import label_name, metric_name
 from poller.receiver.points import Distribution, Point
 from poller.receiver.ports import free_ports
-from tests.bed.promtool import need, promtool
+from tests.bed.programs import need
+from tests.bed.promtool import promtool
 
 Labels = Mapping[str, str]
 _STEP = 1e9
@@ -44,7 +45,7 @@ class Prometheus:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    need("prometheus"),
+                    need("prometheus", "prometheus"),
                     f"--config.file={folder / 'prometheus.yml'}",
                     f"--storage.tsdb.path={folder / 'data'}",
                     "--storage.tsdb.retention.time=30d",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from poller.demo.programs import Account, Programs
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, eventually
+from tests.bed.programs import need
 
 SCRIPT = ROOT / "deploy/role.sql"
 
@@ -92,10 +92,7 @@ def psql(request: pytest.FixtureRequest, pg_bin: Path | None) -> Path:
     """The psql of the server's own PostgreSQL; with --test-dsn the one that is installed."""
     if request.config.getoption("--test-dsn") is None:
         return Programs.find(pg_bin, Account.choose()).directory / "psql"
-    installed = shutil.which("psql")
-    if installed is None:
-        pytest.skip("psql is not installed")
-    return Path(installed)
+    return Path(need("psql", "postgresql-client"))
 
 
 @pytest.fixture

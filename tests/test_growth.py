@@ -1,0 +1,24 @@
+"""Exports do not take more and more memory, however the exported series change."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.bed.growth import CHANGES
+from tests.bed.process import Process
+
+EXPORTS = 300
+MEGABYTE = 2**20
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_memory_of_exports_is_bounded_whatever_changes_between_two(
+    start_process: Callable[..., Process], change: str
+) -> None:
+    process = start_process([sys.executable, "-m", "tests.bed.growth", change, str(EXPORTS)])
+    assert process.wait(120) == 0, str(process)[-2000:]
+    early, late = (int(line) for line in process.stdout.splitlines())
+    assert late - early < 3 * MEGABYTE

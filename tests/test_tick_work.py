@@ -1,0 +1,115 @@
+"""What one tick costs depends on its own queries, not on how many others are known."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+
+from poller.catalog import Catalog
+from poller.commands.pipe import Pipe
+from poller.commands.wiring import open_memory
+from poller.loading import load
+from poller.query import QueryDefinition
+from poller.store import SnapshotStore
+from tests.bed.definitions import a_metric, a_query
+from tests.bed.postgres import Database
+
+FEW, MANY = 40, 1500
+TICK = 4
+"""Queries of the tick that is measured."""
+
+
+class Work(NamedTuple):
+    """What one tick took."""
+
+    steps: int
+    """Lines of Python that were run."""
+    memory: int
+    """Bytes that were allocated at most at one time."""
+    written: int
+    """Bytes."""
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(300)
+def test_the_work_of_a_tick_does_not_grow_with_the_number_of_known_queries(
+    database: Database, tmp_path: Path
+) -> None:
+    few, many = [work(database.primary_dsn, tmp_path / str(known), known) for known in (FEW, MANY)]
+    assert few.written > 0
+    assert many.steps < 1.2 * few.steps
+    assert many.written < 1.2 * few.written
+    # One pointer for each query that is known would be more.
+    assert many.memory < few.memory + 8 * (MANY - FEW)
+
+
+def work(dsn: str, state: Path, known: int) -> Work:
+    """What a tick takes in a process that has a value of each of `known` queries."""
+    settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
+    queries = [tenant(number) for number in range(known)]
+    pipe = Pipe(
+        Catalog(tuple(queries), ()),
+        settings,
+        SnapshotStore(queries),
+        None,
+        daemon=False,
+        memory=open_memory(settings),
+    )
+    try:
+        assert all(result.outcome == "ok" for result in pipe.tick(queries))
+        pipe.glances({})
+        pipe.tick(queries[:TICK])
+        return Work(
+            steps(pipe, queries[:TICK]), allocated(pipe, queries[:TICK]), written(pipe, queries[:TICK])
+        )
+    finally:
+        pipe.replica.close()
+
+
+def tenant(number: int) -> QueryDefinition:
+    """One of the queries that feed one metric, each with a series of its own."""
+    metric = a_metric("tenant_size", attributes={"tenant": f"tenant-{number}"})
+    return a_query(f"tenant_{number}", f"SELECT {number} AS n", metrics=(metric,))
+
+
+def steps(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+    count = 0
+
+    def note(_: FrameType, event: str, __: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        pipe.tick(queries)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def allocated(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+    tracemalloc.start()
+    try:
+        pipe.tick(queries)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def written(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+    before = _written()
+    pipe.tick(queries)
+    return _written() - before
+
+
+def _written() -> int:
+    """Bytes that this thread has written to files (proc(5), `/proc/pid/io`)."""
+    told = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
+    return int(told["wchar"])
