@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
-_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .* in options", re.IGNORECASE)
+_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .{1,200} in options", re.IGNORECASE)
 """What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
 
 

@@ -18,7 +18,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName", "color_message", _SPAN),
 }
 """What every record has (and uvicorn's); the rest are the `extra` fields of the one who logged."""
-_CLIENT_FIRST = re.compile(r"^\S+:\d+ - ")
+_CLIENT_FIRST = re.compile(r"^\S{1,256}:\d{1,5} - ")
 """What uvicorn logs at its level TRACE begins so."""
 _PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
 """Of the access logs of gunicorn and hypercorn."""
