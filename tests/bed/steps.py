@@ -182,9 +182,10 @@ class _Matcher:
                 ),
             )
 
-        first, second = again, (lambda: then(at) if count >= least else None)
-        if kind is _constants.MIN_REPEAT:
-            first, second = second, first
+        def stop() -> int | None:
+            return then(at) if count >= least else None
+
+        first, second = (stop, again) if kind is _constants.MIN_REPEAT else (again, stop)
         end = first()
         return second() if end is None else end
 
