@@ -135,7 +135,7 @@ def _clean(record: logging.LogRecord) -> None:
         record.msg, record.args = message_of(record), None
         return
     clean = scrub(message)
-    if record.name.startswith("uvicorn"):
+    if str(record.name).startswith("uvicorn"):  # makeLogRecord gives the name later
         clean = _CLIENT_FIRST.sub("- - ", clean)
     args = record.args if isinstance(record.args, tuple) else (record.args,)
     # An object may show more where a handler fails to write it.
