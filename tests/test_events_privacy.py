@@ -259,7 +259,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("id AKIAIOSFODNN7EXAMPLE, x", "id [redacted], x"),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----",
-            "[redacted] RSA PRIVATE KEY-----",
+            "[redacted]",
         ),
     ],
 )

@@ -40,7 +40,9 @@ _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\])(?=.)")
 _DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\])[^\s][^\r\n]{{0,{_N}}}+")
 """PostgreSQL quotes the row there: `Key (username)=(ada) already exists.`"""
-_PRIVATE_KEY = re.compile(rf"-----BEGIN [A-Z ]{{0,40}}+PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END)?")
+_PRIVATE_KEY = re.compile(
+    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END [A-Z ]{{0,60}}+-----)?"
+)
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
 _LONGEST_NAME = 48
 _QUOTED = re.compile(
