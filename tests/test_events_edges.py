@@ -32,6 +32,7 @@ from poller.events import health as health_module
 from poller.events.asgi import TelemetryMiddleware
 from poller.events.health import Health
 from poller.events.logs import JsonFormatter
+from poller.events.pipelines import _Closer
 from poller.events.privacy import scrub_attributes
 from poller.events.reader import Reader
 from poller.events.scrubbing import ScrubbedTracerProvider
@@ -413,6 +414,24 @@ def test_a_metric_reader_survives_any_error_and_reports_it(caplog: pytest.LogCap
     delivery.pushes = 0
     assert reader.force_flush() is False
     assert reader.force_flush() is True
+
+
+@pytest.mark.parametrize("arrived", [True, False, None])
+def test_flush_says_that_something_is_missing_if_a_pipeline_says_so_or_raises(arrived: bool | None) -> None:
+    def force_flush() -> bool:
+        if arrived is None:
+            raise RuntimeError("no collection")
+        return arrived
+
+    delivery: Any = Counted()
+    closer = _Closer([(SimpleNamespace(force_flush=force_flush), delivery)])
+    assert closer.close(60, end=False) == ([] if arrived else ["all data points"])
+
+
+class Counted:
+    """What a delivery has counted."""
+
+    signal, failures, lost, sending = "metrics", 0, 0, 0
 
 
 def test_a_value_that_nothing_could_scrub_before_is_scrubbed_and_flush_says_what_arrived(

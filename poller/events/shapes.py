@@ -45,6 +45,8 @@ _PRIVATE_KEY = re.compile(
 )
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
 _LONGEST_NAME = 48
+_LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
+"""Of all names, so that most words are known to be none."""
 _QUOTED = re.compile(
     rf"b?+\\{{0,7}}+(?!.\[redacted\])"
     rf"(?:\"(?P<double>[^\"\\]{{1,{_N}}}+)|'(?P<single>[^'\\]{{1,{_N}}}+)|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
@@ -199,30 +201,31 @@ def _remove_private_keys(text: str) -> str:
 
 def _remove_named(text: str) -> str:
     """Values after their names: `token=...`, `Cookie: a=1; b=2`, `"phone": "..."`, `(b'cookie', b'a=1')`."""
-    small = ""
     parts: list[str] = []
     end = 0
     for separator in _SEPARATOR.finditer(text):
         at = separator.start()
         if at < end:
             continue
-        small = small or _in_small_letters(text)
-        before = small[max(end, at - _LONGEST_NAME) : at].rstrip()
-        value = _value(text, separator.end(), before, comma=separator[0][0] == ",")
+        before = text[max(end, at - _LONGEST_NAME) : at].rstrip()
+        name = before.rstrip("\\\"')]").lower()
+        if name[-2:] not in _LAST_LETTERS:
+            continue
+        quoted = before[-1:] in ("'", '"')
+        value = _value(text, separator.end(), name, quoted=quoted, comma=separator[0][0] == ",")
         if value is not None:
             parts += text[end : value[0]], REDACTED
             end = value[1]
-    return "".join(parts) + text[end:]
+    return "".join(parts) + text[end:] if parts else text
 
 
-def _value(text: str, at: int, before: str, *, comma: bool) -> tuple[int, int] | None:
+def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple[int, int] | None:
     """Where the value begins and ends, if the word before its separator is a name of a secret."""
-    name = before.rstrip("\\\"')]")
     whole = compact(name)
     line = whole.endswith(LINE_ENDINGS)
     if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
         return None
-    if before[-1:] in ("'", '"'):
+    if quoted:
         found = _QUOTED.match(text, at)
     elif comma:
         return None
@@ -238,14 +241,6 @@ def _is_short_name(name: str) -> bool:
         return False
     short = next(one for one in SHORT_ENDINGS if name.endswith(one))
     return not name.removesuffix(short)[-1:].isalpha()
-
-
-def _in_small_letters(text: str) -> str:
-    small = text.lower()
-    # A few letters become two.
-    if len(small) == len(text):
-        return small
-    return "".join(one if len(one) == 1 else " " for one in map(str.lower, text))
 
 
 def _remove_hosts(text: str) -> str:
