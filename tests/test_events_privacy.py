@@ -241,6 +241,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("mail to a.b@example.org", "mail to [redacted]"),
         ("/u/ada%40example.org HTTP", "/u/[redacted] HTTP"),
         ("/u/ada%2540example.org HTTP", "/u/[redacted] HTTP"),
+        ("/u/ada%40example.org/%0AERROR%1B[2J HTTP", "/u/[redacted]/%0AERROR%1B[2J HTTP"),
         ("/from/2001%3Adb8%3A77%3A%3A1", "/from/[redacted]"),
         ("at 2001:db8:77::1.", "at [redacted]."),
         ("client:2001:db8:77::1 left", "client:[redacted] left"),

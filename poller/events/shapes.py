@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from poller.events.names import (
     LINE_ENDINGS,
@@ -155,11 +155,16 @@ def _remembered(text: str) -> str:
 
 def _scrub(text: str) -> str:
     text = _scrub_plain(text)
+    one_line = text.isprintable()
     for decoded in decodings(text)[1:]:
-        # Only a text that gives something away loses its encoding.
+        # Only a text that gives something away loses its encoding, and no new line begins by that.
         if (clean := _scrub_plain(decoded)) != decoded:
-            text = clean
+            text = _escape(clean) if one_line else clean
     return text
+
+
+def _escape(text: str) -> str:
+    return "".join(one if one.isprintable() else quote(one, errors="replace") for one in text)
 
 
 def _scrub_plain(text: str) -> str:
