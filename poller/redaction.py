@@ -22,8 +22,15 @@ _MOST = 1000
 _MOST_MASKED, _LONGEST_MASKED = 10_000, 100
 """Values of which it is kept what came of them, and their characters."""
 
-_IN_URL = re.compile(r"(://[^\s/:@\"']*:)(?!password@)[^\s\"']+@")
-_PASSWORD = re.compile(r"\bpassword\s*=\s*(.*?)(?:\s+\w+\s*=|$)", re.IGNORECASE | re.DOTALL)
+# Servers and collectors choose the texts, so a pattern must not read a part of them again and again: every
+# quantifier is bounded, and possessive where another match could begin inside of what it has read.
+_URL_RUN = re.compile(r"://[^\s\"']{1,8192}+")
+_USER = re.compile(r"://[^\s/:@]{0,1024}+:(?!password@)")
+_PASSWORD = re.compile(
+    r"\bpassword\s{0,64}+=\s{0,64}+(.{0,4096}?)(?:\s{1,64}+\w{1,64}+\s{0,64}+=|$)", re.IGNORECASE | re.DOTALL
+)
+_CUSTOM_PARAMETER = re.compile(r"\w\.\w{1,128}+=((?:[^\s\\]|\\.){1,4096}+)")
+_QUERY_VALUE = re.compile(r"[?&][^=&?]{0,256}+=([^&]{0,8192}+)")
 _UNFORMATTED = logging.Formatter()
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
 _HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "METRICS_", "TRACES_", "LOGS_"))
@@ -54,7 +61,8 @@ class _Memory:
 
     def mask(self, text: str) -> str:
         pattern = self._pattern
-        return _IN_URL.sub(rf"\g<1>{MASK}@", pattern.sub(MASK, text) if pattern else text)
+        masked = pattern.sub(MASK, text) if pattern else text
+        return _URL_RUN.sub(_without_password, masked) if "://" in masked and "@" in masked else masked
 
     def mask_value(self, text: str) -> str:
         """The same, of a text that probably comes again, as names do."""
@@ -110,7 +118,7 @@ def learn_conninfo(conninfo: str) -> None:
 
 def learn_options(options: str) -> None:
     """Remember the values of custom parameters (`-c app.token=...`) in libpq's `options`."""
-    learn(*re.findall(r"\w\.\w+=((?:[^\s\\]|\\.)+)", options))
+    learn(*_CUSTOM_PARAMETER.findall(options))
 
 
 def learn_credentials(user: str, passwords: Iterable[str]) -> None:
@@ -127,14 +135,14 @@ def learn_url(url: str) -> None:
         user, colon, password = found.partition(":")
         learn(found, *([] if colon else [user]))
         learn_credentials(unquote(user), [password, *re.split(r"[@/?#,:\[\]]", password)])
-    learn(*re.findall(r"[?&][^=&]*=([^&]*)", url.rpartition("@")[2]))
+    learn(*_QUERY_VALUE.findall(url.rpartition("@")[2]))
 
 
 def learn_headers(headers: str) -> None:
     """Remember the values of OTLP headers as the variable holds them: `name=value,name=value`, %-escaped."""
     for pair in headers.split(","):
         value = pair.partition("=")[2].strip()
-        words = re.split(r"\s+", unquote(value))
+        words = unquote(value).split()
         learn(value, *words)
         for word in words:
             if word and (decoded := _decoded(word)):
@@ -159,6 +167,16 @@ def learn_environment(environ: Mapping[str, str]) -> None:
             learn_url(value)
 
 
+def _without_password(found: re.Match[str]) -> str:
+    """A run that holds a URL, its password masked up to the last @."""
+    run = found[0]
+    if user := _USER.search(run):
+        password, at, host = run[user.end() :].rpartition("@")
+        if password:
+            return run[: user.end()] + MASK + at + host
+    return run
+
+
 def redact(text: str) -> str:
     """The text with every secret that is known in place of `***`, in whatever form it was written."""
     return _memory.mask(text)
@@ -168,7 +186,13 @@ class Redaction(logging.Filter):
     """Masks the message of each record, and its exception; for loggers of libraries, whoever listens."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        told = record.getMessage()
+        try:
+            told = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - arguments that do not fit, or cannot be shown
+            # Python would print the arguments as they are, and drop the record.
+            form = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+            told = f"{form} (its arguments do not fit: {type(error).__name__})"
+            record.msg, record.args = redact(told), None
         if (masked := redact(told)) != told:
             record.msg, record.args = masked, None
         if record.exc_info:

@@ -29,7 +29,7 @@ _CONNECT_TIMEOUTS = 4
 _STUCK = (
     "the server may ask for absurdly many SCRAM iterations: look at who answers there, restart the poller"
 )
-_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .* in options", re.IGNORECASE)
+_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .{1,200} in options", re.IGNORECASE)
 """What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
 
 

@@ -388,11 +388,11 @@ def test_the_sqlstate_stands_beside_the_type(server: MessagingServer, spans: Spa
 
 def test_an_exception_is_found_in_its_span_also_behind_others() -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("x").start_span("x")
-    where = span.get_span_context()
+    where = errors.Place(span.get_span_context(), "a-request")
     error = ValueError("x")
     assert errors.where(error) is None
-    assert errors.mark(error, where)
-    assert not errors.mark(error, where)
+    assert errors.mark(error, where.span, "a-request")
+    assert not errors.mark(error, where.span)
     assert errors.where(ExceptionGroup("g", [error])) == where
     other = KeyError("y")
     other.__cause__ = error

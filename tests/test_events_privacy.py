@@ -153,10 +153,14 @@ def _origin(spans: Any) -> str:
 
 def test_the_checker_of_other_servers_finds_nothing_either(planted: Process, receiver: Receiver) -> None:
     """`poller conform` judges by the same names and shapes."""
-    texts = [(name, value) for span in receiver.spans() for name, value in span.attributes.items()]
-    texts += [(name, value) for record in receiver.records() for name, value in record.attributes.items()]
-    texts += [("body", record.body) for record in receiver.records()]
-    for name, value in texts:
+    of_spans = [(name, value) for span in receiver.spans() for name, value in span.attributes.items()]
+    of_logs = [(name, value) for record in receiver.records() for name, value in record.attributes.items()]
+    bodies = [("body", record.body) for record in receiver.records()]
+    # Nothing is found in nothing.
+    assert {"notes", "url.full"} <= dict(of_spans).keys()
+    assert "url.full" in dict(of_logs)
+    assert any("[redacted]" in str(body) for _, body in bodies)
+    for name, value in [*of_spans, *of_logs, *bodies]:
         assert name in OWN or not personal_name(name, outgoing=True), name
         assert name in OWN or name == "network.peer.address" or personal_text(str(value)) is None, (
             name,
@@ -235,6 +239,29 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("Mozilla/5.0 (X11; Linux) Gecko/1", "[redacted]"),
         ("okhttp/4.12.0 came", "[redacted] came"),
         ("mail to a.b@example.org", "mail to [redacted]"),
+        ("/u/ada%40example.org HTTP", "/u/[redacted] HTTP"),
+        ("/u/ada%2540example.org HTTP", "/u/[redacted] HTTP"),
+        ("/u/ada%40example.org/%0AERROR%1B[2J HTTP", "/u/[redacted]/%0AERROR%1B[2J HTTP"),
+        ("/from/2001%3Adb8%3A77%3A%3A1", "/from/[redacted]"),
+        ("at 2001:db8:77::1.", "at [redacted]."),
+        ("client:2001:db8:77::1 left", "client:[redacted] left"),
+        ("user_agent=Fox/1 (Linux)", "user_agent=[redacted]"),
+        ("userAgent: Fox 1", "userAgent: [redacted]"),
+        ("username=ada x=1", "username=[redacted] x=1"),
+        ("user_name: 'ada l', y", "user_name: [redacted], y"),
+        ("phone=+49 170 1234567 called", "phone=[redacted] called"),
+        ('{"phone": 491701234567, "x": 1}', '{"phone": [redacted], "x": 1}'),
+        ("sessionid=abc; x", "sessionid=[redacted]; x"),
+        ("JSESSIONID=abc", "JSESSIONID=[redacted]"),
+        ("private_key=abc", "private_key=[redacted]"),
+        ("aws_secret_access_key = abc", "aws_secret_access_key = [redacted]"),
+        ("user[email]=ada&x=1", "user[email]=[redacted]&x=1"),
+        ("got ghp_0123456789abcdefghij.", "got [redacted]."),
+        ("id AKIAIOSFODNN7EXAMPLE, x", "id [redacted], x"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----",
+            "[redacted]",
+        ),
     ],
 )
 def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
@@ -251,6 +278,9 @@ def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
         "std::vector and a.b.c.d",
         "version 3.11.7 of 0.0.0.0",
         "token expired",
+        "lodash@4.17.21",
+        "100% of a%b LIKE '%abc%'",
+        "ghp_short AKIA",
         "the secret is out",
         "really?yes",
         "SELECT a/b FROM t WHERE x = ?",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from time import time_ns
 
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import TracerProvider, get_tracer_provider
 
+from poller.events import request
 from poller.events.attributes import OTHER
 from poller.events.errors import mark
 from poller.events.exchange import CLIENT_LEFT, FAILED, Exchange, Message, Receive, Scope, Send
+from poller.events.health import PATHS
+from poller.events.lifespan import ending
 from poller.events.metrics import SCOPE, EventMetrics
 from poller.events.websocket import WebSocketExchange
+
+_MOST_PROBES = 100
+"""Paths of probes that are remembered; a mount with a parameter could make any number."""
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -27,21 +34,48 @@ class TelemetryMiddleware:
     """
 
     def __init__(
-        self, app: Application, metrics: EventMetrics, *, tracer_provider: TracerProvider | None = None
+        self,
+        app: Application,
+        metrics: EventMetrics,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        exclude: Collection[str] | None = None,
+        public_endpoint: bool = False,
     ) -> None:
-        """Wrap `app`; spans go to `tracer_provider`, or to the global one, which may be set later."""
+        """Wrap `app`; spans go to `tracer_provider`, or to the global one, which may be set later.
+
+        Requests for a path in `exclude` have no span and count in no metric; their log lines have trace ids.
+        Without it these are the probes that `Health` answers, wherever it is mounted.
+
+        `public_endpoint`: anyone may send requests here. A client's `traceparent` then does not continue the
+        client's trace, nor decide that the request is sampled; the root span begins a trace and links to it.
+        """
         self.app = app
         self._metrics = metrics
+        self._public = public_endpoint
+        self._excluded = set(PATHS if exclude is None else exclude)
+        self._finds_probes = exclude is None
         self._tracer = (tracer_provider or get_tracer_provider()).get_tracer(SCOPE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for one request, session or lifespan."""
         kind = {"http": HttpExchange, "websocket": WebSocketExchange}.get(scope["type"])
         if kind is None:
-            await self.app(scope, receive, send)
-            return
-        with kind(self._tracer, self._metrics, scope, receive, send) as exchange:
-            await self.app(exchange.scope, exchange.receive, exchange.send)
+            await self.app(scope, receive, ending(send) if scope["type"] == "lifespan" else send)
+        elif scope["path"] in self._excluded:
+            token = attach(request.unsampled())
+            try:
+                await self.app({"fastapi.telemetry": None, **scope}, receive, send)
+            finally:
+                detach(token)
+        else:
+            public, finds = self._public, self._finds_probes
+            with kind(
+                self._tracer, self._metrics, scope, receive, send, public=public, finds_probes=finds
+            ) as exchange:
+                await self.app(exchange.scope, exchange.receive, exchange.send)
+            if exchange.is_probe and len(self._excluded) < _MOST_PROBES:
+                self._excluded.add(scope["path"])
 
 
 class HttpExchange(Exchange):
@@ -66,7 +100,7 @@ class HttpExchange(Exchange):
             self._status = CLIENT_LEFT if self._disconnected else message["status"]
             self._trailers = message.get("trailers", False)
             message = self.with_id(message)
-        await self._send(message)
+        await self.forward(message)
         if self._status is not None and self._over_at is None and self._is_last(kind, message):
             self._over_at = time_ns()
             self.count(self._status)
@@ -83,12 +117,12 @@ class HttpExchange(Exchange):
         if self._over_at is None:
             gone = self._disconnected and error is None
             status = self._status or (CLIENT_LEFT if gone else FAILED)
-            self.count(status)
+            self.count(status, error)
             self.end_span(status, error, None)
         elif self._status is not None and self._may_have_failed():
             self.end_span(self._status, error, self._over_at)
         elif error is not None:
-            mark(error, self.span.get_span_context())
+            mark(error, self.span.get_span_context(), self.id)
 
     def _may_have_failed(self) -> bool:
         """Whether an exception is to be expected that was answered already, by what is further in."""

@@ -11,7 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from poller.events import records
 from poller.events.errors import error_type
-from poller.events.shapes import scrub
+from poller.events.shapes import scrub, text_of
 
 _SEVERITIES = (
     (logging.CRITICAL, SeverityNumber.FATAL, "FATAL"),
@@ -39,6 +39,10 @@ class Bridge(logging.Handler):
         super().__init__()
         self._provider = provider
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
+        """Report the failure without the record's arguments."""
+        records.report_failure(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Emit the record; what the SDK logs meanwhile is not."""
         if record.name.startswith(_OWN) or self._emitting.get():
@@ -55,20 +59,22 @@ class Bridge(logging.Handler):
 def _translated(record: logging.LogRecord) -> LogRecord:
     _, number, text = next(one for one in _SEVERITIES if record.levelno >= one[0])
     attributes = {
-        name: value if isinstance(value, str | bool | int | float) else str(value)
+        name: value if isinstance(value, str | bool | int | float) else scrub(text_of(value))
         for name, value in records.extras(record).items()
         if value is not None
     }
     if record.exc_info and (error := record.exc_info[1]) is not None:
         attributes["exception.type"] = error_type(error)
-        attributes["exception.message"] = scrub(str(error))
-        attributes["exception.stacktrace"] = scrub(logging.Formatter().formatException(record.exc_info))
-    span = records.span_of(record)
+        attributes["exception.message"] = scrub(text_of(error))
+        attributes["exception.stacktrace"] = records.traceback_of(record.exc_info)
+    place = records.place_of(record)
+    if place and place.request_id:
+        attributes.setdefault("request.id", place.request_id)
     return LogRecord(
         timestamp=int(record.created * 1e9),
-        context=set_span_in_context(NonRecordingSpan(span), Context()) if span else None,
+        context=set_span_in_context(NonRecordingSpan(place.span), Context()) if place else None,
         severity_number=number,
         severity_text=text,
-        body=scrub(record.getMessage()).rstrip("\n"),
+        body=records.message_of(record).rstrip("\n"),
         attributes=attributes,
     )

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from poller.events.records import message_of
+from poller.events.shapes import text_of
 from poller.events.target import Signal, Target
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Delivery:
 
     def __init__(self, signal: Signal, target: Target, build: Callable[[], Any], results: Any) -> None:
         """Build the exporter; `results` is the enumeration of what its `export` returns."""
-        self._signal = signal
+        self.signal = signal
         self._target = target
         self._build = build
         self._results = results
@@ -41,11 +43,26 @@ class Delivery:
         self._cuts = 0
         self.failures = 0
         """Batches that did not arrive."""
+        self.lost = 0
+        """Spans, data points or log records of these batches."""
+        self.sending = 0
+        """Those of the batch that is under way."""
         self.exporter: Any = build()
 
     def export(self, batch: Any, **kwargs: Any) -> Any:
         """Send one batch, whatever it takes; returns what the exporter returned."""
         self._reasons.clear()
+        self.sending = size = _size(batch)
+        try:
+            result = self._export(batch, **kwargs)
+        finally:
+            self.sending = 0
+        if result is not self._results.SUCCESS:
+            self.failures += 1
+            self.lost += size
+        return result
+
+    def _export(self, batch: Any, **kwargs: Any) -> Any:
         while not self._ended:
             with self._open:  # shut while the process forks
                 self._sending.acquire()
@@ -55,12 +72,9 @@ class Delivery:
             finally:
                 self._sending.release()
             if result is self._results.SUCCESS or cuts == self._cuts:
-                lost = result is not self._results.SUCCESS
-                self.failures += lost
-                self._announce(lost=lost)
+                self._announce(lost=result is not self._results.SUCCESS)
                 return result
             # It was cut short by a fork, which is no fault of the collector's.
-        self.failures += 1
         return self._results.FAILURE
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
@@ -111,7 +125,7 @@ class Delivery:
                 self.exporter = self._build()
             return self.exporter.export(batch, **kwargs)
         except Exception as error:  # noqa: BLE001 - a value that cannot be encoded raises anything
-            self._reasons.add(f"{type(error).__name__}: {error}")
+            self._reasons.add(f"{type(error).__name__}: {text_of(error)}")
             return self._results.FAILURE
 
     def _close(self) -> None:
@@ -125,11 +139,19 @@ class Delivery:
         where = {"endpoint": str(self._target)}
         if lost and self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.warning("%s do not arrive: %s", self._signal, self._reasons.best(), extra=where)
+            logger.warning("%s do not arrive: %s", self.signal, self._reasons.best(), extra=where)
         elif not lost and self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
-            logger.info("%s arrive again after %.0f s", self._signal, seconds, extra=where)
+            logger.info("%s arrive again after %.0f s", self.signal, seconds, extra=where)
+
+
+def _size(batch: Any) -> int:
+    """Spans or log records of a batch, or data points of metrics."""
+    if not hasattr(batch, "resource_metrics"):
+        return len(batch)
+    scopes = [scope for resource in batch.resource_metrics for scope in resource.scope_metrics]
+    return sum(len(metric.data.data_points) for scope in scopes for metric in scope.metrics)
 
 
 class _Reasons(logging.Handler):
@@ -140,7 +162,7 @@ class _Reasons(logging.Handler):
         self._own = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.add(record.getMessage())
+        self.add(message_of(record))
 
     def add(self, message: str) -> None:
         self._messages().append(message)

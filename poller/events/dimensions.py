@@ -58,8 +58,11 @@ class _ScrubbedReservoir(ExemplarReservoir):
         self._inner = inner
 
     def offer(self, value: float, time_unix_nano: int, attributes: Any, context: Context) -> None:
-        if attributes and not is_harmless(attributes):
-            attributes = scrub_attributes(attributes)
+        try:
+            if attributes and not is_harmless(attributes):
+                attributes = scrub_attributes(attributes)
+        except Exception:  # noqa: BLE001 - the server is recording a number: an exemplar may be lost, that not
+            return
         self._inner.offer(value, time_unix_nano, attributes, context)
 
     def collect(self, point_attributes: Any) -> Any:

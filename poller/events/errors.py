@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import Span, SpanContext
 
 _WHERE = "__telemetry_span__"
 _DEEPEST = 10
@@ -36,7 +37,14 @@ def is_clients_fault(error: BaseException) -> bool:
     return isinstance(status, int) and 400 <= status < 500
 
 
-def mark(error: BaseException, where: SpanContext) -> bool:
+class Place(NamedTuple):
+    """Where an exception was seen first."""
+
+    span: SpanContext
+    request_id: str | None
+
+
+def mark(error: BaseException, where: SpanContext, request_id: str | None = None) -> bool:
     """Remember in which span an exception was seen first; returns whether this is the first time.
 
     A server logs what broke a request when the request's span is over; by the mark that line finds it.
@@ -44,16 +52,24 @@ def mark(error: BaseException, where: SpanContext) -> bool:
     if hasattr(error, _WHERE):
         return False
     with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, _WHERE, where)
+        setattr(error, _WHERE, Place(where, request_id))
     return True
 
 
-def where(error: BaseException | None) -> SpanContext | None:
-    """The span in which an exception, or one that led to it, was seen first; None where none was."""
+def record(span: Span, error: BaseException) -> None:
+    """Add the exception event, without the message if the exception cannot show it."""
+    try:
+        span.record_exception(error)
+    except Exception:  # noqa: BLE001 - other people's __str__
+        span.add_event("exception", {"exception.type": error_type(error)})
+
+
+def where(error: BaseException | None) -> Place | None:
+    """Where an exception, or one that led to it, was seen first; None where none was."""
     for _ in range(_DEEPEST):
         if error is None:
             return None
-        if isinstance(found := getattr(error, _WHERE, None), SpanContext):
+        if isinstance(found := getattr(error, _WHERE, None), Place):
             return found
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]

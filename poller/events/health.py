@@ -10,13 +10,18 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from opentelemetry.trace import StatusCode, get_tracer
+
+from poller.events import request
 from poller.events.attributes import Component
 from poller.events.errors import error_type
 from poller.events.exchange import Receive, Scope, Send
-from poller.events.metrics import EventMetrics
+from poller.events.metrics import SCOPE, EventMetrics
+from poller.events.shapes import text_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +29,9 @@ Check = Callable[[], Awaitable[object]] | Callable[[], object]
 Headers = Sequence[tuple[bytes, bytes]]
 Verdict = Literal["ok", "error"]
 
+PATHS = ("/livez", "/readyz")
+"""Paths below its mount that `Health` answers."""
+_tracer = get_tracer(SCOPE)
 _VALID_INTERVALS = 3
 """As everywhere in this project: a value that was not renewed for so long is not shown."""
 
@@ -97,9 +105,12 @@ class Health:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            if path not in ("/livez", "/readyz"):
+            if path not in PATHS:
                 await _answer(send, 404)
-            elif scope["method"] not in ("GET", "HEAD"):
+                return
+            if current := request.current.get():
+                current.is_probe = True
+            if scope["method"] not in ("GET", "HEAD"):
                 await _answer(send, 405, headers=[(b"allow", b"GET, HEAD")])
             elif path == "/livez":
                 await _answer(send, 200)
@@ -143,13 +154,21 @@ class _Component:
         return await asyncio.shield(self._deciding)
 
     async def _decide(self) -> Verdict:
-        problem = await self._problem()
+        # Every line of the log has a trace, also outside of a request.
+        with _tracer.start_as_current_span(f"check_{self._name}") as span:
+            problem = await self._problem()
+            if problem:
+                span.set_status(StatusCode.ERROR)
+            self._report(problem)
+        self._verdict = "error" if problem else "ok"
+        return self._verdict
+
+    def _report(self, problem: str) -> None:
+        """Log the verdict if it is another than before."""
         if problem and self._verdict != "error":
             logger.warning("%s fails: %s", self._name, problem, extra={"component": self._name})
         elif not problem and self._verdict == "error":
             logger.info("%s works again", self._name, extra={"component": self._name})
-        self._verdict = "error" if problem else "ok"
-        return self._verdict
 
     async def _problem(self) -> str:
         """What is wrong with the component; empty where nothing is."""
@@ -163,7 +182,7 @@ class _Component:
         if answer.cancelled():
             return "the check was cancelled"
         if (error := answer.exception()) is not None:
-            return f"{error_type(error)}: {error}"
+            return f"{error_type(error)}: {text_of(error)}"
         return "the check returned False" if answer.result() is False else ""
 
     def _is_stuck(self) -> bool:
@@ -179,7 +198,10 @@ class _Component:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[object] = loop.create_future()
         self._thread = threading.Thread(
-            target=_call, args=(self._check, answer, loop), name=f"check {self._name}", daemon=True
+            target=copy_context().run,
+            args=(_call, self._check, answer, loop),
+            name=f"check {self._name}",
+            daemon=True,
         )
         self._thread.start()
         return answer

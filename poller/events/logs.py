@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from poller.events import records
-from poller.events.shapes import scrub
+from poller.events.shapes import scrub, text_of
 
 Form = Literal["text", "json"]
 
@@ -41,6 +41,7 @@ def configure(form: Form = "text", level: str = "info", stream: TextIO | None = 
         logging.getLogger(library).setLevel(max(logging.WARNING, threshold))
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
+    sys.unraisablehook = _unraisable
     threading.excepthook = lambda of: _uncaught(of.exc_type, of.exc_value, of.exc_traceback)
 
 
@@ -56,6 +57,8 @@ def send_also(handler: logging.Handler | None) -> None:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
 
+    A line of a request has `request.id` as well.
+
     The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
     compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
     """
@@ -65,10 +68,10 @@ class JsonFormatter(logging.Formatter):
             "timestamp": _timestamp(record),
             "severity": record.levelname,
             "logger": record.name,
-            "message": scrub(record.getMessage()).rstrip("\n"),
+            "message": records.message_of(record).rstrip("\n"),
             **_trace(record),
         }
-        if exception := _exception(self, record):
+        if exception := _exception(record):
             line["exception"] = exception
         if record.stack_info:
             line["stack"] = scrub(record.stack_info)
@@ -85,12 +88,12 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         # A record has one line, or grep takes it apart; nor may it steer the reader's terminal.
-        message = scrub(record.getMessage()).rstrip("\n")
+        message = records.message_of(record).rstrip("\n")
         message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
         trace = {name: value for name, value in _trace(record).items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**records.extras(record), **trace}.items()]
         line = " ".join([_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message, *fields])
-        for more in (_exception(self, record), scrub(record.stack_info or "")):
+        for more in (_exception(record), scrub(record.stack_info or "")):
             line = f"{line}\n{more}" if more else line
         return line
 
@@ -100,6 +103,10 @@ class _Console(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
         self.threshold = threshold
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
+        """Report the failure without the record's arguments."""
+        records.report_failure(record)
 
 
 _OURS: dict[Literal["console", "collector"], logging.Handler] = {}
@@ -131,6 +138,8 @@ def _adopt() -> None:
                 logger.propagate = True
             elif not any(isinstance(one, records.Scrubber) for one in handler.filters):
                 handler.addFilter(records.Scrubber())
+                if type(handler).handleError is logging.Handler.handleError:
+                    setattr(handler, "handleError", records.report_failure)  # noqa: B010 - of this handler only
     for handler in ours:
         root.addHandler(handler)  # once, however often
 
@@ -168,28 +177,43 @@ def _uncaught(
         logging.getLogger(__name__).critical("nothing caught this", exc_info=(kind, error, traceback))
 
 
+def _unraisable(of: sys.UnraisableHookArgs) -> None:
+    """Log an exception that Python can only print: of a `__del__`, a callback or a weak reference."""
+    # The object is about to go, and its repr may hold anything.
+    where = getattr(of.object, "__qualname__", type(of.object).__name__)
+    if of.exc_value is None:
+        return
+    logging.getLogger(__name__).error(
+        "%s in %s",
+        of.err_msg or "exception ignored",
+        where,
+        exc_info=(of.exc_type, of.exc_value, of.exc_traceback),
+    )
+
+
 def _timestamp(record: logging.LogRecord) -> str:
     """RFC 3339, UTC, milliseconds."""
     at = datetime.fromtimestamp(record.created, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return scrub(formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
+def _exception(record: logging.LogRecord) -> str:
+    return records.traceback_of(record.exc_info) if record.exc_info else scrub(record.exc_text or "")
 
 
 def _trace(record: logging.LogRecord) -> dict[str, str]:
-    span = records.span_of(record)
-    if span is None:
+    place = records.place_of(record)
+    if place is None:
         return {"trace_id": "", "span_id": ""}
-    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+    found = {"trace_id": f"{place.span.trace_id:032x}", "span_id": f"{place.span.span_id:016x}"}
+    return found | ({"request.id": place.request_id} if place.request_id else {})
 
 
 def _spoken(value: object) -> str:
-    return scrub(str(value))
+    return scrub(text_of(value))
 
 
 def _quoted(value: object) -> str:
-    text = scrub(str(value))
+    text = scrub(text_of(value))
     plain = text != "" and text.isprintable() and not any(character in text for character in " \"'=\\")
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from poller.events.catalog import GenerationName, declared
 from poller.events.catalog_events import EVENTS
 from poller.events.declaration import Event, Instrument
 from poller.events.recording import Instruments, Labels, Timed
+from poller.events.semconv import HttpServer
+
+logger = logging.getLogger(__name__)
 
 SCOPE = "poller.events"
 """Name of the instrumentation scope."""
@@ -60,11 +64,14 @@ class EventMetrics:
         meter_provider: MeterProvider | None = None,
         namespace: str | None = None,
         generation: GenerationName = "document",
+        *,
+        semconv: bool = False,
     ) -> None:
         """Make the instruments at `meter_provider`, or at the global one, which may be set later.
 
-        `namespace` stands before every name, with an underscore, in place of the generation's own. Raises
-        ValueError where there is no such generation.
+        `namespace` stands before every name, with an underscore, in place of the generation's own. `semconv`
+        adds `http.server.request.duration` and `http.server.active_requests` of OpenTelemetry's semantic
+        conventions, which ready-made dashboards use. Raises ValueError where there is no such generation.
         """
         self.metrics = declared(generation, namespace)
         """What is declared, by the names of the events."""
@@ -82,7 +89,9 @@ class EventMetrics:
         }
         self._requests: dict[tuple[str, str, int], dict[str, str]] = {}
         self._routes: dict[str, dict[str, str]] = {}
+        self._semconv = HttpServer(meter) if semconv else None
         self._pools: list[Callable[[], PoolState]] = []
+        self._failing: set[Callable[[], PoolState]] = set()
         self._pools_shown = False
         self._begin_at_zero()
         _everyone.add(self)
@@ -240,11 +249,22 @@ class EventMetrics:
         """Count a request that the rate limit let through or throttled."""
         self._counter["rate_limit_decided"].add(1, self._labels["rate_limit_decided"][status])
 
-    def http_request(self, method: str, route: str, status: int, duration: float) -> None:
+    def http_request(
+        self,
+        method: str,
+        route: str,
+        status: int,
+        duration: float,
+        *,
+        scheme: str = "http",
+        protocol_version: str = "",
+        error_type: str | None = None,
+    ) -> None:
         """Count an HTTP request that was answered, and record its duration in seconds.
 
         `route` must be the template that matched, or `unmatched`: each makes a series. A method that HTTP
-        does not know becomes `_OTHER`, for methods are the clients' choice.
+        does not know becomes `_OTHER`, for methods are the clients' choice. `scheme`, `protocol_version`
+        (`1.1`) and `error_type` (an exception's) are attributes of `http.server.request.duration` only.
         """
         labels = self._requests.get((method, route, status))
         if labels is None:
@@ -255,6 +275,15 @@ class EventMetrics:
                 self._routes[route] = {"route": route}
         self._counter["http_request"].add(1, labels)
         self._histogram["http_request_duration"].record(duration, self._routes.get(route) or {"route": route})
+        if self._semconv is not None:
+            self._semconv.answered(
+                labels["method"], route, status, duration, scheme, protocol_version, error_type
+            )
+
+    def http_requests_active(self, change: int, method: str, scheme: str = "http") -> None:
+        """Add to the requests in progress, 1 at the begin of one and -1 at its end; only with `semconv`."""
+        if self._semconv is not None:
+            self._semconv.active(change, method if method in HTTP_METHODS else OTHER, scheme)
 
     def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
         """Show whether a component works, as 1 or 0, until it is checked again.
@@ -279,9 +308,21 @@ class EventMetrics:
         return lambda: self._pools.remove(read)
 
     def _pooled(self, part: int) -> list[Observation]:
-        told = [state[part] for state in (read() for read in tuple(self._pools))]
+        told = [state[part] for state in map(self._look, tuple(self._pools)) if state is not None]
         known = [value for value in told if value is not None]
         return [Observation(sum(known))] if known else []
+
+    def _look(self, read: Callable[[], PoolState]) -> PoolState | None:
+        """One pool's connections; None if they cannot be read, which must not hide the other pools."""
+        try:
+            state = read()
+        except Exception:
+            if read not in self._failing:
+                self._failing.add(read)
+                logger.exception("the connections of a database pool cannot be read")
+            return None
+        self._failing.discard(read)
+        return state
 
     def _healthy(self) -> list[Observation]:
         now, labels = time.monotonic(), self._labels["health_checked"]

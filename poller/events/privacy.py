@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
-from poller.events.pii import OWN, PEER, personal_name
-from poller.events.shapes import scrub
+from poller.events.names import OWN, PEER, personal_name
+from poller.events.shapes import LONGEST, REDACTED, scrub, text_of
 
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
@@ -15,10 +16,14 @@ _PLAIN = frozenset({int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple})
 _DEEPEST = 8
 """Levels of a value; it may be a circle."""
+_MOST = 1_000
+"""Items of a list or a mapping that are kept: clients can send long ones."""
+_LONGEST_NAME = 256
+"""Characters of a name that is kept; names of a mapping may come from a client."""
 _LOGGED = frozenset(
     {"baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"}
 )
-"""What people call such fields in logs, beside those that `poller.events.pii` knows."""
+"""Common names of such log fields, in addition to those of `poller.events.names`."""
 
 
 def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -> dict[str, Any]:
@@ -48,28 +53,40 @@ def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> boo
 
 
 def scrub_value(value: Any, depth: int = 0) -> Any:
-    """Scrub the texts in a value, however deep; numbers stay as they are."""
+    """Scrub the texts in a value down to a level of 8; numbers stay as they are. Raises nothing."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, bytes):
-        return scrub(value.decode("utf-8", "replace"))
+        return scrub(value[:LONGEST].decode("utf-8", "replace"))
     if not isinstance(value, Mapping | tuple | list):
         return value
     if depth == _DEEPEST:
         return "..."
-    if isinstance(value, Mapping):
-        return {name: scrub_value(one, depth + 1) for name, one in value.items() if not is_denied(name)}
-    return (
-        type(value)(scrub_value(one, depth + 1) for one in value)
-        if type(value) in _LISTS
-        else scrub(str(value))
+    try:
+        if isinstance(value, Mapping):
+            return {
+                scrub(name) if isinstance(name, str) else name: scrub_value(one, depth + 1)
+                for name, one in islice(value.items(), _MOST)
+                if not is_denied(name)
+            }
+        if type(value) in _LISTS:
+            return type(value)(scrub_value(one, depth + 1) for one in islice(value, _MOST))
+    except Exception:  # noqa: BLE001 - a mapping of other people's, or one that another thread changes
+        return REDACTED
+    return scrub(text_of(value))
+
+
+def is_denied(name: Any, outgoing: bool = False) -> bool:
+    """Whether an attribute of this name must not leave the process, whatever its value."""
+    return _is_denied(
+        name if isinstance(name, str) and len(name) <= _LONGEST_NAME else text_of(name)[:_LONGEST_NAME],
+        outgoing,
     )
 
 
 @lru_cache(4096)
-def is_denied(name: str, outgoing: bool = False) -> bool:
-    """Whether an attribute of this name must not leave the process, whatever its value."""
-    plain = str(name).lower().replace("-", "_")
+def _is_denied(name: str, outgoing: bool) -> bool:
+    plain = name.lower().replace("-", "_")
     return personal_name(plain, outgoing=outgoing) or plain in _LOGGED or plain.endswith(_SECRETS)
 
 

@@ -40,20 +40,22 @@ class Reader(MetricReader):
         threading.Thread(target=self._tick, name="push-metrics", daemon=True).start()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Push now; returns whether it arrived."""
+        """Push now; returns whether it arrived. Raises nothing, as that would end the pushing for good."""
         del timeout_millis
         with self._pushing:
             try:
-                with self._collecting:
-                    self.collect()
-                    collected, self._collected = self._collected, None
-            except Exception:  # the SDK's own and the callbacks': none may end the pushing
-                logger.exception("the metrics could not be collected")
+                return self._push()
+            except Exception:  # the SDK's own, the callbacks', and those of scrubbing
+                logger.exception("the metrics could not be pushed")
                 return False
-            if collected is None:
-                return True
-            result = self._delivery.export(scrub_metrics(collected))
-            return result is MetricExportResult.SUCCESS
+
+    def _push(self) -> bool:
+        with self._collecting:
+            self.collect()
+            collected, self._collected = self._collected, None
+        if collected is None:
+            return True
+        return self._delivery.export(scrub_metrics(collected)) is MetricExportResult.SUCCESS
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Push no more by itself."""

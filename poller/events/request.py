@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import re
 import uuid
 from contextvars import ContextVar
 
-from opentelemetry.trace import Span
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in_context
+
+from poller.events.shapes import text_of
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Neither an address nor a JWT is one, for want of dots and colons."""
@@ -16,16 +20,24 @@ _LONGEST_USER = 128
 class Request:
     """The request, or the WebSocket session, that a task runs for."""
 
-    __slots__ = ("id", "route", "span")
+    __slots__ = ("id", "is_probe", "route", "span")
 
     def __init__(self, span: Span, id: str) -> None:  # noqa: A002 - it is one
         self.span = span
         self.id = id
         self.route: str | None = None
+        self.is_probe = False
+        """Whether `Health` answers it."""
 
 
 current: ContextVar[Request | None] = ContextVar("request", default=None)
 """Copied into every task and every thread (asyncio, anyio) that a request starts; they share one object."""
+
+
+def unsampled() -> Context:
+    """A context with a new trace that is not sampled: log lines have its ids, and no span is exported."""
+    ids = random.getrandbits(128) or 1, random.getrandbits(64) or 1
+    return set_span_in_context(NonRecordingSpan(SpanContext(*ids, is_remote=False)), Context())
 
 
 def set_user(user_id: object) -> None:
@@ -35,7 +47,7 @@ def set_user(user_id: object) -> None:
     text than 128 characters the rest is cut off. Outside of a request it does nothing.
     """
     if request := current.get():
-        request.span.set_attribute("user.id", str(user_id)[:_LONGEST_USER])
+        request.span.set_attribute("user.id", text_of(user_id)[:_LONGEST_USER])
 
 
 def set_route(template: str) -> None:

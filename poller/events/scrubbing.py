@@ -5,6 +5,7 @@ It knows the SDK, so that nothing imports it before telemetry is configured.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,7 +18,9 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
 from poller.events.privacy import is_harmless, scrub_attributes, scrub_value
-from poller.events.shapes import scrub
+from poller.events.shapes import REDACTED, scrub
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -43,7 +46,12 @@ class _ScrubbedSpans(SpanProcessor):
         self._inner._on_ending(span)  # noqa: SLF001 - a part of the interface, as yet under this name
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._inner.on_end(scrub_span(span))
+        try:
+            scrubbed = scrub_span(span)
+        except Exception:  # neither may the request fail, nor may the span leave as it is
+            logger.exception("a span could not be scrubbed and is not exported")
+            return
+        self._inner.on_end(scrubbed)
 
     def shutdown(self) -> None:
         self._inner.shutdown()
@@ -144,8 +152,11 @@ class _ScrubbedLogs(LogRecordProcessor):
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         record = log_record.log_record
-        record.body = scrub_value(record.body)
-        record.attributes = scrub_attributes(record.attributes or {})
+        try:
+            record.body = scrub_value(record.body)
+            record.attributes = scrub_attributes(record.attributes or {})
+        except Exception:  # noqa: BLE001 - to log it would come here again
+            record.body, record.attributes = REDACTED, {}
         self._inner.on_emit(log_record)
 
     def shutdown(self) -> None:

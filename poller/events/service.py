@@ -12,9 +12,11 @@ from typing import Any, ParamSpec, TypeVar, overload
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, StatusCode, get_tracer, set_span_in_context
 
-from poller.events.errors import error_type, is_clients_fault, mark, sqlstate
+from poller.events import request
+from poller.events.errors import error_type, is_clients_fault, mark, record, sqlstate
 from poller.events.metrics import SCOPE
 from poller.events.privacy import is_denied
+from poller.events.shapes import text_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,7 +78,7 @@ class _Call:
             value = args[position] if given and position is not None else kwargs.get(parameter, default)
             if value is not None:
                 plain = isinstance(value, bool | int | float)
-                attributes[attribute] = value if plain else str(value)[:_LONGEST]
+                attributes[attribute] = value if plain else text_of(value)[:_LONGEST]
         return _tracer.start_span(self.name, attributes=attributes)
 
     def failed(self, span: Span, error: BaseException) -> None:
@@ -90,10 +92,10 @@ class _Call:
         answer = isinstance(error, self._expected) or is_clients_fault(error)
         if not answer:
             span.set_status(StatusCode.ERROR)
-        if not mark(error, span.get_span_context()):
+        if not mark(error, span.get_span_context(), request.request_id()):
             return
         if not answer:
-            span.record_exception(error)
+            record(span, error)
         extra = {"error.type": error_type(error)} | ({"db.response.status_code": state} if state else {})
         self.logger.log(logging.WARNING if answer else logging.ERROR, "%s: %s", self.name, error, extra=extra)
 

@@ -1,80 +1,151 @@
-"""Know addresses, user agents, queries and tokens in a text by their shapes, and take them out."""
+"""Recognise addresses, user agents, queries and secrets in a text by their shapes, and remove them.
+
+Clients choose these texts, so the work must grow no faster than their length. Texts are cut first; a pattern
+is tried only if its marker occurs; every quantifier is bounded and possessive, and consumes what it has read
+even if the shape then turns out to be another one, so that no part of a text is read again and again.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote, unquote
+
+from poller.events.names import (
+    LINE_ENDINGS,
+    PHONE_ENDINGS,
+    SHORT_ENDINGS,
+    WORD_ENDINGS,
+    compact,
+)
 
 REDACTED = "[redacted]"
+LONGEST = 32_768
+"""Characters of a text that are kept."""
+LONGEST_PATH = 2_048
+"""Characters of a request's path that are kept."""
+_LONGEST_WORD = 512
+"""Characters before a cut that are dropped if they are one word: half of an address has no shape."""
+_LONGEST_REMEMBERED = 500
+"""Characters of a text whose scrubbed form is cached."""
+_ENCODINGS = 3
+"""Times that a text may be percent-encoded and is still recognised."""
 
-# Every pattern that is searched for in any text begins with fixed characters: such a search is ten times as
-# quick as one that begins with a boundary or with any of several groups, and a request has to wait for it.
-_HEADERS = (
-    "authorization|cookie|user-agent|forwarded-for|forwarded|real-ip|referer|connecting-ip|client-ip|baggage"
-)
-_TOKENS = "token|secret|password|passwd|api_key|api-key|apikey|signature|credentials|credential|ticket"
-_SHORT = "pwd|jwt|sig|otp"
-_NAMES = re.compile(f"{_HEADERS}|{_TOKENS}|{_SHORT}|bearer|basic|digest|client")
-"""Where something personal may stand behind; for texts in small letters, as is what follows."""
-_NAME = rf"(?:{_HEADERS}|{_TOKENS}|(?<![a-z])(?:{_SHORT}))"
-_NAMED = re.compile(
-    # Cookie: a=1; b=2 - to the end of the line.
-    rf"(?:{_HEADERS})\s*+[=:]\s*+(?!\[redacted\])(?P<line>[^\r\n\"']+|\"[^\"]*\"?|'[^']*'?)"
-    # 'cookie': 'a=1', (b'cookie', b'a=1'), "token":"...", also with the quotes escaped.
-    rf"|{_NAME}\\?[\"']\s*+[,:=]\s*+b?+"
-    r"(?:\\?\"(?!\[redacted\])(?P<double>[^\"\\]*)|\\?'(?!\[redacted\])(?P<single>[^'\\]*))"
-    # token=..., password: ...
-    rf"|{_NAME}\s*+[=:]\s*+(?!\[redacted\])(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s,;&\"'}}\])]+)"
-    # 'client': ('host', 1234), as an ASGI scope has it.
-    r"|client[\"']:\s*+[(\[][\"'](?!\[redacted\])(?P<client>[^\"']+)"
-    # Bearer ..., as RFC 9110 has credentials.
-    r"|(?:bearer|basic|digest)\s++(?P<credentials>[\w.~+/-]{8,}[^\s,;\"']*)"
-)
-_JWT = re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*")
-_URL = re.compile(r"://[^\s\"'<>]+")
+# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller.
+_N = LONGEST
+
+_RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\])(?=.)")
-_QUERY = re.compile(r"(/[^\s?\"'<>]*\?)(?!\[redacted\])[^\s\"'<>]+")
-_PARAMETER = re.compile(r"\?(?!\[redacted\])[^\s\"'<>=?]+=[^\s\"'<>]*")
-_AGENT = re.compile(
-    r"Mozilla/\d[^\"'\r\n]*|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
-    r"python-requests|Python|Go-http-client|axios|Signal-\w+)/\d[^\s\"',;)]*"
+_DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\])[^\s][^\r\n]{{0,{_N}}}+")
+"""PostgreSQL quotes the row there: `Key (username)=(ada) already exists.`"""
+_PRIVATE_KEY = re.compile(
+    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END [A-Z ]{{0,60}}+-----)?"
 )
-_DETAIL = re.compile(r"(DETAIL:[ \t]*)(?!\[redacted\])\S[^\r\n]*")
-"""Where PostgreSQL quotes the row: `Key (username)=(ada) already exists.`"""
-_EMAIL = re.compile(r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b")
+_SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
+_LONGEST_NAME = 48
+_LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
+"""Of all names, so that most words are known to be none."""
+_QUOTED = re.compile(
+    rf"b?+\\{{0,7}}+(?!.\[redacted\])"
+    rf"(?:\"(?P<double>[^\"\\]{{1,{_N}}}+)|'(?P<single>[^'\\]{{1,{_N}}}+)|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
+)
+_LINE = re.compile(
+    rf"(?!\[redacted\])(?P<value>[^\r\n\"']{{1,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+)
+_WORD = re.compile(
+    rf"(?!\[redacted\])(?P<value>\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?|[^\s,;&\"'}}\])]{{1,{_N}}}+)"
+)
+_PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
+_CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\])[^\"']{{1,{_N}}}+")
+"""`'client': ('host', 1234)`, as an ASGI scope has it."""
+_CREDENTIALS = re.compile(
+    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+)[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+", re.IGNORECASE
+)
+_JWT = re.compile(rf"eyJ[\w-]{{5,{_N}}}+((?:\.[\w-]{{0,{_N}}}+){{2,4}}+)?")
+"""Two to four dots (RFC 7519, RFC 7516); without the group it is another word that begins so."""
+_ISSUED = re.compile(
+    rf"(?:gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|[rs]k_(?:live|test)_|npm_|AIza)[\w-]{{16,{_N}}}+"
+    rf"|A[KS]IA[0-9A-Z]{{16,{_N}}}+"
+)
+"""Tokens that say who issued them: GitHub, GitLab, Slack, Stripe, npm, Google, AWS."""
+_ISSUERS = ("gh", "glpat-", "xox", "k_live_", "k_test_", "npm_", "AIza", "AKIA", "ASIA")
+"""Markers of these tokens."""
+_AGENT = re.compile(
+    rf"Mozilla/\d[^\"'\r\n]{{0,{_N}}}+|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
+    rf"python-requests|Python|Go-http-client|axios|Signal-\w{{1,{_N}}}+)/\d[^\s\"',;)]{{0,{_N}}}+"
+)
+_DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
+_LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
 # The host of a URL is a server's, and stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
-_IPV6 = re.compile(
-    r"[0-9A-Fa-f:](?<![\w:.].)(?<!://\[.)[0-9A-Fa-f]{0,3}:?[0-9A-Fa-f:]*:[0-9A-Fa-f.]*(?![\w:])"
-)
-_LONGEST_KEPT = 500
-"""Characters of a text whose scrubbed form is remembered."""
+_IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![\w.].)(?<!://\[.)[0-9A-Fa-f:.]{{1,{_N}}}+")
+_LONGEST_IPV6 = 45
 
 
 def scrub(text: str) -> str:
-    """Return `text` without addresses, user agents, cookies, queries and tokens; what is harmless stays.
+    """Return `text` without addresses, user agents, cookies, queries and secrets; other words stay.
 
     Known are IP addresses with their ports (but not the host of a URL, which is a server), e-mail addresses,
-    `Mozilla/5.0 ...` and the like, headers and parameters behind their names, bearer and basic credentials,
-    JWTs, the row in an error of PostgreSQL, the user part, the query and the fragment of URLs, and the query
-    of paths. A password that stands in a sentence has no shape. `poller.events.pii.personal_text` finds
-    nothing in what is returned.
+    `Mozilla/5.0 ...` and the like, headers and parameters after their names, bearer and basic credentials,
+    JWTs, tokens with their issuer's prefix, private keys, the row in an error of PostgreSQL, the user part,
+    the query and the fragment of URLs, and the query of paths; each also percent-encoded. A password in a
+    sentence has no shape. `poller.events.pii.personal_text` finds nothing in the result.
+
+    Of a text longer than `LONGEST` characters the rest is dropped. Raises nothing.
     """
-    return _remembered(text) if len(text) <= _LONGEST_KEPT else _scrub(text)
+    try:
+        return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _scrub(shorten(text))
+    except Exception:  # noqa: BLE001 - a text that cannot be judged must not leave, and no caller may fail
+        return REDACTED
+
+
+def scrub_path(path: str) -> str:
+    """Return a request's path, scrubbed and at most about `LONGEST_PATH` characters."""
+    return scrub(shorten(path, LONGEST_PATH))
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Cut a text; the word that the cut would divide is dropped, as half of a secret has no shape."""
+    if len(text) <= longest:
+        return text
+    kept = text[: longest - _LONGEST_WORD]
+    tail = text[len(kept) : longest]
+    blank = max(tail.rfind(" "), tail.rfind("\n"))
+    return f"{kept}{tail[: max(blank + 1, 0)]}{REDACTED} ({len(text)} characters)"
+
+
+def text_of(value: object) -> str:
+    """`str(value)`, or the name of its type if that raises."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - other people's __str__, or recursion without an end
+        return f"<{type(value).__name__}>"
 
 
 def cut(url: str) -> str:
-    """Take off a URL or a path what stands before the host's @ and behind the path."""
+    """Remove the user part, the query and the fragment of a URL or a path."""
     if end := _END_OF_PATH.search(url):
         url = url[: end.end()] + REDACTED
-    scheme, slashes, rest = url.partition("://")
-    if not slashes:
-        return url
-    if "://" in rest:
-        rest = cut(rest)
+    first, *rest = url.split("://")
+    # A URL may hold another one.
+    return "://".join([first, *map(_without_user, rest)])
+
+
+def _without_user(rest: str) -> str:
     host, slash, path = rest.partition("/")
-    return scheme + slashes + host.rpartition("@")[2] + slash + path
+    return host.rpartition("@")[2] + slash + path
+
+
+def decodings(text: str) -> list[str]:
+    """The text as it is, and as it reads if it was percent-encoded, up to three times."""
+    found = [text]
+    for _ in range(_ENCODINGS if "%" in text else 0):
+        if (decoded := unquote(found[-1])) == found[-1]:
+            break
+        found.append(decoded)
+    return found
 
 
 @lru_cache(4096)
@@ -83,47 +154,158 @@ def _remembered(text: str) -> str:
 
 
 def _scrub(text: str) -> str:
-    if "://" in text:
-        text = _URL.sub(lambda found: cut(found[0]), text)
-    if "?" in text:
-        text = _PARAMETER.sub(f"?{REDACTED}", _QUERY.sub(rf"\1{REDACTED}", text))
-    if "DETAIL:" in text:
-        text = _DETAIL.sub(rf"\1{REDACTED}", text)
-    text = _without_the_named(text)
-    if "eyJ" in text:
-        text = _JWT.sub(REDACTED, text)
-    if "/" in text:
-        text = _AGENT.sub(REDACTED, text)
-    if "@" in text:
-        text = _EMAIL.sub(REDACTED, text)
-    if text.count(".") > 2:
-        text = _IPV4.sub(lambda found: _REPLACED[_is_someones(found[0], IPv4Address)] or found[0], text)
-    if text.count(":") > 1:
-        text = _IPV6.sub(lambda found: _REPLACED[_is_someones(found[0], IPv6Address)] or found[0], text)
+    text = _scrub_plain(text)
+    one_line = text.isprintable()
+    for decoded in decodings(text)[1:]:
+        # Only a text that gives something away loses its encoding, and no new line begins by that.
+        if (clean := _scrub_plain(decoded)) != decoded:
+            text = _escape(clean) if one_line else clean
     return text
 
 
-_REPLACED = {True: REDACTED, False: ""}
+def _escape(text: str) -> str:
+    return "".join(one if one.isprintable() else quote(one, errors="replace") for one in text)
 
 
-def _without_the_named(text: str) -> str:
-    small = _in_small_letters(text)
+def _scrub_plain(text: str) -> str:
+    text = cut_urls(text)
+    for _, remove in SHAPES:
+        text = remove(text)
+    return text
+
+
+def cut_urls(text: str) -> str:
+    """Remove user parts, queries and fragments of all URLs in a text, and queries of paths."""
+    if "://" in text or "?" in text:
+        return _RUN.sub(_cut_run, text)
+    return text
+
+
+def _cut_run(found: re.Match[str]) -> str:
+    run = found[0]
+    start, slashes, url = run.partition("://")
+    if slashes:
+        run = start + cut(slashes + url)
+    slash, at = run.find("/"), run.find("?")
+    while at >= 0:
+        after = run.find("?", at + 1)
+        named = run.find("=", at + 2, None if after < 0 else after) > 0
+        if at + 1 < len(run) and (named or 0 <= slash < at):
+            return run[: at + 1] + REDACTED
+        at = after
+    return run
+
+
+def _remove_rows(text: str) -> str:
+    return _DETAIL.sub(rf"\1{REDACTED}", text) if "DETAIL:" in text else text
+
+
+def _remove_private_keys(text: str) -> str:
+    return _PRIVATE_KEY.sub(REDACTED, text) if "-----BEGIN" in text else text
+
+
+def _remove_named(text: str) -> str:
+    """Values after their names: `token=...`, `Cookie: a=1; b=2`, `"phone": "..."`, `(b'cookie', b'a=1')`."""
     parts: list[str] = []
     end = 0
-    for name in _NAMES.finditer(small):
-        if name.start() >= end and (found := _NAMED.match(small, name.start())):
-            start, stop = found.span(str(found.lastgroup))
-            parts += text[end:start], REDACTED
-            end = stop
+    for separator in _SEPARATOR.finditer(text):
+        at = separator.start()
+        if at < end:
+            continue
+        before = text[max(end, at - _LONGEST_NAME) : at].rstrip()
+        name = before.rstrip("\\\"')]").lower()
+        if name[-2:] not in _LAST_LETTERS:
+            continue
+        quoted = before[-1:] in ("'", '"')
+        value = _value(text, separator.end(), name, quoted=quoted, comma=separator[0][0] == ",")
+        if value is not None:
+            parts += text[end : value[0]], REDACTED
+            end = value[1]
+    return "".join(parts) + text[end:] if parts else text
+
+
+def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple[int, int] | None:
+    """Where the value begins and ends, if the word before its separator is a name of a secret."""
+    whole = compact(name)
+    line = whole.endswith(LINE_ENDINGS)
+    if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
+        return None
+    if quoted:
+        found = _QUOTED.match(text, at)
+    elif comma:
+        return None
+    elif line:
+        found = _LINE.match(text, at)
+    else:
+        found = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
+    return found.span(str(found.lastgroup)) if found else None
+
+
+def _is_short_name(name: str) -> bool:
+    if not name.endswith(SHORT_ENDINGS):
+        return False
+    short = next(one for one in SHORT_ENDINGS if name.endswith(one))
+    return not name.removesuffix(short)[-1:].isalpha()
+
+
+def _remove_hosts(text: str) -> str:
+    return _CLIENT.sub(rf"\1{REDACTED}", text) if "client" in text else text
+
+
+def _remove_credentials(text: str) -> str:
+    small = text.lower()
+    if "bearer" in small or "basic" in small or "digest" in small:
+        return _CREDENTIALS.sub(rf"\1{REDACTED}", text)
+    return text
+
+
+def _remove_tokens(text: str) -> str:
+    if "eyJ" in text:
+        text = _JWT.sub(lambda found: REDACTED if found[1] else found[0], text)
+    return _ISSUED.sub(REDACTED, text) if any(marker in text for marker in _ISSUERS) else text
+
+
+def _remove_agents(text: str) -> str:
+    return _AGENT.sub(REDACTED, text) if "/" in text else text
+
+
+def _remove_emails(text: str) -> str:
+    if "@" not in text:
+        return text
+    parts: list[str] = []
+    end = 0
+    for found in _DOMAIN.finditer(text):
+        # `lodash@4.17.21` is a version.
+        labels = found[0].split(".")[1:]
+        if not any(len(label) > 1 and label[0].isalpha() for label in labels):
+            continue
+        local = _LOCAL_BACKWARDS.match(text[max(end, found.start() - 320) : found.start()][::-1])
+        if local:
+            parts += text[end : found.start() - local.end()], REDACTED
+            end = found.end()
     return "".join(parts) + text[end:]
 
 
-def _in_small_letters(text: str) -> str:
-    small = text.lower()
-    # A few letters become two.
-    if len(small) == len(text):
-        return small
-    return "".join(one if len(one) == 1 else " " for one in map(str.lower, text))
+def _remove_ipv4(text: str) -> str:
+    if text.count(".") > 2:
+        return _IPV4.sub(lambda found: REDACTED if _is_someones(found[0], IPv4Address) else found[0], text)
+    return text
+
+
+def _remove_ipv6(text: str) -> str:
+    return _IPV6.sub(_without_ipv6, text) if text.count(":") > 1 else text
+
+
+def _without_ipv6(found: re.Match[str]) -> str:
+    run = found[0]
+    if run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
+        return run
+    # It may end a sentence, or a name may precede it.
+    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), run.strip(".:")):
+        if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
+            before, _, after = run.partition(text)
+            return before + REDACTED + after
+    return run
 
 
 def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
@@ -133,3 +315,20 @@ def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
         return not kind(address).is_unspecified
     except ValueError:
         return False
+
+
+Remove = Callable[[str], str]
+
+SHAPES: tuple[tuple[str, Remove], ...] = (
+    ("a row of the database", _remove_rows),
+    ("a private key", _remove_private_keys),
+    ("a secret or personal field", _remove_named),
+    ("a host name of a client", _remove_hosts),
+    ("a token", _remove_credentials),
+    ("a token", _remove_tokens),
+    ("a user agent", _remove_agents),
+    ("an e-mail address", _remove_emails),
+    ("an IP address", _remove_ipv4),
+    ("an IP address", _remove_ipv6),
+)
+"""What each shape is, and the function that replaces it by `[redacted]`."""

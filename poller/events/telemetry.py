@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import _logs, metrics, propagate, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from poller.events import logs
+from poller.events import lifespan, logs
 from poller.events.bridge import Bridge
 from poller.events.libraries import Library, instrument
 from poller.events.settings import TelemetryError, TelemetrySettings, load
@@ -39,10 +40,21 @@ class Telemetry:
         self.settings = settings
         self._pipelines = pipelines
         self._ended_in: int | None = None
+        self._spent = 0.0
+        self._reported: list[str] = []
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Push all there is now; returns whether all of it arrived within `timeout` seconds."""
-        return self._pipelines.flush(timeout)
+        return not self._pipelines.flush(timeout)
+
+    def flush_at_end(self) -> None:
+        """Push all there is at the end of the application's lifespan: some servers then end without atexit.
+
+        It and `shutdown` together take no longer than the shutdown timeout.
+        """
+        began = time.monotonic()
+        self._report(self._pipelines.flush(self.settings.shutdown_timeout))
+        self._spent = time.monotonic() - began
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Push all there is and end, within `timeout` seconds even where the collector is gone.
@@ -55,7 +67,17 @@ class Telemetry:
         if self._ended_in == os.getpid():
             return True
         self._ended_in = os.getpid()
-        return self._pipelines.shutdown(self.settings.shutdown_timeout if timeout is None else timeout)
+        if timeout is None:
+            timeout = max(0.0, self.settings.shutdown_timeout - self._spent)
+        missing = self._pipelines.shutdown(timeout)
+        self._report(missing)
+        return not missing
+
+    def _report(self, missing: list[str]) -> None:
+        if missing and not self._reported:
+            where = {"endpoint": ", ".join(sorted({str(one) for one in self.settings.targets.values()}))}
+            logger.warning("not delivered at the end: %s", ", ".join(missing), extra=where)
+        self._reported = missing
 
 
 _configured: dict[str, Telemetry] = {}
@@ -100,6 +122,7 @@ def configure_telemetry(
         logs.send_also(Bridge(pipelines.logger_provider))
     instrument(libraries)
     telemetry = _configured["telemetry"] = Telemetry(settings, pipelines)
+    lifespan.at_end.append(telemetry.flush_at_end)
     atexit.register(telemetry.shutdown)
     _flush_when_terminated(telemetry)
     if not settings.targets:

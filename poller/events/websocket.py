@@ -41,7 +41,7 @@ class WebSocketExchange(Exchange):
         kind = message["type"]
         if kind in ("websocket.accept", "websocket.http.response.start"):
             message = self.with_id(message)
-        await self._send(message)
+        await self.forward(message)
         if kind == "websocket.accept":
             self._handshaken(_SWITCHING_PROTOCOLS)
             self._session = self._metrics.websocket_session()
@@ -62,14 +62,14 @@ class WebSocketExchange(Exchange):
 
     def over(self, error: BaseException | None) -> None:
         """The application has ended, and with it the session, if it was open still."""
-        self._handshaken(CLIENT_LEFT if self._disconnected and error is None else FAILED)
+        self._handshaken(CLIENT_LEFT if self._disconnected and error is None else FAILED, error)
         self._close(None)
         self.end_span(self._status or FAILED, error, self._over_at)
 
-    def _handshaken(self, status: int) -> None:
+    def _handshaken(self, status: int, error: BaseException | None = None) -> None:
         if self._status is None:
             self._status = status
-            self.count(status)
+            self.count(status, error)
 
     def _close(self, code: int | None) -> None:
         if self._session is not None:

@@ -88,6 +88,7 @@ HAPPENINGS: list[tuple[Do, dict[str, float]]] = [
             "http_server_request_duration_seconds{route=unmatched}": 1,
         },
     ),
+    (lambda m: m.http_requests_active(1, "GET"), {}),
     (lambda m: m.health_checked("storage", ok=True), {"health_status{component=storage}": 1}),
     (
         lambda m: m.watch_db_pool(lambda: PoolState(3, 2, 1)),

@@ -1,0 +1,127 @@
+"""A text that a client or a server chooses costs work in proportion to its length, and no more."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import poller.events
+from poller import redaction
+from poller.events import pii, privacy, shapes
+from tests.bed.steps import python_steps, search_steps, unbounded
+
+SIZES = (32, 64, 128, 256)
+"""Characters; the ratio of the steps must be that of the sizes."""
+SLACK = 1.25
+PREFIXES = ("", "/", "x@")
+PIECES = (
+    *("a", "eyJ", "eyJa.", "a.", "x@", "@", "?", "/", "?a", "&", "=", "://", "://a:", ":", "1:", "a:", " "),
+    *("\n", '"', "'", "\\", "%", "%25", "%40", "1.", "1", "token=", "token: ", "bearer ", "bearer a"),
+    *('client": (', "DETAIL: ", "-----BEGIN PRIVATE KEY-----", "ghp_", "AKIA", "Mozilla/5", "curl/"),
+    *("Signal-", "password=", "password = a ", "a.a=", "\\a", "parameter ", "[redacted]", "cookie:"),
+)
+SUFFIXES = ("", "/@")
+
+
+RUN = {
+    f"re.{name}"
+    for name in ("compile", "match", "fullmatch", "search", "sub", "split", "findall", "finditer")
+}
+
+
+def modules() -> list[ModuleType]:
+    """All of `poller.events`, and what masks the daemon's secrets."""
+    names = [f"poller.events.{one.name}" for one in pkgutil.iter_modules(poller.events.__path__)]
+    return [redaction, *map(importlib.import_module, names)]
+
+
+def assigned(module: ModuleType) -> Iterator[str]:
+    """Names that a module assigns at its top, without those that it imports."""
+    for statement in tree_of(module).body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+
+
+def tree_of(module: ModuleType) -> ast.Module:
+    return ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
+    for module in modules():
+        for name in assigned(module):
+            if isinstance(value := getattr(module, name, None), re.Pattern):
+                yield f"{module.__name__}.{name}", value
+
+
+def texts(size: int) -> Iterator[str]:
+    for prefix, piece, suffix in product(PREFIXES, PIECES, SUFFIXES):
+        yield prefix + piece * (size // len(piece)) + suffix
+
+
+def grows_too_fast(steps: list[int]) -> bool:
+    return any(
+        later > SLACK * first * (size / SIZES[0]) + 64
+        for first, later, size in zip([steps[0]] * 3, steps[1:], SIZES[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize(("name", "pattern"), [pytest.param(*one, id=one[0]) for one in patterns()])
+def test_no_pattern_reads_a_part_of_a_text_again_and_again(name: str, pattern: re.Pattern[Any]) -> None:
+    shown = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
+    assert unbounded(pattern) == [], (name, shown)
+    read = re.compile(shown, pattern.flags & (re.IGNORECASE | re.DOTALL | re.MULTILINE))
+    for smallest, largest in zip(texts(SIZES[0]), texts(SIZES[-1]), strict=True):
+        steps = [search_steps(read, smallest), search_steps(read, largest)]
+        assert steps[1] <= SLACK * SIZES[-1] / SIZES[0] * steps[0] + 256, (name, largest[:80], steps)
+
+
+def test_patterns_are_compiled_at_the_top_of_a_module_so_that_the_test_above_sees_them() -> None:
+    for module in modules():
+        functions = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.FunctionDef)]
+        calls = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
+        for call in calls:
+            given = call.args[0] if ast.unparse(call.func) in RUN else None
+            if isinstance(given, ast.Constant):
+                # Without a quantifier there is nothing to bound.
+                assert not set("*+{") & set(re.sub(r"\[[^]]*\]", "", str(given.value))), (module, given.value)
+            elif given is not None:
+                assert ast.unparse(given).startswith("'|'.join("), ast.unparse(call)
+
+
+ENTRIES: dict[str, Callable[[str], object]] = {
+    "scrub": shapes.scrub,
+    "scrub_path": shapes.scrub_path,
+    "cut": shapes.cut,
+    "personal_text": pii.personal_text,
+    "redact": redaction.redact,
+    "a value": lambda text: privacy.scrub_value([text, {"text": text}]),
+    "attributes": lambda text: privacy.scrub_attributes({"note": text}),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
+    for many in zip(*map(texts, SIZES), strict=True):
+        steps = [python_steps(partial(ENTRIES[entry], text)) for text in many]
+        assert not grows_too_fast(steps), (entry, many[-1][:80], steps)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
+    for prefix, suffix in product(PREFIXES, SUFFIXES):
+        text = prefix + piece * (100_000 // len(piece)) + suffix
+        assert len(shapes.scrub(text)) <= shapes.LONGEST * len(shapes.REDACTED)
+        assert pii.personal_text(shapes.scrub(text)) is None
+        assert isinstance(shapes.cut(text), str)
+        assert isinstance(redaction.redact(text), str)
