@@ -7,6 +7,8 @@ from typing import Any
 
 import pgparse
 
+from poller.functions import Call, calls
+
 _COMPARES = {"=", "<", ">", "<=", ">="}
 
 
@@ -84,13 +86,37 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _select(sql: str) -> dict[str, Any]:
-    """The body of a SELECT; nothing where it is none, or no SQL."""
+def called_functions(sql: str) -> list[Call]:
+    """Every function call in `sql`, at any depth."""
+    return list(calls(statement(sql)))
+
+
+def used_operators(sql: str) -> set[str]:
+    """The names of all operators in `sql`."""
+    return {name for expression in _named(statement(sql), "A_Expr") if (name := _operator(expression))}
+
+
+def read_relations(sql: str) -> set[tuple[str | None, str]]:
+    """Schema (None: not written) and name of every relation in `sql`, at any depth, WITH queries omitted."""
+    tree = statement(sql)
+    own = {str(cte.get("ctename")) for cte in _named(tree, "CommonTableExpr")}
+    found = {(one.get("schemaname"), str(one.get("relname"))) for one in _named(tree, "RangeVar")}
+    return {(schema, name) for schema, name in found if schema is not None or name not in own}
+
+
+def statement(sql: str) -> dict[str, Any]:
+    """The parse tree of the one statement in `sql`; empty if that is not SQL."""
     try:
-        ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
+        tree: dict[str, Any] = pgparse.parse(sql)[0]["stmt"]
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return {}
-    return body if kind == "SelectStmt" else {}
+    return tree
+
+
+def _select(sql: str) -> dict[str, Any]:
+    """The body of a SELECT; nothing where it is none, or no SQL."""
+    body: dict[str, Any] = statement(sql).get("SelectStmt", {})
+    return body
 
 
 def _output_name(target: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ Level = Literal["error", "warning", "note"]
 Rule = Literal[
     "query-file", "database", "rejected", "privilege", "column", "unused-column", "not-numeric",
     "attribute-type", "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index",
-    "statistics", "estimate",
+    "statistics", "estimate", "volatile-function",
 ]  # fmt: skip
 
 RULES: dict[Rule, str] = {
@@ -33,6 +33,7 @@ RULES: dict[Rule, str] = {
     "missing-index": "A condition that few rows of a large table meet should have an index.",
     "statistics": "A plan is worth little before a table was analysed.",
     "estimate": "An estimate should be cheaper than what it stands for.",
+    "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
 }
 """What each rule asks for."""
 
