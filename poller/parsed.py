@@ -72,7 +72,7 @@ def compared_columns(condition: str) -> list[str]:
             left, right = expression.get("lexpr", {}), expression.get("rexpr", {})
             for one, other in ((left, right), (right, left)):
                 name = _column(one)
-                if name and name not in found and not any(True for _ in _named(other, "ColumnRef")):
+                if name and name not in found and not any(True for _ in nodes(other, "ColumnRef")):
                     found.append(name)
     return found
 
@@ -93,14 +93,14 @@ def called_functions(sql: str) -> list[Call]:
 
 def used_operators(sql: str) -> set[str]:
     """The names of all operators in `sql`."""
-    return {name for expression in _named(statement(sql), "A_Expr") if (name := _operator(expression))}
+    return {name for expression in nodes(statement(sql), "A_Expr") if (name := _operator(expression))}
 
 
 def read_relations(sql: str) -> set[tuple[str | None, str]]:
     """Schema (None: not written) and name of every relation in `sql`, at any depth, WITH queries omitted."""
     tree = statement(sql)
-    own = {str(cte.get("ctename")) for cte in _named(tree, "CommonTableExpr")}
-    found = {(one.get("schemaname"), str(one.get("relname"))) for one in _named(tree, "RangeVar")}
+    own = {str(cte.get("ctename")) for cte in nodes(tree, "CommonTableExpr")}
+    found = {(one.get("schemaname"), str(one.get("relname"))) for one in nodes(tree, "RangeVar")}
     return {(schema, name) for schema, name in found if schema is not None or name not in own}
 
 
@@ -150,7 +150,8 @@ def _bare(node: Any) -> Any:
     return [_bare(item) for item in node] if isinstance(node, list) else node
 
 
-def _named(tree: Any, name: str) -> Iterator[Any]:
+def nodes(tree: Any, name: str) -> Iterator[Any]:
+    """Every node called `name` in a parse tree, at any depth."""
     pending = [tree]
     while pending:
         node = pending.pop()

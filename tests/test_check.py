@@ -363,12 +363,9 @@ def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
     assert {one["state"] for one in told["queries"]} == {"ok", "refused", "not_sent"}
     answers = {name for name, one in zip(SAID, told["queries"], strict=True) if one["estimate_answers"]}
     assert answers == {"estimate", "max-cost-of-an-estimate"}
-    untold = {
-        "query-file",
-        "database",
-        "privilege",
-        "volatile-function",
-    }  # which have tests of their own below
+    # Those have tests of their own, below and in test_remarks.py.
+    untold = {"query-file", "database", "privilege", "volatile-function"}
+    untold |= {"same-series", "own-setting", "own-backend", "attribute-text"}
     assert {problem["rule"] for problem in told["problems"]} == RULES.keys() - untold
 
 
