@@ -146,7 +146,9 @@ def test_with_access_to_all_every_table_is_readable(role: Role) -> None:
 
 
 def test_another_schema_is_where_the_queries_look(role: Role, poller_process: Start) -> None:
-    role.database.execute('CREATE SCHEMA "Chat"; ALTER TABLE users SET SCHEMA "Chat"')
+    role.database.execute('CREATE SCHEMA "Chat"')
+    for table in ("users", "messages"):
+        role.database.execute(f'ALTER TABLE {table} SET SCHEMA "Chat"')
     role.made(schema="Chat")
     process = poller_process("poll", "--query", "users", env={"POLLER_DATABASE_URL": role.standby_dsn})
     assert process.wait() == 0, process

@@ -54,10 +54,10 @@ def check(
 ) -> None:
     """Validate every query file and the cases next to it, and report all problems at once.
 
-    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With --database the server
-    says of every query whether it would run there, feed its metrics, and at what cost. Exit code 0: all is
-    good; 1: a query would fail on that database, or costs more than --max-cost, or there is no database; 2:
-    the files have problems, or the configuration cannot be used.
+    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With
+    --database the server says of every query whether it would run there, feed its metrics, and at what cost.
+    Exit code 0: all is good; 1: a query would fail on that database, or costs more than --max-cost, or there
+    is no database; 2: the files have problems, or the configuration cannot be used.
     """
     if max_cost is not None and not database:
         raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
