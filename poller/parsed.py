@@ -16,7 +16,7 @@ def grouped_columns(sql: str) -> set[str]:
     """The result columns that `sql` groups by."""
     body = _select(sql)
     targets = [one["ResTarget"] for one in body.get("targetList", [])]
-    names = [_output_name(target) for target in targets]
+    names = [output_name(target) for target in targets]
     keys: set[str] = set()
     for clause in body.get("groupClause", []):
         number = clause.get("A_Const", {}).get("ival", {}).get("ival")
@@ -34,7 +34,7 @@ def grouped_columns(sql: str) -> set[str]:
 def counted_columns(sql: str) -> set[str]:
     """The result columns of `sql` that are a count of rows."""
     targets = [one["ResTarget"] for one in _select(sql).get("targetList", [])]
-    return {_output_name(target) for target in targets if _function(target["val"]) == "count"}
+    return {output_name(target) for target in targets if _function(target["val"]) == "count"}
 
 
 def first_relation(sql: str) -> str | None:
@@ -119,7 +119,7 @@ def _select(sql: str) -> dict[str, Any]:
     return body
 
 
-def _output_name(target: dict[str, Any]) -> str:
+def output_name(target: dict[str, Any]) -> str:
     """The name that a column of the result gets (PostgreSQL manual, "Column Labels")."""
     value = target["val"]
     return str(target.get("name") or _column(value) or _function(value))
