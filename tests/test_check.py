@@ -747,3 +747,16 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
 
     assert not session.is_open
     waker.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("written", "meant"), [("pg_buffercache", False), ("pgbench_branche", True)])
+def test_only_a_name_that_is_close_is_taken_for_what_was_meant(
+    database: Database, check: Callable[..., Result], written: str, meant: bool
+) -> None:
+    database.execute("CREATE TABLE pgbench_branches (n int)")
+    done = check(
+        one(f"SELECT count(*) AS n FROM {written}"), "--database", "--database-url", database.primary_dsn
+    )
+    assert f'relation "{written}" does not exist' in done.stdout
+    assert ("did you mean 'pgbench_branches'?" in done.stdout) is meant

@@ -98,7 +98,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         return finding("fail", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _instead(answer, query)
-    if result.quarantined:
+    if result.quarantined.keys() - {"null"}:
         return finding("warn", f"{spent}, {series}, {_dropped(result)}", "look at the rows: poller poll")
     if answer.estimated == "timeout":
         return finding("warn", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
@@ -108,7 +108,8 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
             f"{spent}, {series}: more than {max_duty_cycle:.0%} of its interval, so it runs every {often}"
         )
         return finding("warn", detail, "make it cheaper, or its interval longer")
-    return finding("ok", f"{spent}, {series}")
+    # A NULL under on_null: drop is omitted because the definition asks for it.
+    return finding("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
 
 
 def _instead(answer: Answer, query: QueryDefinition) -> str:
