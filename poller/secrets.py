@@ -66,7 +66,7 @@ def foreign_parameters(conninfo: str) -> list[str]:
     Only where none of them can be a part of a password: after a host, in front of which any password ends.
     """
     scheme = URL.match(conninfo)
-    if scheme is None or is_ambiguous(conninfo):
+    if scheme is None or scheme[0].strip() not in ("postgresql://", "postgres://") or is_ambiguous(conninfo):
         return []
     base, query = _split_query(conninfo[scheme.end() :].rpartition("@")[2])
     if not _HOSTS.fullmatch(base):
