@@ -105,6 +105,24 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_transaction_t
     ALTER ROLE :"role" SET transaction_timeout = '5min';
 \endif
 
+-- What one query may use. The poller does not set these itself, so they also hold for its queries.
+ALTER ROLE :"role" SET max_parallel_workers_per_gather = 0;
+SELECT current_setting('hash_mem_multiplier', true) IS NOT NULL AS has_hash_mem_multiplier \gset
+\if :has_hash_mem_multiplier
+    ALTER ROLE :"role" SET hash_mem_multiplier = 1;
+\endif
+-- Only a superuser may limit temporary files, and from PostgreSQL 15 on a role that was granted it.
+SELECT current_setting('is_superuser')::bool AS may_limit_files,
+    current_setting('server_version_num')::int >= 150000 AS has_parameter_privileges \gset
+\if :has_parameter_privileges
+    SELECT :'may_limit_files'::bool OR has_parameter_privilege('temp_file_limit', 'SET') AS may_limit_files \gset
+\endif
+\if :may_limit_files
+    ALTER ROLE :"role" SET temp_file_limit = '1GB';
+\else
+    \echo 'temp_file_limit is not set: only a superuser may run ALTER ROLE' :"role" 'SET temp_file_limit = 1048576'
+\endif
+
 -- What it may read -----------------------------------------------------------------------------------------
 
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'role') \gexec

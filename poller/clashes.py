@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from poller.closed import fixed_series
 from poller.metric import MetricType
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
@@ -56,8 +57,7 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
     name = metric.data["name"]
     attributes = metric.data.get("attributes", {})
     if isinstance(attributes, dict):
-        static = frozenset((attribute, str(value).lower()) for attribute, value in attributes.items())
-        twin = fed.setdefault((name, static), metric)
+        twin = fed.setdefault((name, fixed_series(attributes)), metric)
         if twin is not metric:
             what = f"{name[:255]!r} has the same attributes at {twin.place}; write others to tell them apart"
             yield metric.file.found((*metric.path, "name"), what)

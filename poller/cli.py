@@ -25,6 +25,7 @@ COMMANDS = {
     "schema": "Print what a query file may hold as JSON Schema, for editors.",
     "test": "Try the queries on rows of your own, without your database.",
     "import": "Bring the queries of another tool along.",
+    "grants": "Print the privileges that the query files need, as SQL.",
     "doctor": "Examine database, role, queries, collector; say what to do.",
     "catalog": "Print every metric there is, of queries and of events.",
     "conform": "Say how what a server sends differs from the catalogue.",

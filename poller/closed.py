@@ -22,6 +22,15 @@ def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
     return tuple(items)
 
 
+def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]:
+    """What fixed attributes add to the identity of a series; an empty one adds nothing, as in Prometheus."""
+    texts = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in attributes.items()
+    }
+    return frozenset((name, text) for name, text in texts.items() if text)
+
+
 class Closed:
     """The closed attributes of one metric, and what one result showed of the open ones beside them."""
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from poller.account import Account
+from poller.casts import not_a_number
 from poller.closed import Closed, Key, key_of
 from poller.errors import PollError
 from poller.metric import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition
@@ -19,19 +20,6 @@ from poller.result import Refusal, Sample
 OTHER = "other"
 """Value of every attribute column of the series that sums up the rows beyond `max_series`."""
 _BOOL = 16
-_SPOKEN_TYPES = {
-    16: "boolean", 25: "text", 1043: "varchar", 1042: "char", 1082: "date", 1114: "timestamp",
-    1184: "timestamptz", 1186: "interval", 790: "money", 114: "json", 3802: "jsonb", 2950: "uuid",
-    17: "bytea",
-}  # fmt: skip
-_CASTS = {
-    16: "cast it: ({0})::int",
-    1186: "write extract(epoch FROM {0})",
-    1082: "write extract(epoch FROM {0})",
-    1114: "write extract(epoch FROM {0})",
-    1184: "write extract(epoch FROM {0})",
-    790: "cast it: {0}::numeric",
-}
 
 
 class Mapped(NamedTuple):
@@ -204,9 +192,7 @@ def _wrong_types(
     for metric in query.metrics:
         name = metric.value_column
         if name in positions and (oid := columns[positions[name]].oid) not in NUMBERS:
-            spoken = _SPOKEN_TYPES.get(oid, f"of the type with OID {oid}")
-            cast = _CASTS.get(oid, "cast it to a numeric type").format(name)
-            said[name] = f"value column {name!r} is {spoken}, not a number; {cast}"
+            said[name] = not_a_number(name, oid)
     return said
 
 

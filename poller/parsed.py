@@ -7,6 +7,8 @@ from typing import Any
 
 import pgparse
 
+from poller.functions import Call, calls
+
 _COMPARES = {"=", "<", ">", "<=", ">="}
 
 
@@ -14,7 +16,7 @@ def grouped_columns(sql: str) -> set[str]:
     """The result columns that `sql` groups by."""
     body = _select(sql)
     targets = [one["ResTarget"] for one in body.get("targetList", [])]
-    names = [_output_name(target) for target in targets]
+    names = [output_name(target) for target in targets]
     keys: set[str] = set()
     for clause in body.get("groupClause", []):
         number = clause.get("A_Const", {}).get("ival", {}).get("ival")
@@ -32,7 +34,7 @@ def grouped_columns(sql: str) -> set[str]:
 def counted_columns(sql: str) -> set[str]:
     """The result columns of `sql` that are a count of rows."""
     targets = [one["ResTarget"] for one in _select(sql).get("targetList", [])]
-    return {_output_name(target) for target in targets if _function(target["val"]) == "count"}
+    return {output_name(target) for target in targets if _function(target["val"]) == "count"}
 
 
 def first_relation(sql: str) -> str | None:
@@ -70,7 +72,7 @@ def compared_columns(condition: str) -> list[str]:
             left, right = expression.get("lexpr", {}), expression.get("rexpr", {})
             for one, other in ((left, right), (right, left)):
                 name = _column(one)
-                if name and name not in found and not any(True for _ in _named(other, "ColumnRef")):
+                if name and name not in found and not any(True for _ in nodes(other, "ColumnRef")):
                     found.append(name)
     return found
 
@@ -84,16 +86,40 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _select(sql: str) -> dict[str, Any]:
-    """The body of a SELECT; nothing where it is none, or no SQL."""
+def called_functions(sql: str) -> list[Call]:
+    """Every function call in `sql`, at any depth."""
+    return list(calls(statement(sql)))
+
+
+def used_operators(sql: str) -> set[str]:
+    """The names of all operators in `sql`."""
+    return {name for expression in nodes(statement(sql), "A_Expr") if (name := _operator(expression))}
+
+
+def read_relations(sql: str) -> set[tuple[str | None, str]]:
+    """Schema (None: not written) and name of every relation in `sql`, at any depth, WITH queries omitted."""
+    tree = statement(sql)
+    own = {str(cte.get("ctename")) for cte in nodes(tree, "CommonTableExpr")}
+    found = {(one.get("schemaname"), str(one.get("relname"))) for one in nodes(tree, "RangeVar")}
+    return {(schema, name) for schema, name in found if schema is not None or name not in own}
+
+
+def statement(sql: str) -> dict[str, Any]:
+    """The parse tree of the one statement in `sql`; empty if that is not SQL."""
     try:
-        ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
+        tree: dict[str, Any] = pgparse.parse(sql)[0]["stmt"]
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return {}
-    return body if kind == "SelectStmt" else {}
+    return tree
 
 
-def _output_name(target: dict[str, Any]) -> str:
+def _select(sql: str) -> dict[str, Any]:
+    """The body of a SELECT; nothing where it is none, or no SQL."""
+    body: dict[str, Any] = statement(sql).get("SelectStmt", {})
+    return body
+
+
+def output_name(target: dict[str, Any]) -> str:
     """The name that a column of the result gets (PostgreSQL manual, "Column Labels")."""
     value = target["val"]
     return str(target.get("name") or _column(value) or _function(value))
@@ -124,7 +150,8 @@ def _bare(node: Any) -> Any:
     return [_bare(item) for item in node] if isinstance(node, list) else node
 
 
-def _named(tree: Any, name: str) -> Iterator[Any]:
+def nodes(tree: Any, name: str) -> Iterator[Any]:
+    """Every node called `name` in a parse tree, at any depth."""
     pending = [tree]
     while pending:
         node = pending.pop()

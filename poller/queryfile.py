@@ -55,6 +55,10 @@ class QueryFile:
     def line(self, path: Sequence[Key]) -> int:
         return 1 if isinstance(self.document, str) else self.document.line(path)
 
+    def written(self, path: Sequence[Key]) -> str | None:
+        """The scalar at `path` as it is written; None if that is unknown."""
+        return None if isinstance(self.document, str) else self.document.written(path)
+
     def place(self, path: Sequence[Key]) -> str:
         return f"{self.path}:{self.line(path)}"
 

@@ -65,6 +65,9 @@ def refusals(result: PollResult) -> Iterator[str]:
     for refused in result.refused:
         row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
         yield f"{name}: left out of {refused.metric} ({refused.reason}): {row}"
+    for column in _null_and_empty(result):
+        what = f"{name}: NULL and '' of {column} are one series to Prometheus"
+        yield f"{what}; write coalesce({column}, 'none') to tell them apart"
     beyond = result.quarantined.get("overflow", 0)
     more = sum(result.quarantined.values()) - beyond - len(result.refused)
     if more > 0:
@@ -73,6 +76,14 @@ def refusals(result: PollResult) -> Iterator[str]:
         yield f"{name}: {beyond} left out beyond max_series {result.query.max_series} (overflow)"
     if result.folded:
         yield f"{name}: {result.folded} beyond max_series {result.query.max_series} summed up in `other`"
+
+
+def _null_and_empty(result: PollResult) -> Iterator[str]:
+    """The attribute columns that are NULL in one duplicate row and empty in another."""
+    for name in dict.fromkeys(name for metric in result.query.metrics for name in metric.attribute_columns):
+        values = {one.row.get(name, "-") for one in result.refused if one.reason == "duplicate"}
+        if {None, ""} <= values:
+            yield name
 
 
 def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:

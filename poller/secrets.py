@@ -60,6 +60,25 @@ def is_ambiguous(conninfo: str) -> bool:
     return any("://" in value for value in places)
 
 
+def foreign_parameters(conninfo: str) -> list[str]:
+    """The parameters of a libpq URI that libpq does not know, such as `pool_max_conns`.
+
+    Only where none of them can be a part of a password: after a host, in front of which any password ends.
+    """
+    scheme = URL.match(conninfo)
+    if scheme is None or scheme[0].strip() not in ("postgresql://", "postgres://") or is_ambiguous(conninfo):
+        return []
+    base, query = _split_query(conninfo[scheme.end() :].rpartition("@")[2])
+    if not _HOSTS.fullmatch(base):
+        return []
+    names = [one.partition("=")[0] for one in query[1:].split("&") if one]
+    return [
+        name
+        for name in names
+        if re.fullmatch(r"\w[\w.-]{0,40}", name) and name not in _HARMLESS | CONFIDENTIAL
+    ]
+
+
 def mask_url(url: str) -> str:
     """Mask the whole user part of an endpoint and the values of its query: either may be a token."""
     scheme = URL.match(url)

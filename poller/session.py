@@ -16,7 +16,7 @@ from psycopg.pq import PGconn, TransactionStatus
 
 from poller.errors import PollError
 from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
-from poller.secrets import is_ambiguous
+from poller.secrets import foreign_parameters, is_ambiguous
 from poller.sqlstate import one_line, refusal_of, server_error
 from poller.waker import Waker
 
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
+_CONSOLE = "name the application's database in the connection string, not pgbouncer"
 _CONNECT_TIMEOUTS = 4
 """How many addresses of one host name may each take the whole connect_timeout."""
 _STUCK = (
@@ -126,7 +127,13 @@ class Session:
     def _connect(self) -> psycopg.Connection:
         conninfo = self._described()
         try:
-            return self._attempt(conninfo)
+            connection = self._attempt(conninfo)
+            if not (connection.info.parameter_status("server_version") or "").endswith("/bouncer"):
+                return connection
+            connection.close()
+            failure = PollError(
+                "unavailable", "this is PgBouncer's admin console, not a database", hint=_CONSOLE
+            )
         except ValueError:
             # A host name or a password that has no encoding.
             failure = _not_understood()
@@ -210,7 +217,7 @@ class Session:
         except UnicodeError:
             raise _not_understood() from None
         if not is_conninfo(conninfo):
-            raise _not_understood()
+            raise _not_understood(conninfo)
         return conninfo
 
 
@@ -275,5 +282,14 @@ WRITE_INSTEAD = (
 )
 
 
-def _not_understood() -> PollError:
-    return PollError("unavailable", NOT_UNDERSTOOD, hint=WRITE_INSTEAD)
+def misunderstood(conninfo: str) -> tuple[str, str]:
+    """What libpq does not understand of a connection string, and what to write instead."""
+    if names := foreign_parameters(conninfo):
+        what = f"libpq does not know the parameter {', '.join(names)} of the connection string"
+        return what, "remove it; a setting of the server is written options=-c%20NAME=VALUE"
+    return NOT_UNDERSTOOD, WRITE_INSTEAD
+
+
+def _not_understood(conninfo: str = "") -> PollError:
+    message, hint = misunderstood(conninfo)
+    return PollError("unavailable", message, hint=hint)

@@ -11,27 +11,13 @@ from typing import Any
 
 import pgparse
 
+from poller.functions import acting, calls
+
 MAX_LENGTH = 65_536
 """Characters of one statement. The parser recurses on the C stack and would overflow it far beyond this."""
 
 _READS = {"SelectStmt", "VariableShowStmt"}
 _WRITES = {"InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE", "MergeStmt": "MERGE"}
-_ACTS = {
-    "set_config", "setval", "nextval", "pg_notify",
-    "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
-    "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared", "pg_try_advisory_xact_lock",
-    "pg_try_advisory_xact_lock_shared", "pg_advisory_unlock_all",
-    "pg_cancel_backend", "pg_terminate_backend", "pg_reload_conf", "pg_rotate_logfile", "pg_promote",
-    "pg_wal_replay_pause", "pg_wal_replay_resume", "pg_switch_wal", "pg_create_restore_point",
-    "pg_backup_start", "pg_backup_stop", "pg_start_backup", "pg_stop_backup", "pg_logical_emit_message",
-    "pg_create_physical_replication_slot", "pg_create_logical_replication_slot", "pg_drop_replication_slot",
-    "pg_logical_slot_get_changes", "pg_replication_slot_advance", "pg_stat_reset", "pg_stat_reset_shared",
-    "pg_stat_statements_reset", "lo_create", "lo_creat", "lo_unlink", "lo_import", "lo_export", "lo_put",
-    "lo_from_bytea", "pg_file_write", "pg_file_unlink", "pg_file_rename", "dblink_exec", "dblink_connect",
-    "txid_current", "pg_current_xact_id", "pg_export_snapshot",
-}  # fmt: skip
-"""Functions that act on the session, the server or the disk though the transaction is READ ONLY
-(PostgreSQL manual, "System Administration Functions"); whatever else acts is for the role's privileges."""
 _ALLOWED = "SELECT, WITH, VALUES or TABLE"
 """SHOW reads as well, and passes, but what it returns is text: no metric comes of it."""
 _ON_AN_OBJECT = {"CREATE", "ALTER", "DROP", "REFRESH", "REINDEX", "IMPORT", "SECURITY", "REASSIGN"}
@@ -59,8 +45,8 @@ _NOT_A_WORD = re.compile(r"--[^\r\n]*|/\*.*?\*/|[^A-Za-z]+", re.DOTALL)
 def statement_problem(sql: str) -> str | None:
     """Tell what is wrong with `sql` as a query, and what to write instead; None where nothing is.
 
-    This is the first fence, not the last: no grammar sees what a function does, so `SELECT delete_all()`
-    passes here. Behind it stand the extended protocol, a READ ONLY transaction and the role's privileges.
+    This is the first check of several: no grammar sees what a function does, so `SELECT delete_all()` passes
+    here. The extended protocol, a READ ONLY transaction and the role's privileges come after it.
     """
     if len(sql) > MAX_LENGTH:
         return f"has {len(sql)} characters; write at most {MAX_LENGTH}, or make it a view"
@@ -90,11 +76,10 @@ def statement_problem(sql: str) -> str | None:
             return "holds SELECT INTO, which makes a table; leave INTO away"
         if inner == "lockingClause":
             return "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
-        if inner == "FuncCall" and (name := _called(node)) in _ACTS:
-            return f"calls {name}, which does more than read; leave it out"
         if inner == "ParamRef":
             return f"has a parameter ${node.get('number', 0)}; write the value itself"
-    return None
+    # `t.name` is a call only if the function takes a row, which none of these does.
+    return next((does for call in calls(body) if not call.of_row and (does := acting(call.name))), None)
 
 
 def is_ordered(sql: str) -> bool:
@@ -104,12 +89,6 @@ def is_ordered(sql: str) -> bool:
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return False
     return kind != "SelectStmt" or "sortClause" in body
-
-
-def _called(call: Any) -> str:
-    """The name of a function, in lower case as the grammar folds it, without its schema."""
-    names = [part["String"].get("sval", "") for part in call.get("funcname", []) if "String" in part]
-    return str(names[-1]) if names else ""
 
 
 def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:

@@ -47,9 +47,9 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing if number == 1 else _SEVERAL.get(thing, f'{thing}s')}"
 
 
-def near(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that was probably meant by `word`, if any is close."""
-    return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=0.6)), None)
+def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of `known` that was probably meant by `word`, if any is close; `cutoff` as in difflib."""
+    return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -45,6 +45,8 @@ class Node:
     """The place of each key or item, and what stands there; an alias shares the node it names."""
     weight: int = 1
     depth: int = 1
+    text: str | None = None
+    """A scalar as it is written; None for mappings and lists."""
 
 
 class Tagged(str):
@@ -158,7 +160,7 @@ class Builder:
         value = _plain(text) if plain and event.tag is None else text
         if event.tag is not None and event.tag in self._tags:
             value = Tagged(text, event.tag)
-        node = Node(spot, value, weight=1 + len(text) // 64)
+        node = Node(spot, value, weight=1 + len(text) // 64, text=text)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         self._add(node, spot)

@@ -39,6 +39,15 @@ class Document:
         """The line of the key or item at `path`, or of the innermost one around it that exists."""
         return self.spot(path).line
 
+    def written(self, path: Sequence[Key]) -> str | None:
+        """The scalar at `path` as it is written: `1.10`, whose value is 1.1; None if there is none."""
+        node = self.root
+        for step in path:
+            if node is None or step not in node.children:
+                return None
+            node = node.children[step][1]
+        return node.text if node else None
+
     def spot(self, path: Sequence[Key]) -> Spot:
         """The place of the key or item at `path`, or of the innermost one around it that exists."""
         node = self.root

@@ -363,7 +363,9 @@ def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
     assert {one["state"] for one in told["queries"]} == {"ok", "refused", "not_sent"}
     answers = {name for name, one in zip(SAID, told["queries"], strict=True) if one["estimate_answers"]}
     assert answers == {"estimate", "max-cost-of-an-estimate"}
-    untold = {"query-file", "database", "privilege"}  # which have tests of their own below
+    # Those have tests of their own, below and in test_remarks.py.
+    untold = {"query-file", "database", "privilege", "volatile-function"}
+    untold |= {"same-series", "own-setting", "own-backend", "attribute-text"}
     assert {problem["rule"] for problem in told["problems"]} == RULES.keys() - untold
 
 
@@ -403,6 +405,52 @@ def test_what_the_role_may_not_read_is_told_without_an_error_in_a_poll(
         ),
     ]
     assert [one["state"] for one in told["queries"]] == ["refused", "not_sent", "ok"]
+
+
+VOLATILE = """
+CREATE SCHEMA app;
+CREATE FUNCTION app.lurks(a int, b int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT a';
+CREATE FUNCTION counts(a int) RETURNS int STABLE LANGUAGE sql AS 'SELECT a';
+CREATE FUNCTION counts(a int, b int, c int) RETURNS int LANGUAGE sql AS 'SELECT a';
+CREATE FUNCTION of_row(a things) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE OPERATOR #-# (FUNCTION = app.lurks, LEFTARG = int, RIGHTARG = int);
+CREATE VIEW inner_view AS SELECT app.lurks(1) AS n;
+CREATE VIEW outer_view AS SELECT n FROM inner_view;
+CREATE FUNCTION allowed(a int) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE TABLE guarded (n int);
+CREATE POLICY p ON guarded USING (allowed(n));
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    {
+        "SELECT app.lurks(1) AS n": ["app.lurks"],
+        "SELECT (1).counts AS n": [],
+        "SELECT counts(1) AS n": [],
+        "SELECT counts(1, 2, 3) AS n": ["public.counts"],
+        "SELECT things.of_row AS n FROM things": ["public.of_row"],
+        "SELECT (things).of_row AS n FROM things": ["public.of_row"],
+        "SELECT 1 #-# 2 AS n": ["app.lurks"],
+        "SELECT n FROM outer_view": ["app.lurks"],
+        "WITH outer_view AS (SELECT 1 AS n) SELECT n FROM outer_view": [],
+        "SELECT count(n) AS n FROM guarded": ["public.allowed"],
+        "SELECT pg_database_size(oid) + random() AS n FROM pg_database LIMIT 1": [],
+    }.items(),
+    ids=str,
+)
+def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
+    things: Database, check: Callable[..., Result], sql: str, names: list[str]
+) -> None:
+    """However the query reaches it: by name, as an attribute, by an operator, a view or a policy."""
+    things.execute(VOLATILE)
+    done = check(one(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn)
+    warned = [problem for problem in json.loads(done.stdout)["problems"] if "VOLATILE" in problem["message"]]
+
+    assert [re.match(r"calls (\S+), which", problem["message"])[1] for problem in warned] == names  # type: ignore[index] # None is a failure
+    assert {(problem["level"], problem["rule"]) for problem in warned} <= {("warning", "volatile-function")}
+    assert done.exit_code == 0
 
 
 @pytest.mark.postgres
@@ -699,3 +747,16 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
 
     assert not session.is_open
     waker.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("written", "meant"), [("pg_buffercache", False), ("pgbench_branche", True)])
+def test_only_a_name_that_is_close_is_taken_for_what_was_meant(
+    database: Database, check: Callable[..., Result], written: str, meant: bool
+) -> None:
+    database.execute("CREATE TABLE pgbench_branches (n int)")
+    done = check(
+        one(f"SELECT count(*) AS n FROM {written}"), "--database", "--database-url", database.primary_dsn
+    )
+    assert f'relation "{written}" does not exist' in done.stdout
+    assert ("did you mean 'pgbench_branches'?" in done.stdout) is meant

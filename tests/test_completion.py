@@ -25,8 +25,8 @@ COMPLETED = {
 }
 """What is typed, and what is offered; where that is nothing, bash offers files."""
 QUICK = (
-    "run", "poll", "try", "new", "check", "schema", "test", "import", "doctor", "catalog", "conform",
-    "health", "dashboard", "alerts", "watch", "demo", "settings",
+    "run", "poll", "try", "new", "check", "schema", "test", "import", "grants", "doctor", "catalog",
+    "conform", "health", "dashboard", "alerts", "watch", "demo", "settings",
 )  # fmt: skip
 
 

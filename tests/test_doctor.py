@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from poller.checkup import collector as checkup_collector
 from poller.checkup.finding import Finding, healthy, summary
 from poller.checkup.replay import examine as examine_replay
-from poller.checkup.server import clock, is_here, secured
+from poller.checkup.server import clock, is_here, limits, secured
 from poller.declared.query import DeclaredQuery
 from poller.demo.cluster import Cluster
 from poller.endpoint import Protocol, resolve
@@ -90,6 +90,7 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
         ["ok", "tls"],
         ["warn", "role"],
         ["warn", "connections"],
+        ["warn", "limits"],
         ["ok", "clock"],
         ["ok", "standby"],
         ["ok", "lag"],
@@ -102,7 +103,7 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
         ["ok", "query", "pending_messages"],
         ["ok", "query", "users"],
     ]
-    assert verdict == "0 failed, 2 warnings, 11 ok, 0 skipped"
+    assert verdict == "0 failed, 3 warnings, 11 ok, 0 skipped"
     assert "\x1b" not in process.stdout
     assert process.stderr == ""
     assert proxy.connections == 1
@@ -226,6 +227,20 @@ def test_a_role_that_could_switch_to_one_that_writes_may_write(
         assert "member of pg_write_all_data" in checks["role"]["detail"]
     finally:
         server.execute(f"DROP ROLE {role}")
+
+
+def test_each_limit_of_disk_workers_and_memory_that_is_missing_is_named_with_its_command() -> None:
+    good = {"temp_file_limit": "1024", "max_parallel_workers_per_gather": "0", "hash_mem_multiplier": "1"}
+    for name, value in {
+        "temp_file_limit": "-1", "max_parallel_workers_per_gather": "2", "hash_mem_multiplier": "1.5"
+    }.items():  # fmt: skip
+        found = limits("Po ller", {**good, name: value})
+        assert (found.state, found.facts["missing"]) == ("warn", [name])
+        assert found.advice is not None
+        assert found.advice.startswith(f'ALTER ROLE "Po ller" SET {name} = ')
+    assert limits("poller", good).state == "ok"
+    del good["hash_mem_multiplier"]  # which PostgreSQL 12 does not have
+    assert limits("poller", good).state == "ok"
 
 
 @pytest.mark.postgres
@@ -480,7 +495,7 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
         "absent": "skip",
         "endless": "fail",
         "slow": "warn",
-        "null": "warn",
+        "null": "ok",
         "text": "fail",
         "dear": "ok",
     }

@@ -146,16 +146,24 @@ def test_null_fails_the_query_where_the_definition_says_so() -> None:
 @pytest.mark.parametrize(
     ("oid", "message"),
     [
-        (16, "value column 'n' is boolean, not a number; cast it: (n)::int"),
-        (25, "value column 'n' is text, not a number; cast it to a numeric type"),
-        (1043, "value column 'n' is varchar, not a number; cast it to a numeric type"),
+        (16, "value column 'n' is boolean, not a number; write (n)::int"),
+        (25, "value column 'n' is text, not a number; write n::numeric"),
+        (1043, "value column 'n' is varchar, not a number; write n::numeric"),
         (1186, "value column 'n' is interval, not a number; write extract(epoch FROM n)"),
         (1082, "value column 'n' is date, not a number; write extract(epoch FROM n)"),
         (1114, "value column 'n' is timestamp, not a number; write extract(epoch FROM n)"),
         (1184, "value column 'n' is timestamptz, not a number; write extract(epoch FROM n)"),
-        (790, "value column 'n' is money, not a number; cast it: n::numeric"),
-        (3802, "value column 'n' is jsonb, not a number; cast it to a numeric type"),
-        (600, "value column 'n' is of the type with OID 600, not a number; cast it to a numeric type"),
+        (790, "value column 'n' is money, not a number; write n::numeric"),
+        (3802, "value column 'n' is jsonb, not a number; write (n #>> '{}')::numeric"),
+        (600, "value column 'n' is point, not a number; write n[0]"),
+        (2950, "value column 'n' is uuid, not a number; make it an attribute column, or write count(n)"),
+        (
+            99999,
+            (
+                "value column 'n' is of the type with OID 99999, not a number; make it an attribute "
+                "column, or write count(n)"
+            ),
+        ),
     ],
 )
 def test_a_value_column_of_another_type_says_its_type_and_what_to_write(oid: int, message: str) -> None:
@@ -188,7 +196,7 @@ def test_everything_wrong_with_the_columns_is_said_at_once_and_each_once() -> No
     message = refusal(Rows((Column("n", TEXT),), []), a_query(metrics=metrics))
     assert message == (
         "column 'x' is missing; the result has n; column 'kind' is missing; the result has n; "
-        "value column 'n' is text, not a number; cast it to a numeric type"
+        "value column 'n' is text, not a number; write n::numeric"
     )
 
 
@@ -197,7 +205,7 @@ def test_a_metric_whose_column_is_no_number_loses_its_rows_and_no_other_metric_d
     result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3))
     assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
     assert result.quarantined == {"not_a_number": 1, "overflow": 6}
-    assert result.advice == "value column 't' is text, not a number; cast it to a numeric type"
+    assert result.advice == "value column 't' is text, not a number; write t::numeric"
     assert result.refused == (Refusal("b", "not_a_number", {"n": "1", "t": "2"}),)
 
 

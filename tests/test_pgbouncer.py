@@ -144,3 +144,16 @@ def test_session_mode_works_and_statement_mode_says_what_to_do(
     assert "transaction" in answer.error.message
     assert answer.error.hint is not None
     assert "pool_mode" in answer.error.hint
+
+
+def test_the_admin_console_is_named_with_what_to_write(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make
+) -> None:
+    pooler = make_pgbouncer(database.primary_dsn)
+    replica = make_replica(
+        psycopg.conninfo.make_conninfo(pooler.dsn(database.primary_dsn), dbname="pgbouncer")
+    )
+    (answer,) = replica.ask([a_query("a", "SELECT 1 AS n")])
+    assert answer.error is not None
+    assert answer.error.message == "this is PgBouncer's admin console, not a database"
+    assert answer.error.hint == "name the application's database in the connection string, not pgbouncer"

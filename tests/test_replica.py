@@ -772,8 +772,25 @@ def failure_or_none(replica: Replica) -> PollError | None:
 
 
 @pytest.mark.parametrize(
+    ("conninfo", "names"),
+    {
+        "postgresql://u:hunter2@127.0.0.1/x?pool_max_conns=10": "pool_max_conns",
+        "postgresql://127.0.0.1:5432/x?sslmode=disable&pgbouncer=true&schema=app": "pgbouncer, schema",
+        "postgresql://u@[::1]/x?SSLMODE=disable": "SSLMODE",
+    }.items(),
+)
+def test_a_parameter_of_another_driver_is_named(make_replica: Make, conninfo: str, names: str) -> None:
+    error = failure(make_replica(conninfo))
+    assert error.message == f"libpq does not know the parameter {names} of the connection string"
+    assert error.hint == "remove it; a setting of the server is written options=-c%20NAME=VALUE"
+    assert no_secret(error)
+
+
+@pytest.mark.parametrize(
     "conninfo",
     [
+        "postgresql://u:hunter?hunter2=x",
+        "host=127.0.0.1 hunter2=x",
         "postgresql://u:hunter%zz@127.0.0.1/x",
         "postgresql://u:hunter/2@127.0.0.1/x",
         "host=127.0.0.1 password=my hunter2",

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from poller.errors import PollError
+from poller.mapping import to_samples
 from poller.metric import MetricDefinition
-from poller.report import attributes_text, print_table, to_json
+from poller.overflow import Column, Rows
+from poller.report import attributes_text, print_table, refusals, to_json
 from poller.result import PollResult, Sample, Skip
 from tests.bed.definitions import a_metric, a_query, a_result
 
@@ -135,3 +137,14 @@ def test_json_tells_all_and_exactly() -> None:
         "skipped", "relation", "relation [x] does not exist"
     )  # fmt: skip
     assert "error" not in skipped
+
+
+@pytest.mark.parametrize(("rows", "said"), [([None, b""], True), ([None, None], False), ([b"", b"a"], False)])
+def test_null_and_empty_attributes_that_are_duplicates_are_explained(
+    rows: list[bytes | None], said: bool
+) -> None:
+    query = a_query(metrics=(a_metric("m", attribute_columns=["c"]),))
+    mapped = to_samples(query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]))
+    result = a_result(query, refused=mapped.refused, quarantined=mapped.quarantined)
+    what = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to tell them apart"
+    assert (f"{query.name}: {what}" in list(refusals(result))) is said

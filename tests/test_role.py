@@ -115,6 +115,9 @@ def test_whoever_logs_in_with_it_is_bounded(role: Role) -> None:
         "statement_timeout": "1min",
         "lock_timeout": "1s",
         "idle_in_transaction_session_timeout": "30s",
+        "temp_file_limit": "1GB",
+        "max_parallel_workers_per_gather": "0",
+        "hash_mem_multiplier": "1",
     }
     with psycopg.connect(role.primary_dsn, autocommit=True) as connection:
         if connection.info.server_version >= 170000:
@@ -143,7 +146,9 @@ def test_with_access_to_all_every_table_is_readable(role: Role) -> None:
 
 
 def test_another_schema_is_where_the_queries_look(role: Role, poller_process: Start) -> None:
-    role.database.execute('CREATE SCHEMA "Chat"; ALTER TABLE users SET SCHEMA "Chat"')
+    role.database.execute('CREATE SCHEMA "Chat"')
+    for table in ("users", "messages"):
+        role.database.execute(f'ALTER TABLE {table} SET SCHEMA "Chat"')
     role.made(schema="Chat")
     process = poller_process("poll", "--query", "users", env={"POLLER_DATABASE_URL": role.standby_dsn})
     assert process.wait() == 0, process
@@ -158,9 +163,16 @@ def test_the_owner_of_the_database_can_run_it_without_being_superuser(role: Role
         tables = database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         for (table,) in tables:
             database.execute(f"ALTER TABLE {table} OWNER TO {owner}")
-        for _ in range(2):
+        for may_limit_files in (False, True):
+            if may_limit_files:
+                database.execute(f"GRANT SET ON PARAMETER temp_file_limit TO {owner}")
             done = role.make(dsn=make_conninfo(database.primary_dsn, user=owner))
             assert (done.returncode, done.stderr) == (0, ""), done.stderr
+            settings = f"SELECT rolconfig FROM pg_roles WHERE rolname = '{role.name}'"
+            set_for_role = str(role.database.execute(settings))
+            assert ("temp_file_limit=1GB" in set_for_role) is may_limit_files
+            assert ("temp_file_limit is not set: only a superuser" in done.stdout) is not may_limit_files
+            assert "max_parallel_workers_per_gather=0" in set_for_role
         assert role.refusal("SELECT count(*) FROM users") is None
         assert role.refusal("SELECT * FROM users") == "42501"
     finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,19 +22,14 @@ from poller.overflow import Column, Rows
 from poller.query import QueryDefinition
 from poller.result import Skip
 from poller.sources import files_of
+from tests.bed.postgres import Database
+from tests.bed.process import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"
 SCHEMAS = {file.stem: file for file in sorted((ROOT / "tests/schemas").glob("v*.sql"))}
 SCHEMAS["demo"] = ROOT / "poller/demo/schema.sql"
 MICROSECOND = timedelta(microseconds=1)
-
-
-class Database(Protocol):
-    """What is used here of the fixture `database`."""
-
-    @property
-    def primary_dsn(self) -> str: ...
 
 
 def definitions(folder: str) -> list[QueryDefinition]:
@@ -489,3 +485,25 @@ def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
     assert migrated.execute(by_hand("SELECT id, expires_at FROM attachments")).fetchall() == []
     migrated.execute(by_hand("ALTER TABLE attachments DROP COLUMN"))
     assert the_column(migrated) == []
+
+
+@pytest.mark.postgres
+def test_a_table_that_another_application_calls_users_is_not_counted(
+    database: Database, poller_process: Callable[..., Process]
+) -> None:
+    """On a database that is not the messaging server's, every shipped query is skipped."""
+    database.execute(
+        "CREATE TABLE users (id int, email text); INSERT INTO users VALUES (1, 'a'), (2, 'b');"
+        "CREATE TABLE devices (id int); CREATE TABLE messages (id int, body text);"
+        "CREATE TABLE attachments (expires_at timestamptz, size_bytes int)"
+    )
+    database.replayed()
+    process = poller_process(
+        "poll", "--format", "json",
+        env={"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": "shipped:extended"},
+    )  # fmt: skip
+    assert process.wait() == 0, process
+    polled = json.loads(process.stdout)["queries"]
+
+    assert len(polled) == len(EVERY)
+    assert {(one["state"], len(one["samples"])) for one in polled} == {("skipped", 0)}

@@ -103,11 +103,17 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
         "SELECT 1 WHERE 1 IN (SELECT a FROM t FOR KEY SHARE)": LOCKS,
         "SELECT $2": "has a parameter $2; write the value itself",
         "SELECT 1 WHERE Pg_Advisory_Lock(1) IS NULL": (
-            "calls pg_advisory_lock, which does more than read; leave it out"
+            "calls pg_advisory_lock, which takes or releases locks; omit it: the poller takes no locks"
         ),
-        "SELECT pg_catalog.pg_promote() AS n": "calls pg_promote, which does more than read; leave it out",
+        "SELECT pg_catalog.pg_promote() AS n": "calls pg_promote, which acts on the server; omit it",
         "SELECT set_config('work_mem', '1GB', false)": (
-            "calls set_config, which does more than read; leave it out"
+            "calls set_config, which changes a setting of the session; omit it"
+        ),
+        "SELECT ('x'::text).pg_create_restore_point": (
+            "calls pg_create_restore_point, which acts on the server; omit it"
+        ),
+        "SELECT * FROM ts_stat('SELECT to_tsvector(pg_switch_wal()::text)')": (
+            "calls ts_stat, which runs SQL from a text; write that statement itself, so that it is checked"
         ),
         "SELEC 1": f'{NO_SQL} syntax error at or near "SELEC" (line 1, column 1 of sql)',
         "SELECT 'ééé',\n  1 FORM t x": f'{NO_SQL} syntax error at or near "t" (line 2, column 10 of sql)',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from poller.attempt import Attempts
 from poller.burst import budget
@@ -11,6 +11,7 @@ from poller.checkup.finding import Finding, State
 from poller.definition import format_duration
 from poller.errors import PollError
 from poller.inspection.look import inspecting
+from poller.inspection.volatile import ADVICE
 from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.result import Answer, PollResult, SkipReason
@@ -40,17 +41,33 @@ def run(attempts: Attempts, planned: Sequence[Tick], on_answer: Callable[[str], 
     return answers
 
 
-def costs(session: Session, waker: Waker, lock_timeout: float, answers: Sequence[Answer]) -> dict[str, float]:
-    """The planner's cost of each query that has run; only of those, as the others would be errors again."""
+def planned(
+    session: Session, waker: Waker, lock_timeout: float, answers: Sequence[Answer]
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """The planner's cost of each query that has run, and the volatile functions that it calls, by query.
+
+    Only of those that have run, because the others would fail again.
+    """
     ran = [answer.query for answer in answers if answer.rows is not None or _timed_out(answer)]
     if not ran:
-        return {}
+        return {}, {}
+    sqls = [query.sql for query in ran]
     try:
         with inspecting(session, waker, lock_timeout) as inspection:
-            looked = inspection.statements([query.sql for query in ran])
+            looked, volatile = inspection.statements(sqls), inspection.volatile(sqls)
     except PollError:
-        return {}  # The connection went; what has answered before is told all the same.
-    return {query.name: one.cost for query, one in zip(ran, looked, strict=True) if one.cost is not None}
+        return {}, {}  # The connection was lost; the queries that answered before are reported all the same.
+    costs = {query.name: one.cost for query, one in zip(ran, looked, strict=True) if one.cost is not None}
+    return costs, {query.name: names for query, names in zip(ran, volatile, strict=True) if names}
+
+
+def volatile(functions: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """A finding for all volatile functions that are not known to only read; none if there are none."""
+    if not functions:
+        return []
+    calls = ", ".join(f"{query} calls {' and '.join(names)}" for query, names in functions.items())
+    detail = f"{calls}: declared VOLATILE, so it may write in spite of READ ONLY"
+    return [Finding("functions", "warn", detail, ADVICE, facts={"functions": dict(functions)})]
 
 
 def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Finding:
@@ -81,7 +98,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         return finding("fail", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _instead(answer, query)
-    if result.quarantined:
+    if result.quarantined.keys() - {"null"}:
         return finding("warn", f"{spent}, {series}, {_dropped(result)}", "look at the rows: poller poll")
     if answer.estimated == "timeout":
         return finding("warn", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
@@ -91,7 +108,8 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
             f"{spent}, {series}: more than {max_duty_cycle:.0%} of its interval, so it runs every {often}"
         )
         return finding("warn", detail, "make it cheaper, or its interval longer")
-    return finding("ok", f"{spent}, {series}")
+    # A NULL under on_null: drop is omitted because the definition asks for it.
+    return finding("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
 
 
 def _instead(answer: Answer, query: QueryDefinition) -> str:

@@ -15,6 +15,7 @@ from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding
 from poller.definition import format_duration
 from poller.gates import ServerFacts, facts_query, read_facts
+from poller.parsed import identifier
 from poller.pipeline import Pipeline
 from poller.query import QueryDefinition
 from poller.session import Host, Session
@@ -78,6 +79,7 @@ def examine(looked: Looked, session: Session, *, place: str, strict: bool) -> li
         ),
         _role(told["role"], facts.excess, strict=strict),
         _connections(told["limit"], told["used"], superuser="superuser" in facts.excess),
+        limits(told["role"], told["settings"]),
         clock(looked.skew),
         *_search_path(told["open_schemas"]),
     ]
@@ -169,6 +171,32 @@ def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
     ]
 
 
+def limits(role: str, settings: Mapping[str, str]) -> Finding:
+    """What one query may use of disk, workers and memory; `settings` are those of the session."""
+    files, workers = int(settings["temp_file_limit"]), settings["max_parallel_workers_per_gather"]
+    shown = {
+        "temp_file_limit": "unlimited" if files < 0 else f"{files / 1024:.0f}MB",
+        "max_parallel_workers_per_gather": workers,
+    }
+    wanted = {}
+    if files < 0:
+        wanted["temp_file_limit"] = "'1GB'"
+    if workers != "0":
+        wanted["max_parallel_workers_per_gather"] = "0"
+    if memory := settings.get("hash_mem_multiplier"):  # from PostgreSQL 13 on
+        shown["hash_mem_multiplier"] = memory
+        if float(memory) > 1:
+            wanted["hash_mem_multiplier"] = "1"
+    detail = ", ".join(f"{name} {value}" for name, value in shown.items())
+    facts = {"limits": shown, "missing": list(wanted)}
+    if not wanted:
+        return Finding("limits", "ok", detail, facts=facts)
+    commands = [f"ALTER ROLE {identifier(role)} SET {name} = {value}" for name, value in wanted.items()]
+    detail = f"{detail}: one query may fill the disk or use several workers and their memory"
+    advice = f"{'; '.join(commands)} (deploy/role.sql does; temp_file_limit takes a superuser)"
+    return Finding("limits", "warn", detail, advice, facts=facts)
+
+
 def clock(skew: float) -> Finding:
     """What the two clocks differ by: `skew` as in `Looked`."""
     facts = {"skew": round(skew, 3)}
@@ -209,7 +237,8 @@ SELECT pg_catalog.json_build_object(
       GROUP BY nspname) AS open),
   'settings', (SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
     WHERE name OPERATOR(pg_catalog.=)
-      ANY (ARRAY['max_standby_streaming_delay', 'hot_standby_feedback'])))"""
+      ANY (ARRAY['max_standby_streaming_delay', 'hot_standby_feedback', 'temp_file_limit',
+        'max_parallel_workers_per_gather', 'hash_mem_multiplier'])))"""
 
 
 def _sslmode(connection: psycopg.Connection) -> str:

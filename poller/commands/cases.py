@@ -118,10 +118,10 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
 
 def _refuse(database: str, settings: Settings) -> None:
     """Raise ConfigError for what is no scratch database: rows are made there, and rolled back."""
-    from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
+    from poller.session import is_conninfo, misunderstood
 
     if not is_conninfo(database):
-        raise ConfigError([Problem("--database", f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
+        raise ConfigError([Problem("--database", "; ".join(misunderstood(database)))])
     polled = settings.database_url.reveal() if settings.database_url else ""
     if polled and is_conninfo(polled) and _place(polled) == _place(database):
         what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"

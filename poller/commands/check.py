@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -18,7 +17,10 @@ from poller.commands.options import DATABASE, FILES, with_settings
 from poller.errors import ConfigError, PollError, Problem
 from poller.lint.complaint import Complaint, failed, of_problem
 from poller.lint.judged import Judged
-from poller.queryfiles import load, opened
+from poller.lint.remarks import remarks
+from poller.queryfile import QueryFile
+from poller.queryfiles import judged as catalog_of
+from poller.queryfiles import opened
 from poller.settings import Settings
 from poller.sources import named, resolve
 from poller.words import counted
@@ -50,12 +52,12 @@ def check(
         Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
-    """Validate every query file and the cases beside it, and tell all problems at once.
+    """Validate every query file and the cases next to it, and report all problems at once.
 
-    Each line is `file:line: path.to.key: what is wrong; what to write instead`. With --database the server
-    says of every query whether it would run there, feed its metrics, and at what cost. Exit code 0: all is
-    good; 1: a query would fail on that database, or costs more than --max-cost, or there is no database; 2:
-    the files have problems, or the configuration cannot be used.
+    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With
+    --database the server says of every query whether it would run there, feed its metrics, and at what cost.
+    Exit code 0: all is good; 1: a query would fail on that database, or costs more than --max-cost, or there
+    is no database; 2: the files have problems, or the configuration cannot be used.
     """
     if max_cost is not None and not database:
         raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
@@ -66,20 +68,23 @@ def check(
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-        catalog = load(sources, defaults)
+        opened_files, found = opened(sources)
+        catalog = catalog_of(opened_files, defaults, found)
         refuse_mistaken(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
             raise
         _write(format, [of_problem(problem) for problem in error.problems])
         raise typer.Exit(2) from None
+    warnings = [
+        Complaint(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
+        for one in remarks(opened_files)
+    ]
     if not database:
-        if format in ("text", "github"):
-            _tell_good(catalog)
-        else:
-            _write(format, [])
+        _write_unasked(format, catalog, warnings)
         return
-    others, judged = _judged(settings, catalog, sources, max_cost=max_cost, large_table=large_table)
+    others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
+    others = [*warnings, *others]
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
     if format == "text":
         from rich.console import Console
@@ -95,7 +100,7 @@ def check(
 def _judged(
     settings: Settings,
     catalog: Catalog,
-    sources: Sequence[Path],
+    files: Sequence[QueryFile],
     *,
     max_cost: float | None,
     large_table: int,
@@ -106,9 +111,7 @@ def _judged(
     from poller.inspection.look import inspecting
     from poller.lint.origin import Origin
 
-    origins = {
-        str(data["name"]): Origin(file, at) for file in opened(sources)[0] for at, data in file.queries()
-    }
+    origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = Limits(math.inf if max_cost is None else max_cost, large_table)
     with visiting(settings) as visit:
         try:
@@ -135,6 +138,17 @@ def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judge
         sys.stdout.write(to_github(complaints))
 
 
-def _tell_good(catalog: Catalog) -> None:
+def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Complaint]) -> None:
+    """Write what the files alone show: nothing is wrong with them, but there may be warnings."""
+    if form not in ("text", "github") or (form == "github" and warnings):
+        _write(form, warnings)
+        return
+    if warnings:
+        from rich.console import Console
+
+        from poller.lint.text import print_complaints
+
+        print_complaints(Console(highlight=False), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
-    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: no problems")
+    told = counted(len(warnings), "warning") if warnings else "no problems"
+    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: {told}")

@@ -70,8 +70,10 @@ class Examination:
             answers = self._refused(looked)
         else:
             answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
-        costs = queries.costs(self._session, self._waker, settings.lock_timeout, list(answers.values()))
-        found = [
+        costs, functions = queries.planned(
+            self._session, self._waker, settings.lock_timeout, list(answers.values())
+        )
+        found = queries.volatile(functions) + [
             queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
             for query in self._queries
         ]

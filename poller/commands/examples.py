@@ -50,6 +50,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller import --from pgwatch metrics.yaml > mine.yaml", "and what is lost"),
         ("poller import --from telegraf *.conf --write my-queries", "a file each"),
     ),
+    "grants": (
+        ("poller grants my-queries > grants.sql", "for psql on the primary"),
+        ("poller grants shipped:my-queries --role metrics", "for another role"),
+    ),
     "doctor": (
         ("poller doctor", "before the first run, and when in doubt"),
         ("poller doctor --strict", "fail where the role may write"),

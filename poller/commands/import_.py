@@ -48,11 +48,13 @@ def import_(
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     imported = bring(form, files, defaults)
     _write(imported, form, write)
-    lost, changed = imported.losses.counts
+    lost, changed, warned = imported.losses.counts
     sys.stderr.writelines(f"{line}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
     told = f"{told}; {lost} not kept, {changed} changed"
+    if warned:
+        told += f", {counted(warned, 'warning')}"
     if imported.drafts:
         target = shlex.quote(str(write)) if write else "FILE"
         told += f"; poller check --database {target} shows what your server makes of them"

@@ -16,7 +16,7 @@ from poller.memory import Memory
 from poller.password import password_from
 from poller.replica import Replica
 from poller.restraint import Restraint
-from poller.session import NOT_UNDERSTOOD, WRITE_INSTEAD, is_conninfo
+from poller.session import is_conninfo, misunderstood
 from poller.settings import Settings
 from poller.sqlcomment import Tags, untagged
 from poller.store import SnapshotStore
@@ -105,9 +105,10 @@ def open_replica(
     settings: Settings, restraint: Restraint, on_sighting: Callable[[Sighting], None]
 ) -> Replica:
     """Prepare the connection; raises ConfigError where no database is named that libpq understands."""
-    if not is_conninfo(settings.conninfo()):
+    conninfo = settings.conninfo()
+    if not is_conninfo(conninfo):
         where = settings.source("database_url").name
-        raise ConfigError([Problem(where, f"{NOT_UNDERSTOOD}; {WRITE_INSTEAD}")])
+        raise ConfigError([Problem(where, "; ".join(misunderstood(conninfo)))])
     command = settings.password_command
     return Replica(
         settings.conninfo,

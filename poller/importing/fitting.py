@@ -14,6 +14,7 @@ from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
 from poller.importing.naming import query_name
 from poller.importing.projection import statement
+from poller.lint.remarks import remarks
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.queryfiles import validated
@@ -64,6 +65,10 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
             losses.forget_changes(draft.place)
     for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
         _tell_name(metric, losses)
+    for remark in remarks(_as_files(kept)):
+        draft, number = kept[remark.file.number], _metric_at(remark.path)
+        place = draft.place if number is None else draft.metrics[number].place
+        losses.warned(place, f"query {draft.name}: {remark.what}")
     return kept
 
 
@@ -140,10 +145,13 @@ def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric
 
 
 def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
-    files = [
+    return validated(_as_files(drafts), defaults)[1]
+
+
+def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
+    return [
         QueryFile(number, draft.place.file, _Drafted([], draft=draft)) for number, draft in enumerate(drafts)
     ]
-    return validated(files, defaults)[1]
 
 
 def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:

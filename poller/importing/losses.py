@@ -33,6 +33,7 @@ class Losses:
 
     _lost: dict[str, Place] = field(default_factory=dict)
     _changed: dict[tuple[Place, str], None] = field(default_factory=dict)
+    _warned: dict[tuple[Place, str], None] = field(default_factory=dict)
 
     def lost(self, place: Place, what: str, instead: str) -> None:
         """Something that the imported files do not do, though the original did."""
@@ -49,6 +50,10 @@ class Losses:
             (place.file, place.path[:depth]) == (within.file, within.path) for place in self._lost.values()
         )
 
+    def warned(self, place: Place, what: str) -> None:
+        """Something that `poller check` warns of in what is written."""
+        self._warned.setdefault((place, what))
+
     def forget_changes(self, within: Place) -> None:
         """Tell of no change to what is inside `within`, and is not imported after all."""
         depth = len(within.path)
@@ -59,9 +64,9 @@ class Losses:
         }
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """How many things were lost, and how many changed."""
-        return len(self._lost), len(self._changed)
+    def counts(self) -> tuple[int, int, int]:
+        """How many things were lost, how many changed, and how many warnings there are."""
+        return len(self._lost), len(self._changed), len(self._warned)
 
     def lines(self, files: Sequence[Path]) -> list[str]:
         """All of it in the order of `files` and their lines; what is in other files comes behind."""
@@ -74,6 +79,7 @@ class Losses:
         for place, what in sorted(self._changed, key=lambda one: position(one[0])):
             changed.setdefault(what, []).append(place)
         told = list(self._lost.items())
+        told += [(f"{place}: warning: {what}", place) for place, what in self._warned]
         for what, places in changed.items():
             often = f" ({len(places)} times)" if len(places) > 1 else ""
             told.append((f"{places[0]}: changed: {what}{often}", places[0]))

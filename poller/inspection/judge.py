@@ -14,6 +14,7 @@ from poller.inspection.look import Inspected, Inspection, Known
 from poller.inspection.plan import Scan
 from poller.inspection.refusal import refusal
 from poller.inspection.relations import Type
+from poller.inspection.volatile import ADVICE
 from poller.lint.complaint import Complaint, Level, Rule
 from poller.lint.judged import Judged
 from poller.lint.origin import Origin
@@ -60,6 +61,8 @@ def judge(
     looked = inspection.statements([query.sql for query in asked])
     estimates = inspection.statements([query.estimate.sql for query in estimated if query.estimate])
     known = inspection.known([*looked, *estimates])
+    sqls = [query.sql for query in asked] + [query.estimate.sql for query in estimated if query.estimate]
+    volatile = dict(zip(sqls, inspection.volatile(sqls), strict=True))
     own = dict(zip((query.name for query in asked), looked, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
     judged: list[Judged] = []
@@ -72,7 +75,7 @@ def judge(
             gate = Complaint("requires", level, what, origin.place("requires"), query=query.name)
             judged.append(Judged(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
         else:
-            case = _Case(query, origin, own[query.name], cheap.get(query.name), known, limits)
+            case = _Case(query, origin, own[query.name], cheap.get(query.name), known, volatile, limits)
             judged.append(case.judged())
     return judged
 
@@ -86,6 +89,8 @@ class _Case:
     own: Inspected
     cheap: Inspected | None
     known: Known
+    volatile: Mapping[str, Sequence[str]]
+    """Functions by statement, see `Inspection.volatile`."""
     limits: Limits
 
     def judged(self) -> Judged:
@@ -122,6 +127,9 @@ class _Case:
             place = self.origin.in_sql(path, sql, error.position)
             yield self._say(rule, "error", refusal(error, sql), place=place)
             return
+        for name in self.volatile[sql]:
+            what = f"calls {name}, which is declared VOLATILE: it may write in spite of READ ONLY; {ADVICE}"
+            yield self._say("volatile-function", "warning", f"{what}{_of(path)}", *path)
         names = [column.name for column in inspected.columns]
         for number, metric in enumerate(self.query.metrics):
             at: tuple[Key, ...] = ("metrics", number)

@@ -13,6 +13,7 @@ from poller.gates import ServerFacts, facts_query, read_facts
 from poller.inspection.plan import Plan, plan_query, read_plan
 from poller.inspection.refusal import name_at
 from poller.inspection.relations import Relation, Type, known_query, meant_by, names_query, read_known
+from poller.inspection.volatile import read_volatile, volatile_query
 from poller.overflow import Column
 from poller.pipeline import Pipeline, Reply, Statement
 from poller.query import QueryDefinition
@@ -92,6 +93,14 @@ class Inspection:
         names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
         types, relations = read_known(self.value(known_query(oids, names)))
         return Known(types, relations)
+
+    def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
+        """The volatile functions that each of `sqls` may call and that are not known to only read.
+
+        Raises PollError.
+        """
+        found = read_volatile(self.value(volatile_query(sqls))) if sqls else {}
+        return [found.get(number, []) for number in range(len(sqls))]
 
     def value(self, sql: str) -> bytes:
         """The one JSON value that a look of ours comes to; raises PollError."""

@@ -11,6 +11,8 @@ from poller.words import near
 
 _MOST_NAMES = 2000
 """Looked at for one that was meant."""
+_CLOSE = 0.75
+"""Of thousands of names some are always a little alike: pg_buffercache is not pgbench_branches (0.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,6 @@ def meant_by(name: str, answer: bytes) -> str | None:
     """The relation that was probably meant by `name`, by what `names_query` came to."""
     told = json.loads(answer.decode(errors="replace"))
     if "." in name:
-        return near(name, [full for _, full, _ in told])
+        return near(name, [full for _, full, _ in told], _CLOSE)
     bare = {relation: relation if visible else full for relation, full, visible in reversed(told)}
-    return bare.get(near(name, bare) or "")
+    return bare.get(near(name, bare, _CLOSE) or "")

@@ -14,7 +14,8 @@ Level = Literal["error", "warning", "note"]
 Rule = Literal[
     "query-file", "database", "rejected", "privilege", "column", "unused-column", "not-numeric",
     "attribute-type", "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index",
-    "statistics", "estimate",
+    "statistics", "estimate", "volatile-function", "same-series", "own-setting", "own-backend",
+    "attribute-text",
 ]  # fmt: skip
 
 RULES: dict[Rule, str] = {
@@ -33,6 +34,11 @@ RULES: dict[Rule, str] = {
     "missing-index": "A condition that few rows of a large table meet should have an index.",
     "statistics": "A plan is worth little before a table was analysed.",
     "estimate": "An estimate should be cheaper than what it stands for.",
+    "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
+    "same-series": "Two queries should not feed the same series.",
+    "own-setting": "A query should not read a setting that the poller sets for its own session.",
+    "own-backend": "A query over backends or locks should exclude the poller's own backend.",
+    "attribute-text": "A fixed attribute should be exported as it is written.",
 }
 """What each rule asks for."""
 

@@ -17,15 +17,19 @@ _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Complaint]) -> None:
     """Print a line for each query that the server accepts, one for each complaint, and a summary."""
-    for complaint in others:
-        _print(console, complaint.level, str(complaint))
+    print_complaints(console, others)
     for one in judged:
         if one.state == "ok" and not failed(one.complaints):
             _print(console, "ok", f"{one.place.file}:{one.place.line}: {one.query}: {one.told}")
-        for complaint in one.complaints:
-            _print(console, complaint.level, str(complaint))
+        print_complaints(console, one.complaints)
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
     console.print(f"{counted(len(judged), 'query')}: {summary(complaints)}", markup=False, highlight=False)
+
+
+def print_complaints(console: Console, complaints: Sequence[Complaint]) -> None:
+    """Print a line for each complaint."""
+    for complaint in complaints:
+        _print(console, complaint.level, str(complaint))
 
 
 def _print(console: Console, word: str, line: str) -> None:

@@ -1,0 +1,43 @@
+"""Print the privileges that the query files need."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from poller.catalog import Defaults
+from poller.commands.completion import folders
+from poller.commands.options import FILES, with_settings
+from poller.grants import needs_of, to_sql
+from poller.queryfiles import load
+from poller.settings import Settings
+from poller.sources import named, resolve
+
+
+@with_settings(*FILES, warn=True)
+def grants(
+    settings: Settings,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+            autocompletion=folders,
+        ),
+    ] = None,
+    role: Annotated[
+        str, typer.Option(metavar="NAME", help="The role that the poller logs in with.")
+    ] = "poller",
+    schema: Annotated[
+        str, typer.Option(metavar="NAME", help="The schema of tables that a query names without one.")
+    ] = "public",
+) -> None:
+    """Print the least privileges that the queries need, as SQL for psql, without a database.
+
+    deploy/role.sql makes the role; run this after it, on the primary, as the owner of the tables (memberships
+    as a superuser). Columns are granted one by one if the statement shows whose they are. Exit code 2: the
+    query files have problems.
+    """
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

@@ -1,0 +1,238 @@
+"""`check` and `import` warn about what needs no database to be seen, and fail for none of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from poller.cli import app
+from poller.lint.ownsession import OWN_SETTINGS, distortions
+from tests.bed.postgres import Database
+from tests.bed.process import Process
+
+Start = Callable[..., Process]
+BACKENDS = "; add pid <> pg_backend_pid()"
+OWN = " with the poller's own backend" + BACKENDS
+SETS = ", which the poller sets for its own session; "
+RESET = f"{SETS}read reset_val of pg_settings instead"
+
+
+def query(name: str, sql: str = "SELECT 1 AS n", metric: dict[str, Any] | None = None, **more: Any) -> Any:
+    fed = {"name": name, "unit": "1", "description": "N.", "value_column": "n", **(metric or {})}
+    return {"name": name, "sql": sql, "metrics": [fed], **more}
+
+
+def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str, str]]:
+    """Rule, path and message of every warning of `poller check`, which succeeds."""
+    (folder / "q.yaml").write_text(text or json.dumps({"queries": queries}))
+    done = CliRunner().invoke(app, ["check", str(folder / "q.yaml"), "--format", "json"])
+    assert done.exit_code == 0, done.output
+    problems = json.loads(done.stdout)["problems"]
+    assert {problem["level"] for problem in problems} <= {"warning"}
+    return [(one["rule"], one["path"], one["message"]) for one in problems]
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    {
+        "SELECT current_setting('statement_timeout') AS n": f"reads statement_timeout{RESET}",
+        "SELECT current_setting('Lock_Timeout', true) AS n": f"reads lock_timeout{RESET}",
+        "SHOW transaction_isolation": (
+            f"reads transaction_isolation{SETS}read default_transaction_isolation instead"
+        ),
+        "SELECT setting AS n FROM pg_settings WHERE name = 'default_transaction_read_only'": (
+            f"reads default_transaction_read_only{SETS}omit it, because pg_settings has no value of another "
+            "session"
+        ),
+        "SELECT setting AS n FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'work_mem')": (
+            f"reads statement_timeout{RESET}"
+        ),
+        "SELECT setting AS n FROM pg_settings WHERE name LIKE 'lock%'": f"reads lock_timeout{RESET}",
+        "SELECT setting AS n FROM pg_settings WHERE name ~ '^statement_'": f"reads statement_timeout{RESET}",
+        "SELECT reset_val AS n FROM pg_settings WHERE name = 'statement_timeout'": None,
+        "SELECT setting AS n FROM pg_settings WHERE name = 'max_connections'": None,
+        "SELECT current_setting('max_connections') AS n": None,
+        "SELECT count(*) AS n FROM pg_stat_activity": f"reads pg_stat_activity{OWN}",
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_locks l JOIN pg_class c ON c.oid = l.relation) AS n": (
+            f"reads pg_locks{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_get_activity(NULL)": f"reads pg_stat_activity{OWN}",
+        "SELECT state, count(*) AS n FROM pg_stat_activity WHERE state <> 'idle' GROUP BY 1": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) FILTER (WHERE state = 'idle') AS n, count(*) FROM pg_stat_activity": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE pid <> pg_backend_pid()": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'idle in transaction'": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE state LIKE 'idle%' AND datname = 'a'": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE backend_type <> 'client backend'": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event IS NOT NULL": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE xact_start < now() - interval '1h'": None,
+        "SELECT count(*) AS n FROM pg_locks WHERE NOT granted": None,
+    }.items(),
+    ids=lambda value: str(value)[:60],
+)
+def test_what_the_pollers_own_session_distorts_is_a_warning_with_what_to_write(
+    sql: str, said: str | None
+) -> None:
+    assert [what for _, what in distortions(sql)] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT name, setting FROM pg_settings", "SELECT * FROM pg_show_all_settings()"]
+)
+def test_a_query_of_all_settings_names_none(sql: str) -> None:
+    assert list(distortions(sql)) == [
+        (
+            "own-setting",
+            (
+                "reads every setting, some of which the poller sets for its own session; read reset_val of "
+                "pg_settings instead"
+            ),
+        )
+    ]
+
+
+@pytest.mark.postgres
+def test_the_list_has_every_setting_that_a_poll_changes(
+    database: Database, poller_process: Start, tmp_path: Path
+) -> None:
+    """Of the role's own setting the server says so in reset_val, as the advice does."""
+    database.execute(f"ALTER DATABASE {database.name} SET statement_timeout = '7s'")
+    database.replayed()
+    changed = "SELECT lower(name) AS name, 1 AS n FROM pg_settings WHERE source IN ('client', 'session')"
+    kept = "SELECT reset_val::int AS n FROM pg_settings WHERE name = 'statement_timeout'"
+    queries = [query("changed", changed, {"attribute_columns": ["name"]}), query("kept", kept)]
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": queries}))
+    process = poller_process(
+        "poll", "--format", "json",
+        env={"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": str(tmp_path)},
+    )  # fmt: skip
+    assert process.wait() == 0, process
+    polled = {one["query"]: one["samples"] for one in json.loads(process.stdout)["queries"]}
+    names = {sample["attributes"]["name"] for sample in polled["changed"]}
+
+    assert {"statement_timeout", "lock_timeout", "default_transaction_read_only"} <= names
+    assert names <= OWN_SETTINGS.keys()
+    assert [sample["value"] for sample in polled["kept"]] == [7000]
+
+
+def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: Path) -> None:
+    same = {"name": "m"}
+    ((rule, path, what),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))
+    assert (rule, path) == ("same-series", "queries[1].metrics[0].name")
+    assert what == (
+        f"'m' is the same series at {tmp_path}/q.yaml:1, so one of the two is wrong; write other "
+        "attributes to tell them apart"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"attributes": {"a": "x"}}, {"attributes": {"a": "y"}}, False),
+        ({"attributes": {"a": "x"}}, {"attributes": {"a": "X"}}, False),
+        ({"attributes": {"a": ""}}, {}, True),
+        ({"attributes": {"a": True}}, {"attributes": {"a": "true"}}, True),
+        ({"attribute_columns": ["a"]}, {"attribute_columns": ["a"]}, False),
+    ],
+)
+def test_only_attributes_that_are_the_same_to_prometheus_make_one_series(
+    tmp_path: Path, first: Any, second: Any, same: bool
+) -> None:
+    found = warnings(
+        tmp_path, query("a", metric={"name": "m", **first}), query("b", metric={"name": "m", **second})
+    )
+    assert [rule for rule, _, _ in found] == (["same-series"] if same else [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"role": "standby"}, {"role": "primary"}, False),
+        ({"server_version": ">=14"}, {"server_version": "<14"}, False),
+        ({"columns": {"t": ["a", "b"]}}, {"columns": {"t": ["a", "c"]}}, False),
+        ({"columns": {"t": ["a"]}}, {"columns": {"t": ["a", "c"]}}, True),
+        ({}, {"role": "primary"}, True),
+        ({"extensions": ["x"]}, {"extensions": ["x"]}, True),
+    ],
+)
+def test_queries_of_which_each_requires_something_else_are_alternatives(
+    tmp_path: Path, first: Any, second: Any, same: bool
+) -> None:
+    found = warnings(
+        tmp_path,
+        query("a", metric={"name": "m"}, requires=first),
+        query("b", metric={"name": "m"}, requires=second),
+    )
+    assert [rule for rule, _, _ in found] == (["same-series"] if same else [])
+
+
+def test_a_fixed_attribute_that_is_not_exported_as_written_is_a_warning(tmp_path: Path) -> None:
+    text = """\
+queries:
+  - name: a
+    sql: SELECT 1 AS n, '1.10' AS release
+    metrics:
+      - name: a
+        description: N.
+        unit: "1"
+        value_column: n
+        attribute_columns: [release]
+        attribute_values: {release: [1.10, "1.20", 2]}
+        attributes: {version: 1.10, kept: "1.10", big: 1e3, whole: 7, on: True, off: false}
+"""
+    assert warnings(tmp_path, text=text) == [
+        (
+            "attribute-text",
+            "queries[0].metrics[0].attribute_values.release[0]",
+            "1.10 becomes 1.1; write '1.10' in quotes to keep it",
+        ),
+        (
+            "attribute-text",
+            "queries[0].metrics[0].attributes.version",
+            "1.10 becomes 1.1; write '1.10' in quotes to keep it",
+        ),
+        (
+            "attribute-text",
+            "queries[0].metrics[0].attributes.big",
+            "1e3 becomes 1000.0; write '1e3' in quotes to keep it",
+        ),
+        (
+            "attribute-text",
+            "queries[0].metrics[0].attributes.on",
+            "True becomes true; write 'True' in quotes to keep it",
+        ),
+    ]
+
+
+def test_people_see_the_warnings_and_how_many(tmp_path: Path) -> None:
+    (tmp_path / "q.yaml").write_text(
+        json.dumps({"queries": [query("a", "SELECT count(*) AS n FROM pg_locks")]})
+    )
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "q.yaml")])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"warning  {tmp_path}/q.yaml:1: queries[0].sql: reads pg_locks{OWN}",
+        "1 file, 1 query, 1 metric: 1 warning",
+    ]
+
+
+def test_import_warns_at_the_place_in_the_other_tools_file_and_keeps_the_query(tmp_path: Path) -> None:
+    (tmp_path / "queries.yaml").write_text(
+        "locks:\n"
+        "  query: SELECT count(*) AS n FROM pg_locks\n"
+        "  metrics:\n"
+        "    - n: {usage: GAUGE, description: Locks.}\n"
+    )
+    done = CliRunner().invoke(app, ["import", "--from", "postgres_exporter", str(tmp_path / "queries.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "FROM pg_locks" in done.stdout
+    assert f"{tmp_path}/queries.yaml:1: locks: warning: query locks: reads pg_locks{OWN}" in done.stderr
+    assert "0 not kept, 2 changed, 1 warning; " in done.stderr
