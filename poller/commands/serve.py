@@ -121,7 +121,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         swap=pipe.swap,
         meter=pipe.meter,
     )
-    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
+    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
     vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
