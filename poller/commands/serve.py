@@ -26,6 +26,7 @@ from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
 from poller.notify import Notifier
+from poller.orphans import ORPHANS
 from poller.pulse import BEAT_SECONDS, Pulse
 from poller.reader import NothingFoundError, Reader, ask
 from poller.reload import Reload
@@ -125,7 +126,11 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
-        [notifier.beat, lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries())],
+        [
+            notifier.beat,
+            lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries()),
+            lambda _: ORPHANS.reap(),
+        ],
         heartbeat.remove,
     )
     notifier.check(BEAT_SECONDS)
