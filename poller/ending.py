@@ -28,6 +28,9 @@ def run_to_end(act: Callable[[], None]) -> None:
             print(problem, file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(2)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            print(f"{error.strerror}; raise the limit to 256 or more (ulimit -n)", file=sys.stderr)  # noqa: T201 - the same
+            sys.exit(2)
         if not unwritable(error):
             raise
         drop_stdout()

@@ -198,14 +198,13 @@ class Push:
             return None
 
     def _tell_left(self) -> None:
-        left = self._spool.requests
-        if not left:
-            return
-        if self._spool.outlives:
-            where = self._spool.folder
+        where, lost = self._spool.folder, self._spool.in_memory
+        if left := self._spool.requests - lost:
             logger.warning("%d requests are not delivered; the next start does, they are in %s", left, where)
-        else:
-            logger.warning("%d requests are not delivered and lost; POLLER_STATE_DIR would keep them", left)
+        if lost and where is None:
+            logger.warning("%d requests are not delivered and lost; POLLER_STATE_DIR would keep them", lost)
+        elif lost:
+            logger.warning("%d requests are not delivered and lost; nothing could be kept in %s", lost, where)
 
 
 def _reader(preferences: Preferences) -> InMemoryMetricReader:

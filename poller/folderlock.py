@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from poller.errors import ConfigError, Problem, StateInUseError
 
 _WHERE = "POLLER_STATE_DIR"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class FolderLock:
@@ -18,12 +20,16 @@ class FolderLock:
     def __init__(self, folder: Path, name: str) -> None:
         """Make the folder where it is missing, and lock the file `name` in it.
 
-        Raises StateInUseError where another has it, ConfigError where the folder cannot be used.
+        Raises StateInUseError where another has it, ConfigError where the folder cannot be used, OSError
+        where the disk is full, which may pass.
         """
+        self._path = folder / name
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if error.errno in _FULL:
+                raise
             what = (
                 f"{str(folder)!r} cannot be used: {error.strerror}; name a folder that this user may write in"
             )
@@ -45,6 +51,14 @@ class FolderLock:
         with contextlib.suppress(OSError):  # a full disk is no reason not to start
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the locked file still has its name; if not, another process may use the folder."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Let the next one in; a second call does nothing."""

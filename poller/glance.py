@@ -16,7 +16,7 @@ MOST_READINGS = 20
 """Series of one query that are told."""
 MOST_READINGS_OF_ALL = 2000
 _LONGEST_DETAIL = 300
-"""Characters."""
+"""Characters; of the attributes of one series as well."""
 
 
 class Reading(NamedTuple):
@@ -47,6 +47,11 @@ class Glance(NamedTuple):
     """Series that it shows."""
     readings: tuple[Reading, ...]
     """The first of them."""
+
+    @property
+    def word(self) -> str:
+        """The state without its reason."""
+        return self.state.partition("(")[0]
 
 
 def glances(
@@ -121,7 +126,12 @@ def from_json(told: object) -> list[Glance]:
 def _readings(result: PollResult, most: int) -> tuple[Reading, ...]:
     units = {metric.name: metric.unit for metric in result.query.metrics}
     return tuple(
-        Reading(sample.metric, units[sample.metric], attributes_text(sample.attributes), sample.value)
+        Reading(
+            sample.metric,
+            units[sample.metric],
+            attributes_text(sample.attributes)[:_LONGEST_DETAIL],
+            sample.value,
+        )
         for sample in result.samples[:most]
     )
 

@@ -12,7 +12,7 @@ This module loads nothing but a little of the standard library: probes run it ev
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import stat
 import time
@@ -20,9 +20,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from poller.files import read_json
+
 MAX_AGE_SECONDS = 60.0
 """Age from which a heartbeat is too old: twelve are missing by then."""
-_LONGEST = 4_000_000
+MAX_BYTES = 4 << 20
+"""Of a heartbeat; the poller writes at most a third of it."""
+REMEDY = "set POLLER_HEALTH_FILE to a path of its own for each poller"
+_MOST_NAMES = 10
 _FILE = "heartbeat.json"
 
 
@@ -77,14 +82,12 @@ def read(candidates: list[Path]) -> dict[str, Any] | str:
         if len(candidates) > 1 and not is_ours(path.parent):
             continue
         try:
-            with path.open("rb") as file:
-                told = json.loads(file.read(_LONGEST))
-            found.append({**told, "boottime": float(told["boottime"]), "pid": int(told["pid"])})
+            found.append(_checked(read_json(path, MAX_BYTES)))
         except FileNotFoundError:
             continue
         except OSError as error:
             troubles.append(f"{path} cannot be read: {error.strerror}")
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, ArithmeticError):
             troubles.append(f"{path} is not a heartbeat")
     if found:
         return max(found, key=lambda one: one["boottime"])
@@ -92,6 +95,19 @@ def read(candidates: list[Path]) -> dict[str, Any] | str:
         return "; ".join(troubles)
     looked = " or ".join(map(str, candidates))
     return f"no heartbeat at {looked}: is a poller running, as this user and with this POLLER_HEALTH_FILE?"
+
+
+def _checked(told: dict[str, Any]) -> dict[str, Any]:
+    beat = {**told, "boottime": float(told["boottime"]), "pid": int(told["pid"])}
+    if not math.isfinite(beat["boottime"]) or beat["pid"] <= 0:
+        raise ValueError
+    return beat
+
+
+def whose(heartbeat: dict[str, Any]) -> str:
+    """The poller that wrote a heartbeat: its process id, and its instance if it has one."""
+    instance = heartbeat.get("instance")
+    return f"process {heartbeat['pid']}" + (f" (instance {instance})" if instance else "")
 
 
 def judge(
@@ -124,7 +140,10 @@ def _unready(heartbeat: dict[str, Any]) -> str | None:
         return None
     ticks = _dict(heartbeat, "ticks")
     waiting = [name for name in ticks if _dict(ticks, name).get("last_run") is None]
-    return f"the first polls are not over; still to come: {', '.join(waiting) or 'all'}"
+    names = ", ".join(waiting[:_MOST_NAMES]) or "all"
+    more = heartbeat.get("waiting", len(waiting)) - _MOST_NAMES if waiting else 0
+    names += f" and {more} more" if more > 0 else ""
+    return f"the first polls are not over; still to come: {names}"
 
 
 def _exists(pid: int) -> bool:
@@ -138,17 +157,23 @@ def _exists(pid: int) -> bool:
 
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
-    # `failed(timeout)` and its like, by their first word.
-    words = Counter(str(state).partition("(")[0] for state in _dict(heartbeat, "queries").values())
+    words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
     queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
     parts = [
-        f"process {heartbeat['pid']}, heartbeat {now - heartbeat['boottime']:.0f}s ago",
+        f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago",
         f"queries: {queries}",
     ]
     for key, name in (("export", "export"), ("query_files", "query files")):
         if heartbeat.get(key):
             parts.append(f"{name} {heartbeat[key]}")
+    if heartbeat.get("shared_with"):
+        parts.append(f"{heartbeat['shared_with']} writes the same file; {REMEDY}")
     return "; ".join(parts)
+
+
+def _count(queries: dict[str, Any]) -> Counter[str]:
+    # `failed(timeout)` and its like, by their first word.
+    return Counter(str(state).partition("(")[0] for state in queries.values())
 
 
 def _dict(heartbeat: dict[str, Any], key: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write down every few seconds that the poller lives, for probes that have no port to ask."""
+"""Heartbeat file that the poller writes every few seconds, for probes that have no port to ask."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from poller.health import clock, is_ours, judge, process_namespace, read
+from poller.files import replace_file
+from poller.health import MAX_AGE_SECONDS, REMEDY, clock, is_ours, judge, process_namespace, read, whose
 
 logger = logging.getLogger(__name__)
 
@@ -18,49 +20,89 @@ logger = logging.getLogger(__name__)
 class Heartbeat:
     """A file that always holds one whole heartbeat.
 
-    Where it cannot be written the poller goes on without, and says so once.
+    If it cannot be written, the poller goes on without it and logs that once. Another poller that writes the
+    same file is logged once, and is named in the heartbeat.
     """
 
-    def __init__(self, places: Sequence[Path]) -> None:
-        """Write to the first of `places` that lets us (see `poller.health.places`)."""
+    def __init__(self, places: Sequence[Path], instance: str = "") -> None:
+        """Write to the first of `places` that can be written (see `poller.health.places`)."""
         self._places = tuple(places)
         self._written: Path | None = None
         self._told = ""
-        self._identity = {"version": 1, "pid": os.getpid(), "process_namespace": process_namespace()}
+        self._identity = {
+            "version": 1,
+            "pid": os.getpid(),
+            "process_namespace": process_namespace(),
+            "instance": instance,
+        }
+        self._state: tuple[int, ...] | None = None
+        self._other: tuple[str, float] | None = None
+        self._warned: set[str] = set()
 
     @property
     def path(self) -> Path | None:
-        """Where it stands; None while it could not be written."""
+        """Where it is; None while it could not be written."""
         return self._written
 
     def write(self, told: Mapping[str, object], more: bytes = b"{}") -> None:
-        """Put down `told`, with the time and who we are, and `more`: a JSON object. Raises nothing."""
-        beat = {**self._identity, "boottime": clock(), "at": time.time(), **told}
-        text = json.dumps(beat, default=str).encode()
-        if more != b"{}":
-            text = text[:-1] + b", " + more[1:]
+        """Write `told`, the time and which poller this is, and `more`: a JSON object. Raises nothing."""
         private = len(self._places) > 1
         troubles = []
         for path in self._places:
-            if path != self._written and (is_ours(path.parent) or not private):
-                _look_for_another(path)
+            if is_ours(path.parent) or not private:
+                self._look_for_another(path)
             try:
-                _write(path, text, private=private)
+                _make_folder(path.parent, private=private)
+                replace_file(path, self._encoded(told, more))
             except OSError as error:
                 troubles.append(f"{path}: {error.strerror or error}")
             else:
+                self._state = _state(path)
                 self._say("", path)
                 return
         self._say("; ".join(troubles), None)
 
     def remove(self) -> None:
-        """Leave no heartbeat of a poller that has ended."""
-        if self._written is None:
+        """Remove the heartbeat of a poller that has ended, but not the one that another has put there."""
+        if self._written is None or _state(self._written) != self._state:
             return
         with contextlib.suppress(OSError):
             self._written.unlink()
             if len(self._places) > 1:
-                self._written.parent.rmdir()  # which we made, unless somebody put more into it
+                self._written.parent.rmdir()  # it is the poller's own, unless it holds anything else
+
+    def _encoded(self, told: Mapping[str, object], more: bytes) -> bytes:
+        now = clock()
+        beat = {**self._identity, "boottime": now, "at": time.time(), **told}
+        if self._other is not None and now - self._other[1] <= MAX_AGE_SECONDS:
+            beat["shared_with"] = self._other[0]
+        text = json.dumps(beat, default=str).encode()
+        return text if more == b"{}" else text[:-1] + b", " + more[1:]
+
+    def _look_for_another(self, path: Path) -> None:
+        state = _state(path)
+        if state is None or state == self._state:
+            return
+        there = read([path])
+        if isinstance(there, str) or self._is_this(there) or not judge(there, ready=False, now=clock()).good:
+            return
+        if self._state is None and there.get("process_namespace") != self._identity["process_namespace"]:
+            return  # perhaps of the container that ran before this one: only a later one is of another poller
+        other = whose(there)
+        self._other = other, clock()
+        if other not in self._warned:
+            self._warned.add(other)
+            logger.warning(
+                "another poller, %s, writes its heartbeat to %s as well, so `poller health` reports now one, "
+                "now the other; %s",
+                other,
+                path,
+                REMEDY,
+            )
+
+    def _is_this(self, heartbeat: dict[str, Any]) -> bool:
+        # In two containers that share a folder, both may be process 1.
+        return all(heartbeat.get(key) == self._identity[key] for key in ("pid", "process_namespace"))
 
     def _say(self, trouble: str, written: Path | None) -> None:
         if trouble and trouble != self._told:
@@ -74,32 +116,18 @@ class Heartbeat:
         self._told, self._written = trouble, written
 
 
-def _look_for_another(path: Path) -> None:
-    there = read([path])
-    if (
-        not isinstance(there, str)
-        and there["pid"] != os.getpid()
-        and judge(there, ready=False, now=clock()).good
-    ):
-        logger.warning(
-            "another poller (process %d) leaves its heartbeat at %s as well, so that neither can be told; "
-            "give each a POLLER_HEALTH_FILE of its own",
-            there["pid"],
-            path,
-        )
-
-
-def _write(path: Path, text: bytes, *, private: bool) -> None:
-    """Replace `path` whole; `private`: in a folder that is ours, which is made where it is missing."""
-    with contextlib.suppress(FileExistsError):
-        path.parent.mkdir(mode=0o700 if private else 0o777)
-    if private and not is_ours(path.parent):
-        raise PermissionError(0, "the folder is somebody else's")
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None if it is missing."""
     try:
-        new.write_bytes(text)
-        new.replace(path)
+        found = path.lstat()
     except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _make_folder(folder: Path, *, private: bool) -> None:
+    """Make a folder if it is missing; raises OSError if a `private` one is another user's, or a link."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if private and not is_ours(folder):
+        raise PermissionError(0, "the folder is somebody else's")

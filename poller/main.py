@@ -15,12 +15,17 @@ _SHARED = ("asyncio", "importlib.metadata", "poller.logs", "poller.settings", "p
 """What the daemon needs, and so does the child that reads for it: loaded once, before they part."""
 
 
+_LEAST_FILES = 64
+"""Open files that are enough for every command."""
+
+
 def main() -> None:
     """Run the command that the arguments name, and end the process with its exit code."""
     if sys.argv[1:2] == ["health"]:
         from poller.commands.health import main as health
 
         health(sys.argv[2:])
+    _require_files()
     # What is loaded stays, so that looking for garbage in it is time lost; who goes on turns it on.
     gc.disable()
     if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
@@ -30,6 +35,17 @@ def main() -> None:
     from poller.cli import main as command_line
 
     command_line()
+
+
+def _require_files() -> None:
+    """End the process if it may have too few open files: some library would end it without a word."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < _LEAST_FILES:
+        what = f"the limit of {limit} open files is too low; raise it to 256 or more (ulimit -n)"
+        print(what, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        sys.exit(2)
 
 
 def _run() -> None:

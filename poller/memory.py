@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -9,14 +10,17 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from poller.files import parse_json, read_regular, replace_file
 from poller.query import QueryDefinition
-from poller.result import PollResult, Sample, UnbrokenSequence
+from poller.result import EstimateReason, PollResult, Sample, UnbrokenSequence
 from poller.store import Good
 
 logger = logging.getLogger(__name__)
 
+MAX_BYTES = 64 << 20
+"""Of the file."""
 _VERSION = 1
 _LEAST_ROOM = 64 * 1024
 """Bytes that are appended at least before the file is replaced."""
@@ -51,7 +55,7 @@ class Memory:
         """
         try:
             by_name: dict[str, Any] = {}
-            for told in _documents(self._path.read_bytes()):
+            for told in _documents(read_regular(self._path, MAX_BYTES)):
                 _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
                 if told["database"] != self._database:
                     logger.info("the remembered values are of another database and are left alone")
@@ -65,7 +69,7 @@ class Memory:
             ]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             logger.warning("the remembered values cannot be read, starting afresh: %s", error)
             self._set_aside()
             return []
@@ -81,7 +85,7 @@ class Memory:
                 self._failing = True
                 logger.warning("the values cannot be remembered over a restart: %s", error)
         else:
-            self._room = max(len(content), _LEAST_ROOM)
+            self._room = min(max(len(content), _LEAST_ROOM), MAX_BYTES - len(content))
             if self._failing:
                 self._failing = False
                 logger.info("the values are remembered again")
@@ -131,19 +135,10 @@ class Memory:
             os.fsync(file.fileno())
 
     def _replace(self, content: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_suffix(".new")
-        beside.touch(mode=0o600)  # the values of a database are nobody else's business
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, has to outlast a loss of power
-        finally:
-            os.close(folder)
+        if len(content) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"they are larger than {MAX_BYTES / 2**20:g} MiB")
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(self._path, content, durable=True)
 
     def _set_aside(self) -> None:
         try:
@@ -155,10 +150,10 @@ class Memory:
 def _documents(content: bytes) -> Iterator[Any]:
     """Each line as JSON; a last line that a crash cut off is skipped."""
     first, *more = content.split(b"\n")
-    yield json.loads(first)
+    yield parse_json(first)
     for number, line in enumerate(more, 1):
         try:
-            told = json.loads(line)
+            told = parse_json(line)
         except ValueError:
             if number == len(more):
                 return
@@ -177,15 +172,27 @@ def _told(sample: Sample) -> list[Any]:
     return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
 
 
+def _is_number(value: object) -> bool:
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_attribute(value: object) -> bool:
+    # Encoded here: half of a surrogate pair would make every later export fail.
+    return type(value) is bool or _is_number(value) or (type(value) is str and value.encode() is not None)
+
+
 def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
     types = {metric.name: metric.type for metric in query.metrics}
     samples = []
     for metric, value, attributes, *past in one["samples"]:
-        number = type(value) in (int, float) and math.isfinite(value)
-        _check(metric in types and number, f"{metric!r} has {value!r}")
+        _check(metric in types and _is_number(value), f"{metric!r} has {value!r}")
+        _check(all(map(_is_attribute, [*attributes, *attributes.values()])), f"{metric!r} has {attributes!r}")
         _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
         sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
         samples.append(Sample(metric, value, dict(attributes), sequence))
+    _check(one["estimated"] in (None, *get_args(EstimateReason)), f"estimated is {one['estimated']!r}")
     return PollResult(
         query,
         float(one["at"]),

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from poller.endpoint import Signal
 from poller.errors import ConfigError, Problem
+from poller.files import read_regular
 from poller.secrets import show_path
+
+_MAX_BYTES = 1 << 20
+"""Of a key or of certificates."""
 
 
 class Variables:
@@ -39,8 +43,8 @@ class Variables:
         name = self.environ[where]
         path = Path(name)
         try:
-            with path.open("rb"):
-                return path
+            read_regular(path, _MAX_BYTES)  # before a library that reads a file of any kind and size
+            return path
         except OSError as error:
             # A key itself may stand where its file's name belongs.
             shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 
 from poller.errors import PollError
+from poller.orphans import ORPHANS
 
 COMMAND_TIMEOUT_SECONDS = 10.0
 
@@ -21,13 +22,14 @@ def password_from(command: str) -> Callable[[], str]:
 
     def ask() -> str:
         try:
-            done = subprocess.run(  # noqa: S603 - the operator's own command
-                _words(command),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=COMMAND_TIMEOUT_SECONDS,
-                check=False,
-            )
+            with ORPHANS.own_child():
+                done = subprocess.run(  # noqa: S603 - the operator's own command
+                    _words(command),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=COMMAND_TIMEOUT_SECONDS,
+                    check=False,
+                )
         except subprocess.TimeoutExpired:
             problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
         except (OSError, ValueError) as error:

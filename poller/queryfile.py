@@ -9,6 +9,7 @@ from typing import Any
 
 from poller.complaints import unknown_key
 from poller.errors import Place, Problem
+from poller.files import NotRegularError, open_regular
 from poller.sources import MAX_BYTES, unreadable
 from poller.words import kind_of, near
 from poller.yamlfile import Document, parse, spoken
@@ -117,10 +118,10 @@ class QueryFile:
 
 def read(path: Path) -> Document | str:
     """The YAML of `path`, or why there is none."""
-    if path.exists() and not path.is_file():
-        return "is not a regular file; write a file or a folder"  # a pipe would make us wait for ever
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return parse(file.read(MAX_BYTES + 1))
+    except NotRegularError:
+        return "is not a regular file; write a file or a folder"
     except (OSError, ValueError) as error:
         return unreadable(error)

@@ -16,6 +16,8 @@ import sys
 import threading
 from typing import IO, Any, NoReturn
 
+from poller.orphans import ORPHANS
+
 _listener: IO[bytes] | None = None
 """In the child: to whoever has forked it."""
 
@@ -114,6 +116,11 @@ def ask(module: str, *questions: object) -> Any:
     For a process with threads, which must not fork. The module's argument is the descriptor to `end_with`.
     Raises NothingFoundError with the last of what the child wrote to stderr, or why there can be no child.
     """
+    with ORPHANS.own_child():
+        return _ask(module, *questions)
+
+
+def _ask(module: str, *questions: object) -> Any:
     theirs, ours = os.pipe()
     # Whoever stops the whole group or service means us. The mask is this thread's, and the child's.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

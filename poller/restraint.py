@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poller.definition import format_duration
+from poller.errors import PollError
 from poller.query import QueryDefinition
 from poller.result import PollResult, Skip
+from poller.state import own_failure
 
 FAILURES_BEFORE_A_BREAK = 3
 LONGEST_BREAK_SECONDS = 3600.0
 EXPENSIVE_SECONDS = 1.0
 """A query whose last exact run took as long waits while the server is busy."""
-_NOT_ITS_FAULT = {"unavailable", "cancelled"}
 _JITTER = 0.1
 """Share of an interval by which a tick may be early against the one before."""
 
@@ -24,6 +25,7 @@ class _Record:
     ended: float = 0.0
     duration: float = 0.0
     failures: int = 0
+    error: PollError | None = None
 
 
 class Restraint:
@@ -52,8 +54,10 @@ class Restraint:
         if record is None:
             return None
         if (wait := self._break(query, record) - (now - record.ended)) > 0:
-            times = record.failures
-            return Skip("breaker", f"failed {times} times in a row, tried again in {_spoken(wait)}")
+            told = f"failed {record.failures} times in a row, tried again in {_spoken(wait)}"
+            error = record.error
+            what = " ".join(part for part in (error.sqlstate, error.message) if part) if error else ""
+            return Skip("breaker", f"{told}: {what}" if what else told)
         wait = record.duration / self._max_duty_cycle - record.duration - (now - record.ended)
         # A quick one that is due twice in a moment, as after a tick that was left out, costs nobody anything.
         if wait > 0 and record.duration > self._max_duty_cycle * query.interval:
@@ -73,18 +77,15 @@ class Restraint:
 
     def note(self, result: PollResult, now: float | None = None) -> None:
         """Take in what a poll came to; `now` is in monotonic seconds."""
-        if result.outcome == "skipped" or result.error_type in _NOT_ITS_FAULT:
+        failed = own_failure(result)
+        if failed is None:
             return
-        if result.error is not None and (result.error.unsent or result.duration == 0.0):
-            return  # it never came to its turn: another query's conflict ended the session
-        if result.estimated not in (None, "timeout"):
-            return  # The exact query did not run, so that nothing is known of it.
         record = self._records.get(result.query.name)
         if record is None:
             record = self._records[result.query.name] = _Record()
         record.ended = time.monotonic() if now is None else now
         record.duration = result.duration
-        failed = result.outcome == "failed" or result.estimated == "timeout"
+        record.error = result.error
         record.failures = record.failures + 1 if failed else 0
         if result.error_type == "too_large":
             # The same rows would come again, and each try closes the connection.

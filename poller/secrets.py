@@ -6,7 +6,11 @@ import errno
 import re
 from pathlib import Path
 
+from poller.files import read_regular
+
 MASK = "***"
+MAX_SECRET_BYTES = 1 << 20
+"""Of a file that holds a secret."""
 
 CONFIDENTIAL = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key", "options"}
@@ -194,9 +198,10 @@ class Secret:
 def read_secret(file: Path) -> str:
     """What a secret's file holds, without the final line break.
 
-    Raises OSError where it cannot be read or is empty, UnicodeDecodeError where it is not UTF-8.
+    Raises OSError if it is not a regular file, cannot be read, is empty or larger than MAX_SECRET_BYTES,
+    UnicodeDecodeError if it is not UTF-8.
     """
-    secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    secret = read_regular(file, MAX_SECRET_BYTES).decode().rstrip("\r\n")
     if secret.strip() == "":
         raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
     return secret

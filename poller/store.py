@@ -10,7 +10,7 @@ from poller.contest import Claims, Contested
 from poller.query import QueryDefinition
 from poller.result import PollResult
 from poller.sequences import continued
-from poller.state import STALE, State, state_of
+from poller.state import STALE, State, own_failure, state_after, state_of
 
 
 class Freshness(NamedTuple):
@@ -50,6 +50,7 @@ class SnapshotStore:
         self._queries = tuple(queries)
         self._good = {good.result.query.name: good for good in restored}
         self._states = {name: (state_of(good.result), good.at) for name, good in self._good.items()}
+        self._failing: dict[str, State] = {}
         # Only the thread that polls reads and changes it.
         self._claims = Claims(self._queries, (good.result for good in self._good.values()))
 
@@ -58,7 +59,16 @@ class SnapshotStore:
 
         Returns what was stored.
         """
-        states = {result.query.name: (state_of(result), now) for result in results}
+        states = {
+            result.query.name: (state_after(result, self._failing.get(result.query.name)), now)
+            for result in results
+        }
+        for result in results:
+            failed = own_failure(result)
+            if failed:
+                self._failing[result.query.name] = state_of(result)
+            elif failed is not None:
+                self._failing.pop(result.query.name, None)
         fresh = [
             Good(continued(result, self._last(result.query.name)), now)
             for result in results
@@ -96,6 +106,7 @@ class SnapshotStore:
             }
             self._claims = Claims(queries, (good.result for good in self._good.values()))
             self._states = {name: state for name, state in self._states.items() if name in stay}
+            self._failing = {name: state for name, state in self._failing.items() if name in stay}
 
     def shown(self, now: float) -> Iterator[PollResult]:
         """The good results that are young enough to be told, in the order of the queries."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from poller.files import open_regular
 from poller.sources import MAX_BYTES, files_of
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ def contents(sources: Sequence[Path]) -> bytes:
     digest = hashlib.blake2b()
     for file in _files(sources):
         try:
-            # As large as a query file may be, and of what is none (a pipe, a device) nothing.
-            text = _start_of(file) if file.is_file() else b""
+            text = _start_of(file)
         except OSError as error:
             text = f"error {error.errno}".encode()
         digest.update(b"%s\0%d\0%s" % (os.fsencode(file), len(text), text))
@@ -130,5 +130,5 @@ def _state(file: Path) -> tuple[int, ...]:
 
 
 def _start_of(file: Path) -> bytes:
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return opened.read(MAX_BYTES + 1)

@@ -6,6 +6,7 @@ import functools
 import http.server
 import logging
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -400,3 +401,17 @@ def test_what_becomes_of_the_exports_is_shown_as_metrics(
     assert found["poller.export.spool.requests",] == 2
     assert found["poller.export.spool.size",] > 200
     assert found["poller.export.spool.age",] > 0
+
+
+def test_the_end_says_what_a_state_folder_could_not_take(
+    receiver: Receiver, counting: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
+    folder = tmp_path / "state"
+    one = counting(receiver, "grpc", folder)
+    one.push.flush(60)
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    one.push.shutdown(60)
+    assert f"2 requests are not delivered and lost; nothing could be kept in {folder}" in caplog.text
+    assert "POLLER_STATE_DIR would keep them" not in caplog.text

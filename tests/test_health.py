@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from poller.health import clock, judge, places, process_namespace, read
+from poller.commands.vitals import encode
+from poller.files import replace_file
+from poller.glance import Glance
+from poller.health import MAX_BYTES, clock, judge, places, process_namespace, read
 from poller.heartbeat import Heartbeat
 from poller.pulse import Pulse
 from tests.bed.process import ROOT, eventually
@@ -38,7 +41,7 @@ OTHER = """
 import sys
 from pathlib import Path
 from poller.heartbeat import Heartbeat
-Heartbeat([Path(sys.argv[1])]).write({})
+Heartbeat([Path(sys.argv[1])], "b").write({})
 print(flush=True)
 sys.stdin.read()
 """
@@ -295,17 +298,114 @@ def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytes
     with other:
         assert other.stdout is not None
         other.stdout.readline()
-        heartbeat = Heartbeat([file])
+        heartbeat = Heartbeat([file], "a")
         heartbeat.write({})
         heartbeat.write({})
+        shared = read([file])
+        assert isinstance(shared, dict)
         other.communicate()
     (record,) = caplog.records
-    assert (
-        f"another poller (process {other.pid}) leaves its heartbeat at {file} as well" in record.getMessage()
-    )
+    told = record.getMessage()
+    assert f"another poller, process {other.pid} (instance b), writes its heartbeat to {file} as well" in told
+    assert "set POLLER_HEALTH_FILE to a path of its own for each" in told
+    assert shared["shared_with"] == f"process {other.pid} (instance b)"
+    good, why = judge(shared, ready=False, now=clock())
+    assert good
+    assert f"process {os.getpid()} (instance a), heartbeat" in why
+    assert f"process {other.pid} (instance b) writes the same file; set POLLER_HEALTH_FILE" in why
     caplog.clear()
     Heartbeat([file]).write({})
     assert caplog.records == [], "our own of before is no other poller"
+
+
+def test_the_poller_that_was_there_first_is_warned_as_well_and_leaves_the_others_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "h"
+    first = Heartbeat([file], "a")
+    first.write({})
+    other = {**WELL, "boottime": clock(), "pid": os.getpid(), "process_namespace": "pid:[1]", "instance": "b"}
+    for _ in range(3):  # as a container writes it that shares the folder, where it is process 1 as well
+        replace_file(file, json.dumps(other).encode())
+        first.write({})
+    (record,) = caplog.records
+    assert f"process {os.getpid()} (instance b)" in record.getMessage()
+    replace_file(file, json.dumps(other).encode())
+    first.remove()
+    assert json.loads(file.read_bytes())["instance"] == "b"
+
+
+def test_the_heartbeat_of_the_container_before_is_no_other_poller(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "h"
+    file.write_text(json.dumps({**WELL, "boottime": clock(), "pid": 1, "process_namespace": "pid:[1]"}))
+    Heartbeat([file]).write({})
+    assert caplog.records == []
+
+
+def test_a_heartbeat_is_private_and_leaves_nothing_next_to_it(tmp_path: Path) -> None:
+    (tmp_path / ".h.new").write_text("left by a poller that was killed")
+    heartbeat = Heartbeat([tmp_path / "h"])
+    heartbeat.write({})
+    assert (tmp_path / "h").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["h"]
+    heartbeat.remove()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "h").mkdir()
+    heartbeat.write({})
+    assert str(heartbeat.path) == "None"
+    assert [path.name for path in tmp_path.iterdir()] == ["h"]
+
+
+def test_a_process_that_must_not_be_signalled_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(pid, number)
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert verdict()[0]
+
+
+def glance(number: int, state: str, size: int) -> Glance:
+    return Glance(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
+
+
+def test_a_heartbeat_of_any_number_of_queries_has_room_and_omits_first_what_is_ok(tmp_path: Path) -> None:
+    glances = [glance(n, "failed(timeout)" if n % 100 == 0 else "ok", 300) for n in range(20_000)]
+    more = encode(glances)
+    assert len(more) < MAX_BYTES / 3
+    Heartbeat([tmp_path / "h"]).write({"ready": True}, more)
+    found = read([tmp_path / "h"])
+    assert isinstance(found, dict)
+    good, why = judge(found, ready=True, now=clock())
+    assert good
+    assert "queries: 200 failed, 19800 ok" in why
+    listed = [one["query"] for one in found["glances"]]
+    assert listed == list(found["queries"])
+    assert found["omitted"] == 20_000 - len(listed)
+    assert {f"q{n}" for n in range(0, 20_000, 100)} < set(listed)
+    assert listed == sorted(listed, key=lambda name: int(name[1:]))
+
+
+def test_what_fits_is_all_there() -> None:
+    told = json.loads(encode([glance(0, "ok", 1), glance(1, "skipped(lag)", 1)]))
+    assert told["states"] == {"ok": 1, "skipped": 1}
+    assert told["queries"] == {"q0": "ok", "q1": "skipped(lag)"}
+    assert (len(told["glances"]), told["omitted"]) == (2, 0)
+
+
+def test_of_many_first_polls_that_are_waited_for_some_are_named_and_the_rest_counted() -> None:
+    ticks = {f"t{n}": {"interval": 1.0, "last_run": None} for n in range(30)}
+    told = judge({**WELL, "ready": False, "ticks": ticks, "waiting": 700}, ready=True, now=NOW)
+    assert told.why.endswith("t8, t9 and 690 more")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"boottime": NaN, "pid": 1}', '{"boottime": 1, "pid": 1e999}', "[" * 200_000]
+)
+def test_numbers_and_nesting_that_no_heartbeat_has_are_told_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "h").write_text(text)
+    assert read([tmp_path / "h"]) == f"{tmp_path / 'h'} is not a heartbeat"
 
 
 class Beats:

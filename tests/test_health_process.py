@@ -72,7 +72,7 @@ def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fail
     lonely.wait_for_line("export failed")
     assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
     code, told = health(lonely.health_file)
-    assert (code, told.startswith(f"alive: process {lonely.pid}, ")) == (0, True)
+    assert (code, told.startswith(f"alive: process {lonely.pid} (instance ")) == (0, True)
 
 
 @pytest.mark.postgres
@@ -178,7 +178,7 @@ def test_a_probe_loads_almost_nothing() -> None:
     loaded = set(done.stdout.splitlines()[-1].split())
     ours = {name for name in loaded if name.startswith("poller")}
     assert ours == {"poller"} | {
-        f"poller.{name}" for name in ("main", "commands", "commands.health", "health", "streams")
+        f"poller.{name}" for name in ("main", "commands", "commands.health", "files", "health", "streams")
     }
     heavy = {"typer", "pydantic", "psycopg", "opentelemetry", "yaml", "rich", "logging", "asyncio", "inspect"}
     assert not heavy & loaded

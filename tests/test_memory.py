@@ -103,7 +103,18 @@ def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"version": 2}', '{"version": 1}', "\x00", '{"version": 1, "database": 3}'],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"version": 2}',
+        '{"version": 1}',
+        "\x00",
+        '{"version": 1, "database": 3}',
+        "[" * 200_000,
+        '{"version":' * 200_000,
+    ],
 )
 def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
     kept: Path, caplog: pytest.LogCaptureFixture, content: str
@@ -117,10 +128,30 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
     assert len(recalled(kept, 1000.0)) == 1
 
 
-@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf])
+@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf, 10**400, 2**63, -(2**63) - 1])
 def test_a_value_that_is_no_number_is_never_restored(kept: Path, value: object) -> None:
     told = json.loads((kept / "values.json").read_text())
     told["results"][0]["samples"][0][1] = value
+    (kept / "values.json").write_text(json.dumps(told))
+    assert recalled(kept, 1000.0) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *(("attribute", value) for value in (None, [1], {"a": 1}, "\ud800", 2**63, math.nan)),
+        *(("estimated", value) for value in ([1], "word", 1)),
+        *(("at", value) for value in (None, [1], math.nan, math.inf)),
+        ("key", "\ud800"),
+    ],
+)
+def test_what_no_export_could_carry_is_never_restored(kept: Path, place: str, value: object) -> None:
+    told = json.loads((kept / "values.json").read_text())
+    (result,) = told["results"]
+    if place in ("attribute", "key"):
+        result["samples"][0][2] = {"kind": value} if place == "attribute" else {value: "x"}
+    else:
+        result[place] = value
     (kept / "values.json").write_text(json.dumps(told))
     assert recalled(kept, 1000.0) == []
 

@@ -220,6 +220,7 @@ def test_the_verdicts_shown_are_in_the_words_of_poller_health() -> None:
     tick = {"interval": 300.0, "last_run": None}
     states = {"a": "ok", "b": "ok", "c": "ok", "d": "skipped(column)"}
     well = {"pid": 7, "boottime": 98.0, "process_namespace": "another", "ready": False}
+    well |= {"instance": "eu-1"}
     well |= {"ticks": {"default/5m": tick}, "queries": states, "export": "ok", "query_files": "ok"}
     ((_, shown),) = blocks("health")
 

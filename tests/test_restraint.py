@@ -102,7 +102,7 @@ def test_one_success_closes_the_breaker() -> None:
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(failed(FIVE_MINUTES), 300.0 * number)
     assert restraint.hold(FIVE_MINUTES, 900.0, None) == Skip(
-        "breaker", "failed 3 times in a row, tried again in 4m30s"
+        "breaker", "failed 3 times in a row, tried again in 4m30s: no"
     )
     assert restraint.hold(FIVE_MINUTES, 1200.0, None) is None, "the half-open probe"
     restraint.note(ok(FIVE_MINUTES), 1200.0)
@@ -112,6 +112,27 @@ def test_one_success_closes_the_breaker() -> None:
 @pytest.mark.parametrize("kind", ["unavailable", "cancelled"])
 def test_what_is_no_querys_fault_opens_no_breaker(kind: ErrorKind) -> None:
     assert len(runs(Restraint(1.0), FIVE_MINUTES, 3000.0, kind)) == 10
+
+
+def test_a_query_that_was_never_run_does_not_count_as_failed() -> None:
+    restraint = Restraint(0.1)
+    conflict = PollError("rejected", "another query's conflict ended the session")
+    for _ in range(FAILURES_BEFORE_A_BREAK + 2):
+        restraint.note(a_result(FIVE_MINUTES, outcome="failed", duration=0.0, error=conflict), 0.0)
+        unsent = PollError("rejected", "no")
+        unsent.unsent = True
+        restraint.note(a_result(FIVE_MINUTES, outcome="failed", error=unsent), 0.0)
+    assert restraint.hold(FIVE_MINUTES, 1.0, None) is None
+
+
+def test_a_query_that_waits_says_what_it_failed_of() -> None:
+    restraint = Restraint(0.1)
+    for _ in range(FAILURES_BEFORE_A_BREAK):
+        error = PollError("rejected", "relation x does not exist", sqlstate="42P01")
+        restraint.note(a_result(FIVE_MINUTES, outcome="failed", error=error), 0.0)
+    assert str(restraint.hold(FIVE_MINUTES, 0.0, None)) == (
+        "failed 3 times in a row, tried again in 9m30s: 42P01 relation x does not exist"
+    )
 
 
 def test_a_skip_neither_opens_nor_closes_the_breaker() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from poller.encoding import Request
 from poller.errors import ConfigError, StateInUseError
+from poller.shelf import Kept, Shelf, salvage
 from poller.spool import MEMORY_BYTES, Spool
 from tests.bed.process import Process
 
@@ -301,8 +303,10 @@ def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
     assert fresh.dropped == {"damaged": 1}
     (record,) = caplog.records
     assert f"the spool in {tmp_path} is damaged" in record.getMessage()
-    assert "set aside as spool.damaged.db" in record.getMessage()
-    assert (tmp_path / "spool.damaged.db").stat().st_size > 100
+    assert "set aside as spool.damaged.2.db" in record.getMessage()
+    assert "0 requests are saved, at least 1 lost" in record.getMessage()
+    assert (tmp_path / "spool.damaged.2.db").stat().st_size > 100
+    assert (tmp_path / "spool.damaged.db").read_text() == "from before"
     assert drain(fresh) == ["2"]
 
 
@@ -366,3 +370,260 @@ def test_a_file_that_others_hold_is_waited_for_in_memory(
     again.append([request("4")])
     assert drain(again) == ["1", "2", "3", "4"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+# --- one damaged request
+
+
+def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "s.db")
+    shelf.add([Kept(1, 5.0, request("1"))])
+    with pytest.raises(sqlite3.IntegrityError):
+        shelf.add([Kept(2, 5.0, request("2")), Kept(1, 5.0, request("1 again"))])
+    assert (shelf.requests, shelf.last) == (1, 1)
+    shelf.add([Kept(3, 5.0, request("3"))])
+    assert [kept and kept.id for kept in shelf.rescue()] == [1, 3]
+    shelf.close()
+    assert [kept and kept.id for kept in salvage(tmp_path / "s.db")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE request SET points = 99 WHERE id = 5",
+        "UPDATE request SET at = 1.5 WHERE id = 5",
+        "UPDATE request SET at = 'soon' WHERE id = 5",
+        "UPDATE request SET id = 500 WHERE id = 5",
+        "UPDATE request SET body = x'00' WHERE id = 5",
+        "UPDATE request SET body = 'text' WHERE id = 5",
+        "UPDATE request SET checksum = 7 WHERE id = 5",
+    ],
+)
+def test_one_damaged_request_costs_itself_alone(
+    open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = open_spool(tmp_path)
+    spool.append([request(str(number)) for number in range(1, 201)])
+    spool.close()
+    alter(tmp_path / "spool.db", harm)
+    again = open_spool(tmp_path)
+    assert drain(again) == [str(number) for number in range(1, 201) if number != 5]
+    assert again.dropped == {"damaged": 1}
+    assert "is damaged and lost: request 5" in caplog.text
+    assert not list(tmp_path.glob("spool.damaged*"))
+
+
+def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
+    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = 200
+    spool = open_spool(tmp_path)
+    spool.append([request(str(number), 3000) for number in range(count)])
+    spool.close()
+    with (tmp_path / "spool.db").open("r+b") as file:
+        content = file.read()
+        page = content.index(b"99.....") // 4096  # a leaf of the table, in the middle
+        file.seek(page * 4096)
+        file.write(b"\xff" * 100)
+    again = open_spool(tmp_path)
+    left = look_through(again)
+    assert again.dropped["damaged"] == count - len(left) in range(1, 5)
+    assert left == sorted(left, key=int)
+    assert f"{len(left)} requests are saved, at least {count - len(left)} lost" in caplog.text
+    again.append([request("new")])
+    again.close()
+    assert look_through(open_spool(tmp_path)) == [*left, "new"]
+
+
+def test_what_an_earlier_damage_left_is_never_overwritten(open_spool: Open, tmp_path: Path) -> None:
+    for number in range(11):
+        (tmp_path / "spool.db").write_bytes(
+            b"damage %d, and long enough for the header of a database. " % number * 9
+        )
+        open_spool(tmp_path).close()
+    names = ["spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10))]
+    assert {file.name for file in tmp_path.glob("spool.damaged*.db")} == set(names)
+    for number, name in enumerate(names[:-1]):
+        assert (tmp_path / name).read_text().startswith(f"damage {number},")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "spool.db"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    spool = open_spool(tmp_path)
+    spool.append([request("1")])
+    assert spool.outlives
+    assert drain(spool) == ["1"]
+
+
+# --- a folder that is removed
+
+
+@pytest.mark.parametrize("harm", ["folder", "files", "database", "log", "lock"])
+def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_lost(
+    open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "state"
+    spool = open_spool(folder)
+    spool.append([request("1"), request("2")])
+    taken = spool.take()
+    assert taken is not None
+    if harm == "folder":
+        shutil.rmtree(folder)
+    for file in list(folder.glob({"database": "spool.db", "log": "*-wal", "lock": "*.lock"}.get(harm, "*"))):
+        file.unlink()
+    assert [spool.outlives] == [harm == "lock"]
+    spool.append([request("3")])
+    assert spool.in_memory == 0
+    (record,) = caplog.records
+    assert (
+        record.getMessage()
+        == f"the files in {folder} were removed while the poller runs: they are made again"
+    )
+    with pytest.raises(StateInUseError):
+        open_spool(folder)
+    spool.settle(taken.id)
+    spool.close()
+    assert drain(open_spool(folder)) == ["2", "3"]
+
+
+def test_a_folder_that_another_poller_has_taken_meanwhile_is_left_to_it(
+    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "state"
+    first = open_spool(folder)
+    first.append([request("1")])
+    shutil.rmtree(folder)
+    second = open_spool(folder)
+    for number in range(2, 5):
+        first.append([request(str(number))])
+    assert first.in_memory == 4
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "is in use by another poller" in caplog.records[-1].getMessage()
+    second.close()
+    first.append([request("5")])
+    assert first.outlives
+    assert drain(first) == ["1", "2", "3", "4", "5"]
+
+
+def test_a_folder_that_stays_away_raises_nothing_and_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    spool = open_spool(folder)
+    spool.append([request("1")])
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    for number in range(2, 5):
+        spool.append([request(str(number))])
+    assert spool.take() is not None
+    assert spool.in_memory == 4
+    folder.unlink()
+    spool.append([request("5")])
+    assert spool.in_memory == 0
+    assert drain(spool) == ["1", "2", "3", "4", "5"]
+
+
+def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_memory(
+    open_spool: Open, tmp_path: Path
+) -> None:
+    spool = open_spool(tmp_path)
+    spool.append([request("1"), request("2")])
+    spool.close()
+    other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    again = open_spool(tmp_path)
+    again.append([request("3"), request("4")])
+    taken = again.take()
+    assert taken is not None
+    other.close()
+    again.append([request("5")])
+    again.settle(taken.id)
+    assert drain(again) == ["1", "2", "4", "5"]
+
+
+# --- a disk that stays full
+
+_STAYS_FULL = """
+import logging, resource, sys
+from pathlib import Path
+from poller.encoding import Request
+from poller.spool import Spool
+logging.basicConfig(format="%(levelname)s %(message)s")
+spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+for number in range(10):
+    spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
+# No file may grow, and none be written beyond its first sector, as where the log has no room.
+resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
+for _ in range(4):
+    spool.settle(spool.take().id)
+print(spool.requests, spool.size, spool.outlives, flush=True)
+import os, signal
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_delivered_while_the_disk_is_full_is_not_sent_again(
+    open_spool: Open, tmp_path: Path, start_process: Start
+) -> None:
+    process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
+    assert process.wait() == -signal.SIGKILL, process
+    assert process.stdout.split() == ["6", str(6 * 9000), "True"]
+    spool = open_spool(tmp_path)
+    assert spool.requests == 6
+    spool.append([request("10")])
+    assert drain(spool) == [str(number) for number in range(4, 11)]
+
+
+def test_a_mark_of_another_database_hides_nothing(
+    open_spool: Open, tmp_path: Path, start_process: Start
+) -> None:
+    process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
+    process.wait()
+    for file in tmp_path.glob("spool.db*"):
+        file.unlink()
+    spool = open_spool(tmp_path)
+    spool.append([request("1")])
+    spool.close()
+    assert drain(open_spool(tmp_path)) == ["1"]
+
+
+_NO_INODE = """
+import logging, sys
+from pathlib import Path
+from poller.encoding import Request
+from poller.spool import Spool
+logging.basicConfig(format="%(levelname)s %(message)s")
+folder = Path(sys.argv[1])
+fillers = []
+try:
+    for number in range(10_000):
+        fillers.append(folder / f"filler{number}")
+        fillers[-1].touch()
+except OSError:
+    fillers.pop()
+for _ in range(int(sys.argv[2])):
+    fillers.pop().unlink()
+spool = Spool(folder, max_size=2**28, max_age=3600.0)
+spool.append([Request(b"1", 1)])
+print(spool.outlives)
+for filler in fillers:
+    filler.unlink()
+spool.append([Request(b"2", 1)])
+print(spool.outlives)
+while kept := spool.take():
+    print(kept.request.body.decode())
+    spool.settle(kept.id)
+"""
+
+
+@pytest.mark.parametrize("free", range(5))
+def test_a_disk_without_a_free_inode_is_no_reason_not_to_start(
+    tmp_path: Path, start_process: Start, free: int
+) -> None:
+    mount = f'mount -t tmpfs -o nr_inodes=50 none {tmp_path} && exec "$@"'
+    isolate = ["unshare", "-m", *([] if os.getuid() == 0 else ["-r"]), "sh", "-c", mount, "sh"]
+    process = start_process([*isolate, sys.executable, "-c", _NO_INODE, str(tmp_path), str(free)])
+    assert process.wait() == 0, process
+    assert process.stdout.split() == [str(free >= 3), "True", "1", "2"]
+    assert process.stderr.count("WARNING nothing can be kept in") == (free < 3)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from poller.errors import PollError
-from poller.result import Sample, Skip
+from collections.abc import Sequence
+
+import pytest
+
+from poller.errors import ErrorKind, PollError
+from poller.result import PollResult, Sample, Skip, SkipReason
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result
 
@@ -54,6 +58,59 @@ def test_a_failed_or_skipped_poll_changes_nothing() -> None:
     assert shown(store, 80) == [1]
     (freshness,) = store.freshness(80)
     assert (freshness.last_success, freshness.age) == (1000.0, 80)
+
+
+def a_skip(reason: SkipReason) -> PollResult:
+    return a_result(A, outcome="skipped", skipped=Skip(reason, "not now"))
+
+
+def a_failure(kind: ErrorKind) -> PollResult:
+    return a_result(A, outcome="failed", error=PollError(kind, "no"))
+
+
+@pytest.mark.parametrize(
+    ("polls", "states"),
+    [
+        (  # as the circuit breaker has it: tried, postponed, tried
+            [a_failure("timeout"), a_skip("breaker"), a_failure("timeout"), a_skip("breaker"), a_result(A)],
+            ["failed(timeout)"] * 4 + ["ok"],
+        ),
+        ([a_failure("timeout"), a_skip("busy"), a_skip("budget")], ["failed(timeout)"] * 3),
+        ([a_failure("timeout"), a_result(A, estimated="breaker")], ["failed(timeout)"] * 2),
+        (
+            [a_result(A, estimated="timeout"), a_result(A, estimated="breaker"), a_result(A)],
+            ["estimated(timeout)", "estimated(timeout)", "ok"],
+        ),
+        (  # what concerns the server, or what the query requires of it, is news
+            [a_failure("rejected"), a_skip("lag"), a_skip("breaker"), a_skip("relation")],
+            ["failed(rejected)", "skipped(lag)", "failed(rejected)", "skipped(relation)"],
+        ),
+        (  # a server that is away says nothing of the query
+            [a_failure("rejected"), a_failure("unavailable"), a_skip("breaker")],
+            ["failed(rejected)", "failed(unavailable)", "failed(rejected)"],
+        ),
+        ([a_result(A), a_skip("duty_cycle"), a_result(A)], ["ok", "skipped(duty_cycle)", "ok"]),
+        ([a_failure("unavailable"), a_skip("busy")], ["failed(unavailable)", "skipped(busy)"]),
+    ],
+)
+def test_a_query_that_fails_stays_failed_until_it_succeeds(
+    polls: Sequence[PollResult], states: Sequence[str]
+) -> None:
+    store = SnapshotStore([A])
+    seen = []
+    for now, result in enumerate(polls):
+        store.put([result], float(now))
+        (freshness,) = store.freshness(float(now))
+        seen.append(str(freshness.state))
+    assert seen == states
+
+
+def test_a_query_that_asks_something_else_has_not_failed() -> None:
+    store = SnapshotStore([A])
+    store.put([a_failure("timeout")], 0.0)
+    store.swap([A], {A.name})
+    store.put([a_skip("busy")], 1.0)
+    assert [str(one.state) for one in store.freshness(1.0)] == ["skipped(busy)"]
 
 
 def test_a_value_is_shown_until_max_age_and_not_a_moment_longer() -> None:

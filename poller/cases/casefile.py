@@ -12,12 +12,15 @@ from poller.cases.case import Case, Cases
 from poller.cases.script import Step, steps
 from poller.complaints import sentences
 from poller.errors import Problem
+from poller.files import NotRegularError, read_regular
 from poller.query import QueryDefinition
 from poller.queryfile import Found, QueryFile, read
 from poller.sources import unreadable
 from poller.words import did_you_mean, kind_of, shown
 from poller.yamlflaw import Flaw, Key
 
+_MAX_TEXT_BYTES = 64 << 20
+"""Of one file of rows or SQL."""
 _EXAMPLE = "write `cases:` and a list of cases below it"
 
 
@@ -173,11 +176,10 @@ class Reading:
     def _text(self, path: tuple[Key, ...], name: str) -> str | None:
         """What the file `name` beside this one holds."""
         file = self._file.path.parent / name
-        if file.exists() and not file.is_file():
-            self._say(path, f"{shown(str(file))} is not a regular file; write another")
-            return None
         try:
-            return file.read_text(encoding="utf-8-sig")
+            return read_regular(file, _MAX_TEXT_BYTES).decode("utf-8-sig")
+        except NotRegularError:
+            self._say(path, f"{shown(str(file))} is not a regular file; write another")
         except UnicodeDecodeError:
             self._say(path, f"{shown(str(file))} is not UTF-8; save it as UTF-8")
         except (OSError, ValueError) as error:

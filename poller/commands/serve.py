@@ -26,6 +26,7 @@ from poller.health import places
 from poller.heartbeat import Heartbeat
 from poller.logs import configure
 from poller.notify import Notifier
+from poller.orphans import ORPHANS
 from poller.pulse import BEAT_SECONDS, Pulse
 from poller.reader import NothingFoundError, Reader, ask
 from poller.reload import Reload
@@ -121,7 +122,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         swap=pipe.swap,
         meter=pipe.meter,
     )
-    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir))
+    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
     vitals = Vitals(daemon, pipe, reload, push)
     pulse = Pulse(
         [daemon.stuck, *([push.stuck] if push else [])],
@@ -129,6 +130,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
             notifier.beat,
             lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries()),
             lambda _: pipe.announce_stale(),
+            lambda _: ORPHANS.reap(),
         ],
         heartbeat.remove,
     )

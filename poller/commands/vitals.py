@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ from poller.reload import Reload
 
 if TYPE_CHECKING:
     from poller.export import Push
+
+MAX_DETAIL_BYTES = 1 << 20
+"""Of what the heartbeat holds about single queries, about."""
+MAX_TICKS = 500
 
 
 class Vitals:
@@ -29,13 +34,16 @@ class Vitals:
     def told(self, stuck: str | None) -> dict[str, Any]:
         """How the poller is."""
         problems = self._reload.problems
+        # Those that have not run first: `poller health --ready` names them.
+        runs = sorted(self._daemon.last_runs().items(), key=lambda run: run[1][1] is not None)
         return {
             "stuck": stuck,
             "ready": self._daemon.ready,
             "ticks": {
                 name: {"interval": interval, "last_run": ended}
-                for name, (interval, ended) in self._daemon.last_runs().items()
+                for name, (interval, ended) in runs[:MAX_TICKS]
             },
+            "waiting": sum(ended is None for _, (_, ended) in runs),
             "query_files": f"refused ({len(problems)} problems)" if problems else "ok",
             "export": _export(self._push),
             "server": self._pipe.server(),
@@ -45,10 +53,30 @@ class Vitals:
         """How its queries are, as a JSON object; encoded anew only where something is different."""
         glances = self._pipe.glances(self._daemon.next_runs())
         if glances is not self._glances:
-            states = {one.query: one.state for one in glances}
-            self._encoded = json.dumps({"queries": states, "glances": to_json(glances)}).encode()
+            self._encoded = encode(glances)
             self._glances = glances
         return self._encoded
+
+
+def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
+    """All queries as a JSON object of bounded size: how many are in which state, and each by itself.
+
+    If all would take more than about `most` bytes, those that are ok are omitted first, and counted.
+    """
+    texts = [json.dumps(one) for one in to_json(glances)]
+    room, listed = most, set()
+    for number in sorted(range(len(texts)), key=lambda number: glances[number].state == "ok"):
+        size = len(texts[number]) + len(glances[number].query)
+        if size <= room:
+            room -= size
+            listed.add(number)
+    head = {
+        "states": Counter(one.word for one in glances),
+        "omitted": len(texts) - len(listed),
+        "queries": {one.query: one.state for number, one in enumerate(glances) if number in listed},
+    }
+    details = ", ".join(text for number, text in enumerate(texts) if number in listed)
+    return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()
 
 
 def _export(push: Push | None) -> str | None:

@@ -13,9 +13,10 @@ from poller.catalog import Defaults
 from poller.drafts.gap import gap_in
 from poller.drafts.write import to_file, to_yaml
 from poller.errors import ConfigError, Problem
+from poller.files import NotRegularError, read_regular
 from poller.queryfile import QueryFile
 from poller.queryfiles import judged
-from poller.sources import holds_cases
+from poller.sources import MAX_BYTES, holds_cases
 from poller.yamlfile import parse
 
 _SUFFIXES = (".yaml", ".yml")
@@ -84,11 +85,11 @@ def _bytes(path: Path) -> bytes | None:
         instead = path.with_name((path.stem.removesuffix(".test") or "queries") + path.suffix)
         raise _refused(f"{path} holds cases for `poller test`, which no poll reads; write {instead}")
     try:
-        if path.exists() and not path.is_file():
-            raise _refused(f"{path} is no regular file; write another name")  # a pipe would be waited for
         if path.exists() and not _is_writable(path):
             raise _refused(f"{path} is read-only; chmod u+w it, or write another name")
-        return path.read_bytes()
+        return read_regular(path, MAX_BYTES)
+    except (NotRegularError, IsADirectoryError):
+        raise _refused(f"{path} is no regular file; write another name") from None
     except FileNotFoundError:
         if path.parent.is_dir():
             return None
@@ -186,7 +187,7 @@ def _replace(path: Path, before: bytes | None, raw: bytes) -> None:
     real = Path(os.path.realpath(path))
     made: str | None = None
     try:
-        if (real.read_bytes() if real.exists() else None) != before:
+        if (read_regular(real, MAX_BYTES) if real.exists() else None) != before:
             raise _refused(f"{path} was changed at this moment; try again")
         number, made = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
         with os.fdopen(number, "wb") as file:

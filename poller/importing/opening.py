@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.errors import ConfigError, Problem
+from poller.files import NotRegularError, read_regular
 from poller.importing.losses import Losses, Place
 from poller.importing.source import Node, Source
 from poller.sources import unreadable
 from poller.yamlfile import parse
 from poller.yamlflaw import Key
 
+_MAX_BYTES = 16 << 20
+"""Of one file; YAML has a lower limit of its own."""
 _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 
@@ -76,6 +79,8 @@ def open_toml(file: Path, losses: Losses) -> Source:
         raise _unusable(str(file), f"is not UTF-8 ({error.reason})") from None
     except tomllib.TOMLDecodeError as error:
         raise _unusable(str(file), f"is not TOML: {error}") from None
+    except RecursionError:
+        raise _unusable(str(file), "is nested too deeply") from None
     return Source(file, text, data, _Tables(tuple(_marks(text))).line, losses)
 
 
@@ -85,9 +90,9 @@ def _unusable(where: str, what: str) -> ConfigError:
 
 def _raw(file: Path) -> bytes:
     try:
-        if file.exists() and not file.is_file():
-            raise _unusable(str(file), "is not a regular file")
-        return file.read_bytes()
+        return read_regular(file, _MAX_BYTES)
+    except NotRegularError:
+        raise _unusable(str(file), "is not a regular file") from None
     except (OSError, ValueError) as error:
         raise _unusable(str(file), unreadable(error)) from None
 

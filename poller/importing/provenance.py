@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from poller.files import read_regular
 from poller.yamlfile import parse
 
+_MAX_BYTES = 16 << 20
 _TAGS = ("!include", "!file", "!env")
 _ONLY_PG_EXPORTER = {
     "name", "desc", "predicate_queries", "tags", "ttl", "timeout", "priority", "min_version", "max_version",
@@ -21,10 +23,10 @@ _ONLY_POSTGRES_EXPORTER = {"master", "cache_seconds", "runonserver"}
 def tools_of(file: Path) -> set[str]:
     """The tools that `file` may be of, as `--from` has them; empty where it is unreadable or no key tells."""
     try:
-        raw = file.read_bytes() if file.is_file() else b""
+        raw = read_regular(file, _MAX_BYTES)
         if file.suffix in (".toml", ".conf"):
             return set(_of_toml(tomllib.loads(raw.decode("utf-8-sig"))))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return set()
     data = parse(raw, _TAGS).data
     if isinstance(data, list):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from poller.files import read_regular
 from poller.importing.columns import kinds_of
 from poller.importing.columns import number as as_number
 from poller.importing.draft import DraftMetric, DraftQuery
@@ -22,6 +23,7 @@ from poller.importing.naming import metric_name, unit_of
 from poller.importing.opening import open_each, open_yaml
 from poller.importing.projection import alias, identifier, literal, statement
 from poller.importing.source import Node, Source
+from poller.sources import MAX_BYTES
 from poller.yamlbuilder import Tagged
 
 _TAGS = ("!include", "!file", "!env")
@@ -76,8 +78,7 @@ def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
         losses.lost(node.place, f"{told} includes itself", "write what is meant")
     elif node.value.tag == "!file":
         try:
-            # A pipe would be waited for.
-            text = named.read_text(encoding="utf-8") if named.is_file() else None
+            text = read_regular(named, MAX_BYTES).decode()
         except (OSError, ValueError):
             text = None
         if text is not None:

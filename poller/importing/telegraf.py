@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from poller.files import read_regular
 from poller.importing.columns import Column, columns_of, twice
 from poller.importing.draft import DraftMetric, DraftQuery
 from poller.importing.losses import Losses
@@ -20,6 +21,7 @@ from poller.importing.opening import open_each, open_toml
 from poller.importing.projection import Columns, identifier, statement
 from poller.importing.source import Node
 from poller.importing.versions import between
+from poller.sources import MAX_BYTES
 
 _CONNECTION = (
     "address", "outputaddress", "max_lifetime", "prepared_statements", "databases", "dsn",
@@ -107,7 +109,7 @@ def _statement(node: Node) -> str | None:
     script = node.text("script") or node.text("query_script")
     if not sql and script:
         try:
-            sql = (node.source.file.parent / script).read_text(encoding="utf-8")
+            sql = read_regular(node.source.file.parent / script, MAX_BYTES).decode()
         except (OSError, ValueError):
             key = "script" if "script" in node else "query_script"
             node.lost(key, f"{script} cannot be read", "write the SQL itself")

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from poller.errors import Place
+from poller.files import read_regular
 from poller.queryfile import QueryFile
+from poller.sources import MAX_BYTES
 from poller.yamlflaw import Key
 
 
@@ -45,7 +47,7 @@ class Origin:
     @cached_property
     def _lines(self) -> Sequence[str]:
         try:
-            return self.file.path.read_text(encoding="utf-8-sig").splitlines()
+            return read_regular(self.file.path, MAX_BYTES).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeError):
             return ()
 

@@ -110,9 +110,9 @@ class Board:
     def _foot(self, sight: Sight, lines: int, shown: int) -> Text:
         from rich.text import Text
 
-        words = Counter(_word(one) for one in sight.glances)
-        counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words[word])
-        foot = Text(f"{len(sight.glances)} queries: {counts or 'none'}   ", "dim")
+        words = sight.states or Counter(one.word for one in sight.glances)
+        counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
+        foot = Text(f"{len(sight.glances) + sight.omitted} queries: {counts or 'none'}   ", "dim")
         if shown < lines:
             foot.append(f"lines {self._first + 1}-{self._first + shown} of {lines}   {_MORE_KEYS}")
         else:
@@ -120,12 +120,17 @@ class Board:
         return foot
 
     def _lines(self, sight: Sight, now: float, told: dict[str, Column], width: int) -> list[Text]:
-        return [line for one in sight.glances for line in self._query(one, now, told, width)]
+        from rich.text import Text
+
+        lines = [line for one in sight.glances for line in self._query(one, now, told, width)]
+        if sight.omitted:
+            lines.append(Text(f"and {sight.omitted} more queries, omitted from the heartbeat", "dim"))
+        return lines
 
     def _query(self, one: Glance, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
         from rich.text import Text
 
-        color = _COLORS.get(_word(one), "")
+        color = _COLORS.get(one.word, "")
         cells = {
             "query": Text(one.query, "bold"),
             "state": Text(one.state, color),
@@ -176,10 +181,6 @@ def _headings(told: dict[str, Column]) -> Text:
     from rich.text import Text
 
     return _row({name: Text(column.heading, "bold cyan") for name, column in told.items()}, told)
-
-
-def _word(one: Glance) -> str:
-    return one.state.partition("(")[0]
 
 
 def span(seconds: float) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from poller.glance import Glance, from_json
@@ -24,6 +24,10 @@ class Sight:
     glances: Sequence[Glance]
     news: Sequence[str] = ()
     """What it said last."""
+    omitted: int = 0
+    """Queries that the heartbeat has no room for."""
+    states: Mapping[str, int] = field(default_factory=dict)
+    """How many queries are in which state; empty if only the glances tell."""
 
 
 Look = Callable[[], Sight]
@@ -39,10 +43,13 @@ def beside(places: Sequence[Path]) -> Look:
             return Sight(good, why, "", ())
         try:
             glances = from_json(heartbeat.get("glances", ()))
-        except ValueError as error:
+            omitted = int(heartbeat.get("omitted", 0))
+            states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
+        except (ValueError, TypeError, AttributeError) as error:
             return Sight(False, f"the heartbeat is of another version: it {error}", "", ())
         # How many are in which state is told below the queries.
         state = re.sub(r"; queries: [^;]*", "", why)
-        return Sight(good, state, str(heartbeat.get("server") or ""), glances)
+        server = str(heartbeat.get("server") or "")
+        return Sight(good, state, server, glances, omitted=omitted, states=states)
 
     return look

@@ -1,0 +1,91 @@
+"""What the system asks of the process itself: orphans are reaped, and too few open files are a message."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poller.orphans import Orphans
+from tests.bed.process import ROOT, Process, eventually
+
+Start = Callable[..., Process]
+
+_AS_REAPER = """
+import ctypes, os, sys
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, "-m", "poller", "run"])
+"""
+LEAVES_AN_ORPHAN = "sh -c 'sleep 0.2 >/dev/null 2>&1 & echo secret'"
+
+
+def children(pid: int) -> list[str]:
+    """The states of the children of a process: `Z` for one that has ended and is not reaped."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid:
+            states.append(state)
+    return states
+
+
+def test_orphans_that_the_kernel_hands_to_the_daemon_are_reaped(start_process: Start, tmp_path: Path) -> None:
+    """As process 1 of a container is handed them."""
+    daemon = start_process(
+        [sys.executable, "-c", _AS_REAPER],
+        env={
+            "POLLER_DATABASE_URL": "postgresql://poller@127.0.0.1:9/none",
+            "POLLER_PASSWORD_COMMAND": LEAVES_AN_ORPHAN,
+            "POLLER_STATE_DIR": str(tmp_path),
+        },
+    )
+    assert eventually(lambda: "Z" in children(daemon.pid)), daemon
+    assert eventually(lambda: not children(daemon.pid)), daemon
+    assert daemon.running
+
+
+def test_the_exit_status_of_a_child_of_our_own_is_left_to_its_owner() -> None:
+    orphans = Orphans()
+    with orphans.own_child():
+        child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE)
+        with child:
+            assert child.stdout is not None
+            child.stdout.read()  # ends with the child
+            orphans.reap()
+        assert child.returncode == 7
+
+
+@pytest.mark.parametrize("limit", [8, 12, 16, 63])
+@pytest.mark.parametrize("command", ["run", "poll", "check"])
+def test_too_few_open_files_are_a_message_and_an_exit_code(command: str, limit: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"the limit of {limit} open files is too low; raise it to 256 or more (ulimit -n)\n"
+
+
+def test_a_probe_needs_no_more_than_a_few_open_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "poller", "health", "--file", str(tmp_path / "none")],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("not alive: no heartbeat")
