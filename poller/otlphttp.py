@@ -177,7 +177,7 @@ class HttpSender:
             self._line.cut()
         answers: list[Verdict] = []
         self._exchange = threading.Thread(
-            target=lambda: answers.append(self._judged(body, deadline)), name="otlp-http", daemon=True
+            target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
         )
         self._exchange.start()
         self._exchange.join(self._timeout + _MARGIN_SECONDS)

@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,8 @@ def silent(connection: socket.socket) -> None:
         pass
 
 
-def sender(url: str, timeout: float = 60.0, **environ: str) -> Any:
-    return otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), timeout, environ)
+def sender(url: str, timeout: float = 60.0, environ: Mapping[str, str] | None = None) -> Any:
+    return otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), timeout, environ or {})
 
 
 def answering(*pieces: bytes) -> Script:
@@ -192,7 +192,7 @@ def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
     found: list[Verdict] = []
     sending = threading.Thread(target=lambda: found.append(one.send(b"")))
     sending.start()
-    assert eventually(exchanges)
+    assert eventually(lambda: bool(exchanges()))
     one.close()
     sending.join(60)
     assert [verdict.fate for verdict in found] == ["later"]
@@ -200,7 +200,7 @@ def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
 
 
 def exchanges() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "otlp-http"]
+    return [thread for thread in threading.enumerate() if thread.name == "otlp-exchange"]
 
 
 # --- answers --------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["a header", "nothing", "in the URL"],
 )
 def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str], sent: str | None) -> None:
-    one = sender(receiver.http_endpoint.replace("://", f"://{user}"), **environ)
+    one = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
     assert one.send(b"").fate == "taken"
     one.close()
     assert receiver.attempts()[0].headers.get("authorization") == sent

@@ -38,6 +38,9 @@ def build(signal: Signal, target: Target) -> Any:
 def _grpc(signal: Signal, target: Target) -> Any:
     # gRPC's core writes its own lines to stderr, past every logger.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC reads the name in small letters only, everything else in both.
+    if "NO_PROXY" in os.environ:
+        os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     from grpc import ssl_channel_credentials
 
     files = _files(signal)
@@ -73,8 +76,19 @@ def _http(signal: Signal, target: Target) -> Any:
     # A credential provider brings a session of its own.
     if not any("CREDENTIAL_PROVIDER" in name for name in os.environ):
         session = requests.Session()
+        # Without it `requests` would send what ~/.netrc has for the host, in place of our own header.
+        session.auth = _credentials_of_url
         session.hooks["response"].append(_refuse_redirect)
     return exporter(endpoint=target.url, timeout=target.timeout, session=session, **_limits(signal))
+
+
+def _credentials_of_url(request: Any) -> Any:
+    """Send the user and password that the endpoint's URL holds, if any."""
+    from requests.auth import HTTPBasicAuth
+    from requests.utils import get_auth_from_url
+
+    user, password = get_auth_from_url(request.url or "")
+    return HTTPBasicAuth(user, password)(request) if user or password else request
 
 
 def _refuse_redirect(response: Any, **_: Any) -> None:
