@@ -87,7 +87,6 @@ class Push:
         the package for HTTP is missing.
         """
         self._interval = interval
-        self._timeout = timeout
         self._unencodable: set[str] = set()
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
@@ -148,7 +147,7 @@ class Push:
     def silent(self, now: float) -> float | None:
         """Seconds without a delivered export at `now` (monotonic seconds); None while they are few enough."""
         silent = now - self._delivery.taken_at
-        return silent if silent > SILENT_INTERVALS * self._interval + self._timeout else None
+        return silent if silent > SILENT_INTERVALS * self._interval else None
 
     def flush(
         self,

@@ -54,6 +54,8 @@ class Instrument:
                 return None
             for point in self._points.values():
                 point.time_unix_nano = at
+                # After the clock was set back; no point may end before it starts.
+                point.start_time_unix_nano = min(point.start_time_unix_nano, at)
             told = encoded(self._metric)
             for point in self._witnessed:
                 del point.exemplars[:]
