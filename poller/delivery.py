@@ -59,8 +59,13 @@ class Delivery:
     that it had before, as a request may come twice and never out of order.
     """
 
-    def __init__(self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float) -> None:
-        """Begin with what the spool holds; `longest_pause` between two tries is in seconds."""
+    def __init__(
+        self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float, *, confirm: bool = True
+    ) -> None:
+        """Begin with what the spool holds; `longest_pause` between two tries is in seconds.
+
+        With `confirm` the log has a line for the first request that was taken.
+        """
         self.tally = Tally()
         self.last_ok: bool | None = None
         """Whether the last request was taken; None before the first."""
@@ -70,7 +75,7 @@ class Delivery:
         """When a request was last taken, in monotonic seconds; before the first one, the start."""
         self._spool = spool
         self._sender = sender
-        self._outage = Outage(endpoint)
+        self._outage = Outage(endpoint, confirm=confirm)
         self._longest_pause = longest_pause
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []

@@ -102,7 +102,9 @@ class Push:
         version = str(resource.attributes.get("service.version", ""))
         self._nothing = nothing(resource, version)
         self.meter: Meter = self._provider.get_meter(SCOPE, version)
-        self._delivery = Delivery(spool, sender, str(endpoint), min(interval, LONGEST_PAUSE_SECONDS))
+        pause = min(interval, LONGEST_PAUSE_SECONDS)
+        # Of a single push the exit code says what came of it.
+        self._delivery = Delivery(spool, sender, str(endpoint), pause, confirm=math.isfinite(interval))
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()

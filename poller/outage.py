@@ -19,12 +19,14 @@ class Outage:
     The rest is logged at debug level.
     """
 
-    def __init__(self, endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`endpoint` is what the log shows of the collector."""
+    def __init__(
+        self, endpoint: str, clock: Callable[[], float] = time.monotonic, *, confirm: bool = True
+    ) -> None:
+        """`endpoint` is what the log shows of the collector; without `confirm` the first success is no news."""
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None
-        self._proven = False
+        self._proven = not confirm
         self._counts: Counter[str] = Counter()
         self._remark = ""
 
