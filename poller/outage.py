@@ -22,7 +22,7 @@ class Outage:
     def __init__(
         self, endpoint: str, clock: Callable[[], float] = time.monotonic, *, confirm: bool = True
     ) -> None:
-        """`endpoint` is what the log shows of the collector; without `confirm` the first success is no news."""
+        """`endpoint` is what the log shows of the collector; with `confirm` the first success is logged."""
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None

@@ -597,6 +597,25 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> Non
     assert load({**endpoint, name: "999"}).targets["logs"].timeout == 999
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        ("Bearer sesame", "header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
+        ("x-a=1,sesame", "header 2 is not name=value"),
+        ("x-a=1,authorization=sesam%C3%A9", "the value of header 2 has a character that no header can carry"),
+        ("authorization=sesame%0A=open", "the value of header 1 has a character"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, protocol: Any, headers: str, complaint: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    with pytest.raises(TelemetryError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
+        build("traces", Target("http://127.0.0.1:1", protocol, 1.0))
+    assert "sesam" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("headers", "sent"), [("authorization=Bearer%20sesame", "Bearer sesame"), ("x-a=1", None)]
 )
