@@ -114,6 +114,16 @@ def test_of_two_secrets_one_of_which_starts_with_the_other_nothing_remains(secre
     assert verdict.told("a sesame-one-two, a sesame-one") == "a ***, a ***"
 
 
+@pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
+def test_of_a_huge_text_a_part_is_looked_at(start: str) -> None:
+    """Megabytes of it took seconds; half a secret at the end of that part is not shown either."""
+    learn(SECRET)
+    for shown in (1, 9, len(SECRET) - 1):
+        told = verdict.told((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
+        assert len(told) <= verdict.LONGEST_REASON + 3
+        assert "open-s" not in told.removeprefix(start)
+
+
 def test_a_long_answer_is_masked_before_it_is_cut() -> None:
     learn(SECRET)
     told = verdict.told("x" * (verdict.LONGEST_REASON - 15) + SECRET)
