@@ -57,8 +57,10 @@ class Announcer:
     place to see values) each good poll is told.
     """
 
-    def __init__(self, *, every_result: bool = False) -> None:
+    def __init__(self, *, every_result: bool = False, repeats: bool = True) -> None:
+        """`repeats`: the polls are repeated, so that a server that is away will be asked again."""
         self._every_result = every_result
+        self._later = ", polls will be tried again" if repeats else ""
         self._queries: dict[str, _Trouble] = {}
         self._holds: dict[tuple[str, str], float] = {}
         self._server: _Trouble | None = None
@@ -149,7 +151,8 @@ class Announcer:
             self._server = _Trouble(told, now)
         if gone:
             logger.warning(
-                "replica unavailable, polls will be tried again: %s",
+                "replica unavailable%s: %s",
+                self._later,
                 gone[0].message,
                 extra={"error.type": "unavailable", "queries": len(gone)}
                 | _advice(gone[0].sqlstate, gone[0].hint),

@@ -30,17 +30,26 @@ class Courier:
     """
 
     def __init__(
-        self, sender: GrpcSender | HttpSender, endpoint: str, what: str, setting: str, patience: float
+        self,
+        sender: GrpcSender | HttpSender,
+        endpoint: str,
+        what: str,
+        setting: str,
+        patience: float,
+        *,
+        asked_for: bool = True,
     ) -> None:
         """`what` is carried, in the plural; `setting` turns it off; `endpoint` is what the log shows.
 
-        A batch is tried again for `patience` seconds.
+        A batch is tried again for `patience` seconds. A collector that has no place for a signal that was
+        not `asked_for` is no reason to warn.
         """
         self._sender = sender
         self._endpoint = endpoint
         self._what = what
         self._setting = setting
         self._patience = patience
+        self._asked_for = asked_for
         self._ended = threading.Event()
         self._failing_since: float | None = None
         self._lost = 0
@@ -51,7 +60,7 @@ class Courier:
             verdict = self._send(encode())
         except Exception as error:  # noqa: BLE001 - one value that OTLP cannot carry raises anything
             verdict = of_error(error, "held")
-        lost = verdict.rejected if verdict.fate == "taken" else count
+        lost = min(verdict.rejected, count) if verdict.fate == "taken" else count
         if lost:
             self._failed(verdict, lost, count)
         else:
@@ -82,9 +91,12 @@ class Courier:
             return  # it was cut short by us, which is no news of the collector
         self._lost += lost
         extra: dict[str, object] = {"endpoint": self._endpoint, "lost": self._lost, **verdict.error}
+        level = logging.WARNING
         if str(verdict.error.get("error.type")) in _UNWANTED:
             extra["hint"] = f"the collector takes no {self._what}; {self._setting} sends none"
-        level = logging.WARNING if self._failing_since is None else logging.DEBUG
+            level = logging.WARNING if self._asked_for else logging.INFO
+        if self._failing_since is not None:
+            level = logging.DEBUG
         self._failing_since = self._failing_since or time.monotonic()
         logger.log(level, "%d of %d %s are lost: %s", lost, count, self._what, verdict.reason, extra=extra)
 

@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,6 +25,8 @@ HELD_PAUSES = 5
 """How many times longer the pauses may get where only an operator can help."""
 LONGEST_WISH_SECONDS = 3600.0
 """Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
+_LOOK_SECONDS = 0.2
+"""Between two looks whether a wait for the delivery is stopped: a signal handler may not notify."""
 REFUSALS_BEFORE_DOUBT = 10
 """After so many refusals of a request another one shows whether the request itself is at fault."""
 
@@ -57,16 +59,23 @@ class Delivery:
     that it had before, as a request may come twice and never out of order.
     """
 
-    def __init__(self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float) -> None:
-        """Begin with what the spool holds; `longest_pause` between two tries is in seconds."""
+    def __init__(
+        self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float, *, confirm: bool = True
+    ) -> None:
+        """Begin with what the spool holds; `longest_pause` between two tries is in seconds.
+
+        With `confirm` the log has a line for the first request that was taken.
+        """
         self.tally = Tally()
         self.last_ok: bool | None = None
         """Whether the last request was taken; None before the first."""
         self.busy_since: float | None = None
         """When the request under way was begun, in monotonic seconds; None while none is."""
+        self.taken_at = time.monotonic()
+        """When a request was last taken, in monotonic seconds; before the first one, the start."""
         self._spool = spool
         self._sender = sender
-        self._outage = Outage(endpoint)
+        self._outage = Outage(endpoint, confirm=confirm)
         self._longest_pause = longest_pause
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
@@ -92,22 +101,30 @@ class Delivery:
             self._changed.notify_all()
         return ticket
 
-    def wait(self, ticket: Ticket, timeout: float, *, patient: bool = True) -> bool:
+    def wait(
+        self,
+        ticket: Ticket,
+        timeout: float,
+        *,
+        patient: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Whether all of a ticket's requests are taken within `timeout` seconds, nothing of them rejected.
 
         Tries at once, unless the collector asked for a pause; gives up early where that pause is longer,
-        where only an operator can help, and where it is not `patient`. What is not delivered goes on waiting.
+        where only an operator can help, where it is not `patient`, and as soon as `stopped` is true. What is
+        not delivered goes on waiting.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             self._again_at, before = self._wished_at, self._attempts
             self._changed.notify_all()
-            while ticket.waiting and not self._ended:
+            while ticket.waiting and not self._ended and not stopped():
                 left = deadline - time.monotonic()
                 tried = self._attempts > before
                 if left <= 0 or self._wished_at > deadline or (tried and self._is_in_vain(patient=patient)):
                     break
-                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                self._changed.wait(min(left, _LOOK_SECONDS))
             self._tickets.remove(ticket)
             return ticket.clean and not ticket.waiting
 
@@ -179,6 +196,8 @@ class Delivery:
         if request.points > 1 and len(request.body) >= self._too_large:
             return self._send_halves(request)
         verdict = self._sender.send(request.body)
+        # The number is the collector's: whatever it says, no more than all points can be rejected.
+        verdict = replace(verdict, rejected=min(verdict.rejected, request.points))
         self.tally.answered(verdict)
         if verdict.fate == "too_large" and request.points > 1:
             self._too_large = min(self._too_large, len(request.body))
@@ -203,6 +222,8 @@ class Delivery:
         self._last = verdict
         self._attempts += 1
         self.last_ok = verdict.fate == "taken"
+        if self.last_ok:
+            self.taken_at = time.monotonic()
         if verdict.fate in ("later", "held"):
             self._postpone(verdict)
         else:

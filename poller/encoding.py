@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -71,6 +71,29 @@ def encode(
         return []
     place, own = first
     return list(_packed([(place, itertools.chain(own, more)), *told], most_bytes=most_bytes))
+
+
+def without_unencodable(data: MetricsData) -> tuple[MetricsData, set[str]]:
+    """The same without the metrics that hold a value OTLP cannot carry, and the names of these."""
+    bad: set[str] = set()
+
+    def fits(resource: ResourceMetrics, scope: ScopeMetrics, metric: Any) -> bool:
+        alone = replace(resource, scope_metrics=[replace(scope, metrics=[metric])])
+        try:
+            encode_metrics(MetricsData([alone]))
+        except Exception:  # noqa: BLE001 - the encoder raises anything
+            bad.add(metric.name)
+            return False
+        return True
+
+    def fitting(resource: ResourceMetrics) -> ResourceMetrics:
+        scopes = [
+            replace(scope, metrics=[metric for metric in scope.metrics if fits(resource, scope, metric)])
+            for scope in resource.scope_metrics
+        ]
+        return replace(resource, scope_metrics=scopes)
+
+    return MetricsData([fitting(resource) for resource in data.resource_metrics]), bad
 
 
 def message(data: MetricsData, more: Iterable[Metric] = ()) -> ExportMetricsServiceRequest:

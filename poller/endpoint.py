@@ -44,6 +44,8 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
     (OTEL_EXPORTER_OTLP_METRICS_ENDPOINT), which is used as it is (OpenTelemetry specification,
     protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
 
+    Without a `protocol` it is HTTP for port 4318 or a URL with a path, else gRPC.
+
     Raises ConfigError that names `where`.
     """
     shown = mask_url(value)
@@ -59,7 +61,9 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
     except ValueError:
         raise wrong(f"{shown!r} is not a URL; write one like http://collector:4317") from None
     if protocol is None:
-        by_http = port == HTTP_PORT or parts.path.rstrip("/").endswith(tuple(PATHS.values()))
+        # gRPC has no use for a path; its own targets, like unix:///run/collector.sock, have another scheme.
+        has_path = parts.scheme in ("http", "https") and parts.path.strip("/") != ""
+        by_http = port == HTTP_PORT or has_path
         protocol = "http/protobuf" if by_http else "grpc"
     if "@" in parts.path + parts.query + parts.fragment:
         raise wrong(f"{shown!r} has an @ behind its host; write what is special in a password as %XX")

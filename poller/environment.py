@@ -12,6 +12,7 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
+from poller.definition import format_duration
 from poller.errors import Problem
 from poller.redaction import learn_environment
 from poller.secrets import read_secret, show_path
@@ -46,7 +47,9 @@ class Environment(EnvSettingsSource):
     def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
         self._fields = settings.model_fields
         known = {name for field in self._fields.values() for name in variables(field)}
-        self._given = {name: value for name, value in environ.items() if value.strip() != ""}
+        # A file or a shell that fills a variable often leaves a line break at its end.
+        given = {name: value.rstrip("\r\n") for name, value in environ.items()}
+        self._given = {name: value for name, value in given.items() if value.strip() != ""}
         # Only these, for the library would also take a variable called like the field, `timeout`.
         self._read = {name: value for name, value in self._given.items() if name in known}
         self.problems: list[Problem] = []
@@ -65,6 +68,8 @@ class Environment(EnvSettingsSource):
         if value is not None:
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
                 value = self._milliseconds(variable, value)
+            elif name == "export_timeout" and variable.startswith("OTEL_"):
+                value = self._few_seconds(variable, value)
             return (value, Source("variable", variable)) if value is not None else None
         if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
             return "false", Source("variable", "OTEL_TRACES_EXPORTER")
@@ -122,6 +127,20 @@ class Environment(EnvSettingsSource):
             return f"{value.strip()}ms"
         self.problems.append(
             Problem(variable, f"{value!r} is not a number of milliseconds; write one like 60000")
+        )
+        return None
+
+    def _few_seconds(self, variable: str, value: str) -> str | None:
+        """The value, unless it is a number so large that milliseconds are meant, the specification's unit."""
+        if not re.fullmatch(r"\s*\d{4,12}(\.\d+)?\s*", value):
+            return value
+        example = format_duration(float(value) / 1000)
+        self.problems.append(
+            Problem(
+                variable,
+                f"{value.strip()!r} would be seconds here and is milliseconds in the specification; "
+                f"write it with its unit, like {example}, or set POLLER_EXPORT_TIMEOUT={example}",
+            )
         )
         return None
 

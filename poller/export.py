@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
@@ -21,7 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from poller import otlp
 from poller.definition import format_duration
 from poller.delivery import Delivery
-from poller.encoding import SCOPE, EncodedMetric, Request, encode, nothing
+from poller.encoding import SCOPE, EncodedMetric, Request, encode, nothing, without_unencodable
 from poller.preferences import Kind, Preferences, read_preferences
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ It counts the sets *ever seen* (opentelemetry-sdk 1.45.2; its default is 2000), 
 in time. How many are alive at once is bounded before: by max_series."""
 LONGEST_PAUSE_SECONDS = 60.0
 """Between two tries to deliver, where the interval is not shorter."""
+SILENT_INTERVALS = 3
+"""Intervals without a delivered export after which `poller health` calls the export failing."""
 
 _KINDS: Mapping[Kind, type] = {
     "counter": Counter,
@@ -86,6 +87,7 @@ class Push:
         the package for HTTP is missing.
         """
         self._interval = interval
+        self._unencodable: set[str] = set()
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
         self._spool = spool
@@ -100,7 +102,9 @@ class Push:
         version = str(resource.attributes.get("service.version", ""))
         self._nothing = nothing(resource, version)
         self.meter: Meter = self._provider.get_meter(SCOPE, version)
-        self._delivery = Delivery(spool, sender, str(endpoint), min(interval, LONGEST_PAUSE_SECONDS))
+        pause = min(interval, LONGEST_PAUSE_SECONDS)
+        # Of a single push the exit code says what came of it.
+        self._delivery = Delivery(spool, sender, str(endpoint), pause, confirm=math.isfinite(interval))
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -142,29 +146,49 @@ class Push:
         """Push at once on the push's own thread, without waiting for it or for its interval."""
         self._wake.set()
 
-    def flush(self, timeout: float = 10.0, *, patient: bool = True) -> bool:
+    def silent(self, now: float) -> float | None:
+        """Seconds without a delivered export at `now` (monotonic seconds); None while they are few enough."""
+        silent = now - self._delivery.taken_at
+        return silent if silent > SILENT_INTERVALS * self._interval else None
+
+    def flush(
+        self,
+        timeout: float = 10.0,
+        *,
+        patient: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Push now and tell the truth: whether the collector took all of it within `timeout` seconds.
 
         What waited before goes first, what is not taken goes on waiting. One that is not `patient` gives up
-        after the first try that fails, if what waits outlives the process.
+        after the first try that fails, if what waits outlives the process. It waits no longer as soon as
+        `stopped` is true.
         """
         with self._one_at_a_time:
             requests = self._collect()
             # Kept inside the lock, or a later collection could come to stand before this one.
             ticket = self._delivery.keep(requests or [], watched=True)
         patient = patient or not self._spool.outlives
-        return self._delivery.wait(ticket, timeout, patient=patient) and requests is not None
+        taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
+        return taken and requests is not None
 
-    def shutdown(self, timeout: float = 10.0, *, patient: bool = True) -> bool:
+    def shutdown(
+        self,
+        timeout: float = 10.0,
+        *,
+        patient: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Push the last values once more and end, within `timeout` seconds even where the collector hangs.
 
-        It is `patient` as `flush` is. Returns whether the collector took them. A second call does nothing.
+        It is `patient` and `stopped` as `flush` is. Returns whether the collector took them. A second call
+        does nothing.
         """
         if self._stopping.is_set():
             return bool(self.last_export_ok)
         self._stopping.set()
         self._wake.set()
-        done = self.flush(timeout, patient=patient)
+        done = self.flush(timeout, patient=patient, stopped=stopped)
         self._delivery.close()
         self._tell_left()
         self._spool.close()
@@ -191,8 +215,16 @@ class Push:
         """What the meter shows, encoded; None where that failed."""
         try:
             at = time.time_ns()
-            produced = itertools.chain.from_iterable(produce(at) for produce in self._producers)
-            return encode(self._reader.get_metrics_data() or self._nothing, produced)
+            produced = [metric for produce in self._producers for metric in _made(produce, at)]
+            data = self._reader.get_metrics_data() or self._nothing
+            try:
+                return encode(data, produced)
+            except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
+                data, bad = without_unencodable(data)
+                for name in bad - self._unencodable:
+                    logger.warning("metric %s is not exported: it has a value that OTLP cannot carry", name)
+                self._unencodable |= bad
+                return encode(data, produced)
         except Exception:  # the SDK's own and the callbacks': none may end the pushing
             logger.exception("the metrics could not be collected")
             return None
@@ -205,6 +237,14 @@ class Push:
             logger.warning("%d requests are not delivered and lost; POLLER_STATE_DIR would keep them", lost)
         elif lost:
             logger.warning("%d requests are not delivered and lost; nothing could be kept in %s", lost, where)
+
+
+def _made(produce: Produce, at: int) -> Iterator[EncodedMetric]:
+    """What `produce` makes; its error costs what it has not made yet, and nothing of the others."""
+    try:
+        yield from produce(at)
+    except Exception:
+        logger.exception("a part of the metrics could not be collected")
 
 
 def _reader(preferences: Preferences) -> InMemoryMetricReader:

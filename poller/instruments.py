@@ -64,6 +64,8 @@ class Instrument:
             data_points = _data(metric).data_points
             for kept in self._points.values():
                 kept.time_unix_nano = at
+                # After the clock was set back; no point may end before it starts.
+                kept.start_time_unix_nano = min(kept.start_time_unix_nano, at)
                 data_points.append(kept)
                 if witnesses := self._witnesses.get(id(kept)):
                     data_points[-1].exemplars.extend(witnesses.values())

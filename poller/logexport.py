@@ -66,6 +66,8 @@ class LogRecords:
 
 _ABOUT_EXPORT = frozenset({"opentelemetry", "grpc", "urllib3"})
 """Loggers of what carries the records; they speak from threads of their own, too."""
+_DEEPEST = 10
+"""Levels of a value that are exported."""
 _here = threading.local()
 """Whether this thread sends log records: what it logs meanwhile would be sent, and logged, without end."""
 
@@ -129,17 +131,19 @@ def _told(record: logging.LogRecord) -> LogRecord:
     )
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, depth: int = 0) -> Any:
     """What OTLP can carry of a value: one that it cannot would lose the whole batch."""
+    if depth > _DEEPEST:
+        return "..."  # it may contain itself
     match value:
         case None | bool() | float():
             return value
         case int():
             return value if -(2**63) <= value < 2**63 else str(value)
         case Mapping():
-            return {_text(str(key)): _value(inner) for key, inner in value.items()}
+            return {_text(str(key)): _value(inner, depth + 1) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_value(inner) for inner in value]
+            return [_value(inner, depth + 1) for inner in value]
         case _:
             return _text(str(value))
 

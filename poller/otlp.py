@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import ipaddress
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-from opentelemetry.util.re import parse_env_headers
+from urllib.parse import unquote, urlsplit
 
 from poller.endpoint import Endpoint, Signal
 from poller.errors import ConfigError, Problem
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 USER_AGENT = "obscura-poller"
-_TALKATIVE = ("opentelemetry.util.re", "urllib3.connection", "urllib3.connectionpool")
-"""Loggers that write a header which they do not understand, or the URL of every request."""
+_TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
+"""Loggers that write the URL of every request."""
+_HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
+"""Names that HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can both send."""
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _REDACTION = Redaction()
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
@@ -57,6 +60,9 @@ def build(
 def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> GrpcSender:
     # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC reads the name in small letters only, everything else in both.
+    if "NO_PROXY" in os.environ:
+        os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     # Its traces show every header of every request, and it lets nobody mask them.
     if told.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
@@ -68,22 +74,28 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
     plain_text = endpoint.plain_text
     if plain_text is None:
         plain_text = (told.read("INSECURE") or "").strip().lower() == "true"
-    credentials = None if plain_text else _provided("GRPC", told, ChannelCredentials)
-    if credentials is None and not plain_text:
+    provided = None if plain_text else _provided("GRPC", told, ChannelCredentials)
+
+    def credentials() -> Any:
+        if provided is not None:
+            return provided
         read = {kind: path.read_bytes() for kind, path in files.items()}
-        credentials = ssl_channel_credentials(
+        return ssl_channel_credentials(
             root_certificates=read.get("CERTIFICATE"),
             private_key=read.get("CLIENT_KEY"),
             certificate_chain=read.get("CLIENT_CERTIFICATE"),
         )
+
+    target = urlsplit(endpoint.url).netloc or endpoint.url
     return GrpcSender(
-        urlsplit(endpoint.url).netloc or endpoint.url,
+        target,
         tuple(_headers(told).items()),
         timeout,
         form=form_of(told.signal),
-        credentials=credentials,
+        credentials=None if plain_text else credentials,
         gzip=compression == "gzip",
         user_agent=USER_AGENT,
+        proxy=_proxy_of_grpc(target, os.environ),
     )
 
 
@@ -122,7 +134,53 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
 
 
 def _headers(told: Variables) -> Mapping[str, str]:
-    return parse_env_headers(told.read("HEADERS") or "", liberal=True)
+    """The headers of `name=value,name=value`, values %-escaped (OpenTelemetry specification, exporter.md).
+
+    Raises ConfigError for what cannot be sent: a push without its credentials would fail without a reason.
+    """
+    headers: dict[str, str] = {}
+    problems = []
+    for number, item in enumerate((told.read("HEADERS") or "").split(","), 1):
+        if not item.strip():
+            continue
+        name, equals, value = (unquote(part).strip() for part in item.partition("="))
+        if not equals or not _HEADER_NAME.fullmatch(name.lower()):
+            # The item is not shown: it may be a part of a secret.
+            problems.append(
+                f"header {number} is not name=value; write one like authorization=Bearer%20TOKEN, "
+                "and a comma in a value as %2C"
+            )
+        elif not _HEADER_VALUE.fullmatch(value):
+            problems.append(
+                f"the value of {name.lower()!r} has a control character or one that is not ASCII, which no "
+                "header can carry; write it in another form, Base64 for example"
+            )
+        headers[name.lower()] = value
+    if problems:
+        where = told.where("HEADERS") or ""
+        raise ConfigError([Problem(where, problem) for problem in problems])
+    return headers
+
+
+def _proxy_of_grpc(target: str, environ: Mapping[str, str]) -> str | None:
+    """The URL of the proxy that gRPC takes for `target`; None without one.
+
+    Source: gRPC core, doc/environment_variables.md and http_proxy_mapper.cc.
+    """
+    names = ("grpc_proxy", "https_proxy", "http_proxy")
+    proxy = next((environ[name] for name in names if name in environ), "")
+    host = (urlsplit(f"//{target}").hostname or "") if not target.startswith("unix:") else ""
+    if not proxy or not host:
+        return None
+    direct = environ.get("no_grpc_proxy", environ.get("no_proxy", "")).lower().split(",")
+    return None if any(_is_direct(host, entry.strip()) for entry in direct) else proxy
+
+
+def _is_direct(host: str, entry: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return bool(entry) and host.endswith(entry)
 
 
 def _compression(told: Variables, *known: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -13,6 +14,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it s
 from poller import verdict
 from poller.otlpforms import Form
 from poller.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 
 class GrpcSender:
@@ -25,11 +28,17 @@ class GrpcSender:
         timeout: float,
         *,
         form: Form,
-        credentials: Any,
+        credentials: Callable[[], Any] | None,
         gzip: bool,
         user_agent: str,
+        proxy: str | None = None,
     ) -> None:
-        """Prepare the channel; without `credentials` in plain text. `timeout` in seconds bounds a request."""
+        """Prepare the channel; without `credentials` in plain text. `timeout` in seconds bounds a request.
+
+        `credentials` is called for each new channel, so that rotated certificate files are read again. It
+        raises whatever it raises here; later an error keeps the credentials of the channel before. `proxy` is
+        the URL of the proxy that gRPC takes from the environment, for messages.
+        """
         self._target = target
         self._headers = tuple(headers)
         self._timeout = timeout
@@ -41,7 +50,9 @@ class GrpcSender:
             # Else a new channel would find the old one's connection, and its pause of up to two minutes.
             ("grpc.use_local_subchannel_pool", 1),
         )
+        self._proxy = proxy
         self._proven = False
+        self._given = None if credentials is None else credentials()
         self._connect()
 
     def send(self, body: bytes) -> Verdict:
@@ -52,6 +63,7 @@ class GrpcSender:
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
             # A connection that has died without a word would go on to be used for a quarter of an hour.
             self._channel.close()
+            self._read_credentials()
             self._connect()
             if code == "UNAVAILABLE" and proven and found.wait is None:
                 # What worked before and lay idle may have been cut by whoever stands between.
@@ -63,12 +75,20 @@ class GrpcSender:
         """End the channel, and with it a request under way."""
         self._channel.close()
 
+    def _read_credentials(self) -> None:
+        if self._credentials is None:
+            return
+        try:
+            self._given = self._credentials()
+        except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
+            logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
+
     def _connect(self) -> None:
         options = {"compression": self._compression, "options": self._options}
-        if self._credentials is None:
+        if self._given is None:
             self._channel = grpc.insecure_channel(self._target, **options)
         else:
-            self._channel = grpc.secure_channel(self._target, self._credentials, **options)
+            self._channel = grpc.secure_channel(self._target, self._given, **options)
         # Without a serializer the bytes go as they are.
         self._export = self._channel.unary_unary(
             self._form.method, response_deserializer=self._form.response.FromString
@@ -78,7 +98,8 @@ class GrpcSender:
         try:
             response = self._export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
-            return verdict.of_grpc(error.code().name, error.details() or "", _retry_delay(error))
+            code, details = error.code().name, error.details() or ""
+            return verdict.of_grpc(code, details, _retry_delay(error), self._proxy)
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
             return verdict.of_error(error, "held")
         partial = response.partial_success

@@ -28,19 +28,19 @@ class Variables:
     def read(self, option: str) -> str | None:
         """What `option` is set to, like HEADERS; None where it is not, or empty."""
         name = self.where(option)
-        return self.environ[name] if name else None
+        return self.environ[name].rstrip("\r\n") if name else None
 
     def where(self, option: str) -> str | None:
         """The variable that sets `option`; None where none does."""
         names = (prefix + option for prefix in self._prefixes)
-        return next((name for name in names if self.environ.get(name)), None)
+        return next((name for name in names if self.environ.get(name, "").strip()), None)
 
     def file(self, option: str) -> Path | None:
         """The file that `option` names; raises ConfigError where it cannot be read."""
         where = self.where(option)
         if where is None:
             return None
-        name = self.environ[where]
+        name = self.environ[where].rstrip("\r\n")
         path = Path(name)
         try:
             read_regular(path, _MAX_BYTES)  # before a library that reads a file of any kind and size

@@ -14,13 +14,19 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """A line when trouble begins, one for the first loss in it, one at its end; the rest at debug level."""
+    """A line for the first success; for each outage one when it begins, for its first loss and at its end.
 
-    def __init__(self, endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`endpoint` is what the log shows of the collector."""
+    The rest is logged at debug level.
+    """
+
+    def __init__(
+        self, endpoint: str, clock: Callable[[], float] = time.monotonic, *, confirm: bool = True
+    ) -> None:
+        """`endpoint` is what the log shows of the collector; with `confirm` the first success is logged."""
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None
+        self._proven = not confirm
         self._counts: Counter[str] = Counter()
         self._remark = ""
 
@@ -46,7 +52,11 @@ class Outage:
     def taken(self, verdict: Verdict, points: int, *, last: bool) -> None:
         """A request was taken; `last` where none waits behind it."""
         self._note(verdict, points)
+        proven, self._proven = self._proven, True
         if self._since is None:
+            if not proven:
+                extra = {"endpoint": self._endpoint, "data_points": points}
+                logger.info("the first export was delivered", extra=extra)
             return
         self._counts["delivered"] += 1
         if last:

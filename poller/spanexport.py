@@ -27,14 +27,20 @@ class Spans:
     is for the standard OTEL_TRACES_SAMPLER to say; by default it is all.
     """
 
-    def __init__(self, endpoint: Endpoint, resource: Resource, timeout: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, resource: Resource, timeout: float, *, asked_for: bool = True
+    ) -> None:
         """Begin; `timeout` bounds one batch with all its retries, in seconds.
+
+        Spans that are sent by default were not `asked_for`.
 
         Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or the
         package for HTTP is missing.
         """
         sender = otlp.build(endpoint, timeout, signal="traces")
-        self._courier = Courier(sender, str(endpoint), "spans", "POLLER_TRACES=false", timeout)
+        self._courier = Courier(
+            sender, str(endpoint), "spans", "POLLER_TRACES=false", timeout, asked_for=asked_for
+        )
         try:
             processor = BatchSpanProcessor(_Exporter(self._courier))
         except ValueError as error:

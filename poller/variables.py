@@ -192,7 +192,7 @@ class Variables(BaseSettings):
         validation_alias=_names(
             "POLLER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
         ),
-        description="grpc or http/protobuf; unset: HTTP for port 4318 or a path /v1/metrics, else gRPC.",
+        description="grpc or http/protobuf; unset: HTTP for port 4318 or a URL with a path, else gRPC.",
         examples=["http/protobuf"],
     )
     export_interval: Duration = Field(
@@ -211,7 +211,7 @@ class Variables(BaseSettings):
             "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
         ),
         description="Longest wait for the answer to one request; poll --push gives up after as long "
-        "(a plain number is in seconds, in OTEL_* too).",
+        "(a plain number is in seconds, in OTEL_* too, where one from 1000 on is refused).",
         examples=["10s"],
         ge=0.1,
         le=3600,

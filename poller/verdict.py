@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from poller.redaction import redact
+from poller.secrets import mask_url
 
 Fate = Literal["taken", "later", "held", "invalid", "too_large"]
 """What becomes of a request.
@@ -22,6 +23,8 @@ too_large  it was refused for its size; its halves may be taken
 
 LONGEST_REASON = 300
 """Characters of a collector's own words that are told; a proxy may answer with a whole web page."""
+_LONGEST_MASKED, _LONGEST_SECRET = 16_384, 8_192
+"""Characters."""
 
 _GRPC_LATER = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
@@ -33,6 +36,9 @@ _GRPC_INVALID = frozenset({"INVALID_ARGUMENT"})
 _HTTP_INVALID = frozenset({400, 422})
 _TOO_LARGE = re.compile(r"larger than max|too large|exceeds (the )?max", re.IGNORECASE)
 """What gRPC's servers in C++, Go, Java, .NET and Rust say of a message above their limit."""
+
+_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
+"""gRPC's core says this of an answer above 4 MiB, and `SERVER: ...` of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,15 @@ def of_response(rejected: int, message: str) -> Verdict:
     return Verdict("taken", told(message), rejected=max(0, rejected))
 
 
-def of_grpc(code: str, details: str, wait: float | None) -> Verdict:
-    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without one."""
+def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> Verdict:
+    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without one.
+
+    `proxy` is the URL of the proxy on the way, if any; it is named where no connection was made.
+    """
     fate: Fate = "held"
+    if _ANSWER_TOO_LARGE in details:
+        # Only a request that was taken has an answer.
+        return of_unread_answer(details)
     if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
         fate = "too_large"
     elif code in _GRPC_LATER or (code == "RESOURCE_EXHAUSTED" and wait is not None):
@@ -65,7 +77,8 @@ def of_grpc(code: str, details: str, wait: float | None) -> Verdict:
     elif code in _GRPC_INVALID:
         fate = "invalid"
     error = {"error.type": code, "rpc.response.status_code": code}
-    return Verdict(fate, told(f"{code}: {details}"), error, wait=wait)
+    on_the_way = via(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
+    return Verdict(fate, told(f"{on_the_way}{code}: {details}"), error, wait=wait)
 
 
 def of_http(status: int, message: str, wait: float | None) -> Verdict:
@@ -81,14 +94,27 @@ def of_http(status: int, message: str, wait: float | None) -> Verdict:
     return Verdict(fate, told(f"HTTP {status}: {message}"), error, wait=wait)
 
 
-def of_error(error: Exception, fate: Literal["later", "held"]) -> Verdict:
-    """Judge a request that got no answer at all."""
+def of_unread_answer(why: str) -> Verdict:
+    """Judge a request that was accepted with an answer that cannot be read."""
+    return Verdict("taken", told(f"the answer cannot be read: {why}"))
+
+
+def of_error(error: Exception, fate: Literal["later", "held"], proxy: str | None = None) -> Verdict:
+    """Judge a request that got no answer at all; `proxy` is the URL of the proxy on the way, if any."""
     name = type(error).__name__
-    return Verdict(fate, told(f"{name}: {error}"), {"error.type": name})
+    return Verdict(fate, told(f"{via(proxy)}{name}: {error}"), {"error.type": name})
+
+
+def via(proxy: str | None) -> str:
+    """The words that name the proxy of a connection that failed; empty without a proxy."""
+    return f"through the proxy {mask_url(proxy)}: " if proxy else ""
 
 
 def told(text: str) -> str:
     """The text without secrets, on one line, not too long."""
-    # Masked before it is cut, or half a secret would stay.
-    line = redact(" ".join(redact(text).split()))
+    # Masked before it is cut, or half a secret would stay. To mask takes longer than linear in the length, so
+    # that a huge text is cut before as well, and what may be half a secret then goes with its end.
+    line = redact(" ".join(redact(text[:_LONGEST_MASKED]).split()))
+    if len(text) > _LONGEST_MASKED:
+        line = line[: max(0, len(line) - _LONGEST_SECRET)]
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

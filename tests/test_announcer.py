@@ -25,6 +25,10 @@ def failed(error: PollError, query: Any = A) -> PollResult:
     return a_result(query, outcome="failed", error=error)
 
 
+def test_a_single_poll_promises_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    assert Heard(caplog, repeats=False)(failed(GONE)) == ["WARNING replica unavailable: connection refused"]
+
+
 class Heard:
     def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
         caplog.set_level(logging.INFO, logger="poller.announcer")

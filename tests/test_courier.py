@@ -10,9 +10,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from poller import otlp
+from poller.commands.telemetry import Telemetry
 from poller.courier import Courier
 from poller.endpoint import Endpoint
 from poller.errors import ConfigError
+from poller.loading import load
 from poller.receiver.answers import Answer
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, UNAVAILABLE, Receiver, partial
 from poller.spanexport import Spans
@@ -119,6 +121,36 @@ def test_a_collector_without_a_place_for_them_is_told_apart(
     assert not make(receiver, protocol).carry(request, 1)
     (record,) = caplog.records
     assert vars(record)["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
+
+
+@pytest.mark.parametrize(
+    ("environ", "level"), [({}, "INFO"), ({"POLLER_TRACES": "true"}, "WARNING")], ids=["default", "asked for"]
+)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_of_metrics_only_draws_no_warning_about_spans_that_nobody_asked_for(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, protocol: str, environ: dict[str, str], level: str
+) -> None:
+    caplog.set_level("INFO", logger="poller.courier")
+    receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "unknown service")}
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    telemetry = Telemetry(load({"POLLER_OTLP_ENDPOINT": url, **_protocol(protocol), **environ}))
+    with telemetry.tracing.tick([]):
+        pass
+    telemetry.shutdown(60.0)
+    assert [record.levelname for record in caplog.records] == [level]
+
+
+def _protocol(protocol: str) -> dict[str, str]:
+    return {"POLLER_OTLP_PROTOCOL": "grpc" if protocol == "grpc" else "http/protobuf"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_more_is_rejected_than_was_sent(
+    receiver: Receiver, make: Make, told: Callable[[], list[str]], protocol: str
+) -> None:
+    receiver.answer = partial(2**63 - 1, "all of it")
+    assert not make(receiver, protocol).carry(request, 3)
+    assert told() == ["WARNING 3 of 3 spans are lost: all of it"]
 
 
 def test_what_cannot_be_encoded_is_lost_with_its_reason(

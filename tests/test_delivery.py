@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from poller import delivery, export, exportmetrics
-from poller.encoding import encode
+from poller import delivery, export, exportmetrics, otlp
+from poller.definition import parse_duration
+from poller.delivery import Delivery
+from poller.encoding import EncodedMetric, Request, encode
 from poller.endpoint import Endpoint, resolve
 from poller.export import Push, resource
 from poller.receiver.points import points_of
@@ -33,6 +37,7 @@ from poller.receiver.receiver import (
     throttle,
 )
 from poller.spool import Spool
+from poller.verdict import Verdict
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -415,3 +420,161 @@ def test_the_end_says_what_a_state_folder_could_not_take(
     one.push.shutdown(60)
     assert f"2 requests are not delivered and lost; nothing could be kept in {folder}" in caplog.text
     assert "POLLER_STATE_DIR would keep them" not in caplog.text
+
+
+# --- sequences of answers
+
+
+class Scripted:
+    """A sender that answers as it is told, and remembers what it was sent."""
+
+    def __init__(self, judge: Callable[[bytes, int], Verdict]) -> None:
+        self._judge = judge
+        self.sent: list[bytes] = []
+
+    def send(self, body: bytes) -> Verdict:
+        self.sent.append(body)
+        return self._judge(body, len(self.sent))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+Deliver = Callable[..., tuple[Delivery, Scripted]]
+
+
+@pytest.fixture
+def deliver() -> Iterator[Deliver]:
+    """Deliver requests of a point each by a scripted sender."""
+    begun: list[tuple[Delivery, Spool]] = []
+
+    def start(
+        judge: Callable[[bytes, int], Verdict], bodies: list[bytes], pause: float = 0.01, points: int = 1
+    ) -> tuple[Delivery, Scripted]:
+        spool = Spool(None, max_size=2**20, max_age=3600.0)
+        spool.append([Request(body, points) for body in bodies])
+        sender = Scripted(judge)
+        begun.append((Delivery(spool, sender, "the collector", pause), spool))
+        return begun[-1][0], sender
+
+    yield start
+    for one, spool in begun:
+        one.close()
+        spool.close()
+
+
+TAKEN = Verdict("taken")
+
+
+def test_the_pauses_between_tries_start_again_after_a_success(
+    deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="poller.outage")
+    tries = 6  # for each of the two requests
+
+    def judge(_: bytes, count: int) -> Verdict:
+        return TAKEN if count % tries == 0 else Verdict("later", "away")
+
+    _, sender = deliver(judge, [b"a", b"b"], pause=60.0)
+    assert eventually(lambda: len(sender.sent) == 2 * tries, 60)
+    assert sender.sent == [b"a"] * tries + [b"b"] * tries
+    said = [record.getMessage() for record in caplog.records]
+    found = [re.search(r"once more in (\S+):", text) for text in said]
+    pauses = [seconds for one in found if one and isinstance(seconds := parse_duration(one[1]), float)]
+    # The first of each outage is a warning without its pause; within an outage each is twice the one before.
+    first, last = delivery.FIRST_PAUSE_SECONDS, delivery.FIRST_PAUSE_SECONDS * 2 ** (tries - 2)
+    assert max(pauses) >= last / 2 - 0.05
+    assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
+
+
+def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
+    """Then what was taken before is sent once more, and the request itself a last time."""
+
+    def judge(body: bytes, _: int) -> Verdict:
+        return Verdict("held", "sick") if body == b"bad" else TAKEN
+
+    one, sender = deliver(judge, [b"good", b"bad", b"next"])
+    assert eventually(lambda: sender.sent[-1:] == [b"next"], 60)
+    times = delivery.REFUSALS_BEFORE_DOUBT + 1
+    assert sender.sent == [b"good", *[b"bad"] * times, b"good", b"bad", b"next"]
+    assert one.tally.rejected == {"poison": 1}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unavailable_with_a_wish_to_wait_is_not_sent_again_at_once(receiver: Receiver, protocol: str) -> None:
+    """Without one it is, once, as a connection at rest may have been cut."""
+    sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
+    assert sender.send(b"").fate == "taken"
+    receiver.answer_next(Answer("UNAVAILABLE", 503, "later", retry_after=7))
+    found = sender.send(b"")
+    assert (found.fate, found.wait, len(receiver.attempts())) == ("later", 7.0, 2)
+    sender.close()
+
+
+@pytest.mark.parametrize("rejected", [2**63 - 1, 2**70, 4])
+def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
+    """Two such answers overflowed the counter, and with it every later export."""
+    one, sender = deliver(lambda *_: Verdict("taken", "no", rejected=rejected), [b"a", b"b"], points=3)
+    assert eventually(lambda: len(sender.sent) == 2, 60)
+    assert eventually(lambda: one.tally.rejected == {"partial_success": 6})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_metric_that_cannot_be_encoded_costs_only_itself(
+    receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = counting(receiver, protocol)
+    one.push.meter.create_observable_counter("huge", [lambda _: [Observation(2**63)]])
+    one.push.meter.create_observable_counter("fine", [lambda _: [Observation(2**63 - 1)]])
+    one.push.add(lambda _: iter([EncodedMetric(Metric(name="made").SerializeToString(), 0)]))
+    one.push.add(lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+    for _ in range(2):
+        assert one.push.flush(60)
+    assert {point.metric for point in receiver.points()} == {"number", "fine"}
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == ["metric huge is not exported: it has a value that OTLP cannot carry"]
+
+
+def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
+    receiver: Receiver, counting: Open
+) -> None:
+    one = counting(receiver, "grpc", interval=60.0)
+    now = time.monotonic()
+    assert one.push.silent(now) is None
+    assert one.push.silent(now + 60.0 * export.SILENT_INTERVALS + 1) is not None
+    assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports when it is asked to"
+    later = one.push.silent(now + 1e6)
+    assert one.push.flush(60)
+    assert (one.push.silent(now + 1e6) or 0) < (later or 0)
+
+
+def test_the_first_export_is_confirmed_once(
+    receiver: Receiver, counting: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="poller.outage")
+    single = counting(receiver, "grpc", None)
+    assert single.push.flush(60)
+    assert caplog.records == [], "its exit code says so"
+    one = counting(receiver, "grpc", interval=3600.0)
+    one.series = 5
+    assert one.push.flush(60)
+    assert one.push.flush(60)
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("INFO", "the first export was delivered")
+    assert (vars(record)["endpoint"], vars(record)["data_points"]) == (receiver.grpc_endpoint, 5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_flush_ends_as_soon_as_it_is_stopped(receiver: Receiver, counting: Open, protocol: str) -> None:
+    receiver.answer = HANG
+    one = counting(receiver, protocol)
+    stopped: list[bool] = []
+    waiting = threading.Thread(
+        target=one.push.flush, args=(3600.0,), kwargs={"stopped": lambda: bool(stopped)}
+    )
+    waiting.start()
+    receiver.wait_for_attempts(1)
+    stopped.append(True)
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert one.spool.requests == 1

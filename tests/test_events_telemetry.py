@@ -19,6 +19,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from poller.events.exporters import build
 from poller.events.logs import JsonFormatter, TextFormatter
 from poller.events.settings import TelemetryError, load
 from poller.events.target import Target
@@ -552,7 +553,12 @@ def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
     ("environ", "expected"),
     [
         ({"OBSCURA_OTLP_ENDPOINT": "http://lgtm:4317"}, ("http://lgtm:4317", "grpc", 10.0)),
-        ({"OBSCURA_TELEMETRY_OTLP_ENDPOINT": "https://h/x"}, ("https://h", "grpc", 10.0)),
+        (
+            {"OBSCURA_TELEMETRY_OTLP_ENDPOINT": "https://h/x"},
+            ("https://h/x/v1/traces", "http/protobuf", 10.0),
+        ),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://h/x"}, ("https://h/x", "http/protobuf", 10.0)),
+        ({"OBSCURA_OTLP_ENDPOINT": "https://h/"}, ("https://h", "grpc", 10.0)),
         ({"OBSCURA_OTLP_ENDPOINT": "http://h:4318"}, ("http://h:4318/v1/traces", "http/protobuf", 10.0)),
         ({"OBSCURA_OTLP_ENDPOINT": "http://h/v1/metrics"}, ("http://h/v1/traces", "http/protobuf", 10.0)),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "h:4317"}, ("h:4317", "grpc", 10.0)),
@@ -581,6 +587,49 @@ def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
 )
 def test_the_endpoint_of_traces(environ: dict[str, str], expected: tuple[str, str, float]) -> None:
     assert targets(**environ)["traces"] == expected
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"])
+def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> None:
+    endpoint = {"OBSCURA_OTLP_ENDPOINT": "http://h:4317"}
+    with pytest.raises(TelemetryError, match=f"{name}: '10000' would be seconds here .*; write 10$"):
+        load({**endpoint, name: "10000"})
+    assert load({**endpoint, name: "999"}).targets["logs"].timeout == 999
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        ("Bearer sesame", "header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
+        ("x-a=1,sesame", "header 2 is not name=value"),
+        ("x-a=1,authorization=sesam%C3%A9", "the value of header 2 has a character that no header can carry"),
+        ("authorization=sesame%0A=open", "the value of header 1 has a character"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, protocol: Any, headers: str, complaint: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    with pytest.raises(TelemetryError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
+        build("traces", Target("http://127.0.0.1:1", protocol, 1.0))
+    assert "sesam" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"), [("authorization=Bearer%20sesame", "Bearer sesame"), ("x-a=1", None)]
+)
+def test_netrc_is_not_read(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, headers: str, sent: str | None
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    exporter = build("traces", Target(f"{receiver.http_endpoint}/v1/traces", "http/protobuf", 60.0))
+    exporter.export([])
+    exporter.shutdown()
+    assert receiver.attempts("traces")[0].headers.get("authorization") == sent
 
 
 def test_signals_are_switched_off_by_the_standard_variables() -> None:

@@ -18,6 +18,7 @@ from poller.heartbeat import Heartbeat
 from poller.pulse import Pulse
 from poller.query import QueryDefinition
 from poller.receiver.ports import free_ports
+from poller.receiver.receiver import HANG, Receiver
 from poller.result import PollResult
 from poller.schedule import Tick
 from tests.bed.definitions import a_query, a_result
@@ -65,6 +66,26 @@ def lonely(poller_process: Start, tmp_path: Path) -> Process:
             "POLLER_QUERIES": write_queries(tmp_path, ("a", "SELECT 1 AS n")),
         },
     )
+
+
+def test_a_collector_that_stops_to_answer_is_seen_before_its_timeout_is_over(
+    receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """The request under way has not failed yet, and nothing is delivered meanwhile."""
+    (database,) = free_ports(1)
+    process = poller_process(
+        "run",
+        env={
+            "POLLER_DATABASE_URL": f"postgresql://poller@127.0.0.1:{database}/app",
+            "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
+            "POLLER_EXPORT_INTERVAL": "10s",
+            "POLLER_EXPORT_TIMEOUT": "1h",
+            "POLLER_QUERIES": write_queries(tmp_path, ("a", "SELECT 1 AS n")),
+        },
+    )
+    assert says(process.health_file, 0, "export ok")
+    receiver.answer = HANG
+    assert says(process.health_file, 0, "alive", "export failing (nothing delivered for ")
 
 
 def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fails(lonely: Process) -> None:

@@ -223,3 +223,13 @@ def test_the_standard_variables_are_read_and_all_mistakes_told_at_once() -> None
         aggregation,
         "OTEL_METRICS_EXEMPLAR_FILTER",
     ]
+
+
+def test_no_point_ends_before_its_start_after_the_clock_was_set_back(both: Both) -> None:
+    both.take(3, kind="a")
+    for at in (1000, 900, 2000):  # all of them long before the instruments were made
+        told = [instrument.collect(at) for instrument in both.ours]
+        ends = [point for metric in told if metric for point in points(Metric.FromString(metric.body))]
+        assert ends
+        assert all(0 < point.start_time_unix_nano <= point.time_unix_nano == at for point in ends)
+        both.take(1, kind="a")

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ import pytest
 
 from poller.receiver.points import Point
 from poller.receiver.ports import free_ports
-from poller.receiver.receiver import INVALID, Receiver, partial
+from poller.receiver.receiver import HANG, INVALID, Receiver, partial
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process
@@ -267,6 +268,49 @@ def test_a_push_that_nobody_takes_is_exit_code_1_and_delivered_by_the_next(
     process = poller_process("poll", "--push", env={**env, "POLLER_EXPORT_TIMEOUT": "60s"})
     assert process.wait() == 0, process
     assert [point.value for point in receiver.points("users_total")] == [37, 38]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
+    server: MessagingServer,
+    receiver: Receiver,
+    poller_process: Start,
+    tmp_path: Path,
+    protocol: str,
+    number: signal.Signals,
+) -> None:
+    """However long the timeout; what is polled is kept."""
+    receiver.answer = HANG
+    env = {
+        "POLLER_DATABASE_URL": f"{server.standby_dsn}\n",
+        "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint,
+        "POLLER_OTLP_PROTOCOL": protocol,
+        "POLLER_STATE_DIR": str(tmp_path / "state"),
+        "POLLER_EXPORT_TIMEOUT": "1h",
+    }
+    process = poller_process("poll", "--push", env=env)
+    receiver.wait_for_attempts(1, 60)
+    process.send(number)
+    assert process.wait() == 128 + number, process
+    assert "1 requests are not delivered; the next start does" in process.stderr
+
+
+def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -> None:
+    """The push would go on without its credentials."""
+    env = {
+        "POLLER_DATABASE_URL": "dbname=x",
+        "POLLER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_HEADERS": "Bearer sesame",
+    }
+    for command in (["poll", "--push"], ["run"]):
+        process = poller_process(*command, env=env)
+        assert process.wait() == 2, process
+        assert process.stderr == (
+            "OTEL_EXPORTER_OTLP_HEADERS: header 1 is not name=value; "
+            "write one like authorization=Bearer%20TOKEN, and a comma in a value as %2C\n"
+        )
 
 
 @pytest.mark.postgres

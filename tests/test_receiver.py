@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import signal
@@ -9,8 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -582,6 +585,59 @@ def test_a_body_of_no_length_or_too_much_is_refused(
 ) -> None:
     assert by_hand(receiver, head, body).startswith(b"HTTP/1.1 %d" % code)
     assert receiver.attempts() == []
+
+
+BOMB = bytes(200 * 2**20)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_small_body_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(
+    receiver: Receiver, encoding: str
+) -> None:
+    body = zlib.compress(BOMB) if encoding == "deflate" else gzip.compress(BOMB, 6)
+    headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding}
+    tracemalloc.start()
+    try:
+        code, _, said = post(receiver, body, headers=headers)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (code, "too large" in Status.FromString(said).message) == (413, True)
+    assert most < len(BOMB) / 4
+    assert receiver.attempts() == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_body_without_its_end_is_refused_and_a_whole_one_is_taken(
+    receiver: Receiver, encoding: str
+) -> None:
+    request = json.dumps(TRACES_AS_JSON).encode()
+    body = (
+        zlib.compress(request)
+        if encoding == "deflate"
+        else gzip.compress(request[:99]) + gzip.compress(request[99:])
+    )
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    assert post(receiver, body[:-9], "/v1/traces", headers)[0] == 400
+    assert receiver.attempts("traces") == []
+    assert post(receiver, body, "/v1/traces", headers)[0] == 200
+    assert [span.name for span in receiver.spans()] == ["GET /users"]
+
+
+def test_the_same_by_grpc_is_a_resource_that_is_exhausted(receiver: Receiver) -> None:
+    """gRPC's own limit counts the unpacked bytes."""
+    target = receiver.grpc_endpoint.removeprefix("http://")
+    with grpc.insecure_channel(target, compression=grpc.Compression.Gzip) as channel:
+        call = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(bytes(30 * 2**20), timeout=60)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert receiver.attempts() == []
+
+
+def test_a_trailer_without_an_end_is_refused(receiver: Receiver) -> None:
+    said = by_hand(receiver, "Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 200)
+    assert said.startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -236,6 +236,39 @@ def test_settings_cannot_be_changed() -> None:
         load({}).interval = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"])
+@pytest.mark.parametrize(("value", "seconds"), [("1000", "1s"), (" 10000 ", "10s"), ("1500.0", "1.5s")])
+def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str, value: str, seconds: str) -> None:
+    """The specification's unit, which the Python SDK does not read; 1000 seconds are nobody's wish."""
+    with pytest.raises(ConfigError) as caught:
+        load({name: value})
+    assert str(caught.value) == (
+        f"{name}: {value.strip()!r} would be seconds here and is milliseconds in the specification; "
+        f"write it with its unit, like {seconds}, or set POLLER_EXPORT_TIMEOUT={seconds}"
+    )
+    assert load({name: "999"}).export_timeout == 999
+    assert load({name: "1000s"}).export_timeout == 1000
+    assert load({name: value, "POLLER_EXPORT_TIMEOUT": "1000"}).export_timeout == 1000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_a_line_break_at_the_end_of_a_variable_is_none_of_its_value(end: str) -> None:
+    settings = load(
+        {
+            "POLLER_DATABASE_URL": f"postgresql://h/d{end}",
+            "POLLER_INSTANCE": f"a b {end}",
+            "POLLER_QUERIES": f"/etc/queries{end}",
+            "POLLER_STATE_DIR": f"/var/lib/poller{end}",
+            "POLLER_HEALTH_FILE": f"/run/beat{end}",
+            "POLLER_OTLP_ENDPOINT": f"http://c:4317{end}",
+        }
+    )
+    assert settings.conninfo() == "postgresql://h/d"
+    assert (settings.instance, settings.queries) == ("a b ", "/etc/queries")
+    assert (str(settings.state_dir), settings.health_file) == ("/var/lib/poller", "/run/beat")
+    assert str(settings.endpoint) == "http://c:4317"
+
+
 # --- endpoints
 
 
@@ -259,7 +292,11 @@ def test_settings_cannot_be_changed() -> None:
         ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "http://c:4318/v1/metrics", "http/protobuf"),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/in"}, "http://c:4318/in", "http/protobuf"),
+        ({"POLLER_OTLP_ENDPOINT": "https://c/otlp"}, "https://c/otlp/v1/metrics", "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317/a"}, "http://c:4317/a/v1/metrics", "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "https://c/in"}, "https://c/in", "http/protobuf"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}, "c:4317", "grpc"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "dns:///c:4317"}, "dns:///c:4317", "grpc"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "unix:///run/c.sock"}, "unix:///run/c.sock", "grpc"),
     ],
 )

@@ -36,6 +36,7 @@ def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
 @pytest.mark.parametrize(
     ("code", "details"),
     [
+        ("RESOURCE_EXHAUSTED", "Decompressed message larger than max"),
         ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (5100000 vs. 4194304)"),
         ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5100000 vs. 4194304)"),
         ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 5100000"),
@@ -91,10 +92,39 @@ def test_retry_after_as_a_date() -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
 
 
-def test_a_reason_is_one_short_line_without_secrets() -> None:
-    learn("open-sesame-token")
-    page = "no\n\tentry " * 30 + "open-sesame-token" * 9
-    told = verdict.told(page)
+SECRET = "open-sesame-token"
+
+
+@pytest.mark.parametrize("shown", range(len(SECRET) + 1))
+def test_a_reason_is_one_short_line_without_secrets(shown: int) -> None:
+    """Also where the line is cut within the secret: it is masked before."""
+    learn(SECRET)
+    page = ("no\n\tentry " * 50)[: verdict.LONGEST_REASON]
+    before = " ".join(page.split())[: verdict.LONGEST_REASON - shown]
+    told = verdict.told(before + SECRET + " and more" * 9)
     assert len(told) <= verdict.LONGEST_REASON + 3
     assert "\n" not in told
-    assert "sesame" not in told
+    assert not any(SECRET[:length] in told for length in range(4, len(SECRET) + 1))
+    assert verdict.told(page).startswith("no entry no entry")
+
+
+@pytest.mark.parametrize("secrets", [("sesame-one", "sesame-one-two"), ("sesame-one-two", "sesame-one")])
+def test_of_two_secrets_one_of_which_starts_with_the_other_nothing_remains(secrets: tuple[str, str]) -> None:
+    learn(*secrets)
+    assert verdict.told("a sesame-one-two, a sesame-one") == "a ***, a ***"
+
+
+@pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
+def test_of_a_huge_text_a_part_is_looked_at(start: str) -> None:
+    """Megabytes of it took seconds; half a secret at the end of that part is not shown either."""
+    learn(SECRET)
+    for shown in (1, 9, len(SECRET) - 1):
+        told = verdict.told((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
+        assert len(told) <= verdict.LONGEST_REASON + 3
+        assert "open-s" not in told.removeprefix(start)
+
+
+def test_a_long_answer_is_masked_before_it_is_cut() -> None:
+    learn(SECRET)
+    told = verdict.told("x" * (verdict.LONGEST_REASON - 15) + SECRET)
+    assert told == "x" * (verdict.LONGEST_REASON - 15) + "***"

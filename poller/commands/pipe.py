@@ -68,7 +68,7 @@ class Pipe:
             self._tracing.note(sighting)
 
         self.replica = open_replica(settings, self._restraint, sighted)
-        self._announcer = Announcer(every_result=daemon and push is None)
+        self._announcer = Announcer(every_result=daemon and push is None, repeats=daemon)
         self._memory = memory
         self._lock = threading.Lock()
         self._last: dict[str, PollResult] = {}

@@ -92,8 +92,14 @@ def poll(
         if verbose:
             sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
     finally:  # a stdout that takes no more is no reason to keep the values from the collector
-        delivered = target.shutdown(settings.export_timeout) if target else True
-        telemetry.shutdown(settings.export_timeout)
+
+        def stopped() -> bool:
+            return stop.number is not None
+
+        # The first signal ends the wait, not the first try to deliver what is polled already.
+        patience = settings.export_timeout
+        delivered = target.shutdown(patience, stopped=stopped) if target else True
+        telemetry.shutdown(patience, stopped)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from poller.commands.wiring import version
@@ -34,7 +36,10 @@ class Telemetry:
         if settings.traces_to is not None:
             from poller.spanexport import Spans
 
-            spans = Spans(settings.traces_to, described, settings.export_timeout)
+            kinds = {settings.source(name).kind for name in ("traces", "traces_endpoint")}
+            spans = Spans(
+                settings.traces_to, described, settings.export_timeout, asked_for=kinds != {"default"}
+            )
             self._parts.append(spans)
             self.tracing = Tracing(spans.tracer)
         if settings.logs_to is not None:
@@ -42,13 +47,18 @@ class Telemetry:
 
             self._parts.append(LogRecords(settings.logs_to, described, settings.export_timeout))
 
-    def shutdown(self, timeout: float) -> None:
-        """Send what waits and end, within `timeout` seconds even where the collector hangs."""
+    def shutdown(self, timeout: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Send what waits and end, within `timeout` seconds even where the collector hangs.
+
+        As soon as `stopped` is true, it waits no longer.
+        """
         endings = [
             threading.Thread(target=part.shutdown, args=[timeout], name="ending", daemon=True)
             for part in self._parts
         ]
         for ending in endings:
             ending.start()
+        deadline = time.monotonic() + timeout + 0.2
         for ending in endings:
-            ending.join(timeout + 0.2)
+            while ending.is_alive() and not stopped() and (left := deadline - time.monotonic()) > 0:
+                ending.join(min(left, 0.2))

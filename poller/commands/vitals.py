@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from poller.commands.pipe import Pipe
 from poller.daemon import Daemon
+from poller.definition import format_duration
 from poller.glance import Glance, to_json
 from poller.reload import Reload
 
@@ -82,4 +84,7 @@ def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
 def _export(push: Push | None) -> str | None:
     if push is None:
         return None
+    silent = push.silent(time.monotonic())
+    if silent is not None:
+        return f"failing (nothing delivered for {format_duration(round(silent))})"
     return {None: "not yet", True: "ok", False: "failing"}[push.last_export_ok]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from poller.events.settings import TelemetryError
 from poller.events.target import Signal, Target
@@ -15,6 +17,9 @@ _MODULES: dict[Signal, tuple[str, str]] = {
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""Names that HTTP/1.1 and gRPC can both send."""
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _MOST_POINTS = 8000
 """Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise, and
@@ -26,6 +31,7 @@ def build(signal: Signal, target: Target) -> Any:
 
     Raises TelemetryError where one of them cannot be used, or where the package for HTTP is missing.
     """
+    _check_headers(signal)
     try:
         return _grpc(signal, target) if target.protocol == "grpc" else _http(signal, target)
     except TelemetryError:
@@ -38,6 +44,9 @@ def build(signal: Signal, target: Target) -> Any:
 def _grpc(signal: Signal, target: Target) -> Any:
     # gRPC's core writes its own lines to stderr, past every logger.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC reads the name in small letters only, everything else in both.
+    if "NO_PROXY" in os.environ:
+        os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     from grpc import ssl_channel_credentials
 
     files = _files(signal)
@@ -73,8 +82,19 @@ def _http(signal: Signal, target: Target) -> Any:
     # A credential provider brings a session of its own.
     if not any("CREDENTIAL_PROVIDER" in name for name in os.environ):
         session = requests.Session()
+        # Without it `requests` would send what ~/.netrc has for the host, in place of our own header.
+        session.auth = _credentials_of_url
         session.hooks["response"].append(_refuse_redirect)
     return exporter(endpoint=target.url, timeout=target.timeout, session=session, **_limits(signal))
+
+
+def _credentials_of_url(request: Any) -> Any:
+    """Send the user and password that the endpoint's URL holds, if any."""
+    from requests.auth import HTTPBasicAuth
+    from requests.utils import get_auth_from_url
+
+    user, password = get_auth_from_url(request.url or "")
+    return HTTPBasicAuth(user, password)(request) if user or password else request
 
 
 def _refuse_redirect(response: Any, **_: Any) -> None:
@@ -96,6 +116,21 @@ def _limits(signal: Signal) -> dict[str, int]:
 def _read(signal: Signal, name: str) -> str | None:
     prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
     return next((found for prefix in prefixes if (found := os.environ.get(prefix + name))), None)
+
+
+def _check_headers(signal: Signal) -> None:
+    """Raise TelemetryError for what the exporter would drop or could never send, credentials for example."""
+    problems = []
+    for number, item in enumerate((_read(signal, "HEADERS") or "").split(","), 1):
+        name, equals, value = (unquote(part).strip() for part in item.partition("="))
+        # The item is not shown: it may be a part of a secret.
+        if item.strip() and not (equals and _HEADER_NAME.fullmatch(name)):
+            advice = "write one like authorization=Bearer%20TOKEN, and a comma in a value as %2C"
+            problems.append(f"header {number} is not name=value; {advice}")
+        elif not _HEADER_VALUE.fullmatch(value):
+            problems.append(f"the value of header {number} has a character that no header can carry")
+    if problems:
+        raise TelemetryError([f"OTEL_EXPORTER_OTLP_HEADERS: {problem}" for problem in problems])
 
 
 def _files(signal: Signal) -> dict[str, Path]:

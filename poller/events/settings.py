@@ -89,7 +89,14 @@ class _Reader:
         where = next((n for n in (*names, "OTEL_EXPORTER_OTLP_ENDPOINT") if n in self._environ), None)
         if wanted == "none" or where is None:
             return None
-        timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds, f"{prefix}TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+        timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds) or next(
+            (
+                found
+                for name in (f"{prefix}TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+                if (found := self._parsed(name, _few_seconds))
+            ),
+            None,
+        )
         protocol = self._parsed(f"{prefix}PROTOCOL", _protocol) or self._parsed(
             "OTEL_EXPORTER_OTLP_PROTOCOL", _protocol
         )
@@ -144,6 +151,16 @@ def _ratio(value: str) -> float:
 
 def _seconds(value: str) -> float:
     return _positive(value, "seconds", "10")
+
+
+def _few_seconds(value: str) -> float:
+    # The Python SDK reads seconds, the specification and every other SDK milliseconds.
+    if (seconds := _positive(value, "seconds", "10")) >= 1000:
+        raise ValueError(
+            f"{value!r} would be seconds here and is milliseconds in the specification; "
+            f"write {seconds / 1000:g}"
+        )
+    return seconds
 
 
 def _milliseconds(value: str) -> float:

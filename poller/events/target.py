@@ -53,7 +53,9 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
         raise ValueError(f"{shown!r} is not a URL; write one like http://collector:4317") from None
     own_path = re.search(r"/v1/(traces|metrics|logs)/?$", parts.path)
     if protocol is None:
-        protocol = "http/protobuf" if port == _HTTP_PORT or own_path else "grpc"
+        # gRPC has no use for a path; its own targets, like unix:///run/collector.sock, have another scheme.
+        has_path = parts.scheme in ("http", "https") and parts.path.strip("/") != ""
+        protocol = "http/protobuf" if port == _HTTP_PORT or has_path else "grpc"
     if parts.scheme not in ("http", "https"):
         if where.startswith("OTEL_") and protocol == "grpc" and "://" not in value:
             return Target(value, protocol, timeout)

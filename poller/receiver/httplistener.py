@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import math
 import socket
 import ssl
@@ -30,14 +31,27 @@ _BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _LARGEST_BODY = 20 * 1024 * 1024
-"""Bytes; the default of the OpenTelemetry Collector's HTTP receiver (max_request_body_size)."""
+"""Bytes, before and after decompression; the default of the OpenTelemetry Collector's HTTP receiver."""
 _LONGEST_LINE = 1000
 """Bytes of a line between chunks."""
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {
-    "identity": bytes,
-    "gzip": gzip.decompress,
-    "deflate": zlib.decompress,
-}
+_MOST_TRAILERS = 100
+
+
+def _gunzip(body: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        return file.read(_LARGEST_BODY + 1)
+
+
+def _inflate(body: bytes) -> bytes:
+    stream = zlib.decompressobj()
+    found = stream.decompress(body, _LARGEST_BODY + 1)
+    if not stream.eof and len(found) <= _LARGEST_BODY:
+        raise EOFError("the compressed body ends too early")
+    return found
+
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": _gunzip, "deflate": _inflate}
+"""Each returns at most a byte more than is taken."""
 
 
 class HttpListener:
@@ -121,8 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(Answer("INVALID_ARGUMENT", 400, "the body's length cannot be read"))
             return
         if body is None:
-            self.close_connection = True
-            self._reply(Answer("RESOURCE_EXHAUSTED", 413, "the body is too large"))
+            self._refuse_size()
             return
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         kind = _BY_PATH.get(self.path)
@@ -134,7 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
         else:
             try:
-                request = self._parsed(_UNPACK[encoding](body), kind)
+                unpacked = _UNPACK[encoding](body)
+                if len(unpacked) > _LARGEST_BODY:
+                    self._refuse_size()
+                    return
+                request = self._parsed(unpacked, kind)
             except (DecodeError, EOFError, OSError, ValueError, zlib.error) as error:
                 self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is no OTLP request: {error}"))
                 return
@@ -148,6 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server gives it
         """Write no access log."""
 
+    def _refuse_size(self) -> None:
+        self.close_connection = True
+        most = f"{_LARGEST_BODY} bytes are the most that is taken, also after decompression"
+        self._reply(Answer("RESOURCE_EXHAUSTED", 413, f"the body is too large: {most}"))
+
     def _body(self) -> bytes | None:
         """The body, sent at once or in chunks (RFC 9112, section 7.1); None where it is too long."""
         if self.headers.get("Transfer-Encoding", "").strip().lower() != "chunked":
@@ -159,9 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return None
             body += self.rfile.read(size)
             self.rfile.readline(_LONGEST_LINE)
-        while self.rfile.readline(_LONGEST_LINE).strip():
-            pass  # a trailer
-        return bytes(body)
+        for _ in range(_MOST_TRAILERS):
+            if not self.rfile.readline(_LONGEST_LINE).strip():
+                return bytes(body)
+        raise ValueError("the trailer does not end")
 
     def _parsed(self, body: bytes, kind: Kind) -> Request:
         if self.headers.get_content_type() == _JSON:

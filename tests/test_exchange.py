@@ -1,0 +1,445 @@
+"""One request over HTTP or gRPC: deadline, credentials, proxy, and answers that are out of the ordinary."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+
+from poller import otlp
+from poller.endpoint import Endpoint, resolve
+from poller.errors import ConfigError
+from poller.receiver.receiver import Receiver
+from poller.verdict import Verdict
+from tests.bed.otlp import Certificates
+from tests.bed.process import eventually
+
+Script = Callable[[socket.socket], None]
+Serve = Callable[[Script], str]
+PROTOCOLS = ["grpc", "http/protobuf"]
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Run a script on each connection to a port of its own; returns the URL."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def converse(connection: socket.socket, script: Script) -> None:
+        with connection, contextlib.suppress(OSError):
+            script(connection)
+
+    def accept(listener: socket.socket, script: Script) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=converse, args=(connection, script)))
+            threads[-1].start()
+
+    def serve(script: Script) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+        threads.append(threading.Thread(target=accept, args=(listener, script)))
+        threads[-1].start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "a connection was left open"
+
+
+def head(connection: socket.socket) -> bytes:
+    """The head of a request; its body is read with it or left."""
+    data = b""
+    while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
+        data += more
+    return data
+
+
+def trickle(connection: socket.socket, piece: bytes, start: bytes = b"") -> None:
+    """Send `start`, then `piece` again and again until the peer ends the connection."""
+    head(connection)
+    connection.sendall(start)
+    while True:
+        connection.sendall(piece)
+        time.sleep(0.02)
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def sender(url: str, timeout: float = 60.0, environ: Mapping[str, str] | None = None) -> Any:
+    return otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), timeout, environ or {})
+
+
+def answering(*pieces: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        head(connection)
+        for piece in pieces:
+            connection.sendall(piece)
+
+    return script
+
+
+def answer_with(body: bytes, kind: str = "application/x-protobuf", *headers: str) -> Script:
+    lines = [f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return answering(OK + "\r\n".join(lines).encode() + body)
+
+
+def partial(rejected: int, message: str) -> bytes:
+    told = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
+    return ExportMetricsServiceResponse(partial_success=told).SerializeToString()
+
+
+# --- the deadline ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(silent, id="no answer"),
+        pytest.param(lambda one: trickle(one, b"H"), id="a status line"),
+        pytest.param(lambda one: trickle(one, b"HTTP/1.1 100 Continue\r\n\r\n"), id="endless 100 Continue"),
+        pytest.param(lambda one: trickle(one, b"x", OK + b"X: "), id="a header"),
+        pytest.param(
+            lambda one: trickle(one, b"x", OK + b"Content-Length: 100000\r\n\r\n"), id="a body of a success"
+        ),
+        pytest.param(
+            lambda one: trickle(one, b"x", b"HTTP/1.1 500 no\r\nConnection: close\r\n\r\n"),
+            id="a body of a refusal",
+        ),
+        pytest.param(
+            lambda one: trickle(one, b"1\r\nx\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"), id="chunks"
+        ),
+    ],
+)
+def test_the_timeout_bounds_the_whole_exchange_however_slowly_bytes_come(
+    serve: Serve, script: Script
+) -> None:
+    """Each byte comes in time; the fixture sees that the connection is ended."""
+    one = sender(serve(script), 0.5)
+    for _ in range(2):
+        found = one.send(b"")
+        assert (found.fate, found.error["error.type"]) == ("later", "ReadTimeout")
+    one.close()
+    assert eventually(lambda: not exchanges())
+
+
+@pytest.mark.parametrize("piece", [b"", b"\x16\x03\x03\x40\x00"], ids=["silent", "slow"])
+def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> None:
+    def script(connection: socket.socket) -> None:
+        connection.recv(5)
+        connection.sendall(piece)
+        while piece:
+            connection.sendall(b"\0")
+            time.sleep(0.02)
+        silent(connection)
+
+    one = sender(serve(script).replace("http", "https"), 0.5)
+    assert one.send(b"").fate == "later"
+    one.close()
+    assert eventually(lambda: not exchanges())
+
+
+def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_for_it(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, released = socket.getaddrinfo, threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        assert released.wait(60)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    one = sender(receiver.http_endpoint, 0.3)
+    for _ in range(3):
+        assert one.send(b"").fate == "later"
+    assert len(exchanges()) == 1
+    released.set()
+    assert eventually(lambda: not exchanges())
+    assert receiver.attempts() == [], "what was given up is not sent afterwards"
+    monkeypatch.setattr(socket, "getaddrinfo", real)
+    assert one.send(b"").fate == "taken"
+    one.close()
+
+
+def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
+    one = sender(serve(silent), 3600.0)
+    found: list[Verdict] = []
+    sending = threading.Thread(target=lambda: found.append(one.send(b"")))
+    sending.start()
+    assert eventually(lambda: bool(exchanges()))
+    one.close()
+    sending.join(60)
+    assert [verdict.fate for verdict in found] == ["later"]
+    assert one.send(b"").fate == "later", "and none begins after that"
+
+
+def exchanges() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "otlp-exchange"]
+
+
+# --- answers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"partialSuccess": {"rejectedDataPoints": 1e400}}',
+        b'{"partialSuccess": {"rejectedDataPoints": [[]]}}',
+        b'{"partialSuccess": {"rejectedDataPoints": "' + b"9" * 5000 + b'"}}',
+        b'{"partialSuccess": ' * 50_000,
+        b"[" * 200_000,
+        b"\xff\xfe",
+        b"null",
+    ],
+    ids=["1e400", "a list", "5000 digits", "deep", "lists", "no text", "null"],
+)
+def test_an_answer_of_success_that_makes_no_sense_blocks_nothing(serve: Serve, body: bytes) -> None:
+    one = sender(serve(answer_with(body, "application/json")))
+    found = one.send(b"")
+    assert (found.fate, found.rejected) == ("taken", 0)
+    one.close()
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
+def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
+    """Also one that comes in many pieces, as chunks do."""
+    message = "too old, " * 20_000
+    body = partial(7, message)
+    if kind == "application/json":
+        body = json.dumps({"partialSuccess": {"errorMessage": message, "rejectedDataPoints": "7"}}).encode()
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(piece), piece)
+        for piece in (body[at : at + 1000] for at in range(0, len(body), 1000))
+    )
+    start = OK + f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    one = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
+    found = one.send(b"")
+    assert (found.fate, found.rejected, found.reason[:9]) == ("taken", 7, "too old, ")
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer_with(b"no gzip", "application/x-protobuf", "Content-Encoding: gzip"),
+        answer_with(gzip.compress(bytes(30 * 2**20)), "application/x-protobuf", "Content-Encoding: gzip"),
+        answer_with(bytes(5 * 2**20)),
+    ],
+    ids=["no gzip", "a gzip bomb", "5 MiB"],
+)
+def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serve, script: Script) -> None:
+    one = sender(serve(script))
+    found = one.send(b"")
+    assert found.fate == "taken"
+    assert found.reason.startswith("the answer cannot be read: ")
+    one.close()
+
+
+@pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
+def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
+    text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
+    one = sender(serve(answering(text.encode())))
+    found = one.send(b"")
+    assert (found.fate, found.wait) == ("later", None)
+    one.close()
+
+
+def test_a_grpc_answer_above_4_mib_is_no_request_that_was_too_large() -> None:
+    method = grpc.unary_unary_rpc_method_handler(lambda *_: partial(1, "x" * 5 * 2**20))
+    service = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    one = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
+    found = one.send(b"")
+    assert (found.fate, found.reason[:26]) == ("taken", "the answer cannot be read:")
+    one.close()
+    server.stop(None).wait()
+
+
+# --- credentials ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("netrc")
+@pytest.mark.parametrize(
+    ("user", "environ", "sent"),
+    [
+        ("", {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20sesame"}, "Bearer sesame"),
+        ("", {}, None),
+        ("us%40er:pass@", {}, "Basic dXNAZXI6cGFzcw=="),
+    ],
+    ids=["a header", "nothing", "in the URL"],
+)
+def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str], sent: str | None) -> None:
+    one = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
+    assert one.send(b"").fate == "taken"
+    one.close()
+    assert receiver.attempts()[0].headers.get("authorization") == sent
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        ("Bearer sesame", r"header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
+        ("x-a=1,sesame", r"header 2 is not name=value"),
+        ("x a=sesame", r"header 1 is not name=value"),
+        ("authorization=sesam\u00e9", r"the value of 'authorization' has a control character or one that is"),
+        ("authorization=sesam%C3%A9", r"the value of 'authorization' has"),
+        ("authorization=sesame%0Aopen", r"the value of 'authorization' has"),
+        ("authorization=sesame%FF", r"the value of 'authorization' has"),
+        ("authorization=sesame%00", r"the value of 'authorization' has"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_a_configuration_error(
+    protocol: Any, headers: str, complaint: str
+) -> None:
+    """The push would go on without its credentials, or be refused for ever."""
+    endpoint = resolve("http://127.0.0.1:1", "POLLER_OTLP_ENDPOINT", protocol)
+    with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
+        otlp.build(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
+    assert "sesam" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_headers_are_read_as_the_standard_writes_them(receiver: Receiver, protocol: Any) -> None:
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip\n",
+    }
+    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
+    assert one.send(b"").fate == "taken"
+    one.close()
+    sent = receiver.attempts()[0].headers
+    assert (sent["x-one"], sent["x-two"], sent["authorization"]) == ("a,b", "k=v==", "Basic abc==")
+
+
+def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connection_over_grpc(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    """A rotation leaves an old certificate, and for a moment none: neither may need a restart."""
+    shown, key = tmp_path / "client.pem", tmp_path / "client.key"
+
+    def show(certificate: Path, private: Path) -> None:
+        shown.write_bytes(certificate.read_bytes())
+        key.write_bytes(private.read_bytes())
+
+    show(certificates.stranger, certificates.stranger_key)
+    environ = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{certificates.ca}\n",
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
+    }
+    with Receiver(tls=certificates.mtls) as receiver:
+        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert one.send(b"").fate == "later"
+        shown.unlink()
+        assert one.send(b"").fate == "later"
+        show(certificates.client, certificates.client_key)
+        assert eventually(lambda: one.send(b"").fate == "taken", 60)
+        one.close()
+
+
+# --- proxies --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_proxy_of_the_environment_is_used_and_named_where_it_fails(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
+) -> None:
+    asked: list[bytes] = []
+
+    def refuse(connection: socket.socket) -> None:
+        asked.append(head(connection))
+        connection.sendall(b"HTTP/1.1 502 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    proxy = serve(refuse)
+    monkeypatch.setenv("https_proxy", proxy.replace("://", "://user:hunter22@"))
+    one = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    found = one.send(b"")
+    one.close()
+    assert asked[0].startswith(b"CONNECT collector.test:9")
+    assert found.fate == "later"
+    assert f"through the proxy {proxy.replace('://', '://***@')}: " in found.reason
+    assert "hunter22" not in found.reason
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("hosts", ["example.org,127.0.0.1", "127.0.0.0/8"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_proxy_counts_in_small_and_capital_letters(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, hosts: str, protocol: Any
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    # What is set by the poller itself is taken back with it.
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv(variable, hosts)
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    assert one.send(b"").fate == "taken"
+    receiver.stop()
+    assert "proxy" not in one.send(b"").reason
+    one.close()
+
+
+def test_after_a_hang_a_new_channel_goes_its_own_way(receiver: Receiver, serve: Serve) -> None:
+    """Both old connections lose all that is sent, and that of the other signal is not shared."""
+    opened: list[socket.socket] = []
+    hanging: list[socket.socket] = []
+
+    def forward(connection: socket.socket) -> None:
+        opened.append(connection)
+        with socket.create_connection(("127.0.0.1", receiver.grpc_port)) as server:
+            other = {connection: server, server: connection}
+            while True:
+                for source in select.select(list(other), [], [])[0]:
+                    if not (data := source.recv(65536)):
+                        return
+                    if connection not in hanging:
+                        other[source].sendall(data)
+
+    endpoint = Endpoint(serve(forward), "grpc")
+    metrics, traces = (otlp.build(endpoint, 5.0, {}, signal) for signal in ("metrics", "traces"))
+    assert [metrics.send(b"").fate, traces.send(b"").fate] == ["taken", "taken"]
+    hanging += opened
+    assert metrics.send(b"").error["error.type"] == "DEADLINE_EXCEEDED"
+    assert metrics.send(b"").fate == "taken"
+    metrics.close()
+    traces.close()
