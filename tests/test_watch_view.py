@@ -168,7 +168,7 @@ def test_what_others_wrote_does_not_steer_the_terminal() -> None:
     text = "\n".join(drawn(Board(), [nasty], 80, 24))
 
     assert "\x1b[2J" not in text
-    assert "22012 ?[2J? gone" in text
+    assert r"22012 \u001b[2J\u0007 gone" in text
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,10 @@ def check(
     others, judged = _judged(settings, catalog, sources, max_cost=max_cost, large_table=large_table)
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
     if format == "text":
-        from rich.console import Console
-
+        from poller.console import open_console
         from poller.lint.text import print_judged
 
-        print_judged(Console(highlight=False), judged, others)
+        print_judged(open_console(), judged, others)
     else:
         _write(format, complaints, judged)
     raise typer.Exit(1 if failed(complaints) else 0)
