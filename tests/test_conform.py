@@ -681,6 +681,18 @@ def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
     assert [one.check for one in findings if one.state == "warn"] == ["missing_root"]
 
 
+def test_former_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
+    stream = good.copy()
+    stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
+    findings = stream.examined()
+    assert healthy(findings)
+    assert [(one.check, one.subject) for one in findings if one.state == "warn"] == [
+        ("old_convention", "db.statement")
+    ]
+    server_span("db.statement", "x")(stream)
+    assert list(failures(stream.examined())) == ["old_convention db.statement"]
+
+
 def test_an_rpc_has_no_method_of_http(good: Stream) -> None:
     stream = good.copy()
     dropping("http.request.method", "url.path")(stream)

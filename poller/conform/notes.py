@@ -47,6 +47,8 @@ class Notes:
             return
         note = self._notes.setdefault(key, _Note(what, advice, state))
         note.count += 1
+        if state == "fail":
+            note.state = state
         if example and len(note.examples) <= _EXAMPLES:
             note.examples[example] = None
 

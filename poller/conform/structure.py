@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from poller.checkup.finding import State
 from poller.events.attributes import HTTP_METHODS
 from poller.receiver.attributes import Attribute
 from poller.receiver.spans import Span
@@ -51,6 +52,7 @@ class Flaw(NamedTuple):
     subject: str
     what: str
     advice: str | None = None
+    state: State = "fail"
 
 
 def flaws(span: Span) -> Iterator[Flaw]:
@@ -58,7 +60,9 @@ def flaws(span: Span) -> Iterator[Flaw]:
     attributes = span.attributes
     for old, new in _OLD.items():
         if old in attributes and new not in attributes:
-            yield Flaw("old_convention", old, "is a former name, on $", f"send {new}")
+            # Other spans are made by libraries, some of which offer no current names.
+            state: State = "fail" if span.kind == "server" else "warn"
+            yield Flaw("old_convention", old, "is a former name, on $", f"send {new}", state)
     if span.kind == "server":
         yield from _of_a_root(attributes)
     elif not span.parent_span_id and "http.request.method" in attributes and span.kind != "client":
