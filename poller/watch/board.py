@@ -220,10 +220,13 @@ def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = Fals
 
 def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
     """A sentence in at most two lines."""
+    from rich.cells import chop_cells
     from rich.text import Text
 
     printable = one_line(detail)
-    first, rest = printable[: width - 4], printable[width - 4 :]
+    # In cells: some characters take two of them, some none.
+    first = chop_cells(printable, max(2, width - 4))[0] if printable else ""
+    rest = printable[len(first) :]
     if rest and " " in first:
         first, _, begun = first.rpartition(" ")
         rest = begun + rest
