@@ -1017,6 +1017,9 @@ def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
         (b"{}\n", "file:1: is no OTLP/JSON: it has none of resourceMetrics, resourceSpans, resourceLogs"),
         (b'{"resourceMetrics": []}\nnot json\n', "file:2: is no OTLP/JSON: Expecting value"),
         (b'{"resourceSpans": 7}\n', "file:1: is no OTLP/JSON"),
+        (b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b" " * (64 << 20) + b"\n", "file:1: is a line of 64 Mi characters or more"),
         (b"\x00\x00\x01\xff\xfe", "file: is no text; write it with the file exporter's `format: json`"),
     ],
 )

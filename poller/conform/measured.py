@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +10,7 @@ from poller.checkup.finding import Finding
 from poller.conform import impossible
 from poller.conform.notes import Notes, summary
 from poller.conform.personal import gives_away
-from poller.conform.places import Places
+from poller.conform.places import Places, safe_name
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.events.declaration import Attribute as Declared
 from poller.events.declaration import Metric
@@ -32,7 +33,7 @@ _KINDS = {
     "gauge": "a gauge",
 }
 _SPOKEN = {"counter": "a counter", "updowncounter": "an up-down counter"}
-_Series = tuple[str, str, str]
+_Series = tuple[str, bytes, bytes]
 
 
 class Measured:
@@ -86,12 +87,13 @@ class Measured:
         return summary("metrics", self._points, detail, wrong)
 
     def _unknown(self, point: Point) -> None:
+        name = safe_name(point.metric)
         what, advice = f"{_kind(point)} that is not in the catalogue", None
         if other := self._elsewhere.get(point.metric):
             what, advice = f"{what}; in its generation {other} it is", f"say --generation {other}"
-        elif not self._notes.has("unknown_metric", point.metric):
+        elif not self._notes.has("unknown_metric", name):
             what += did_you_mean(point.metric, self._metrics)  # too slow for every data point
-        self._notes.add("unknown_metric", point.metric, what, advice=advice)
+        self._notes.add("unknown_metric", name, what, advice=advice)
 
     def _kind(self, point: Point, metric: Metric) -> None:
         kind = _kind(point)
@@ -113,7 +115,7 @@ class Measured:
     def _attributes(self, point: Point, metric: Metric) -> None:
         declared = {attribute.name: attribute for attribute in metric.attributes}
         for name, value in point.attributes.items():
-            subject = f"{metric.name}{{{name}}}"
+            subject = f"{metric.name}{{{safe_name(name)}}}"
             if name not in declared:
                 known = ", ".join(declared) or "none"
                 self._notes.add("undeclared_attribute", subject, f"is not declared; declared are: {known}")
@@ -198,5 +200,7 @@ def _bounds(boundaries: Iterable[float]) -> str:
     return ", ".join(told) if len(told) < 7 else f"{', '.join(told[:3])} ... {told[-1]}"
 
 
-def _key(attributes: Mapping[str, Attribute]) -> str:
-    return repr(sorted(attributes.items(), key=lambda pair: pair[0]))
+def _key(attributes: Mapping[str, Attribute]) -> bytes:
+    """The same for equal attributes, and short: the sender chooses how long they are."""
+    text = repr(sorted(attributes.items(), key=lambda pair: pair[0]))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
