@@ -368,6 +368,7 @@ def test_queries_of_another_tool(tmp_path: Path, tool: str) -> None:
 
 
 @pytest.mark.postgres
+@pytest.mark.timeout(600)  # eleven commands, one after the other
 def test_what_a_server_sends(server: MessagingServer, tmp_path: Path) -> None:
     quoted = HOSTILE.replace("'", "''")
     queries = tmp_path / "q.yaml"
