@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 
 from poller.errors import ConfigError
-from poller.streams import drop_stdout, open_missing, speak_utf8, unwritable
+from poller.printable import one_line
+from poller.streams import drop_stdout, guard, open_missing, speak_utf8, unwritable
 
 
 def run_to_end(act: Callable[[], None]) -> None:
@@ -17,6 +18,7 @@ def run_to_end(act: Callable[[], None]) -> None:
     """
     open_missing()
     speak_utf8()
+    guard()
     try:
         try:
             act()
@@ -25,7 +27,7 @@ def run_to_end(act: Callable[[], None]) -> None:
             raise
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+            print(one_line(str(problem)), file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         sys.exit(2)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):

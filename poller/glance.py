@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poller.redaction import redact
 from poller.report import attributes_text
 from poller.result import PollResult
+from poller.words import kind_of
 
 if TYPE_CHECKING:
     from poller.store import Freshness, Good
@@ -115,12 +117,35 @@ def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
 def from_json(told: object) -> list[Glance]:
     """What `to_json` made; raises ValueError for anything else."""
     try:
-        return [
+        found = [
             Glance(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
             for one in told  # type: ignore[attr-defined] # whatever it is, it is tried
         ]
     except (TypeError, KeyError) as error:
         raise ValueError(f"is no account of queries: {error}") from None
+    for one in found:
+        _check(one)
+        for reading in one.readings:
+            _check(reading)
+    return found
+
+
+def _check(part: Glance | Reading) -> None:
+    """Raise ValueError for a value of another type; another user may have written it."""
+    for name, value in part._asdict().items():
+        if name in ("query", "state", "detail", "metric", "unit", "attributes"):
+            good = isinstance(value, str)
+        elif name in ("last_success", "next_run"):
+            good = value is None or _is_number(value)
+        else:
+            good = name == "readings" or _is_number(value)
+        if not good:
+            raise ValueError(f"is no account of queries: {name} is {kind_of(value)}")
+
+
+def _is_number(value: object) -> bool:
+    # NaN is none, nor is an integer that no float holds.
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _readings(result: PollResult, most: int) -> tuple[Reading, ...]:

@@ -6,20 +6,20 @@ import json
 import logging
 import math
 import os
-import re
 import sys
 import threading
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
+from poller.printable import indented, one_line
 from poller.redaction import learn_environment, redact, redact_all
+from poller.streams import unguarded
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest are the `extra` fields of the one who logged."""
 
 _PLAIN = logging.Formatter()
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
 _OFF = "\x1b[0m"
@@ -30,13 +30,15 @@ def configure(
 ) -> None:
     """Send the records of the whole process to `stream` (stderr) as one line each, from `level` on.
 
+    In the text form each line of a traceback follows, indented, so that none can look like a record.
+
     Replaces what was configured before. Libraries are heard from WARNING on. No record shows a secret that
     `poller.redaction` knows, those of this process' environment among them, nor does the traceback of a
     defect that ends the process or one of its threads.
     """
     learn_environment(os.environ)
     if stream is None:
-        stream = sys.stderr
+        stream = unguarded(sys.stderr)  # the formatters escape what they are given
         sys.excepthook = _ended
         threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
     handler = logging.StreamHandler(stream)
@@ -77,11 +79,11 @@ class JsonFormatter(logging.Formatter):
             line["stack"] = redact(record.stack_info)
         for name, value in extras_of(record).items():
             line[f"{name}_" if name in line else name] = _finite(value)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return one_line(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
-    """Time, severity, logger, message, then every extra field as key=value."""
+    """Time, severity, logger, message, then every extra field as key=value; a traceback is indented below."""
 
     def __init__(self, *, coloured: bool = False) -> None:
         super().__init__()
@@ -91,17 +93,12 @@ class TextFormatter(logging.Formatter):
         level = f"{record.levelname:<7}"
         if self._coloured and (colour := _COLOURS.get(record.levelname)):
             level = f"{colour}{level}{_OFF}"
-        # A server's message may have several lines; a record has one, or grep and journald take it apart.
-        # Nor may it steer the terminal of the one who reads the log.
-        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], redact(record.getMessage()))
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
-        line = " ".join([_timestamp(record), level, f"{record.name}:", message, *fields])
-        if exception := exception_of(record):
-            line = f"{line}\n{exception}"
-        if record.stack_info:
-            line = f"{line}\n{redact(record.stack_info)}"
-        return line
+        # A server's message may have several lines; a record has one, or grep and journald take it apart.
+        said = one_line(" ".join([f"{record.name}:", redact(record.getMessage()), *fields]))
+        below = [exception_of(record), redact(record.stack_info or "")]
+        return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
 
 
 def _ended(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -24,11 +24,15 @@ class Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.live import Live
 
+            from poller.console import open_console
+
             self._live = Live(
-                get_renderable=self._line, console=Console(stderr=True), transient=True, refresh_per_second=8
+                get_renderable=self._line,
+                console=open_console(stderr=True),
+                transient=True,
+                refresh_per_second=8,
             )
             self._live.start()
         return self

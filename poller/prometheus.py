@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from poller import printable
 from poller.metric import AttributeValue, MetricDefinition
 from poller.result import Sample
 
@@ -77,9 +78,12 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
             continue
         metric = metrics[name]
         told = metric_name(name, metric.unit, metric.type)
-        lines.append(f"# HELP {told} {_escaped(metric.description)}")
+        lines.append(f"# HELP {told} {_escaped(printable.lines(metric.description))}")
         lines.append(f"# TYPE {told} {'counter' if metric.type == 'counter' else 'gauge'}")
-        lines.extend(f"{told}{labels_text(sample.attributes)} {sample.value}" for sample in members)
+        for sample in members:
+            # The format has no escape for a control character: the label shows a backslash and its code.
+            attributes = {name: printable.lines(_text(value)) for name, value in sample.attributes.items()}
+            lines.append(f"{told}{labels_text(attributes)} {sample.value}")
     return "".join(line + "\n" for line in lines)
 
 

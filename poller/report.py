@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from poller.metric import AttributeValue, MetricDefinition
+from poller.printable import one_line
 from poller.result import PollResult
 from poller.state import state_of
 
@@ -164,4 +165,4 @@ def _quoted(text: str) -> str:
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(one_line(text))

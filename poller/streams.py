@@ -6,6 +6,10 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterable
+from typing import Any, TextIO, cast
+
+from poller.printable import lines
 
 _STDIN, _STDOUT, _STDERR = range(3)
 _TAKES_NO_MORE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
@@ -36,6 +40,39 @@ def speak_utf8() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+class _Guarded:
+    """A standard stream that escapes what would act on the reader's terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unguarded = stream
+
+    def write(self, text: str) -> int:
+        self.unguarded.write(lines(text))
+        return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        self.unguarded.writelines(map(lines, texts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
+
+
+def guard() -> None:
+    """Escape everything that is written to stdout and stderr from now on, whatever writes it.
+
+    Text of files, servers and clients cannot act on a terminal then. What formats text for a terminal itself
+    (`poller.console`, `poller.logs`) escapes it too, and writes to the `unguarded` stream.
+    """
+    sys.stdout, sys.stderr = (
+        cast(TextIO, _Guarded(unguarded(stream))) for stream in (sys.stdout, sys.stderr)
+    )
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """The stream itself, also of one that `guard` replaced."""
+    return stream.unguarded if isinstance(stream, _Guarded) else stream
 
 
 def unwritable(error: OSError) -> bool:

@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine" / "a.yaml").write_text("queries: [{name: one}, {name: other, sql: 7}, {name: 5}, 6]")
     (tmp_path / "mine" / "a.test.yaml").write_text("queries: [{name: once}]")
     (tmp_path / "mine" / "b.yaml").write_text("queries: [")
+    (tmp_path / "mine" / "c.yaml").write_text('queries: [{name: "on\\nerous"}, {name: "one\\e[2J"}]')
     return tmp_path
 
 

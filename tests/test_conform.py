@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -19,11 +20,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    AGGREGATION_TEMPORALITY_DELTA,
+    DataPointFlags,
+    Metric,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from poller.checkup.finding import Finding, healthy
 from poller.conform.examination import Examination, Require
+from poller.conform.personal import LONGEST, gives_away, is_personal, windows
 from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
@@ -198,6 +205,7 @@ def make_a_histogram_fall(stream: Stream) -> None:
     later.CopyFrom(points[0])
     later.time_unix_nano += 1
     later.count = 0
+    later.bucket_counts[:] = [0 for _ in later.bucket_counts]
 
 
 def change_the_unit(stream: Stream) -> None:
@@ -264,7 +272,10 @@ def tell_in_a_link(stream: Stream) -> None:
 
 
 def make_the_peer_a_client(stream: Stream) -> None:
-    stream.span("INSERT messages").kind = Span.SPAN_KIND_SERVER
+    span = stream.span("INSERT messages")
+    span.kind = Span.SPAN_KIND_SERVER
+    names = ("http.request.method", "url.path", "request.id")
+    span.attributes.extend(one for one in stream.span("POST /v1/messages").attributes if one.key in names)
 
 
 def say_in_the_log(stream: Stream) -> None:
@@ -286,6 +297,196 @@ def lose_the_trace(stream: Stream) -> None:
 def tell_zeros(stream: Stream) -> None:
     stream.record().trace_id = bytes(16)
 
+
+# --- the same in every place of a request
+
+
+def requests_of(stream: Stream) -> Iterator[Any]:
+    """The resource's part of each request, of whatever signal."""
+    for request in stream.requests:
+        if isinstance(request, ExportMetricsServiceRequest):
+            yield from request.resource_metrics
+        elif isinstance(request, ExportTraceServiceRequest):
+            yield from request.resource_spans
+        else:
+            yield from request.resource_logs
+
+
+def put_in_the_resource(stream: Stream) -> None:
+    for one in requests_of(stream):
+        one.resource.attributes.append(pair("process.command_args", "--password=hunter2"))
+
+
+def name_a_client_in_the_resource(stream: Stream) -> None:
+    for one in requests_of(stream):
+        one.resource.attributes.append(pair("enduser.email", "x"))
+
+
+def put_in_a_metrics_scope(stream: Stream) -> None:
+    stream.scope().scope.attributes.append(pair("note", "of ada@example.org"))
+
+
+def put_in_a_tracers_scope(stream: Stream) -> None:
+    for one in requests_of(stream):
+        if hasattr(one, "scope_spans"):
+            one.scope_spans[0].scope.attributes.append(pair("remote_addr", "203.0.113.7"))
+
+
+def put_in_a_loggers_scope(stream: Stream) -> None:
+    for one in requests_of(stream):
+        if hasattr(one, "scope_logs"):
+            one.scope_logs[0].scope.attributes.append(
+                pair("note", "ghp_0123456789abcdefABCDEF0123456789abcd")
+            )
+
+
+def put_in_an_exemplar(stream: Stream) -> None:
+    point = stream.metric("http_request_duration_seconds").histogram.data_points[0]
+    point.exemplars.add(as_double=1).filtered_attributes.append(pair("url.query", "to=ada"))
+
+
+def write_in_an_exemplar(stream: Stream) -> None:
+    point = stream.metric("messages_sent_total").sum.data_points[0]
+    point.exemplars.add(as_int=1).filtered_attributes.append(pair("path", "/users/ada%40example.org"))
+
+
+def put_in_the_trace_state(stream: Stream) -> None:
+    stream.span("POST /v1/messages").trace_state = "rojo=00f067aa0ba902b7,congo=ada@example.org"
+
+
+def put_in_the_trace_state_of_a_link(stream: Stream) -> None:
+    stream.span("INSERT messages").links.add().trace_state = "congo=203.0.113.7"
+
+
+def name_an_event(stream: Stream) -> None:
+    stream.span("INSERT messages").events[0].name = "stored for ada@example.org"
+
+
+def send_bytes(stream: Stream) -> None:
+    value = stream.span("INSERT messages").attributes.add(key="payload").value
+    value.bytes_value = b"from ada@example.org"
+
+
+def name_an_attribute_after_a_client(stream: Stream) -> None:
+    stream.span("INSERT messages").attributes.append(pair("count.of.ada@example.org.email", "x"))
+
+
+def add_an_unknown_metric_with_a_client(stream: Stream) -> None:
+    point = stream.scope().metrics.add(name="cpu").gauge.data_points.add(as_double=0.5)
+    point.attributes.append(pair("peer", "ada"))
+
+
+# --- spans without the structure of the design document
+
+
+def drop(stream: Stream, name: str) -> None:
+    attributes = stream.span("POST /v1/messages").attributes
+    attributes.remove(next(one for one in attributes if one.key == name))
+
+
+def dropping(*names: str) -> Callable[[Stream], None]:
+    def mutate(stream: Stream) -> None:
+        for name in names:
+            drop(stream, name)
+
+    return mutate
+
+
+def use_former_names(stream: Stream) -> None:
+    for attribute in stream.span("POST /v1/messages").attributes:
+        former = {"http.request.method": "http.method", "url.path": "http.target"}
+        attribute.key = former.get(attribute.key, attribute.key)
+
+
+def set_status(value: AnyValue) -> Callable[[Stream], None]:
+    def mutate(stream: Stream) -> None:
+        for attribute in stream.span("POST /v1/messages").attributes:
+            if attribute.key == "http.response.status_code":
+                attribute.value.CopyFrom(value)
+
+    return mutate
+
+
+def open_a_session_of_nobody(stream: Stream) -> None:
+    set_status(AnyValue(int_value=101))(stream)
+    drop(stream, "user.id")
+
+
+def make_the_root_internal(stream: Stream) -> None:
+    stream.span("POST /v1/messages").kind = Span.SPAN_KIND_INTERNAL
+
+
+def lose_the_id(stream: Stream) -> None:
+    stream.span("INSERT messages").span_id = b"short"
+
+
+def end_before_the_start(stream: Stream) -> None:
+    stream.span("INSERT messages").end_time_unix_nano = 1
+
+
+def invent_a_method(stream: Stream) -> None:
+    for attribute in stream.span("POST /v1/messages").attributes:
+        if attribute.key == "http.request.method":
+            attribute.value.string_value = "BREW"
+
+
+# --- values that cannot be
+
+
+def answer_as_a_teapot(stream: Stream) -> None:
+    for attribute in stream.metric("http_requests_total").sum.data_points[0].attributes:
+        if attribute.key == "status":
+            attribute.value.string_value = "teapot"
+
+
+def number(name: str, value: float) -> Callable[[Stream], None]:
+    def mutate(stream: Stream) -> None:
+        metric = stream.metric(name)
+        points = metric.gauge.data_points if metric.HasField("gauge") else metric.sum.data_points
+        points[0].as_double = value
+
+    return mutate
+
+
+def temper(name: str) -> Callable[[Stream], None]:
+    def mutate(stream: Stream) -> None:
+        metric = stream.metric(name)
+        data = metric.sum if metric.HasField("sum") else metric.histogram
+        data.aggregation_temporality = 0  # type: ignore[assignment]
+
+    return mutate
+
+
+def take_the_value(stream: Stream) -> None:
+    stream.metric("messages_sent_total").sum.data_points[0].ClearField("value")
+
+
+def take_the_time(stream: Stream) -> None:
+    stream.metric("messages_sent_total").sum.data_points[0].time_unix_nano = 0
+
+
+def start_later(stream: Stream) -> None:
+    point = stream.metric("messages_sent_total").sum.data_points[0]
+    point.start_time_unix_nano = point.time_unix_nano + 1
+
+
+def histogram(name: str, **values: Any) -> Callable[[Stream], None]:
+    def mutate(stream: Stream) -> None:
+        point = stream.metric(name).histogram.data_points[0]
+        for field, value in values.items():
+            if isinstance(value, list):
+                getattr(point, field)[:] = value
+            else:
+                setattr(point, field, value)
+
+    return mutate
+
+
+def be_too_severe(stream: Stream) -> None:
+    stream.record().severity_number = 99  # type: ignore[assignment]
+
+
+SIZES = "attachments_upload_size_bytes"
 
 MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     (
@@ -335,14 +536,15 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     ),
     (
         server_span("user_agent.original", "curl/8"),
-        {"personal_attribute user_agent.original": "tells who or where a client is"},
+        {"personal_attribute user_agent.original": "identifies or locates a client"},
     ),
     (
         server_span("http.request.header.cookie", "a=1"),
-        {"personal_attribute http.request.header.cookie": "tells who or where a client is"},
+        {"personal_attribute http.request.header.cookie": "identifies or locates a client"},
     ),
-    (server_span("url.query", "a=1"), {"personal_attribute url.query": "tells who or where a client is"}),
+    (server_span("url.query", "a=1"), {"personal_attribute url.query": "identifies or locates a client"}),
     (server_span("http.target", "/a?b=1"), {"personal_text http.target": "holds a query string"}),
+    (server_span("db.statement", "x"), {"old_convention db.statement": "is a former name, on span"}),
     (server_span("note", "to ada@example.org"), {"personal_text note": "holds an e-mail address"}),
     (server_span("note", "peer 10.1.2.3"), {"personal_text note": "holds an IP address"}),
     (name_a_span, {"personal_text span name": "holds a query string"}),
@@ -358,6 +560,69 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     (attach_to_the_log, {"personal_attribute remote_addr": "on log record of server.messages"}),
     (lose_the_trace, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
     (tell_zeros, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
+    (put_in_the_resource, {"personal_text process.command_args": "holds a password, on the resource"}),
+    (name_a_client_in_the_resource, {"personal_attribute enduser.email": "a client, on the resource"}),
+    (put_in_a_metrics_scope, {"personal_text note": "holds an e-mail address, on scope 'poller.events'"}),
+    (put_in_a_tracers_scope, {"personal_attribute remote_addr": "a client, on scope 'the server'"}),
+    (put_in_a_loggers_scope, {"personal_text note": "holds a token, on scope 'server.messages'"}),
+    (
+        put_in_an_exemplar,
+        {"personal_attribute url.query": "a client, on an exemplar of 'http_request_duration_seconds'"},
+    ),
+    (write_in_an_exemplar, {"personal_text path": "holds an e-mail address, on an exemplar of 'messages_se"}),
+    (put_in_the_trace_state, {"personal_text tracestate": "holds an e-mail address, on span 'POST /v1"}),
+    (put_in_the_trace_state_of_a_link, {"personal_text tracestate": "holds an IP address, on span 'INSERT"}),
+    (name_an_event, {"personal_text event name": "holds an e-mail address, on span 'INSERT messages'"}),
+    (send_bytes, {"personal_text payload": "holds an e-mail address, on span 'INSERT messages'"}),
+    (name_an_attribute_after_a_client, {"personal_attribute (an e-mail address)": "locates a client"}),
+    (
+        add_an_unknown_metric_with_a_client,
+        {
+            "unknown_metric cpu": "not in the catalogue",
+            "personal_attribute peer": "a client, on metric 'cpu'",
+        },
+    ),
+    (dropping("request.id"), {"missing_attribute request.id": "is missing, on span 'POST /v1/messages'"}),
+    (
+        dropping("http.request.method", "url.path"),
+        {"missing_attribute http.request.method": "is missing", "missing_attribute url.path": "is missing"},
+    ),
+    (
+        use_former_names,
+        {"old_convention http.method": "is a former name", "old_convention http.target": "is a former name"},
+    ),
+    (open_a_session_of_nobody, {"missing_attribute user.id": "the root span of a WebSocket session has it"}),
+    (make_the_root_internal, {"span_kind root span": "has the kind internal, on span 'POST /v1/messages'"}),
+    (lose_the_id, {"impossible_value span ids": "on span 'INSERT messages'"}),
+    (end_before_the_start, {"impossible_value span times": "end before they start"}),
+    (
+        set_status(AnyValue(string_value="teapot")),
+        {"impossible_value http.response.status_code": "is no number from 100 to 599"},
+    ),
+    (
+        set_status(AnyValue(int_value=99)),
+        {"impossible_value http.response.status_code": "is no number from 100 to 599"},
+    ),
+    (invent_a_method, {"impossible_value http.request.method": "is no method of HTTP, on span 'POST"}),
+    (answer_as_a_teapot, {"impossible_value http_requests_total{status}": "is 'teapot', which is no status"}),
+    (number("health_status", 5), {"impossible_value health_status": "is 5; 1 is healthy and 0 is not"}),
+    (number("messages_sent_total", -3), {"impossible_value messages_sent_total": "is -3, and cannot be be"}),
+    (number("messages_sent_total", 1.5), {"impossible_value messages_sent_total": "is 1.5, and counts what"}),
+    (
+        number("messages_sent_total", math.nan),
+        {"impossible_value messages_sent_total": "is nan, which is no"},
+    ),
+    (number("db_pool_idle_connections", math.inf), {"impossible_value db_pool_idle_connections": "is inf, "}),
+    (temper("messages_sent_total"), {"temporality messages_sent_total": "names no temporality"}),
+    (temper(SIZES), {f"temporality {SIZES}": "names no temporality"}),
+    (take_the_value, {"impossible_value messages_sent_total": "has no value"}),
+    (take_the_time, {"impossible_value messages_sent_total": "has no time"}),
+    (start_later, {"impossible_value messages_sent_total": "starts after its own time"}),
+    (histogram(SIZES, sum=math.nan), {f"impossible_value {SIZES}": "has the sum nan, which is no number"}),
+    (histogram(SIZES, min=-1.0), {f"impossible_value {SIZES}": "has the min -1, and cannot be below 0"}),
+    (histogram(SIZES, count=77), {f"impossible_value {SIZES}": "counts in its buckets another number"}),
+    (histogram(SIZES, bucket_counts=[1]), {f"impossible_value {SIZES}": "has not one bucket more than bo"}),
+    (be_too_severe, {"impossible_value severity": "is above 24, on log record of server.messages"}),
 ]
 
 
@@ -373,12 +638,152 @@ def test_each_mutation_is_named_and_nothing_else_is(
     failed = failures(findings)
 
     assert not healthy(findings)
-    assert failed.keys() == expected.keys()
+    assert failed.keys() == expected.keys(), failed
     for name, words in expected.items():
         assert words in failed[name]
     told = "\n".join(finding.detail + str(finding.facts) for finding in findings)
     for secret in ("203.0.113.7", "ada@example.org", "abcdefgh12345"):
         assert secret not in told
+
+
+def test_late_points_are_not_judged(good: Stream) -> None:
+    stream = good.copy()
+    points = stream.metric("users_registered_total").sum.data_points
+    (first,) = points
+    first.as_int = 5
+    late, after = points.add(), points.add()
+    late.CopyFrom(first)
+    late.time_unix_nano -= 1
+    late.as_int = 1
+    after.CopyFrom(first)
+    after.time_unix_nano += 1
+    assert healthy(stream.examined())
+    # Nor does a late point replace the newest: a later fall is compared with that.
+    after.as_int = 4
+    assert failures(stream.examined()) == {
+        "not_monotonic users_registered_total": "fell from 5 to 4 without a restart"
+    }
+
+
+def test_a_series_that_has_no_value_any_more_is_no_difference(good: Stream) -> None:
+    stream = good.copy()
+    point = stream.metric("messages_sent_total").sum.data_points[0]
+    point.ClearField("value")
+    point.flags = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
+    assert healthy(stream.examined())
+
+
+def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
+    stream = good.copy()
+    stream.span("POST /v1/messages").kind = Span.SPAN_KIND_CLIENT
+    findings = stream.examined()
+    assert healthy(findings)
+    assert [one.check for one in findings if one.state == "warn"] == ["missing_root"]
+
+
+def test_former_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
+    stream = good.copy()
+    stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
+    findings = stream.examined()
+    assert healthy(findings)
+    assert [(one.check, one.subject) for one in findings if one.state == "warn"] == [
+        ("old_convention", "db.statement")
+    ]
+    server_span("db.statement", "x")(stream)
+    assert list(failures(stream.examined())) == ["old_convention db.statement"]
+
+
+def test_an_rpc_has_no_method_of_http(good: Stream) -> None:
+    stream = good.copy()
+    dropping("http.request.method", "url.path")(stream)
+    server_span("rpc.system.name", "grpc")(stream)
+    assert healthy(stream.examined())
+
+
+def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
+    stream = good.copy()
+    for count in range(1100):
+        stream.span("INSERT messages").attributes.append(pair(f"{count}{'x' * 5000}.email", "x"))
+    findings = stream.examined()
+    personal = [one for one in findings if one.check == "personal_attribute"]
+    assert len(personal) == 1000
+    assert max(len(one.subject or "") for one in personal) < 300
+    (more,) = [one for one in findings if one.check == "differences"]
+    assert more.detail.startswith("100 further ones")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("GET /users/ada%40example.org HTTP/1.1", "an e-mail address"),
+        ("GET /users/ada%2540example.org", "an e-mail address"),
+        ("peer%20%5B2001%3Adb8%3A%3A1%5D", "an IP address"),
+        ("from 2001:db8::1 to", "an IP address"),
+        ("auth Bearer%20abcdefgh12345", "a token"),
+        ("user_agent=curl", "a user agent"),
+        ("userAgent: okhttp", "a user agent"),
+        ('{"userAgent":"okhttp"}', "a user agent"),
+        (r"{\"user-agent\": \"okhttp\"}", "a user agent"),
+        ("username=ada", "a user name"),
+        ("'username': 'ada'", "a user name"),
+        ("phone=5551234", "a phone number"),
+        ("phoneNumber: 555", "a phone number"),
+        ("sessionid=5ab", "a session id"),
+        ("JSESSIONID=5ab", "a session id"),
+        ("private_key=MIIE", "a private key"),
+        ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
+        ("email=ada", "an e-mail address"),
+        ("password: swordfish", "a password"),
+        ("api-key=5", "a token"),
+        ("ghp_0123456789abcdefABCDEF0123456789abcd", "a token"),
+        ("key AKIAIOSFODNN7EXAMPLE", "a token"),
+        (f"{'x ' * 4000}ada@example.org", "an e-mail address"),
+        *((f"{'x' * offset} Bearer abcdefgh12345", "a token") for offset in range(600, 1200, 7)),
+    ],
+)
+def test_texts_of_other_servers_that_give_something_away(text: str, what: str) -> None:
+    assert gives_away(text) == what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SELECT * FROM users WHERE username=$1 AND token = ?",
+        "username=[redacted] password=*** phone=null",
+        "invalid token: signature mismatch",
+        "wrong password: try again",
+        "50% of 3, 100%",
+        "session closed: id=5",
+        "ws.session_id=5",
+        "phone book, user name, private key",
+        "x" * 100_000,
+    ],
+)
+def test_texts_of_other_servers_that_give_nothing_away(text: str) -> None:
+    assert gives_away(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "personal"),
+    [
+        *((name, True) for name in ("userAgent", "app.clientIp", "user.phoneNumber", "private_key", "peer")),
+        *((name, False) for name in ("service.name", "host.ip", "user.id", "request.id", "ws.session_id")),
+    ],
+)
+def test_names_of_other_servers(name: str, personal: bool) -> None:
+    assert is_personal(name) is personal
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "x@a.", "eyJ", "?", "%25", "://", "1.", "a:", "token: ", "username=", " "]
+)
+def test_the_work_for_a_text_has_a_bound(unit: str) -> None:
+    """The searched characters, as the patterns may take the square of a window."""
+    for size in (1, 2, 4, 8):
+        parts = list(windows(unit * (LONGEST * size // len(unit))))
+        assert max(map(len, parts)) <= 1024
+        assert sum(map(len, parts)) <= 2 * LONGEST
 
 
 def test_boundaries_that_do_not_fit_are_a_warning(good: Stream) -> None:
@@ -420,7 +825,10 @@ def test_an_exponential_histogram_is_a_histogram(good: Stream) -> None:
     stream = good.copy()
     metric = stream.metric("messaging_fetch_batch_size")
     points = metric.histogram.data_points
-    metric.exponential_histogram.data_points.add(count=points[0].count, sum=points[0].sum)
+    metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    metric.exponential_histogram.data_points.add(
+        count=points[0].count, sum=points[0].sum, time_unix_nano=points[0].time_unix_nano
+    )
     assert healthy(stream.examined())
 
 
@@ -609,6 +1017,9 @@ def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
         (b"{}\n", "file:1: is no OTLP/JSON: it has none of resourceMetrics, resourceSpans, resourceLogs"),
         (b'{"resourceMetrics": []}\nnot json\n', "file:2: is no OTLP/JSON: Expecting value"),
         (b'{"resourceSpans": 7}\n', "file:1: is no OTLP/JSON"),
+        (b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b" " * (64 << 20) + b"\n", "file:1: is a line of 64 Mi characters or more"),
         (b"\x00\x00\x01\xff\xfe", "file: is no text; write it with the file exporter's `format: json`"),
     ],
 )

@@ -98,7 +98,7 @@ def test_an_exception_is_told_in_both_forms() -> None:
     assert (
         "ValueError: invalid literal for int() with base 10: 'gone'" in json.loads(fail("json"))["exception"]
     )
-    assert fail("text").splitlines()[-1] == "ValueError: invalid literal for int() with base 10: 'gone'"
+    assert fail("text").splitlines()[-1] == "    ValueError: invalid literal for int() with base 10: 'gone'"
 
 
 def test_libraries_are_heard_from_warning_on() -> None:

@@ -175,7 +175,9 @@ def received(receiver: Receiver) -> list[Request]:
 def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
     file = folder / "told.json"
     file.write_text("".join(recorded(Stream(received(receiver)))), encoding="utf-8")
-    done = poller(str(file), "--require", "all", "--generation", generation, *OF_LIBRARIES)
+    # The package for botocore has no current name for it.
+    former = ("--ignore", "old_convention:http.status_code")
+    done = poller(str(file), "--require", "all", "--generation", generation, *OF_LIBRARIES, *former)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed, 0 warnings, 3 ok, " in done.stdout
 

@@ -528,7 +528,7 @@ def test_spans_as_json_arrive_with_their_hexadecimal_ids(receiver: Receiver) -> 
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (1, 3)
     assert span.attributes == {"n": 7}
     assert [(event.name, event.attributes) for event in span.events] == [("seen", {"ok": True})]
-    assert span.links == ({"why": "so"},)
+    assert [link.attributes for link in span.links] == [{"why": "so"}]
     assert (span.resource, span.scope) == ({"service.name": "tested"}, "the scope")
     (received,) = receiver.requests("traces")
     assert received.signal == "traces"

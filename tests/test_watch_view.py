@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -168,7 +169,27 @@ def test_what_others_wrote_does_not_steer_the_terminal() -> None:
     text = "\n".join(drawn(Board(), [nasty], 80, 24))
 
     assert "\x1b[2J" not in text
-    assert "22012 ?[2J? gone" in text
+    assert r"22012 \u001b[2J\u0007 gone" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 5000, "日本語" * 200, "e\u0301\u0302" * 300, "\u200d" * 500, "a\nb " * 90, "👨\u200d👩" * 90],
+)
+def test_no_line_is_wider_than_the_screen(text: str) -> None:
+    reading = Reading(text, text, f"a={text}", 1.5)
+    wide = a_glance(state=text, detail=f"22012 {text}")._replace(
+        query=text, series=2, readings=(reading, reading)
+    )
+    lines = drawn(Board(), [wide], 80, 24, server=text)
+    assert max(map(cell_len, lines)) <= 80
+    # Each query has its line, two of its message at most, and one for each series.
+    assert len(lines) <= 2 + 1 + 1 + 3 + 2 + 1 + 1
+
+
+def test_a_message_of_wide_letters_continues_on_its_second_line() -> None:
+    lines = drawn(Board(), [a_glance(state="failed(rejected)", detail="日本語" * 20)], 80, 24)
+    assert sum(line.count("日") for line in lines) == 20
 
 
 @pytest.mark.parametrize(
@@ -278,7 +299,23 @@ def test_a_glance_stays_small() -> None:
     assert len(json.dumps(to_json(told))) < 400_000
 
 
-@pytest.mark.parametrize("strange", [None, 3, "text", [3], [{}], [{"query": "q"}], [{"readings": [{}]}]])
+READING = {"metric": "m", "unit": "", "attributes": "", "value": 1.0}
+GLANCE = a_glance()._asdict() | {"readings": [READING]}
+
+
+def test_a_heartbeat_that_can_be_read_is_read() -> None:
+    assert from_json([GLANCE])[0].readings[0].value == 1.0
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        *(None, 3, "text", [3], [{}], [{"query": "q"}], [{"readings": [{}]}]),
+        *([{**GLANCE, name: 5}] for name in ("query", "state", "detail")),
+        *([{**GLANCE, name: math.nan}] for name in ("last_success", "next_run", "series")),
+        *([{**GLANCE, "readings": [{**READING, "value": value}]}] for value in ("1", math.inf, 10**400)),
+    ],
+)
 def test_a_heartbeat_of_another_version_is_no_account(strange: object) -> None:
     with pytest.raises(ValueError, match="is no account of queries"):
         from_json(strange)
@@ -298,9 +335,13 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
 
 def left_as_it_was(terminal: Terminal) -> None:
-    """The keyboard's mode, the ordinary screen and the cursor."""
+    """The keyboard's mode, the ordinary screen, the cursor and the wrapping of long lines."""
     assert terminal.now == terminal.before
-    for on, off in (("\x1b[?1049h", "\x1b[?1049l"), ("\x1b[?25l", "\x1b[?25h")):
+    for on, off in (
+        ("\x1b[?1049h", "\x1b[?1049l"),
+        ("\x1b[?25l", "\x1b[?25h"),
+        ("\x1b[?7l", "\x1b[?7h"),
+    ):
         assert terminal.text.rindex(off) > terminal.text.rindex(on)
     assert "Traceback" not in terminal.text
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from poller.cases.judgement import Judgement
+from poller.printable import one_line
 from poller.redaction import redact
 from poller.words import counted
 
@@ -98,4 +99,4 @@ def _xml(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in redact(text))
+    return one_line(redact(text))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from poller.printable import one_line
 from poller.redaction import redact, redact_all
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(summary(findings))
         return
     # Piped to a program a finding is a line: grep must find it whole.
-    width = max((len(finding.name) for finding in findings), default=0)
-    for finding in findings:
+    names = [_plain(finding.name) for finding in findings]
+    width = max(map(len, names), default=0)
+    for finding, name in zip(findings, names, strict=True):
         advice = f" -> {_plain(finding.advice)}" if finding.advice else ""
-        line = f"{finding.state:4}  {finding.name:{width}}  {_plain(finding.detail)}{advice}"
+        line = f"{finding.state:4}  {name:{width}}  {_plain(finding.detail)}{advice}"
         console.print(line, markup=False, emoji=False, soft_wrap=True)
     console.print(summary(findings))
 
@@ -90,7 +92,7 @@ def _table(findings: Sequence[Finding]) -> Table:
         if finding.advice:
             told.append(f"\n-> {_plain(finding.advice)}", "bold")
         table.add_row(
-            Text(finding.state, _STYLES[finding.state]), Text(finding.subject or finding.check), told
+            Text(finding.state, _STYLES[finding.state]), Text(_plain(finding.subject or finding.check)), told
         )
     return table
 
@@ -112,5 +114,5 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without secrets, nor what would steer the reader's terminal: a message may hold anything."""
-    return "".join(letter if letter.isprintable() else " " for letter in redact(text))
+    """One line without secrets, nor what would act on the reader's terminal: a message may hold anything."""
+    return one_line(redact(text))

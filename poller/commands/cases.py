@@ -136,11 +136,10 @@ def _place(conninfo: str) -> dict[str, object]:
 
 
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
-    from rich.console import Console
-
     from poller.cases.bench import FixtureError
+    from poller.console import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     judgements: list[Judgement] = []
     for trial in trials:
         if stop.number is not None:

@@ -87,11 +87,10 @@ def check(
     others = [*warnings, *others]
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
     if format == "text":
-        from rich.console import Console
-
+        from poller.console import open_console
         from poller.lint.text import print_judged
 
-        print_judged(Console(highlight=False), judged, others)
+        print_judged(open_console(), judged, others)
     else:
         _write(format, complaints, judged)
     raise typer.Exit(1 if failed(complaints) else 0)

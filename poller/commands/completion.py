@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from poller.errors import ConfigError
+from poller.printable import one_line
 
 _PACKAGED = ("shipped", "extended")
 
@@ -46,5 +47,5 @@ def _names(sources: Sequence[Path]) -> Iterator[str]:
     for source in sources:
         for path in files_of(source):
             for _, query in QueryFile(0, path, read(path)).queries():
-                if isinstance(name := query.get("name"), str):
+                if isinstance(name := query.get("name"), str) and name == one_line(name):
                     yield name

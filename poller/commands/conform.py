@@ -55,11 +55,12 @@ def conform(
         Format, typer.Option(help="text for people, json for programs.")
     ] = "text",
 ) -> None:
-    """Say how what a server sends by OTLP differs from the catalogue.
+    """Compare a server's OTLP output with the catalogue.
 
-    Unknown and missing metrics, wrong types and units, counters that fall, attributes and values that are not
-    declared, what gives clients away in spans and logs, log records without trace context. Exit code 0: no
-    difference; 1: there are some, or nothing was received; 2: it cannot be done as asked.
+    Reports unknown and missing metrics, wrong types and units, counters that fall, undeclared attributes and
+    values, values that cannot be, personal data in any signal, root spans without a request id, and log
+    records without trace context. Exit code 0: no difference; 1: there are some, or nothing was received; 2:
+    it cannot be done as asked.
     """
     seconds = _seconds(duration)
     if files and (duration or requests):
@@ -84,9 +85,9 @@ def conform(
     if format == "json":
         sys.stdout.write(to_json(findings) + "\n")
     else:
-        from rich.console import Console
+        from poller.console import open_console
 
-        print_findings(Console(highlight=False), findings)
+        print_findings(open_console(), findings)
     raise typer.Exit(0 if healthy(findings) else 1)
 
 

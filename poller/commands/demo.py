@@ -13,6 +13,7 @@ import typer
 from poller.commands.options import with_settings
 from poller.definition import parse_duration
 from poller.errors import ConfigError, PollerError, Problem
+from poller.printable import one_line
 from poller.settings import Settings
 
 
@@ -43,6 +44,6 @@ def demo(
     try:
         code = perform(settings.endpoint, every, seconds, ended)
     except PollerError as error:
-        typer.echo(f"poller demo: {error}", err=True)
+        typer.echo(one_line(f"poller demo: {error}"), err=True)
         sys.exit(1)
     raise typer.Exit(code)

@@ -67,7 +67,7 @@ def doctor(
     if format == "json":
         sys.stdout.write(to_json(findings) + "\n")
     else:
-        from rich.console import Console
+        from poller.console import open_console
 
-        print_findings(Console(highlight=False), findings)
+        print_findings(open_console(), findings)
     raise typer.Exit(0 if healthy(findings) else 1)

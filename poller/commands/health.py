@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 from poller.health import MAX_AGE_SECONDS, clock, judge, places, read
-from poller.streams import drop_stdout, open_missing
+from poller.printable import one_line
+from poller.streams import drop_stdout, guard, open_missing
 
 _NO_MATTER = "No database, collector or query file that is out of order makes a poller\nanything but alive."
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -32,7 +33,7 @@ def health(
         told = None if isinstance(heartbeat, str) else heartbeat
         why = json.dumps({"good": good, "why": why, "heartbeat": told}, indent=2)
     try:
-        print(why, flush=True)  # noqa: T201 - what a probe is told
+        print(why if format == "json" else one_line(why), flush=True)  # noqa: T201 - what a probe is told
     except OSError:
         drop_stdout()  # whether anybody reads it or not, the exit code tells
     sys.exit(0 if good else 1)
@@ -41,6 +42,7 @@ def health(
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command with what stands behind `poller health`; a wrong option ends it with exit code 2."""
     open_missing()
+    guard()
     parser = argparse.ArgumentParser(
         prog="poller health",
         description=textwrap.fill(health.__doc__ or ""),

@@ -16,6 +16,7 @@ from poller.errors import ConfigError, Problem
 from poller.importing.draft import DraftQuery
 from poller.importing.formats import Format, Imported, bring
 from poller.importing.writing import to_yaml
+from poller.printable import one_line
 from poller.settings import Settings
 from poller.sources import unreadable
 from poller.words import counted
@@ -49,7 +50,7 @@ def import_(
     imported = bring(form, files, defaults)
     _write(imported, form, write)
     lost, changed, warned = imported.losses.counts
-    sys.stderr.writelines(f"{line}\n" for line in imported.losses.lines(imported.files))
+    sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
     told = f"{told}; {lost} not kept, {changed} changed"
@@ -58,7 +59,7 @@ def import_(
     if imported.drafts:
         target = shlex.quote(str(write)) if write else "FILE"
         told += f"; poller check --database {target} shows what your server makes of them"
-    sys.stderr.write(f"{told}\n")
+    sys.stderr.write(f"{one_line(told)}\n")
     raise typer.Exit(1 if lost else 0)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poller.catalog import Defaults
+from poller.console import say
 from poller.drafts.append import append, refuse, taken
 from poller.drafts.write import to_file
 from poller.errors import ConfigError, Problem
@@ -67,7 +68,7 @@ def warn_taken(queries: Sequence[Mapping[str, Any]], settings: Settings, told: C
     """Say what the daemon would not take of queries that somebody is going to paste."""
     for query in queries:
         for problem in taken(query, _beside(settings), _defaults(settings)):
-            told.print(f"look: {problem}", style="yellow", markup=False, soft_wrap=True)
+            say(told, f"look: {problem}", "yellow")
 
 
 def names_beside(settings: Settings, path: Path | None) -> set[str]:
@@ -82,10 +83,10 @@ def keep(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings, t
     """Append each of `queries` to the file, and say where it stands; raises ConfigError."""
     for query in queries:
         line = append(path, query, _defaults(settings), _beside(settings, path))
-        told.print(f"added to {path}:{line}", style="green", markup=False, soft_wrap=True)
+        say(told, f"added to {path}:{line}", "green")
     if wanted := _to_be_read(path, settings):
         what = f"not read by the daemon yet: export POLLER_QUERIES={shlex.quote(wanted)}"
-        told.print(what, style="yellow", markup=False, soft_wrap=True)
+        say(told, what, "yellow")
 
 
 def _to_be_read(path: Path, settings: Settings) -> str | None:

@@ -52,14 +52,13 @@ def new(
     or the configuration cannot be used.
     """
     # Not above: who completes a command line waits for what is loaded.
-    from rich.console import Console
-
     from poller.commands.keep import declared, defined, keep, refuse_taken, warn_taken
     from poller.commands.starter import Starter
     from poller.commands.visit import visiting
+    from poller.console import open_console, say
     from poller.drafts.write import to_file
 
-    console = Console(stderr=True, highlight=False)
+    console = open_console(stderr=True)
     asks = sys.stdin.isatty() and sys.stderr.isatty()
     with visiting(settings, asks=asks) as visit:
         try:
@@ -68,7 +67,7 @@ def new(
             )
         except PollError as error:
             told = visit.refused(error) if error.kind == "unavailable" else error.message
-            console.print(told, style="red", markup=False, soft_wrap=True)
+            say(console, told, "red")
             raise typer.Exit(1) from None
     if name is not None:
         if len(chosen) > 1:
@@ -86,7 +85,7 @@ def new(
     sys.stdout.flush()
     for one in chosen:
         if one.look:
-            console.print(f"look: {one.look}", style="yellow", markup=False, soft_wrap=True)
+            say(console, f"look: {one.look}", "yellow")
     if write is not None:
         keep(write, queries, settings, console)
     else:
@@ -150,5 +149,7 @@ def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings
 
 
 def _print_problems(error: ConfigError, console: Console) -> None:
+    from poller.console import say
+
     for problem in error.problems:
-        console.print(str(problem), style="red", markup=False, soft_wrap=True)
+        say(console, str(problem), "red")

@@ -13,6 +13,7 @@ import typer
 from poller.commands.completion import values
 from poller.environment import is_secret, variables
 from poller.loading import load
+from poller.printable import one_line
 from poller.settings import option, spoken
 from poller.variables import Variables
 
@@ -40,7 +41,7 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
         def loaded(**given: Any) -> None:
             settings = load(os.environ, {name: given.pop(name) for name in options})
             for warning in settings.warnings if warn else ():
-                typer.echo(warning, err=True)
+                typer.echo(one_line(warning), err=True)
             command(settings=settings, **given)
 
         kept = [

@@ -16,6 +16,7 @@ from poller.contest import contested, without
 from poller.errors import ConfigError, Problem
 from poller.logs import configure
 from poller.metric import MetricDefinition
+from poller.printable import one_line
 from poller.progress import Progress
 from poller.result import REFUSALS, PollResult
 from poller.schedule import ticks
@@ -90,7 +91,7 @@ def poll(
     try:
         _print(format, results, catalog.metrics, settings)
         if verbose:
-            sys.stderr.writelines(f"{line}\n" for result in results for line in refusals(result))
+            sys.stderr.writelines(f"{one_line(line)}\n" for result in results for line in refusals(result))
     finally:  # a stdout that takes no more is no reason to keep the values from the collector
 
         def stopped() -> bool:
@@ -131,8 +132,8 @@ def _print(
         described = resource(settings.service_name, settings.instance, version())
         text = to_otlp_json(results, described, version()) + "\n"
     else:
-        from rich.console import Console
+        from poller.console import open_console
 
-        print_table(Console(highlight=False), results, metrics)
+        print_table(open_console(), results, metrics)
         return
     sys.stdout.write(text)

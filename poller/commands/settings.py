@@ -14,6 +14,7 @@ import typer
 from poller import logs
 from poller.commands.options import with_settings
 from poller.environment import variables
+from poller.printable import one_line
 from poller.settings import Settings
 from poller.variables import Variables
 
@@ -64,15 +65,16 @@ def settings(
 
 def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
     return [
-        (name, settings.shown(name) or "-", str(settings.source(name)), field.description or "")
+        (name, one_line(settings.shown(name) or "-"), str(settings.source(name)), field.description or "")
         for name, field in Variables.model_fields.items()
     ]
 
 
 def _draw(rows: list[tuple[str, str, str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from poller.console import open_console
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in HEADINGS:
@@ -81,4 +83,4 @@ def _draw(rows: list[tuple[str, str, str, str]]) -> None:
         dim = "dim" if source == "default" else ""
         # As Text, so that no value is taken for markup.
         table.add_row(Text(name, "cyan"), Text(value, dim), Text(source, dim), Text(meaning))
-    Console(no_color=bool(os.environ.get("NO_COLOR")) or None, highlight=False).print(table)
+    open_console(no_color=bool(os.environ.get("NO_COLOR")) or None).print(table)

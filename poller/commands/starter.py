@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poller.commands.visit import Visit
+from poller.console import say
 from poller.drafts.aggregates import Offer, UnknownAggregateError
 from poller.drafts.menu import print_offers, print_tables
 from poller.drafts.offers import offer, offers
@@ -85,7 +86,7 @@ class Starter:
             try:
                 return self._found(answer, tables)
             except ConfigError as error:
-                self._console.print(error.problems[0].what, style="red", markup=False)
+                say(self._console, error.problems[0].what, "red")
 
     def _asked_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
         from rich.prompt import Prompt

@@ -40,27 +40,26 @@ def trial(
     used.
     """
     # Not above: who completes a command line waits for what is loaded.
-    from rich.console import Console
-
     from poller.commands.tryout import Tryout
     from poller.commands.visit import visiting
+    from poller.console import open_console, say
     from poller.drafts.draft import NoDraftError
     from poller.inspection.refusal import marked, refusal
 
     text = _statement(sql)
-    told = Console(stderr=True, highlight=False)
+    told = open_console(stderr=True)
     with visiting(settings) as visit:
         try:
             Tryout(settings, visit, text, told).run(name, write, format)
         except PollError as error:
             if error.kind == "unavailable":
-                told.print(visit.refused(error), style="red", markup=False, soft_wrap=True)
+                say(told, visit.refused(error), "red")
             else:
-                told.print(refusal(error, text, kept=False), style="red", markup=False, soft_wrap=True)
+                say(told, refusal(error, text, kept=False), "red")
                 told.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:
-            told.print(str(error), style="red", markup=False, soft_wrap=True)
+            say(told, str(error), "red")
             raise typer.Exit(1) from None
 
 

@@ -15,6 +15,7 @@ from poller.checkup.queries import run
 from poller.commands.keep import declared, defined, keep, names_beside, refuse_taken, warn_taken
 from poller.commands.visit import Visit
 from poller.commands.wiring import tags
+from poller.console import say
 from poller.drafts.draft import Draft, closed, draft
 from poller.drafts.show import print_trial, to_json
 from poller.drafts.write import to_file
@@ -54,7 +55,7 @@ class Tryout:
             refuse_taken(write, [drafted.query], settings)
         answer = self.answer(query)
         if answer.skipped is not None:
-            self._told.print(f"not run: {answer.skipped.detail}", style="red", markup=False, soft_wrap=True)
+            say(self._told, f"not run: {answer.skipped.detail}", "red")
             raise typer.Exit(1)
         result = to_result(answer)
         if result.error is not None or answer.rows is None:
@@ -72,7 +73,7 @@ class Tryout:
             what = "every row is left out, so this feeds no metric" + (
                 f", and is not added to {write}" if write else ""
             )
-            self._told.print(what, style="red", markup=False, soft_wrap=True)
+            say(self._told, what, "red")
             raise typer.Exit(1)
         if write is not None:
             keep(write, [drafted.query], settings, self._told)
@@ -83,7 +84,7 @@ class Tryout:
         if self._superuser:
             what = "this role is a superuser; nothing but the read-only transaction holds it back"
             told = f"look: {what}: deploy/role.sql makes one that may only read"
-            self._told.print(told, style="yellow", markup=False, soft_wrap=True)
+            say(self._told, told, "yellow")
 
     def _draft(self, inspected: Inspected, known: Known, name: str | None, write: Path | None) -> Draft:
         """The query under the name that is asked for, or one that no other query or metric has."""
@@ -118,7 +119,7 @@ class Tryout:
             admission = Admission(self._required, strict=settings.strict)
             refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
             if refused is not None:
-                self._told.print(f"not run: {refused.detail}", style="red", markup=False, soft_wrap=True)
+                say(self._told, f"not run: {refused.detail}", "red")
                 raise typer.Exit(1)
             (inspected,) = inspection.statements([self._sql])
             known = inspection.known([inspected])
@@ -144,7 +145,7 @@ class Tryout:
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
         if sightings and not sightings[-1].standby and settings.require_standby == "warn":
-            self._told.print("look: this server is a primary; poll a standby", style="yellow")
+            say(self._told, "look: this server is a primary; poll a standby", "yellow")
         return answer
 
 

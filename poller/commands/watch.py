@@ -39,9 +39,9 @@ def watch(
     own. `q` or Ctrl-C ends it. Where standard output is no terminal it prints once what there is. Exit code
     0: the poller is alive; 1: it is not; 2: the configuration cannot be used.
     """
-    from rich.console import Console
+    from poller.console import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     if not poll:
         show = show_live if console.is_terminal else show_once
         raise typer.Exit(0 if show(console, beside(places(settings.health_file, settings.state_dir))) else 1)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
 from poller.checkup.finding import Finding
+from poller.conform import impossible
 from poller.conform.notes import Notes, summary
-from poller.events.attributes import HTTP_ROUTE
+from poller.conform.personal import gives_away
+from poller.conform.places import Places, safe_name
+from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.events.declaration import Attribute as Declared
 from poller.events.declaration import Metric
-from poller.events.pii import personal_text
 from poller.receiver.attributes import Attribute
 from poller.receiver.points import Distribution, Point
 from poller.words import did_you_mean, shown
 
 _ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,})(?=/|$)", re.IGNORECASE)
 """A part of a path that is a number, a UUID or a long hexadecimal word: in a template stands a name there."""
+_STATUS = re.compile(r"[1-5]\d\d")
+_LONGEST_VALUE = 2000
+"""Characters of a value that are searched for ids."""
 _MOST_SERIES = 100_000
 """Series whose last value is remembered, to see counters fall."""
 
@@ -27,7 +33,7 @@ _KINDS = {
     "gauge": "a gauge",
 }
 _SPOKEN = {"counter": "a counter", "updowncounter": "an up-down counter"}
-_Series = tuple[str, str, str]
+_Series = tuple[str, bytes, bytes]
 
 
 class Measured:
@@ -42,6 +48,7 @@ class Measured:
         self._metrics = {metric.name: metric for metric in metrics}
         self._units = units
         self._notes = Notes()
+        self._places = Places(self._notes)
         self._seen: set[str] = set()
         self._points = 0
         self._last: dict[_Series, tuple[int, int, float]] = {}
@@ -49,15 +56,21 @@ class Measured:
     def take(self, point: Point) -> None:
         """Look at one data point."""
         self._points += 1
+        self._places.origin(point.resource, point.scope, point.scope_attributes)
+        for exemplar in point.exemplars:
+            self._places.attributes(exemplar, f"an exemplar of {shown(point.metric)}")
         metric = self._metrics.get(point.metric)
         if metric is None:
             self._unknown(point)
+            self._places.attributes(point.attributes, f"metric {shown(point.metric)}")
             return
         self._seen.add(metric.name)
         self._kind(point, metric)
         self._unit(point, metric)
         self._attributes(point, metric)
         self._buckets(point, metric)
+        for what, example in impossible.flaws(point, metric):
+            self._notes.add("impossible_value", metric.name, what, example)
         self._course(point, metric)
 
     def differences(self, required: Iterable[Metric]) -> list[Finding]:
@@ -74,12 +87,13 @@ class Measured:
         return summary("metrics", self._points, detail, wrong)
 
     def _unknown(self, point: Point) -> None:
+        name = safe_name(point.metric)
         what, advice = f"{_kind(point)} that is not in the catalogue", None
         if other := self._elsewhere.get(point.metric):
             what, advice = f"{what}; in its generation {other} it is", f"say --generation {other}"
-        elif not self._notes.has("unknown_metric", point.metric):
+        elif not self._notes.has("unknown_metric", name):
             what += did_you_mean(point.metric, self._metrics)  # too slow for every data point
-        self._notes.add("unknown_metric", point.metric, what, advice=advice)
+        self._notes.add("unknown_metric", name, what, advice=advice)
 
     def _kind(self, point: Point, metric: Metric) -> None:
         kind = _kind(point)
@@ -101,7 +115,7 @@ class Measured:
     def _attributes(self, point: Point, metric: Metric) -> None:
         declared = {attribute.name: attribute for attribute in metric.attributes}
         for name, value in point.attributes.items():
-            subject = f"{metric.name}{{{name}}}"
+            subject = f"{metric.name}{{{safe_name(name)}}}"
             if name not in declared:
                 known = ", ".join(declared) or "none"
                 self._notes.add("undeclared_attribute", subject, f"is not declared; declared are: {known}")
@@ -115,9 +129,12 @@ class Measured:
             if value not in attribute.values:
                 what = f"is $, which is not declared; there are {', '.join(attribute.values)}"
                 self._notes.add("undeclared_value", subject, what, _safe(value))
-        elif personal := personal_text(value):
+        elif personal := gives_away(value):
             self._notes.add("personal_text", subject, f"holds {personal}")
-        elif attribute == HTTP_ROUTE and _ID.search(value):
+        elif attribute == HTTP_STATUS and not _STATUS.fullmatch(value):
+            what = "is $, which is no status code from 100 to 599"
+            self._notes.add("impossible_value", subject, what, _safe(value))
+        elif attribute == HTTP_ROUTE and _ID.search(value[:_LONGEST_VALUE]):
             what = "is $, a path with an id and no template, so that every id makes a series"
             self._notes.add("undeclared_value", subject, what, _safe(value))
 
@@ -137,16 +154,19 @@ class Measured:
                 "is told as delta, which Prometheus does not take unless it is told to; better is cumulative"
             )
             self._notes.add("temporality", metric.name, what, state="warn")
+        if point.temporality is None and point.kind in ("sum", "histogram", "exponential_histogram"):
+            what = "names no temporality, so that nobody can tell totals from steps; send cumulative"
+            self._notes.add("temporality", metric.name, what)
         if metric.instrument not in ("counter", "histogram") or point.temporality != "cumulative":
             return
         value = point.value.count if isinstance(point.value, Distribution) else point.value
-        if value is None:
+        if value is None or not point.recorded:
             return
         series = (metric.name, _key(point.attributes), _key(point.resource))
         start, at, last = self._last.get(series, (0, 0, 0.0))
         if point.time_unix_nano < at:
             return
-        if value < 0 or (start == point.start_time_unix_nano and value < last):
+        if start == point.start_time_unix_nano and value < last:
             self._notes.add(
                 "not_monotonic", metric.name, "fell from $ without a restart", f"{last:g} to {value:g}"
             )
@@ -171,7 +191,7 @@ def _missing(metric: Metric) -> str:
 
 def _safe(value: str) -> str:
     """A value for the report, unless it gives somebody away."""
-    what = personal_text(value)
+    what = gives_away(value)
     return f"({what})" if what else shown(value)
 
 
@@ -180,5 +200,7 @@ def _bounds(boundaries: Iterable[float]) -> str:
     return ", ".join(told) if len(told) < 7 else f"{', '.join(told[:3])} ... {told[-1]}"
 
 
-def _key(attributes: Mapping[str, Attribute]) -> str:
-    return repr(sorted(attributes.items(), key=lambda pair: pair[0]))
+def _key(attributes: Mapping[str, Attribute]) -> bytes:
+    """The same for equal attributes, and short: the sender chooses how long they are."""
+    text = repr(sorted(attributes.items(), key=lambda pair: pair[0]))
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -10,6 +10,8 @@ from poller.checkup.finding import Finding, State
 _EXAMPLES = 5
 _HERE = "$"
 """Stands in a text where its examples go."""
+_MOST, _LONGEST = 1000, 200
+"""Differences that are kept, and characters of what one concerns: a client may choose both."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class Notes:
 
     def __init__(self) -> None:
         self._notes: dict[tuple[str, str], _Note] = {}
+        self._more = 0
 
     def add(
         self,
@@ -37,15 +40,21 @@ class Notes:
         advice: str | None = None,
         state: State = "fail",
     ) -> None:
-        """Note one difference; `$` in `what` becomes the examples."""
-        note = self._notes.setdefault((check, subject), _Note(what, advice, state))
+        """Note one difference; `$` in `what` becomes the examples. Of too many, the rest is only counted."""
+        key = (check, _cut(subject))
+        if key not in self._notes and len(self._notes) >= _MOST:
+            self._more += 1
+            return
+        note = self._notes.setdefault(key, _Note(what, advice, state))
         note.count += 1
+        if state == "fail":
+            note.state = state
         if example and len(note.examples) <= _EXAMPLES:
             note.examples[example] = None
 
     def has(self, check: str, subject: str) -> bool:
         """Whether this difference was noted before; its text is the first one's."""
-        return (check, subject) in self._notes
+        return (check, _cut(subject)) in self._notes
 
     def findings(self) -> Iterator[Finding]:
         """One finding for each difference, in order of what they are and what they concern."""
@@ -55,6 +64,13 @@ class Notes:
             often = "" if note.count == 1 else f" ({note.count} times)"
             detail = note.what.replace(_HERE, shown) + often
             yield Finding(check, note.state, detail, note.advice, subject, {"count": note.count})
+        if self._more:
+            detail = f"{self._more} further ones are not listed; fix these first"
+            yield Finding("differences", "fail", detail, subject="others", facts={"count": self._more})
+
+
+def _cut(subject: str) -> str:
+    return subject if len(subject) <= _LONGEST else f"{subject[:_LONGEST]}..."
 
 
 def summary(check: str, count: int, detail: str, wrong: int) -> Finding:

@@ -14,6 +14,8 @@ from poller.receiver.jsonform import from_json
 from poller.receiver.signals import KINDS, Kind, Request
 
 _HELD_BY = {"resourceMetrics": KINDS[0], "resourceSpans": KINDS[1], "resourceLogs": KINDS[2]}
+_LONGEST = 64 << 20
+"""Characters of a line; exporters split what is above a few MiB."""
 _WRITE = "write it with the file exporter's `format: json`"
 
 
@@ -36,12 +38,15 @@ def _opened(path: str) -> nullcontext[IO[str]] | IO[str]:
 
 
 def _requests(path: str, file: IO[str]) -> Iterator[Request]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
+        if len(line) >= _LONGEST:
+            what = f"is a line of {_LONGEST >> 20} Mi characters or more; {_WRITE}, one request a line"
+            raise ConfigError([Problem(f"{path}:{number}", what)])
         if not line.strip():
             continue
         try:
             yield from _of_line(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if not line.endswith("\n") and isinstance(error, json.JSONDecodeError) and number > 1:
                 return
             raise ConfigError([Problem(f"{path}:{number}", f"is no OTLP/JSON: {error}; {_WRITE}")]) from None

@@ -1,20 +1,20 @@
-"""Look through spans and log records for what gives clients away, and for records without trace context."""
+"""What the spans and the log records of a server differ in: personal data, structure, trace context."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 
 from poller.checkup.finding import Finding
+from poller.conform import structure
 from poller.conform.notes import Notes, summary
-from poller.events.pii import OWN, PEER, personal_name, personal_text
-from poller.receiver.attributes import Attribute
+from poller.conform.personal import gives_away
+from poller.conform.places import ADVICE, Places, safe, texts
 from poller.receiver.records import LogRecord
 from poller.receiver.spans import Span
-from poller.words import shown
 
-_ADVICE = "keep it out of what leaves the process (design document 005, section 4.1)"
 _TRACE_ID, _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{32}"), re.compile(r"(?!0+$)[0-9a-f]{16}")
+_MOST_SEVERE = 24
+"""Of the logs data model, "SeverityNumber"."""
 
 
 class Spans:
@@ -22,29 +22,40 @@ class Spans:
 
     def __init__(self) -> None:
         self._notes = Notes()
+        self._places = Places(self._notes)
         self._count = 0
+        self._rooted = False
 
     def take(self, span: Span) -> None:
-        """Look at one span, its events and its links."""
+        """Examine one span, its events and its links."""
         self._count += 1
+        self._rooted = self._rooted or span.kind == "server"
+        places = self._places
+        places.origin(span.resource, span.scope, span.scope_attributes)
         outgoing = span.kind in ("client", "producer")
-        where = f"span {shown(span.name)}"
-        if what := personal_text(span.name):
+        where = f"span {safe(span.name)}"
+        if what := gives_away(span.name):
             where = "a span's name"
-            self._notes.add("personal_text", "span name", f"holds {what}", advice=_ADVICE)
-        if what := personal_text(span.status_message):
-            self._notes.add("personal_text", "span status", f"holds {what}, on $", where, advice=_ADVICE)
-        _attributes(self._notes, span.attributes, where, outgoing=outgoing)
+            self._notes.add("personal_text", "span name", f"holds {what}", advice=ADVICE)
+        places.text("span status", span.status_message, where)
+        places.trace_state(span.trace_state, where)
+        places.attributes(span.attributes, where, outgoing=outgoing)
         for event in span.events:
-            _attributes(
-                self._notes, event.attributes, f"{where}, event {shown(event.name)}", outgoing=outgoing
-            )
+            places.text("event name", event.name, where)
+            places.attributes(event.attributes, f"{where}, event {safe(event.name)}", outgoing=outgoing)
         for link in span.links:
-            _attributes(self._notes, link, f"{where}, a link", outgoing=outgoing)
+            places.trace_state(link.trace_state, f"{where}, a link")
+            places.attributes(link.attributes, f"{where}, a link", outgoing=outgoing)
+        for flaw in structure.flaws(span):
+            self._notes.add(flaw.check, flaw.subject, flaw.what, where, advice=flaw.advice, state=flaw.state)
 
     def differences(self) -> list[Finding]:
         """What differs."""
-        return list(self._notes.findings())
+        found = list(self._notes.findings())
+        if self._count and not self._rooted:
+            what = "of kind server was not sent: each request has one"
+            found.append(Finding("missing_root", "warn", what, subject="root span"))
+        return found
 
     def summary(self, wrong: int) -> Finding:
         """One line for all of it; `wrong` is how many differences count."""
@@ -56,16 +67,24 @@ class Records:
 
     def __init__(self) -> None:
         self._notes = Notes()
+        self._places = Places(self._notes)
         self._count = 0
 
     def take(self, record: LogRecord) -> None:
-        """Look at one log record."""
+        """Examine one log record."""
         self._count += 1
-        logger = record.scope or "(no logger)"
-        for text in _texts(record.body):
-            if what := personal_text(text):
-                self._notes.add("personal_text", f"log body of {logger}", f"holds {what}", advice=_ADVICE)
-        _attributes(self._notes, record.attributes, f"log record of {logger}", outgoing=False)
+        places = self._places
+        places.origin(record.resource, record.scope, record.scope_attributes)
+        logger = safe(record.scope)[1:-1] if record.scope else "(no logger)"
+        for text in texts(record.body):
+            if what := gives_away(text):
+                self._notes.add("personal_text", f"log body of {logger}", f"holds {what}", advice=ADVICE)
+        for name, text in (("event name", record.event_name), ("severity text", record.severity_text)):
+            places.text(name, text, f"log record of {logger}")
+        places.attributes(record.attributes, f"log record of {logger}")
+        if not 0 <= record.severity <= _MOST_SEVERE:
+            what = f"is above {_MOST_SEVERE}, on $"
+            self._notes.add("impossible_value", "severity", what, f"log record of {logger}")
         if not _in_a_trace(record):
             self._notes.add(
                 "no_trace_context",
@@ -81,33 +100,6 @@ class Records:
     def summary(self, wrong: int) -> Finding:
         """One line for all of it; `wrong` is how many differences count."""
         return summary("log_records", self._count, f"{self._count} looked at", wrong)
-
-
-def _attributes(notes: Notes, attributes: Mapping[str, Attribute], where: str, *, outgoing: bool) -> None:
-    for name, value in attributes.items():
-        if personal_name(name, outgoing=outgoing):
-            notes.add(
-                "personal_attribute", name, "tells who or where a client is, on $", where, advice=_ADVICE
-            )
-            continue
-        addresses = name not in OWN and not (outgoing and name in PEER)
-        for text in _texts(value):
-            if what := personal_text(text, addresses=addresses):
-                notes.add("personal_text", name, f"holds {what}, on $", where, advice=_ADVICE)
-                break
-
-
-def _texts(value: Attribute) -> Iterator[str]:
-    """Every text within a value, names of a mapping's items with their values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            # As one text, for `authorization: ...` says what it is only together.
-            yield from (f"{name}: {text}" for text in _texts(item))
 
 
 def _in_a_trace(record: LogRecord) -> bool:

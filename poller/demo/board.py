@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poller.printable import one_line
 from poller.screen.history import History, change, number
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Board:
     def lines(self) -> list[str]:
         """The newest value of each measured series, one a line, for a pipe."""
         return [
-            f"{metric}{_braces(attributes)} = {series.latest:.15g} {series.unit}".rstrip()
+            one_line(f"{metric}{_braces(attributes)} = {series.latest:.15g} {series.unit}".rstrip())
             for (metric, attributes), series in self._measured()
         ]
 
@@ -107,9 +108,9 @@ class Board:
         room = max(10, min(60, width - 68))
         for (metric, attributes), series in self._measured()[:rows]:
             drawn.add_row(
-                metric + _braces(attributes),
+                _line(metric + _braces(attributes)),
                 number(series.latest),
-                series.unit,
+                _line(series.unit),
                 change(series.change),
                 series.line(room),
             )
@@ -160,7 +161,7 @@ def table(*headings: str) -> Table:
 def _line(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+    return Text(one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _braces(attributes: tuple[tuple[str, str], ...]) -> str:

@@ -17,9 +17,9 @@ def perform(endpoint: Endpoint | None, interval: str, seconds: float | None, end
     On a terminal the board is drawn live; anywhere else the newest values are printed every two seconds.
     0: values arrived; 1: none did, or something ended that was to go on.
     """
-    from rich.console import Console
+    from poller.console import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     show = Show(endpoint, interval, lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201 - progress
     try:
         show.start()

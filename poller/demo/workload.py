@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 
 from poller.errors import PollerError
+from poller.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -295,7 +296,7 @@ def run(dsn: str, stop: threading.Event, *, seed: int = 0, rate: float = 1.0) ->
                 stop.wait(due - time.monotonic())
     except (psycopg.Error, PollerError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        sys.stderr.write(f"workload: stopped: {told}\n")
+        sys.stderr.write(f"workload: stopped: {one_line(told)}\n")
         return False
     return True
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from poller.console import say
 from poller.drafts.aggregates import Offer
 from poller.drafts.tables import Table
+from poller.printable import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +25,7 @@ def print_tables(console: Console, tables: Sequence[Table], *, more: int) -> Non
         drawn.add_column(heading, justify="left" if heading == "TABLE" else "right", overflow="fold")
     for number, table in enumerate(tables, 1):
         rows = "not analysed" if table.rows is None else f"{table.rows:,.0f}"
-        drawn.add_row(str(number), Text(table.full), rows, decimal(int(table.bytes)))
+        drawn.add_row(str(number), Text(one_line(table.full)), rows, decimal(int(table.bytes)))
     console.print(drawn)
     if more > 0:
         console.print(f"... and {more} smaller ones")
@@ -35,12 +37,13 @@ def print_offers(console: Console, table: Table, priced: Sequence[tuple[Offer, f
     from rich.text import Text
 
     rows = "not analysed" if table.rows is None else f"about {table.rows:,.0f} rows"
-    console.print(f"\n{table.full}: {rows}", markup=False, style="bold")
+    console.print()
+    say(console, f"{table.full}: {rows}", "bold")
     drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("", "AGGREGATE", "MEANS", "COST"):
         right = heading in ("", "COST")
         drawn.add_column(heading, justify="right" if right else "left", overflow="fold")
     for number, (one, cost) in enumerate(priced, 1):
         told = "-" if cost is None else f"{cost:,.0f}"
-        drawn.add_row(str(number), Text(one.key), Text(one.means), told)
+        drawn.add_row(str(number), Text(one_line(one.key)), Text(one_line(one.means)), told)
     console.print(drawn)

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from poller.console import say
 from poller.drafts.draft import Draft
 from poller.inspection.look import Inspected
 from poller.inspection.relations import Type
 from poller.overflow import Rows
+from poller.printable import one_line
 from poller.query import QueryDefinition
 from poller.report import refusals
 from poller.report import to_json as poll_to_json
@@ -43,7 +45,7 @@ def print_trial(
     )
     _print(console, _metrics(drafted, result))
     for doubt in [*drafted.doubts, *refusals(result)]:
-        console.print(f"look: {doubt}", style="yellow", markup=False, soft_wrap=True)
+        say(console, f"look: {doubt}", "yellow")
     console.print()
 
 
@@ -90,7 +92,7 @@ def _rows(rows: Rows, types: Mapping[int, Type]) -> Table:
     for column in rows.columns:
         kind = types.get(column.oid)
         right = kind is not None and kind.category == "N"
-        heading = Text.assemble(column.name, (f" {_type(types, column.oid)}", "dim"))
+        heading = Text.assemble(one_line(column.name), (one_line(f" {_type(types, column.oid)}"), "dim"))
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows.values[:MOST_ROWS]:
         table.add_row(*(Text("NULL", "dim") if raw is None else Text(_plain(raw)) for raw in row))
@@ -108,7 +110,7 @@ def _metrics(drafted: Draft, result: PollResult) -> Table:
         count = sum(sample.metric == name for sample in result.samples)
         attributes = ", ".join(metric.get("attribute_columns", [])) or "-"
         cells = (name, metric["unit"], metric["value_column"], attributes, str(count))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, map(one_line, cells)))
     return table
 
 
@@ -121,8 +123,7 @@ def _text(raw: bytes | None) -> str | None:
 
 
 def _plain(raw: bytes) -> str:
-    text = raw[:400].decode("utf-8", errors="replace")
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return one_line(raw[:400].decode("utf-8", errors="replace"))
 
 
 def _spent(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from poller.yamlfile import parse
+from poller.yamltext import to_text
 
 _ENDLESS = 10_000
 """Columns: a text that YAML folds is no longer the one that was typed."""
@@ -55,14 +56,7 @@ _Writer.add_representer(Pairs, _pairs)
 
 def to_yaml(query: Mapping[str, Any], indent: int = 2) -> str:
     """An item of a file's `queries`, its dash behind `indent` blanks."""
-    told = yaml.dump(
-        [dict(query)],
-        Dumper=_Writer,
-        sort_keys=False,
-        allow_unicode=True,
-        width=_ENDLESS,
-        default_flow_style=False,
-    )
+    told = to_text([dict(query)], _Writer, width=_ENDLESS)
     margin = " " * indent
     return "".join(margin + line if line.strip() else line for line in told.splitlines(keepends=True))
 

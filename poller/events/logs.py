@@ -6,7 +6,6 @@ import json
 import logging
 import logging.config
 import logging.handlers
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from typing import Any, Literal, TextIO
 
 from poller.events import records
 from poller.events.shapes import scrub, text_of
+from poller.printable import indented, one_line
 
 Form = Literal["text", "json"]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _QUIET = ("opentelemetry", "urllib3", "asyncio", "grpc", "httpx", "httpcore", "websockets", "botocore")
 """Libraries that are heard from WARNING on: at INFO some tell every request."""
 
@@ -78,24 +77,24 @@ class JsonFormatter(logging.Formatter):
         for name, value in records.extras(record).items():
             line[f"{name}_" if name in line else name] = value
         try:
-            return json.dumps(line, ensure_ascii=False, default=_spoken, allow_nan=False)
+            text = json.dumps(line, ensure_ascii=False, default=_spoken, allow_nan=False)
         except (TypeError, ValueError):  # a key that is no text, a number that JSON does not have
-            return json.dumps({name: _spoken(value) for name, value in line.items()}, ensure_ascii=False)
+            text = json.dumps({name: _spoken(value) for name, value in line.items()}, ensure_ascii=False)
+        return one_line(text)
 
 
 class TextFormatter(logging.Formatter):
-    """Time, severity, logger, message, then every extra field as key=value."""
+    """Time, severity, logger, message, then every extra field as key=value; a traceback is indented below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # A record has one line, or grep takes it apart; nor may it steer the reader's terminal.
         message = records.message_of(record).rstrip("\n")
-        message = _CONTROL.sub(lambda found: repr(found[0])[1:-1], message)
         trace = {name: value for name, value in _trace(record).items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**records.extras(record), **trace}.items()]
         line = " ".join([_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message, *fields])
-        for more in (_exception(record), scrub(record.stack_info or "")):
-            line = f"{line}\n{more}" if more else line
-        return line
+        below = [_exception(record), scrub(record.stack_info or "")]
+        # A record has one line, or grep takes it apart; a traceback's lines are indented, so that none looks
+        # like a record.
+        return one_line(line) + "".join(map(indented, filter(None, below)))
 
 
 class _Console(logging.StreamHandler[TextIO]):

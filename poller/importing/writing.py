@@ -8,6 +8,7 @@ from typing import Any
 
 from poller.drafts import write
 from poller.importing.draft import DraftQuery
+from poller.printable import one_line
 
 
 def to_yaml(drafts: Sequence[DraftQuery], head: str) -> str:
@@ -33,4 +34,4 @@ def _flowing(value: Any, depth: int = 0) -> Any:
 
 
 def _commented(lines: Sequence[str]) -> str:
-    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+    return "".join(f"# {one_line(line)}".rstrip() + "\n" for line in lines)

@@ -22,6 +22,7 @@ from poller.mapping import to_samples
 from poller.metric import MetricDefinition
 from poller.overflow import Column, Rows
 from poller.parsed import compared_columns, counts_a_whole_relation, identifier
+from poller.printable import one_line
 from poller.query import QueryDefinition
 from poller.sqltext import literal
 from poller.words import as_yaml, did_you_mean, shown
@@ -117,7 +118,9 @@ class _Case:
         return estimate is not None and (self.own.cost or 0.0) > estimate.above_cost
 
     def _say(self, rule: Rule, level: Level, what: str, *path: Key, place: Place | None = None) -> Complaint:
-        return Complaint(rule, level, _line(what), place or self.origin.place(*path), query=self.query.name)
+        return Complaint(
+            rule, level, one_line(what), place or self.origin.place(*path), query=self.query.name
+        )
 
     def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Complaint]:
         """What is wrong with one statement and its columns."""
@@ -253,11 +256,6 @@ class _Case:
 
 def _of(path: tuple[Key, ...]) -> str:
     return " (in the estimate's sql)" if path[0] == "estimate" else ""
-
-
-def _line(text: str) -> str:
-    """One line, without what would steer a terminal: a message may quote anything."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _rounded(cost: float) -> int:

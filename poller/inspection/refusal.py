@@ -6,6 +6,7 @@ import re
 
 from poller.errors import PollError
 from poller.lint.origin import spot_in
+from poller.printable import one_line
 
 _NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
 _GATE = "under requires."
@@ -36,4 +37,5 @@ def marked(sql: str, position: int | None) -> str:
         return ""
     line, column = spot_in(sql, position)
     shown = sql.split("\n")[line - 1].replace("\t", " ")
-    return f"  {shown}\n  {' ' * (column - 1)}^\n"
+    before = one_line(shown[: column - 1])
+    return f"  {before}{one_line(shown[column - 1 :])}\n  {' ' * len(before)}^\n"

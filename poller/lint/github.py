@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from poller.lint.complaint import Complaint, Level
 from poller.lint.whereabouts import relative
+from poller.printable import lines
 
 _COMMANDS: dict[Level, str] = {"error": "error", "warning": "warning", "note": "notice"}
 _IN_TEXT = {"%": "%25", "\r": "%0D", "\n": "%0A"}
@@ -37,4 +38,4 @@ def _command(complaint: Complaint) -> str:
 
 
 def _escaped(text: str, table: dict[str, str]) -> str:
-    return "".join(table.get(letter, letter) for letter in text)
+    return "".join(table.get(letter, letter) for letter in lines(text))

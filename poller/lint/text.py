@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from poller.lint.complaint import Complaint, failed, summary
 from poller.lint.judged import Judged
+from poller.printable import one_line
 from poller.words import counted
 
 if TYPE_CHECKING:
@@ -35,6 +36,6 @@ def print_complaints(console: Console, complaints: Sequence[Complaint]) -> None:
 def _print(console: Console, word: str, line: str) -> None:
     from rich.text import Text
 
-    text = Text.assemble((f"{word:8}", _STYLES[word]), " ", line)
+    text = Text.assemble((f"{word:8}", _STYLES[word]), " ", one_line(line))
     # Piped to a program a complaint is a line: grep must find it whole.
     console.print(text, soft_wrap=not console.is_terminal, highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -49,9 +49,14 @@ class Point:
     resource: Mapping[str, Attribute]
     scope: str
     temporality: Literal["delta", "cumulative"] | None = None
-    """None for a gauge and a summary, which have none."""
+    """None for a gauge and a summary, which have none, and for others that name none."""
     monotonic: bool | None = None
     """None for anything but a sum."""
+    recorded: bool = True
+    """False for a point that says that its series has no value any more."""
+    scope_attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    exemplars: tuple[Mapping[str, Attribute], ...] = ()
+    """The attributes of each exemplar that the point itself does not have."""
 
 
 def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
@@ -59,11 +64,17 @@ def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
     for resource_metrics in request.resource_metrics:
         resource = attributes_of(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
+            scope, scope_attributes = scope_metrics.scope.name, attributes_of(scope_metrics.scope.attributes)
             for metric in scope_metrics.metrics:
-                yield from _points(metric, resource, scope_metrics.scope.name)
+                yield from _points(metric, resource, scope, scope_attributes)
 
 
-def _points(metric: metrics_pb2.Metric, resource: Mapping[str, Attribute], scope: str) -> Iterator[Point]:
+def _points(
+    metric: metrics_pb2.Metric,
+    resource: Mapping[str, Attribute],
+    scope: str,
+    scope_attributes: Mapping[str, Attribute],
+) -> Iterator[Point]:
     kind = metric.WhichOneof("data")
     if kind is None:
         return
@@ -82,6 +93,11 @@ def _points(metric: metrics_pb2.Metric, resource: Mapping[str, Attribute], scope
             scope=scope,
             temporality=_TEMPORALITIES.get(getattr(data, "aggregation_temporality", 0)),
             monotonic=data.is_monotonic if kind == "sum" else None,
+            recorded=not point.flags & metrics_pb2.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK,
+            scope_attributes=scope_attributes,
+            exemplars=tuple(
+                attributes_of(exemplar.filtered_attributes) for exemplar in getattr(point, "exemplars", ())
+            ),
         )
 
 

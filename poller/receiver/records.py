@@ -28,6 +28,7 @@ class LogRecord:
     resource: Mapping[str, Attribute]
     scope: str
     """The logger, as most senders have it."""
+    scope_attributes: Mapping[str, Attribute]
 
 
 def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
@@ -35,6 +36,7 @@ def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
     for resource_logs in request.resource_logs:
         resource = attributes_of(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
+            scope_attributes = attributes_of(scope_logs.scope.attributes)
             for record in scope_logs.log_records:
                 yield LogRecord(
                     body=value_of(record.body),
@@ -47,4 +49,5 @@ def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
                     time_unix_nano=record.time_unix_nano,
                     resource=resource,
                     scope=scope_logs.scope.name,
+                    scope_attributes=scope_attributes,
                 )

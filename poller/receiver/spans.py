@@ -28,6 +28,15 @@ class SpanEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanLink:
+    """What a span points to."""
+
+    attributes: Mapping[str, Attribute]
+    trace_state: str
+    """As the header `tracestate` has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """One span, with all that is said of its scope and its resource."""
 
@@ -41,14 +50,16 @@ class Span:
     """Empty for a root."""
     attributes: Mapping[str, Attribute]
     events: tuple[SpanEvent, ...]
-    links: tuple[Mapping[str, Attribute], ...]
-    """The attributes of each link."""
+    links: tuple[SpanLink, ...]
     status: SpanStatus
     status_message: str
     start_time_unix_nano: int
     end_time_unix_nano: int
     resource: Mapping[str, Attribute]
     scope: str
+    scope_attributes: Mapping[str, Attribute]
+    trace_state: str
+    """As the header `tracestate` has it."""
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
@@ -56,11 +67,17 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
     for resource_spans in request.resource_spans:
         resource = attributes_of(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
+            scope, scope_attributes = scope_spans.scope.name, attributes_of(scope_spans.scope.attributes)
             for span in scope_spans.spans:
-                yield _span(span, resource, scope_spans.scope.name)
+                yield _span(span, resource, scope, scope_attributes)
 
 
-def _span(span: trace_pb2.Span, resource: Mapping[str, Attribute], scope: str) -> Span:
+def _span(
+    span: trace_pb2.Span,
+    resource: Mapping[str, Attribute],
+    scope: str,
+    scope_attributes: Mapping[str, Attribute],
+) -> Span:
     return Span(
         name=span.name,
         kind=_KINDS[span.kind] if span.kind < len(_KINDS) else "unspecified",
@@ -72,11 +89,13 @@ def _span(span: trace_pb2.Span, resource: Mapping[str, Attribute], scope: str) -
             SpanEvent(event.name, attributes_of(event.attributes), event.time_unix_nano)
             for event in span.events
         ),
-        links=tuple(attributes_of(link.attributes) for link in span.links),
+        links=tuple(SpanLink(attributes_of(link.attributes), link.trace_state) for link in span.links),
         status=_STATUSES[span.status.code] if span.status.code < len(_STATUSES) else "unset",
         status_message=span.status.message,
         start_time_unix_nano=span.start_time_unix_nano,
         end_time_unix_nano=span.end_time_unix_nano,
         resource=resource,
         scope=scope,
+        scope_attributes=scope_attributes,
+        trace_state=span.trace_state,
     )

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
-
 from poller.events.declaration import Attribute, Metric
 from poller.prometheus import metric_name
+from poller.yamltext import to_text
 
 _STABILITY = "development"
 """Of everything: the server's names changed with most of its releases."""
@@ -36,7 +35,7 @@ def to_weaver(metrics: Iterable[Metric]) -> str:
             }
         )
     groups += [_group(metric, shared) for metric in told]
-    return yaml.safe_dump({"groups": groups}, sort_keys=False, allow_unicode=True, width=100)
+    return to_text({"groups": groups}, width=100)
 
 
 def _shared(metrics: Sequence[Metric]) -> dict[str, Attribute]:

@@ -10,6 +10,7 @@ import yaml
 
 from poller.alert import Severity
 from poller.definition import format_duration
+from poller.yamltext import to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,7 @@ def to_yaml(groups: Mapping[str, Sequence[Rule]], head: str) -> str:
         {"name": name, "rules": [_told(rule) for rule in rules]} for name, rules in groups.items() if rules
     ]
     comments = "".join(f"# {line}\n" for line in head.splitlines())
-    return comments + yaml.dump(
-        {"groups": told}, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=_ENDLESS
-    )
+    return comments + to_text({"groups": told}, _Writer, width=_ENDLESS)
 
 
 def _told(rule: Rule) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poller.screen.keys import Keys
@@ -11,6 +12,17 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _LOOK_SECONDS = 0.25
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
+"""DECAWM: a line that is too long would scroll the screen; terminals differ in the width of joined emoji."""
+
+
+@contextmanager
+def _unwrapped(console: Console) -> Iterator[None]:
+    console.file.write(_NO_WRAP)
+    try:
+        yield
+    finally:
+        console.file.write(_WRAP)
 
 
 def keep_drawn(
@@ -30,6 +42,7 @@ def keep_drawn(
         Live(
             console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         ) as live,
+        _unwrapped(console),
     ):
         while not over():
             live.update(draw(), refresh=True)

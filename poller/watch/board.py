@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poller.glance import Glance, Reading
+from poller.printable import one_line
 from poller.screen.history import History, change, number
 from poller.watch.source import Sight
 
@@ -84,7 +85,7 @@ class Board:
         told = columns(width)
         head, lines = _head(sight), self._lines(sight, now, told, width)
         told_last = max(0, len(sight.news) - max(0, min(_NEWS, height - 16)))
-        news = [Text(line, "dim") for line in sight.news[told_last:]]
+        news = [Text(one_line(line), "dim") for line in sight.news[told_last:]]
         room = max(1, height - len(head) - len(news) - 4)
         self._page = max(1, room - 1)
         self._first = min(self._first, max(0, len(lines) - room))
@@ -132,8 +133,8 @@ class Board:
 
         color = _COLORS.get(one.word, "")
         cells = {
-            "query": Text(one.query, "bold"),
-            "state": Text(one.state, color),
+            "query": Text(one_line(one.query), "bold"),
+            "state": Text(one_line(one.state), color),
             "age": Text("-" if one.last_success is None else span(now - one.last_success)),
             "next": Text("-" if one.next_run is None else span(one.next_run - now)),
         }
@@ -152,7 +153,7 @@ class Board:
         several = len({reading.metric for reading in one.readings}) > 1
         for reading in one.readings:
             name = f"{reading.metric} {reading.attributes}" if several else reading.attributes
-            first = {"query": Text(f"  {name or reading.metric}")}
+            first = {"query": Text(f"  {one_line(name or reading.metric)}")}
             yield _row(first | self._reading(one, reading, told), told, spread=True)
         if one.series > len(one.readings):
             yield Text(f"  and {one.series - len(one.readings)} more", "dim")
@@ -162,9 +163,9 @@ class Board:
 
         history = self._histories.get(_key(one, reading), History())
         return {
-            "metric": Text(reading.metric),
+            "metric": Text(one_line(reading.metric)),
             "value": Text(number(reading.value, told["value"].width)),
-            "unit": Text(reading.unit),
+            "unit": Text(one_line(reading.unit)),
             "change": Text(change(history.change, told["change"].width)),
             "history": Text(history.line(told["history"].width), "cyan"),
         }
@@ -173,8 +174,8 @@ class Board:
 def _head(sight: Sight) -> list[Text]:
     from rich.text import Text
 
-    lines = [Text(_printable(sight.state), "bold green" if sight.good else "bold red")]
-    return [*lines, Text(_printable(sight.server))] if sight.server else lines
+    lines = [Text(one_line(sight.state), "bold green" if sight.good else "bold red")]
+    return [*lines, Text(one_line(sight.server))] if sight.server else lines
 
 
 def _headings(told: dict[str, Column]) -> Text:
@@ -220,21 +221,19 @@ def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = Fals
 
 def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
     """A sentence in at most two lines."""
+    from rich.cells import chop_cells
     from rich.text import Text
 
-    printable = _printable(detail)
-    first, rest = printable[: width - 4], printable[width - 4 :]
+    printable = one_line(detail)
+    # In cells: some characters take two of them, some none.
+    first = chop_cells(printable, max(2, width - 4))[0] if printable else ""
+    rest = printable[len(first) :]
     if rest and " " in first:
         first, _, begun = first.rpartition(" ")
         rest = begun + rest
     yield Text(f"  └ {first}", color)
     if rest:
         yield Text(f"    {rest}", color)
-
-
-def _printable(text: str) -> str:
-    """Nothing of a text steers the terminal of the one who reads it."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def _key(one: Glance, reading: Reading) -> tuple[str, str, str]:

@@ -44,7 +44,14 @@ def tell(
     for happening, _ in HAPPENINGS:
         happening(events)
     tracer = tracers.get_tracer("the server")
-    root = {"http.route": "/v1/messages", "user.id": "0190163d-8694-739b-aea5-966c26f8ad91"}
+    root: dict[str, str | int] = {
+        "http.request.method": "POST",
+        "url.path": "/v1/messages",
+        "http.route": "/v1/messages",
+        "http.response.status_code": 201,
+        "request.id": "0190163d-8694-739b-aea5-966c26f8ad90",
+        "user.id": "0190163d-8694-739b-aea5-966c26f8ad91",
+    }
     with tracer.start_as_current_span("POST /v1/messages", kind=SpanKind.SERVER, attributes=root):
         peer = {
             "db.system.name": "postgresql",

@@ -1,0 +1,94 @@
+"""What is kept of the past has a bound, and nothing is kept of what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
+
+from poller.events import Component, EventMetrics
+from poller.events.health import Health
+from poller.points import Points
+from poller.redaction import _Memory
+from poller.result import Sample
+from poller.secrets import MASK
+from poller.spanencoding import SpanEncoder
+from tests.bed.definitions import a_metric, a_query, a_result
+
+
+def test_attributes_of_ten_thousand_requests_are_kept_ready_and_no_more() -> None:
+    metrics = EventMetrics(NoOpMeterProvider())
+    for number in range(10_050):
+        metrics.http_request("GET", f"/v1/{number}", 200, 0.1)
+    assert len(metrics._requests) == len(metrics._routes) == 10_000  # noqa: SLF001
+    # Nor does a method that a client invented take a place.
+    few = EventMetrics(NoOpMeterProvider())
+    few.http_request("BREW", "/v1", 200, 0.1)
+    assert not few._requests  # noqa: SLF001
+
+
+def test_the_newest_thousand_secrets_are_masked() -> None:
+    memory = _Memory()
+    memory.add(f"first-secret-{number}-" for number in range(500))
+    memory.add(f"second-secret-{number}-" for number in range(1000))
+    assert memory.mask("first-secret-0-") == "first-secret-0-"
+    assert memory.mask("first-secret-499-") == "first-secret-499-"
+    assert memory.mask("second-secret-0-") == memory.mask("second-secret-999-") == MASK
+
+
+def test_values_whose_masked_form_is_remembered_are_ten_thousand_at_most() -> None:
+    memory = _Memory()
+    memory.add(["swordfish-"])
+    for number in range(10_050):
+        memory.mask_value(f"name {number}")
+    memory.mask_value("x" * 101)
+    assert 0 < len(memory._masked) <= 10_000  # noqa: SLF001
+    assert not any(len(text) > 100 for text in memory._masked)  # noqa: SLF001
+
+
+def test_encoded_attributes_of_spans_are_ten_thousand_at_most() -> None:
+    encoder = SpanEncoder()
+    context = SpanContext(1, 1, is_remote=False)
+    for first in range(0, 12_000, 1000):
+        spans = [
+            ReadableSpan(
+                "poll", context, resource=Resource({}), attributes={"n": number}, start_time=1, end_time=2
+            )
+            for number in range(first, first + 1000)
+        ]
+        encoder.encode(spans)
+    assert 0 < len(encoder._attributes) <= 10_001  # noqa: SLF001
+
+
+def test_a_metric_that_is_gone_is_forgotten() -> None:
+    metrics = [a_metric("users_total", unit="{user}"), a_metric("stored.bytes", unit="By")]
+    query = a_query("q", metrics=tuple(metrics))
+    both = a_result(query, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {}))
+    one = a_result(query, Sample("users_total", 1, {}))
+    points = Points()
+    points.metrics([both])
+    assert points._kept.keys() == {"users_total", "stored.bytes"}  # noqa: SLF001
+    assert [metric.name for metric in points.metrics([one])] == ["users_total"]
+    assert points._kept.keys() == {"users_total"}  # noqa: SLF001
+
+
+class Heard(EventMetrics):
+    """Remembers for how long each health value is valid."""
+
+    def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
+        self.heard = component, ok, valid_for
+
+
+def test_a_health_value_lives_three_intervals() -> None:
+    async def run() -> None:
+        metrics = Heard(NoOpMeterProvider())
+        health = Health(metrics, interval=7)
+        health.register("database", lambda: None)
+        await health.check()
+        assert metrics.heard == ("database", True, 21)
+
+    asyncio.run(run())
