@@ -199,7 +199,8 @@ def test_a_probe_loads_almost_nothing() -> None:
     loaded = set(done.stdout.splitlines()[-1].split())
     ours = {name for name in loaded if name.startswith("poller")}
     assert ours == {"poller"} | {
-        f"poller.{name}" for name in ("main", "commands", "commands.health", "files", "health", "printable", "streams")
+        f"poller.{name}"
+        for name in ("main", "commands", "commands.health", "files", "health", "printable", "streams")
     }
     heavy = {"typer", "pydantic", "psycopg", "opentelemetry", "yaml", "rich", "logging", "asyncio", "inspect"}
     assert not heavy & loaded
