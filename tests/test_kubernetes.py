@@ -182,9 +182,8 @@ def test_the_network_policy_allows_every_port_that_the_documentation_recommends(
         (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "deploy/OPERATING.md")
     )
     urls = re.findall(r"POLLER_(?:OTLP_ENDPOINT|DATABASE_URL)[=:]\s*'?(\w+://[^\s'`]+)", written)
-    ports = {
-        urlsplit(url).port or {"https": 443, "postgresql": 5432}[urlsplit(url).scheme] for url in settings
-    }
+    defaults = {"https": 443, "postgresql": 5432}
+    ports = {url.port or defaults[url.scheme] for url in map(urlsplit, urls)}
     assert ports >= {4317, 9090}
     assert ports | {443, 5432, 6432} <= allowed
 
