@@ -14,7 +14,8 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from opentelemetry.trace import StatusCode, get_tracer
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, StatusCode, get_tracer
 
 from poller.events import request
 from poller.events.attributes import Component
@@ -154,20 +155,20 @@ class _Component:
         return await asyncio.shield(self._deciding)
 
     async def _decide(self) -> Verdict:
-        # Every line of the log has a trace, also outside of a request.
-        with _tracer.start_as_current_span(f"check_{self._name}") as span:
-            problem = await self._problem()
-            if problem:
-                span.set_status(StatusCode.ERROR)
-            self._report(problem)
-        self._verdict = "error" if problem else "ok"
-        return self._verdict
+        problem = await self._problem()
+        verdict: Verdict = "error" if problem else "ok"
+        if verdict != (self._verdict or "ok"):
+            # A span of its own: every line of the log has one, and a probe that asked is not traced.
+            with _tracer.start_as_current_span(f"check_{self._name}", Context()) as span:
+                self._report(problem, span)
+        self._verdict = verdict
+        return verdict
 
-    def _report(self, problem: str) -> None:
-        """Log the verdict if it is another than before."""
-        if problem and self._verdict != "error":
+    def _report(self, problem: str, span: Span) -> None:
+        if problem:
+            span.set_status(StatusCode.ERROR)
             logger.warning("%s fails: %s", self._name, problem, extra={"component": self._name})
-        elif not problem and self._verdict == "error":
+        else:
             logger.info("%s works again", self._name, extra={"component": self._name})
 
     async def _problem(self) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import product
 
 from poller.events.declaration import Metric
+from poller.events.health import PATHS
 from tests.bed.eventmetrics import EventMetricsSeen, Series
 from tests.bed.load import Load
 
@@ -43,10 +44,11 @@ def sums(load: Load) -> dict[Series, float]:
 def _requests(load: Load) -> Counter[Series]:
     told: Counter[Series] = Counter()
     for (method, route, status), count in load.seen.items():
+        if route in PATHS:
+            continue  # probes are not counted
         told["http_request", method, route, str(status)] += count
         told["http_request_duration", route] += count
-        if route not in ("/livez", "/readyz"):
-            told["rate_limit_decided", "throttled" if status == 429 else "allowed"] += count
+        told["rate_limit_decided", "throttled" if status == 429 else "allowed"] += count
     return +told
 
 
