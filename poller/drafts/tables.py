@@ -112,8 +112,9 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
     'labels', (SELECT coalesce(pg_catalog.json_agg(enumlabel ORDER BY enumsortorder), '[]')
       FROM pg_catalog.pg_enum WHERE enumtypid OPERATOR(pg_catalog.=) atttypid),
     'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'),
-    'ahead', CASE WHEN atttypid OPERATOR(pg_catalog.=) 'timestamptz'::pg_catalog.regtype THEN (
-      SELECT coalesce(pg_catalog.max(one::timestamptz) OPERATOR(pg_catalog.>) pg_catalog.now(), false)
+    'ahead', CASE WHEN atttypid OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype THEN (
+      SELECT coalesce(
+        pg_catalog.max(one::pg_catalog.timestamptz) OPERATOR(pg_catalog.>) pg_catalog.now(), false)
       FROM pg_catalog.unnest(known.bounds) AS one) ELSE false END)
   ORDER BY attnum), '[]')
 FROM pg_catalog.pg_attribute
