@@ -82,8 +82,8 @@ def _leaking(scrub: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _tell_the_address(init: Callable[..., None]) -> Callable[..., None]:
-    def initialise(self: HttpExchange, *args: Any) -> None:
-        init(self, *args)
+    def initialise(self: HttpExchange, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
         self.span.set_attribute("client.address", self.scope["client"][0])
         # A thread knows nothing of the span.
         speak = logging.getLogger("poller.demo.messaging").info
