@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from poller.sqltext import literal
 from poller.functions import is_harmless
 from poller.parsed import called_functions, read_relations, used_operators
+from poller.sqltext import literal
 
 ADVICE = (
     "if it only reads, declare it STABLE, so that PostgreSQL refuses its writes: "
