@@ -45,25 +45,28 @@ class Daemon:
         *,
         rest: Callable[[float], None] = lambda _: None,
         on_overrun: Callable[[str], None] = lambda _: None,
-        on_first_round: Callable[[], None] = lambda: None,
+        on_first_polls: Callable[[], None] = lambda: None,
+        spacing: float = 10.0,
         patience: float = 900.0,
     ) -> None:
         """Prepare the schedule; nothing runs before `start`.
 
-        After each tick `rest` is told the seconds until the next one. `on_first_round` is called once the
-        last of the queries that were new at the start or at a swap was polled, on the worker's thread: one
-        push for all of them, however many ticks they are in. A tick that runs for `patience` seconds more
-        than its interval is taken for hung.
+        After each tick `rest` is told the seconds until the next one. `on_first_polls` is called, on the
+        worker's thread, after queries were polled for the first time since the start or a swap: after the
+        first of them, after the last, and between these at most every `spacing` seconds, so that many ticks
+        make few pushes. A tick that runs for `patience` seconds more than its interval is taken for hung.
         """
         self._planned = ticks
         self._poll = poll
         self._rest = rest
         self._on_overrun = on_overrun
-        self._on_first_round = on_first_round
+        self._on_first_polls = on_first_polls
+        self._spacing = spacing
         self._patience = patience
         self._ticks: dict[str, Tick] = {}
         self._fresh: dict[str, set[str]] = {}
         self._first_polls = False
+        self._first_polls_reported: float | None = None
         self._ended: dict[str, float] = {}
         self._awaited = {tick.name for tick in ticks}
         self._doing: tuple[str, float, float] | None = None
@@ -162,7 +165,7 @@ class Daemon:
             try:
                 act()
                 self._take_over(ticks, fresh)
-                self._end_first_round()  # the ticks that were waited for may be gone
+                self._report_first_polls()  # the ticks that were waited for may be gone
                 self._rest(self._timetable.until_next())
             except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
                 done.set_exception(error)
@@ -186,7 +189,7 @@ class Daemon:
                 return
             first = self._fresh.pop(tick.name, None)
             if not queries:  # they are in another tick by now
-                self._end_first_round()
+                self._report_first_polls()
                 return
             try:
                 results = self._poll(queries)
@@ -200,12 +203,15 @@ class Daemon:
             if self._left_out.get(tick.name, 0) == left_out:
                 self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
             self._first_polls |= bool(first)
-            self._end_first_round()
+            self._report_first_polls()
 
-    def _end_first_round(self) -> None:
-        if self._first_polls and not self._fresh and not self._stopping:
-            self._first_polls = False
-            self._on_first_round()
+    def _report_first_polls(self) -> None:
+        if not self._first_polls or self._stopping:
+            return
+        now, last = time.monotonic(), self._first_polls_reported
+        if not self._fresh or last is None or now - last >= self._spacing:
+            self._first_polls, self._first_polls_reported = False, now
+            self._on_first_polls()
 
     @contextmanager
     def _busy(self, doing: str, longest: float) -> Iterator[bool]:

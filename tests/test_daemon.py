@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Bed:
         self.begun = 0
         self.rested: list[float] = []
         self.overruns: list[str] = []
-        self.first_rounds = 0
+        self.reports = 0
         self.interrupted = threading.Event()
         self.act: Act = good
         self.daemon: Daemon | None = None
@@ -59,13 +60,14 @@ class Bed:
             self.poll,
             rest=self.rested.append,
             on_overrun=self.overruns.append,
-            on_first_round=self.first_round,
+            on_first_polls=self.first_polls,
+            spacing=math.inf,
         )
         self.daemon.start()
         return self.daemon
 
-    def first_round(self) -> None:
-        self.first_rounds += 1
+    def first_polls(self) -> None:
+        self.reports += 1
 
     def poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
         self.begun += 1
@@ -116,9 +118,9 @@ def test_every_tick_runs_at_once_in_the_order_of_the_query_files(bed: Bed) -> No
     bed.start(*[tick(name) for name in names])
     assert bed.ran(4)
     assert [run.queries for run in bed.runs] == [(name,) for name in names]
-    assert eventually(lambda: bed.first_rounds == 1)
+    assert eventually(lambda: bed.reports == 2)
     assert bed.stop()
-    assert bed.first_rounds == 1, "one push for all of them, however many ticks they are in"
+    assert bed.reports == 2, "a push after the first and one after the last, however many ticks there are"
 
 
 def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
@@ -127,7 +129,7 @@ def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
     # A loaded machine may be late, never early; and over several runs it is late by different amounts.
     later = [(run.start - 0.4) % 1.0 for run in bed.runs[1:]]
     assert min(later) < 0.5
-    assert bed.first_rounds == 1
+    assert bed.reports == 1
 
 
 def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
@@ -284,7 +286,7 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
     said = [record for record in caplog.records if record.name == "poller.daemon"]
     assert "ended in a defect of the poller" in said[0].getMessage()
     assert said[0].exc_info is not None
-    assert bed.first_rounds == 1
+    assert bed.reports == 2
 
 
 def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None:
@@ -296,7 +298,7 @@ def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None
     time.sleep(1.5)  # longer than the interval
     assert [run.queries for run in bed.runs] == [("a",)], "b was waiting for its turn, and never got it"
     assert bed.rested == []
-    assert bed.first_rounds == 0
+    assert bed.reports == 0
 
 
 def test_stop_says_when_the_worker_does_not_come_to_rest(bed: Bed) -> None:

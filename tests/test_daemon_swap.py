@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,21 +35,21 @@ class Bed:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.act: Callable[[], object] = lambda: None
-        self.first_rounds = 0
+        self.reports = 0
         self.events: list[JobEvent] = []
         self.error: PollError | None = None
         self.daemon: Daemon | None = None
 
     def start(self, *ticks: Tick) -> Daemon:
-        self.daemon = Daemon(ticks, self.poll, on_first_round=self.first_round)
+        self.daemon = Daemon(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
         self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.events.append, EVENT_JOB_ADDED | EVENT_JOB_REMOVED | EVENT_JOB_SUBMITTED
         )
         self.daemon.start()
         return self.daemon
 
-    def first_round(self) -> None:
-        self.first_rounds += 1
+    def first_polls(self) -> None:
+        self.reports += 1
 
     def poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
         named = "+".join(query.name for query in queries)
@@ -105,7 +106,7 @@ def test_a_tick_that_stays_keeps_its_next_time_and_what_is_new_in_it_is_polled_a
     assert bed.log == ["begin a+b", "end a+b", "swap", "begin c", "end c"]
     assert bed.next_run("t") == before
     assert bed.happened(EVENT_JOB_REMOVED, "t") == 0
-    assert eventually(lambda: bed.first_rounds == 2), "each time there are values that were not there before"
+    assert eventually(lambda: bed.reports == 2), "each time there are values that were not there before"
 
 
 def test_a_tick_that_is_gone_runs_no_more_and_a_new_one_runs_at_once_and_then_on_time(bed: Bed) -> None:
@@ -175,10 +176,10 @@ def test_a_query_that_came_and_went_before_its_first_poll_is_not_polled(bed: Bed
     for swap in swaps:
         swap.join(60)
     assert "begin b" not in bed.log
-    assert eventually(lambda: bed.first_rounds == 2), "no round waits for a query that is gone"
+    assert eventually(lambda: bed.reports == 2), "no round waits for a query that is gone"
 
 
-def test_a_round_of_first_polls_ends_although_a_query_has_moved_to_another_tick(bed: Bed) -> None:
+def test_the_last_first_poll_is_found_although_a_query_has_moved_to_another_tick(bed: Bed) -> None:
     release = threading.Event()
     bed.act = lambda: release.wait(60)
     bed.start(tick("t", "a"))
@@ -191,7 +192,7 @@ def test_a_round_of_first_polls_ends_although_a_query_has_moved_to_another_tick(
     assert bed.ran("d")
     for swap in swaps:
         swap.join(60)
-    assert eventually(lambda: bed.first_rounds == 2)
+    assert eventually(lambda: bed.reports == 2)
 
 
 def test_a_retry_survives_a_swap_of_others_and_goes_with_its_tick(bed: Bed) -> None:

@@ -468,7 +468,9 @@ def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
     more = {"POLLER_QUERIES": write(1), "POLLER_EXPORT_INTERVAL": "1h", "POLLER_INTERVAL": "1h"}
     poller_process("run", env=environment(database.primary_dsn, receiver.grpc_endpoint, **more))
     receiver.wait_for(arrived(1))
-    assert len(receiver.requests()) == 1
+    # One after the first group, one after the last, and one every ten seconds if they take longer.
+    assert len(receiver.requests()) < len(names) / 4
+    receiver.clear()
     write(2)
     receiver.wait_for(arrived(2))
-    assert len(receiver.requests()) == 2
+    assert len(receiver.requests()) < len(names) / 4

@@ -109,7 +109,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         pipe.tick,
         rest=pipe.replica.rest,
         on_overrun=pipe.overran,
-        on_first_round=lambda: _tell([push, pulse]),
+        on_first_polls=lambda: _tell([push, pulse]),
         # Several hosts, each tried twice, may take a multiple of it.
         patience=_PATIENCE + 20 * settings.connect_timeout,
     )
