@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -41,7 +42,8 @@ def configure(
         stream = unguarded(sys.stderr)  # the formatters escape what they are given
         sys.excepthook = _ended
         threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
-    handler = logging.StreamHandler(stream)
+        sys.unraisablehook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
+    handler = _Handler(stream)
     coloured = stream.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(coloured=coloured))
     root = logging.getLogger()
@@ -58,6 +60,19 @@ def configure(
     logging.captureWarnings(capture=True)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes records to a stream."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
+        """Report the failure without the record's arguments, which Python's own report shows in clear."""
+        kind = sys.exc_info()[0]
+        problem = kind.__name__ if kind else "unknown error"
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(
+                one_line(f"a record of logger {record.name} could not be written: {problem}") + "\n"
+            )
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
 
@@ -70,7 +85,7 @@ class JsonFormatter(logging.Formatter):
             "timestamp": _timestamp(record),
             "severity": record.levelname,
             "logger": record.name,
-            "message": redact(record.getMessage()),
+            "message": _message(record),
             **_trace(),
         }
         if exception := exception_of(record):
@@ -96,7 +111,7 @@ class TextFormatter(logging.Formatter):
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
         # A server's message may have several lines; a record has one, or grep and journald take it apart.
-        said = one_line(" ".join([f"{record.name}:", redact(record.getMessage()), *fields]))
+        said = one_line(" ".join([f"{record.name}:", _message(record), *fields]))
         below = [exception_of(record), redact(record.stack_info or "")]
         return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
 
@@ -105,6 +120,14 @@ def _ended(kind: type[BaseException], error: BaseException | None, traceback: Tr
     """Log a defect that nothing has caught, where Python would print it."""
     if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
         logging.getLogger("poller").critical("defect", exc_info=(kind, error, traceback))
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message, secrets masked; the format alone if the arguments do not fit it."""
+    try:
+        return redact(record.getMessage())
+    except (TypeError, ValueError, KeyError) as error:
+        return redact(f"{record.msg} (its arguments do not fit: {type(error).__name__})")
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -34,6 +34,8 @@ def test_a_program_that_is_missing_skips_a_test_and_fails_it_in_ci(monkeypatch: 
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match=r"no-such-program \(apt-get install nothing\) is not"):
         need("no-such-program", "nothing")
+    with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed"):
+        need("no-such-program", package=None)
 
 
 def test_no_test_skips_for_a_missing_program_in_a_way_of_its_own() -> None:

@@ -43,7 +43,7 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
     """What kustomize makes of one of the folders."""
-    kubectl = need("kubectl", "kubectl")
+    kubectl = need("kubectl", package=None)
     name, _, component = request.param.partition(" with ")
     copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
     shutil.copytree(FOLDER, copy)
@@ -160,7 +160,7 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
 
 
 def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> None:
-    kubectl = need("kubectl", "kubectl")
+    kubectl = need("kubectl", package=None)
     copy = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copy)
     (copy / "mine").mkdir()

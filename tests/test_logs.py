@@ -150,3 +150,26 @@ def test_colour_is_for_terminals_only_and_not_where_it_is_refused(monkeypatch: p
     assert "\x1b[" not in written("text", "x")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in on_terminal()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_record_whose_arguments_do_not_fit_is_written_without_them(form: Any) -> None:
+    stream = io.StringIO()
+    logs.configure(form, "info", stream)
+    logging.getLogger("lib").warning("%d of %d", *["hunter2"])
+    assert "%d of %d (its arguments do not fit: TypeError)" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_a_record_that_cannot_be_written_is_reported_without_its_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(io.StringIO):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    stream = io.StringIO()
+    logs.configure("text", "info", stream)
+    logging.getLogger("lib").warning("hunter2", extra={"broken": Broken()})
+    assert stream.getvalue() == "a record of logger lib could not be written: RuntimeError\n"
+    assert capsys.readouterr() == ("", "")
