@@ -227,7 +227,10 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
     primary = make_replica(database.primary_dsn)
     answers = primary.ask([late, a_query("first", "SHOW statement_timeout")])
-    assert told(answers[0]) == ("unavailable", None)
+    assert told(answers[0]) == ("timeout", None)
+    assert answers[1].rows is not None, "it is asked again"
+    failed = to_result(answers[0])
+    assert own_failure(failed), "it counts for the circuit breaker"
     assert database.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
         "AND pid <> pg_backend_pid()"
