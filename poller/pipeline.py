@@ -30,6 +30,8 @@ _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
 MAX_RESULT_BYTES = 16 * 2**20
 """Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB."""
+_NO_MEMORY = b"cannot allocate memory for input buffer"
+"""What libpq says if the host refuses it a buffer of the size of a message."""
 
 
 class Statement(NamedTuple):
@@ -86,9 +88,10 @@ class Pipeline:
 
         Raises PollError where the connection cannot go on: by the server's last word where it ended the
         session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
-        when the waker was raised, `timeout` when the whole took longer than `budget` seconds, `too_large`
-        when an answer has more bytes than are taken (in these three the server has been told to stop). The
-        connection is closed in all these cases, and also where the reader leaves before the last reply.
+        when the waker was raised, `timeout` when the whole took longer than `budget` seconds or a statement
+        outlived its own timeout, `too_large` when an answer has more bytes than are taken (in these three the
+        server has been told to stop). The connection is closed in all these cases, and also where the reader
+        leaves before the last reply.
         """
         self._end = time.monotonic() + budget
         try:
@@ -98,7 +101,7 @@ class Pipeline:
                 except psycopg.OperationalError:
                     raise
                 except BaseException as error:
-                    # A reader that leaves early, too, leaves answers that the next burst would take for its own.
+                    # A reader that leaves early, too, leaves answers that the next burst would take for its.
                     cancelled = self._stop_server()
                     if cancelled and isinstance(error, PollError) and error.kind == "unavailable":
                         raise _overrun() from None
@@ -180,7 +183,7 @@ class Pipeline:
         while pgconn.is_busy():
             # All that was received belongs to this answer, as nothing behind it has been looked at yet.
             if self._received > self._max_bytes:
-                raise _too_large(self._max_bytes)
+                raise _too_large(f"the result has more than {self._max_bytes:,} bytes")
             # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
             ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
             if ready & ~select.POLLOUT:
@@ -268,10 +271,10 @@ def _overrun() -> PollError:
     )
 
 
-def _too_large(limit: int) -> PollError:
+def _too_large(message: str) -> PollError:
     return PollError(
         "too_large",
-        f"the result has more than {limit:,} bytes",
+        message,
         hint="aggregate in SQL, select fewer rows or shorter columns, or raise POLLER_MAX_RESULT_SIZE",
     )
 
@@ -286,6 +289,9 @@ def _column(name: bytes, oid: int) -> Column:
 
 
 def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+    if _NO_MEMORY in result.error_message:
+        return _too_large("there is no memory for a value of the result, or for an error message")
+
     def field(which: DiagnosticField) -> str | None:
         raw = result.error_field(which)
         return raw.decode(errors="replace") if raw else None

@@ -22,9 +22,10 @@ class Relay:
     """Passes bytes between a server and libpq, at most PIECE_BYTES at a time in the server's direction.
 
     libpq makes its buffer as large as the message that it receives, and one PQconsumeInput reads until the
-    buffer is full or the socket is empty: from a fast server a value of 500 MB in one call. No option of libpq
-    or of the socket limits that. Within the block, libpq's descriptor is therefore one end of a pair of
+    buffer is full or the socket is empty: from a fast server a value of 500 MB in one call. No option of
+    libpq or of the socket limits that. Within the block, libpq's descriptor is therefore one end of a pair of
     sockets, and the relay has the server's socket. TLS works, because libpq encrypts above its descriptor.
+    What libpq flushes at each Sync leaves in full segments, because the relay sends all that has gathered.
 
     libpq must not wait by itself within the block, as nothing passes on what it waits for.
     """
@@ -93,7 +94,7 @@ class Relay:
         """Return the server's socket to libpq, unless libpq has closed its own."""
         if self._ours.fileno() < 0:
             return
-        # If a part of a message has not been sent, the connection is of no more use; libpq then finds it closed.
+        # Without a part of what libpq sent, the connection is useless, and libpq finds it closed.
         if not _unread(self._ours) and self._is_open():
             os.dup2(self._server.fileno(), self._descriptor, inheritable=False)
         for end in (self._server, self._ours, self._theirs):

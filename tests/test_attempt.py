@@ -15,6 +15,7 @@ from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.replica import Replica
 from poller.result import Answer, Skip
+from poller.state import own_failure
 from poller.whereabouts import Sighting
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
@@ -229,8 +230,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     answers = primary.ask([late, a_query("first", "SHOW statement_timeout")])
     assert told(answers[0]) == ("timeout", None)
     assert answers[1].rows is not None, "it is asked again"
-    failed = to_result(answers[0])
-    assert own_failure(failed), "it counts for the circuit breaker"
+    assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
     assert database.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
         "AND pid <> pg_backend_pid()"

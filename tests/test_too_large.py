@@ -105,7 +105,7 @@ def test_the_memory_for_one_huge_message_is_never_taken_over_tls(tls_server: Ser
 
 
 def test_a_value_that_libpq_has_no_memory_for_is_too_large(database: Database) -> None:
-    """Some hosts refuse memory that is not there; the connection did nothing wrong, and the value comes again."""
+    """Some hosts refuse memory that they do not have; the connection is not at fault."""
     errors, _ = ask(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
     assert errors == [None, "too_large", None]
 
