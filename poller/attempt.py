@@ -121,17 +121,18 @@ class Attempts:
             elapsed = time.monotonic() - since
             left = [query for query in queries if query.name not in answers]
             over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
-            too_large = error.kind == "too_large" and not error.unsent
+            # The session ended because of the query that ran, and not of those after it.
+            by_query = error.kind in ("too_large", "timeout") and not error.unsent
             for number, query in enumerate(left):
                 took = 0.0 if number else elapsed
                 # Our own budget is no fault of the query that ran when it was used up.
-                if isinstance(error, OverBudgetError) or ((over_budget or too_large) and number > 0):
+                if isinstance(error, OverBudgetError) or ((over_budget or by_query) and number > 0):
                     settle(Answer(query, at, took, skipped=_UNREACHED))
                 else:
                     settle(Answer(query, at, took, error=error))
             if over_budget:
                 self._passed_over = {query.name for query in left}
-            elif left and (too_large or (error.kind == "conflict" and not error.unsent)):
+            elif left and (by_query or (error.kind == "conflict" and not error.unsent)):
                 # Both end the session: behind the others that costs them nothing.
                 self._passed_over = {query.name for query in queries} - {left[0].name}
         else:

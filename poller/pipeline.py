@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import math
 import select
-import sys
-import termios
 import time
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
@@ -16,9 +13,9 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from poller.cork import corked
 from poller.errors import OverBudgetError, PollError
 from poller.overflow import Column, Keeper, Limit, Rows
+from poller.relay import Relay
 from poller.sqlstate import one_line, server_error
 from poller.waker import Waker
 
@@ -33,6 +30,8 @@ _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
 MAX_RESULT_BYTES = 16 * 2**20
 """Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB."""
+_NO_MEMORY = b"cannot allocate memory for input buffer"
+"""What libpq says if the host refuses it a buffer of the size of a message."""
 
 
 class Statement(NamedTuple):
@@ -78,8 +77,7 @@ class Pipeline:
         self._max_bytes = max_result_bytes
         self._received = 0
         self._poll = select.poll()
-        self._poll.register(waker.fileno(), select.POLLIN)
-        self._socket = self._pgconn.socket
+        self._relay: Relay
         self._unanswered = 0
         self._unsent = False
         self._end = math.inf
@@ -90,36 +88,47 @@ class Pipeline:
 
         Raises PollError where the connection cannot go on: by the server's last word where it ended the
         session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
-        when the waker was raised, `timeout` when the whole took longer than `budget` seconds, `too_large`
-        when an answer has more bytes than are taken (in these three the server has been told to stop). The
-        connection is closed in all these cases, and also where the reader leaves before the last reply.
+        when the waker was raised, `timeout` when the whole took longer than `budget` seconds or a statement
+        outlived its own timeout, `too_large` when an answer has more bytes than are taken (in these three the
+        server has been told to stop). The connection is closed in all these cases, and also where the reader
+        leaves before the last reply.
         """
         self._end = time.monotonic() + budget
         try:
-            yield from self._send(statements)
+            with Relay(self._pgconn) as self._relay:
+                try:
+                    yield from self._send(statements)
+                except psycopg.OperationalError:
+                    raise
+                except BaseException as error:
+                    # A reader that leaves early, too, leaves answers that the next burst would take for its.
+                    cancelled = self._stop_server()
+                    if cancelled and isinstance(error, PollError) and error.kind == "unavailable":
+                        raise _overrun() from None
+                    raise
         except psycopg.OperationalError as error:
             self._connection.close()
             raise PollError("unavailable", one_line(str(error))) from error
-        except BaseException:
-            # A reader that leaves early, too, leaves answers that the next burst would take for its own.
-            self._stop_server()
-            raise
+        except OSError as error:
+            self._connection.close()
+            raise PollError("unavailable", f"cannot open a socket: {error.strerror}") from error
 
     def _send(self, statements: Sequence[Statement]) -> Generator[Reply]:
         pgconn = self._pgconn
+        self._poll = select.poll()
+        self._poll.register(self._waker.fileno(), select.POLLIN)
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
-        with corked(self._socket):
-            for statement in statements:
-                for sql in statement.after if statement.describe else (*statement.after, statement.sql):
-                    pgconn.send_query_params(sql.encode(), None)
-                if statement.describe:
-                    pgconn.send_prepare(b"", statement.sql.encode())
-                    pgconn.send_describe_prepared(b"")
-                pgconn.pipeline_sync()
-            self._unanswered = len(statements)
-            since = time.monotonic()
-            self._unsent = bool(pgconn.flush())
+        for statement in statements:
+            for sql in statement.after if statement.describe else (*statement.after, statement.sql):
+                pgconn.send_query_params(sql.encode(), None)
+            if statement.describe:
+                pgconn.send_prepare(b"", statement.sql.encode())
+                pgconn.send_describe_prepared(b"")
+            pgconn.pipeline_sync()
+        self._unanswered = len(statements)
+        since = time.monotonic()
+        self._unsent = self._relay.flush()
         for statement in statements:
             self._received = 0
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
@@ -152,7 +161,7 @@ class Pipeline:
                 keeper = Keeper(statement.limit, _columns(result))
             elif status in _COPY:
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
-                self._connection.close()
+                self._hang_up()
                 raise PollError("rejected", "COPY is no query")
             elif status == _FATAL:
                 failure = result
@@ -174,32 +183,25 @@ class Pipeline:
         while pgconn.is_busy():
             # All that was received belongs to this answer, as nothing behind it has been looked at yet.
             if self._received > self._max_bytes:
-                raise _too_large(self._max_bytes)
+                raise _too_large(f"the result has more than {self._max_bytes:,} bytes")
             # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
             ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
             if ready & ~select.POLLOUT:
-                self._consume()
+                self._received += self._relay.receive()
             if self._unsent:
-                self._unsent = bool(pgconn.flush())
+                self._unsent = self._relay.flush()
         return pgconn.get_result()
-
-    def _consume(self) -> None:
-        """Read what has come, and count it: libpq does not say how much of a row it holds already."""
-        self._received += int.from_bytes(
-            fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4), sys.byteorder
-        )
-        self._pgconn.consume_input()
 
     def _wait(self, events: int, deadline: float) -> int:
         """Wait for the socket; return what it is ready for."""
-        self._poll.register(self._socket, events)
+        self._poll.register(self._relay, events)
         while True:
             left = min(deadline, self._end) - time.monotonic()
             ready = dict(self._poll.poll(max(0.0, left) * 1000))
             if self._waker.fileno() in ready:
                 raise PollError("cancelled", "told to stop")
-            if self._socket in ready:
-                return ready[self._socket]
+            if self._relay.fileno() in ready:
+                return ready[self._relay.fileno()]
             if left <= 0 and time.monotonic() < self._overdue and self._end < deadline:
                 raise OverBudgetError
             if left <= 0:
@@ -209,43 +211,70 @@ class Pipeline:
                     hint="the server or the network behind the connection hangs",
                 )
 
-    def _stop_server(self) -> None:
+    def _stop_server(self) -> bool:
         """Cancel what runs, and what was to run behind it, then hang up: nothing of ours is left running.
+
+        Return whether the cancel ended a statement that had outlived its timeout.
 
         The whole burst is on the server already and a cancel ends one statement only, so it is repeated
         until every answer has come; a server that says nothing for long is left to notice the hang-up, and so
         is one in the middle of a large answer, which it would complete before it looks at a cancel.
         """
+        awaited = self._unanswered
+        cancelled = False
+        overdue = time.monotonic() > self._overdue
         deadline = time.monotonic() + _CANCEL_SECONDS
         try:
             while self._unanswered and self._pgconn.status == ConnStatus.OK and time.monotonic() < deadline:
                 self._connection.cancel_safe(timeout=deadline - time.monotonic())
                 if self._received > self._max_bytes:
                     break
-                self._drain(_CANCEL_AGAIN_SECONDS)
+                cancelled |= self._drain(_CANCEL_AGAIN_SECONDS, awaited)
         except psycopg.Error:
             pass  # It is gone already, or does not answer: hanging up is all that is left.
         finally:
-            self._connection.close()
+            self._hang_up()
+        return cancelled and overdue
 
-    def _drain(self, quiet: float) -> None:
-        """Discard answers until none is owed, none has come for `quiet` seconds, or too much has."""
+    def _hang_up(self) -> None:
+        self._relay.close()
+        self._connection.close()
+
+    def _drain(self, quiet: float, awaited: int) -> bool:
+        """Discard answers until none is owed, none has come for `quiet` seconds, or too much has.
+
+        Return whether the statement that ran while `awaited` answers were owed ended by a cancel.
+        """
+        cancelled = False
         readable = select.poll()
-        readable.register(self._socket, select.POLLIN)
+        readable.register(self._relay, select.POLLIN)
         while self._unanswered and self._pgconn.status == ConnStatus.OK:
             while self._pgconn.is_busy():
                 if self._received > self._max_bytes or not readable.poll(quiet * 1000):
-                    return
-                self._consume()
+                    return cancelled
+                self._received += self._relay.receive()
             result = self._pgconn.get_result()
-            if result is not None and result.status == _SYNC:
+            if result is None:
+                continue
+            if result.status == _SYNC:
                 self._unanswered -= 1
+            elif self._unanswered == awaited and result.error_field(DiagnosticField.SQLSTATE) == b"57014":
+                cancelled = True
+        return cancelled
 
 
-def _too_large(limit: int) -> PollError:
+def _overrun() -> PollError:
+    return PollError(
+        "timeout",
+        "it ran for longer than its timeout, which the server did not enforce, and the poller cancelled it",
+        hint="a function that it calls may set statement_timeout; declare that function VOLATILE",
+    )
+
+
+def _too_large(message: str) -> PollError:
     return PollError(
         "too_large",
-        f"the result has more than {limit:,} bytes",
+        message,
         hint="aggregate in SQL, select fewer rows or shorter columns, or raise POLLER_MAX_RESULT_SIZE",
     )
 
@@ -260,6 +289,9 @@ def _column(name: bytes, oid: int) -> Column:
 
 
 def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+    if _NO_MEMORY in result.error_message:
+        return _too_large("there is no memory for a value of the result, or for an error message")
+
     def field(which: DiagnosticField) -> str | None:
         raw = result.error_field(which)
         return raw.decode(errors="replace") if raw else None

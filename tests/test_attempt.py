@@ -15,6 +15,7 @@ from poller.polling import to_result
 from poller.query import QueryDefinition
 from poller.replica import Replica
 from poller.result import Answer, Skip
+from poller.state import own_failure
 from poller.whereabouts import Sighting
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
@@ -227,7 +228,9 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
     primary = make_replica(database.primary_dsn)
     answers = primary.ask([late, a_query("first", "SHOW statement_timeout")])
-    assert told(answers[0]) == ("unavailable", None)
+    assert told(answers[0]) == ("timeout", None)
+    assert answers[1].rows is not None, "it is asked again"
+    assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
     assert database.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
         "AND pid <> pg_backend_pid()"

@@ -5,32 +5,43 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from poller.demo.cluster import Cluster, Server
 from poller.errors import PollError
+from poller.pipeline import MAX_RESULT_BYTES
 from poller.replica import Replica
 from poller.restraint import Restraint
 from tests.bed.definitions import a_query, a_result
+from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
+from tests.bed.programs import lacking
 
 pytestmark = pytest.mark.postgres
 
 MIB = 2**20
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
 ASK = """\
 import json, resource, sys
 from poller.replica import Replica
 from tests.bed.definitions import a_query
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with open("/proc/self/status") as status:
+        return int(status.read().partition("VmHWM:")[2].split()[0]) * 1024
 
-dsn, sql, snapshot = json.loads(sys.argv[1])
-replica = Replica(lambda: dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=4 * 2**20)
+dsn, sql, snapshot, limits, data_limit = json.loads(sys.argv[1])
+replica = Replica(lambda: dsn, connect_timeout=5, lock_timeout=1, **limits)
 queries = [a_query("first"), a_query("large", sql, snapshot=snapshot), a_query("last", snapshot=snapshot)]
 replica.ask([a_query()])
+if data_limit:
+    resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
 before = peak()
 answers = replica.ask(queries)
 print(json.dumps([[answer.error and answer.error.kind for answer in answers], peak() - before]))
@@ -41,16 +52,85 @@ LARGE = {
 }
 
 
+HUGE = {
+    "value": "SELECT repeat('x', 500000000) AS n",
+    "error message": "SELECT ('x' || repeat('x', 200000000))::int AS n",
+}
+
+
+def ask(
+    dsn: str, sql: str, *, snapshot: bool = True, limit: int | None = None, data_limit: int | None = None
+) -> tuple[list[str | None], int]:
+    """The errors of three queries, of which `sql` is the second, and how much the peak of memory grew.
+
+    In a process of its own, whose peak nothing else has raised. `data_limit` is its RLIMIT_DATA.
+    """
+    limits = {} if limit is None else {"max_result_bytes": limit}
+    arguments = json.dumps([dsn, sql, snapshot, limits, data_limit])
+    done = subprocess.run([sys.executable, "-c", ASK, arguments], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    errors, growth = json.loads(done.stdout)
+    return errors, growth
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates: Certificates) -> Iterator[Server]:
+    if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
+        lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
+    with Cluster(DEBIAN, with_standby=False) as cluster:
+        server = cluster.primary
+        server.add_file("tls.pem", certificates.server.read_bytes())
+        server.add_file("tls.key", certificates.server_key.read_bytes())
+        server.configure(ssl="on", ssl_cert_file="tls.pem", ssl_key_file="tls.key")
+        server.restart()
+        yield server
+
+
+@pytest.mark.parametrize("huge", HUGE)
+@pytest.mark.parametrize("way", ["TCP", "Unix socket"])
+def test_the_memory_for_one_huge_message_is_never_taken(cluster: Cluster, way: str, huge: str) -> None:
+    """The server is on the same machine and sends as fast as libpq reads."""
+    server = cluster.primary
+    host = {"TCP": "127.0.0.1", "Unix socket": str(server.socket_dir)}[way]
+    errors, growth = ask(make_conninfo(server.dsn(), host=host), HUGE[huge])
+    assert errors == [None, "too_large", None]
+    assert growth < 100 * MIB
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_the_memory_for_one_huge_message_is_never_taken_over_tls(tls_server: Server, huge: str) -> None:
+    errors, growth = ask(make_conninfo(tls_server.dsn(), sslmode="require"), HUGE[huge])
+    assert errors == [None, "too_large", None]
+    assert growth < 100 * MIB
+
+
+def test_a_value_that_libpq_has_no_memory_for_is_too_large(database: Database) -> None:
+    """Some hosts refuse memory that they do not have; the connection is not at fault."""
+    errors, _ = ask(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
+    assert errors == [None, "too_large", None]
+
+
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_a_value_just_below_the_default_limit_arrives_whole(tls_server: Server, sslmode: str) -> None:
+    dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
+    size = MAX_RESULT_BYTES - 256 * 1024
+    with closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1)) as replica:
+        before, large, after = replica.ask(
+            [a_query("before"), a_query("large", f"SELECT repeat('x', {size}) AS n"), a_query("after")]
+        )
+    assert large.rows is not None, large.error
+    assert large.rows.values == [(b"x" * size,)]
+    assert before.rows is not None
+    assert after.rows is not None
+
+
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("large", LARGE)
 def test_a_large_result_is_cancelled_while_it_comes_and_costs_no_other_query(
     database: Database, large: str, snapshot: bool
 ) -> None:
-    """A process of its own, as its peak of memory is measured; the whole result has 400 MB or more."""
-    arguments = json.dumps([database.primary_dsn, LARGE[large], snapshot])
-    done = subprocess.run([sys.executable, "-c", ASK, arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    errors, growth = json.loads(done.stdout)
+    """The whole result has 400 MB or more."""
+    errors, growth = ask(database.primary_dsn, LARGE[large], snapshot=snapshot, limit=4 * MIB)
     assert errors == [None, "too_large", None]
     assert growth < 64 * MIB
     assert eventually(
@@ -71,7 +151,6 @@ def test_a_large_result_is_cancelled_while_it_comes_and_costs_no_other_query(
 def test_one_value_that_is_too_large_fails_its_query_in_a_row_as_in_an_error(
     database: Database, large: str
 ) -> None:
-    """How much of it is read before that depends on how fast it comes."""
     with closing(
         Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=MIB // 8)
     ) as replica:

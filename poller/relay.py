@@ -1,0 +1,121 @@
+"""A relay between a server and libpq that passes on a limited number of bytes at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import termios
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.pq.abc import PGconn
+
+PIECE_BYTES = 65536
+"""Most bytes that one call of `receive` passes on."""
+
+
+class Relay:
+    """Passes bytes between a server and libpq, at most PIECE_BYTES at a time in the server's direction.
+
+    libpq makes its buffer as large as the message that it receives, and one PQconsumeInput reads until the
+    buffer is full or the socket is empty: from a fast server a value of 500 MB in one call. No option of
+    libpq or of the socket limits that. Within the block, libpq's descriptor is therefore one end of a pair of
+    sockets, and the relay has the server's socket. TLS works, because libpq encrypts above its descriptor.
+    What libpq flushes at each Sync leaves in full segments, because the relay sends all that has gathered.
+
+    libpq must not wait by itself within the block, as nothing passes on what it waits for.
+    """
+
+    def __init__(self, pgconn: PGconn) -> None:
+        """Raises OSError if the process may open no more descriptors; three are needed."""
+        self._pgconn = pgconn
+        self._descriptor = pgconn.socket
+        self._server = socket.socket(fileno=os.dup(self._descriptor))
+        try:
+            self._ours, self._theirs = socket.socketpair()
+        except OSError:
+            self._server.close()
+            raise
+        for end in (self._server, self._ours, self._theirs):
+            end.setblocking(False)
+        os.dup2(self._theirs.fileno(), self._descriptor, inheritable=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The descriptor of the server's socket, to wait for."""
+        return self._server.fileno()
+
+    def receive(self) -> int:
+        """Let libpq read the next piece of what the server has sent; return the number of its bytes.
+
+        Raises psycopg.OperationalError if the connection is lost.
+        """
+        received = 0
+        try:
+            received = _pass_on(self._server, self._ours)
+            if received == 0:
+                self._ours.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            pass  # There is nothing to read.
+        except ConnectionResetError:
+            self._ours.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise psycopg.OperationalError(f"could not receive data from server: {error.strerror}") from error
+        self._pgconn.consume_input()
+        while _unread(self._theirs):
+            # libpq had no more room, and makes some at each call.
+            self._pgconn.consume_input()
+        return received
+
+    def flush(self) -> bool:
+        """Send what libpq has to send, as far as the server takes it; return whether something is left."""
+        while True:
+            unsent = bool(self._pgconn.flush())
+            # A lost connection is reported by `receive`, after the server's last message.
+            with suppress(OSError):
+                while _unread(self._ours):
+                    _pass_on(self._ours, self._server)
+            left = bool(_unread(self._ours))
+            if left or not unsent:
+                return left
+
+    def close(self) -> None:
+        """Return the server's socket to libpq, unless libpq has closed its own."""
+        if self._ours.fileno() < 0:
+            return
+        # Without a part of what libpq sent, the connection is useless, and libpq finds it closed.
+        if not _unread(self._ours) and self._is_open():
+            os.dup2(self._server.fileno(), self._descriptor, inheritable=False)
+        for end in (self._server, self._ours, self._theirs):
+            end.close()
+
+    def _is_open(self) -> bool:
+        """Whether the descriptor is still libpq's: another thread may have got its number since."""
+        try:
+            return self._pgconn.socket == self._descriptor
+        except psycopg.OperationalError:
+            return False
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> int:
+    """Move what `target` takes of the next piece, so that nothing is held in between; return its bytes."""
+    piece = source.recv(PIECE_BYTES, socket.MSG_PEEK)
+    sent = target.send(piece) if piece else 0
+    source.recv(sent)
+    return sent
+
+
+def _unread(end: socket.socket) -> int:
+    """The number of bytes that can be read from `end`."""
+    return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, b"\0" * 4), sys.byteorder)
