@@ -73,7 +73,7 @@ def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
             "POLLER_STATE_DIR": str(tmp_path / "state"),
         },
     )
-    assert eventually(lambda: (ready / "forks").exists(), 120), unshare
+    assert eventually((ready / "forks").exists, 120), unshare
     (daemon,) = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
     if moment == "later":
         unshare.wait_for_line("polling .* queries", 120)
