@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ def main() -> None:
     if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
         # It would end a daemon that is about to read the files anyway; from then on it is heeded.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Nothing is begun that had to be ended. As process 1 of a container the default action does nothing.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         _run()
     from poller.cli import main as command_line
 

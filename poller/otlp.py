@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from poller.endpoint import Endpoint, Signal
 from poller.errors import ConfigError, Problem
+from poller.files import read_regular
 from poller.otlpforms import form_of
-from poller.otlpvariables import Variables
+from poller.otlpvariables import MAX_TLS_BYTES, Variables
 from poller.redaction import Redaction, learn_environment, learn_url, redact
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
     def credentials() -> Any:
         if provided is not None:
             return provided
-        read = {kind: path.read_bytes() for kind, path in files.items()}
+        read = {kind: read_regular(path, MAX_TLS_BYTES) for kind, path in files.items()}
         return ssl_channel_credentials(
             root_certificates=read.get("CERTIFICATE"),
             private_key=read.get("CLIENT_KEY"),

@@ -10,7 +10,7 @@ from poller.errors import ConfigError, Problem
 from poller.files import read_regular
 from poller.secrets import show_path
 
-_MAX_BYTES = 1 << 20
+MAX_TLS_BYTES = 1 << 20
 """Of a key or of certificates."""
 
 
@@ -43,7 +43,7 @@ class Variables:
         name = self.environ[where].rstrip("\r\n")
         path = Path(name)
         try:
-            read_regular(path, _MAX_BYTES)  # before a library that reads a file of any kind and size
+            read_regular(path, MAX_TLS_BYTES)  # before a library that reads a file of any kind and size
             return path
         except OSError as error:
             # A key itself may stand where its file's name belongs.

@@ -67,11 +67,12 @@ def fork() -> Reader | None:
     reading, writing = os.pipe()
     ours, theirs = os.pipe()
     # So that it ends nobody halfway: in the child it means nothing, as who waits hears it too, and ends us.
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
         child = os.fork()
         if not child:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     if child:

@@ -6,7 +6,7 @@ import errno
 import re
 from pathlib import Path
 
-from poller.files import read_regular
+from poller.files import NotRegularError, read_regular
 
 MASK = "***"
 MAX_SECRET_BYTES = 1 << 20
@@ -201,7 +201,12 @@ def read_secret(file: Path) -> str:
     Raises OSError if it is not a regular file, cannot be read, is empty or larger than MAX_SECRET_BYTES,
     UnicodeDecodeError if it is not UTF-8.
     """
-    secret = read_regular(file, MAX_SECRET_BYTES).decode().rstrip("\r\n")
+    try:
+        secret = read_regular(file, MAX_SECRET_BYTES).decode().rstrip("\r\n")
+    except NotRegularError as error:
+        # A pipe, of `<(command)` for example, can be read once only.
+        advice = "write the secret to a file (not <(command): it may be read again at every connect)"
+        raise NotRegularError(error.errno, f"{error.strerror}; {advice}", str(file)) from None
     if secret.strip() == "":
         raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
     return secret

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,16 @@ _MARK = "spool.settled"
 _MARK_BYTES = 32
 _LARGEST_GAP = 10_000
 """Ids that are looked up one by one between two damaged pages."""
+_PAGE = 4096
+"""Bytes of a page."""
+_FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
+"""Bytes 16 to 23 of the header: page size, format (2 for a write-ahead log), reserved bytes, fractions."""
+_MAPPED = _PAGE // 5
+"""Pages that one page of the pointer map describes, in 5 bytes each."""
+_TREE_PAGES = 1, 5
+"""Types of the root and of the other pages of a tree, in the pointer map."""
+_LEAF = b"\x0d"
+"""First byte of a page that holds rows."""
 _ROOM_PAGES = 1024
 """Pages of 4 KiB that an empty database may go on taking."""
 _TABLE = """
@@ -55,12 +67,19 @@ class DamagedRowError(Exception):
         self.number = number
 
 
-SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError)
-"""What a shelf raises."""
+SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
+"""What a shelf raises; UnicodeDecodeError where SQLite's message quotes a damaged schema."""
 _DAMAGE = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR}
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+    }
 )
-"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns."""
+"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns, a
+length that no request has."""
 
 
 def is_damage(error: Exception, *, reading: bool = False) -> bool:
@@ -68,7 +87,7 @@ def is_damage(error: Exception, *, reading: bool = False) -> bool:
 
     While `reading`, a disk that cannot return a page counts as damage as well: the other pages may be good.
     """
-    if isinstance(error, DamagedError):
+    if isinstance(error, DamagedError | UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     return code in _DAMAGE or (reading and code == sqlite3.SQLITE_IOERR)
@@ -88,11 +107,12 @@ class Shelf:
             path.touch(mode=0o600)  # SQLite gives its other files the same mode
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
+            _check_header(path)
         self._db = _connect(path)
         try:
             # Alone with it, SQLite needs no shared memory, which some file systems do not have.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            _lay_out(self._db)
             self._db.execute("PRAGMA journal_mode = WAL")
             # A commit is on the disk when it returns, whatever happens to the machine then.
             self._db.execute("PRAGMA synchronous = FULL")
@@ -100,7 +120,9 @@ class Shelf:
             self._db.execute("PRAGMA temp_store = MEMORY")
             if self._is_new():
                 self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
-            self._db.execute(_TABLE)
+                self._db.execute(_TABLE)
+            else:
+                _check_pages(self._db)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._read_mark()
             self._recount()
@@ -252,10 +274,27 @@ class Shelf:
 
 
 def salvage(path: Path) -> Iterator[Kept | None]:
-    """What `Shelf.rescue` finds, of a database that cannot be opened."""
-    with contextlib.suppress(*SHELF_ERRORS), contextlib.closing(_connect(path)) as db:
-        if path.is_file() and _version(db)[0] == SCHEMA_VERSION:
-            yield from _readable(db, 0)
+    """What `Shelf.rescue` finds, of a database that cannot be opened; raises nothing.
+
+    The first page is the same in every spool. So a copy of the file gets a new one, and whatever is in the
+    file is judged by the checksums of its rows.
+    """
+    copy = path.with_name("spool.salvage.db")
+    with contextlib.suppress(*SHELF_ERRORS):
+        try:
+            if path.is_file():
+                for part, target in zip(parts(path), parts(copy), strict=True):
+                    target.unlink(missing_ok=True)
+                    if part.exists():
+                        shutil.copyfile(part, target, follow_symlinks=False)
+                        target.chmod(0o600)
+                with copy.open("r+b") as file:
+                    file.write(_first_page())
+                with contextlib.closing(_connect(copy)) as db:
+                    yield from _from_pages(db, copy)
+        finally:
+            for target in parts(copy):
+                target.unlink(missing_ok=True)
 
 
 def parts(path: Path) -> list[Path]:
@@ -264,7 +303,9 @@ def parts(path: Path) -> list[Path]:
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    return sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
+    db.text_factory = bytes  # a damaged text need not be UTF-8
+    return db
 
 
 def _version(db: sqlite3.Connection) -> tuple[int, int]:
@@ -272,6 +313,106 @@ def _version(db: sqlite3.Connection) -> tuple[int, int]:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return version, tables
+
+
+def _lay_out(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA page_size = {_PAGE}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+
+
+def _new() -> sqlite3.Connection:
+    """An empty database in memory, laid out as every other."""
+    db = _connect(None)
+    _lay_out(db)
+    db.execute(_TABLE)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return db
+
+
+def _schema(db: sqlite3.Connection) -> list[object]:
+    return [
+        db.execute("SELECT type, name, rootpage FROM sqlite_schema").fetchall(),
+        db.execute("PRAGMA table_info(request)").fetchall(),
+    ]
+
+
+def _first_page() -> bytes:
+    """The first page of a database of any number of pages."""
+    with contextlib.closing(_new()) as db:
+        page = bytearray(db.serialize()[:_PAGE])
+    page[18:20] = 2, 2
+    page[28:32] = bytes(4)  # no number of pages: SQLite goes by the size of the file
+    return bytes(page)
+
+
+def _check_header(path: Path) -> None:
+    """Raise DamagedError for a header that SQLite would take for a read-only file or another layout."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header and header[16:24] not in _FORMATS:
+        raise DamagedError("its header is damaged")
+
+
+def _check_pages(db: sqlite3.Connection) -> None:
+    """Raise DamagedError where rows would be missed, or new ones written over others."""
+    with contextlib.closing(_new()) as new:
+        if _schema(db) != _schema(new):
+            raise DamagedError("its table is not the one that was made")
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != b"ok":
+        raise DamagedError(" ".join(found.decode(errors="replace").split()))
+
+
+def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
+    """Every request of a copy with a new first page, oldest first; None for one that cannot be read."""
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA journal_mode = MEMORY")  # what is in the log is in the file from now on
+    db.execute("PRAGMA writable_schema = ON")
+    ((root,),) = db.execute("SELECT rootpage FROM sqlite_schema")
+    whole = db.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
+    places: dict[int, int] = {}
+    # Where the tree is broken, some leaves may be out of its reach. Each is a tree as well, of one page.
+    for place in [root] if whole else [*_leaves(path), root]:
+        _plant(db, place)
+        for order in ("ASC", "DESC"):
+            with contextlib.suppress(sqlite3.Error):
+                for (number,) in db.execute(f"SELECT id FROM request ORDER BY id {order}"):
+                    places.setdefault(number, place)
+    planted, last = 0, min(places, default=1) - 1
+    for number, place in sorted(places.items()):
+        if not whole and number - last <= _LARGEST_GAP:
+            yield from itertools.repeat(None, number - last - 1)
+        last = number
+        if place != planted:
+            _plant(db, planted := place)
+        try:
+            kept = _read(db, number)
+        except SHELF_ERRORS:
+            yield None
+        else:
+            yield kept
+
+
+def _plant(db: sqlite3.Connection, root: int) -> None:
+    """Have the table begin at a page of the file."""
+    db.execute("UPDATE sqlite_schema SET rootpage = ?", (root,))
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute("PRAGMA writable_schema = ON")
+
+
+def _leaves(path: Path) -> list[int]:
+    """The pages with rows. By the pointer map, as pages that were freed hold rows that were removed."""
+    found: list[int] = []
+    with path.open("rb") as file:
+        for first in range(2, path.stat().st_size // _PAGE + 1, _MAPPED + 1):
+            file.seek((first - 1) * _PAGE)
+            types = file.read(_PAGE)[: 5 * _MAPPED : 5]
+            for page, kind in enumerate(types, first + 1):
+                file.seek((page - 1) * _PAGE)
+                if kind in _TREE_PAGES and file.read(1) == _LEAF:
+                    found.append(page)
+    return found
 
 
 def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:

@@ -728,6 +728,23 @@ def test_a_certificate_that_is_not_there_is_an_error_and_not_passed_over(start_p
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere/ca.pem cannot be read" in process.stderr
 
 
+@pytest.mark.parametrize("port", [4317, 4318])
+@pytest.mark.parametrize(("kind", "why"), [("pipe", "it is a pipe"), ("large", "it is larger than 1 MiB")])
+def test_a_certificate_that_is_a_pipe_or_too_large_is_an_error(
+    start_process: Start, tmp_path: Path, port: int, kind: str, why: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    os.mkfifo(file) if kind == "pipe" else file.write_bytes(bytes(2**20 + 1))
+    script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
+    env = {
+        "OBSCURA_OTLP_ENDPOINT": f"https://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(file),
+    }
+    process = start_process([sys.executable, "-c", script], env=env)
+    assert process.wait() == 1
+    assert f"OTEL_EXPORTER_OTLP_CERTIFICATE: {file} cannot be read: {why}" in process.stderr
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_tls_with_certificates_of_the_standard_variables(
     certificates: Certificates, start_process: Start, protocol: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +52,36 @@ def test_orphans_that_the_kernel_hands_to_the_daemon_are_reaped(start_process: S
     assert eventually(lambda: "Z" in children(daemon.pid)), daemon
     assert eventually(lambda: not children(daemon.pid)), daemon
     assert daemon.running
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a process namespace")
+@pytest.mark.parametrize("moment", ["early", "later"])
+def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
+    start_process: Start, tmp_path: Path, moment: str
+) -> None:
+    """The kernel gives process 1 no default action: without a handler it would ignore SIGTERM."""
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    # `os.register_at_fork` runs in the parent right after the handlers are set, before anything is read.
+    early = f"import os; os.register_at_fork(before=lambda: open({str(ready / 'forks')!r}, 'w').close());"
+    command = f"import sys; sys.argv[1:] = ['run']; {early} from poller.main import main; main()"
+    unshare = start_process(
+        ["unshare", "-p", "-f", "--mount-proc", "--kill-child", sys.executable, "-c", command],
+        env={
+            "POLLER_DATABASE_URL": "postgresql://poller@127.0.0.1:9/none",
+            "POLLER_PASSWORD_COMMAND": LEAVES_AN_ORPHAN,
+            "POLLER_STATE_DIR": str(tmp_path / "state"),
+        },
+    )
+    assert eventually((ready / "forks").exists, 120), unshare
+    (daemon,) = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+    if moment == "later":
+        unshare.wait_for_line("polling .* queries", 120)
+        assert eventually(lambda: "Z" in children(int(daemon)), 60), unshare
+        assert eventually(lambda: not children(int(daemon)), 60), unshare
+    os.kill(int(daemon), signal.SIGTERM)
+    assert unshare.wait(60) == 0, unshare
+    assert ("stopped" in unshare.stderr) == (moment == "later")
 
 
 def test_the_exit_status_of_a_child_of_our_own_is_left_to_its_owner() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 from dataclasses import FrozenInstanceError, fields
@@ -437,6 +438,18 @@ def test_a_secret_in_a_file_keeps_its_blanks_and_loses_only_the_last_line_break(
     file = tmp_path / "secret"
     file.write_bytes(held.encode())
     assert read_secret(file) == secret
+
+
+def test_process_substitution_for_a_secret_is_refused_with_what_to_write() -> None:
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(
+            OSError, match=r"it is a pipe, not a regular file; write the secret to a file \(not <\("
+        ):
+            read_secret(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) -> None:

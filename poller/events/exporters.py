@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from poller.events.settings import TelemetryError
 from poller.events.target import Signal, Target
+from poller.files import read_regular
 
 _MODULES: dict[Signal, tuple[str, str]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
@@ -21,6 +22,8 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """Names that HTTP/1.1 and gRPC can both send."""
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+_MOST_BYTES = 1 << 20
+"""Of a file with certificates or a key."""
 _MOST_POINTS = 8000
 """Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise, and
 the exporter loses the whole of a larger request."""
@@ -56,7 +59,7 @@ def _grpc(signal: Signal, target: Target) -> Any:
     credentials = None
     if files and not plain_text:
         # Left to itself the exporter passes over a missing file, and a client certificate without a CA.
-        read = {kind: path.read_bytes() for kind, path in files.items()}
+        read = {kind: read_regular(path, _MOST_BYTES) for kind, path in files.items()}
         credentials = ssl_channel_credentials(
             read.get("CERTIFICATE"), read.get("CLIENT_KEY"), read.get("CLIENT_CERTIFICATE")
         )
@@ -138,7 +141,7 @@ def _files(signal: Signal) -> dict[str, Path]:
     problems = []
     for kind, path in found.items():
         try:
-            path.open("rb").close()
+            read_regular(path, _MOST_BYTES)  # a pipe would hold up the start of the server
         except OSError as error:
             problems.append(f"OTEL_EXPORTER_OTLP_{kind}: {path} cannot be read: {error.strerror}")
     if problems:
