@@ -53,6 +53,9 @@
 \endif
 
 BEGIN;
+-- Another role may have created a function or an operator in the schema public that fits a call below better
+-- than PostgreSQL's own. It would run with the rights of whoever runs this script.
+SET LOCAL search_path = pg_catalog;
 SET LOCAL client_min_messages = warning;
 -- A GRANT waits for whoever changes the table just now, and everybody else would queue behind it.
 SET LOCAL lock_timeout = '2s';

@@ -99,7 +99,7 @@ class Guards:
 
 
 def formats_query() -> str:
-    """The statement that pins, for the transaction, how the server writes values (`_bounds` does so too)."""
+    """The statement that pins, for the transaction, how the server reads SQL and writes values, as `_bounds` does."""
     return f"SELECT {_FORMATS}"
 
 
@@ -111,6 +111,10 @@ _NOT_WINDOWS = " AND pg_catalog.version() OPERATOR(pg_catalog.!~*) '(mingw|visua
 _SQL_ASCII = "pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'"
 _FORMATS = ", ".join(
     [
+        # The statement that was checked is the one that runs: where a text ends depends on this.
+        _set_config("standard_conforming_strings", "on"),
+        # 0 is exact; otherwise the result of a search in a GIN index is a random part of the rows.
+        _set_config("gin_fuzzy_search_limit", 0),
         # Floats with all their digits, whatever the role, the database or the server sets.
         _set_config("extra_float_digits", 1),
         # Attributes with the same text on every server. The order of day and month, TimeZone and lc_monetary
@@ -118,6 +122,8 @@ _FORMATS = ", ".join(
         _set_config("DateStyle", "ISO"),
         _set_config("IntervalStyle", "postgres"),
         _set_config("bytea_output", "hex"),
+        _set_config("xmlbinary", "base64"),
+        _set_config("quote_all_identifiers", "off"),
         # Such a database keeps any bytes, and a value that is not UTF-8 would fail its whole query.
         f"CASE WHEN {_SQL_ASCII} THEN {_set_config('client_encoding', 'SQL_ASCII')} END",
     ]

@@ -101,7 +101,7 @@ class Call(NamedTuple):
     arguments: int
     """How many are written."""
     of_row: bool = False
-    """Whether it may as well be a column: `t.name` is `name(t)` if `t` has no such column."""
+    """Whether it may be a column instead: `t.name` is `name(t)` if `t` has no such column."""
 
 
 def acting(name: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pgparse
 
-from poller.functions import acting, calls
+from poller.functions import Call, acting, calls
 
 MAX_LENGTH = 65_536
 """Characters of one statement. The parser recurses on the C stack and would overflow it far beyond this."""
@@ -78,8 +78,19 @@ def statement_problem(sql: str) -> str | None:
             return "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
         if inner == "ParamRef":
             return f"has a parameter ${node.get('number', 0)}; write the value itself"
-    # `t.name` is a call only if the function takes a row, which none of these does.
-    return next((does for call in calls(body) if not call.of_row and (does := acting(call.name))), None)
+    return next((does for call in calls(body) if (does := _acting(call))), None)
+
+
+def _acting(call: Call) -> str | None:
+    """What is wrong with `call`, if it acts.
+
+    `t.name` may be a column. It is `name(t)` if `t` is a function in FROM, whose row is its value, and only
+    the server knows which of the two it is.
+    """
+    does = acting(call.name)
+    if does is None or not call.of_row:
+        return does
+    return f"{does}; for a column of that name write it without the name of its table"
 
 
 def is_ordered(sql: str) -> bool:

@@ -413,6 +413,7 @@ CREATE FUNCTION app.lurks(a int, b int DEFAULT 1) RETURNS int LANGUAGE sql AS 'S
 CREATE FUNCTION counts(a int) RETURNS int STABLE LANGUAGE sql AS 'SELECT a';
 CREATE FUNCTION counts(a int, b int, c int) RETURNS int LANGUAGE sql AS 'SELECT a';
 CREATE FUNCTION of_row(a things) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION of_number(a int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE OPERATOR #-# (FUNCTION = app.lurks, LEFTARG = int, RIGHTARG = int);
 CREATE VIEW inner_view AS SELECT app.lurks(1) AS n;
 CREATE VIEW outer_view AS SELECT n FROM inner_view;
@@ -432,6 +433,7 @@ CREATE POLICY p ON guarded USING (allowed(n));
         "SELECT counts(1, 2, 3) AS n": ["public.counts"],
         "SELECT things.of_row AS n FROM things": ["public.of_row"],
         "SELECT (things).of_row AS n FROM things": ["public.of_row"],
+        "SELECT x.of_number AS n FROM generate_series(1, 1) AS x": ["public.of_number"],
         "SELECT 1 #-# 2 AS n": ["app.lurks"],
         "SELECT n FROM outer_view": ["app.lurks"],
         "WITH outer_view AS (SELECT 1 AS n) SELECT n FROM outer_view": [],
@@ -451,6 +453,17 @@ def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
     assert [re.match(r"calls (\S+), which", problem["message"])[1] for problem in warned] == names  # type: ignore[index] # None is a failure
     assert {(problem["level"], problem["rule"]) for problem in warned} <= {("warning", "volatile-function")}
     assert done.exit_code == 0
+
+
+@pytest.mark.postgres
+def test_the_server_reads_the_statement_that_was_checked(
+    things: Database, check: Callable[..., Result]
+) -> None:
+    r"""With that setting `\'` would not end the text, and the result would have no column `n`."""
+    things.execute(f"ALTER DATABASE {things.name} SET standard_conforming_strings = off")
+    sql = r"SELECT '\' AS a, 1 AS n --' AS b"
+    done = check(one(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn)
+    assert {problem["rule"] for problem in json.loads(done.stdout)["problems"]} == {"unused-column"}
 
 
 @pytest.mark.postgres

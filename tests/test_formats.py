@@ -18,16 +18,20 @@ pytestmark = pytest.mark.postgres
 
 VALUES = """\
 SELECT 1000.1234::float8, 0.1::float8 + 0.2, 16777217.5::float8, 0.1::float4, timestamp '2026-02-01 03:04:05',
-  '01/02/2026'::date, interval '-1 day 2 hours', '\\x00ff'::bytea"""
+  '01/02/2026'::date, interval '-1 day 2 hours', '\\x00ff'::bytea, 'pg_class'::regclass::text,
+  current_setting('xmlbinary')"""
 WRITTEN = (
     b"1000.1234", b"0.30000000000000004", b"16777217.5", b"0.1", b"2026-02-01 03:04:05",
-    b"2026-02-01", b"-1 days +02:00:00", b"\\x00ff",
+    b"2026-02-01", b"-1 days +02:00:00", b"\\x00ff", b"pg_class",
+    b"base64",
 )  # fmt: skip
 SETTINGS = {
     "extra_float_digits": "-15",
     "DateStyle": "'SQL, DMY'",
     "IntervalStyle": "sql_standard",
     "bytea_output": "escape",
+    "xmlbinary": "hex",
+    "quote_all_identifiers": "on",
 }
 
 
@@ -43,6 +47,28 @@ def test_settings_of_the_database_do_not_change_how_a_value_is_written(
         (answer,) = replica.ask([a_query(sql=VALUES, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [WRITTEN]
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it_counts(
+    database: Database, snapshot: bool
+) -> None:
+    database.execute(
+        "CREATE TABLE gi (a int[]);"
+        "INSERT INTO gi SELECT ARRAY[1, n] FROM generate_series(1, 20000) AS n; CREATE INDEX ON gi USING gin (a)"
+    )
+    for name, value in {
+        "standard_conforming_strings": "off",
+        "gin_fuzzy_search_limit": "1000",
+        "enable_seqscan": "off",
+    }.items():
+        database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
+    # Where a backslash escapes, the rest of the line belongs to the first text.
+    sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
+    with closing(Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1)) as replica:
+        (answer,) = replica.ask([a_query(sql=sql, snapshot=snapshot)])
+    assert answer.rows is not None, answer.error
+    assert answer.rows.values == [(b"\\", b"20000")]
 
 
 @pytest.fixture

@@ -196,6 +196,51 @@ def test_what_cannot_be_done_is_said_and_nothing_is_made(role: Role) -> None:
     assert role.database.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'postgres'") == [(True,)]
 
 
+TRAP = "LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'HIJACKED'; END$$"
+
+
+def test_functions_and_operators_that_others_created_in_public_are_not_called(role: Role) -> None:
+    """Each of them matches its call better than the function of PostgreSQL."""
+    role.database.execute(
+        "".join(
+            f"CREATE FUNCTION public.{function} RETURNS {returned} {TRAP};"
+            for function, returned in {
+                "quote_ident(name)": "text",
+                "format(text, name)": "text",
+                "format(text, text)": "text",
+                "format(text, name, text)": "text",
+                "format(text, text, name, name, text)": "text",
+                "concat_ws(text, text, text, text, text, text)": "text",
+                "same(name, text)": "boolean",
+                "more(integer, integer)": "boolean",
+            }.items()
+        )
+        + "CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.same);"
+        "CREATE OPERATOR public.>= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = public.more)"
+    )
+    for path in ('"$user", public', "public, pg_catalog"):
+        role.database.execute(f"ALTER DATABASE {role.database.name} SET search_path = {path}")
+        role.made(extended="on")
+    assert role.refusal("SELECT count(*) FROM users") is None
+
+
+@pytest.mark.parametrize("path", ["public", "public, pg_catalog"])
+def test_the_migration_calls_no_operator_that_others_created_in_public(role: Role, path: str) -> None:
+    role.database.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
+    for number, types in enumerate(("oid, regclass", "oid, oid", "name, text", "bigint, integer")):
+        left, right = types.split(", ")
+        for operator in ("=", ">="):
+            function = f"trap_{number}_{'same' if operator == '=' else 'more'}"
+            role.database.execute(
+                f"CREATE FUNCTION public.{function}({types}) RETURNS boolean {TRAP};"
+                f"CREATE OPERATOR public.{operator} "
+                f"(LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.{function})"
+            )
+    role.database.execute(f"ALTER DATABASE {role.database.name} SET search_path = {path}")
+    done = role.run(MIGRATION, "-v", "ON_ERROR_STOP=1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_database_is_chosen_by_a_variable(role: Role) -> None:
     """Whichever psql connects to first."""
     role.made(database=role.database.name, dsn=role.database.site.primary)

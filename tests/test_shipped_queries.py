@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import uuid
@@ -19,6 +20,7 @@ from poller.declared.query import DeclaredQuery
 from poller.gates import facts_query, read_facts, unmet
 from poller.mapping import Mapped, to_samples
 from poller.overflow import Column, Rows
+from poller.parsed import called_functions
 from poller.query import QueryDefinition
 from poller.result import Skip
 from poller.sources import files_of
@@ -152,6 +154,44 @@ class Server:
         return {
             name: value for name, value in self.values(query.name).items() if name.split("{")[0] == metric
         }
+
+
+ARGUMENTS = (
+    "bigint", "integer", "numeric", "double precision", "text", "varchar", "timestamptz", "interval", "uuid"
+)  # fmt: skip
+"""What the shipped queries pass to functions and operators, and what their constants may be read as."""
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_postgresqls_own(
+    connection: psycopg.Connection[Any], name: str
+) -> None:
+    """PostgreSQL takes an exact match of the types, wherever it is in the search_path, before any other."""
+    query = EVERY[name]
+    server = Server(connection, "v0.6.1" if name.endswith("_by_user") else "demo")
+    assert server.unmet(query) is None
+    functions = {call.name for call in called_functions(query.sql) if not call.of_row}
+    assert functions, "the query calls nothing"
+    pairs = list(itertools.product(ARGUMENTS, repeat=2))
+    plant = [
+        f'CREATE FUNCTION "{function}"({types}) RETURNS bigint LANGUAGE sql RETURN 1'
+        for function in functions
+        for types in (*ARGUMENTS, *(f"{left}, {right}" for left, right in pairs))
+    ]
+    for number, (left, right) in enumerate(pairs):
+        plant.append(f"CREATE FUNCTION trap{number}({left}, {right}) RETURNS boolean LANGUAGE sql RETURN true")
+        plant += [
+            f"CREATE OPERATOR {operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = trap{number})"
+            for operator in ("=", "<>", "<", ">", "<=", ">=", "-")
+        ]
+    connection.execute(";".join(plant).encode())
+    connection.execute(f"CREATE VIEW asked AS {query.sql}".encode())
+    used = connection.execute(
+        "SELECT pg_describe_object(refclassid, refobjid, 0) FROM pg_depend "
+        "WHERE objid = (SELECT oid FROM pg_rewrite WHERE ev_class = 'released.asked'::pg_catalog.regclass) "
+        "AND refclassid IN ('pg_proc'::pg_catalog.regclass, 'pg_operator'::pg_catalog.regclass)"
+    ).fetchall()
+    assert used == []
 
 
 def test_the_four_gauges_are_those_of_the_design_document() -> None:

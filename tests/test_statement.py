@@ -12,6 +12,7 @@ NO_SQL = "is not SQL that PostgreSQL understands:"
 LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
 INTO = "holds SELECT INTO, which makes a table; leave INTO away"
 NO_TEXT = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+A_COLUMN = "; for a column of that name write it without the name of its table"
 TOO_DEEP = "is nested too deeply to be checked; write it flatter, or make parts of it views"
 
 
@@ -33,6 +34,7 @@ TOO_DEEP = "is nested too deeply to be checked; write it flatter, or make parts 
         f"SELECT 1 WHERE 1 IN ({', '.join(['1'] * 10_000)})",
         # What a function does cannot be seen; the READ ONLY transaction stands behind.
         "SELECT delete_everything()",
+        "SELECT set_limit AS n FROM quotas",
     ],
 )
 def test_one_statement_that_reads_is_accepted(sql: str) -> None:
@@ -111,6 +113,14 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
         ),
         "SELECT ('x'::text).pg_create_restore_point": (
             "calls pg_create_restore_point, which acts on the server; omit it"
+        ),
+        # The row of a function in FROM is its value, so that these are calls, too.
+        "SELECT t.pg_terminate_backend::int AS n FROM pg_backend_pid() AS t": (
+            "calls pg_terminate_backend, which acts on the server; omit it" + A_COLUMN
+        ),
+        "SELECT (t.ts_stat).nentry AS n FROM unnest(ARRAY['SELECT f()']) AS t": (
+            "calls ts_stat, which runs SQL from a text; write that statement itself, so that it is checked"
+            + A_COLUMN
         ),
         "SELECT * FROM ts_stat('SELECT to_tsvector(pg_switch_wal()::text)')": (
             "calls ts_stat, which runs SQL from a text; write that statement itself, so that it is checked"

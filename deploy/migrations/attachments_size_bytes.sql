@@ -13,6 +13,8 @@
 
 -- Part 1: the column ------------------------------------------------------------------------------------
 
+-- Operators are written with their schema: one that another role created in the search_path could fit better
+-- than PostgreSQL's own, and would run with the rights of whoever runs this script.
 BEGIN;
 
 -- Adding a nullable column without a default changes the catalogue only, no row is rewritten. It needs an
@@ -26,10 +28,12 @@ ALTER TABLE attachments ADD COLUMN IF NOT EXISTS size_bytes bigint;
 DO $$
 BEGIN
     IF NOT EXISTS (
-        SELECT FROM pg_constraint
-        WHERE conrelid = 'attachments'::regclass AND conname = 'attachments_size_bytes_check'
+        SELECT FROM pg_catalog.pg_constraint
+        WHERE conrelid OPERATOR(pg_catalog.=) 'attachments'::pg_catalog.regclass::pg_catalog.oid
+          AND conname OPERATOR(pg_catalog.=) 'attachments_size_bytes_check'
     ) THEN
-        ALTER TABLE attachments ADD CONSTRAINT attachments_size_bytes_check CHECK (size_bytes >= 0) NOT VALID;
+        ALTER TABLE attachments ADD CONSTRAINT attachments_size_bytes_check
+            CHECK (size_bytes OPERATOR(pg_catalog.>=) 0) NOT VALID;
     END IF;
 END
 $$;

@@ -29,7 +29,7 @@ def volatile_query(sqls: Sequence[str]) -> str:
     relations: list[str] = []
     for number, sql in enumerate(sqls):
         calls += [
-            f"({number}, {_name(call.schema)}, {_name(call.name)}, {call.arguments}, {call.of_row})"
+            f"({number}, {_name(call.schema)}, {_name(call.name)}, {call.arguments})"
             for call in sorted(set(called_functions(sql)), key=str)[:_MOST]
         ]
         operators += [f"({number}, {_name(name)})" for name in sorted(used_operators(sql))[:_MOST]]
@@ -38,7 +38,7 @@ def volatile_query(sqls: Sequence[str]) -> str:
             for schema, name in sorted(read_relations(sql), key=str)[:_MOST]
         ]
     return _QUERY.format(
-        calls=", ".join(calls) or "(NULL::pg_catalog.int4, NULL, NULL, 0, false)",
+        calls=", ".join(calls) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",
         operators=", ".join(operators) or "(NULL::pg_catalog.int4, NULL)",
         relations=", ".join(relations) or "(NULL::pg_catalog.int4, NULL, NULL)",
     )
@@ -58,7 +58,7 @@ def _name(name: str | None) -> str:
 
 
 _QUERY = """\
-WITH RECURSIVE wanted(number, schema, name, arguments, of_row) AS (VALUES {calls}),
+WITH RECURSIVE wanted(number, schema, name, arguments) AS (VALUES {calls}),
 operators(number, name) AS (VALUES {operators}),
 relations(number, schema, name) AS (VALUES {relations}),
 rules(class, id, relation) AS (
@@ -90,12 +90,9 @@ called(number, id) AS (
   WHERE CASE WHEN wanted.schema IS NULL THEN pg_catalog.pg_function_is_visible(pg_proc.oid)
     ELSE pg_namespace.nspname OPERATOR(pg_catalog.=) wanted.schema END
     AND (pg_proc.provariadic OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
-      OR wanted.arguments BETWEEN pg_proc.pronargs OPERATOR(pg_catalog.-) pg_proc.pronargdefaults
-        AND pg_proc.pronargs)
-    AND (NOT wanted.of_row OR EXISTS (
-      SELECT FROM pg_catalog.pg_type
-      WHERE pg_type.oid OPERATOR(pg_catalog.=) pg_proc.proargtypes[0]
-        AND pg_type.typtype OPERATOR(pg_catalog.=) ANY (ARRAY['c', 'p']::pg_catalog."char"[])))
+      OR wanted.arguments OPERATOR(pg_catalog.<=) pg_proc.pronargs
+        AND wanted.arguments OPERATOR(pg_catalog.>=)
+          (pg_proc.pronargs OPERATOR(pg_catalog.-) pg_proc.pronargdefaults))
   UNION
   SELECT operators.number, pg_operator.oprcode::pg_catalog.oid
   FROM operators
