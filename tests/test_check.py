@@ -231,7 +231,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; "
                 "give it an "
-                'estimate: {sql: "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = '
+                'estimate: {sql: "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = '
                 "'public.things'::regclass\", above_cost: N}"
             )
         ],
