@@ -122,7 +122,7 @@ def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Pr
     assert says(
         lonely.health_file,
         1,
-        f"not alive: process {lonely.pid} hangs: its last",
+        f"not alive: process {lonely.pid} hangs or cannot write its heartbeat: the last one",
         arguments=["--max-age", "1s"],
     )
     lonely.send(signal.SIGCONT)
