@@ -108,7 +108,7 @@ SELECT current_setting('server_version_num')::int >= 170000 AS has_transaction_t
     ALTER ROLE :"role" SET transaction_timeout = '5min';
 \endif
 
--- What one query may use. The poller does not set these itself, so they also hold for its queries.
+-- Resource limits per query. The poller does not override them, so they apply to its queries.
 ALTER ROLE :"role" SET max_parallel_workers_per_gather = 0;
 SELECT current_setting('hash_mem_multiplier', true) IS NOT NULL AS has_hash_mem_multiplier \gset
 \if :has_hash_mem_multiplier

@@ -13,6 +13,7 @@ from poller.definition import format_duration
 from poller.errors import PollError
 from poller.result import HOLDS, REFUSALS, PollResult, Skip
 from poller.state import state_of
+from poller.words import counted
 
 if TYPE_CHECKING:
     from poller.store import Freshness
@@ -176,7 +177,7 @@ class Announcer:
             self._holds["", "budget"] = now
             extra = {"poller.reason": "budget", "queries": len(left)}
             logger.warning(
-                "%d queries did not come to their turn: %s", len(left), left[0].detail, extra=extra
+                "%s not run in this tick: %s", counted(len(left), "query"), left[0].detail, extra=extra
             )
 
     def _tell_hold(self, name: str, skip: Skip, now: float) -> None:

@@ -71,14 +71,19 @@ class _Later(typer.core.TyperCommand):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
+        command = typer.main.get_command(alone)
         given = list(args)  # the parser takes its arguments out of the list
         try:
-            return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+            return command.make_context(info_name, args, parent, **extra)
         except TyperException as error:
             if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
                 # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
             error.message = reworded(error.message, given, getattr(getattr(error, "param", None), "opts", ()))
+            names = {name for parameter in command.params for name in parameter.opts}
+            by_option = "--queries" in names and all(name.startswith("-") for name in names)
+            if by_option and "unexpected extra argument" in error.message:
+                error.message += "; query files are given by --queries"
             raise
 
 

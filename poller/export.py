@@ -22,6 +22,7 @@ from poller.definition import format_duration
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, EncodedMetric, Request, encode, nothing, without_unencodable
 from poller.preferences import Kind, Preferences, read_preferences
+from poller.words import counted
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -232,11 +233,11 @@ class Push:
     def _tell_left(self) -> None:
         where, lost = self._spool.folder, self._spool.in_memory
         if left := self._spool.requests - lost:
-            logger.warning("%d requests are not delivered; the next start does, they are in %s", left, where)
-        if lost and where is None:
-            logger.warning("%d requests are not delivered and lost; POLLER_STATE_DIR would keep them", lost)
-        elif lost:
-            logger.warning("%d requests are not delivered and lost; nothing could be kept in %s", lost, where)
+            what = counted(left, "request")
+            logger.warning("%s not delivered; kept in %s for the next start", what, where)
+        if lost:
+            why = "POLLER_STATE_DIR is not set" if where is None else f"nothing could be kept in {where}"
+            logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
 
 
 def _made(produce: Produce, at: int) -> Iterator[EncodedMetric]:

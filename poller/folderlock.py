@@ -14,6 +14,21 @@ _WHERE = "POLLER_STATE_DIR"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+def make_folder(folder: Path) -> None:
+    """Make the state folder if it is missing, unless the disk is full; raises ConfigError if it cannot be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise _unusable(folder, error) from None
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    why = "it is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    what = f"{str(folder)!r} cannot be used: {why}; name a folder that this user may write in"
+    return ConfigError([Problem(_WHERE, what)])
+
+
 class FolderLock:
     """Held from its making until `release` or the end of the process, however that comes."""
 
@@ -30,10 +45,7 @@ class FolderLock:
         except OSError as error:
             if error.errno in _FULL:
                 raise
-            what = (
-                f"{str(folder)!r} cannot be used: {error.strerror}; name a folder that this user may write in"
-            )
-            raise ConfigError([Problem(_WHERE, what)]) from None
+            raise _unusable(folder, error) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -133,18 +133,19 @@ def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
     for role in requires.member_of:
         if role not in facts.member_of:
             return Skip("privilege", f"the role has not the privileges of {role}; GRANT {role} to it")
+    denied: Skip | None = None  # of less use than what is missing, which no GRANT repairs
     for relation, columns in requires.columns.items():
         if relation not in facts.columns:
             return Skip("relation", f"relation {relation} does not exist")
         closed = facts.unreadable.get(relation, frozenset())
         if not columns and facts.columns[relation] and closed >= facts.columns[relation]:
-            return Skip("privilege", f"no column of {relation} may be read; {_GRANT}")
+            denied = denied or Skip("privilege", f"no column of {relation} may be read; {_GRANT}")
         for column in columns:
             if column not in facts.columns[relation]:
                 return Skip("column", f"column {relation}.{column} does not exist")
             if column in closed:
-                return Skip("privilege", f"column {relation}.{column} may not be read; {_GRANT}")
-    return None
+                denied = denied or Skip("privilege", f"column {relation}.{column} may not be read; {_GRANT}")
+    return denied
 
 
 def _role(facts: ServerFacts) -> str:

@@ -130,7 +130,10 @@ def _dead(heartbeat: dict[str, Any], now: float, max_age: float) -> str | None:
     if heartbeat.get("process_namespace") == process_namespace() and not _exists(pid):
         return f"process {pid} is gone, its last heartbeat was {age:.0f}s ago"
     if age > max_age:
-        return f"process {pid} hangs: its last heartbeat was {age:.0f}s ago, and {max_age:g}s are the limit"
+        return (
+            f"process {pid} hangs or cannot write its heartbeat: the last one was {age:.0f}s ago, "
+            f"the limit is {max_age:g}s"
+        )
     stuck = heartbeat.get("stuck")
     return f"process {pid} hangs: {stuck}" if stuck else None
 
@@ -157,13 +160,12 @@ def _exists(pid: int) -> bool:
 
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
-    words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
-    queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
-    parts = [
-        f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago",
-        f"queries: {queries}",
-    ]
-    for key, name in (("export", "export"), ("query_files", "query files")):
+    parts = [f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
+    if "queries" in heartbeat:  # a full disk has no room for them
+        words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
+        queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
+        parts.append(f"queries: {queries}")
+    for key, name in (("export", "export"), ("query_files", "query files"), ("disk", "its disk")):
         if heartbeat.get(key):
             parts.append(f"{name} {heartbeat[key]}")
     if heartbeat.get("shared_with"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,8 @@ logger = logging.getLogger(__name__)
 class Heartbeat:
     """A file that always holds one whole heartbeat.
 
-    If it cannot be written, the poller goes on without it and logs that once. Another poller that writes the
+    On a full disk it is written over the file of before, without the details of single queries. If it cannot
+    be written at all, the poller goes on without it and logs that once. Another poller that writes the
     same file is logged once, and is named in the heartbeat.
     """
 
@@ -53,7 +56,7 @@ class Heartbeat:
                 self._look_for_another(path)
             try:
                 _make_folder(path.parent, private=private)
-                replace_file(path, self._encoded(told, more))
+                _write(path, self._encoded(told, more), self._encoded({**told, "disk": "full"}, b"{}"))
             except OSError as error:
                 troubles.append(f"{path}: {error.strerror or error}")
             else:
@@ -106,7 +109,7 @@ class Heartbeat:
 
     def _say(self, trouble: str, written: Path | None) -> None:
         if trouble and trouble != self._told:
-            logger.info(
+            logger.warning(
                 "`poller health` will not work, as no heartbeat can be written (%s); "
                 "set POLLER_HEALTH_FILE to a place that can be",
                 trouble,
@@ -114,6 +117,26 @@ class Heartbeat:
         elif written is not None and written != self._written:
             logger.debug("heartbeat at %s", written)
         self._told, self._written = trouble, written
+
+
+def _write(path: Path, whole: bytes, short: bytes) -> None:
+    """Replace the file by `whole`; on a full disk write `short` over it. Raises OSError."""
+    try:
+        replace_file(path, whole)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A full disk is no reason to restart the poller: the blocks that the file has already can be written.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.getuid()
+            if not ours or len(short) > max(found.st_size, 512 * found.st_blocks):
+                raise
+            # Blanks up to its length: to shorten it would return blocks that are not to be had again.
+            os.pwrite(descriptor, short.ljust(found.st_size), 0)
+        finally:
+            os.close(descriptor)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

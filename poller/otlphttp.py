@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any
 
 import requests
@@ -241,7 +242,21 @@ class HttpSender:
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
             proxy = select_proxy(self._url, get_environ_proxies(self._url))
-        return verdict.of_error(error, "later" if passing else "held", proxy)
+        return verdict.of_error(error, "later" if passing else "held", proxy, _cause(error))
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of an error of `requests`, which repeats every layer above it with its objects."""
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        nested = [inner.__cause__, getattr(inner, "reason", None), *inner.args]
+        inner = next((one for one in nested if isinstance(one, BaseException)), None)
+    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+        # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
+        grpc = error.line[3:4] == "\x04"
+        return "the port speaks gRPC, not HTTP/1.1" if grpc else "the port does not speak HTTP/1.1"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _credentials_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:

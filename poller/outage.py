@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from poller.definition import format_duration
-from poller.verdict import Verdict
+from poller.verdict import Verdict, advice
+from poller.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Outage:
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None
-        self._proven = not confirm
+        self._once, self._proven = not confirm, not confirm
         self._counts: Counter[str] = Counter()
         self._remark = ""
 
@@ -36,7 +37,9 @@ class Outage:
         self._counts["failures"] += 1
         extra = self._extra(verdict, failures=self._counts["failures"])
         if begins:
-            logger.warning("export failed, it is kept and tried again: %s", verdict.reason, extra=extra)
+            # Of a single push the last record says whether its requests are kept.
+            what = "export failed" if self._once else "export failed, it is kept and tried again"
+            logger.warning("%s: %s", what, verdict.reason, extra=extra)
         else:
             again = format_duration(round(pause, 1))
             logger.debug("export failed, once more in %s: %s", again, verdict.reason, extra=extra)
@@ -63,9 +66,9 @@ class Outage:
             away = format_duration(round(self._clock() - self._since))
             extra = {"endpoint": self._endpoint, **self._counts}
             logger.info(
-                "export works again after %s, caught up with %d requests",
+                "export works again after %s, caught up with %s",
                 away,
-                self._counts["delivered"],
+                counted(self._counts["delivered"], "request"),
                 extra=extra,
             )
             self._since = None
@@ -93,4 +96,5 @@ class Outage:
             logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
 
     def _extra(self, verdict: Verdict, **more: object) -> dict[str, object]:
-        return {"endpoint": self._endpoint, **verdict.error, **more}
+        hint = advice(verdict.reason) if verdict.fate != "taken" else None
+        return {"endpoint": self._endpoint, **verdict.error, **more, **({"hint": hint} if hint else {})}

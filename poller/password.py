@@ -33,7 +33,9 @@ def password_from(command: str) -> Callable[[], str]:
         except subprocess.TimeoutExpired:
             problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
         except (OSError, ValueError) as error:
-            problem = f"cannot be run: {getattr(error, 'strerror', None) or 'it is no command line'}"
+            # Only the program: an argument may be a secret.
+            named = f"{_words(command)[0]}: {error.strerror}" if isinstance(error, OSError) else ""
+            problem = f"cannot be run: {named or 'it is no command line'}"
         else:
             password = done.stdout.rstrip(b"\r\n")
             try:

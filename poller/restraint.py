@@ -53,18 +53,21 @@ class Restraint:
         record = self._records.get(query.name)
         if record is None:
             return None
-        if (wait := self._break(query, record) - (now - record.ended)) > 0:
-            told = f"failed {record.failures} times in a row, tried again in {_spoken(wait)}"
+        # The texts name no time that is left: they are read after they were written.
+        pause = self._break(query, record)
+        if pause - query.interval * _JITTER > now - record.ended:
+            told = f"failed {record.failures} times in a row, tried at most once in {_spoken(pause)}"
             error = record.error
             what = " ".join(part for part in (error.sqlstate, error.message) if part) if error else ""
             return Skip("breaker", f"{told}: {what}" if what else told)
-        wait = record.duration / self._max_duty_cycle - record.duration - (now - record.ended)
+        share = record.duration / self._max_duty_cycle
+        wait = share - record.duration - (now - record.ended)
         # A quick one that is due twice in a moment, as after a tick that was left out, costs nobody anything.
         if wait > 0 and record.duration > self._max_duty_cycle * query.interval:
             return Skip(
                 "duty_cycle",
                 f"took {_spoken(record.duration)} and may take {self._max_duty_cycle:.0%} of the time, "
-                f"polled again in {_spoken(wait)}; make it cheaper or its interval longer",
+                f"polled at most once in {_spoken(share)}; make it cheaper or its interval longer",
             )
         busy = self._max_active is not None and active is not None and active > self._max_active
         if busy and record.duration >= EXPENSIVE_SECONDS:
@@ -104,7 +107,7 @@ class Restraint:
         longest = max(LONGEST_BREAK_SECONDS, query.interval)
         # Bounded before it is a float: a day of failures would overflow it.
         wait: float = query.interval * 2.0 ** min(excess + 1, 20)
-        return min(wait, longest) - query.interval * _JITTER
+        return min(wait, longest)
 
 
 def _spoken(seconds: float) -> str:

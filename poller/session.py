@@ -16,8 +16,8 @@ from psycopg.pq import PGconn, TransactionStatus
 
 from poller.errors import PollError
 from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
-from poller.secrets import foreign_parameters, is_ambiguous
-from poller.sqlstate import one_line, refusal_of, server_error
+from poller.secrets import URL, foreign_parameters, is_ambiguous
+from poller.sqlstate import connection_advice, one_line, refusal_of, server_error
 from poller.waker import Waker
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Session:
                 learn(error.pgconn.password.decode(errors="replace"))
             message = one_line(redact(str(error)))
             # What a pooler says has hints of its own.
-            hint = hint or server_error(sqlstate, message).hint
+            hint = hint or server_error(sqlstate, message).hint or connection_advice(message)
             failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)
             error.__traceback__ = None  # which leads back to it, by psycopg's own variables
         # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
@@ -276,6 +276,12 @@ def _effective(conninfo: str) -> dict[str, str]:
         pgconn.finish()
 
 
+# Only what is listed is repeated: anything else may be a part of a password.
+_FOREIGN_SCHEME = re.compile(
+    r"\s*((?:postgres(?:ql)?\+(?:asyncpg|psycopg|psycopg2|pg8000|aiopg)|jdbc:postgresql|mysql|mariadb|http|https)://)"
+)
+_FOREIGN_KEYWORD = re.compile(r"(?:^|\s)(passwd|pass|pwd|username|database|db|hostname|server)\s*=")
+_NO_SCHEME = re.compile(r"[\w.-]+:[0-9]+/\w*")
 NOT_UNDERSTOOD = "libpq does not understand the connection string"
 WRITE_INSTEAD = (
     "write postgresql://user:password@host:5432/database, and what is special in the password as %XX"
@@ -284,9 +290,26 @@ WRITE_INSTEAD = (
 
 def misunderstood(conninfo: str) -> tuple[str, str]:
     """What libpq does not understand of a connection string, and what to write instead."""
+    if scheme := _FOREIGN_SCHEME.match(conninfo):
+        return f"{NOT_UNDERSTOOD}: it begins with {scheme[1]}", "begin it with postgresql://"
+    if URL.match(conninfo) and is_ambiguous(conninfo):
+        return f"{NOT_UNDERSTOOD}: its password has an @ or / that is not escaped", WRITE_INSTEAD
     if names := foreign_parameters(conninfo):
-        what = f"libpq does not know the parameter {', '.join(names)} of the connection string"
-        return what, "remove it; a setting of the server is written options=-c%20NAME=VALUE"
+        one = len(names) == 1
+        what = f"the parameter {names[0]}" if one else f"the parameters {', '.join(names)}"
+        what += f" of the connection string, which {'belongs' if one else 'belong'} to another driver"
+        remove = f"remove {'it' if one else 'them'}"
+        return (
+            f"libpq does not know {what}",
+            f"{remove}; a setting of the server is written options=-c%20NAME=VALUE",
+        )
+    if "://" not in conninfo and (keyword := _FOREIGN_KEYWORD.search(conninfo)):
+        return (
+            f"libpq does not know the keyword {keyword[1]} of the connection string",
+            "write the keyword as libpq does: host, port, dbname, user, password",
+        )
+    if _NO_SCHEME.fullmatch(conninfo.strip()):
+        return f"{NOT_UNDERSTOOD}: it has no scheme", "begin it with postgresql://"
     return NOT_UNDERSTOOD, WRITE_INSTEAD
 
 

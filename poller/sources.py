@@ -61,6 +61,15 @@ def files_of(source: Path) -> list[Path]:
     )
 
 
+def unsearched(source: Path) -> list[Path]:
+    """Folders in the folder `source` that hold query files, which are not read."""
+    if not source.is_dir() or source.resolve() == _packaged().resolve():
+        return []
+    # A ConfigMap is mounted with its files in hidden folders as well.
+    inside = (path for suffix in _SUFFIXES for path in source.glob(f"[!.]*/[!.]*{suffix}"))
+    return sorted({path.parent for path in inside if not holds_cases(path)})
+
+
 def holds_cases(path: Path) -> bool:
     """Whether `path` is named as the cases of a query file are: `messages.test.yaml` for `messages.yaml`."""
     return path.suffix in _SUFFIXES and path.stem.endswith(_CASES)

@@ -16,6 +16,7 @@ from poller.encoding import Request
 from poller.errors import ConfigError
 from poller.folderlock import FolderLock
 from poller.shelf import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts, salvage
+from poller.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -306,12 +307,11 @@ class Spool:
             old.close()
         self.dropped["damaged"] += lost
         logger.warning(
-            "the spool in %s is damaged (%s): it is set aside as %s, a new one begun; "
-            "%d requests are saved, %s%d lost",
+            "the spool in %s is damaged (%s): it is set aside as %s, a new one begun; %s saved, %s%d lost",
             self.folder,
             error,
             aside.name,
-            moved,
+            counted(moved, "request"),
             "" if old is not None else "at least ",
             lost,
         )

@@ -210,8 +210,8 @@ class Variables(BaseSettings):
         validation_alias=_names(
             "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
         ),
-        description="Longest wait for the answer to one request; poll --push gives up after as long "
-        "(a plain number is in seconds, in OTEL_* too, where one from 1000 on is refused).",
+        description="Longest wait for the answer to one request; poll --push gives up after as long. "
+        "A plain number means seconds, also in OTEL_*. Numbers from 1000 on are rejected there.",
         examples=["10s"],
         ge=0.1,
         le=3600,

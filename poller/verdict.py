@@ -56,6 +56,39 @@ class Verdict:
     """Seconds that the collector asks for before the next try; None where it asks for none."""
 
 
+_TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
+_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write metrics: take another"
+_PATH = (
+    "no metrics are taken at this path; POLLER_OTLP_ENDPOINT is the collector's base, to which /v1/metrics "
+    "is added; look whether its otlp receiver has a metrics pipeline"
+)
+_ANSWERED = (
+    # An answer that only a collector (or what stands before it) gives: the port itself is right.
+    ("UNAUTHENTICATED", _TOKEN),
+    (r"(HTTP|code:) 401", _TOKEN),
+    ("PERMISSION_DENIED", _DENIED),
+    (r"(HTTP|code:) 403", _DENIED),
+    (r"(HTTP|code:) 404", _PATH),
+    (r"(HTTP|code:) 405", _PATH),
+    (
+        "HTTP 429",
+        "the collector is over its limits: give it more, or push less often (POLLER_EXPORT_INTERVAL)",
+    ),
+    ("RESOURCE_EXHAUSTED", "the collector is over its limits: give it more, or push less often"),
+)
+_UNREACHED = (
+    ("[Cc]onnection refused", "start the collector, or correct host and port of POLLER_OTLP_ENDPOINT"),
+    ("WRONG_VERSION_NUMBER", "the port speaks no TLS; write http:// in POLLER_OTLP_ENDPOINT"),
+    ("speaks gRPC", "set POLLER_OTLP_PROTOCOL=grpc, or use the collector's port for HTTP (mostly 4318)"),
+)
+
+
+def advice(reason: str, *, answered: bool = False) -> str | None:
+    """What to do about a failed export, if its reason says so; with `answered` only about an answer."""
+    table = _ANSWERED if answered else _ANSWERED + _UNREACHED
+    return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
+
+
 def of_response(rejected: int, message: str) -> Verdict:
     """Judge an accepted request by its ExportMetricsPartialSuccess."""
     return Verdict("taken", told(message), rejected=max(0, rejected))
@@ -99,10 +132,15 @@ def of_unread_answer(why: str) -> Verdict:
     return Verdict("taken", told(f"the answer cannot be read: {why}"))
 
 
-def of_error(error: Exception, fate: Literal["later", "held"], proxy: str | None = None) -> Verdict:
-    """Judge a request that got no answer at all; `proxy` is the URL of the proxy on the way, if any."""
+def of_error(
+    error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
+) -> Verdict:
+    """Judge a request that got no answer at all; `proxy` is the URL of the proxy on the way, if any.
+
+    `cause` is the error in other words than its own.
+    """
     name = type(error).__name__
-    return Verdict(fate, told(f"{via(proxy)}{name}: {error}"), {"error.type": name})
+    return Verdict(fate, told(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
 
 
 def via(proxy: str | None) -> str:

@@ -223,7 +223,7 @@ MISTAKES: dict[str, list[str]] = {
         "9: queries[0].estimate.over: unknown key 'over'; known keys: sql, above_cost",
         (
             "14: queries[1].estimate: is a number, not a mapping; write for example `estimate: {sql: "
-            "\"SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass\", "
+            "\"SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = 't'::regclass\", "
             "above_cost: 1000000}`"
         ),
         "19: queries[2].estimate.above_cost: is missing; write for example `above_cost: 1000000`",

@@ -231,7 +231,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; "
                 "give it an "
-                'estimate: {sql: "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = '
+                'estimate: {sql: "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = '
                 "'public.things'::regclass\", above_cost: N}"
             )
         ],
@@ -482,6 +482,21 @@ def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None
     )
     assert summary == "2 queries: 1 error, 0 warnings, 0 notes"
     assert done.exit_code == 1
+
+
+def test_a_subfolder_with_query_files_is_named_as_not_read(tmp_path: Path) -> None:
+    for folder in ("mine", "mine/sub", "mine/..data", "mine/cases", "mine/empty"):
+        (tmp_path / folder).mkdir()
+        name = "a.test.yaml" if folder == "mine/cases" else "a.yaml"
+        if folder != "mine/empty":
+            (tmp_path / folder / name).write_text(f"queries:\n{one('SELECT 1 AS n')}")
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "mine")])
+    assert done.exit_code == 0
+    assert done.stderr == (
+        f"{tmp_path}/mine/sub: not read, as folders are not searched recursively; name it as well\n"
+    )
+    shipped = CliRunner().invoke(app, ["check", "shipped"])
+    assert shipped.stderr == ""
 
 
 @pytest.mark.postgres

@@ -168,7 +168,7 @@ def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
     before = counting(receiver, protocol)
     before.collect(3)
     assert before.push.shutdown(0.5, patient=False) is False
-    assert re.search(r"4 requests are not delivered; the next start does, they are in /", caplog.text)
+    assert re.search(r"4 requests not delivered; kept in /", caplog.text)
     receiver.start()
     after = counting(receiver, protocol, first=100)
     assert after.push.flush(60)
@@ -418,7 +418,7 @@ def test_the_end_says_what_a_state_folder_could_not_take(
     shutil.rmtree(folder)
     folder.write_text("in the way")
     one.push.shutdown(60)
-    assert f"2 requests are not delivered and lost; nothing could be kept in {folder}" in caplog.text
+    assert f"2 requests not delivered and lost; nothing could be kept in {folder}" in caplog.text
     assert "POLLER_STATE_DIR would keep them" not in caplog.text
 
 

@@ -512,6 +512,7 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
     assert found["endless"]["facts"]["cost"] > 0
     assert "more than 10% of its interval, so it runs every 3s" in found["slow"]["detail"]
     assert "rows dropped: 1 " in found["null"]["detail"]
+    assert found["null"]["advice"] == "look at the rows: poller poll --query null -v"
     assert found["text"]["facts"]["error"] == "mismatch"
     assert "by its estimate (cost above 1)" in found["dear"]["detail"]
     assert found["dear"]["facts"]["cost"] > 1

@@ -314,7 +314,11 @@ def test_an_outage_is_one_warning_and_its_end_one_line(
     wait_until(lambda: push.last_export_ok is False)
     (warning,) = log.records
     assert warning.levelno == logging.WARNING
-    assert "refused" in warning.getMessage().lower()
+    reason = (
+        "ConnectionError: Connection refused" if protocol == "http/protobuf" else ".*Connection refused.*"
+    )
+    assert re.fullmatch(f"export failed: {reason}", warning.getMessage())
+    assert vars(warning)["hint"].startswith("start the collector, or correct host and port")
 
     receiver.start()
     assert push.flush(60)
@@ -323,6 +327,18 @@ def test_an_outage_is_one_warning_and_its_end_one_line(
     assert re.fullmatch(r"export works again after \d+s, caught up with 3 requests", news.getMessage())
     assert vars(news)["failures"] >= 1
     assert [point.value for point in receiver.points()] == [3, 3, 3]
+
+
+def test_a_port_for_grpc_that_is_reached_over_http_is_named_as_such(
+    receiver: Receiver, open_push: Open, log: Log
+) -> None:
+    url = f"http://127.0.0.1:{receiver.grpc_port}"
+    push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
+    gauge(push, "users_total", Observation(3))
+    assert not push.flush(10)
+    (warning,) = log.records
+    assert warning.getMessage() == "export failed: ConnectionError: the port speaks gRPC, not HTTP/1.1"
+    assert "POLLER_OTLP_PROTOCOL=grpc" in vars(warning)["hint"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -388,7 +404,7 @@ def test_a_shutdown_ends_while_the_collector_hangs(
     wait_until(receiver.attempts)
     assert push.shutdown(0.5) is False  # with the request's own bound it would end after the test's
     (told,) = [record.getMessage() for record in log.records]
-    assert re.fullmatch(r"\d+ requests are not delivered and lost; POLLER_STATE_DIR would keep them", told)
+    assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", told)
     receiver.stop()
 
 

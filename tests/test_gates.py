@@ -199,6 +199,8 @@ def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(
         assert lacking(t=["open", "closed"]) == "column t.closed may not be read"
         assert lacking(shut=[]) == "no column of shut may be read"
         assert lacking(hidden__h=["n"]) == "column hidden.h.n may not be read", "its schema may not be used"
+        elsewhere = unmet(needs(columns={"shut": [], "t": ["closed", "absent"]}), facts)
+        assert elsewhere == Skip("column", "column t.absent does not exist"), "no GRANT would repair it"
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ WELL = {
 
 
 SUMMARY = "queries: 1 failed, 2 ok, 1 skipped; export ok; query files ok"
+OVERDUE = "process {} hangs or cannot write its heartbeat: the last one was 61s ago, the limit is 60s"
 OTHER = """
 import sys
 from pathlib import Path
@@ -89,7 +91,7 @@ def test_whatever_hangs_makes_it_neither_alive_nor_ready(ready: bool) -> None:
     )
     assert verdict(ready=ready, boottime=NOW - 61) == (
         False,
-        f"not {word}: process {pid} hangs: its last heartbeat was 61s ago, and 60s are the limit",
+        f"not {word}: {OVERDUE.format(pid)}",
     )
     assert verdict(ready=ready, boottime=NOW - 61, max_age=90.0)[0]
 
@@ -276,10 +278,48 @@ def test_what_cannot_be_written_is_said_once_and_never_fails(
     (record,) = caplog.records
     assert "Not a directory" in record.getMessage()
     assert "set POLLER_HEALTH_FILE" in record.getMessage()
+    assert record.levelname == "WARNING"
     (tmp_path / "file").unlink()
     heartbeat.write({})
     assert heartbeat.path == tmp_path / "file" / "h"
     assert len(caplog.records) == 1
+
+
+_FULL_DISK = """
+import sys
+from pathlib import Path
+from poller.health import clock, judge, read
+from poller.heartbeat import Heartbeat
+folder = Path(sys.argv[1])
+file = folder / "h"
+heartbeat = Heartbeat([file], "a")
+heartbeat.write({"stuck": None}, b'{"queries": {"a": "ok"}, "glances": ["' + b"x" * 10_000 + b'"]}')
+first = read([file])["boottime"]
+def fill(path):
+    try:
+        with path.open("wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+    except OSError:
+        pass
+fill(folder / "filler")
+for stuck in (None, "tick t"):
+    heartbeat.write({"stuck": stuck}, b'{"queries": {"a": "ok"}}')
+    print(judge(read([file]), ready=False, now=clock()).why)
+print(read([file])["boottime"] > first)
+"""
+
+
+def test_a_full_disk_makes_no_poller_seem_dead_and_hides_none_that_hangs(tmp_path: Path) -> None:
+    mount = f'mount -t tmpfs -o size=64k none {tmp_path} && exec "$@"'
+    isolate = ["unshare", "-m", *([] if os.getuid() == 0 else ["-r"]), "sh", "-c", mount, "sh"]
+    program = [sys.executable, "-c", _FULL_DISK, str(tmp_path)]
+    done = subprocess.run([*isolate, *program], capture_output=True, text=True, timeout=60, check=True)
+    alive, hangs, newer = done.stdout.splitlines()
+    assert re.fullmatch(r"alive: process \d+ \(instance a\), heartbeat \d+s ago; its disk full", alive)
+    assert re.fullmatch(r"not alive: process \d+ hangs: tick t", hangs)
+    assert newer == "True"
+    assert done.stderr == ""
 
 
 def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -113,7 +113,7 @@ def test_all_that_is_known_is_there_for_programs(
     assert (heartbeat["stuck"], heartbeat["ready"], heartbeat["export"]) == (None, True, None)
     Path(file).write_text("queries: [")
     process.send(signal.SIGHUP)
-    assert says(process.health_file, 0, "query files refused (1 problems)", arguments=["--ready"])
+    assert says(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
 
 
 def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Process) -> None:
@@ -122,7 +122,7 @@ def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Pr
     assert says(
         lonely.health_file,
         1,
-        f"not alive: process {lonely.pid} hangs: its last",
+        f"not alive: process {lonely.pid} hangs or cannot write its heartbeat: the last one",
         arguments=["--max-age", "1s"],
     )
     lonely.send(signal.SIGCONT)

@@ -113,7 +113,8 @@ def test_examples_stand_below_the_help() -> None:
         ("poll --query", "--query needs a value"),
         ("poll --quer x", "No such option: --quer (Possible options: --queries, --query)"),
         ("check --nothing-like-it", "No such option: --nothing-like-it"),
-        ("poll users", "Got unexpected extra argument(s) (users)"),
+        ("poll users", "Got unexpected extra argument(s) (users); query files are given by --queries"),
+        ("health users", "Got unexpected extra argument(s) (users)"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told_with_what_was_meant(arguments: str, told: str) -> None:

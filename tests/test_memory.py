@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.errors import PollError
+from poller.commands.wiring import open_memory
+from poller.errors import ConfigError, PollError
+from poller.loading import load
 from poller.memory import Memory
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult, Sample
@@ -266,6 +268,18 @@ def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
     result = PollResult(replace(A, sql="SELECT 'secret' AS n"), 1.0, 0.0, "ok")
     Memory(kept, "postgresql://me:***@host/db").keep([Good(result, 0.0)])
     assert "secret" not in (kept / "values.json").read_text()
+
+
+def test_the_folder_is_made_or_refused_with_and_without_an_endpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for endpoint in ("", "http://127.0.0.1:4317"):
+        env = {"POLLER_STATE_DIR": str(tmp_path / "file"), "POLLER_OTLP_ENDPOINT": endpoint}
+        with pytest.raises(
+            ConfigError, match=r"POLLER_STATE_DIR: '.*/file' cannot be used: it is not a folder"
+        ):
+            open_memory(load(env))
+    assert open_memory(load({"POLLER_STATE_DIR": str(tmp_path / "a" / "b")})) is not None
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.postgres

@@ -59,7 +59,7 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     first.wait()
 
     second = run("second")
-    second.wait_for_line(r"INFO .*\d+ requests of before go first", 120)
+    second.wait_for_line(r"INFO .*sending \d+ requests? left over from the previous run first", 120)
     second.wait_for_line("WARNING .*export failed", 120)
     assert eventually(lambda: kept(second) >= 8, 60)
     sick = Answer("INTERNAL", 500, "told to be sick")
@@ -100,10 +100,10 @@ def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
         "POLLER_GRACE_PERIOD": "1h",
     }
     for folder, told in (
-        ({}, r"\d+ requests are not delivered and lost; POLLER_STATE_DIR would keep them"),
+        ({}, r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set"),
         (
             {"POLLER_STATE_DIR": str(tmp_path)},
-            rf"\d+ requests are not delivered; the next start does.*{tmp_path}",
+            rf"\d+ requests? not delivered; kept in {tmp_path}.* for the next start",
         ),
     ):
         process = poller_process("run", env={**env, **folder})

@@ -260,7 +260,7 @@ def test_a_push_that_nobody_takes_is_exit_code_1_and_delivered_by_the_next(
     receiver.stop()
     process = poller_process("poll", "--push", env=env)
     assert process.wait() == 1, process
-    assert "1 requests are not delivered; the next start does" in process.stderr
+    assert "1 request not delivered; kept in" in process.stderr
 
     receiver.start()
     server.execute("INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), 'late', 'x')")
@@ -294,7 +294,7 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
     receiver.wait_for_attempts(1, 60)
     process.send(number)
     assert process.wait() == 128 + number, process
-    assert "1 requests are not delivered; the next start does" in process.stderr
+    assert "1 request not delivered; kept in" in process.stderr
 
 
 def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -> None:

@@ -58,8 +58,10 @@ def test_a_query_beyond_its_duty_cycle_waits_until_its_share_is_kept() -> None:
     skip = restraint.hold(ONE_SECOND, 11.0, None)
     assert skip == Skip(
         "duty_cycle",
-        "took 500ms and may take 10% of the time, polled again in 4s; make it cheaper or its interval longer",
+        "took 500ms and may take 10% of the time, polled at most once in 5s; "
+        "make it cheaper or its interval longer",
     )
+    assert restraint.hold(ONE_SECOND, 14.0, None) == skip, "it names no time that is over when it is read"
     assert reason(restraint.hold(ONE_SECOND, 14.9, None)) == "duty_cycle"
     assert restraint.hold(ONE_SECOND, 15.0, None) is None
     restraint.note(ok(ONE_SECOND, 0.05), 15.05)
@@ -102,7 +104,7 @@ def test_one_success_closes_the_breaker() -> None:
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(failed(FIVE_MINUTES), 300.0 * number)
     assert restraint.hold(FIVE_MINUTES, 900.0, None) == Skip(
-        "breaker", "failed 3 times in a row, tried again in 4m30s: no"
+        "breaker", "failed 3 times in a row, tried at most once in 10m: no"
     )
     assert restraint.hold(FIVE_MINUTES, 1200.0, None) is None, "the half-open probe"
     restraint.note(ok(FIVE_MINUTES), 1200.0)
@@ -131,7 +133,7 @@ def test_a_query_that_waits_says_what_it_failed_of() -> None:
         error = PollError("rejected", "relation x does not exist", sqlstate="42P01")
         restraint.note(a_result(FIVE_MINUTES, outcome="failed", error=error), 0.0)
     assert str(restraint.hold(FIVE_MINUTES, 0.0, None)) == (
-        "failed 3 times in a row, tried again in 9m30s: 42P01 relation x does not exist"
+        "failed 3 times in a row, tried at most once in 10m: 42P01 relation x does not exist"
     )
 
 

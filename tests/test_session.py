@@ -294,7 +294,7 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("nowhere-to-be-found --token", "cannot be run: No such file or directory"),
+        ("nowhere-to-be-found --token", "cannot be run: nowhere-to-be-found: No such file or directory$"),
         ("sh -c 'echo unsaid >&2; echo secret; exit 3'", "ended with exit code 3"),
         ("true", "wrote nothing"),
         ("sh -c 'unclosed", "cannot be run: it is no command line"),

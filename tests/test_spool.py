@@ -222,7 +222,9 @@ def test_two_spools_of_one_process_do_not_share_either(open_spool: Open, tmp_pat
 
 def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_spool: Open, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"POLLER_STATE_DIR: '.*/file/x' cannot be used: Not a directory"):
+    with pytest.raises(
+        ConfigError, match=r"POLLER_STATE_DIR: '.*/file/x' cannot be used: it is not a folder"
+    ):
         open_spool(tmp_path / "file" / "x")
 
 

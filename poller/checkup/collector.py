@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
+from poller import verdict
 from poller.checkup.finding import Finding
 from poller.checkup.port import mishap
 from poller.errors import ConfigError
@@ -16,26 +16,6 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 5.0
 """The daemon takes POLLER_EXPORT_TIMEOUT, and is more patient."""
 _PORT_SECONDS = 2.0
-_TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
-_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write metrics: take another"
-_PATH = (
-    "no metrics are taken at this path; POLLER_OTLP_ENDPOINT is the collector's base, to which /v1/metrics "
-    "is added; look whether its otlp receiver has a metrics pipeline"
-)
-_ADVICE = (
-    # An answer that only a collector (or what stands before it) gives: the port itself is right.
-    ("UNAUTHENTICATED", _TOKEN),
-    (r"(HTTP|code:) 401", _TOKEN),
-    ("PERMISSION_DENIED", _DENIED),
-    (r"(HTTP|code:) 403", _DENIED),
-    (r"(HTTP|code:) 404", _PATH),
-    (r"(HTTP|code:) 405", _PATH),
-    (
-        "HTTP 429",
-        "the collector is over its limits: give it more, or push less often (POLLER_EXPORT_INTERVAL)",
-    ),
-    ("RESOURCE_EXHAUSTED", "the collector is over its limits: give it more, or push less often"),
-)
 _SLOW = "it is there and does not answer in time: look at the collector's load and log"
 _LAST_ADVICE = {
     "UNIMPLEMENTED": "who answers takes no OTLP metrics: has the otlp receiver a metrics pipeline?",
@@ -66,9 +46,8 @@ def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
         facts["duration"] = round(took, 6)
         return Finding("collector", "ok", f"{what} took an empty export in {took * 1000:.0f} ms", facts=facts)
     facts["error"] = reason
-    for pattern, advice in _ADVICE:
-        if re.search(pattern, reason):
-            return Finding("collector", "fail", f"{what}: {reason}", advice, facts=facts)
+    if hint := verdict.advice(reason, answered=True):
+        return Finding("collector", "fail", f"{what}: {reason}", hint, facts=facts)
     if found := mishap(endpoint, _PORT_SECONDS):
         return Finding("collector", "fail", f"{what}: {found.what}", found.advice, facts=facts)
     last = next((advice for word, advice in _LAST_ADVICE.items() if word in reason), None)
@@ -86,8 +65,8 @@ def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:
     sender = otlp.build(endpoint, timeout)
     since = time.monotonic()
     try:
-        verdict = sender.send(b"")
+        answer = sender.send(b"")
         took = time.monotonic() - since
     finally:
         sender.close()
-    return None if verdict.fate == "taken" else verdict.reason, took
+    return None if answer.fate == "taken" else answer.reason, took

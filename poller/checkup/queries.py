@@ -99,7 +99,8 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
         return finding("fail", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _instead(answer, query)
     if result.quarantined.keys() - {"null"}:
-        return finding("warn", f"{spent}, {series}, {_dropped(result)}", "look at the rows: poller poll")
+        look = f"look at the rows: poller poll --query {query.name} -v"
+        return finding("warn", f"{spent}, {series}, {_dropped(result)}", look)
     if answer.estimated == "timeout":
         return finding("warn", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
     if answer.duration > max_duty_cycle * query.interval:

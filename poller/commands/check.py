@@ -22,7 +22,7 @@ from poller.queryfile import QueryFile
 from poller.queryfiles import judged as catalog_of
 from poller.queryfiles import opened
 from poller.settings import Settings
-from poller.sources import named, resolve
+from poller.sources import named, resolve, unsearched
 from poller.words import counted
 
 Format = Literal["text", "json", "github", "sarif"]
@@ -80,6 +80,8 @@ def check(
         Complaint(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
         for one in remarks(opened_files)
     ]
+    for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
+        typer.echo(f"{folder}: not read, as folders are not searched recursively; name it as well", err=True)
     if not database:
         _write_unasked(format, catalog, warnings)
         return

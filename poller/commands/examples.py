@@ -52,7 +52,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "grants": (
         ("poller grants my-queries > grants.sql", "for psql on the primary"),
-        ("poller grants shipped:my-queries --role metrics", "for another role"),
+        ("poller grants shipped my-queries --role metrics", "for another role"),
     ),
     "doctor": (
         ("poller doctor", "before the first run, and when in doubt"),

@@ -41,7 +41,7 @@ def import_(
 
     stderr tells what was not kept and what is done differently, each as `file:line: path.to.key: what;
     what to do instead`; where several changes say the same, the first stands for them. What is written passes
-    `poller check`. Connections and secrets are not taken along.
+    `poller check`. Connections and secrets are not imported.
 
     Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or is another
     tool's.

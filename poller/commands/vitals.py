@@ -13,6 +13,7 @@ from poller.daemon import Daemon
 from poller.definition import format_duration
 from poller.glance import Glance, to_json
 from poller.reload import Reload
+from poller.words import counted
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -46,7 +47,7 @@ class Vitals:
                 for name, (interval, ended) in runs[:MAX_TICKS]
             },
             "waiting": sum(ended is None for _, (_, ended) in runs),
-            "query_files": f"refused ({len(problems)} problems)" if problems else "ok",
+            "query_files": f"refused ({counted(len(problems), 'problem')})" if problems else "ok",
             "export": _export(self._push),
             "server": self._pipe.server(),
         }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from poller.admission import Admission
 from poller.errors import ConfigError, Problem, StateInUseError
+from poller.folderlock import make_folder
 from poller.memory import Memory
 from poller.password import password_from
 from poller.replica import Replica
@@ -22,6 +23,7 @@ from poller.sqlcomment import Tags, untagged
 from poller.store import SnapshotStore
 from poller.tracing import traceparent
 from poller.whereabouts import Sighting
+from poller.words import counted
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -82,7 +84,9 @@ def open_spool(settings: Settings, *, shared: bool) -> Spool:
         spool = opened(settings.state_dir)
         if waiting := spool.requests:
             logger.info(
-                "%d requests of before go first", waiting, extra={"state_dir": str(settings.state_dir)}
+                "sending %s left over from the previous run first",
+                counted(waiting, "request"),
+                extra={"state_dir": str(settings.state_dir)},
             )
         return spool
     except StateInUseError as error:
@@ -93,9 +97,10 @@ def open_spool(settings: Settings, *, shared: bool) -> Spool:
 
 
 def open_memory(settings: Settings) -> Memory | None:
-    """Where values outlive a restart; None without POLLER_STATE_DIR."""
+    """Where values outlive a restart; None without POLLER_STATE_DIR. Raises ConfigError."""
     if settings.state_dir is None:
         return None
+    make_folder(settings.state_dir)
     # Without a secret, so that a rotated password makes no other database of it.
     libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
     return Memory(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))

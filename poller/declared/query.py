@@ -31,7 +31,9 @@ class DeclaredEstimate(Part):
 
     sql: str = Field(
         description="One statement with the same columns as the query's, and far cheaper.",
-        examples=["SELECT reltuples::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"],
+        examples=[
+            "SELECT nullif(reltuples, -1)::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"
+        ],
         json_schema_extra={"pattern": r"\S"},
     )
     above_cost: float = Field(
@@ -153,7 +155,7 @@ class DeclaredQuery(Part):
         description="What is run instead where the query would cost too much, or after it timed out.",
         examples=[
             {
-                "sql": "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = 'users'::regclass",
+                "sql": "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = 't'::regclass",
                 "above_cost": 1000000,
             }
         ],

@@ -42,8 +42,8 @@ class Health:
 
     `async with health:`, in the application's lifespan, checks all of them at once and then every `interval`
     seconds, so that `health_status` is fresh without anyone calling an endpoint. Where that loop stands
-    still, the metric is absent after three intervals: an old 1 would be a lie, and a 0 would accuse the
-    component.
+    still, the metric is absent after three intervals: an old 1 may be outdated, and a 0 would report
+    a failure that was not observed.
     """
 
     def __init__(self, metrics: EventMetrics, *, interval: float = 15.0) -> None:

@@ -243,7 +243,9 @@ class _Case:
             return self._say("missing-index", "warning", what, "sql")
         if counts_a_whole_relation(self.query.sql) and self.query.estimate is None:
             column = identifier(self.own.columns[0].name)
-            sql = f"SELECT reltuples::bigint AS {column} FROM pg_class WHERE oid = {literal(name)}::regclass"
+            # -1 means that the table was never analysed: NULL, which no metric exports.
+            rows = f"nullif(reltuples, -1)::bigint AS {column}"
+            sql = f"SELECT {rows} FROM pg_class WHERE oid = {literal(name)}::regclass"
             estimate = as_yaml({"sql": sql, "above_cost": _rounded(self.own.cost or 0.0)})
             what = f"{reads}; give it an estimate: {estimate}"
             return self._say("sequential-scan", "warning", what, "sql")
