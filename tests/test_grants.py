@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from poller.cli import app
+from poller.errors import ConfigError
 from poller.grants import needs_of, to_sql
 from tests.bed.definitions import a_query
 from tests.bed.messaging import MessagingServer
@@ -30,6 +31,17 @@ CREATE FUNCTION "App".twice(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2
 CREATE TABLE "App"."Select" (id int, "from" int, secret text);
 CREATE TABLE "App".states (name text, open bool, secret text);
 CREATE VIEW "App".totals AS SELECT count(*) AS n, max(secret) AS secret FROM orders;
+CREATE TABLE ev (at timestamptz, kind text, name text, secret text);
+CREATE TABLE pg_mine (id int, secret text);
+CREATE TABLE odd ("$$" int);
+CREATE SCHEMA b; CREATE TABLE b.ev (y int, secret text);
+CREATE SCHEMA types; CREATE TYPE types.state AS ENUM ('on');
+CREATE FUNCTION types.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE SCHEMA coll; CREATE COLLATION coll.c FROM "C";
+CREATE SCHEMA op; CREATE FUNCTION op.same(int, int) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2';
+CREATE OPERATOR op.=== (FUNCTION = op.same, LEFTARG = int, RIGHTARG = int);
+CREATE SCHEMA sizes; CREATE TABLE sizes.parts (id int) PARTITION BY RANGE (id);
+CREATE FUNCTION ev_total(ev) RETURNS int LANGUAGE sql AS 'SELECT 1';
 """
 RUNS = {
     "one table": "SELECT count(id) AS n FROM users WHERE state = 'a'",
@@ -51,6 +63,7 @@ RUNS = {
     "union": "SELECT id AS n FROM users UNION ALL SELECT amount FROM orders ORDER BY n LIMIT 1",
     "aliased order": "SELECT max(id) AS n, state AS of FROM users GROUP BY of ORDER BY of LIMIT 1",
     "function": "SELECT count(e.key) AS n FROM orders, jsonb_each(details) AS e(key, value)",
+    "ambiguous": "SELECT sum(amount) AS n FROM users u, orders o WHERE u.id = o.uid",
     "window": "SELECT sum(id) OVER (PARTITION BY state ORDER BY uid) AS n FROM users LIMIT 1",
     "names of a schema": "SELECT \"App\".twice(1) + count('glad'::\"App\".mood)::int AS n",
     "regclass": "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = '\"App\".states'::regclass",
@@ -58,6 +71,58 @@ RUNS = {
     "values": "SELECT count(v.a) AS n FROM (VALUES (1), (2)) AS v(a) JOIN users u ON u.id = v.a",
     "sample": "SELECT count(id) AS n FROM ONLY users u TABLESAMPLE system (100)",
     "filter": "SELECT count(*) FILTER (WHERE state = 'x') AS n FROM orders",
+    "correlated without a table": (
+        "SELECT n FROM (VALUES (1)) AS t(n) WHERE NOT EXISTS (SELECT FROM ev WHERE ev.kind = 'k' AND n > 0)"
+    ),
+    "of the outer query in ANY": (
+        "SELECT count(u.id) AS n FROM users u "
+        "WHERE state = ANY (SELECT state FROM \"App\".states WHERE states.open)"
+    ),
+    "of an outer query in LATERAL": (
+        "SELECT max(x.n) AS n FROM (VALUES (1)) t(m), LATERAL (SELECT m AS n FROM ev WHERE ev.kind = 'k') x"
+    ),
+    "distinct on a name of the result": (
+        "SELECT DISTINCT ON (d) date_trunc('day', at) AS d, 1 AS n FROM ev ORDER BY d LIMIT 1"
+    ),
+    "rollup of a name of the result": (
+        "SELECT date_trunc('day', at) AS d, count(*) AS n FROM ev GROUP BY ROLLUP (d)"
+    ),
+    "group by a column that the result has too": (
+        "SELECT max(name) AS kind, count(*) AS n FROM ev GROUP BY kind"
+    ),
+    "group by a name that the server makes": (
+        "SELECT CASE WHEN kind = 'k' THEN 1 END, count(*) AS n FROM ev GROUP BY \"case\""
+    ),
+    "order by a name that the server makes": "SELECT ARRAY[kind], 1 AS n FROM ev ORDER BY \"array\" LIMIT 1",
+    "schemas": "SELECT count(b.ev.y) AS n FROM public.ev, b.ev WHERE public.ev.kind = 'k'",
+    "renamed by a subquery": (
+        "SELECT count(u.id) AS n FROM users u WHERE EXISTS ("
+        "SELECT FROM (SELECT amount AS state FROM orders) AS x(c) WHERE state = 'a')"
+    ),
+    "limit of a union": "SELECT 1 AS n UNION SELECT 2 LIMIT (SELECT max(id) FROM users)",
+    "forward in recursive": (
+        "WITH RECURSIVE a AS (SELECT id FROM later), later AS (SELECT id FROM users) "
+        "SELECT max(id) AS n FROM a"
+    ),
+    "hidden by the alias of a join": (
+        "SELECT count(u.id) AS n FROM users u WHERE EXISTS "
+        "(SELECT FROM ((SELECT 1 AS v) u CROSS JOIN (SELECT 2 AS w) z) AS j WHERE u.state = 'a')"
+    ),
+    "condition of a join": (
+        "SELECT count(u.id) AS n FROM users u WHERE EXISTS "
+        "(SELECT FROM ev u, (SELECT 1 AS v) x JOIN (SELECT 2 AS w) z ON u.state = 'a' WHERE u.kind = 'k')"
+    ),
+    "text of a size": "SELECT pg_total_relation_size('sizes.parts') AS n",
+    "text of a partition": "SELECT count(*) AS n FROM pg_partition_tree('sizes.parts')",
+    "text of a type": "SELECT 'types.state'::regtype::oid::bigint AS n",
+    "text of a function": "SELECT 'types.f()'::regprocedure::oid::bigint AS n",
+    "not a relation": "SELECT count(current_setting('nowhere.setting', true)) AS n",
+    "type of a column": "SELECT count(s) AS n FROM json_to_record('{}') AS t(s types.state)",
+    "collation": "SELECT max(kind COLLATE coll.c) AS n FROM ev",
+    "operator before ANY": (
+        "SELECT count(*) AS n FROM (VALUES (1)) t(a) WHERE a OPERATOR(op.===) ANY (SELECT 1)"
+    ),
+    "pg_ of one's own": "SELECT sum(id) AS n FROM pg_mine",
     "catalogue": "SELECT count(*) AS n FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
 }  # fmt: skip
 WHOLE = {
@@ -65,10 +130,6 @@ WHOLE = {
     "the row": ("SELECT count(u) AS n FROM users u", "u is its whole row"),
     "rows": ("SELECT count(*) AS n FROM users", "its rows are counted; name a column of it under requires"),
     "natural": ("SELECT count(*) AS n FROM users NATURAL JOIN orders", "it is in a NATURAL JOIN"),
-    "ambiguous": (
-        "SELECT sum(amount) AS n FROM users u, orders o WHERE u.id = o.uid",
-        "the column amount may be of several tables; write TABLE.amount",
-    ),
     "system": ("SELECT count(ctid) AS n FROM users", "the system column ctid cannot be granted"),
     "renamed": ("SELECT count(a) AS n FROM users AS u(a)", "its columns are renamed by an alias"),
     "join": (
@@ -76,6 +137,16 @@ WHOLE = {
         "the join has an alias",
     ),
 }
+
+SERVER_DECIDES = {
+    "a function of the row": "SELECT sum(e.ev_total) AS n FROM ev e",
+    "no name of its own": "SELECT n FROM (VALUES (1)) AS t(n) WHERE NOT EXISTS (SELECT FROM ev WHERE n > 0)",
+    "one name of its own": (
+        "SELECT n FROM (VALUES (1)) AS t(n) WHERE NOT EXISTS (SELECT FROM ev WHERE kind = 'k' AND n > 0)"
+    ),
+    "an odd name": 'SELECT count(u."$$") AS n FROM odd u',
+}
+"""Every column of a table is granted if the server finds that one of the names is no column of it."""
 
 
 @pytest.fixture
@@ -110,7 +181,11 @@ def refusal(database: Database, role: str, sql: str) -> str | None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("sql", [*RUNS.values(), *(sql for sql, _ in WHOLE.values())], ids=[*RUNS, *WHOLE])
+@pytest.mark.parametrize(
+    "sql",
+    [*RUNS.values(), *(sql for sql, _ in WHOLE.values()), *SERVER_DECIDES.values()],
+    ids=[*RUNS, *WHOLE, *SERVER_DECIDES],
+)
 def test_a_role_with_exactly_these_grants_runs_the_query(
     database: Database, role: str, tmp_path: Path, sql: str
 ) -> None:
@@ -119,7 +194,7 @@ def test_a_role_with_exactly_these_grants_runs_the_query(
         database.execute(script)
     assert refusal(database, role, sql) is None, script
     if sql in RUNS.values():
-        for table in ("users", "orders", '"App"."Select"', '"App".states'):
+        for table in ("users", "orders", '"App"."Select"', '"App".states', "ev", "b.ev", "pg_mine"):
             # Without USAGE on its schema a table without a schema's name is not even found.
             assert refusal(database, role, f"SELECT secret FROM {table}") in ("42501", "42P01"), script
 
@@ -149,7 +224,48 @@ def test_each_privilege_is_printed_once_with_quoted_names(tmp_path: Path) -> Non
         'GRANT SELECT (id, state) ON "In".users TO "po""ller";\n'
         'GRANT "Odd role" TO "po""ller";\n'
         'GRANT pg_monitor TO "po""ller";\n'
+        "-- A view with security_invoker needs these privileges on its tables as well.\n"
     )
+
+
+def test_what_cannot_be_known_without_a_database_is_a_comment(tmp_path: Path) -> None:
+    queries = [
+        query("a", "SELECT app.secret() AS n FROM pg_ls_waldir()"),
+        query("b", "SELECT count(*) AS n FROM pg_statistic, pg_class, pg_stat_statements"),
+        query("c", "SELECT sum(id) AS n FROM users"),
+    ]
+    assert granted(tmp_path, queries).splitlines()[3:] == [
+        "-- Not granted, because they are PostgreSQL's or an extension's own: pg_class, pg_stat_statements.",
+        "-- Not granted, because PostgreSQL restricts who may read them: pg_statistic.",
+        "-- Grant EXECUTE, or membership in pg_monitor, if PUBLIC may not call: app.secret, pg_ls_waldir.",
+        "-- A view with security_invoker needs these privileges on its tables as well.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["public", "none", ""])
+def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": [query("a", "SELECT 1 AS n")]}))
+    done = CliRunner().invoke(app, ["grants", str(tmp_path / "q.yaml"), "--role", name])
+    assert isinstance(done.exception, ConfigError)
+    assert (
+        str(done.exception)
+        == f"--role: '{name}' is not one role; write the role that the poller logs in with"
+    )
+    assert done.stdout == ""
+
+
+@pytest.mark.postgres
+def test_the_catalogue_is_known_and_what_public_may_not_read_of_it(database: Database, role: str) -> None:
+    with psycopg.connect(make_conninfo(database.primary_dsn, user=role)) as connection:
+        relations = connection.execute(
+            "SELECT relname, has_table_privilege(oid, 'SELECT') FROM pg_class "
+            "WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v')"
+        ).fetchall()
+    connection.close()
+    for name, readable in relations:
+        needs = needs_of([a_query(sql=f"SELECT count(*) AS n FROM {name}")], "public")
+        assert not needs.columns, name
+        assert ("restricts who may read" in to_sql(needs, "poller")) is not readable, name
 
 
 @pytest.mark.postgres

@@ -19,6 +19,13 @@ Start = Callable[..., Process]
 BACKENDS = "; add pid <> pg_backend_pid()"
 OWN = " with the poller's own backend" + BACKENDS
 SETS = ", which the poller sets for its own session; "
+BACKENDS_OF_DATABASE = (
+    "reads numbackends with the poller's own backend; count the rows of pg_stat_activity with pid <> "
+    "pg_backend_pid() instead"
+)
+ROLLBACKS = (
+    "reads xact_rollback, to which the poller's own transactions add; add datname <> current_database()"
+)
 RESET = f"{SETS}read reset_val of pg_settings instead"
 
 
@@ -75,6 +82,58 @@ def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str
         "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event IS NOT NULL": None,
         "SELECT count(*) AS n FROM pg_stat_activity WHERE xact_start < now() - interval '1h'": None,
         "SELECT count(*) AS n FROM pg_locks WHERE NOT granted": None,
+        "SELECT count(*) AS n FROM pg_stat_ssl WHERE ssl": f"reads pg_stat_ssl{OWN}",
+        "SELECT count(*) AS n FROM pg_stat_gssapi": f"reads pg_stat_gssapi{OWN}",
+        "SELECT count(*) AS n FROM pg_stat_get_backend_idset()": f"reads pg_stat_get_backend_idset(){OWN}",
+        "SELECT count(*) AS n FROM (SELECT pg_stat_get_backend_idset() AS id) AS x": (
+            f"reads pg_stat_get_backend_idset(){OWN}"
+        ),
+        (
+            "SELECT count(*) AS n FROM (SELECT pg_stat_get_backend_idset() AS id) AS x "
+            "WHERE pg_stat_get_backend_pid(id) <> pg_backend_pid()"
+        ): None,
+        "SELECT 1 AS n UNION ALL SELECT count(*) FROM pg_locks": f"reads pg_locks{OWN}",
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE pid <> 0 OR pid = pg_backend_pid()": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n, pg_backend_pid() AS own FROM pg_stat_activity": f"reads pg_stat_activity{OWN}",
+        (
+            "SELECT (SELECT count(*) FROM pg_locks) AS n FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        ): f"reads pg_locks{OWN}",
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE pid IS DISTINCT FROM pg_backend_pid()": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE NOT pid = pg_backend_pid()": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE pid NOT IN (1, pg_backend_pid())": None,
+        "SELECT count(*) FILTER (WHERE pid <> pg_backend_pid()) AS n FROM pg_stat_activity": None,
+        "WITH a AS (SELECT * FROM pg_locks) SELECT count(*) AS n FROM a WHERE pid <> pg_backend_pid()": None,
+        "SELECT 1 AS n FROM pg_stat_activity WHERE state = 'idle' OR state IS DISTINCT FROM 'active'": None,
+        "SELECT id AS n FROM users WHERE state = 'a' AND id < (SELECT count(*) FROM pg_locks)": (
+            f"reads pg_locks{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE query_start > now() - interval '1 min'": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE now() - query_start < interval '1 min'": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE extract(epoch FROM age(now(), xact_start)) < 60": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE now() - query_start > interval '1 min'": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE interval '1h' <= age(xact_start)": None,
+        "SELECT 1 AS n FROM pg_stat_activity WHERE extract(epoch FROM now() - query_start)::int > 60": None,
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE coalesce(wait_event, 'CPU') = 'CPU'": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT 1 AS n FROM pg_stat_activity WHERE version() IS NOT NULL": f"reads pg_stat_activity{OWN}",
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) = 0": (
+            f"reads pg_stat_activity{OWN}"
+        ),
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0": None,
+        "SELECT sum(numbackends) AS n FROM pg_stat_database": BACKENDS_OF_DATABASE,
+        "SELECT pg_stat_get_db_numbackends(oid) AS n FROM pg_database": BACKENDS_OF_DATABASE,
+        "SELECT xact_rollback AS n FROM pg_stat_database WHERE datname = 'a'": ROLLBACKS,
+        "SELECT xact_rollback AS n FROM pg_stat_database WHERE datname <> current_database()": None,
+        "SELECT xact_commit AS n FROM pg_stat_database": None,
     }.items(),
     ids=lambda value: str(value)[:60],
 )

@@ -145,11 +145,10 @@ def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Complaint]
         _write(form, warnings)
         return
     if warnings:
-        from rich.console import Console
-
+        from poller.console import open_console
         from poller.lint.text import print_complaints
 
-        print_complaints(Console(highlight=False), warnings)
+        print_complaints(open_console(), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
     told = counted(len(warnings), "warning") if warnings else "no problems"
     typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: {told}")

@@ -9,10 +9,15 @@ import typer
 from poller.catalog import Defaults
 from poller.commands.completion import folders
 from poller.commands.options import FILES, with_settings
+from poller.errors import ConfigError, Problem
 from poller.grants import needs_of, to_sql
 from poller.queryfiles import load
 from poller.settings import Settings
 from poller.sources import named, resolve
+from poller.words import shown
+
+_NO_ROLES = {"public", "none", ""}
+"""What GRANT does not take as the name of a role, even in quotes."""
 
 
 @with_settings(*FILES, warn=True)
@@ -35,9 +40,12 @@ def grants(
     """Print the least privileges that the queries need, as SQL for psql, without a database.
 
     deploy/role.sql makes the role; run this after it, on the primary, as the owner of the tables (memberships
-    as a superuser). Columns are granted one by one if the statement shows whose they are. Exit code 2: the
-    query files have problems.
+    as a superuser). Columns are granted one by one; the server decides if a statement does not show whose a
+    column is. Exit code 2: the query files have problems.
     """
+    if role in _NO_ROLES:
+        what = f"{shown(role)} is not one role; write the role that the poller logs in with"
+        raise ConfigError([Problem("--role", what)])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

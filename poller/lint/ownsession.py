@@ -29,12 +29,27 @@ OWN_SETTINGS: dict[str, str] = {
 }  # fmt: skip
 """Settings that the poller sets for its own session, and what to read instead."""
 
-_BACKENDS = {"pg_stat_activity", "pg_locks"}
-_BACKEND_FUNCTIONS = {"pg_stat_get_activity": "pg_stat_activity", "pg_lock_status": "pg_locks"}
+_BACKENDS = {"pg_stat_activity", "pg_locks", "pg_stat_ssl", "pg_stat_gssapi"}
+_BACKEND_FUNCTIONS = {
+    "pg_stat_get_activity": "pg_stat_activity",
+    "pg_lock_status": "pg_locks",
+    "pg_stat_get_backend_idset": "pg_stat_get_backend_idset()",
+}
+_DATABASE_COLUMNS = {
+    "numbackends": (
+        "reads numbackends with the poller's own backend; count the rows of pg_stat_activity with pid <> "
+        "pg_backend_pid() instead"
+    ),
+    "xact_rollback": (
+        "reads xact_rollback, to which the poller's own transactions add; add datname <> current_database()"
+    ),
+}
+"""Columns of pg_stat_database that the poller's session changes in its own database."""
 _OWN = {"state": "active", "backend_type": "client backend"}
 """What the poller's backend has in these columns while it runs a query."""
 _NULL_FOR_OWN = {"wait_event", "wait_event_type", "leader_pid"}
-_RECENT_FOR_OWN = {"xact_start", "query_start"}
+_RECENT_FOR_OWN = {"xact_start", "query_start", "state_change"}
+_AGGREGATES = {"count", "sum", "min", "max", "avg"}
 _CHOOSES = {"=", "~", "~*", "~~", "~~*"}
 
 
@@ -51,9 +66,8 @@ def distortions(sql: str) -> Iterator[tuple[str, str]]:
         advice = dict.fromkeys(OWN_SETTINGS[name] for name in names)
         what = f"reads {', '.join(names)}, which the poller sets for its own session"
         yield "own-setting", f"{what}; {', or '.join(advice)}"
-    if any(call.name == "pg_backend_pid" for call in calls(tree)):
-        return
-    for relation in dict.fromkeys(_unguarded(tree)):
+    yield from (("own-backend", _DATABASE_COLUMNS[column]) for column in sorted(_of_database(tree)))
+    for relation in dict.fromkeys(_unguarded(tree, False)):
         yield "own-backend", f"reads {relation} with the poller's own backend; add pid <> pg_backend_pid()"
 
 
@@ -94,58 +108,175 @@ def _matches(name: str, operator: str, text: str) -> bool:
     return text.lower() == name
 
 
-def _unguarded(tree: Any) -> Iterator[str]:
-    """The relations of backends that a SELECT reads without a condition that excludes its own backend."""
-    for select in nodes(tree, "SelectStmt"):
-        relations: list[str] = []
-        conditions = [select.get("whereClause")]
-        pending = list(select.get("fromClause", []))
-        while pending:
-            item = pending.pop(0)
-            if join := item.get("JoinExpr"):
-                pending += [join["larg"], join["rarg"]]
-                conditions.append(join.get("quals"))
-            elif "RangeVar" in item and (name := str(item["RangeVar"].get("relname"))) in _BACKENDS:
-                relations.append(name)
-            elif "RangeFunction" in item:
-                relations += [
-                    _BACKEND_FUNCTIONS[call.name] for call in calls(item) if call.name in _BACKEND_FUNCTIONS
-                ]
-        if relations and not any(map(_excludes_own, _conjuncts(conditions))):
-            yield from relations
+def _of_database(tree: Any) -> set[str]:
+    """The columns of pg_stat_database that a statement reads of the poller's own database."""
+    found = {
+        column
+        for call in calls(tree)
+        for column in _DATABASE_COLUMNS
+        if call.name == f"pg_stat_get_db_{column}" and not call.of_row
+    }
+    for body in _bodies(tree):
+        relations, conditions = _sources(body)
+        other = any(
+            _operator(part.get("A_Expr", {})) == "<>" and _calls(part, "current_database")
+            for condition in conditions
+            for part in _all_of(condition)
+        )
+        if "pg_stat_database" in relations and not other:
+            every = any(True for _ in nodes(body, "A_Star"))
+            found |= _DATABASE_COLUMNS.keys() if every else _DATABASE_COLUMNS.keys() & set(_columns(body))
+    return found
 
 
-def _conjuncts(conditions: list[Any]) -> Iterator[dict[str, Any]]:
-    pending = [condition for condition in conditions if condition]
+def _unguarded(tree: Any, guarded: bool) -> Iterator[str]:
+    """The relations of backends that a SELECT reads without a condition that excludes its own backend.
+
+    A condition on the pid (`guarded`) holds for the queries in FROM, WITH and WHERE of its SELECT as well.
+    """
+    for body in _bodies(tree, nested=False):
+        relations, conditions = _sources(body)
+        targets = body.get("targetList", [])
+        holds = guarded or any(map(_excludes_own, conditions)) or _filtered(targets)
+        if not holds:
+            yield from (name for name in relations if name in _BACKENDS or name.endswith(")"))
+        by_pid = guarded or any(
+            _calls(part, "pg_backend_pid") and _excludes_own(part)
+            for condition in conditions
+            for part in _all_of(condition)
+        )
+        for key, clause in body.items():
+            yield from _unguarded(clause, by_pid and key in ("fromClause", "withClause", "whereClause"))
+
+
+def _bodies(tree: Any, *, nested: bool = True) -> Iterator[dict[str, Any]]:
+    """The body of each SELECT, both sides of a UNION too; with `nested` those inside of another as well."""
+    pending = [tree]
     while pending:
-        condition = pending.pop()
-        if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
-            pending.extend(condition["BoolExpr"]["args"])
-        else:
-            yield condition
+        node = pending.pop()
+        if isinstance(node, list):
+            pending.extend(node)
+        elif isinstance(node, dict):
+            if "limitOption" in node:
+                yield node
+                if not nested:
+                    continue
+            pending.extend(node.values())
+
+
+def _sources(body: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The relations that a SELECT itself reads, and the conditions that its rows meet."""
+    relations: list[str] = []
+    conditions = [body.get("whereClause")]
+    pending = list(body.get("fromClause", []))
+    while pending:
+        item = pending.pop(0)
+        if join := item.get("JoinExpr"):
+            pending += [join["larg"], join["rarg"]]
+            conditions.append(join.get("quals"))
+        elif "RangeVar" in item:
+            relations.append(str(item["RangeVar"].get("relname")))
+        elif "RangeFunction" in item:
+            relations += _backend_functions(item)
+    relations += [name for target in body.get("targetList", []) for name in _backend_functions(target)]
+    return relations, [condition for condition in conditions if condition]
+
+
+def _backend_functions(tree: Any) -> Iterator[str]:
+    if not any(_bodies(tree)):
+        yield from (_BACKEND_FUNCTIONS[call.name] for call in calls(tree) if call.name in _BACKEND_FUNCTIONS)
+
+
+def _filtered(targets: list[Any]) -> bool:
+    """Whether each aggregate of a SELECT has a FILTER that excludes the poller's own backend."""
+    aggregates = [
+        call
+        for call in nodes([target for target in targets if not any(_bodies(target))], "FuncCall")
+        if "agg_filter" in call or _last(call.get("funcname", [])) in _AGGREGATES
+    ]
+    return bool(aggregates) and all(
+        "agg_filter" in call and _excludes_own(call["agg_filter"]) for call in aggregates
+    )
+
+
+def _all_of(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The conditions that AND joins."""
+    if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
+        for part in condition["BoolExpr"]["args"]:
+            yield from _all_of(part)
+    else:
+        yield condition
 
 
 def _excludes_own(condition: dict[str, Any]) -> bool:
     """Whether the backend that runs the query does not meet `condition`."""
+    if joined := condition.get("BoolExpr"):
+        if joined["boolop"] == "NOT_EXPR":
+            inner = joined["args"][0]
+            return _fields(inner) == {"granted"} or _differs(inner.get("A_Expr", {}), "=")
+        return {"AND_EXPR": any, "OR_EXPR": all}[joined["boolop"]](map(_excludes_own, joined["args"]))
     columns = set(_columns(condition))
-    if any(call.name == "pg_blocking_pids" for call in calls(condition)):
-        return True
-    if negated := condition.get("BoolExpr"):
-        return bool(negated.get("boolop") == "NOT_EXPR" and columns == {"granted"})
+    nulls = bool(columns & _NULL_FOR_OWN) and not any(True for _ in nodes(condition, "CoalesceExpr"))
     if test := condition.get("NullTest"):
-        return test.get("nulltesttype") == "IS_NOT_NULL" and columns <= _NULL_FOR_OWN
+        return test.get("nulltesttype") == "IS_NOT_NULL" and nulls and columns <= _NULL_FOR_OWN
     expression = condition.get("A_Expr", {})
-    operator, texts = _last(expression.get("name", [])), list(_texts(expression))
-    if operator in ("<", ">", "<=", ">="):
-        return bool(columns & _RECENT_FOR_OWN)
-    own = next((_OWN[column] for column in columns if column in _OWN), None)
+    operator = _operator(expression)
+    if _calls(condition, "pg_blocking_pids"):
+        return operator in (">", "<>") or expression.get("kind") == "AEXPR_OP_ANY"
+    left, right = _recent(expression.get("lexpr")), _recent(expression.get("rexpr"))
+    if operator in ("<", "<="):
+        return (left, right) in ((1, 0), (0, -1))
+    if operator in (">", ">="):
+        return (left, right) in ((0, 1), (-1, 0))
     if operator == "<>":
-        return own in texts
+        return _differs(expression, "<>")
+    texts = list(_texts(expression))
     if operator not in ("=", "~~"):
         return False
-    if own is not None:
+    if own := next((_OWN[column] for column in columns if column in _OWN), None):
         return bool(texts) and not any(_matches(own, operator, text) for text in texts)
-    return bool(columns & _NULL_FOR_OWN)
+    return nulls
+
+
+def _differs(expression: dict[str, Any], operator: str) -> bool:
+    """Whether `expression` compares by `operator` to the poller's own pid, state or type of backend."""
+    own = [_OWN[column] for column in _columns(expression) if column in _OWN]
+    same = _calls(expression, "pg_backend_pid") or any(text in own for text in _texts(expression))
+    return _operator(expression) == operator and same
+
+
+def _operator(expression: dict[str, Any]) -> str:
+    name = _last(expression.get("name", []))
+    return "<>" if expression.get("kind") == "AEXPR_DISTINCT" else name
+
+
+def _recent(node: Any) -> int:
+    """1 for a time that is latest for the poller's own backend, -1 for an age that is least, 0 otherwise."""
+    if isinstance(node, list):
+        return next(filter(None, map(_recent, node)), 0)
+    node = node or {}
+    if cast := node.get("TypeCast"):
+        return _recent(cast["arg"])
+    if call := node.get("FuncCall"):
+        args = call.get("args", [])
+        if _last(call.get("funcname", [])) != "age":
+            return _recent(args)
+        return -_recent(args[0]) if len(args) == 1 else _recent(args[:1]) or -_recent(args[1:])
+    if expression := node.get("A_Expr"):
+        left, right = _recent(expression.get("lexpr")), _recent(expression.get("rexpr"))
+        return left or (-right if _operator(expression) == "-" else right)
+    if coalesced := node.get("CoalesceExpr"):
+        return _recent(coalesced["args"])
+    return int(not _fields(node).isdisjoint(_RECENT_FOR_OWN))
+
+
+def _fields(node: dict[str, Any]) -> set[str]:
+    """The name of a column; empty for anything else."""
+    return {_last(node["ColumnRef"].get("fields", []))} if "ColumnRef" in node else set()
+
+
+def _calls(tree: Any, name: str) -> bool:
+    return any(call.name == name for call in calls(tree))
 
 
 def _columns(tree: Any) -> Iterator[str]:
