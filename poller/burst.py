@@ -99,7 +99,7 @@ class Guards:
 
 
 def formats_query() -> str:
-    """The statement that pins, for the transaction, how the server reads SQL and writes values, as `_bounds` does."""
+    """The statement that pins, for the transaction, how the server reads SQL and writes values."""
     return f"SELECT {_FORMATS}"
 
 

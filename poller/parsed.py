@@ -91,17 +91,54 @@ def called_functions(sql: str) -> list[Call]:
     return list(calls(statement(sql)))
 
 
-def used_operators(sql: str) -> set[str]:
-    """The names of all operators in `sql`."""
-    return {name for expression in nodes(statement(sql), "A_Expr") if (name := _operator(expression))}
+def used_operators(sql: str) -> set[tuple[str | None, str]]:
+    """Schema (None: not written) and name of all operators in `sql`, also where the grammar implies them."""
+    tree = statement(sql)
+    found: set[tuple[str | None, str]] = set()
+    for kind, key in (("A_Expr", "name"), ("SubLink", "operName"), ("SortBy", "useOp")):
+        for node in nodes(tree, kind):
+            names = _names(node.get(key, []))
+            if names:
+                found.add((names[-2] if len(names) > 1 else None, names[-1]))
+    # IN (SELECT ...), CASE with an operand, USING and BETWEEN.
+    implied = {"=", "<", ">", "<=", ">="} if any("BETWEEN" in name for _, name in found) else {"="}
+    return found | {(None, name) for name in implied}
+
+
+def named_types(sql: str) -> set[tuple[str | None, str]]:
+    """Schema (None: not written) and name of every type in `sql`; `t(x)` may be a cast as well as a call."""
+    tree = statement(sql)
+    found = {
+        (names[-2] if len(names) > 1 else None, names[-1])
+        for node in nodes(tree, "typeName")
+        if (names := _names(node.get("names", [])))
+    }
+    return found | {(call.schema, call.name) for call in calls(tree) if call.arguments == 1}
 
 
 def read_relations(sql: str) -> set[tuple[str | None, str]]:
     """Schema (None: not written) and name of every relation in `sql`, at any depth, WITH queries omitted."""
-    tree = statement(sql)
-    own = {str(cte.get("ctename")) for cte in nodes(tree, "CommonTableExpr")}
-    found = {(one.get("schemaname"), str(one.get("relname"))) for one in nodes(tree, "RangeVar")}
-    return {(schema, name) for schema, name in found if schema is not None or name not in own}
+    found: set[tuple[str | None, str]] = set()
+    pending: list[tuple[Any, frozenset[str]]] = [(statement(sql), frozenset())]
+    while pending:
+        node, visible = pending.pop()
+        if isinstance(node, list):
+            pending.extend((item, visible) for item in node)
+        elif isinstance(node, dict):
+            if relation := node.get("RangeVar"):
+                schema, name = relation.get("schemaname"), str(relation.get("relname"))
+                if schema is not None or name not in visible:
+                    found.add((schema, name))
+            within = node.get("withClause", {})
+            ctes = [cte["CommonTableExpr"] for cte in within.get("ctes", [])]
+            all_names = visible | {str(cte.get("ctename")) for cte in ctes}
+            # A WITH query sees those before it, and with RECURSIVE all of them.
+            seen = all_names if within.get("recursive") else visible
+            for cte in ctes:
+                pending.append((cte.get("ctequery"), seen))
+                seen |= {str(cte.get("ctename"))}
+            pending.extend((value, all_names) for key, value in node.items() if key != "withClause")
+    return found
 
 
 def statement(sql: str) -> dict[str, Any]:
@@ -139,8 +176,12 @@ def _function(node: dict[str, Any]) -> str:
 
 
 def _operator(expression: dict[str, Any]) -> str:
-    names = expression.get("name", [])
-    return str(names[-1]["String"]["sval"]) if names and "String" in names[-1] else ""
+    names = _names(expression.get("name", []))
+    return names[-1] if names else ""
+
+
+def _names(parts: list[Any]) -> list[str]:
+    return [str(part["String"].get("sval", "")) for part in parts if "String" in part]
 
 
 def _bare(node: Any) -> Any:

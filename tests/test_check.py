@@ -417,6 +417,22 @@ CREATE FUNCTION of_number(a int) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE OPERATOR #-# (FUNCTION = app.lurks, LEFTARG = int, RIGHTARG = int);
 CREATE VIEW inner_view AS SELECT app.lurks(1) AS n;
 CREATE VIEW outer_view AS SELECT n FROM inner_view;
+CREATE FUNCTION app.adds(a int, b int) RETURNS int LANGUAGE sql AS 'SELECT a';
+CREATE AGGREGATE app.total(int) (SFUNC = app.adds, STYPE = int);
+CREATE OPERATOR app.### (FUNCTION = app.adds, LEFTARG = int, RIGHTARG = int);
+CREATE FUNCTION app.fits(a int) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION app.differs(a int, b int) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR <<< (FUNCTION = app.differs, LEFTARG = int, RIGHTARG = int);
+CREATE DOMAIN app.small AS int CHECK (app.fits(VALUE));
+CREATE TYPE app.pair AS (a int, b int);
+CREATE FUNCTION app.pairs(a int) RETURNS app.pair LANGUAGE sql AS 'SELECT ROW(a, a)::app.pair';
+CREATE CAST (int AS app.pair) WITH FUNCTION app.pairs(int);
+CREATE VIEW by_aggregate AS SELECT app.total(1) AS n;
+CREATE VIEW by_operator AS SELECT 1 OPERATOR(app.###) 2 AS n;
+CREATE VIEW by_domain AS SELECT 1::app.small::int AS n;
+CREATE VIEW by_builtin AS SELECT pg_try_advisory_lock(5)::int AS n;
+CREATE VIEW by_random AS SELECT random()::int AS n;
+CREATE FUNCTION pgstat_own(a int) RETURNS int LANGUAGE sql AS 'SELECT a';
 CREATE FUNCTION allowed(a int) RETURNS bool LANGUAGE sql AS 'SELECT true';
 CREATE TABLE guarded (n int);
 CREATE POLICY p ON guarded USING (allowed(n));
@@ -438,6 +454,20 @@ CREATE POLICY p ON guarded USING (allowed(n));
         "SELECT n FROM outer_view": ["app.lurks"],
         "WITH outer_view AS (SELECT 1 AS n) SELECT n FROM outer_view": [],
         "SELECT count(n) AS n FROM guarded": ["public.allowed"],
+        "SELECT app.total(1) AS n": ["app.adds"],
+        "SELECT 1 OPERATOR(app.###) 2 AS n": ["app.adds"],
+        "SELECT (1 <<< ANY (SELECT 2))::int AS n": ["app.differs"],
+        "SELECT 1::app.small::int AS n": ["app.fits"],
+        "SELECT n FROM json_to_recordset('[]') AS t(n app.small)": ["app.fits"],
+        "SELECT (5::app.pair).a AS n": ["app.pairs"],
+        "SELECT (CAST(ARRAY[5] AS app.small[]))[1] AS n": ["app.fits"],
+        "SELECT n FROM by_aggregate": ["app.adds"],
+        "SELECT n FROM by_operator": ["app.adds"],
+        "SELECT n FROM by_domain": ["app.fits"],
+        "SELECT n FROM by_builtin": ["pg_try_advisory_lock"],
+        "SELECT n FROM by_random": [],
+        "WITH inner_view AS (SELECT * FROM inner_view) SELECT n FROM inner_view": ["app.lurks"],
+        "SELECT pgstat_own(1) AS n": ["public.pgstat_own"],
         "SELECT pg_database_size(oid) + random() AS n FROM pg_database LIMIT 1": [],
     }.items(),
     ids=str,

@@ -110,10 +110,35 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
 
 
 @pytest.mark.postgres
+def test_a_schema_that_another_role_owns_or_may_create_in_the_search_path_is_a_warning(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    def open_schemas() -> dict[str, list[str]]:
+        found = examined(poller_process, POLLER_DATABASE_URL=make_conninfo(server.primary_dsn, user=mine))
+        return dict(found["search_path"]["facts"]["open_schemas"]) if "search_path" in found else {}
+
+    mine, other = f"mine_{server.name}", f"other_{server.name}"
+    server.execute(
+        f"CREATE ROLE {mine} LOGIN; CREATE ROLE {other}; CREATE SCHEMA owned AUTHORIZATION {other}"
+    )
+    server.execute(f"GRANT USAGE ON SCHEMA owned TO {mine}; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    try:
+        assert open_schemas() == {}
+        server.execute(f"GRANT CREATE ON DATABASE {server.name} TO {other}")
+        assert open_schemas() == {mine: [other]}
+        server.execute(f"CREATE SCHEMA {mine} AUTHORIZATION {other}; GRANT USAGE ON SCHEMA {mine} TO {mine}")
+        assert open_schemas() == {mine: [other]}
+        server.execute(f"ALTER DATABASE {server.name} SET search_path = public, owned")
+        assert open_schemas() == {"owned": [other]}
+    finally:
+        server.execute(f"DROP OWNED BY {other}; DROP OWNED BY {mine}; DROP ROLE {other}; DROP ROLE {mine}")
+
+
+@pytest.mark.postgres
 def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    """A schema that only its owner may create in is none, nor one that is not in the search_path."""
+    """A schema that only a superuser may create in is none, nor one that is not in the search_path."""
 
     def found() -> Json | None:
         return examined(poller_process, POLLER_DATABASE_URL=server.primary_dsn).get("search_path")

@@ -55,7 +55,8 @@ def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it
 ) -> None:
     database.execute(
         "CREATE TABLE gi (a int[]);"
-        "INSERT INTO gi SELECT ARRAY[1, n] FROM generate_series(1, 20000) AS n; CREATE INDEX ON gi USING gin (a)"
+        "INSERT INTO gi SELECT ARRAY[1, n] FROM generate_series(1, 20000) AS n;"
+        "CREATE INDEX ON gi USING gin (a)"
     )
     for name, value in {
         "standard_conforming_strings": "off",

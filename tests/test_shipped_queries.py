@@ -179,7 +179,9 @@ def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_post
         for types in (*ARGUMENTS, *(f"{left}, {right}" for left, right in pairs))
     ]
     for number, (left, right) in enumerate(pairs):
-        plant.append(f"CREATE FUNCTION trap{number}({left}, {right}) RETURNS boolean LANGUAGE sql RETURN true")
+        plant.append(
+            f"CREATE FUNCTION trap{number}({left}, {right}) RETURNS boolean LANGUAGE sql RETURN true"
+        )
         plant += [
             f"CREATE OPERATOR {operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = trap{number})"
             for operator in ("=", "<>", "<", ">", "<=", ">=", "-")

@@ -154,7 +154,7 @@ def _connections(limit: int, used: int, *, superuser: bool) -> Finding:
 
 
 def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Schemas of the search_path in which others than their owner may create."""
+    """Schemas of the search_path that other roles own, may create, or may create objects in."""
     if not open_schemas:
         return []
     found = ", ".join(f"{schema} ({', '.join(roles)})" for schema, roles in sorted(open_schemas.items()))
@@ -164,7 +164,7 @@ def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
             "search_path",
             "warn",
             f"others may create in {found}: a function or operator made there can run in the place of "
-            "PostgreSQL's own in your queries, with this role's rights",
+            "PostgreSQL's own in your queries, with this role's rights, and a table in the place of yours",
             f"REVOKE CREATE ON SCHEMA {schemas} FROM them, or ALTER ROLE ... SET search_path without it",
             facts={"open_schemas": dict(open_schemas)},
         )
@@ -229,11 +229,25 @@ SELECT pg_catalog.json_build_object(
   'open_schemas', (
     SELECT coalesce(pg_catalog.json_object_agg(nspname, roles), '{}') FROM (
       SELECT nspname, pg_catalog.json_agg(DISTINCT coalesce(rolname, 'PUBLIC')::pg_catalog.text) AS roles
-      FROM pg_catalog.pg_namespace CROSS JOIN LATERAL pg_catalog.aclexplode(nspacl)
+      FROM (
+        SELECT nspname, grantee FROM pg_catalog.pg_namespace CROSS JOIN LATERAL pg_catalog.aclexplode(nspacl)
+        WHERE nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+          AND privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND grantee OPERATOR(pg_catalog.<>) nspowner
+        UNION ALL
+        SELECT nspname, nspowner FROM pg_catalog.pg_namespace
+        WHERE nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+        UNION ALL
+        -- A schema of the search_path that does not exist yet: who may create schemas may create it.
+        SELECT session_user, grantee FROM pg_catalog.pg_database
+          CROSS JOIN LATERAL pg_catalog.aclexplode(datacl)
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+          AND privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND grantee OPERATOR(pg_catalog.<>) datdba
+          AND pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.~) '[$]user'
+          AND pg_catalog.to_regnamespace(pg_catalog.quote_ident(session_user::pg_catalog.text)) IS NULL
+        ) AS may(nspname, grantee)
         LEFT JOIN pg_catalog.pg_roles ON pg_roles.oid OPERATOR(pg_catalog.=) grantee
-      WHERE nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
-        AND privilege_type OPERATOR(pg_catalog.=) 'CREATE' AND grantee OPERATOR(pg_catalog.<>) nspowner
-        AND rolsuper IS NOT TRUE AND coalesce(rolname OPERATOR(pg_catalog.<>) session_user, true)
+      WHERE rolsuper IS NOT TRUE AND coalesce(rolname OPERATOR(pg_catalog.<>) session_user, true)
+        AND coalesce(rolname OPERATOR(pg_catalog.<>) 'pg_database_owner', true)
       GROUP BY nspname) AS open),
   'settings', (SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
     WHERE name OPERATOR(pg_catalog.=)
