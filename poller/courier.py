@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from poller.definition import format_duration
-from poller.verdict import Verdict, of_error
+from poller.verdict import Verdict, advice, of_error
 
 if TYPE_CHECKING:
     from poller.otlpgrpc import GrpcSender
@@ -95,6 +95,8 @@ class Courier:
         if str(verdict.error.get("error.type")) in _UNWANTED:
             extra["hint"] = f"the collector takes no {self._what}; {self._setting} sends none"
             level = logging.WARNING if self._asked_for else logging.INFO
+        elif hint := advice(verdict.reason):
+            extra["hint"] = hint
         if self._failing_since is not None:
             level = logging.DEBUG
         self._failing_since = self._failing_since or time.monotonic()

@@ -254,7 +254,7 @@ def _cause(error: BaseException) -> str:
         inner = next((one for one in nested if isinstance(one, BaseException)), None)
     if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
         # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
-        grpc = error.line[3:4] == "\x04"
+        grpc = str(error)[3:4] == "\x04"
         return "the port speaks gRPC, not HTTP/1.1" if grpc else "the port does not speak HTTP/1.1"
     return getattr(error, "strerror", None) or str(error)
 

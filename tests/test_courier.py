@@ -282,12 +282,14 @@ def test_no_secret_of_the_signal_s_headers_reaches_the_log(
 
 
 def test_nobody_listening_is_a_loss_with_its_reason(
-    make: Make, receiver: Receiver, told: Callable[[], list[str]]
+    make: Make, receiver: Receiver, told: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.stop()
     assert not make(receiver, "grpc", patience=0.0).carry(request, 1)
+    (record,) = caplog.records
     (line,) = told()
     assert line.startswith("WARNING 1 of 1 spans are lost: UNAVAILABLE: ")
+    assert vars(record)["hint"].startswith("start the collector, or correct host and port")
 
 
 def _resource() -> Any:

@@ -244,8 +244,8 @@ class _Case:
         if counts_a_whole_relation(self.query.sql) and self.query.estimate is None:
             column = identifier(self.own.columns[0].name)
             # -1 means that the table was never analysed: NULL, which no metric exports.
-            rows = f"nullif(reltuples, -1)::bigint AS {column}"
-            sql = f"SELECT {rows} FROM pg_class WHERE oid = {literal(name)}::regclass"
+            count = f"nullif(reltuples, -1)::bigint AS {column}"
+            sql = f"SELECT {count} FROM pg_class WHERE oid = {literal(name)}::regclass"
             estimate = as_yaml({"sql": sql, "above_cost": _rounded(self.own.cost or 0.0)})
             what = f"{reads}; give it an estimate: {estimate}"
             return self._say("sequential-scan", "warning", what, "sql")
