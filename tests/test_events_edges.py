@@ -30,6 +30,7 @@ from websockets.sync.client import connect
 from poller.events import EventMetrics, PoolState, records
 from poller.events import health as health_module
 from poller.events.asgi import TelemetryMiddleware
+from poller.events.dimensions import scrub_metrics
 from poller.events.health import Health
 from poller.events.logs import JsonFormatter
 from poller.events.pipelines import _Closer
@@ -382,6 +383,45 @@ def points(reader: InMemoryMetricReader, name: str) -> list[Any]:
     scopes = [scope for one in (data.resource_metrics if data else ()) for scope in one.scope_metrics]
     metrics = [metric for scope in scopes for metric in scope.metrics if metric.name == name]
     return [point for metric in metrics for point in metric.data.data_points]
+
+
+def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_spans() -> None:
+    """Custom methods are written so: https://google.aip.dev/136."""
+    exporter, provider = InMemorySpanExporter(), ScrubbedTracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    reader = InMemoryMetricReader()
+    metrics = EventMetrics(MeterProvider([reader], shutdown_on_exit=False), semconv=True)
+    path = "/v1/token:refresh"
+    app = TelemetryMiddleware(
+        Starlette(routes=[Route(path, ok)]), metrics, tracer_provider=provider, exclude=()
+    )
+    asyncio.run(drive(app, path=path))
+
+    data = reader.get_metrics_data()
+    assert data is not None
+    scopes = [scope for one in scrub_metrics(data).resource_metrics for scope in one.scope_metrics]
+    routes = {
+        (metric.name, point.attributes.get("route") or point.attributes.get("http.route"))
+        for scope in scopes
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    names = {name for name, route in routes if route == path}
+    assert len(names) == 3, routes
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"GET {path}"
+    assert (span.attributes or {})["http.route"] == path
+    assert (span.attributes or {})["url.path"] == "/v1/token:[redacted]"
+
+
+def test_an_attribute_of_another_meter_that_is_called_route_is_no_template() -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("other")
+    meter.create_counter("calls").add(1, {"route": "/v1/token:refresh"})
+    data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = scrub_metrics(data).resource_metrics[0].scope_metrics
+    assert list(scope.metrics[0].data.data_points) == []
 
 
 # --- the end, and errors in between

@@ -6,6 +6,7 @@ It knows the SDK, so that nothing imports it before telemetry is configured.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from opentelemetry.sdk.metrics import (
     ExemplarReservoir,
     SimpleFixedSizeExemplarReservoir,
 )
-from opentelemetry.sdk.metrics.export import Metric, MetricsData
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ScopeMetrics
 from opentelemetry.sdk.metrics.view import View
 
+from poller.events.metrics import SCOPE
 from poller.events.privacy import is_denied, is_harmless, scrub_attributes
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
             replace(
                 resource,
                 scope_metrics=[
-                    replace(scope, metrics=[_scrub_metric(metric) for metric in scope.metrics])
+                    replace(scope, metrics=[_scrub_metric(metric, scope) for metric in scope.metrics])
                     for scope in resource.scope_metrics
                 ],
             )
@@ -92,9 +94,10 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
     )
 
 
-def _scrub_metric(metric: Metric) -> Metric:
+def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
     points: list[Any] = list(metric.data.data_points)
-    clean: Any = [point for point in points if is_harmless(point.attributes or {})]
+    routed = scope.scope.name == SCOPE
+    clean: Any = [point for point in points if _is_harmless(point.attributes or {}, routed=routed)]
     if len(clean) == len(points):
         return metric
     if metric.name not in _told:
@@ -103,3 +106,10 @@ def _scrub_metric(metric: Metric) -> Metric:
             "%s has attributes that tell of a client; its data points with them are not exported", metric.name
         )
     return replace(metric, data=replace(metric.data, data_points=clean))
+
+
+def _is_harmless(attributes: Mapping[str, Any], *, routed: bool) -> bool:
+    """Whether the attributes may leave; `routed`: `route` is a template of the server (`/v1/token:refresh`)."""
+    if routed:
+        attributes = {name: value for name, value in attributes.items() if name != "route"}
+    return is_harmless(attributes)

@@ -55,6 +55,9 @@ OWN = frozenset(
 )
 """Attributes whose address is the server's own, or that of a service it calls."""
 
+TEMPLATES = frozenset({"http.route"})
+"""Attributes whose value is a route template: the server's own text, whatever it looks like."""
+
 
 def compact(name: str) -> str:
     """A name in small letters without underscores and hyphens."""

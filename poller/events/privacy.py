@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from poller.events.names import OWN, PEER, personal_name
+from poller.events.names import OWN, PEER, TEMPLATES, personal_name
 from poller.events.shapes import LONGEST, REDACTED, scrub, text_of
 
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
@@ -91,5 +91,5 @@ def _is_denied(name: str, outgoing: bool) -> bool:
 
 
 def _is_kept(name: str, *, outgoing: bool) -> bool:
-    """Whether the value is an address of the server itself, or of what it calls."""
-    return name in OWN or (outgoing and name in PEER)
+    """Whether the value is a route template, or an address of the server itself or of what it calls."""
+    return name in OWN or name in TEMPLATES or (outgoing and name in PEER)

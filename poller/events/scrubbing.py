@@ -68,7 +68,7 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
         not (span.events or span.links or span.status.description)
         and _scrub_context(span.context) is span.context
         and _scrub_context(span.parent) is span.parent
-        and scrub(span.name) == span.name
+        and _scrub_name(span) == span.name
         and is_harmless(given, outgoing=outgoing)
     ):
         return span
@@ -76,7 +76,7 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
     events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
     links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
     return ReadableSpan(
-        name=scrub(span.name),
+        name=_scrub_name(span),
         context=_scrub_context(span.context),
         parent=_scrub_context(span.parent),
         resource=span.resource,
@@ -89,6 +89,14 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _scrub_name(span: ReadableSpan) -> str:
+    """The scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
+    route = (span.attributes or {}).get("http.route")
+    if isinstance(route, str) and route and span.name.endswith(f" {route}"):
+        return scrub(span.name.removesuffix(route)) + route
+    return scrub(span.name)
 
 
 def _database_state(span: ReadableSpan) -> dict[str, str]:
