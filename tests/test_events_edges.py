@@ -492,6 +492,48 @@ print(telemetry.flush(60))
     assert any(point.metric == "hostile" for point in receiver.points())
 
 
+def test_a_text_or_a_number_that_cannot_be_encoded_costs_nothing_else(
+    receiver: Receiver, start_process: Start
+) -> None:
+    script = r"""
+import json, logging
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry()
+from opentelemetry import metrics, trace
+lone = json.loads('"\\ud83d"')
+log = logging.getLogger("x")
+log.warning("harmless")
+log.warning("named %s", lone, extra={"field": lone, lone: 1, "deep": {lone: [lone]}, "server.address": lone})
+logging.getLogger("y" + lone).warning("of a strange logger")
+with trace.get_tracer("x").start_as_current_span("harmless"):
+    pass
+try:
+    with trace.get_tracer("x").start_as_current_span("named " + lone) as span:
+        span.set_attribute("server.address", lone)
+        span.set_attribute(lone, "x")
+        raise ValueError(lone)
+except ValueError:
+    pass
+meter = metrics.get_meter("x")
+meter.create_counter("harmless").add(1)
+meter.create_counter("huge").add(2**70)
+meter.create_counter("marked").add(1, {"field": lone})
+meter.create_histogram("wide").record(2**70)
+print(telemetry.flush(60))
+"""
+    process = start_process([sys.executable, "-c", script], env=environment(receiver))
+    assert process.wait() == 0, process
+    assert process.stdout.strip() == "True", process
+    assert {span.name for span in receiver.spans()} == {"harmless", "named \ufffd"}
+    (failed,) = [span for span in receiver.spans() if span.name != "harmless"]
+    assert failed.events[0].attributes["exception.message"] == "\ufffd"
+    assert failed.attributes["server.address"] == "\ufffd"
+    bodies = {record.body for record in receiver.records()}
+    assert {"harmless", "named \ufffd", "of a strange logger"} <= bodies
+    assert {point.metric for point in receiver.points()} == {"harmless"}
+    assert "huge has numbers that do not fit 64 bits" in process.stderr
+
+
 def test_a_span_that_cannot_be_scrubbed_is_not_exported_and_fails_no_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 
 from poller.events.pii import OWN, personal_name, personal_text
-from poller.events.privacy import is_denied, scrub_attributes
+from poller.events.privacy import is_denied, is_harmless, scrub_attributes
 from poller.events.shapes import scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
@@ -355,3 +355,9 @@ def test_the_peer_of_a_call_is_a_server() -> None:
     attributes = {"network.peer.address": "192.0.2.10"}
     assert scrub_attributes(attributes) == {}
     assert scrub_attributes(attributes, outgoing=True) == attributes
+
+
+def test_a_name_is_scrubbed_like_a_text() -> None:
+    named = {"user.ada@example.org": 1, "kept": 2}
+    assert scrub_attributes(named) == {"[redacted]": 1, "kept": 2}
+    assert not is_harmless(named)

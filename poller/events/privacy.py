@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from poller.events.names import OWN, PEER, TEMPLATES, personal_name
-from poller.events.shapes import LONGEST, REDACTED, scrub, text_of
+from poller.events.shapes import LONGEST, REDACTED, scrub, text_of, well_formed
 
 _SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
@@ -32,7 +32,7 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
     `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
     """
     return {
-        name: value if _is_kept(name, outgoing=outgoing) else scrub_value(value)
+        scrub(name): _well_formed(value) if _is_kept(name, outgoing=outgoing) else scrub_value(value)
         for name, value in attributes.items()
         if not is_denied(name, outgoing)
     }
@@ -41,11 +41,13 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
 def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> bool:
     """Whether the attributes may leave the process as they are, as most may; quicker than to scrub them."""
     for name, value in attributes.items():
-        if is_denied(name, outgoing):
+        if is_denied(name, outgoing) or scrub(name) != name:
             return False
         kind = type(value)
         if kind is str:
-            if scrub(value) != value and not _is_kept(name, outgoing=outgoing):
+            if scrub(value) == value:
+                continue
+            if not _is_kept(name, outgoing=outgoing) or well_formed(value) != value:
                 return False
         elif kind not in _PLAIN and scrub_value(value) != value:
             return False
@@ -88,6 +90,10 @@ def is_denied(name: Any, outgoing: bool = False) -> bool:
 def _is_denied(name: str, outgoing: bool) -> bool:
     plain = name.lower().replace("-", "_")
     return personal_name(plain, outgoing=outgoing) or plain in _LOGGED or plain.endswith(_SECRETS)
+
+
+def _well_formed(value: Any) -> Any:
+    return well_formed(value) if isinstance(value, str) else value
 
 
 def _is_kept(name: str, *, outgoing: bool) -> bool:

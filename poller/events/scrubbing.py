@@ -18,7 +18,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
 from poller.events.privacy import is_harmless, scrub_attributes, scrub_value
-from poller.events.shapes import REDACTED, scrub
+from poller.events.shapes import REDACTED, scrub, well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _scrub_name(span: ReadableSpan) -> str:
     """The scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
     route = (span.attributes or {}).get("http.route")
     if isinstance(route, str) and route and span.name.endswith(f" {route}"):
-        return scrub(span.name.removesuffix(route)) + route
+        return scrub(span.name.removesuffix(route)) + well_formed(route)
     return scrub(span.name)
 
 

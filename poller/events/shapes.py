@@ -116,6 +116,13 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     return f"{kept}{tail[: max(blank + 1, 0)]}{REDACTED} ({len(text)} characters)"
 
 
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate: UTF-8 has none, and one would fail a whole export."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def text_of(value: object) -> str:
     """`str(value)`, or the name of its type if that raises."""
     try:
@@ -154,7 +161,7 @@ def _remembered(text: str) -> str:
 
 
 def _scrub(text: str) -> str:
-    text = _scrub_plain(text)
+    text = _scrub_plain(well_formed(text))
     one_line = text.isprintable()
     for decoded in decodings(text)[1:]:
         # Only a text that gives something away loses its encoding, and no new line begins by that.
