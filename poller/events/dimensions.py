@@ -116,9 +116,9 @@ def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
 
 
 def _is_encodable(point: Any) -> bool:
-    """Whether OTLP can hold the point's numbers: of one that it cannot hold, the whole interval would be lost.
+    """Whether OTLP can hold the point's numbers: another number would cost the whole interval.
 
-    No other number may take its place.
+    None may be changed to fit.
     """
     numbers = [getattr(point, name, None) for name in ("value", "sum", "min", "max")]
     numbers += [exemplar.value for exemplar in point.exemplars]
