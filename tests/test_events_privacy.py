@@ -31,6 +31,7 @@ PLANTED = {
     "its user agent": "MarkerAgent",
     "its cookie": "markercookie",
     "its credentials": "markerbearer",
+    "its trace state": "markerstate",
     "its query": "markerquery",
     "its ticket": "markerticket",
     "its referer": "markerreferer",
@@ -46,7 +47,7 @@ HEADERS = {
     "authorization": "Bearer markerbearer.12345",
     "referer": "https://example.org/markerreferer",
     "baggage": "user=markerbaggage",
-    "tracestate": f"kept=1,vendor={ADDRESS}",
+    "tracestate": f"kept=1,vendor={ADDRESS},token=markerstate",
     "traceparent": f"00-{'c' * 32}-{'d' * 16}-01",
 }
 

@@ -118,12 +118,18 @@ def _scrub_context(context: SpanContext | None) -> Any:
     """Without the entries of tracestate that tell of a client: it comes from outside, and goes on."""
     if context is None or not context.trace_state:
         return context
-    kept = [(key, value) for key, value in context.trace_state.items() if scrub(value) == value]
+    kept = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
     if len(kept) == len(context.trace_state):
         return context
     return SpanContext(
         context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept)
     )
+
+
+def _is_harmless_entry(key: str, value: str) -> bool:
+    """Whether an entry tells nothing by its value, nor by its value after its name (`token=...`)."""
+    entry = f"{key}={value}"
+    return scrub(value) == value and scrub(entry) == entry
 
 
 def _scrubbed(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
