@@ -37,8 +37,10 @@ _ENCODINGS = 3
 _N = LONGEST
 
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
-_END_OF_PATH = re.compile(r"[?#](?!\[redacted\])(?=.)")
-_DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\])[^\s][^\r\n]{{0,{_N}}}+")
+# A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
+_MARKED = rf"(?:\[redacted\]){{0,{_N}}}+"
+_END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
+_DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\](?:[\r\n]|\Z))[^\s][^\r\n]{{0,{_N}}}+")
 """PostgreSQL quotes the row there: `Key (username)=(ada) already exists.`"""
 _PRIVATE_KEY = re.compile(
     rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END [A-Z ]{{0,60}}+-----)?"
@@ -48,20 +50,19 @@ _LONGEST_NAME = 48
 _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
 """Of all names, so that most words are known to be none."""
 _QUOTED = re.compile(
-    rf"b?+\\{{0,7}}+(?!.\[redacted\])"
+    rf"b?+\\{{0,7}}+(?!.\[redacted\]\\{{0,7}}+[\"'])"
     rf"(?:\"(?P<double>[^\"\\]{{1,{_N}}}+)|'(?P<single>[^'\\]{{1,{_N}}}+)|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
-_LINE = re.compile(
-    rf"(?!\[redacted\])(?P<value>[^\r\n\"']{{1,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
-)
+_LINE = re.compile(rf"(?P<value>[^\r\n\"']{{1,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)")
 _WORD = re.compile(
-    rf"(?!\[redacted\])(?P<value>\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?|[^\s,;&\"'}}\])]{{1,{_N}}}+)"
+    rf"(?P<value>\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?|{_MARKED}[^\s,;&\"'}}\])]{{1,{_N}}}+)"
 )
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
-_CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\])[^\"']{{1,{_N}}}+")
+_CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
 """`'client': ('host', 1234)`, as an ASGI scope has it."""
 _CREDENTIALS = re.compile(
-    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+)[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+", re.IGNORECASE
+    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+){_MARKED}[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+",
+    re.IGNORECASE,
 )
 _JWT = re.compile(rf"eyJ[\w-]{{5,{_N}}}+((?:\.[\w-]{{0,{_N}}}+){{2,4}}+)?")
 """Two to four dots (RFC 7519, RFC 7516); without the group it is another word that begins so."""
