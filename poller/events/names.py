@@ -71,7 +71,7 @@ LINE_ENDINGS = tuple(map(compact, _TO_END_OF_LINE))
 """Ends of names whose value may contain blanks: it reaches to the end of the line."""
 WORD_ENDINGS = (
     *map(compact, _ONE_WORD),
-    *("credential", "credentials", "signature", "passphrase", "passcode"),
+    *("credential", "credentials", "signature", "passphrase", "passcode", "inputvalue"),
     *("privatekey", "secretkey", "accesskey", "accesskeyid", "signingkey", "encryptionkey", "authkey"),
     *("sessionid", "sessid", "sessionkey"),
 )

@@ -40,22 +40,39 @@ _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 # A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
 _MARKED = rf"(?:\[redacted\]){{0,{_N}}}+"
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
-_DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\](?:[\r\n]|\Z))[^\s][^\r\n]{{0,{_N}}}+")
-"""PostgreSQL quotes the row there: `Key (username)=(ada) already exists.`"""
-_PRIVATE_KEY = re.compile(
-    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END [A-Z ]{{0,60}}+-----)?"
+_DETAIL = re.compile(
+    rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\](?:[\r\n]|\Z))"
+    rf"(?:Failing row contains \((?:[^)]|\)(?!\.[ \t]{{0,8}}+(?:[\r\n]|\Z))){{0,{_N}}}+"
+    rf"|Key \([^\r\n=]{{0,{_N}}}+=\((?:[^)]|\)(?!\x20(?:already|is\x20|conflicts))){{0,{_N}}}+|[^\s])"
+    rf"[^\r\n]{{0,{_N}}}+"
 )
+"""PostgreSQL quotes the row there, with its line breaks: `Key (username)=(ada) already exists.`"""
+_PRIVATE_KEY = re.compile(
+    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){{0,{_N}}}+"
+    rf"(?:-----END [A-Z ]{{0,60}}+-----)?"
+)
+"""Headers of an encrypted key have hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
 _LONGEST_NAME = 48
 _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
 """Of all names, so that most words are known to be none."""
+# Within quotes a backslash escapes a quote.
+_DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
+_SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
 _QUOTED = re.compile(
-    rf"b?+\\{{0,7}}+(?!.\[redacted\]\\{{0,7}}+[\"'])"
-    rf"(?:\"(?P<double>[^\"\\]{{1,{_N}}}+)|'(?P<single>[^'\\]{{1,{_N}}}+)|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
+    rf"(?!b?+\\{{0,7}}+[\"']\[redacted\]\\{{0,7}}+[\"'])"
+    rf"(?:b?+(?:\"(?P<double>{_DOUBLE})|'(?P<single>{_SINGLE}))"
+    rf"|b?+\\{{1,7}}+(?:\"(?P<nested>(?:[^\"\\]|\\\\\\\"|\\(?![\"\\])){{1,{_N}}}+)|'(?P<inner>[^'\\]{{1,{_N}}}+))"
+    rf"|\[(?!redacted\])(?P<list>{_MARKED}(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|[^\[\]\"']){{1,{_N}}}+)"
+    rf"|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
-_LINE = re.compile(rf"(?P<value>[^\r\n\"']{{1,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)")
+# Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
+_LINE = re.compile(
+    rf"(?P<value>[^\r\n\"'](?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
+    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+)
 _WORD = re.compile(
-    rf"(?P<value>\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?|{_MARKED}[^\s,;&\"'}}\])]{{1,{_N}}}+)"
+    rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
 )
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
@@ -83,6 +100,8 @@ _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
 _IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![\w.].)(?<!://\[.)[0-9A-Fa-f:.]{{1,{_N}}}+")
 _LONGEST_IPV6 = 45
+_COLONS = 7
+"""Of an IPv6 address that is written in full; a port may follow even without brackets."""
 
 
 def scrub(text: str) -> str:
@@ -308,11 +327,15 @@ def _without_ipv6(found: re.Match[str]) -> str:
     run = found[0]
     if run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
         return run
+    bare = run.strip(".:")
     # It may end a sentence, or a name may precede it.
-    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), run.strip(".:")):
+    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare):
         if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
             before, _, after = run.partition(text)
             return before + REDACTED + after
+    address, _, port = bare.rpartition(":")
+    if address.count(":") == _COLONS and port.isdigit() and _is_someones(address, IPv6Address):
+        return run.replace(bare, REDACTED)
     return run
 
 
