@@ -440,6 +440,7 @@ def test_only_5xx_is_an_error(serve: Serve, status: int, failed: bool) -> None:
         ("A" * 129, False),
         ("short", False),
         ("203.0.113.7-abcdef", False),
+        ("ghp_0123456789abcdefghij", False),
         ("<script>alert(1)</script>", False),
         (None, False),
     ],

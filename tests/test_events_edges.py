@@ -30,6 +30,7 @@ from websockets.sync.client import connect
 from poller.events import EventMetrics, PoolState, records
 from poller.events import health as health_module
 from poller.events.asgi import TelemetryMiddleware
+from poller.events.dimensions import scrub_metrics
 from poller.events.health import Health
 from poller.events.logs import JsonFormatter
 from poller.events.pipelines import _Closer
@@ -384,6 +385,45 @@ def points(reader: InMemoryMetricReader, name: str) -> list[Any]:
     return [point for metric in metrics for point in metric.data.data_points]
 
 
+def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_spans() -> None:
+    """Custom methods are written so: https://google.aip.dev/136."""
+    exporter, provider = InMemorySpanExporter(), ScrubbedTracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    reader = InMemoryMetricReader()
+    metrics = EventMetrics(MeterProvider([reader], shutdown_on_exit=False), semconv=True)
+    path = "/v1/token:refresh"
+    app = TelemetryMiddleware(
+        Starlette(routes=[Route(path, ok)]), metrics, tracer_provider=provider, exclude=()
+    )
+    asyncio.run(drive(app, path=path))
+
+    data = reader.get_metrics_data()
+    assert data is not None
+    scopes = [scope for one in scrub_metrics(data).resource_metrics for scope in one.scope_metrics]
+    routes = {
+        (metric.name, point.attributes.get("route") or point.attributes.get("http.route"))
+        for scope in scopes
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    names = {name for name, route in routes if route == path}
+    assert len(names) == 3, routes
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"GET {path}"
+    assert (span.attributes or {})["http.route"] == path
+    assert (span.attributes or {})["url.path"] == "/v1/token:[redacted]"
+
+
+def test_an_attribute_of_another_meter_that_is_called_route_is_no_template() -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("other")
+    meter.create_counter("calls").add(1, {"route": "/v1/token:refresh"})
+    data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = scrub_metrics(data).resource_metrics[0].scope_metrics
+    assert list(scope.metrics[0].data.data_points) == []
+
+
 # --- the end, and errors in between
 
 
@@ -450,6 +490,48 @@ print(telemetry.flush(60))
     assert process.wait() == 0, process
     assert process.stdout.strip() == "True"
     assert any(point.metric == "hostile" for point in receiver.points())
+
+
+def test_a_text_or_a_number_that_cannot_be_encoded_costs_nothing_else(
+    receiver: Receiver, start_process: Start
+) -> None:
+    script = r"""
+import json, logging
+from poller.events.telemetry import configure_telemetry
+telemetry = configure_telemetry()
+from opentelemetry import metrics, trace
+lone = json.loads('"\\ud83d"')
+log = logging.getLogger("x")
+log.warning("harmless")
+log.warning("named %s", lone, extra={"field": lone, lone: 1, "deep": {lone: [lone]}, "server.address": lone})
+logging.getLogger("y" + lone).warning("of a strange logger")
+with trace.get_tracer("x").start_as_current_span("harmless"):
+    pass
+try:
+    with trace.get_tracer("x").start_as_current_span("named " + lone) as span:
+        span.set_attribute("server.address", lone)
+        span.set_attribute(lone, "x")
+        raise ValueError(lone)
+except ValueError:
+    pass
+meter = metrics.get_meter("x")
+meter.create_counter("harmless").add(1)
+meter.create_counter("huge").add(2**70)
+meter.create_counter("marked").add(1, {"field": lone})
+meter.create_histogram("wide").record(2**70)
+print(telemetry.flush(60))
+"""
+    process = start_process([sys.executable, "-c", script], env=environment(receiver))
+    assert process.wait() == 0, process
+    assert process.stdout.strip() == "True", process
+    assert {span.name for span in receiver.spans()} == {"harmless", "named \ufffd"}
+    (failed,) = [span for span in receiver.spans() if span.name != "harmless"]
+    assert failed.events[0].attributes["exception.message"] == "\ufffd"
+    assert failed.attributes["server.address"] == "\ufffd"
+    bodies = {record.body for record in receiver.records()}
+    assert {"harmless", "named \ufffd", "of a strange logger"} <= bodies
+    assert {point.metric for point in receiver.points()} == {"harmless"}
+    assert "huge has numbers that do not fit 64 bits" in process.stderr
 
 
 def test_a_span_that_cannot_be_scrubbed_is_not_exported_and_fails_no_request(

@@ -117,6 +117,49 @@ def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
         assert not grows_too_fast(steps), (entry, many[-1][:80], steps)
 
 
+def circle(size: int) -> Any:
+    """A room whose members each refer to it, as an application's objects do."""
+    room: dict[str, Any] = {}
+    room["members"] = [{"room": room} for _ in range(size)]
+    return room
+
+
+def tree(size: int) -> Any:
+    value: list[Any] = ["leaf"]
+    for _ in range(size):
+        value = [value] * size
+    return value
+
+
+CONTAINERS: dict[str, Callable[[int], Any]] = {
+    "texts": lambda size: [":f:" * 1000 + str(one) for one in range(size * 4)],
+    "texts of fields": lambda size: {f"field{one}": ":f:" * 1000 for one in range(size * 4)},
+    "names": lambda size: {":f:" * 1000 + str(one): one for one in range(size * 4)},
+    "short texts": lambda size: [[f":f:{one}"] * 500 for one in range(size * 4)],
+    "circle": circle,
+    "tree": tree,
+}
+
+
+@pytest.mark.parametrize("shape", CONTAINERS)
+@pytest.mark.parametrize("function", [privacy.scrub_attributes, privacy.is_harmless])
+def test_the_work_of_one_record_has_a_bound_whatever_its_values_hold(
+    shape: str, function: Callable[[Any], object]
+) -> None:
+    small, large = (
+        python_steps(partial(function, {"body": CONTAINERS[shape](size), "shape": CONTAINERS[shape](size)}))
+        for size in (8, 40)
+    )
+    # Without a bound it grows with the size at least, which is 5 times as large.
+    assert large <= 3 * small + 100_000, (small, large)
+
+
+def test_a_value_that_is_cut_costs_no_short_one_after_it() -> None:
+    kept = privacy.scrub_attributes({"body": ["x" * 30_000] * 5, "status": "ok", "number": 7})
+    assert kept["body"][2:] == ["..."] * 3
+    assert (kept["status"], kept["number"]) == ("ok", 7)
+
+
 @pytest.mark.parametrize("piece", PIECES)
 def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
     for prefix, suffix in product(PREFIXES, SUFFIXES):

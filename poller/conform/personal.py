@@ -28,7 +28,7 @@ _NAMES = frozenset(
 )
 """The last part of an attribute's name; as well as those that `poller.events` denies."""
 
-_EMPTY = r"(?!\[redacted\]|\*{3}|(?:null|none|nil|undefined)\b|[$?:%{<-])"
+_EMPTY = r"(?!\[redacted\](?![^\s\"',;&)\]}])|\*{3}|(?:null|none|nil|undefined)\b|[$?:%{<-])"
 _QUOTE = r"\\?[\"']?"
 _ANY = rf"{_QUOTE}(?:=|\s{{0,2}}:\s{{0,2}}){_QUOTE}{_EMPTY}[^\s\"',;&)\]}}]"
 # `invalid token: signature mismatch` is a sentence; `token: abc` and `token: 5eb, user` are values.

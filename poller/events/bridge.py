@@ -11,7 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from poller.events import records
 from poller.events.errors import error_type
-from poller.events.shapes import scrub, text_of
+from poller.events.shapes import scrub, text_of, well_formed
 
 _SEVERITIES = (
     (logging.CRITICAL, SeverityNumber.FATAL, "FATAL"),
@@ -49,7 +49,7 @@ class Bridge(logging.Handler):
             return
         token = self._emitting.set(True)
         try:
-            self._provider.get_logger(record.name).emit(_translated(record))
+            self._provider.get_logger(well_formed(record.name)).emit(_translated(record))
         except Exception:  # noqa: BLE001 - as every handler does
             self.handleError(record)
         finally:

@@ -6,6 +6,7 @@ It knows the SDK, so that nothing imports it before telemetry is configured.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from opentelemetry.sdk.metrics import (
     ExemplarReservoir,
     SimpleFixedSizeExemplarReservoir,
 )
-from opentelemetry.sdk.metrics.export import Metric, MetricsData
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ScopeMetrics
 from opentelemetry.sdk.metrics.view import View
 
+from poller.events.metrics import SCOPE
 from poller.events.privacy import is_denied, is_harmless, scrub_attributes
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,8 @@ class _ScrubbedReservoir(ExemplarReservoir):
         return self._inner.collect(point_attributes)
 
 
-_told: set[str] = set()
+_BEYOND = 2**63
+_told: set[tuple[str, str]] = set()
 
 
 def scrub_metrics(data: MetricsData) -> MetricsData:
@@ -83,7 +86,7 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
             replace(
                 resource,
                 scope_metrics=[
-                    replace(scope, metrics=[_scrub_metric(metric) for metric in scope.metrics])
+                    replace(scope, metrics=[_scrub_metric(metric, scope) for metric in scope.metrics])
                     for scope in resource.scope_metrics
                 ],
             )
@@ -92,14 +95,38 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
     )
 
 
-def _scrub_metric(metric: Metric) -> Metric:
+def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
     points: list[Any] = list(metric.data.data_points)
-    clean: Any = [point for point in points if is_harmless(point.attributes or {})]
+    routed = scope.scope.name == SCOPE
+    encodable = [point for point in points if _is_encodable(point)]
+    if len(encodable) < len(points) and (metric.name, "number") not in _told:
+        _told.add((metric.name, "number"))
+        logger.warning(
+            "%s has numbers that do not fit 64 bits; its data points with them are not exported", metric.name
+        )
+    clean: Any = [point for point in encodable if _is_harmless(point.attributes or {}, routed=routed)]
     if len(clean) == len(points):
         return metric
-    if metric.name not in _told:
-        _told.add(metric.name)
+    if len(clean) < len(encodable) and (metric.name, "attributes") not in _told:
+        _told.add((metric.name, "attributes"))
         logger.warning(
             "%s has attributes that tell of a client; its data points with them are not exported", metric.name
         )
     return replace(metric, data=replace(metric.data, data_points=clean))
+
+
+def _is_encodable(point: Any) -> bool:
+    """Whether OTLP can hold the point's numbers: another number would cost the whole interval.
+
+    None may be changed to fit.
+    """
+    numbers = [getattr(point, name, None) for name in ("value", "sum", "min", "max")]
+    numbers += [exemplar.value for exemplar in point.exemplars]
+    return all(-_BEYOND <= number < _BEYOND for number in numbers if isinstance(number, int))
+
+
+def _is_harmless(attributes: Mapping[str, Any], *, routed: bool) -> bool:
+    """Whether the attributes may leave; `routed`: `route` is a route template, the server's own text."""
+    if routed:
+        attributes = {name: value for name, value in attributes.items() if name != "route"}
+    return is_harmless(attributes)

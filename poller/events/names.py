@@ -55,6 +55,9 @@ OWN = frozenset(
 )
 """Attributes whose address is the server's own, or that of a service it calls."""
 
+TEMPLATES = frozenset({"http.route"})
+"""Attributes whose value is a route template: the server's own text, whatever it looks like."""
+
 
 def compact(name: str) -> str:
     """A name in small letters without underscores and hyphens."""
@@ -68,7 +71,7 @@ LINE_ENDINGS = tuple(map(compact, _TO_END_OF_LINE))
 """Ends of names whose value may contain blanks: it reaches to the end of the line."""
 WORD_ENDINGS = (
     *map(compact, _ONE_WORD),
-    *("credential", "credentials", "signature", "passphrase", "passcode"),
+    *("credential", "credentials", "signature", "passphrase", "passcode", "inputvalue"),
     *("privatekey", "secretkey", "accesskey", "accesskeyid", "signingkey", "encryptionkey", "authkey"),
     *("sessionid", "sessid", "sessionkey"),
 )

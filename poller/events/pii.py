@@ -10,7 +10,7 @@ from poller.events.shapes import SHAPES, cut_urls, decodings, shorten
 __all__ = ["NAMES", "OWN", "PEER", "PREFIXES", "WORDS", "personal_name", "personal_text"]
 
 _PASSWORD = re.compile(r"://[^\s/?#:@\"']{0,256}+:[^\s/?#@\"']{1,1024}+@")
-_QUERY = re.compile(r"\?[\w.%~\[\]-]{1,1024}+=")
+_QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")
 
 
 def personal_text(text: str, *, addresses: bool = True) -> str | None:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in_context
 
-from poller.events.shapes import text_of
+from poller.events.shapes import scrub, text_of
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Neither an address nor a JWT is one, for want of dots and colons."""
@@ -63,7 +63,12 @@ def request_id() -> str | None:
 
 
 def kept_or_made(given: bytes | None) -> str:
-    """The client's own request id, if it is one, or else a new one (UUID, version 4)."""
+    """The client's own request id, if it is one and no secret, or else a new one (UUID, version 4).
+
+    Log lines, spans and the response have the same id, so that it is judged here, once.
+    """
     if given is not None and _SANE_ID.fullmatch(given):
-        return given.decode("ascii")
+        chosen = given.decode("ascii")
+        if scrub(chosen) == chosen:
+            return chosen
     return str(uuid.uuid4())

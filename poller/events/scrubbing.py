@@ -18,7 +18,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
 from poller.events.privacy import is_harmless, scrub_attributes, scrub_value
-from poller.events.shapes import REDACTED, scrub
+from poller.events.shapes import REDACTED, scrub, well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
         not (span.events or span.links or span.status.description)
         and _scrub_context(span.context) is span.context
         and _scrub_context(span.parent) is span.parent
-        and scrub(span.name) == span.name
+        and _scrub_name(span) == span.name
         and is_harmless(given, outgoing=outgoing)
     ):
         return span
@@ -76,7 +76,7 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
     events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
     links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
     return ReadableSpan(
-        name=scrub(span.name),
+        name=_scrub_name(span),
         context=_scrub_context(span.context),
         parent=_scrub_context(span.parent),
         resource=span.resource,
@@ -89,6 +89,14 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _scrub_name(span: ReadableSpan) -> str:
+    """The scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
+    route = (span.attributes or {}).get("http.route")
+    if isinstance(route, str) and route and span.name.endswith(f" {route}"):
+        return scrub(span.name.removesuffix(route)) + well_formed(route)
+    return scrub(span.name)
 
 
 def _database_state(span: ReadableSpan) -> dict[str, str]:
@@ -110,12 +118,18 @@ def _scrub_context(context: SpanContext | None) -> Any:
     """Without the entries of tracestate that tell of a client: it comes from outside, and goes on."""
     if context is None or not context.trace_state:
         return context
-    kept = [(key, value) for key, value in context.trace_state.items() if scrub(value) == value]
+    kept = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
     if len(kept) == len(context.trace_state):
         return context
     return SpanContext(
         context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept)
     )
+
+
+def _is_harmless_entry(key: str, value: str) -> bool:
+    """Whether an entry tells nothing by its value, nor by its value after its name (`token=...`)."""
+    entry = f"{key}={value}"
+    return scrub(value) == value and scrub(entry) == entry
 
 
 def _scrubbed(attributes: Mapping[str, Any] | None) -> dict[str, Any]:

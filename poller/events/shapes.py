@@ -37,31 +37,49 @@ _ENCODINGS = 3
 _N = LONGEST
 
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
-_END_OF_PATH = re.compile(r"[?#](?!\[redacted\])(?=.)")
-_DETAIL = re.compile(rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\])[^\s][^\r\n]{{0,{_N}}}+")
-"""PostgreSQL quotes the row there: `Key (username)=(ada) already exists.`"""
-_PRIVATE_KEY = re.compile(
-    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY-----[^-]{{0,{_N}}}+(?:-----END [A-Z ]{{0,60}}+-----)?"
+# A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
+_MARKED = rf"(?:\[redacted\]){{0,{_N}}}+"
+_END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
+_DETAIL = re.compile(
+    rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\](?:[\r\n]|\Z))"
+    rf"(?:Failing row contains \((?:[^)]|\)(?!\.[ \t]{{0,8}}+(?:[\r\n]|\Z))){{0,{_N}}}+"
+    rf"|Key \([^\r\n=]{{0,{_N}}}+=\((?:[^)]|\)(?!\x20(?:already|is\x20|conflicts))){{0,{_N}}}+|[^\s])"
+    rf"[^\r\n]{{0,{_N}}}+"
 )
+"""PostgreSQL quotes the row there, with its line breaks: `Key (username)=(ada) already exists.`"""
+_PRIVATE_KEY = re.compile(
+    rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){{0,{_N}}}+"
+    rf"(?:-----END [A-Z ]{{0,60}}+-----)?"
+)
+"""Headers of an encrypted key have hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
 _LONGEST_NAME = 48
 _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
 """Of all names, so that most words are known to be none."""
+# Within quotes a backslash escapes a quote.
+_DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
+_SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
 _QUOTED = re.compile(
-    rf"b?+\\{{0,7}}+(?!.\[redacted\])"
-    rf"(?:\"(?P<double>[^\"\\]{{1,{_N}}}+)|'(?P<single>[^'\\]{{1,{_N}}}+)|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
+    rf"(?!b?+\\{{0,7}}+[\"']\[redacted\]\\{{0,7}}+[\"'])"
+    rf"(?:b?+(?:\"(?P<double>{_DOUBLE})|'(?P<single>{_SINGLE}))"
+    rf"|b?+\\{{1,7}}+(?:\"(?P<nested>(?:[^\"\\]|\\\\\\\"|\\(?![\"\\])){{1,{_N}}}+)|'(?P<inner>[^'\\]{{1,{_N}}}+))"
+    rf"|\[(?!redacted\])(?P<list>{_MARKED}(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|[^\[\]\"']){{1,{_N}}}+)"
+    rf"|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
+# Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
 _LINE = re.compile(
-    rf"(?!\[redacted\])(?P<value>[^\r\n\"']{{1,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+    rf"(?P<value>[^\r\n\"'](?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
+    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
 )
 _WORD = re.compile(
-    rf"(?!\[redacted\])(?P<value>\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?|[^\s,;&\"'}}\])]{{1,{_N}}}+)"
+    rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
 )
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
-_CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\])[^\"']{{1,{_N}}}+")
+_CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
 """`'client': ('host', 1234)`, as an ASGI scope has it."""
 _CREDENTIALS = re.compile(
-    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+)[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+", re.IGNORECASE
+    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+){_MARKED}[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+",
+    re.IGNORECASE,
 )
 _JWT = re.compile(rf"eyJ[\w-]{{5,{_N}}}+((?:\.[\w-]{{0,{_N}}}+){{2,4}}+)?")
 """Two to four dots (RFC 7519, RFC 7516); without the group it is another word that begins so."""
@@ -82,6 +100,8 @@ _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
 _IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![\w.].)(?<!://\[.)[0-9A-Fa-f:.]{{1,{_N}}}+")
 _LONGEST_IPV6 = 45
+_COLONS = 7
+"""Of an IPv6 address that is written in full; a port may follow even without brackets."""
 
 
 def scrub(text: str) -> str:
@@ -114,6 +134,13 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     tail = text[len(kept) : longest]
     blank = max(tail.rfind(" "), tail.rfind("\n"))
     return f"{kept}{tail[: max(blank + 1, 0)]}{REDACTED} ({len(text)} characters)"
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate: UTF-8 has none, and one would fail a whole export."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def text_of(value: object) -> str:
@@ -154,7 +181,7 @@ def _remembered(text: str) -> str:
 
 
 def _scrub(text: str) -> str:
-    text = _scrub_plain(text)
+    text = _scrub_plain(well_formed(text))
     one_line = text.isprintable()
     for decoded in decodings(text)[1:]:
         # Only a text that gives something away loses its encoding, and no new line begins by that.
@@ -300,11 +327,15 @@ def _without_ipv6(found: re.Match[str]) -> str:
     run = found[0]
     if run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
         return run
+    bare = run.strip(".:")
     # It may end a sentence, or a name may precede it.
-    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), run.strip(".:")):
+    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare):
         if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
             before, _, after = run.partition(text)
             return before + REDACTED + after
+    address, _, port = bare.rpartition(":")
+    if address.count(":") == _COLONS and port.isdigit() and _is_someones(address, IPv6Address):
+        return run.replace(bare, REDACTED)
     return run
 
 
