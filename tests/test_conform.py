@@ -556,7 +556,7 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     (tell_in_a_link, {"personal_attribute client.address": "on span 'INSERT messages', a link"}),
     (make_the_peer_a_client, {"personal_attribute network.peer.address": "on span 'INSERT messages'"}),
     (say_in_the_log, {"personal_text log body of server.messages": "holds an IP address"}),
-    (nest_in_the_log, {"personal_text log body of server.messages": "holds a secret or personal field"}),
+    (nest_in_the_log, {"personal_text log body of server.messages": "holds a token"}),
     (attach_to_the_log, {"personal_attribute remote_addr": "on log record of server.messages"}),
     (lose_the_trace, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
     (tell_zeros, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),

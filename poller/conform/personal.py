@@ -43,6 +43,7 @@ _TEXTS = (
     ("a phone number", rf"(?<![a-z])phone(?:[_-]?number)?{_ANY}"),
     ("a session id", rf"(?<![a-z])(?:j|php|asp\.net_)?sess(?:ion)?id{_ANY}"),
     ("a private key", rf"private[_-]?key{_ANY}|-----begin [a-z ]{{0,20}}private key-----"),
+    ("a token", rf"(?<![a-z])(?:authorization|cookie){_ANY}"),
     ("an e-mail address", rf"(?<![a-z])e[_-]?mail(?:[_-]?address)?{_ONE_WORD}"),
     ("a password", rf"(?:password|passwd|passphrase|(?<![a-z])pwd){_ONE_WORD}"),
     (
@@ -90,7 +91,7 @@ def _kept(text: str, addresses: bool) -> str | None:
 def _gives_away(text: str, addresses: bool) -> str | None:
     for window in windows(text):
         for form in _forms(window):
-            if what := personal_text(form, addresses=addresses) or _named(form):
+            if what := personal_text(form, addresses=addresses, named=False) or _named(form):
                 return what
     return None
 

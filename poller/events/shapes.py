@@ -350,10 +350,11 @@ def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
 
 Remove = Callable[[str], str]
 
+NAMED = "a secret or personal field"
 SHAPES: tuple[tuple[str, Remove], ...] = (
     ("a row of the database", _remove_rows),
     ("a private key", _remove_private_keys),
-    ("a secret or personal field", _remove_named),
+    (NAMED, _remove_named),
     ("a host name of a client", _remove_hosts),
     ("a token", _remove_credentials),
     ("a token", _remove_tokens),
