@@ -498,6 +498,7 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
         query("endless", "SELECT count(*) AS n FROM pg_sleep(60)", timeout="200ms"),
         query("slow", "SELECT count(*) AS n FROM pg_sleep(0.3)", interval="1s", timeout="900ms"),
         query("null", "SELECT NULL::int AS n"),
+        query("nan", "SELECT 'NaN'::float8 AS n"),
         query("text", "SELECT 'x'::text AS n"),
         query("dear", dear, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
     ]
@@ -521,6 +522,7 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
         "endless": "fail",
         "slow": "warn",
         "null": "ok",
+        "nan": "warn",
         "text": "fail",
         "dear": "ok",
     }
@@ -537,7 +539,7 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
     assert found["endless"]["facts"]["cost"] > 0
     assert "more than 10% of its interval, so it runs every 3s" in found["slow"]["detail"]
     assert "rows dropped: 1 " in found["null"]["detail"]
-    assert found["null"]["advice"] == "look at the rows: poller poll --query null -v"
+    assert found["nan"]["advice"] == "look at the rows: poller poll --query nan -v"
     assert found["text"]["facts"]["error"] == "mismatch"
     assert "by its estimate (cost above 1)" in found["dear"]["detail"]
     assert found["dear"]["facts"]["cost"] > 1

@@ -19,6 +19,7 @@ from poller.encoding import Request
 from poller.errors import ConfigError, StateInUseError
 from poller.shelf import Kept, Shelf, salvage
 from poller.spool import MEMORY_BYTES, Spool
+from poller.words import counted
 from tests.bed.process import Process
 
 Start = Callable[..., Process]
@@ -305,7 +306,7 @@ def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
     (record,) = caplog.records
     assert f"the spool in {tmp_path} is damaged" in record.getMessage()
     assert "set aside as spool.damaged.2.db" in record.getMessage()
-    assert "0 requests are saved, at least 1 lost" in record.getMessage()
+    assert "0 requests saved, at least 1 lost" in record.getMessage()
     assert (tmp_path / "spool.damaged.2.db").stat().st_size > 100
     assert (tmp_path / "spool.damaged.db").read_text() == "from before"
     assert drain(fresh) == ["2"]
@@ -430,7 +431,7 @@ def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
     left = look_through(again)
     assert again.dropped["damaged"] == count - len(left) in range(1, 5)
     assert left == sorted(left, key=int)
-    assert f"{len(left)} requests are saved, at least {count - len(left)} lost" in caplog.text
+    assert f"{counted(len(left), 'request')} saved, at least {count - len(left)} lost" in caplog.text
     again.append([request("new")])
     again.close()
     assert look_through(open_spool(tmp_path)) == [*left, "new"]
