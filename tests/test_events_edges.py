@@ -439,10 +439,10 @@ def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_sp
     assert data is not None
     scopes = [scope for one in scrub_metrics(data).resource_metrics for scope in one.scope_metrics]
     routes = {
-        (metric.name, point.attributes.get("route") or point.attributes.get("http.route"))
+        (metric.name, attributes.get("route") or attributes.get("http.route"))
         for scope in scopes
         for metric in scope.metrics
-        for point in metric.data.data_points
+        for attributes in (point.attributes or {} for point in metric.data.data_points)
     }
     names = {name for name, route in routes if route == path}
     assert len(names) == 3, routes
