@@ -19,6 +19,8 @@ _STANDS_ALONE = 8
 """Characters of a secret from which on it is masked inside of words, too."""
 _MOST = 1000
 """Texts that are remembered, the newest: a token that rotates every few minutes must not fill the memory."""
+_LONGEST_BEGINNING, _LONGEST_SECRET = 16_384, 8_192
+"""Characters."""
 _MOST_MASKED, _LONGEST_MASKED = 10_000, 100
 """Values of which it is kept what came of them, and their characters."""
 
@@ -180,6 +182,16 @@ def _without_password(found: re.Match[str]) -> str:
 def redact(text: str) -> str:
     """The text with every secret that is known in place of `***`, in whatever form it was written."""
     return _memory.mask(text)
+
+
+def redact_beginning(text: str) -> str:
+    """`redact` of a text that a server chose, which may have millions of characters: only its beginning.
+
+    The text is cut before it is masked, because masking with many secrets is slow; the end of the rest is
+    dropped as well, because half of a secret is not found.
+    """
+    masked = redact(text[:_LONGEST_BEGINNING])
+    return masked if len(text) <= _LONGEST_BEGINNING else masked[: max(0, len(masked) - _LONGEST_SECRET)]
 
 
 class Redaction(logging.Filter):

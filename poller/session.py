@@ -15,7 +15,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, TransactionStatus
 
 from poller.errors import PollError
-from poller.redaction import Redaction, learn, learn_conninfo, learn_credentials, learn_options, redact
+from poller.redaction import (
+    Redaction,
+    learn,
+    learn_conninfo,
+    learn_credentials,
+    learn_options,
+    redact_beginning,
+)
 from poller.secrets import URL, foreign_parameters, is_ambiguous
 from poller.sqlstate import connection_advice, one_line, refusal_of, server_error
 from poller.waker import Waker
@@ -148,7 +155,7 @@ class Session:
             if error.pgconn is not None:
                 # A passfile's or a service file's password, which the other side may repeat.
                 learn(error.pgconn.password.decode(errors="replace"))
-            message = one_line(redact(str(error)))
+            message = one_line(redact_beginning(str(error)))
             # What a pooler says has hints of its own.
             hint = hint or server_error(sqlstate, message).hint or connection_advice(message)
             failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)

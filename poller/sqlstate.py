@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from poller.errors import ConflictKind, ErrorKind, PollError
-from poller.redaction import redact
+from poller.redaction import redact_beginning
 
 LONGEST_MESSAGE = 1000
 """Characters of what a server said; a value that it quotes may have millions."""
@@ -192,5 +192,5 @@ def server_error(
 
 def _told(text: str) -> str:
     """The server's words without secrets, and cut: they may quote a value that is as long as it likes."""
-    text = redact(text)
+    text = redact_beginning(text)
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

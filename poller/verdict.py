@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from poller.redaction import redact
+from poller.redaction import redact, redact_beginning
 from poller.secrets import mask_url
 
 Fate = Literal["taken", "later", "held", "invalid", "too_large"]
@@ -23,8 +23,6 @@ too_large  it was refused for its size; its halves may be taken
 
 LONGEST_REASON = 300
 """Characters of a collector's own words that are told; a proxy may answer with a whole web page."""
-_LONGEST_MASKED, _LONGEST_SECRET = 16_384, 8_192
-"""Characters."""
 
 _GRPC_LATER = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
@@ -150,9 +148,5 @@ def via(proxy: str | None) -> str:
 
 def told(text: str) -> str:
     """The text without secrets, on one line, not too long."""
-    # Masked before it is cut, or half a secret would stay. To mask takes longer than linear in the length, so
-    # that a huge text is cut before as well, and what may be half a secret then goes with its end.
-    line = redact(" ".join(redact(text[:_LONGEST_MASKED]).split()))
-    if len(text) > _LONGEST_MASKED:
-        line = line[: max(0, len(line) - _LONGEST_SECRET)]
+    line = redact(" ".join(redact_beginning(text).split()))
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

@@ -38,6 +38,7 @@ from poller.events.privacy import scrub_attributes
 from poller.events.reader import Reader
 from poller.events.scrubbing import ScrubbedTracerProvider
 from poller.events.semconv import BOUNDARIES
+from poller.events.shapes import LONGEST
 from poller.events.testing import Recorder
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
@@ -231,6 +232,43 @@ def test_every_line_of_a_request_has_its_id_also_the_traceback_that_the_server_l
     assert given in {record.attributes.get("request.id") for record in receiver.records()}
 
 
+def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
+    error: Exception = LookupError("the first")
+    for number in range(40):
+        try:
+            raise ValueError(f"{number}: {'x ' * 500}") from error  # noqa: TRY301 - a chain
+        except ValueError as raised:
+            error = raised
+    text = records.traceback_of((type(error), error, error.__traceback__))
+    assert len(text) <= LONGEST
+    assert text.startswith("LookupError: the first")
+    assert " characters ..." in text
+    assert "ValueError: 39: x x" in text
+
+
+def test_the_message_of_a_traceback_that_is_longer_than_all_that_is_kept_is_cut() -> None:
+    try:
+        raise ValueError("x " * LONGEST)  # noqa: TRY301 - with a traceback
+    except ValueError:
+        text = records.traceback_of(sys.exc_info())
+    assert "ValueError: x x" in text
+    assert len(text) <= LONGEST + 100
+
+
+def test_the_report_of_a_record_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    records.report_failure(logging.makeLogRecord({"name": "x\nforged line \x1b[2J"}))
+    assert capsys.readouterr().err == (
+        "a record of logger x\\nforged line \\u001b[2J could not be written: unknown error\n"
+    )
+
+
+def test_one_path_to_exclude_is_refused_if_it_is_no_list() -> None:
+    with pytest.raises(TypeError, match=r"write a list of paths: \['/ping'\]"):
+        TelemetryMiddleware(PlainTextResponse("x"), Recorder().metrics, exclude="/ping")
+
+
 def test_arguments_that_do_not_fit_cost_no_record_and_are_shown_nowhere(
     start_process: Start, tmp_path: Path
 ) -> None:
@@ -404,8 +442,7 @@ def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_sp
         (metric.name, attributes.get("route") or attributes.get("http.route"))
         for scope in scopes
         for metric in scope.metrics
-        for point in metric.data.data_points
-        if (attributes := point.attributes) is not None
+        for attributes in (point.attributes or {} for point in metric.data.data_points)
     }
     names = {name for name, route in routes if route == path}
     assert len(names) == 3, routes

@@ -442,7 +442,7 @@ def test_without_a_terminal_it_prints_once(poller_process: Callable[..., Process
     assert "--poll: needs a terminal; `poller poll` polls once and prints" in own.stderr
 
 
-README_STATE = "alive: process 7, heartbeat 2s ago; export ok; query files ok"
+README_STATE = "alive: process 7 (instance eu-1), heartbeat 2s ago; export ok; query files ok"
 
 
 def test_the_readme_shows_what_is_drawn() -> None:

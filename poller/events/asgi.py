@@ -49,7 +49,11 @@ class TelemetryMiddleware:
 
         `public_endpoint`: anyone may send requests here. A client's `traceparent` then does not continue the
         client's trace, nor decide that the request is sampled; the root span begins a trace and links to it.
+
+        Raises TypeError if `exclude` is a single text.
         """
+        if isinstance(exclude, str):
+            raise TypeError(f"exclude is the text {exclude!r}; write a list of paths: [{exclude!r}]")
         self.app = app
         self._metrics = metrics
         self._public = public_endpoint

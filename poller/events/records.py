@@ -14,7 +14,8 @@ from opentelemetry.trace import SpanContext, get_current_span
 from poller.events.errors import Place, where
 from poller.events.privacy import scrub_attributes
 from poller.events.request import request_id
-from poller.events.shapes import scrub, scrub_path, text_of
+from poller.events.shapes import LONGEST, scrub, scrub_path, text_of
+from poller.printable import one_line
 
 _PLACE = "_telemetry_place"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -28,6 +29,7 @@ _PRINTED = "/?#[]@!$&'()*+,;=:%~"
 _PLAIN = (str, int, float, bool, type(None))
 _PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
 """Of the access logs of gunicorn and hypercorn."""
+_FRAME = '\n  File "'
 _FORMATTER = logging.Formatter()
 
 
@@ -74,7 +76,9 @@ def report_failure(record: logging.LogRecord) -> None:
         kind = sys.exc_info()[0]
         problem = kind.__name__ if kind else "unknown error"
         try:
-            sys.stderr.write(f"a record of logger {record.name} could not be written: {problem}\n")
+            sys.stderr.write(
+                f"a record of logger {one_line(text_of(record.name))} could not be written: {problem}\n"
+            )
         except (OSError, ValueError):
             return
 
@@ -104,11 +108,27 @@ class Scrubber(logging.Filter):
 
 
 def traceback_of(exc_info: Any) -> str:
-    """The traceback as `logging` formats it, scrubbed; its type alone if it cannot be formatted."""
+    """The traceback as `logging` formats it, scrubbed; its type alone if it cannot be formatted.
+
+    A long one keeps its beginning and its end, where the cause is.
+    """
     try:
-        return scrub(_FORMATTER.formatException(exc_info))
+        return scrub(_without_middle(_FORMATTER.formatException(exc_info)))
     except Exception:  # noqa: BLE001 - the attributes of other people's exceptions
         return f"{getattr(exc_info[0], '__name__', 'an exception')} (it cannot be shown)"
+
+
+def _without_middle(traceback: str) -> str:
+    """At most about `LONGEST` characters; the end begins at a frame, not within a message."""
+    if len(traceback) <= LONGEST:
+        return traceback
+    half = (LONGEST - 1_000) // 2
+    at = traceback.find(_FRAME, len(traceback) - half)
+    start = traceback.rfind(_FRAME) if at < 0 else at
+    if start < half:
+        return traceback
+    head = traceback[:half].rpartition("\n")[0]
+    return f"{head}\n  ... {start - len(head)} characters ...{traceback[start : start + half]}"
 
 
 class _Factory:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from urllib.parse import quote, unquote
 
 from poller.events.names import (
@@ -95,11 +95,15 @@ _AGENT = re.compile(
     rf"python-requests|Python|Go-http-client|axios|Signal-\w{{1,{_N}}}+)/\d[^\s\"',;)]{{0,{_N}}}+"
 )
 _DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
+_UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "target", "path"})
+"""Types of systemd's units (`getty@tty1.service`); none is a top-level domain."""
 _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
 # The host of a URL is a server's, and stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
-_IPV6 = re.compile(rf"[0-9A-Fa-f:](?<![\w.].)(?<!://\[.)[0-9A-Fa-f:.]{{1,{_N}}}+")
+_IPV6 = re.compile(rf"://\[[0-9A-Fa-f:.]{{1,{_N}}}+|[0-9A-Fa-f:](?<![\w.].)[0-9A-Fa-f:.]{{1,{_N}}}+")
 _LONGEST_IPV6 = 45
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+"""IPv4 addresses behind NAT64 (RFC 6052); reserved otherwise."""
 _COLONS = 7
 """Of an IPv6 address that is written in full; a port may follow even without brackets."""
 
@@ -304,7 +308,7 @@ def _remove_emails(text: str) -> str:
     for found in _DOMAIN.finditer(text):
         # `lodash@4.17.21` is a version.
         labels = found[0].split(".")[1:]
-        if not any(len(label) > 1 and label[0].isalpha() for label in labels):
+        if not any(len(label) > 1 and label[0].isalpha() for label in labels) or labels[-1] in _UNITS:
             continue
         local = _LOCAL_BACKWARDS.match(text[max(end, found.start() - 320) : found.start()][::-1])
         if local:
@@ -325,7 +329,7 @@ def _remove_ipv6(text: str) -> str:
 
 def _without_ipv6(found: re.Match[str]) -> str:
     run = found[0]
-    if run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
+    if run.startswith("://") or run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
         return run
     bare = run.strip(".:")
     # It may end a sentence, or a name may precede it.
@@ -340,12 +344,17 @@ def _without_ipv6(found: re.Match[str]) -> str:
 
 
 def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
-    """Whether a text is an address of that kind, and not that of no machine; a time of day is none."""
-    address = text.partition(":")[0] if kind is IPv4Address else text
+    """Whether a text is an address of that kind, and not that of no machine; a time of day is none.
+
+    `a::b` and `x[1::2]` look like IPv6, but no machine has an address in these reserved blocks.
+    """
     try:
-        return not kind(address).is_unspecified
+        address = kind(text.partition(":")[0] if kind is IPv4Address else text)
     except ValueError:
         return False
+    if isinstance(address, IPv6Address) and address.is_reserved:
+        return address.is_loopback or "." in text or address.ipv4_mapped is not None or address in _TRANSLATED
+    return not address.is_unspecified
 
 
 Remove = Callable[[str], str]
