@@ -33,8 +33,9 @@ _LONGEST_REMEMBERED = 500
 _ENCODINGS = 3
 """Times that a text may be percent-encoded and is still recognised."""
 
-# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller.
-_N = LONGEST
+# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller. A text that was cut
+# is longer by what says so.
+_N = LONGEST + 100
 
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 # A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
