@@ -69,8 +69,9 @@ _QUOTED = re.compile(
 )
 # Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
 _LINE = re.compile(
-    rf"(?P<value>[^\r\n\"'](?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
-    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+    rf"(?P<value>(?:[^\r\n\"']|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+    rf"(?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
+    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+)"
 )
 _WORD = re.compile(
     rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
