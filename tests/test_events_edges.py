@@ -330,7 +330,8 @@ def test_a_line_is_written_whatever_its_fields_are() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert line["a"] == "[redacted]"
     assert line["c"] == {"[redacted]": 1}
-    assert scrub_attributes({"x" * 100_000: 1}) == {"x" * 100_000: 1}
+    ((name, value),) = scrub_attributes({"x" * 100_000: 1}).items()
+    assert (len(name) < LONGEST, value) == (True, 1)
 
 
 # --- privacy in access logs and texts

@@ -236,6 +236,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("token=abc&x=1", "token=[redacted]&x=1"),
         ('Cookie: theme="dark"; session=abc', "Cookie: [redacted]"),
         ("Cookie: a='; session=abc", "Cookie: [redacted]"),
+        ("Cookie: ''a=1", "Cookie: [redacted]"),
         ("Cookie: name=O'Brien; session=abc", "Cookie: [redacted]"),
         ('Authorization: Digest username="ada", response="66"', "Authorization: [redacted]"),
         ('{"h": "Cookie: a=1; b=2", "x": 1}', '{"h": "Cookie: [redacted]", "x": 1}'),

@@ -33,8 +33,9 @@ _LONGEST_REMEMBERED = 500
 _ENCODINGS = 3
 """Times that a text may be percent-encoded and is still recognised."""
 
-# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller.
-_N = LONGEST
+# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller. A text that was cut
+# is longer by what says so.
+_N = LONGEST + 100
 
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 # A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
@@ -68,8 +69,9 @@ _QUOTED = re.compile(
 )
 # Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
 _LINE = re.compile(
-    rf"(?P<value>[^\r\n\"'](?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
-    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+    rf"(?P<value>(?:[^\r\n\"']|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
+    rf"(?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
+    rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+)"
 )
 _WORD = re.compile(
     rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
