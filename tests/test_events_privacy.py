@@ -423,3 +423,10 @@ def test_a_name_is_scrubbed_like_a_text() -> None:
     named = {"user.ada@example.org": 1, "kept": 2}
     assert scrub_attributes(named) == {"[redacted]": 1, "kept": 2}
     assert not is_harmless(named)
+
+
+@pytest.mark.parametrize("placeholder", ["%s", "?", "$1"])
+def test_the_placeholder_of_a_statement_is_no_value(placeholder: str) -> None:
+    statement = f"SELECT count(*) FROM users WHERE username = {placeholder} AND token={placeholder}"
+    assert scrub(statement) == statement
+    assert scrub(f"{statement}x") == f"{statement.removesuffix(placeholder)}[redacted]"

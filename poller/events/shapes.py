@@ -76,6 +76,8 @@ _LINE = re.compile(
 _WORD = re.compile(
     rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
 )
+_PLACEHOLDERS = frozenset({"%s", "?", *(f"${number}" for number in range(1, 100))})
+"""What stands for a value in a statement: `WHERE username = %s`."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
 """`'client': ('host', 1234)`, as an ASGI scope has it."""
@@ -271,7 +273,9 @@ def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple
         found = _LINE.match(text, at)
     else:
         found = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
-    return found.span(str(found.lastgroup)) if found else None
+    if not found or found[str(found.lastgroup)] in _PLACEHOLDERS:
+        return None
+    return found.span(str(found.lastgroup))
 
 
 def _is_short_name(name: str) -> bool:
