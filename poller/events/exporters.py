@@ -18,9 +18,9 @@ _MODULES: dict[Signal, tuple[str, str]] = {
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
-_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 """Names that HTTP/1.1 and gRPC can both send."""
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,16384}")
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _MOST_BYTES = 1 << 20
 """Of a file with certificates or a key."""
