@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -22,6 +23,18 @@ from poller.sqltext import literal
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """The commands run in this process, and set up its log."""
+    root, own = logging.getLogger(), logging.getLogger("poller")
+    before = list(root.handlers), root.level, own.level
+    yield
+    root.handlers[:], level, own_level = before
+    root.setLevel(level)
+    own.setLevel(own_level)
+
 
 pytestmark = pytest.mark.postgres
 

@@ -275,6 +275,8 @@ def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple
         found = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
     if not found or found[str(found.lastgroup)] in _PLACEHOLDERS:
         return None
+    if not found[str(found.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
+        return None  # Markers and punctuation hold nothing to remove.
     return found.span(str(found.lastgroup))
 
 
