@@ -1,27 +1,23 @@
-"""Encode what was collected into requests of a size that a collector takes."""
+"""Encode collected metrics into OTLP requests of a size that collectors accept."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1 import metrics_pb2
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE = "poller"
-"""Name of the instrumentation scope of everything pushed."""
+"""Name of the instrumentation scope of everything that is exported."""
 MAX_SIZE = 1_000_000
-"""Bytes of the metrics in one request: some 10,000 ordinary data points. nginx takes 1 MiB unless told
-otherwise; a gRPC server, and so the collector's receiver, 4 MiB."""
+"""Bytes of one request: some 10,000 ordinary data points. nginx accepts 1 MiB by default, a gRPC server,
+and so the collector's receiver, 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,183 +29,77 @@ class Request:
     """Data points in it."""
 
 
-class EncodedMetric(NamedTuple):
-    """One encoded Metric."""
-
-    body: bytes
-    points: int
-    """Data points in it."""
-
-
-class _Place(NamedTuple):
-    """Where a metric stands: its resource and its scope, each encoded with what is said of it."""
-
-    resource: bytes
-    scope: bytes
-
-
-def encoded(metric: Metric) -> EncodedMetric:
-    """Encode a metric with all of its data points."""
-    return EncodedMetric(metric.SerializeToString(), len(_points(metric)))
-
-
 def encode(
-    data: MetricsData, more: Iterable[EncodedMetric] = (), most_bytes: int = MAX_SIZE
+    metrics: Sequence[Metric], resource: Resource, version: str, most_bytes: int = MAX_SIZE
 ) -> list[Request]:
-    """Encode a collection, and `more` metrics of its first scope; without data points no request.
+    """Encode `metrics` of our scope at its `version`; without data points there is no request.
 
-    A request is full at `most_bytes` of metrics, but has one data point at least.
-
-    Raises whatever the SDK's encoder raises for a value that OTLP cannot carry, and ValueError for `more`
-    without a scope.
+    A request has at most `most_bytes`, or one data point. Raises what the SDK's encoder raises for a value
+    that OTLP cannot carry.
     """
-    told = _metrics(encode_metrics(data))
-    first = next(told, None)
-    if first is None:
-        if any(metric.points for metric in more):
-            raise ValueError("there is no scope that the metrics could stand in")
-        return []
-    place, own = first
-    return list(_packed([(place, itertools.chain(own, more)), *told], most_bytes=most_bytes))
+    return list(_split(message(metrics, resource, version), most_bytes))
 
 
-def without_unencodable(data: MetricsData) -> tuple[MetricsData, set[str]]:
-    """The same without the metrics that hold a value OTLP cannot carry, and the names of these."""
-    bad: set[str] = set()
-
-    def fits(resource: ResourceMetrics, scope: ScopeMetrics, metric: Any) -> bool:
-        alone = replace(resource, scope_metrics=[replace(scope, metrics=[metric])])
-        try:
-            encode_metrics(MetricsData([alone]))
-        except Exception:  # noqa: BLE001 - the encoder raises anything
-            bad.add(metric.name)
-            return False
-        return True
-
-    def fitting(resource: ResourceMetrics) -> ResourceMetrics:
-        scopes = [
-            replace(scope, metrics=[metric for metric in scope.metrics if fits(resource, scope, metric)])
-            for scope in resource.scope_metrics
-        ]
-        return replace(resource, scope_metrics=scopes)
-
-    return MetricsData([fitting(resource) for resource in data.resource_metrics]), bad
-
-
-def message(data: MetricsData, more: Iterable[Metric] = ()) -> ExportMetricsServiceRequest:
+def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
     """The same as one message, whatever its size."""
-    whole = encode_metrics(data)
-    if more := list(more):
-        whole.resource_metrics[0].scope_metrics[0].metrics.extend(more)
-    return whole
+    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), metrics, "")
+    return encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
 
 
-def nothing(resource: Resource, version: str) -> MetricsData:
-    """A collection of our scope, at its `version`, that has no metric yet."""
-    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), [], "")
-    return MetricsData([ResourceMetrics(resource, [scope], "")])
+def is_encodable(metric: Metric) -> bool:
+    """Whether OTLP can carry all values of a metric."""
+    try:
+        message([metric], Resource({}), "")
+    except Exception:  # noqa: BLE001 - the encoder raises anything
+        return False
+    return True
 
 
 def halves(request: Request) -> list[Request]:
-    """The same data points in two requests; fewer than two points are one request, or none."""
+    """The same data points in two requests; a request with one data point stays one."""
     whole = ExportMetricsServiceRequest.FromString(request.body)
-    return list(_packed(_metrics(whole), most_points=max(1, -(-request.points // 2))))
+    return [Request(part.SerializeToString(), _count(part)) for part in _parts(whole, min(2, request.points))]
 
 
-def _metrics(whole: ExportMetricsServiceRequest) -> Iterator[tuple[_Place, Iterable[EncodedMetric]]]:
-    """The metrics of each scope, and where it stands."""
-    for resource in whole.resource_metrics:
-        told = metrics_pb2.ResourceMetrics(resource=resource.resource, schema_url=resource.schema_url)
-        of_resource = told.SerializeToString()
-        for scope in resource.scope_metrics:
-            of_scope = metrics_pb2.ScopeMetrics(scope=scope.scope, schema_url=scope.schema_url)
-            yield _Place(of_resource, of_scope.SerializeToString()), map(encoded, scope.metrics)
+def _split(whole: ExportMetricsServiceRequest, most_bytes: int) -> Iterator[Request]:
+    points = _count(whole)
+    count = min(points, math.ceil(whole.ByteSize() / most_bytes))
+    if count > 1:
+        for part in _parts(whole, count):
+            yield from _split(part, most_bytes)
+    elif points:
+        yield Request(whole.SerializeToString(), points)
 
 
-def _packed(
-    told: Iterable[tuple[_Place, Iterable[EncodedMetric]]],
-    most_points: float = math.inf,
-    most_bytes: float = math.inf,
-) -> Iterator[Request]:
-    """The data points in their order, in requests that are full, but for the last one."""
-    part = _Part()
-    for place, metrics in told:
-        for metric in metrics:
-            start = 0
-            while start < metric.points:
-                each = len(metric.body) / metric.points
-                room = min(most_points - part.points, (most_bytes - part.size) // each)
-                if room < 1 and part.points:
-                    yield part.request()
-                    part = _Part()
-                    continue
-                end = int(min(metric.points, start + max(1, room)))
-                part.add(place, metric if end - start == metric.points else _cut(metric, start, end))
-                start = end
-    if part.points:
-        yield part.request()
+def _parts(whole: ExportMetricsServiceRequest, count: int) -> Iterator[ExportMetricsServiceRequest]:
+    """The data points of `whole` in `count` messages with equally many, in their order."""
+    each = math.ceil(_count(whole) / count)
+    for start in range(0, _count(whole), each):
+        part = ExportMetricsServiceRequest()
+        part.CopyFrom(whole)
+        position = 0
+        for scope in _scopes(part):
+            for metric in scope.metrics:
+                points = _points(metric)
+                first, last = start - position, start + each - position
+                position += len(points)
+                del points[max(0, last) :]
+                del points[: max(0, first)]
+            kept = [metric for metric in scope.metrics if len(_points(metric))]
+            del scope.metrics[:]
+            scope.metrics.extend(kept)
+        yield part
 
 
-class _Part:
-    """A request that grows.
-
-    It is put together from what is encoded already: a message inside another is its number, its length and
-    itself (Protocol Buffers, "Encoding", "Length-Delimited Records").
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-        """Bytes of its metrics."""
-        self.points = 0
-        self._scopes: list[tuple[_Place, list[bytes]]] = []
-
-    def add(self, place: _Place, metric: EncodedMetric) -> None:
-        if not self._scopes or self._scopes[-1][0] is not place:
-            self._scopes.append((place, []))
-        body = metric.body
-        self._scopes[-1][1].extend((_head(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, len(body)), body))
-        self.size += len(body)
-        self.points += metric.points
-
-    def request(self) -> Request:
-        """All of it; a resource or a scope that goes on is not repeated."""
-        told: list[bytes] = []
-        for resource, scopes in itertools.groupby(self._scopes, lambda scope: scope[0].resource):
-            of_resource = [resource]
-            for place, metrics in scopes:
-                number = metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER
-                of_resource += _field(number, [place.scope, *metrics])
-            told += _field(ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER, of_resource)
-        return Request(b"".join(told), self.points)
+def _count(message: ExportMetricsServiceRequest) -> int:
+    return sum(len(_points(metric)) for scope in _scopes(message) for metric in scope.metrics)
 
 
-def _field(number: int, message: list[bytes]) -> list[bytes]:
-    """An encoded message as a field of another: in pieces, as it may be large."""
-    return [_head(number, sum(map(len, message))), *message]
+def _scopes(message: ExportMetricsServiceRequest) -> Iterator[Any]:
+    for resource in message.resource_metrics:
+        yield from resource.scope_metrics
 
 
-@functools.lru_cache(1024)
-def _head(number: int, length: int) -> bytes:
-    """What stands before a message of `length` bytes that is the field `number` of another."""
-    return bytes([number << 3 | 2, *_varint(length)])
-
-
-def _varint(number: int) -> Iterator[int]:
-    while number > 0x7F:
-        yield number & 0x7F | 0x80
-        number >>= 7
-    yield number
-
-
-def _cut(metric: EncodedMetric, start: int, end: int) -> EncodedMetric:
-    """A metric with its data points from `start` up to, not including, `end`."""
-    part = Metric.FromString(metric.body)
-    points = _points(part)
-    del points[end:]
-    del points[:start]
-    return encoded(part)
-
-
-def _points(metric: Metric) -> Any:
+def _points(metric: Any) -> Any:
     kind = metric.WhichOneof("data")
-    return getattr(metric, kind).data_points if kind else ()
+    return getattr(metric, kind).data_points if kind else []

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from poller import otlp
 from poller.courier import Courier
 from poller.errors import ConfigError, Problem
-from poller.spanencoding import SpanEncoder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -59,8 +59,7 @@ class Spans:
 class _Exporter(SpanExporter):
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
-        self._encoder = SpanEncoder()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        taken = self._courier.carry(lambda: self._encoder.encode(spans), len(spans))
+        taken = self._courier.carry(lambda: encode_spans(spans).SerializeToString(), len(spans))
         return SpanExportResult.SUCCESS if taken else SpanExportResult.FAILURE
