@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from poller.closed import Key, key_of
 from poller.overflow import Column, Row
 from poller.result import Refusal, Sample
+from poller.series import Key, key_of
 
 MOST_REFUSALS_SHOWN = 20
 """Of one result; what is beyond is counted only."""

@@ -16,7 +16,7 @@ from poller.state import state_of
 from poller.words import counted
 
 if TYPE_CHECKING:
-    from poller.store import Freshness
+    from poller.freshness import Freshness
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from poller.closed import fixed_series
 from poller.metric import MetricType
+from poller.path import Key
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
+from poller.series import fixed_series
 from poller.units import unit_problem
-from poller.yamlflaw import Key
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from poller.closed import Key, key_of
 from poller.query import QueryDefinition
 from poller.result import PollResult
+from poller.series import Key, key_of
 
 Contested = Mapping[str, Collection[Key]]
 """The attributes of contested series, by metric."""

@@ -20,7 +20,7 @@ from poller.definition import format_duration
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, is_encodable
 from poller.errors import ConfigError, Problem
-from poller.instruments import Collector, starting_in_time
+from poller.metricreader import Collector, starting_in_time
 from poller.preferences import read_preferences
 from poller.words import counted
 

@@ -12,7 +12,8 @@ from poller.result import PollResult
 from poller.words import kind_of
 
 if TYPE_CHECKING:
-    from poller.store import Freshness, Good
+    from poller.freshness import Freshness
+    from poller.store import Good
 
 MOST_READINGS = 20
 """Series of one query that are told."""

@@ -4,50 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import (
     AlwaysOffExemplarFilter,
-    Counter,
-    Histogram,
     MeterProvider,
-    ObservableCounter,
-    ObservableGauge,
-    ObservableUpDownCounter,
 )
-from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric, MetricReader, MetricsData, Sum
-from opentelemetry.sdk.metrics.view import Aggregation
+from opentelemetry.sdk.metrics.export import Metric, Sum
 
-from poller.closed import key_of
 from poller.contest import contested, without
 from poller.encoding import SCOPE
 from poller.metric import AttributeValue, MetricDefinition
-from poller.querymetrics import QueryMetrics
+from poller.metricreader import Collector, with_points
 from poller.result import PollResult, Sample
+from poller.series import key_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
-    from poller.store import Freshness, SnapshotStore
+    from poller.freshness import Freshness
+    from poller.store import SnapshotStore
 
 RENEWAL_FLOOR = 1000
 """Attribute sets that an unchanged catalogue may go through before its provider is replaced."""
-
-_INSTRUMENTS = (
-    Counter,
-    Histogram,
-    ObservableCounter,
-    ObservableGauge,
-    ObservableUpDownCounter,
-)
-_NO_LIMIT: Any = dict.fromkeys(_INSTRUMENTS, 10**9)
-"""The SDK counts the attribute sets ever seen and folds those above its limit (2000) into one data point.
-`max_series` bounds the sets that are alive at once."""
-
 
 Attributes = Mapping[str, AttributeValue]
 _CREATE = {
@@ -55,34 +37,6 @@ _CREATE = {
     "counter": "create_observable_counter",
     "updowncounter": "create_observable_up_down_counter",
 }
-
-
-class Collector(MetricReader):
-    """A reader that returns what the instruments of its provider report."""
-
-    def __init__(
-        self,
-        temporality: dict[type, AggregationTemporality] | None = None,
-        aggregation: dict[type, Aggregation] | None = None,
-    ) -> None:
-        super().__init__(temporality, aggregation, cardinality_limits=_NO_LIMIT)
-        self._data: MetricsData | None = None
-
-    def read(self) -> list[Metric]:
-        """Run every callback and return all metrics that have a data point. Not thread-safe."""
-        self.collect(timeout_millis=math.inf)
-        data, self._data = self._data, None
-        resources = data.resource_metrics if data else ()
-        return [
-            metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics
-        ]
-
-    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any) -> None:
-        del timeout_millis
-        self._data = metrics_data
-
-    def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
-        """Do nothing: there is no thread and no exporter."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,6 +60,16 @@ def read_store(store: SnapshotStore) -> Frame:
     )
 
 
+class StatusInstruments(Protocol):
+    """Instruments that report the status of the queries."""
+
+    def prepare(self, statuses: Sequence[Freshness], /) -> None:
+        """Report `statuses` at the next collection."""
+
+    def register(self, meter: Meter, /) -> None:
+        """Create the instruments; called again for each new provider."""
+
+
 class CatalogInstruments:
     """The metrics of a catalogue as observable instruments of the OpenTelemetry SDK.
 
@@ -120,7 +84,7 @@ class CatalogInstruments:
         resource: Resource,
         version: str,
         *,
-        query_metrics: QueryMetrics | None = None,
+        query_metrics: StatusInstruments | None = None,
         starts: bool = True,
         snapshot_times: bool = False,
     ) -> None:
@@ -213,31 +177,6 @@ class CatalogInstruments:
             start = sample.sequence.begun(time) if self._starts and sample.sequence is not None else 0
             points.append(dataclasses.replace(point, time_unix_nano=time, start_time_unix_nano=start))
         return with_points(metric, points)
-
-
-def starting_in_time(metric: Metric) -> Metric:
-    """The metric with no data point that starts after its own time, as when the clock was set back.
-
-    Such a point starts at its own time: a sequence whose duration is not known (OpenTelemetry specification,
-    metrics data model, "Cumulative streams: handling unknown start time").
-    """
-    if all((point.start_time_unix_nano or 0) <= point.time_unix_nano for point in metric.data.data_points):
-        return metric
-    return with_points(
-        metric,
-        [
-            dataclasses.replace(
-                point, start_time_unix_nano=min(point.start_time_unix_nano, point.time_unix_nano)
-            )
-            for point in metric.data.data_points
-        ],
-    )
-
-
-def with_points(metric: Metric, points: list[Any]) -> Metric:
-    """The metric with other data points; the SDK's values are never changed in place."""
-    data: Any = metric.data
-    return dataclasses.replace(metric, data=dataclasses.replace(data, data_points=points))
 
 
 def _identity(metric: MetricDefinition) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from poller.account import Account
 from poller.casts import not_a_number
-from poller.closed import Closed, Key, key_of
+from poller.closed import Closed
 from poller.errors import PollError
 from poller.metric import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition
 from poller.number import NUMBERS, NotTellableError, parse, told
 from poller.overflow import Column, Folded, Row, Rows
 from poller.query import QueryDefinition
 from poller.result import Refusal, Sample
+from poller.series import Key, key_of
 
 OTHER = "other"
 """Value of every attribute column of the series that sums up the rows beyond `max_series`."""

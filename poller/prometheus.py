@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from poller import printable
 from poller.metric import AttributeValue, MetricDefinition
 from poller.result import Sample
-
-if TYPE_CHECKING:
-    from poller.events.declaration import Instrument
 
 # The units that Prometheus spells out; any other is appended as it stands.
 # Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
@@ -34,7 +30,7 @@ _PER = {
 }
 
 
-def metric_name(name: str, unit: str, instrument: Instrument = "gauge") -> str:
+def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
     """The name of a metric after OTLP-to-Prometheus translation with suffixes, Prometheus' default.
 
     A histogram's has `_bucket`, `_sum` and `_count` behind it.

@@ -10,10 +10,11 @@ from typing import Any
 from poller.complaints import unknown_key
 from poller.errors import Place, Problem
 from poller.files import NotRegularError, open_regular
+from poller.path import Key, format_path
 from poller.sources import MAX_BYTES, unreadable
 from poller.words import kind_of, near
-from poller.yamlfile import Document, parse, spoken
-from poller.yamlflaw import Flaw, Key
+from poller.yamlfile import Document, parse
+from poller.yamlflaw import Flaw
 
 _KEYS = ["queries", "snapshot"]
 _EXAMPLE = "write `queries:` and a list of queries below it"
@@ -40,7 +41,7 @@ class QueryFile:
 
     def flawed(self, flaw: Flaw) -> Found:
         """What is wrong with the file as YAML, and where."""
-        told = spoken(flaw.path)
+        told = format_path(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
         where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
         place = Place(str(self.path), flaw.line, flaw.column, told)
@@ -49,9 +50,9 @@ class QueryFile:
     def spot(self, path: Sequence[Key]) -> Place:
         """Where the key or item at `path` stands."""
         if isinstance(self.document, str):
-            return Place(str(self.path), 1, 1, spoken(path))
+            return Place(str(self.path), 1, 1, format_path(path))
         line, column = self.document.spot(path)
-        return Place(str(self.path), line, column, spoken(path))
+        return Place(str(self.path), line, column, format_path(path))
 
     def line(self, path: Sequence[Key]) -> int:
         return 1 if isinstance(self.document, str) else self.document.line(path)

@@ -11,7 +11,7 @@ from poller.selfmetrics import QUERY, STATE
 from poller.state import OK, STALE, State
 
 if TYPE_CHECKING:
-    from poller.store import Freshness
+    from poller.freshness import Freshness
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Freshness], float | None]], ...] = (
     (

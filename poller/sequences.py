@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from poller.closed import Key, key_of
 from poller.metric import MetricType
 from poller.result import PollResult, Sample, UnbrokenSequence
+from poller.series import Key, key_of
 
 
 def continued(result: PollResult, before: PollResult | None) -> PollResult:

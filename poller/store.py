@@ -7,27 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from poller.contest import Claims, Contested
+from poller.freshness import Freshness
 from poller.query import QueryDefinition
 from poller.result import PollResult
 from poller.sequences import continued
 from poller.state import STALE, State, own_failure, state_after, state_of
-
-
-class Freshness(NamedTuple):
-    """How old a query's values are, at one instant."""
-
-    query: QueryDefinition
-    last_success: float | None
-    """Seconds since 1970, UTC; None before the first success."""
-    age: float | None
-    """Seconds since the last success, on a clock that is never set."""
-    stale: bool
-    """Whether the values are withheld: older than `max_age`, or never there."""
-    series: int
-    """Series shown at this instant."""
-    state: State
-    duration: float | None = None
-    """Seconds that the last poll used the connection; None before the first and if it was skipped."""
 
 
 class Good(NamedTuple):

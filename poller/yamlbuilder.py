@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from poller.yamlflaw import Flaw, Key
+from poller.path import Key
+from poller.yamlflaw import Flaw
 
 MAX_DEPTH = 32
 MAX_WEIGHT = 100_000

@@ -7,18 +7,17 @@ only truth values (YAML 1.2, core schema), and a number is decimal: `007`, `0x10
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from poller.path import Key
 from poller.sources import MAX_BYTES
 from poller.yamlbuilder import Builder, Node, Spot, UnreadableError
-from poller.yamlflaw import Flaw, Key, of_character, of_syntax
+from poller.yamlflaw import Flaw, of_character, of_syntax
 
-_LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -84,19 +83,3 @@ def parse(raw: bytes, tags: Container[str] = ()) -> Document:
     if builder.root is None:
         builder.flaws.append(Flaw(1, "is empty; write `queries:` and a list of queries below it"))
     return Document(builder.flaws, builder.root)
-
-
-def spoken(path: Sequence[Key]) -> str:
-    """A path as people write it: `queries[0].metrics[1].unit`."""
-
-    def steps() -> Iterator[str]:
-        for step in path[:_LONGEST_PATH]:
-            if isinstance(step, int):
-                yield f"[{step}]"
-            elif re.fullmatch(r"[\w.-]{1,60}", step):
-                yield f".{step}"
-            else:
-                yield f"[{step[:60]!r}]"
-
-    told = "".join(steps()).removeprefix(".")
-    return told if len(path) <= _LONGEST_PATH else f"{told}..."

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
-Key = str | int
-"""A step into data: a mapping's key or a list's index."""
+from poller.path import Key
 
 
 @dataclass(frozen=True, slots=True)

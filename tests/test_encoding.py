@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
 from poller.encoding import Request, encode, halves, is_encodable, message
-from poller.instruments import Collector
+from poller.metricreader import Collector
 from poller.receiver.points import Point, points_of
 
 RESOURCE = Resource({"service.name": "a", "deep": [1, 2]})

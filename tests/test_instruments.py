@@ -13,15 +13,9 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 
 from poller.errors import ConfigError
-from poller.instruments import (
-    RENEWAL_FLOOR,
-    CatalogInstruments,
-    Collector,
-    Frame,
-    starting_in_time,
-    with_points,
-)
+from poller.instruments import RENEWAL_FLOOR, CatalogInstruments, Frame
 from poller.metric import AttributeValue
+from poller.metricreader import Collector, starting_in_time, with_points
 from poller.preferences import read_preferences
 from poller.query import QueryDefinition
 from poller.result import PollResult, Sample

@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, Metric
 
 from poller.errors import PollError
-from poller.instruments import Collector
+from poller.metricreader import Collector
 from poller.querymetrics import QueryMetrics
 from poller.result import PollResult, Sample, Skip
 from poller.store import SnapshotStore

@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import Histogram, Metric, Sum
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from poller.errors import PollError
-from poller.instruments import Collector
+from poller.metricreader import Collector
 from poller.result import Skip
 from poller.selfmetrics import DURATION_BOUNDARIES, SelfMetrics
 from poller.sqlstate import server_error

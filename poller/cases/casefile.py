@@ -13,11 +13,12 @@ from poller.cases.script import Step, steps
 from poller.complaints import sentences
 from poller.errors import Problem
 from poller.files import NotRegularError, read_regular
+from poller.path import Key
 from poller.query import QueryDefinition
 from poller.queryfile import Found, QueryFile, read
 from poller.sources import unreadable
 from poller.words import did_you_mean, kind_of, shown
-from poller.yamlflaw import Flaw, Key
+from poller.yamlflaw import Flaw
 
 _MAX_TEXT_BYTES = 64 << 20
 """Of one file of rows or SQL."""

@@ -15,12 +15,12 @@ from poller.importing.losses import Losses
 from poller.importing.naming import query_name
 from poller.importing.projection import statement
 from poller.lint.remarks import remarks
+from poller.path import Key
 from poller.prometheus import metric_name
 from poller.queryfile import Found, QueryFile
 from poller.queryfiles import validated
 from poller.words import shown
 from poller.yamlfile import Document
-from poller.yamlflaw import Key
 
 _SHORTEST, _LONGEST = 1.0, 86400.0
 """Seconds; the bounds of `interval`."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from poller.yamlfile import spoken
-from poller.yamlflaw import Key
+from poller.path import Key, format_path
 
 SUMMARY = "give the query a row for each quantile, with the quantile as a label"
 HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"
@@ -23,7 +22,7 @@ class Place:
     path: tuple[Key, ...] = ()
 
     def __str__(self) -> str:
-        told = spoken(self.path)
+        told = format_path(self.path)
         return f"{self.file}:{self.line}: {told}" if told else f"{self.file}:{self.line}"
 
 

@@ -12,9 +12,9 @@ from poller.errors import ConfigError, Problem
 from poller.files import NotRegularError, read_regular
 from poller.importing.losses import Losses, Place
 from poller.importing.source import Node, Source
+from poller.path import Key
 from poller.sources import unreadable
 from poller.yamlfile import parse
-from poller.yamlflaw import Key
 
 _MAX_BYTES = 16 << 20
 """Of one file; YAML has a lower limit of its own."""

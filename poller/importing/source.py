@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from poller.definition import parse_duration
 from poller.importing.losses import Losses, Place
 from poller.number import is_tellable
+from poller.path import Key
 from poller.words import did_you_mean, kind_of, shown
-from poller.yamlflaw import Key
 
 MAX_COMMENT = 20
 """Lines of a comment above a query that are taken along."""

@@ -22,11 +22,11 @@ from poller.mapping import to_samples
 from poller.metric import MetricDefinition
 from poller.overflow import Column, Rows
 from poller.parsed import compared_columns, counts_a_whole_relation, identifier
+from poller.path import Key
 from poller.printable import one_line
 from poller.query import QueryDefinition
 from poller.sqltext import literal
 from poller.words import as_yaml, did_you_mean, shown
-from poller.yamlflaw import Key
 
 LARGE_ROWS = 100_000
 """Rows from which on a table counts as large."""

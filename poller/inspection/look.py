@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from poller.definition import format_duration
 from poller.errors import OverBudgetError, PollError
 from poller.gates import ServerFacts, facts_query, read_facts
 from poller.inspection.plan import Plan, plan_query, read_plan
-from poller.inspection.refusal import name_at
 from poller.inspection.relations import Relation, Type, known_query, meant_by, names_query, read_known
 from poller.inspection.volatile import read_volatile, volatile_query
 from poller.overflow import Column
@@ -20,6 +20,7 @@ from poller.query import QueryDefinition
 from poller.session import Session
 from poller.waker import Waker
 
+_NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
 _SYNTAX = "42601"
 _NO_RELATION = "42P01"
 
@@ -151,3 +152,9 @@ def _inspected(described: Reply, planned: Reply) -> Inspected:
     # SHOW can be prepared, and has nothing to plan.
     unplanned = planned.error is not None and planned.error.sqlstate == _SYNTAX
     return Inspected(columns, error=None if unplanned else planned.error)
+
+
+def name_at(sql: str, position: int) -> str:
+    """The name that begins at character `position` (from 1) of `sql`, its quotes left away."""
+    found = _NAME.match(sql, position - 1)
+    return found[0].replace('"', "") if found else ""

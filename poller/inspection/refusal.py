@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from poller.errors import PollError
 from poller.lint.origin import spot_in
 from poller.printable import one_line
 
-_NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
 _GATE = "under requires."
 
 
@@ -23,12 +20,6 @@ def refusal(error: PollError, sql: str, *, kept: bool = True) -> str:
         where.append(f"line {line}, column {column} of sql")
     told = f"{error.message} ({', '.join(where)})" if where else error.message
     return f"{told}; {error.hint}" if error.hint and (kept or _GATE not in error.hint) else told
-
-
-def name_at(sql: str, position: int) -> str:
-    """The name that begins at character `position` (from 1) of `sql`, its quotes left away."""
-    found = _NAME.match(sql, position - 1)
-    return found[0].replace('"', "") if found else ""
 
 
 def marked(sql: str, position: int | None) -> str:

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from poller.errors import Place
 from poller.files import read_regular
+from poller.path import Key
 from poller.queryfile import QueryFile
 from poller.sources import MAX_BYTES
-from poller.yamlflaw import Key
 
 
 @dataclass(frozen=True)

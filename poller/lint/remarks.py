@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from poller.closed import fixed_series
 from poller.lint.complaint import Rule
 from poller.lint.ownsession import distortions
+from poller.path import Key
 from poller.queryfile import QueryFile
+from poller.series import fixed_series
 from poller.words import shown
-from poller.yamlflaw import Key
 
 
 class Remark(NamedTuple):

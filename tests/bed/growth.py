@@ -21,12 +21,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from poller.encoding import encode
-from poller.instruments import CatalogInstruments, Collector, Frame
+from poller.freshness import Freshness
+from poller.instruments import CatalogInstruments, Frame
+from poller.metricreader import Collector
 from poller.preferences import read_preferences
 from poller.querymetrics import QueryMetrics
 from poller.result import PollResult, Sample
 from poller.state import OK
-from poller.store import Freshness
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.benchmarks.figures import memory
 

@@ -1,0 +1,81 @@
+"""A reader of the SDK's instruments, and changes to what it has read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from opentelemetry.sdk.metrics import (
+    Counter,
+    Histogram,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import Aggregation
+
+_INSTRUMENTS = (
+    Counter,
+    Histogram,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+)
+_NO_LIMIT: Any = dict.fromkeys(_INSTRUMENTS, 10**9)
+"""The SDK counts the attribute sets ever seen and folds those above its limit (2000) into one data point.
+`max_series` bounds the sets that are alive at once."""
+
+
+class Collector(MetricReader):
+    """A reader that returns what the instruments of its provider report."""
+
+    def __init__(
+        self,
+        temporality: dict[type, AggregationTemporality] | None = None,
+        aggregation: dict[type, Aggregation] | None = None,
+    ) -> None:
+        super().__init__(temporality, aggregation, cardinality_limits=_NO_LIMIT)
+        self._data: MetricsData | None = None
+
+    def read(self) -> list[Metric]:
+        """Run every callback and return all metrics that have a data point. Not thread-safe."""
+        self.collect(timeout_millis=math.inf)
+        data, self._data = self._data, None
+        resources = data.resource_metrics if data else ()
+        return [
+            metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics
+        ]
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any) -> None:
+        del timeout_millis
+        self._data = metrics_data
+
+    def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
+        """Do nothing: there is no thread and no exporter."""
+
+
+def starting_in_time(metric: Metric) -> Metric:
+    """The metric with no data point that starts after its own time, as when the clock was set back.
+
+    Such a point starts at its own time: a sequence whose duration is not known (OpenTelemetry specification,
+    metrics data model, "Cumulative streams: handling unknown start time").
+    """
+    if all((point.start_time_unix_nano or 0) <= point.time_unix_nano for point in metric.data.data_points):
+        return metric
+    return with_points(
+        metric,
+        [
+            dataclasses.replace(
+                point, start_time_unix_nano=min(point.start_time_unix_nano, point.time_unix_nano)
+            )
+            for point in metric.data.data_points
+        ],
+    )
+
+
+def with_points(metric: Metric, points: list[Any]) -> Metric:
+    """The metric with other data points; the SDK's values are never changed in place."""
+    data: Any = metric.data
+    return dataclasses.replace(metric, data=dataclasses.replace(data, data_points=points))

@@ -1,0 +1,27 @@
+"""A path into the data of a file: keys of mappings and indices of lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+Key = str | int
+"""A step into data: a mapping's key or a list's index."""
+
+_LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
+
+
+def format_path(path: Sequence[Key]) -> str:
+    """A path as people write it: `queries[0].metrics[1].unit`."""
+
+    def steps() -> Iterator[str]:
+        for step in path[:_LONGEST_PATH]:
+            if isinstance(step, int):
+                yield f"[{step}]"
+            elif re.fullmatch(r"[\w.-]{1,60}", step):
+                yield f".{step}"
+            else:
+                yield f"[{step[:60]!r}]"
+
+    told = "".join(steps()).removeprefix(".")
+    return told if len(path) <= _LONGEST_PATH else f"{told}..."
