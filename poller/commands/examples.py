@@ -102,10 +102,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
 def epilog(command: str) -> str | None:
     """The examples of one command, as they are printed; None where there are none."""
     # The mark keeps the lines from being filled as a paragraph is.
-    return f"\b\n{told}" if (told := shown(command)) else None
+    return f"\b\n{told}" if (told := examples_of(command)) else None
 
 
-def shown(command: str) -> str:
+def examples_of(command: str) -> str:
     """The same as plain text."""
     examples = EXAMPLES.get(command, ())
     width = max((len(line) for line, _ in examples), default=0)

@@ -80,9 +80,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def _examples() -> str:
-    from poller.commands.examples import shown
+    from poller.commands.examples import examples_of
 
-    return shown("health")
+    return examples_of("health")
 
 
 def _seconds(text: str) -> float:
