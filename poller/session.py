@@ -267,6 +267,18 @@ def is_conninfo(text: str) -> bool:
     return bool(re.fullmatch(r"[0-9, ]*", str(given.get("port") or ""))) and not is_ambiguous(text)
 
 
+def database_of(conninfo: str) -> dict[str, object]:
+    """The parts of a connection string that name a database: equal for two that lead to the same one."""
+    parts = {"port": "5432", **conninfo_to_dict(conninfo)}  # the port may be left out
+    return {name: parts.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
+
+
+def ssl_mode(connection: psycopg.Connection) -> str:
+    """The `sslmode` of an open connection, from whichever source libpq has it."""
+    mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None)
+    return (mode or b"prefer").decode()
+
+
 def _effective(conninfo: str) -> dict[str, str]:
     """What libpq makes of a connection string together with the service file and its own variables.
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
 from poller.burst import Guards, budget, rollback
 from poller.checkup.finding import Finding
 from poller.definition import format_duration
@@ -18,7 +16,7 @@ from poller.gates import ServerFacts, facts_query, read_facts
 from poller.parsed import identifier
 from poller.pipeline import Pipeline
 from poller.query import QueryDefinition
-from poller.session import Host, Session
+from poller.session import Host, Session, ssl_mode
 from poller.waker import Waker
 
 LARGEST_SKEW_SECONDS = 5.0
@@ -74,7 +72,7 @@ def examine(looked: Looked, session: Session, *, place: str, strict: bool) -> li
             # A pooler's own link to the server is what the server tells of.
             None if pooled else told["ssl"],
             in_use=connection.pgconn.ssl_in_use,
-            sslmode=_sslmode(connection),
+            sslmode=ssl_mode(connection),
             here=is_here(connection.info.host, connection.info.hostaddr),
         ),
         _role(told["role"], facts.excess, strict=strict),
@@ -253,11 +251,6 @@ SELECT pg_catalog.json_build_object(
     WHERE name OPERATOR(pg_catalog.=)
       ANY (ARRAY['max_standby_streaming_delay', 'hot_standby_feedback', 'temp_file_limit',
         'max_parallel_workers_per_gather', 'hash_mem_multiplier'])))"""
-
-
-def _sslmode(connection: psycopg.Connection) -> str:
-    mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None)
-    return (mode or b"prefer").decode()
 
 
 def is_here(host: str, address: str) -> bool:

@@ -118,21 +118,14 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
 
 def _refuse(database: str, settings: Settings) -> None:
     """Raise ConfigError for what is no scratch database: rows are made there, and rolled back."""
-    from poller.session import is_conninfo, misunderstood
+    from poller.session import database_of, is_conninfo, misunderstood
 
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", "; ".join(misunderstood(database)))])
     polled = settings.database_url.reveal() if settings.database_url else ""
-    if polled and is_conninfo(polled) and _place(polled) == _place(database):
+    if polled and is_conninfo(polled) and database_of(polled) == database_of(database):
         what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
         raise ConfigError([Problem("--database", what)])
-
-
-def _place(conninfo: str) -> dict[str, object]:
-    from psycopg.conninfo import conninfo_to_dict
-
-    told = {"port": "5432", **conninfo_to_dict(conninfo)}  # which one may say and the other not
-    return {name: told.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
 
 
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
