@@ -84,11 +84,13 @@ class Opening:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
-        guards = Guards(self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries))
         # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
         first_look = self._admission.strict and not self._session.is_open
         facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
         pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
+        guards = Guards(
+            self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
+        )
         at = time.time()
         *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
         if error := next((reply.error for reply in opening if reply.error), None):
