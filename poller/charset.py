@@ -16,9 +16,14 @@ class Charset(NamedTuple):
     codec: str
     """Python's name."""
 
+    @property
+    def converts(self) -> bool:
+        """Whether values arrive in another encoding than UTF-8."""
+        return self.codec != _UTF8
+
     def to_utf8(self, raw: bytes) -> bytes:
         """The same text in UTF-8; bytes that are no character become 0xFF, which is never valid UTF-8."""
-        if self.codec == _UTF8 or raw.isascii():
+        if not self.converts or raw.isascii():
             return raw
         return raw.decode(self.codec, "replace").encode().replace(_REPLACEMENT, _NEVER_UTF8)
 

@@ -174,7 +174,7 @@ class Pipeline:
                 keeper = keeper or Keeper(statement.limit, self._columns(result))
                 value, fields = result.get_value, range(result.nfields)
                 rows = [tuple([value(row, field) for field in fields]) for row in range(result.ntuples)]
-                if self.charset.codec != "utf-8":
+                if self.charset.converts:
                     to_utf8 = self.charset.to_utf8
                     rows = [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
                 keeper.take(rows)
