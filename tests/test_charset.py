@@ -22,6 +22,7 @@ from poller.polling import to_result
 from poller.receiver.receiver import Receiver
 from poller.replica import Replica
 from tests.bed.definitions import a_metric, a_query
+from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site
 from tests.bed.process import Process
 
@@ -349,3 +350,24 @@ def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
     (tmp_path / "q.test.yaml").write_text(CASE, encoding="utf-8")
     done = CliRunner().invoke(app, ["test", str(tmp_path), "--database", native])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
+def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
+    native: str, make_pgbouncer: Callable[..., PgBouncer]
+) -> None:
+    run(native, "INSERT INTO t VALUES (1, 'Zürich')".encode("latin1"))
+    pooled = make_pgbouncer(native).dsn(native)
+    query = a_query(
+        sql="SELECT n, kind FROM t WHERE kind = 'Zürich'",
+        metrics=(a_metric(attribute_columns=["kind"]),),
+    )
+    with asking(pooled) as replica:
+        for _ in range(2):
+            result = to_result(replica.ask([query])[0])
+            assert [(one.value, one.attributes["kind"]) for one in result.samples] == [(1, "Zürich")]
+            with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as connection:
+                assert connection.execute("SELECT kind FROM t WHERE kind = 'Zürich'").fetchall() == [
+                    ("Zürich",)
+                ]
