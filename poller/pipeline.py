@@ -15,7 +15,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from poller.charset import charset_of
 from poller.errors import OverBudgetError, PollError
-from poller.overflow import Column, Keeper, Limit, Rows
+from poller.overflow import Column, Keeper, Limit, Row, Rows
 from poller.relay import Relay
 from poller.sqlstate import one_line, server_error
 from poller.waker import Waker
@@ -172,12 +172,7 @@ class Pipeline:
             status = result.status
             if status in _ROWS:
                 keeper = keeper or Keeper(statement.limit, self._columns(result))
-                value, fields = result.get_value, range(result.nfields)
-                rows = [tuple([value(row, field) for field in fields]) for row in range(result.ntuples)]
-                if self.charset.converts:
-                    to_utf8 = self.charset.to_utf8
-                    rows = [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
-                keeper.take(rows)
+                keeper.take(self._values(result))
             elif status == ExecStatus.COMMAND_OK and statement.describe:
                 keeper = Keeper(statement.limit, self._columns(result))
             elif status in _COPY:
@@ -202,6 +197,14 @@ class Pipeline:
     def _columns(self, result: PGresult) -> tuple[Column, ...]:
         codec = self.charset.codec
         return tuple([_column(result.fname(i) or b"", codec, result.ftype(i)) for i in range(result.nfields)])
+
+    def _values(self, result: PGresult) -> list[Row]:
+        value, fields = result.get_value, range(result.nfields)
+        rows = [tuple([value(row, field) for field in fields]) for row in range(result.ntuples)]
+        if self.charset.converts:
+            to_utf8 = self.charset.to_utf8
+            return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
+        return rows
 
     def _failure(self, result: PGresult, elapsed: float, timeout: float | None) -> PollError:
         if _NO_MEMORY in result.error_message:
