@@ -205,11 +205,9 @@ def test_a_long_record_costs_no_more_masking_than_its_beginning(
 
     def work(size: int) -> None:
         text = "x " * size
-        try:
-            raise ValueError(text)
-        except ValueError:
-            error = sys.exc_info()
-        record = logging.LogRecord("lib", logging.INFO, "", 0, "%s", (text,), error, sinfo=text)
+        error = ValueError(text)
+        exc_info = (ValueError, error, None)
+        record = logging.LogRecord("lib", logging.INFO, "", 0, "%s", (text,), exc_info, sinfo=text)
         record.__dict__ |= {"hint": text, "rows": [text, {text: text}]}
         forms[form](record)
 
