@@ -204,6 +204,36 @@ def test_several_workers_have_a_name_each_even_where_the_environment_gives_one(
     assert sum(_registered(receiver).values()) == 8
 
 
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "workers"])
+def test_the_last_interval_arrives_from_uvicorn_without_lifespan(
+    receiver: Receiver, start_process: Start, options: list[str]
+) -> None:
+    # No interval ends before the server does.
+    env = environment(receiver) | {"OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "3000"}
+    server = Server(start_process, env, *options, "--lifespan", "off")
+    for number in range(8):
+        server.get(f"/hello/{number}")
+    assert _registered(receiver) == {}
+    server.end()
+
+    assert sum(_registered(receiver).values()) == 8
+    assert len(receiver.spans()) == 16
+    if not options:
+        # uvicorn ends by the signal, and so it does still.
+        assert server.process.wait() == -signal.SIGTERM
+
+
+def test_a_collector_that_hangs_does_not_keep_uvicorn_without_lifespan(
+    receiver: Receiver, start_process: Start
+) -> None:
+    receiver.answer = HANG
+    env = environment(receiver) | {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "1"}
+    server = Server(start_process, env, "--workers", "2", "--lifespan", "off")
+    server.get("/hello/1")
+    server.end()
+    assert "not delivered at the end" in server.process.stderr
+
+
 def test_workers_of_gunicorn_that_are_forked_after_it_was_configured_count_for_themselves(
     receiver: Receiver, start_process: Start
 ) -> None:
