@@ -159,7 +159,7 @@ def test_what_export_says_of_itself_stays_on_stderr(
     receiver.answer = INVALID
     exported = open_log()
     logger.info("first")
-    assert eventually(lambda: "1 of 1 log records are lost" in stderr.getvalue())
+    assert eventually(lambda: "1 of 1 log record is lost" in stderr.getvalue())
     logging.getLogger("opentelemetry.sdk").warning("the queue is full")
     receiver.answer = ACCEPT
     logger.info("second")
