@@ -100,7 +100,9 @@ class Courier:
         if self._failing_since is not None:
             level = logging.DEBUG
         self._failing_since = self._failing_since or time.monotonic()
-        logger.log(level, "%d of %d %s are lost: %s", lost, count, self._what, verdict.reason, extra=extra)
+        what = self._what if count != 1 else self._what.removesuffix("s")
+        verb = "is" if lost == 1 else "are"
+        logger.log(level, "%d of %d %s %s lost: %s", lost, count, what, verb, verdict.reason, extra=extra)
 
     def _taken(self) -> None:
         if self._failing_since is None:

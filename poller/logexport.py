@@ -17,8 +17,8 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from poller import otlp
 from poller.courier import Courier
 from poller.errors import ConfigError, Problem
-from poller.logs import exception_of, extras_of
-from poller.redaction import redact
+from poller.logs import exception_of, extras_of, message_of
+from poller.redaction import redact_beginning
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -115,7 +115,7 @@ def _told(record: logging.LogRecord) -> LogRecord:
     attributes = {name: _value(value) for name, value in extras_of(record).items() if value is not None}
     if record.exc_info and record.exc_info[0]:
         attributes["exception.type"] = record.exc_info[0].__qualname__
-        attributes["exception.message"] = _text(redact(str(record.exc_info[1])))
+        attributes["exception.message"] = _text(redact_beginning(str(record.exc_info[1])))
     if stacktrace := exception_of(record):
         attributes["exception.stacktrace"] = _text(stacktrace)
     severity = next(
@@ -126,7 +126,7 @@ def _told(record: logging.LogRecord) -> LogRecord:
         context=get_current(),
         severity_number=severity,
         severity_text=record.levelname,
-        body=_text(redact(record.getMessage())),
+        body=_text(message_of(record)),
         attributes=attributes,
     )
 

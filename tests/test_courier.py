@@ -276,7 +276,7 @@ def test_no_secret_of_the_signal_s_headers_reaches_the_log(
         spans = Spans(endpoint_of(receiver, protocol), _resource(), 60.0)
         spans.tracer.start_span("one").end()
         spans.shutdown(60.0)
-    assert "spans are lost" in caplog.text
+    assert "1 of 1 span is lost" in caplog.text
     assert "hunter2secret" not in caplog.text
     assert "***" in caplog.text
 
@@ -288,7 +288,7 @@ def test_nobody_listening_is_a_loss_with_its_reason(
     assert not make(receiver, "grpc", patience=0.0).carry(request, 1)
     (record,) = caplog.records
     (line,) = told()
-    assert line.startswith("WARNING 1 of 1 spans are lost: UNAVAILABLE: ")
+    assert line.startswith("WARNING 1 of 1 span is lost: UNAVAILABLE: ")
     assert vars(record)["hint"].startswith("start the collector, or correct host and port")
 
 

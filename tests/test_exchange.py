@@ -323,6 +323,10 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
         ("authorization=sesame%0Aopen", r"the value of 'authorization' has"),
         ("authorization=sesame%FF", r"the value of 'authorization' has"),
         ("authorization=sesame%00", r"the value of 'authorization' has"),
+        (
+            f"authorization={'sesame' * 2_000}",
+            r"the value of 'authorization' has 12,000 .*; write at most 8,192",
+        ),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(

@@ -148,11 +148,11 @@ def test_the_daemon_tells_of_itself_from_start_to_end(
     write_queries(tmp_path, ("one", "SELECT 1 AS n"), interval="1h")
     daemon.send(signal.SIGHUP)
     manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries"}
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query"}
     queries.write_text("queries: nonsense")
     daemon.send(signal.SIGHUP)
     manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries, changed files refused"}
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
     manager.hears("WATCHDOG", "1")
     daemon.send(signal.SIGTERM)
     manager.hears("STOPPING", "1")

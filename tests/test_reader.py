@@ -148,7 +148,7 @@ def test_where_nobody_can_read_the_files_again_they_are_refused_once_and_a_hangu
     daemon: Start, tmp_path: Path
 ) -> None:
     process = daemon("import sys\nsys.executable = '/nowhere/python'")
-    process.wait_for_line("polling 1 queries")
+    process.wait_for_line("polling 1 query")
     write_queries(tmp_path, ("a", "SELECT 2 AS n"))
     told = "POLLER_QUERIES: cannot be read again: no process can be made"
     process.wait_for_line(told)

@@ -35,6 +35,7 @@ from poller.settings import Settings
 from poller.signals import StopSignal, on_hangup
 from poller.store import SnapshotStore
 from poller.watcher import Watcher, contents, fingerprint
+from poller.words import counted
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -182,8 +183,8 @@ def _ended(code: int) -> int:
 def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
     """Say what is polled and where it goes."""
     logger.info(
-        "polling %d queries",
-        sum(len(tick.queries) for tick in planned),
+        "polling %s",
+        counted(sum(len(tick.queries) for tick in planned), "query"),
         extra={
             "version": version(),
             "database": settings.shown("database_url") or "libpq environment",
@@ -200,7 +201,7 @@ def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
 def _status(reload: Reload) -> str:
     """What the service's manager shows of it."""
     refused = ", changed files refused" if reload.problems else ""
-    return f"polling {len(reload.catalog.queries)} queries{refused}"
+    return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
 
 
 def _tell(whom: Sequence[Push | Pulse | None]) -> None:
