@@ -46,7 +46,6 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         return None
     import math
 
-    from poller import exportmetrics
     from poller.export import Push, resource
     from poller.instruments import CatalogInstruments, read_store
     from poller.querymetrics import QueryMetrics
@@ -69,8 +68,6 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         starts=periodic,
     )
     push.add(instruments.collect)
-    if own:
-        exportmetrics.register(push.meter, push.tally, spool)
     return push
 
 
