@@ -116,12 +116,12 @@ class Delivery:
             self._changed.notify_all()
         return ticket
 
-    def drain(self, timeout: float) -> bool:
-        """Whether all that was kept is settled within `timeout` seconds; see `wait`."""
+    def drain(self, timeout: float) -> None:
+        """Wait for the delivery of all that was kept, for `timeout` seconds at most, as `wait` does."""
         with self._changed:
             ticket = Ticket(set() if self.spool.empty else {self._newest})
             self._tickets.append(ticket)
-        return self.wait(ticket, timeout)
+        self.wait(ticket, timeout)
 
     def wait(
         self,
