@@ -17,7 +17,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from poller.errors import ConfigError, Problem
 from poller.logs import exception_of, extras_of
 from poller.redaction import redact
-from poller.signalexport import Limits, SignalExport
+from poller.signalexport import SignalExport
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -47,7 +47,6 @@ class LogRecords:
         resource: Resource,
         timeout: float,
         *,
-        limits: Limits | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         """Begin to export every record that stderr gets; `timeout` bounds one request, in seconds.
@@ -56,7 +55,7 @@ class LogRecords:
         OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them. Raises ConfigError where a standard
         OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or the package for HTTP is missing.
         """
-        self._export = SignalExport("logs", endpoint, timeout, limits=limits)
+        self._export = SignalExport("logs", endpoint, timeout)
         self.delivery = self._export.delivery
         try:
             processor = BatchLogRecordProcessor(_Exporter(self._export), meter_provider=meter_provider)

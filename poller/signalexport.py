@@ -32,7 +32,10 @@ class Limits:
 
 
 class SignalExport:
-    """The queue of one signal and the thread that sends it; what a collector does delays no caller."""
+    """The queue of one signal and the thread that sends it; what a collector does delays no caller.
+
+    The health of the poller does not depend on it: only metrics are watched, by `Push.stuck`.
+    """
 
     def __init__(
         self,

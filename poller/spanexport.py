@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from poller.errors import ConfigError, Problem
-from poller.signalexport import Limits, SignalExport
+from poller.signalexport import SignalExport
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -33,7 +33,6 @@ class Spans:
         timeout: float,
         *,
         asked_for: bool = True,
-        limits: Limits | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         """Begin; `timeout` bounds one request, in seconds.
@@ -44,7 +43,7 @@ class Spans:
         Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or the
         package for HTTP is missing.
         """
-        self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for, limits=limits)
+        self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for)
         self.delivery = self._export.delivery
         try:
             processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)
