@@ -12,7 +12,7 @@ from poller.otlpforms import Form
 from poller.verdict import Verdict, advice
 from poller.words import counted
 
-_UNWANTED = frozenset({"UNIMPLEMENTED", "404"})
+_UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
 """The answers of a collector that has no pipeline for a signal."""
 
 
