@@ -1,215 +1,117 @@
-"""Encode what was collected into requests of a size that a collector takes."""
+"""Encode collected metrics, and split the OTLP requests of any signal into a size that collectors accept."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1 import metrics_pb2
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from poller.otlpforms import Form, form_of
+
 SCOPE = "poller"
-"""Name of the instrumentation scope of everything pushed."""
+"""Name of the instrumentation scope of everything that is exported."""
 MAX_SIZE = 1_000_000
-"""Bytes of the metrics in one request: some 10,000 ordinary data points. nginx takes 1 MiB unless told
-otherwise; a gRPC server, and so the collector's receiver, 4 MiB."""
+"""Bytes of one request: some 10,000 ordinary data points. nginx accepts 1 MiB by default, a gRPC server,
+and so the collector's receiver, 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One encoded ExportMetricsServiceRequest."""
+    """One encoded request of a signal."""
 
     body: bytes
-    points: int
-    """Data points in it."""
-
-
-class EncodedMetric(NamedTuple):
-    """One encoded Metric."""
-
-    body: bytes
-    points: int
-    """Data points in it."""
-
-
-class _Place(NamedTuple):
-    """Where a metric stands: its resource and its scope, each encoded with what is said of it."""
-
-    resource: bytes
-    scope: bytes
-
-
-def encoded(metric: Metric) -> EncodedMetric:
-    """Encode a metric with all of its data points."""
-    return EncodedMetric(metric.SerializeToString(), len(_points(metric)))
+    items: int
+    """Data points, spans or log records in it."""
 
 
 def encode(
-    data: MetricsData, more: Iterable[EncodedMetric] = (), most_bytes: int = MAX_SIZE
+    metrics: Sequence[Metric], resource: Resource, version: str, most_bytes: int = MAX_SIZE
 ) -> list[Request]:
-    """Encode a collection, and `more` metrics of its first scope; without data points no request.
+    """Encode `metrics` of our scope at its `version`; without data points there is no request.
 
-    A request is full at `most_bytes` of metrics, but has one data point at least.
-
-    Raises whatever the SDK's encoder raises for a value that OTLP cannot carry, and ValueError for `more`
-    without a scope.
+    A request has at most `most_bytes`, or one data point. Raises what the SDK's encoder raises for a value
+    that OTLP cannot carry.
     """
-    told = _metrics(encode_metrics(data))
-    first = next(told, None)
-    if first is None:
-        if any(metric.points for metric in more):
-            raise ValueError("there is no scope that the metrics could stand in")
-        return []
-    place, own = first
-    return list(_packed([(place, itertools.chain(own, more)), *told], most_bytes=most_bytes))
+    return list(split(message(metrics, resource, version), form_of("metrics"), most_bytes))
 
 
-def without_unencodable(data: MetricsData) -> tuple[MetricsData, set[str]]:
-    """The same without the metrics that hold a value OTLP cannot carry, and the names of these."""
-    bad: set[str] = set()
-
-    def fits(resource: ResourceMetrics, scope: ScopeMetrics, metric: Any) -> bool:
-        alone = replace(resource, scope_metrics=[replace(scope, metrics=[metric])])
-        try:
-            encode_metrics(MetricsData([alone]))
-        except Exception:  # noqa: BLE001 - the encoder raises anything
-            bad.add(metric.name)
-            return False
-        return True
-
-    def fitting(resource: ResourceMetrics) -> ResourceMetrics:
-        scopes = [
-            replace(scope, metrics=[metric for metric in scope.metrics if fits(resource, scope, metric)])
-            for scope in resource.scope_metrics
-        ]
-        return replace(resource, scope_metrics=scopes)
-
-    return MetricsData([fitting(resource) for resource in data.resource_metrics]), bad
-
-
-def message(data: MetricsData, more: Iterable[Metric] = ()) -> ExportMetricsServiceRequest:
+def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
     """The same as one message, whatever its size."""
-    whole = encode_metrics(data)
-    if more := list(more):
-        whole.resource_metrics[0].scope_metrics[0].metrics.extend(more)
-    return whole
+    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), metrics, "")
+    return encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
 
 
-def nothing(resource: Resource, version: str) -> MetricsData:
-    """A collection of our scope, at its `version`, that has no metric yet."""
-    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), [], "")
-    return MetricsData([ResourceMetrics(resource, [scope], "")])
+def is_encodable(metric: Metric) -> bool:
+    """Whether OTLP can carry all values of a metric."""
+    try:
+        message([metric], Resource({}), "")
+    except Exception:  # noqa: BLE001 - the encoder raises anything
+        return False
+    return True
 
 
-def halves(request: Request) -> list[Request]:
-    """The same data points in two requests; fewer than two points are one request, or none."""
-    whole = ExportMetricsServiceRequest.FromString(request.body)
-    return list(_packed(_metrics(whole), most_points=max(1, -(-request.points // 2))))
+def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
+    """Encode a request message of a signal; without items there is no request.
 
-
-def _metrics(whole: ExportMetricsServiceRequest) -> Iterator[tuple[_Place, Iterable[EncodedMetric]]]:
-    """The metrics of each scope, and where it stands."""
-    for resource in whole.resource_metrics:
-        told = metrics_pb2.ResourceMetrics(resource=resource.resource, schema_url=resource.schema_url)
-        of_resource = told.SerializeToString()
-        for scope in resource.scope_metrics:
-            of_scope = metrics_pb2.ScopeMetrics(scope=scope.scope, schema_url=scope.schema_url)
-            yield _Place(of_resource, of_scope.SerializeToString()), map(encoded, scope.metrics)
-
-
-def _packed(
-    told: Iterable[tuple[_Place, Iterable[EncodedMetric]]],
-    most_points: float = math.inf,
-    most_bytes: float = math.inf,
-) -> Iterator[Request]:
-    """The data points in their order, in requests that are full, but for the last one."""
-    part = _Part()
-    for place, metrics in told:
-        for metric in metrics:
-            start = 0
-            while start < metric.points:
-                each = len(metric.body) / metric.points
-                room = min(most_points - part.points, (most_bytes - part.size) // each)
-                if room < 1 and part.points:
-                    yield part.request()
-                    part = _Part()
-                    continue
-                end = int(min(metric.points, start + max(1, room)))
-                part.add(place, metric if end - start == metric.points else _cut(metric, start, end))
-                start = end
-    if part.points:
-        yield part.request()
-
-
-class _Part:
-    """A request that grows.
-
-    It is put together from what is encoded already: a message inside another is its number, its length and
-    itself (Protocol Buffers, "Encoding", "Length-Delimited Records").
+    A request has at most `most_bytes`, or one item.
     """
-
-    def __init__(self) -> None:
-        self.size = 0
-        """Bytes of its metrics."""
-        self.points = 0
-        self._scopes: list[tuple[_Place, list[bytes]]] = []
-
-    def add(self, place: _Place, metric: EncodedMetric) -> None:
-        if not self._scopes or self._scopes[-1][0] is not place:
-            self._scopes.append((place, []))
-        body = metric.body
-        self._scopes[-1][1].extend((_head(metrics_pb2.ScopeMetrics.METRICS_FIELD_NUMBER, len(body)), body))
-        self.size += len(body)
-        self.points += metric.points
-
-    def request(self) -> Request:
-        """All of it; a resource or a scope that goes on is not repeated."""
-        told: list[bytes] = []
-        for resource, scopes in itertools.groupby(self._scopes, lambda scope: scope[0].resource):
-            of_resource = [resource]
-            for place, metrics in scopes:
-                number = metrics_pb2.ResourceMetrics.SCOPE_METRICS_FIELD_NUMBER
-                of_resource += _field(number, [place.scope, *metrics])
-            told += _field(ExportMetricsServiceRequest.RESOURCE_METRICS_FIELD_NUMBER, of_resource)
-        return Request(b"".join(told), self.points)
+    items = _count(whole, form.path)
+    count = min(items, math.ceil(whole.ByteSize() / most_bytes))
+    if count > 1:
+        for part in _parts(whole, form, count):
+            yield from split(part, form, most_bytes)
+    elif items:
+        yield Request(whole.SerializeToString(), items)
 
 
-def _field(number: int, message: list[bytes]) -> list[bytes]:
-    """An encoded message as a field of another: in pieces, as it may be large."""
-    return [_head(number, sum(map(len, message))), *message]
+def halves(request: Request, form: Form) -> list[Request]:
+    """The same items in two requests; a request with one item stays one."""
+    parts = _parts(form.request.FromString(request.body), form, min(2, request.items))
+    return [Request(part.SerializeToString(), _count(part, form.path)) for part in parts]
 
 
-@functools.lru_cache(1024)
-def _head(number: int, length: int) -> bytes:
-    """What stands before a message of `length` bytes that is the field `number` of another."""
-    return bytes([number << 3 | 2, *_varint(length)])
+def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
+    """The items of `whole` in `count` messages with equally many, in their order."""
+    items = _count(whole, form.path)
+    each = math.ceil(items / count)
+    for start in range(0, items, each):
+        part = form.request()
+        part.CopyFrom(whole)
+        _keep(part, form.path, start, start + each)
+        yield part
 
 
-def _varint(number: int) -> Iterator[int]:
-    while number > 0x7F:
-        yield number & 0x7F | 0x80
-        number >>= 7
-    yield number
+def _keep(message: Any, path: Sequence[str], first: int, last: int) -> int:
+    """Keep the items from `first` up to `last`, and nothing without items; returns how many there were."""
+    children, below = _children(message, path[0]), path[1:]
+    if not below:
+        count = len(children)
+        del children[max(0, last) :]
+        del children[: max(0, first)]
+        return count
+    count = 0
+    for child in children:
+        count += _keep(child, below, first - count, last - count)
+    kept = [child for child in children if _count(child, below)]
+    del children[:]
+    children.extend(kept)
+    return count
 
 
-def _cut(metric: EncodedMetric, start: int, end: int) -> EncodedMetric:
-    """A metric with its data points from `start` up to, not including, `end`."""
-    part = Metric.FromString(metric.body)
-    points = _points(part)
-    del points[end:]
-    del points[:start]
-    return encoded(part)
+def _count(message: Any, path: Sequence[str]) -> int:
+    children, below = _children(message, path[0]), path[1:]
+    return sum(_count(child, below) for child in children) if below else len(children)
 
 
-def _points(metric: Metric) -> Any:
-    kind = metric.WhichOneof("data")
-    return getattr(metric, kind).data_points if kind else ()
+def _children(message: Any, field: str) -> Any:
+    if field == "data_points":  # the only level that depends on a kind, the metric's
+        kind = message.WhichOneof("data")
+        return getattr(message, kind).data_points if kind else []
+    return getattr(message, field)

@@ -1,27 +1,27 @@
-"""Collect whatever the meter shows, at every interval, and hand it to the delivery over OTLP."""
+"""Collect all metrics at every interval and hand them to the delivery over OTLP."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, ObservableCounter
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
 from poller import otlp
 from poller.definition import format_duration
 from poller.delivery import Delivery
-from poller.encoding import SCOPE, EncodedMetric, Request, encode, nothing, without_unencodable
-from poller.preferences import Kind, Preferences, read_preferences
+from poller.encoding import SCOPE, Request, encode, is_encodable
+from poller.instruments import Collector, starting_in_time
+from poller.otlpforms import form_of
+from poller.preferences import read_preferences
 from poller.words import counted
 
 if TYPE_CHECKING:
@@ -29,28 +29,16 @@ if TYPE_CHECKING:
 
     from poller.endpoint import Endpoint
     from poller.spool import Spool
-    from poller.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-Produce = Callable[[int], Iterable[EncodedMetric]]
-"""Makes metrics, stamped with a time in nanoseconds since 1970; called at every collection."""
+Collect = Callable[[], list[Metric]]
+"""Returns metrics with their data points; called at every collection."""
 
-CARDINALITY_LIMIT = 1_000_000_000
-"""Attribute sets of one instrument before the SDK folds the rest into one point, whose value is nobody's.
-
-It counts the sets *ever seen* (opentelemetry-sdk 1.45.2; its default is 2000), so that any limit is reached
-in time. How many are alive at once is bounded before: by max_series."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""Between two tries to deliver, where the interval is not shorter."""
+"""Longest pause between two attempts to deliver, if the interval is not shorter."""
 SILENT_INTERVALS = 3
 """Intervals without a delivered export after which `poller health` calls the export failing."""
-
-_KINDS: Mapping[Kind, type] = {
-    "counter": Counter,
-    "observable_counter": ObservableCounter,
-    "histogram": Histogram,
-}
 
 
 def resource(service_name: str, instance: str, version: str) -> Resource:
@@ -79,7 +67,6 @@ class Push:
         *,
         interval: float = math.inf,
         timeout: float = 10.0,
-        cardinality_limit: int = CARDINALITY_LIMIT,
     ) -> None:
         """Begin to push, first what `spool` holds; the first collection is one interval away.
 
@@ -92,20 +79,22 @@ class Push:
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
         self._spool = spool
-        self._producers: list[Produce] = []
-        self.preferences = read_preferences(os.environ)
-        """How counters and histograms are told."""
-        self._reader = _reader(self.preferences)
+        self._resource = resource
+        self._version = str(resource.attributes.get("service.version", ""))
+        preferences = read_preferences(os.environ)
+        self._reader = Collector(preferences.temporality, preferences.aggregation)
+        self._collectors: list[Collect] = []
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
-            [self._reader], resource, shutdown_on_exit=False, views=_views(cardinality_limit)
+            [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
         )
-        version = str(resource.attributes.get("service.version", ""))
-        self._nothing = nothing(resource, version)
-        self.meter: Meter = self._provider.get_meter(SCOPE, version)
+        self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
+        """For instruments that live as long as the process."""
         pause = min(interval, LONGEST_PAUSE_SECONDS)
         # Of a single push the exit code says what came of it.
-        self._delivery = Delivery(spool, sender, str(endpoint), pause, confirm=math.isfinite(interval))
+        self._delivery = Delivery(
+            form_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+        )
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -114,9 +103,9 @@ class Push:
             self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
             self._ticker.start()
 
-    def add(self, produce: Produce) -> None:
-        """Push what `produce` makes beside what the meter shows."""
-        self._producers.append(produce)
+    def add(self, collect: Collect) -> None:
+        """Export what `collect` returns as well as the instruments of `meter`."""
+        self._collectors.append(collect)
 
     @property
     def last_export_ok(self) -> bool | None:
@@ -124,9 +113,14 @@ class Push:
         return self._delivery.last_ok
 
     @property
-    def tally(self) -> Tally:
-        """What came of the requests so far."""
-        return self._delivery.tally
+    def delivery(self) -> Delivery:
+        """What sends the exports, and counts what becomes of them."""
+        return self._delivery
+
+    @property
+    def meter_provider(self) -> MeterProvider:
+        """The provider of `meter`."""
+        return self._provider
 
     def stuck(self, now: float) -> str | None:
         """Why one of the two threads is taken for hung at `now` (monotonic seconds); None while they go on.
@@ -215,20 +209,23 @@ class Push:
     def _collect(self) -> list[Request] | None:
         """What the meter shows, encoded; None where that failed."""
         try:
-            at = time.time_ns()
-            produced = [metric for produce in self._producers for metric in _made(produce, at)]
-            data = self._reader.get_metrics_data() or self._nothing
+            metrics = [metric for collect in self._collectors for metric in _collected(collect)]
+            metrics += map(starting_in_time, self._reader.read())
             try:
-                return encode(data, produced)
+                return encode(metrics, self._resource, self._version)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
-                data, bad = without_unencodable(data)
-                for name in bad - self._unencodable:
-                    logger.warning("metric %s is not exported: it has a value that OTLP cannot carry", name)
-                self._unencodable |= bad
-                return encode(data, produced)
+                return encode(list(filter(self._is_encodable, metrics)), self._resource, self._version)
         except Exception:  # the SDK's own and the callbacks': none may end the pushing
             logger.exception("the metrics could not be collected")
             return None
+
+    def _is_encodable(self, metric: Metric) -> bool:
+        if is_encodable(metric):
+            return True
+        if metric.name not in self._unencodable:
+            logger.warning("metric %s is not exported: it has a value that OTLP cannot carry", metric.name)
+            self._unencodable.add(metric.name)
+        return False
 
     def _tell_left(self) -> None:
         where, lost = self._spool.folder, self._spool.in_memory
@@ -240,25 +237,10 @@ class Push:
             logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
 
 
-def _made(produce: Produce, at: int) -> Iterator[EncodedMetric]:
-    """What `produce` makes; its error costs what it has not made yet, and nothing of the others."""
+def _collected(collect: Collect) -> list[Metric]:
+    """The metrics of one source; its error costs the others nothing."""
     try:
-        yield from produce(at)
+        return collect()
     except Exception:
         logger.exception("a part of the metrics could not be collected")
-
-
-def _reader(preferences: Preferences) -> InMemoryMetricReader:
-    """A reader that gives out what it collects."""
-    temporality: dict[type, Any] = {_KINDS[kind]: AggregationTemporality.DELTA for kind in preferences.deltas}
-    aggregations: dict[type, Any] = {}
-    if preferences.exponential:
-        aggregations[Histogram] = ExponentialBucketHistogramAggregation()
-    return InMemoryMetricReader(temporality, aggregations)
-
-
-def _views(limit: int) -> list[View]:
-    # 1.45.1 has neither the parameter nor the limit.
-    if "aggregation_cardinality_limit" not in inspect.signature(View).parameters:
         return []
-    return [View(instrument_name="*", aggregation_cardinality_limit=limit)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it s
 from poller import verdict
 from poller.otlpforms import Form
 from poller.verdict import Verdict
-
-logger = logging.getLogger(__name__)
 
 
 class GrpcSender:
@@ -81,7 +78,7 @@ class GrpcSender:
         try:
             self._given = self._credentials()
         except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
-            logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
+            self._form.logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
 
     def _connect(self) -> None:
         options = {"compression": self._compression, "options": self._options}

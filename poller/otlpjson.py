@@ -1,20 +1,27 @@
-"""Say samples as OTLP/JSON, the form that the Collector's file receiver reads."""
+"""Samples as OTLP/JSON, the form that the Collector's file receiver reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.sdk.resources import Resource
 
-from poller.encoding import message, nothing
-from poller.points import Points
+from poller.encoding import message
+from poller.instruments import CatalogInstruments, Frame
 from poller.result import PollResult
 
 
-def to_otlp_json(results: Iterable[PollResult], resource: Resource, version: str) -> str:
-    """One ExportMetricsServiceRequest on one line; each point is stamped with the time of its snapshot.
+def to_otlp_json(results: Sequence[PollResult], resource: Resource, version: str) -> str:
+    """One ExportMetricsServiceRequest on one line; each data point has the time of its snapshot.
 
     Source: OpenTelemetry protocol specification, "JSON Protobuf Encoding" (64-bit integers are strings).
     """
-    return MessageToJson(message(nothing(resource, version), Points().metrics(results)), indent=None)
+    # It turns off what the SDK exports; this is printed.
+    os.environ.pop("OTEL_SDK_DISABLED", None)
+    metrics = [metric for result in results for metric in result.query.metrics]
+    instruments = CatalogInstruments(
+        lambda: Frame(metrics, results), resource, version, starts=False, snapshot_times=True
+    )
+    return MessageToJson(message(instruments.collect(), resource, version), indent=None)

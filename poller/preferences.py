@@ -1,57 +1,75 @@
-"""Read how the standard variables want counters and histograms to be told."""
+"""The standard variables that choose temporality, histograms and exemplars of the poller's own metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import NamedTuple, TypeVar
+
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    Counter,
+    ExemplarFilter,
+    Histogram,
+    ObservableCounter,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+from opentelemetry.sdk.metrics.view import (
+    Aggregation,
+    ExplicitBucketHistogramAggregation,
+    ExponentialBucketHistogramAggregation,
+)
 
 from poller.errors import ConfigError, Problem
 
-Kind = Literal["counter", "observable_counter", "histogram"]
-Exemplars = Literal["trace_based", "always_on", "always_off"]
-
 _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-_DELTAS: Mapping[str, frozenset[Kind]] = {
-    "cumulative": frozenset(),
-    "delta": frozenset(get_args(Kind)),
-    "lowmemory": frozenset({"counter", "histogram"}),
+_DELTAS: Mapping[str, tuple[type, ...]] = {
+    "cumulative": (),
+    "delta": (Counter, Histogram, ObservableCounter),
+    "lowmemory": (Counter, Histogram),
 }
 _HISTOGRAM = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
-_HISTOGRAMS = {"explicit_bucket_histogram": False, "base2_exponential_bucket_histogram": True}
+_HISTOGRAMS: Mapping[str, Aggregation] = {
+    "explicit_bucket_histogram": ExplicitBucketHistogramAggregation(),
+    "base2_exponential_bucket_histogram": ExponentialBucketHistogramAggregation(),
+}
 _EXEMPLARS = "OTEL_METRICS_EXEMPLAR_FILTER"
+_FILTERS: Mapping[str, ExemplarFilter] = {
+    "trace_based": TraceBasedExemplarFilter(),
+    "always_on": AlwaysOnExemplarFilter(),
+    "always_off": AlwaysOffExemplarFilter(),
+}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Preferences:
-    """What may be chosen for all counters and histograms together."""
+class Preferences(NamedTuple):
+    """Arguments of a MetricReader, the first two, and of a MeterProvider."""
 
-    deltas: frozenset[Kind] = frozenset()
-    """Instruments that tell what came since the last collection; the others tell all since the start."""
-    exponential: bool = False
-    """Whether a histogram finds its own buckets, on a scale of powers of 2."""
-    exemplars: Exemplars = "trace_based"
-    """Which measurements are exemplars: those within a sampled span, all of them, or none."""
+    temporality: dict[type, AggregationTemporality]
+    """By instrument class; cumulative for all others."""
+    aggregation: dict[type, Aggregation]
+    """By instrument class."""
+    exemplar_filter: ExemplarFilter
 
 
 def read_preferences(environ: Mapping[str, str]) -> Preferences:
-    """What `environ` says; raises ConfigError with every variable that cannot be understood.
+    """Read the variables; an empty one counts as unset, and upper and lower case are the same.
 
-    Source: OpenTelemetry specification, metrics/sdk_exporters/otlp.md and
-    configuration/sdk-environment-variables.md, "Exemplar".
+    Raises ConfigError with every variable that has another value. Source: OpenTelemetry specification,
+    metrics/sdk_exporters/otlp.md and configuration/sdk-environment-variables.md, "Exemplar".
     """
     problems: list[Problem] = []
 
-    def chosen(name: str, choices: Mapping[str, object]) -> str:
+    def chosen(name: str, choices: Mapping[str, T]) -> T:
         given = environ.get(name, "").strip().lower()
         if given and given not in choices:
             problems.append(Problem(name, f"{given!r} is not one of {', '.join(choices)}"))
-        return given if given in choices else next(iter(choices))
+        return choices.get(given, next(iter(choices.values())))
 
-    deltas = _DELTAS[chosen(_TEMPORALITY, _DELTAS)]
-    exponential = _HISTOGRAMS[chosen(_HISTOGRAM, _HISTOGRAMS)]
-    filters: Mapping[str, Exemplars] = {name: name for name in get_args(Exemplars)}
-    exemplars = filters[chosen(_EXEMPLARS, filters)]
+    deltas = chosen(_TEMPORALITY, _DELTAS)
+    histogram = chosen(_HISTOGRAM, _HISTOGRAMS)
+    exemplars = chosen(_EXEMPLARS, _FILTERS)
     if problems:
         raise ConfigError(problems)
-    return Preferences(deltas, exponential, exemplars)
+    return Preferences(dict.fromkeys(deltas, AggregationTemporality.DELTA), {Histogram: histogram}, exemplars)

@@ -1,95 +1,79 @@
-"""Count what the poller does, under `poller.*`."""
+"""Metrics of the poller itself: polls, their durations and what was not exported, under `poller.*`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from poller.encoding import EncodedMetric
-from poller.instruments import Counter, Histogram, Instrument
-from poller.preferences import Preferences
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
 from poller.result import PollResult
+from poller.schedule import tick_name
 from poller.state import state_of
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
     from opentelemetry.trace import SpanContext
 
 QUERY = "poller.query.name"
 STATE = "poller.state"
+TICK = "poller.tick.name"
 DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 """Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
 
 
 class SelfMetrics:
-    """What the poller counts of itself, told apart by `poller.query.name`."""
+    """Synchronous instruments that count polls; their data points live as long as the process."""
 
-    def __init__(self, preferences: Preferences | None = None) -> None:
-        preferences = preferences or Preferences()
-        self._duration = Histogram(
+    def __init__(self, meter: Meter) -> None:
+        self._duration = meter.create_histogram(
             "poller.poll.duration",
-            "s",
-            "Time that one poll of a query kept the connection.",
-            DURATION_BOUNDARIES,
-            preferences,
+            unit="s",
+            description="Time that the poll of one query used the connection, by tick.",
+            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
         )
-        self._polls = Counter(
+        self._polls = meter.create_counter(
             "poller.polls",
-            "{poll}",
-            "Polls by the state they end in; failures by error.type and SQLSTATE as well.",
-            preferences,
+            unit="{poll}",
+            description="Polls by the state they end in; failures by error.type and SQLSTATE as well.",
         )
-        self._quarantined = Counter(
+        self._quarantined = meter.create_counter(
             "poller.query.quarantined",
-            "{data_point}",
-            "Data points that were not exported because they are not true numbers, by reason.",
-            preferences,
+            unit="{data_point}",
+            description="Data points that were not exported because they are not valid numbers, by reason.",
         )
-        self._folded = Counter(
+        self._folded = meter.create_counter(
             "poller.query.folded",
-            "{data_point}",
-            "Data points beyond max_series that are summed up in a series `other`.",
-            preferences,
+            unit="{data_point}",
+            description="Data points above max_series that are added up in a series `other`.",
         )
-        self._overruns = Counter(
+        self._overruns = meter.create_counter(
             "poller.tick.overruns",
-            "{tick}",
-            "Ticks left out because the one before still ran.",
-            preferences,
-        )
-        self._all: tuple[Instrument, ...] = (
-            self._duration,
-            self._polls,
-            self._quarantined,
-            self._folded,
-            self._overruns,
+            unit="{tick}",
+            description="Ticks that were skipped because the previous one was still running.",
         )
 
-    def record(self, result: PollResult, within: SpanContext | None = None) -> None:
-        """Count one poll, made `within` a span."""
+    def record(self, result: PollResult, span: SpanContext | None = None) -> None:
+        """Count one poll; `span` is the one that an exemplar refers to."""
+        context = set_span_in_context(NonRecordingSpan(span)) if span is not None else None
+        query = {QUERY: result.query.name}
         state, error = state_of(result), result.error
-        attributes = {QUERY: result.query.name, STATE: state.word}
+        attributes = {**query, STATE: state.word}
+        if state.word != "skipped":
+            self._duration.record(result.duration, {TICK: tick_name(result.query)}, context)
         if error is not None:
             attributes["error.type"] = error.kind
-        if state.word != "skipped":
-            self._duration.record(result.duration, attributes, within)
-        if error is not None and error.sqlstate:
-            attributes["db.response.status_code"] = error.sqlstate
-        if error is not None and error.conflict:
-            attributes["poller.conflict"] = error.conflict
-        elif state.reason is not None and error is None:
+            if error.sqlstate:
+                attributes["db.response.status_code"] = error.sqlstate
+            if error.conflict:
+                attributes["poller.conflict"] = error.conflict
+        elif state.reason is not None:
             attributes["poller.reason"] = state.reason
-        self._polls.add(1, attributes, within)
+        self._polls.add(1, attributes, context)
         if result.folded:
-            self._folded.add(result.folded, {QUERY: result.query.name}, within)
+            self._folded.add(result.folded, query, context)
         for reason, count in result.quarantined.items():
-            self._quarantined.add(count, {QUERY: result.query.name, "poller.reason": reason}, within)
+            self._quarantined.add(count, {**query, "poller.reason": reason}, context)
 
     def overrun(self, tick: str) -> None:
-        """Count one tick that was left out."""
-        self._overruns.add(1, {"poller.tick.name": tick})
-
-    def collect(self, at: int) -> Iterator[EncodedMetric]:
-        """All of it so far, stamped `at` (nanoseconds since 1970)."""
-        for instrument in self._all:
-            if (told := instrument.collect(at)) is not None:
-                yield told
+        """Count one tick that was skipped."""
+        self._overruns.add(1, {TICK: tick})

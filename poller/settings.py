@@ -17,6 +17,7 @@ RequireStandby = Literal["warn", "true", "false"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 SqlComments = Literal["off", "name", "traceparent"]
+SelfMetricsLevel = Literal["query", "off"]
 
 A_DATABASE = "postgresql://poller@replica:5432/app"
 """What one may write for POLLER_DATABASE_URL."""
@@ -78,6 +79,7 @@ class Settings:
     otlp_logs: bool
     logs_endpoint: str | None = field(repr=False)
     sql_comments: SqlComments
+    self_metrics: SelfMetricsLevel
 
     sources: Mapping[str, Source] = field(repr=False)
     """Where the value of each field came from that is not its default."""

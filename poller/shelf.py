@@ -154,7 +154,7 @@ class Shelf:
 
     def add(self, kept: Sequence[Kept]) -> None:
         """Put requests down, all or none; their ids are higher than those of all before."""
-        rows = [(one.id, one.at, one.request.points, _checksum(one), one.request.body) for one in kept]
+        rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows)
@@ -454,5 +454,5 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _checksum(kept: Kept) -> int:
-    head = repr((kept.id, kept.at, kept.request.points)).encode()
+    head = repr((kept.id, kept.at, kept.request.items)).encode()
     return zlib.crc32(kept.request.body, zlib.crc32(head))

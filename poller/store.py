@@ -25,9 +25,11 @@ class Freshness(NamedTuple):
     """Whether the values are withheld: older than `max_age`, or never there."""
     series: int
     """Series shown at this instant."""
-    estimated: bool | None
-    """Whether what is shown comes from the estimate; None while nothing is shown."""
     state: State
+    duration: float | None = None
+    """Seconds that the last poll used the connection; None before the first and if it was skipped."""
+    reported: State | None = None
+    """State of the poll whose values are reported: ok or estimated; None while none are."""
 
 
 class Good(NamedTuple):
@@ -49,7 +51,9 @@ class SnapshotStore:
         self._lock = threading.Lock()
         self._queries = tuple(queries)
         self._good = {good.result.query.name: good for good in restored}
-        self._states = {name: (state_of(good.result), good.at) for name, good in self._good.items()}
+        self._states: dict[str, tuple[State, float, float | None]] = {
+            name: (state_of(good.result), good.at, None) for name, good in self._good.items()
+        }
         self._failing: dict[str, State] = {}
         # Only the thread that polls reads and changes it.
         self._claims = Claims(self._queries, (good.result for good in self._good.values()))
@@ -60,7 +64,11 @@ class SnapshotStore:
         Returns what was stored.
         """
         states = {
-            result.query.name: (state_after(result, self._failing.get(result.query.name)), now)
+            result.query.name: (
+                state_after(result, self._failing.get(result.query.name)),
+                now,
+                None if result.outcome == "skipped" else result.duration,
+            )
             for result in results
         }
         for result in results:
@@ -127,12 +135,12 @@ class SnapshotStore:
         with self._lock:
             queries, good, states = self._queries, self._good.copy(), self._states.copy()
         for query in queries:
-            state, since = states.get(query.name, (STALE, now))
+            state, since, duration = states.get(query.name, (STALE, now, None))
             if now - since > query.max_age:
                 state = STALE
             kept = good.get(query.name)
             if kept is None:
-                yield Freshness(query, None, None, stale=True, series=0, estimated=None, state=state)
+                yield Freshness(query, None, None, stale=True, series=0, state=state, duration=duration)
                 continue
             stale = now - kept.at > query.max_age
             yield Freshness(
@@ -141,8 +149,9 @@ class SnapshotStore:
                 now - kept.at,
                 stale,
                 0 if stale else len(kept.result.samples),
-                None if stale else kept.result.estimated is not None,
                 state,
+                duration,
+                None if stale else state_of(kept.result),
             )
 
     def _last(self, name: str) -> PollResult | None:

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from poller.declared.part import Duration
 from poller.endpoint import Protocol, Signal
 from poller.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
-from poller.settings import A_DATABASE, LogFormat, LogLevel, RequireStandby, SqlComments
+from poller.settings import A_DATABASE, LogFormat, LogLevel, RequireStandby, SelfMetricsLevel, SqlComments
 
 
 def lower(value: object) -> object:
@@ -302,6 +302,13 @@ class Variables(BaseSettings):
         validation_alias=_names("POLLER_SQL_COMMENTS"),
         description="What a comment on each query's SQL says: nothing, its name, or its traceparent as well.",
         examples=["traceparent"],
+    )
+
+    self_metrics: Annotated[SelfMetricsLevel, BeforeValidator(lower)] = Field(
+        default="query",
+        validation_alias=_names("POLLER_SELF_METRICS"),
+        description="Metrics of the poller itself: `query`, for the process and for every query, or `off`.",
+        examples=["off"],
     )
 
     @classmethod

@@ -116,26 +116,26 @@ class Fires:
     runbook: str = ""
 
 
-INTERVAL = steady("poller_query_interval_seconds", QUERY, 300)
+SERIES = steady("poller_query_series", QUERY, 300)
 FIRE = [
     Fires(
         "PollerGone",
         "critical",
-        [series("poller_query_interval_seconds", {**QUERY, "job": "other"}, "300+0x120")],
+        [series("poller_query_series", {**QUERY, "job": "other"}, "300+0x120")],
         "No poller of the service obscura-poller pushes",
         labels={},
     ),
     Fires(
         "PollerGone",
         "critical",
-        [series("poller_query_interval_seconds", {**QUERY, "job": "team/obscura-poller"}, "300+0x20")],
+        [series("poller_query_series", {**QUERY, "job": "team/obscura-poller"}, "300+0x20")],
         "No poller of the service obscura-poller pushes",
         labels={},
     ),
     Fires(
         "PollerFewer",
         "warning",
-        [INTERVAL, series("poller_query_interval_seconds", {**QUERY, "instance": "b"}, "300+0x50")],
+        [SERIES, series("poller_query_series", {**QUERY, "instance": "b"}, "300+0x50")],
         "Fewer pollers of obscura-poller push than an hour ago",
         labels={"job": "obscura-poller"},
         at=75,
@@ -143,13 +143,13 @@ FIRE = [
     Fires(
         "PollerQueryStale",
         "critical",
-        [steady("poller_query_stale", QUERY, 1), state("failed", error_type="timeout")],
+        [state("stale"), state("failed", error_type="timeout")],
         "The values of the query users are withheld",
     ),
     Fires(
         "PollerQueryStale",
         "critical",
-        [steady("poller_query_stale", QUERY, 1), state("skipped", poller_reason="lag")],
+        [state("stale"), state("skipped", poller_reason="lag")],
         "The values of the query users are withheld",
     ),
     Fires(
@@ -160,19 +160,19 @@ FIRE = [
         at=16,
     ),
     Fires(
-        # Failing, it is tried less and less often: what is left out between two tries is no recovery.
+        # It fails for one reason, then for another.
         "PollerQueryFailing",
         "warning",
         [
             series(
                 "poller_query_state",
                 {**QUERY, "poller_state": "failed", "error_type": "timeout"},
-                "1+0x4 0+0x9 1+0x4 0+0x40",
+                "1+0x9 0 _x40",
             ),
             series(
                 "poller_query_state",
-                {**QUERY, "poller_state": "skipped", "poller_reason": "breaker"},
-                "0+0x4 1+0x9 0+0x4 1+0x40",
+                {**QUERY, "poller_state": "failed", "error_type": "conflict"},
+                "_x9 1+0x40",
             ),
         ],
         "The query users fails",
@@ -189,7 +189,7 @@ FIRE = [
         "PollerQuerySkipped",
         "warning",
         [
-            series("poller_query_state", {**QUERY, "poller_state": "ok"}, "1+0x9 0+0x110"),
+            series("poller_query_last_success_seconds", QUERY, "0+60x9 540+0x110"),
             series(
                 "poller_query_state",
                 {**QUERY, "poller_state": "skipped", "poller_reason": "column"},
@@ -362,32 +362,30 @@ FIRE = [
 ]  # fmt: skip
 
 HEALTHY = [
-    INTERVAL,
-    series("poller_query_interval_seconds", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # one more, later
-    steady("poller_query_stale", QUERY, 0),
-    state("ok"),
-    state("stale", 0),
-    # Failed twice in a row, then well again.
+    SERIES,
+    series("poller_query_last_success_seconds", QUERY, "0+60x120"),
+    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # one more, later
+    # Stale until its first poll.
+    series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
+    # Failed twice in a row, then recovered.
     series(
         "poller_query_state",
         {**QUERY, "poller_state": "failed", "error_type": "conflict"},
-        "0+0x20 1+0x9 0+0x120",
+        "_x20 1+0x9 0 _x120",
     ),
     # As it is declared, and always was: the column is not there.
     *(
         steady(name, {**POLLER, "poller_query_name": "attachments_bytes", **more}, value)
         for name, more, value in (
-            ("poller_query_stale", {}, 1),
             ("poller_query_state", {"poller_state": "skipped", "poller_reason": "column"}, 1),
-            ("poller_query_state", {"poller_state": "ok"}, 0),
-            ("poller_query_state", {"poller_state": "stale"}, 0),
+            ("poller_query_state", {"poller_state": "stale"}, 1),
         )
     ),
     # Held back now and then.
     series(
         "poller_query_state",
         {**QUERY, "poller_query_name": "slow", "poller_state": "skipped", "poller_reason": "duty_cycle"},
-        "1+0x40 0+0x5 1+0x40 0+0x40",
+        "1+0x40 0 _x4 1+0x40 0 _x40",
     ),
     steady("poller_replica_lag_seconds", SERVER, 2),
     steady("poller_replica_standby", SERVER, 1),

@@ -6,18 +6,11 @@ import asyncio
 import math
 
 from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext
 
 from poller.events import Component, EventMetrics
 from poller.events.health import Health
-from poller.points import Points
 from poller.redaction import LONGEST_BEGINNING, _Memory
-from poller.result import Sample
 from poller.secrets import MASK
-from poller.spanencoding import SpanEncoder
-from tests.bed.definitions import a_metric, a_query, a_result
 
 
 def test_attributes_of_ten_thousand_requests_are_kept_ready_and_no_more() -> None:
@@ -59,32 +52,6 @@ def test_values_whose_masked_form_is_remembered_are_ten_thousand_at_most() -> No
     memory.mask_value("x" * 101)
     assert 0 < len(memory._masked) <= 10_000  # noqa: SLF001
     assert not any(len(text) > 100 for text in memory._masked)  # noqa: SLF001
-
-
-def test_encoded_attributes_of_spans_are_ten_thousand_at_most() -> None:
-    encoder = SpanEncoder()
-    context = SpanContext(1, 1, is_remote=False)
-    for first in range(0, 12_000, 1000):
-        spans = [
-            ReadableSpan(
-                "poll", context, resource=Resource({}), attributes={"n": number}, start_time=1, end_time=2
-            )
-            for number in range(first, first + 1000)
-        ]
-        encoder.encode(spans)
-    assert 0 < len(encoder._attributes) <= 10_001  # noqa: SLF001
-
-
-def test_a_metric_that_is_gone_is_forgotten() -> None:
-    metrics = [a_metric("users_total", unit="{user}"), a_metric("stored.bytes", unit="By")]
-    query = a_query("q", metrics=tuple(metrics))
-    both = a_result(query, Sample("users_total", 1, {}), Sample("stored.bytes", 2, {}))
-    one = a_result(query, Sample("users_total", 1, {}))
-    points = Points()
-    points.metrics([both])
-    assert points._kept.keys() == {"users_total", "stored.bytes"}  # noqa: SLF001
-    assert [metric.name for metric in points.metrics([one])] == ["users_total"]
-    assert points._kept.keys() == {"users_total"}  # noqa: SLF001
 
 
 class Heard(EventMetrics):

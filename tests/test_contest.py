@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+from opentelemetry.sdk.resources import Resource
+
 from poller.contest import contested, without
 from poller.errors import PollError
-from poller.points import Points
+from poller.instruments import CatalogInstruments, Frame
 from poller.result import PollResult, Sample
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -38,11 +40,12 @@ def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> 
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
     assert a.quarantined == b.quarantined == {"duplicate": 1}
     assert a.advice == "another query has the same series; tell them apart by fixed attributes"
-    told = {
-        metric.name: [point.as_int for point in metric.gauge.data_points]
-        for metric in Points().metrics(results)
+    instruments = CatalogInstruments(lambda: Frame((SHARED, OWN), results), Resource({}), "1.2.3")
+    exported = {
+        metric.name: [point.value for point in metric.data.data_points]  # type: ignore[union-attr]
+        for metric in instruments.collect()
     }
-    assert told == {"own": [7], "shared": [2, 3]}
+    assert exported == {"own": [7], "shared": [2, 3]}
 
 
 def test_it_is_no_contest_where_the_other_has_no_value_now() -> None:

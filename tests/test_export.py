@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import view
 
-from poller import encoding, export, otlp
+from poller import encoding, otlp
 from poller.endpoint import Endpoint, resolve
 from poller.errors import ConfigError
 from poller.export import Push, resource
@@ -471,17 +470,6 @@ def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, ope
     last = receiver.requests()[-1].points()
     assert {point.attributes["user"] for point in last} == {f"2-{number}" for number in range(1000)}
     assert "otel.metric.overflow" not in {name for point in last for name in point.attributes}
-
-
-def test_an_sdk_without_cardinality_limits_needs_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """opentelemetry-sdk 1.45.1 has neither the limit nor the parameter."""
-
-    class ViewOf1451(view.View):
-        def __init__(self, instrument_name: str | None = None) -> None:
-            super().__init__(instrument_name=instrument_name)
-
-    monkeypatch.setattr(export, "View", ViewOf1451)
-    assert export._views(5) == []  # noqa: SLF001 - there is no other door to it with this SDK installed
 
 
 def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_push: Open) -> None:

@@ -296,13 +296,15 @@ def test_a_value_too_old_is_no_longer_exported(
     own_cluster.wait_replayed()
     poller_process("run", env=environment(own_cluster.standby.dsn(), receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
+    receiver.clear()  # until its first poll every query is stale
     own_cluster.standby.stop("immediate")
     receiver.wait_for(
         lambda points: [
             point
             for point in points
-            if point.metric == "poller.query.stale"
+            if point.metric == "poller.query.state"
             and point.attributes["poller.query.name"] == "users"
+            and point.attributes["poller.state"] == "stale"
             and point.value == 1
         ],
         30,
@@ -310,7 +312,7 @@ def test_a_value_too_old_is_no_longer_exported(
     newest = receiver.requests()[-1].points()
 
     assert "users_total" not in {point.metric for point in newest}
-    assert "poller.query.age" in {point.metric for point in newest}
+    assert "poller.query.last_success" in {point.metric for point in newest}
 
 
 @pytest.mark.postgres

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import Histogram, Metric, Sum
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from poller.errors import PollError
+from poller.instruments import Collector
 from poller.result import Skip
 from poller.selfmetrics import DURATION_BOUNDARIES, SelfMetrics
 from poller.sqlstate import server_error
@@ -18,21 +21,27 @@ A = a_query("a", metrics=(USERS,), interval=60, max_age=100, timeout=1)
 B = a_query("b", metrics=(USERS, BYTES), interval=300)
 
 Series = dict[frozenset[tuple[str, Any]], Any]
+SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
-def read(own: SelfMetrics) -> dict[str, Metric]:
-    metrics = [Metric.FromString(told.body) for told in own.collect(1)]
-    return {metric.name: metric for metric in metrics}
+class Own(SelfMetrics):
+    """The metrics, and what they report."""
 
+    def __init__(self) -> None:
+        self.reader = Collector()
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        super().__init__(self.provider.get_meter("poller"))
 
-def by_attributes(points: Any) -> Series:
-    return {
-        frozenset((pair.key, pair.value.string_value) for pair in point.attributes): point for point in points
-    }
+    def read(self) -> dict[str, Metric]:
+        return {metric.name: metric for metric in self.reader.read()}
 
+    def points(self, name: str) -> Series:
+        return {
+            frozenset((point.attributes or {}).items()): point for point in self.read()[name].data.data_points
+        }
 
-def values(own: SelfMetrics, name: str) -> Series:
-    return {key: point.as_int for key, point in by_attributes(read(own)[name].sum.data_points).items()}
+    def values(self, name: str) -> Series:
+        return {attributes: point.value for attributes, point in self.points(name).items()}
 
 
 def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
@@ -40,19 +49,19 @@ def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
 
 
 def test_the_names_units_and_kinds_of_the_pollers_own_metrics() -> None:
-    own = SelfMetrics()
+    own = Own()
     own.record(a_result(A, quarantined={"null": 1}))
     own.overrun("default/1m")
-    assert {(m.name, m.unit, m.WhichOneof("data")) for m in read(own).values()} == {
-        ("poller.poll.duration", "s", "histogram"),
-        ("poller.polls", "{poll}", "sum"),
-        ("poller.query.quarantined", "{data_point}", "sum"),
-        ("poller.tick.overruns", "{tick}", "sum"),
+    assert {(m.name, m.unit, type(m.data)) for m in own.read().values()} == {
+        ("poller.poll.duration", "s", Histogram),
+        ("poller.polls", "{poll}", Sum),
+        ("poller.query.quarantined", "{data_point}", Sum),
+        ("poller.tick.overruns", "{tick}", Sum),
     }
 
 
 def test_polls_are_counted_by_outcome_kind_and_sqlstate() -> None:
-    own = SelfMetrics()
+    own = Own()
     refused = PollError("rejected", "no", sqlstate="42501")
     lost = PollError("unavailable", "gone")
     for result in (
@@ -61,7 +70,7 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate() -> None:
         a_result(B, outcome="skipped", skipped=Skip("lag", "x")),
     ):  # fmt: skip
         own.record(result)
-    assert values(own, "poller.polls") == {
+    assert own.values("poller.polls") == {
         of("a", **{"poller.state": "ok"}): 2,
         of("b", **{"poller.state": "ok"}): 1,
         of(
@@ -73,39 +82,50 @@ def test_polls_are_counted_by_outcome_kind_and_sqlstate() -> None:
 
 
 def test_a_conflict_is_counted_by_its_kind() -> None:
-    own = SelfMetrics()
+    own = Own()
     text = "canceling statement (User query might have needed to see row versions that must be removed.)"
     own.record(a_result(A, outcome="failed", error=server_error("40001", text)))
-    (attributes,) = values(own, "poller.polls")
+    (attributes,) = own.values("poller.polls")
     assert dict(attributes)["poller.conflict"] == "snapshot"
 
 
-def test_durations_are_a_histogram_without_the_skipped() -> None:
-    own = SelfMetrics()
+def test_durations_are_a_histogram_of_each_tick_without_the_skipped() -> None:
+    own = Own()
     own.record(a_result(A, duration=0.25))
     own.record(a_result(A, duration=70.0))
     own.record(a_result(A, outcome="skipped", skipped=Skip("lag", "x"), duration=0.0))
     own.record(a_result(A, outcome="failed", error=PollError("timeout", "x", sqlstate="57014"), duration=1.5))
-    points = by_attributes(read(own)["poller.poll.duration"].histogram.data_points)
-    good = points[of("a", **{"poller.state": "ok"})]
-    assert (good.count, good.sum, good.min, good.max) == (2, 70.25, 0.25, 70.0)
-    assert tuple(good.explicit_bounds) == DURATION_BOUNDARIES
-    assert points[of("a", **{"poller.state": "failed", "error.type": "timeout"})].sum == 1.5
-    assert len(points) == 2
+    points = own.points("poller.poll.duration")
+    (duration,) = points.values()
+    assert points.keys() == {frozenset({("poller.tick.name", "default/1m")})}
+    assert (duration.count, duration.sum, duration.min, duration.max) == (3, 71.75, 0.25, 70.0)
+    assert tuple(duration.explicit_bounds) == DURATION_BOUNDARIES
+
+
+def test_a_poll_within_a_sampled_span_is_an_exemplar_once() -> None:
+    own = Own()
+    own.record(a_result(A, duration=0.25), SPAN)
+    for name in ("poller.poll.duration", "poller.polls"):
+        own_exemplars = [exemplar for point in own.points(name).values() for exemplar in point.exemplars]
+        assert {(exemplar.trace_id, exemplar.span_id) for exemplar in own_exemplars} <= {(0xABC, 0xDEF)}
+    own.record(a_result(A, duration=0.25), SPAN)
+    metrics = own.read()
+    assert all(point.exemplars for metric in metrics.values() for point in metric.data.data_points)
+    assert not any(point.exemplars for metric in own.read().values() for point in metric.data.data_points)
 
 
 def test_data_points_left_out_are_counted_by_reason() -> None:
-    own = SelfMetrics()
+    own = Own()
     own.record(a_result(A, quarantined={"null": 2, "duplicate": 3}))
     own.record(a_result(A, quarantined={"null": 1}))
-    assert values(own, "poller.query.quarantined") == {
+    assert own.values("poller.query.quarantined") == {
         of("a", **{"poller.reason": "null"}): 3,
         of("a", **{"poller.reason": "duplicate"}): 3,
     }
 
 
 def test_overruns_are_counted_by_tick() -> None:
-    own = SelfMetrics()
+    own = Own()
     own.overrun("default/1m")
     own.overrun("default/1m")
-    assert values(own, "poller.tick.overruns") == {frozenset({("poller.tick.name", "default/1m")}): 2}
+    assert own.values("poller.tick.overruns") == {frozenset({("poller.tick.name", "default/1m")}): 2}

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Sum
+from opentelemetry.sdk.resources import Resource
 
 from poller.catalog import Defaults
+from poller.instruments import CatalogInstruments, Frame
 from poller.memory import Memory
-from poller.points import Points
 from poller.queryfiles import load
 from poller.receiver.points import Point
 from poller.receiver.receiver import Receiver
-from poller.result import PollResult, Sample
+from poller.result import Sample, UnbrokenSequence
 from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
@@ -44,6 +45,15 @@ class Life:
         self.store = SnapshotStore([self.query])
         self.now = 1
         self.server = "a:5432"
+        self.instruments = self.new_instruments()
+        self.moments: dict[int, int] = {}
+        """`now` of each export, by the time of its data points."""
+
+    def new_instruments(self, *, starts: bool = True) -> CatalogInstruments:
+        def frame() -> Frame:
+            return Frame(self.query.metrics, tuple(self.store.shown(0.0)))
+
+        return CatalogInstruments(frame, Resource({}), "1.2.3", starts=starts)
 
     def poll(self, **values: float) -> None:
         self.now += 1
@@ -53,18 +63,17 @@ class Life:
 
     def export(self) -> Told:
         self.now += 1
-        return dict(told(self.store.shown(0.0), self.now))
+        exported: Told = {}
+        for metric in self.instruments.collect():
+            for point in metric.data.data_points:
+                at = self.moments.setdefault(point.time_unix_nano, self.now)
+                start = self.moments[point.start_time_unix_nano]
+                exported[str((point.attributes or {})["kind"])] = start, at, point.value  # type: ignore[union-attr]
+        return exported
 
     def die(self) -> None:
         self.store = SnapshotStore([self.query], self.memory.recall([self.query], 0.0, float(self.now)))
-
-
-def told(results: Iterator[PollResult], at: int) -> Iterator[tuple[str, tuple[int, int, float]]]:
-    for metric in Points().metrics(results, at):
-        for point in metric.sum.data_points:
-            value = getattr(point, str(point.WhichOneof("value")))
-            times = (point.start_time_unix_nano, point.time_unix_nano)
-            yield point.attributes[0].value.string_value, (*times, value)
+        self.instruments = self.new_instruments()
 
 
 def starts(life: Life) -> dict[str, int]:
@@ -80,13 +89,11 @@ def life(tmp_path: Path) -> Life:
 def test_a_sum_is_cumulative_and_monotonic_where_it_only_grows(query: object, monotonic: bool) -> None:
     life = Life(Path(), "a" if query is COUNTERS else "b")
     life.store.put([a_result(life.query, Sample(life.query.metrics[0].name, 7, {"kind": "x"}))], 0.0)
-    (metric,) = Points().metrics(life.store.shown(0.0), 5)
-    assert metric.WhichOneof("data") == "sum"
-    assert metric.sum.is_monotonic is monotonic
-    assert metric.sum.aggregation_temporality == AggregationTemporality.Value(
-        "AGGREGATION_TEMPORALITY_CUMULATIVE"
-    )
-    assert [point.as_int for point in metric.sum.data_points] == [7]
+    (metric,) = life.instruments.collect()
+    assert isinstance(metric.data, Sum)
+    assert metric.data.is_monotonic is monotonic
+    assert metric.data.aggregation_temporality == AggregationTemporality.CUMULATIVE
+    assert [point.value for point in metric.data.data_points] == [7]
 
 
 def test_the_first_point_has_no_duration_as_nobody_knows_when_the_database_began(life: Life) -> None:
@@ -190,25 +197,15 @@ def test_a_start_that_is_no_time_is_not_restored(life: Life, tmp_path: Path, sta
     assert life.export() == {}
 
 
-def test_a_clock_set_back_begins_anew_as_no_point_may_precede_its_start(life: Life) -> None:
-    life.now = 1000
-    life.poll(x=5)
-    life.export()
-    life.now = 10
-    assert life.export() == {"x": (11, 11, 5)}
+def test_a_clock_set_back_starts_another_sequence_because_no_point_may_precede_its_start() -> None:
+    sequence = UnbrokenSequence()
+    assert [sequence.begun(at) for at in (1000, 1001, 11, 12)] == [1000, 1000, 11, 11]
 
 
 def test_who_polls_once_knows_no_start(life: Life) -> None:
     life.poll(x=5)
-    (metric,) = Points(starts=False).metrics(life.store.shown(0.0), 9)
-    assert [point.start_time_unix_nano for point in metric.sum.data_points] == [0]
-
-
-def test_a_gauge_has_no_start() -> None:
-    store = SnapshotStore([query := a_query("g", metrics=(a_metric("n"),))])
-    store.put([a_result(query, Sample("n", 1, {}))], 0.0)
-    (metric,) = Points().metrics(store.shown(0.0), 9)
-    assert [point.start_time_unix_nano for point in metric.gauge.data_points] == [0]
+    (metric,) = life.new_instruments(starts=False).collect()
+    assert [point.start_time_unix_nano for point in metric.data.data_points] == [0]
 
 
 numbers = st.one_of(st.integers(0, 2**63 - 1), st.floats(0, 1e300), st.integers(0, 3))

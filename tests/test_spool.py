@@ -40,7 +40,7 @@ def open_spool() -> Iterator[Open]:
 
 
 def request(text: str, size: int = 0) -> Request:
-    return Request(text.encode().ljust(size, b"."), points=1)
+    return Request(text.encode().ljust(size, b"."), items=1)
 
 
 def drain(spool: Spool) -> list[str]:
@@ -89,7 +89,7 @@ def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_wha
     second.append([request("new")])
     again = second.take()
     assert again is not None
-    assert (again.at, again.request.points) == (1000.5, 1)
+    assert (again.at, again.request.items) == (1000.5, 1)
     assert drain(second) == ["1", "2", "3", "4", "new"]
 
 
@@ -455,7 +455,7 @@ PAGE = 4096
 def repeated(number: int) -> Request:
     """A body that names its request on every page that holds a part of it."""
     size = random.Random(number).choice([30, 900, 3000, 9000])
-    return Request(f"{number:05d}.".encode() * (size // 6), points=1)
+    return Request(f"{number:05d}.".encode() * (size // 6), items=1)
 
 
 def flips(content: bytes, chance: random.Random) -> Iterator[int]:

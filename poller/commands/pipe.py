@@ -55,9 +55,10 @@ class Pipe:
         A `daemon` tells in the log where it polls, and the values too where nothing is pushed. Good values
         are kept in `memory`, where there is one.
         """
-        self.meter: Meter = push.meter if push else NoOpMeter("poller")
+        own = push is not None and settings.self_metrics != "off"
+        self.meter: Meter = push.meter if push is not None and own else NoOpMeter("poller")
         self.store = store
-        self._metrics = _own_metrics(push) if push else None
+        self._metrics = _own_metrics(self.meter) if own else None
         self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
         register_replica_gauges(self.meter, self._whereabouts)
         self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
@@ -146,12 +147,10 @@ class Pipe:
         return f"{seen.role} {seen.place}, {lag}" if seen.standby else f"{seen.role} {seen.place}"
 
 
-def _own_metrics(push: Push) -> SelfMetrics:
+def _own_metrics(meter: Meter) -> SelfMetrics:
     from poller.selfmetrics import SelfMetrics
 
-    metrics = SelfMetrics(push.preferences)
-    push.add(metrics.collect)
-    return metrics
+    return SelfMetrics(meter)
 
 
 def _longest_absence(queries: Sequence[QueryDefinition]) -> float:

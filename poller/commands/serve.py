@@ -101,7 +101,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
     )
     push = open_push(settings, store, periodic=True)
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, push)
     pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()

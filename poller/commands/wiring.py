@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,30 +46,28 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         return None
     import math
 
-    from poller import exportmetrics
-    from poller.encoding import EncodedMetric, encoded
     from poller.export import Push, resource
-    from poller.points import Points
-    from poller.standing import Standing
+    from poller.instruments import CatalogInstruments, read_store
+    from poller.querymetrics import QueryMetrics
 
-    points = Points(starts=periodic)
-    standing = Standing()
-
-    def produce(at: int) -> Iterator[EncodedMetric]:
-        now = time.monotonic()
-        yield from map(encoded, points.metrics(store.shown(now), at))
-        yield from map(encoded, standing.gauges(store.freshness(now), at))
-
+    own = settings.self_metrics != "off"
     spool = open_spool(settings, shared=not periodic)
+    described = resource(settings.service_name, settings.instance, version())
     push = Push(
         settings.endpoint,
-        resource(settings.service_name, settings.instance, version()),
+        described,
         spool,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
     )
-    push.add(produce)
-    exportmetrics.register(push.meter, push.tally, spool)
+    instruments = CatalogInstruments(
+        functools.partial(read_store, store),
+        described,
+        version(),
+        query_metrics=QueryMetrics() if own else None,
+        starts=periodic,
+    )
+    push.add(instruments.collect)
     return push
 
 

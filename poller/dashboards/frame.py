@@ -57,12 +57,12 @@ def to_json(frame: Frame, sections: Sequence[Section]) -> str:
             .include_vars(True)
         )
         .with_variable(build.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(_variable("job", "Service", "label_values(poller_query_interval_seconds, job)"))
+        .with_variable(_variable("job", "Service", "label_values(poller_query_series, job)"))
         .with_variable(
             _variable(
                 "instance",
                 "Poller",
-                'label_values(poller_query_interval_seconds{job=~"$job"}, instance)',
+                'label_values(poller_query_series{job=~"$job"}, instance)',
                 several=frame.instances,
             )
         )

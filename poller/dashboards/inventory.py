@@ -63,13 +63,13 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text("Queries", "Queries that the poller runs."),
         "none",
-        [Target(f"count({of('poller_query_interval_seconds')})")],
+        [Target(f"count({of('poller_query_series')})")],
         span=6,
     )
     yield count(
         "Estimated",
         "Queries whose values are estimates at the moment, drawn as dashed lines.",
-        f"sum({of('poller_query_estimated')}) or vector(0)",
+        f"""count({of("poller_query_state", 'poller_state="estimated"')} == 1) or vector(0)""",
         "orange",
     )
     yield count(
@@ -81,7 +81,7 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text("Oldest value", "Time since the last successful poll, of the query where that is longest."),
         "s",
-        [Target(f"max({of('poller_query_age_seconds')})")],
+        [Target(f"time() - min({of('poller_query_last_success_seconds')})")],
         span=6,
     )
 
@@ -144,8 +144,12 @@ def _beside(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[
 
 def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
     """The exact values, the estimates, and the last values known of what is stale now."""
-    estimated = f"max by (job, instance) ({_told_of('poller_query_estimated', queries)}) == 1"
-    stale = f"min by (job, instance) ({_told_of('poller_query_stale', queries)}) == 1"
+    estimated = _of_queries("poller_query_state", queries, 'poller_state="estimated"') + " == 1"
+    every = _of_queries("poller_query_series", queries)
+    withheld = _of_queries("poller_query_state", queries, 'poller_state="stale"') + " == 1"
+    # Stale is a metric whose queries all are.
+    fresh = f"{every} unless on (job, instance, poller_query_name) ({withheld})"
+    stale = f"{every} unless on (job, instance) ({fresh})"
     legend = _legend(labels)
     return [
         Target(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
@@ -174,10 +178,10 @@ def _legend(labels: Sequence[str]) -> str:
     return " ".join(f"{{{{{label}}}}}" for label in labels) or "{{instance}}"
 
 
-def _told_of(metric: str, queries: Sequence[QueryDefinition]) -> str:
-    # Twice, as a text of PromQL takes one backslash for itself.
+def _of_queries(metric: str, queries: Sequence[QueryDefinition], *more: str) -> str:
+    # Two backslashes, because a string of PromQL consumes one.
     names = "|".join(query.name.replace(".", r"\\.") for query in queries)
-    return of(metric, f'poller_query_name=~"{names}"')
+    return of(metric, f'poller_query_name=~"{names}"', *more)
 
 
 def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:

@@ -40,12 +40,12 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text("Pollers", "Pollers of this service that push."),
         "none",
-        [Target(f"count(group by (job, instance) ({of('poller_query_interval_seconds')}))")],
+        [Target(f"count(group by (job, instance) ({of('poller_query_series')}))")],
     )
     yield numbers(
         Text("Queries", "Queries that they run."),
         "none",
-        [Target(f"count({of('poller_query_interval_seconds')})")],
+        [Target(f"count({of('poller_query_series')})")],
     )
     for title, state, color in (("Failed", "failed", "red"), ("Skipped", "skipped", "yellow")):
         yield numbers(

@@ -8,28 +8,32 @@ from poller.dashboards.panels import Panel, Target, Text, graph, listing, states
 from poller.dashboards.scope import of
 
 _QUERY = "{{poller_query_name}}"
+_TICK = "{{poller_tick_name}}"
 _STATES = {
     1: ("ok", "green"),
     2: ("estimated", "blue"),
-    3: ("skipped", "yellow"),
-    4: ("failed", "red"),
-    5: ("stale", "purple"),
+    3: ("stale", "purple"),
+    4: ("skipped", "yellow"),
+    5: ("failed", "red"),
 }
-"""Words of `poller.state` by the number that stands for each in the time line."""
+"""Values of `poller.state` by their number in the time line; of several the highest is shown."""
 
 
 def queries() -> Iterator[Panel]:
-    """How every query stands, and since when."""
-    told = " or ".join(
+    """The state of every query, and since when."""
+    # A query without a state is ok; every query has its number of series.
+    shown = " or ".join(
         f"""{number} * {of("poller_query_state", f'poller_state="{word}"')}"""
+        if word != "ok"
+        else f"0 * {of('poller_query_series')} + {number}"
         for number, (word, _) in _STATES.items()
     )
     yield states(
         Text(
             "State of every query",
-            "What the last poll of each query came to; stale: none ended within its max_age.",
+            "The result of the last poll of each query; stale: its values are withheld (max_age).",
         ),
-        Target(f"max by (instance, poller_query_name) ({told})", "{{instance}} {{poller_query_name}}"),
+        Target(f"max by (instance, poller_query_name) ({shown})", "{{instance}} {{poller_query_name}}"),
         _STATES,
     )
     yield listing(
@@ -37,7 +41,7 @@ def queries() -> Iterator[Panel]:
             "Not ok, and why", "The queries whose last poll was anything but ok, with error.type or reason."
         ),
         "none",
-        {"now": f"""{of("poller_query_state", 'poller_state!="ok"')} == 1"""},
+        {"now": f"{of('poller_query_state')} == 1"},
         {
             "poller_query_name": "query",
             "poller_state": "state",
@@ -48,40 +52,44 @@ def queries() -> Iterator[Panel]:
         none="every query is ok",
     )
     yield graph(
-        Text(
-            "Age in intervals",
-            "Time since the last successful poll, in intervals of each query. From 3 on its values are "
-            "withheld, unless the query says otherwise (max_age).",
-        ),
-        "none",
-        [Target(f"{of('poller_query_age_seconds')} / {of('poller_query_interval_seconds')}", _QUERY)],
-    )
-    yield graph(
         Text("Age", "Time since the last successful poll."),
         "s",
-        [Target(of("poller_query_age_seconds"), _QUERY)],
+        [Target(f"time() - {of('poller_query_last_success_seconds')}", _QUERY)],
     )
     yield graph(
-        Text("Series", "Series that each query shows."), "short", [Target(of("poller_query_series"), _QUERY)]
+        Text("Series", "Series of each query."),
+        "short",
+        [Target(of("poller_query_series"), _QUERY)],
     )
 
 
 def polls() -> Iterator[Panel]:
-    """What the polls cost, and what they came to."""
+    """The cost of the polls, and their results."""
     duration = "poller_poll_duration_seconds"
     buckets = f"rate({of(duration + '_bucket')}[1h])"
     yield graph(
-        Text("Duration, 95th percentile", "Time that 95 % of an hour's polls kept the connection at most."),
+        Text(
+            "Duration, 95th percentile",
+            "Time that 95 % of an hour's polls used the connection at most.",
+        ),
         "s",
-        [Target(f"histogram_quantile(0.95, sum by (le, poller_query_name) ({buckets}))", _QUERY)],
+        [Target(f"histogram_quantile(0.95, sum by (le, poller_tick_name) ({buckets}))", _TICK)],
     )
     yield graph(
-        Text("Share of the database's time", "Of an hour, how much each query kept the one connection."),
+        Text("Duration of the last poll", "Time that the last poll of each query used the connection."),
+        "s",
+        [Target(of("poller_query_duration_seconds"), _QUERY)],
+    )
+    yield graph(
+        Text(
+            "Share of the database's time",
+            "Of an hour, the part in which a tick used the connection.",
+        ),
         "percentunit",
-        [Target(f"sum by (poller_query_name) (rate({of(duration + '_sum')}[1h]))", _QUERY)],
+        [Target(f"sum by (poller_tick_name) (rate({of(duration + '_sum')}[1h]))", _TICK)],
     )
     yield graph(
-        Text("Polls in an hour, by state", "What an hour's polls came to."),
+        Text("Polls in an hour, by state", "Results of the polls of an hour."),
         "short",
         [Target(f"sum by (poller_state) (increase({of('poller_polls_total')}[1h]))", "{{poller_state}}")],
     )
@@ -101,7 +109,7 @@ def polls() -> Iterator[Panel]:
         ],
     )
     yield graph(
-        Text("Data points refused in an hour", "Rows that are no true numbers, by reason: never exported."),
+        Text("Data points refused in an hour", "Rows that are not valid numbers, by reason: never exported."),
         "short",
         [
             Target(
@@ -110,17 +118,17 @@ def polls() -> Iterator[Panel]:
             ),
             Target(
                 f"sum by (poller_query_name) (increase({of('poller_query_folded_total')}[1h])) > 0",
-                _QUERY + " summed up in `other`",
+                _QUERY + " added up in `other`",
             ),
         ],
     )
     yield graph(
-        Text("Ticks left out in an hour", "Ticks that were due while the one before still ran."),
+        Text("Ticks skipped in an hour", "Ticks that were due while the previous one was still running."),
         "short",
         [
             Target(
                 f"sum by (poller_tick_name) (increase({of('poller_tick_overruns_total')}[1h])) > 0",
-                "{{poller_tick_name}}",
+                _TICK,
             )
         ],
     )

@@ -14,9 +14,7 @@ def of(metric: str, *more: str) -> str:
 
 
 def stale_count() -> str:
-    """How many queries have no values; not those whose `requires` is not met, which is as declared."""
+    """PromQL for the number of queries without values, except those whose `requires` is not met."""
+    stale = of("poller_query_state", 'poller_state="stale"')
     declared = of("poller_query_state", 'poller_state="skipped"', f'poller_reason=~"{"|".join(DECLARED)}"')
-    return (
-        f"sum({of('poller_query_stale')} unless on (job, instance, poller_query_name) ({declared} == 1)) "
-        "or vector(0)"
-    )
+    return f"count({stale} == 1 unless on (job, instance, poller_query_name) ({declared} == 1)) or vector(0)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -117,13 +118,17 @@ class Board:
         return drawn
 
     def _queries(self) -> Table:
-        drawn = table("QUERY", "POLLED", "AGE>", "SERIES>", "STALE")
+        drawn = table("QUERY", "POLLED", "AGE>", "SERIES>", "STATE")
         names = sorted(
-            {dict(attributes)[_QUERY] for metric, attributes in self.series if metric == "poller.query.stale"}
+            {
+                dict(attributes)[_QUERY]
+                for metric, attributes in self.series
+                if metric == "poller.query.series"
+            }
         )
         for name in names:
-            age, series, stale = (
-                self._latest(f"poller.query.{which}", name) for which in ("age", "series", "stale")
+            success, series = (
+                self._latest(f"poller.query.{which}", name) for which in ("last_success", "series")
             )
             outcomes = ", ".join(
                 f"{int(kept.latest)} {dict(attributes)['poller.state']}"
@@ -133,11 +138,20 @@ class Board:
             drawn.add_row(
                 name,
                 outcomes,
-                "-" if age is None else f"{age:.1f} s",
+                "-" if success is None else f"{time.time() - success:.1f} s",
                 "-" if series is None else f"{series:.0f}",
-                "yes" if stale else "no",
+                self._state(name),
             )
         return drawn
+
+    def _state(self, query: str) -> str:
+        """The states of a query other than ok."""
+        states = (
+            dict(attributes)["poller.state"]
+            for (metric, attributes), kept in sorted(self.series.items())
+            if metric == "poller.query.state" and dict(attributes)[_QUERY] == query and kept.latest
+        )
+        return ", ".join(states) or "ok"
 
     def _latest(self, metric: str, query: str) -> float | None:
         kept = self.series.get((metric, ((_QUERY, query),)))

@@ -47,7 +47,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerGone",
         "critical",
         10 * MINUTE,
-        f"absent(poller_query_interval_seconds{{job=~{_job(service)}}})",
+        f"absent(poller_query_series{{job=~{_job(service)}}})",
         f"No poller of the service {service} pushes",
         "Nothing was heard of any poller for 10 minutes: it is down, or what it pushes does not arrive.",
     )
@@ -55,8 +55,8 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerFewer",
         "warning",
         10 * MINUTE,
-        "count by (job) (group by (job, instance) (poller_query_interval_seconds offset 1h))\n"
-        "  > count by (job) (group by (job, instance) (poller_query_interval_seconds))",
+        "count by (job) (group by (job, instance) (poller_query_series offset 1h))\n"
+        "  > count by (job) (group by (job, instance) (poller_query_series))",
         "Fewer pollers of {{ $labels.job }} push than an hour ago",
         "An hour ago there were {{ $value }}. The alert ends by itself an hour after the last one went.",
     )
@@ -64,7 +64,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerQueryStale",
         "critical",
         5 * MINUTE,
-        "poller_query_stale == 1\n"
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="stale"}) == 1\n'
         f"  unless {_SAME_QUERY}\n"
         f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
         f"The values of the query {_QUERY} are withheld",
@@ -74,23 +74,20 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerQueryFailing",
         "warning",
         15 * MINUTE,
-        "max by (job, instance, poller_query_name) (\n"
-        '  poller_query_state{poller_state="failed"}\n'
-        '  or poller_query_state{poller_state="skipped",poller_reason="breaker"}\n'
-        ") == 1",
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="failed"}) == 1',
         f"The query {_QUERY} fails",
-        "Every poll of the last 15 minutes failed (or was left out because those before it had). The last "
-        "good values are shown until they are older than its max_age.",
+        "It has not succeeded for 15 minutes. Its last good values are exported until they are older than "
+        "its max_age.",
     )
     yield rule(
         "PollerQuerySkipped",
         "warning",
         HOUR,
-        f'poller_query_state{{poller_state="skipped",poller_reason!~"{_DECLARED}|breaker"}} == 1\n'
+        f'poller_query_state{{poller_state="skipped",poller_reason!~"{_DECLARED}"}} == 1\n'
         "or\n"
         f'poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1\n'
         f"  and {_SAME_QUERY}\n"
-        '  max_over_time(poller_query_state{poller_state=~"ok|estimated"}[1d]) == 1',
+        "  time() - poller_query_last_success_seconds < 86400",
         f"The query {_QUERY} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
         "It is held back, or what it requires of the server was there a day ago and is not any more.",
     )

@@ -9,23 +9,24 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from poller.encoding import encoded
-from poller.instruments import Counter, Histogram
-from poller.points import Points
-from poller.preferences import Kind, Preferences
-from poller.result import Sample
-from poller.standing import Standing
+from poller.encoding import encode
+from poller.instruments import CatalogInstruments, Collector, Frame
+from poller.preferences import read_preferences
+from poller.querymetrics import QueryMetrics
+from poller.result import PollResult, Sample
 from poller.state import OK
 from poller.store import Freshness
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.benchmarks.figures import memory
 
+RESOURCE = Resource({})
 SERIES = 1000
-_DELTAS: frozenset[Kind] = frozenset({"counter", "histogram"})
 _QUERY = a_query("q", metrics=(a_metric("things", attribute_columns=("kind",)),))
 _SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
@@ -34,42 +35,48 @@ Export = Callable[[int], None]
 
 
 def other_order() -> Export:
-    points, kinds = Points(), [f"kind-{number}" for number in range(SERIES)]
+    export_kinds, kinds = _catalog(), [f"kind-{number}" for number in range(SERIES)]
 
     def export(number: int) -> None:
         random.Random(number).shuffle(kinds)
-        _encode(points, kinds, number)
+        export_kinds(kinds, number)
 
     return export
 
 
 def other_attributes() -> Export:
-    points = Points()
-    return lambda number: _encode(points, [f"kind-{number}-{one}" for one in range(SERIES)], number)
+    export_kinds = _catalog()
+    return lambda number: export_kinds([f"kind-{number}-{one}" for one in range(SERIES)], number)
 
 
 def other_queries() -> Export:
-    standing = Standing()
+    metrics, frame = QueryMetrics(), Frame()
+    instruments = CatalogInstruments(lambda: frame, RESOURCE, "0", query_metrics=metrics)
 
     def export(number: int) -> None:
-        queries = (a_query(f"q{number}_{one}") for one in range(SERIES // 20))
-        known = [Freshness(query, 1.0, 1.0, False, 1, False, OK) for query in queries]
-        for metric in standing.gauges(known, number + 1):
-            encoded(metric)
+        nonlocal frame
+        queries = [a_query(f"q{number}_{one}") for one in range(SERIES // 20)]
+        statuses = [Freshness(query, 1.0, 1.0, False, 1, OK, 0.5) for query in queries]
+        frame = Frame([metric for query in queries for metric in query.metrics], (), statuses)
+        encode(instruments.collect(), RESOURCE, "0")
 
     return export
 
 
 def exemplars() -> Export:
-    return _measure(Preferences(exemplars="always_on"))
+    return _measure({"OTEL_METRICS_EXEMPLAR_FILTER": "always_on"})
 
 
 def exponential_exemplars() -> Export:
-    return _measure(Preferences(exponential=True, exemplars="always_on"))
+    aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+    return _measure(
+        {aggregation: "base2_exponential_bucket_histogram", "OTEL_METRICS_EXEMPLAR_FILTER": "always_on"}
+    )
 
 
 def deltas() -> Export:
-    return _measure(Preferences(deltas=_DELTAS, exemplars="always_off"))
+    temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    return _measure({temporality: "delta", "OTEL_METRICS_EXEMPLAR_FILTER": "always_off"})
 
 
 CHANGES: dict[str, Callable[[], Export]] = {
@@ -78,23 +85,32 @@ CHANGES: dict[str, Callable[[], Export]] = {
 }
 
 
-def _encode(points: Points, kinds: list[str], number: int) -> None:
-    samples = (Sample("things", number, {"kind": kind}) for kind in kinds)
-    for metric in points.metrics([a_result(_QUERY, *samples)], number + 1):
-        encoded(metric)
+def _catalog() -> Callable[[list[str], int], None]:
+    results: list[PollResult] = []
+    instruments = CatalogInstruments(lambda: Frame(_QUERY.metrics, tuple(results)), RESOURCE, "0")
+
+    def export(kinds: list[str], number: int) -> None:
+        results[:] = [a_result(_QUERY, *(Sample("things", number, {"kind": kind}) for kind in kinds))]
+        encode(instruments.collect(), RESOURCE, "0")
+
+    return export
 
 
-def _measure(preferences: Preferences) -> Export:
-    counter = Counter("c", "1", "C.", preferences)
-    histogram = Histogram("h", "s", "H.", (0.1, 0.5, 1.0), preferences)
+def _measure(environ: Mapping[str, str]) -> Export:
+    preferences = read_preferences(environ)
+    reader = Collector(preferences.temporality, preferences.aggregation)
+    provider = MeterProvider([reader], RESOURCE, preferences.exemplar_filter, shutdown_on_exit=False)
+    meter = provider.get_meter("poller")
+    counter = meter.create_counter("c", "1", "C.")
+    histogram = meter.create_histogram("h", "s", "H.", explicit_bucket_boundaries_advisory=(0.1, 0.5, 1.0))
+    context = set_span_in_context(NonRecordingSpan(_SPAN))
 
     def export(number: int) -> None:
         for series in range(SERIES):
             attributes = {"query": str(series)}
-            counter.add(1, attributes, _SPAN)
-            histogram.record(random.Random(series + number).random(), attributes, _SPAN)
-        counter.collect(number + 1)
-        histogram.collect(number + 1)
+            counter.add(1, attributes, context)
+            histogram.record(random.Random(series + number).random(), attributes, context)
+        encode(reader.read(), RESOURCE, "0")
 
     return export
 

@@ -26,12 +26,12 @@ from poller.commands.reading import open_catalog
 from poller.commands.telemetry import Telemetry
 from poller.commands.wiring import open_push
 from poller.declared.query import DeclaredQuery
-from poller.encoding import encode, encoded, nothing
+from poller.encoding import encode
 from poller.export import resource
+from poller.instruments import CatalogInstruments, Frame
 from poller.loading import load
 from poller.mapping import to_samples
 from poller.overflow import Column, Rows
-from poller.points import Points
 from poller.query import QueryDefinition
 from poller.receiver.receiver import Receiver
 from poller.result import PollResult
@@ -102,7 +102,8 @@ def _mapped(rows: int) -> PollResult:
 
 
 def _exported(result: PollResult) -> None:
-    encode(nothing(_RESOURCE, "0"), map(encoded, Points().metrics([result], 1)))
+    instruments = CatalogInstruments(lambda: Frame(result.query.metrics, [result]), _RESOURCE, "0")
+    encode(instruments.collect(), _RESOURCE, "0")
 
 
 def _rows(count: int) -> Rows:
@@ -134,7 +135,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             store = SnapshotStore(catalog.queries)
             push = open_push(settings, store, periodic=False)
             assert push is not None
-            telemetry = Telemetry(settings)
+            telemetry = Telemetry(settings, push)
             pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:

@@ -37,7 +37,7 @@ def main(queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, po
     store = SnapshotStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, push)
     pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []

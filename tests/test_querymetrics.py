@@ -1,0 +1,135 @@
+"""The status of every query as gauges: exact names, units and values, and no query that is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import Gauge, Metric
+
+from poller.errors import PollError
+from poller.instruments import Collector
+from poller.querymetrics import QueryMetrics
+from poller.result import PollResult, Sample, Skip
+from poller.store import SnapshotStore
+from tests.bed.definitions import a_query, a_result
+
+A = a_query("a", interval=60, max_age=100, timeout=1)
+B = a_query("b", interval=300)
+
+Series = dict[frozenset[tuple[str, Any]], Any]
+
+
+class Exporting:
+    """A store and the metrics of its queries, collected at a time that the test chooses."""
+
+    def __init__(self) -> None:
+        self.store = SnapshotStore([A, B])
+        self.now = 0.0
+        self._metrics = QueryMetrics()
+        self._reader = Collector()
+        self._provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self._metrics.register(self._provider.get_meter("poller"))
+
+    def collect(self) -> dict[str, Metric]:
+        self._metrics.prepare(tuple(self.store.freshness(self.now)))
+        return {metric.name: metric for metric in self._reader.read()}
+
+    def values(self, name: str) -> Series:
+        metrics = self.collect()
+        points = metrics[name].data.data_points if name in metrics else ()
+        return {frozenset((point.attributes or {}).items()): point.value for point in points}  # type: ignore[union-attr]
+
+    def states(self, query: str) -> dict[str, int]:
+        states = {}
+        for attributes, value in self.values("poller.query.state").items():
+            of_query = dict(attributes)
+            if of_query.pop("poller.query.name") == query:
+                states[" ".join(of_query[name] for name in sorted(of_query, reverse=True))] = value
+        return states
+
+
+def of(query: str) -> frozenset[tuple[str, str]]:
+    return frozenset({("poller.query.name", query)})
+
+
+def failed(at: float = 1000.0) -> PollResult:
+    return a_result(A, outcome="failed", error=PollError("timeout", "x"), at=at)
+
+
+def test_the_gauges_have_exact_names_and_units() -> None:
+    exporting = Exporting()
+    exporting.store.put([a_result(A)], 0)
+    metrics = exporting.collect().values()
+    assert {(metric.name, metric.unit, type(metric.data)) for metric in metrics} == {
+        ("poller.query.last_success", "s", Gauge),
+        ("poller.query.duration", "s", Gauge),
+        ("poller.query.series", "{series}", Gauge),
+        ("poller.query.state", "{query}", Gauge),
+    }
+    assert all((metric.description or "").endswith(".") for metric in metrics)
+
+
+def test_a_healthy_query_has_three_gauges() -> None:
+    """With its counter of polls these are its four data points per export."""
+    exporting = Exporting()
+    exporting.store.put([a_result(A, Sample("a", 1, {})), a_result(B)], 0)
+    exporting.collect()
+    metrics = exporting.collect().values()
+    assert sum(len(metric.data.data_points) for metric in metrics) == 2 * 3
+
+
+def test_last_success_duration_and_series_follow_the_polls_of_a_query() -> None:
+    exporting = Exporting()
+    exporting.store.put([a_result(A, Sample("a", 1, {}), at=1234.5, duration=0.25)], 10)
+    assert exporting.values("poller.query.last_success") == {of("a"): 1234.5}
+    assert exporting.values("poller.query.duration") == {of("a"): 0.25}
+    assert exporting.values("poller.query.series") == {of("a"): 1, of("b"): 0}
+    exporting.store.put([failed()._replace(duration=2.0)], 20)
+    exporting.now = 20
+    assert exporting.values("poller.query.last_success") == {of("a"): 1234.5}
+    assert exporting.values("poller.query.duration") == {of("a"): 2.0}
+    exporting.now = 110.5
+    assert exporting.values("poller.query.series") == {of("a"): 0, of("b"): 0}
+
+
+def test_states_other_than_ok_are_1_and_those_a_query_has_left_are_0_once() -> None:
+    exporting = Exporting()
+    assert exporting.states("a") == {"stale": 1}, "a query that was never polled"
+    exporting.store.put([a_result(A), a_result(B)], 0)
+    assert exporting.states("a") == {"stale": 0}
+    assert exporting.states("a") == {}
+    exporting.store.put([failed()], 10)
+    assert exporting.states("a") == {"failed timeout": 1}
+    exporting.store.put([a_result(A, outcome="skipped", skipped=Skip("lag", "x"))], 20)
+    assert exporting.states("a") == {"failed timeout": 0, "skipped lag": 1}
+    exporting.store.put([a_result(A, estimated="cost")], 30)
+    assert exporting.states("a") == {"skipped lag": 0, "estimated cost": 1}
+    assert exporting.states("a") == {"estimated cost": 1}
+
+
+def test_a_query_whose_values_are_withheld_is_stale_next_to_the_state_of_its_last_poll() -> None:
+    exporting = Exporting()
+    exporting.store.put([a_result(A)], 0)
+    exporting.store.put([failed()], 90)
+    exporting.now = 101
+    assert exporting.states("a") == {"failed timeout": 1, "stale": 1}
+
+
+def test_values_that_are_estimates_stay_so_while_later_polls_fail() -> None:
+    exporting = Exporting()
+    exporting.store.put([a_result(A, estimated="cost")], 0)
+    exporting.store.put([failed()], 60)
+    exporting.now = 61
+    assert exporting.states("a") == {"estimated cost": 1, "failed timeout": 1}
+    exporting.now = 101
+    assert exporting.states("a") == {"estimated cost": 0, "failed timeout": 1, "stale": 1}
+
+
+def test_a_query_that_is_removed_has_no_data_point() -> None:
+    exporting = Exporting()
+    exporting.store.put([failed(), a_result(B)], 0)
+    assert exporting.states("a") == {"failed timeout": 1, "stale": 1}
+    exporting.store.swap([B], {"a"})
+    assert exporting.states("a") == {}
+    assert exporting.values("poller.query.last_success") == {of("b"): 1000.0}
