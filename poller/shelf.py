@@ -35,7 +35,8 @@ _LEAF = b"\x0d"
 """First byte of a page that holds rows."""
 _ROOM_PAGES = 1024
 """Pages of 4 KiB that an empty database may go on taking."""
-_TABLES = """
+_TABLES = (
+    """
 CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,         -- seconds since 1970 when it was made
@@ -43,14 +44,16 @@ CREATE TABLE IF NOT EXISTS request (
     checksum INTEGER NOT NULL,
     body BLOB NOT NULL        -- ExportMetricsServiceRequest
 )
-""", """
+""",
+    """
 CREATE TABLE IF NOT EXISTS total (
     id INTEGER PRIMARY KEY,     -- 0, which no request has
     requests INTEGER NOT NULL,  -- rows of the other table, to count those that damage hides
     newest INTEGER NOT NULL,    -- the highest id of these rows
     checksum INTEGER NOT NULL
 )
-"""
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Shelf:
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
             _check_header(path)
-            if not _is_plausible(path):
+            if not _has_sound_journal(path):
                 raise DamagedError("its journal is damaged")
             Path(f"{path}-journal").touch(mode=0o600)  # it is there from now on, so its removal is noticed
         self._db = _connect(path)
@@ -311,7 +314,7 @@ def salvage(path: Path) -> Iterator[Kept | None]:
                     if part.exists():
                         shutil.copyfile(part, target, follow_symlinks=False)
                         target.chmod(0o600)
-                if not _is_plausible(copy):
+                if not _has_sound_journal(copy):
                     Path(f"{copy}-journal").unlink()
                 with copy.open("r+b") as file:
                     file.write(_first_page())
@@ -397,7 +400,7 @@ def _check_header(path: Path) -> None:
         raise DamagedError("its header is damaged")
 
 
-def _is_plausible(path: Path) -> bool:
+def _has_sound_journal(path: Path) -> bool:
     """Whether SQLite can roll back the journal of a database; its header has no checksum of its own.
 
     The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
