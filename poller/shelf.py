@@ -311,11 +311,11 @@ def salvage(path: Path) -> Iterator[Kept | None]:
             if path.is_file():
                 for part, target in zip(parts(path), parts(copy), strict=True):
                     target.unlink(missing_ok=True)
-                    if part.exists():
+                    if part.is_file():
                         shutil.copyfile(part, target, follow_symlinks=False)
                         target.chmod(0o600)
                 if not _has_sound_journal(copy):
-                    Path(f"{copy}-journal").unlink()
+                    Path(f"{copy}-journal").unlink()  # the rows are there without it
                 with copy.open("r+b") as file:
                     file.write(_first_page())
                 with contextlib.closing(_connect(copy)) as db:
@@ -407,8 +407,8 @@ def _has_sound_journal(path: Path) -> bool:
     transaction shortens the file only after it has ended, so a larger number is damage.
     """
     journal = Path(f"{path}-journal")
-    if not journal.exists():
-        return True
+    if not journal.is_file():
+        return not journal.exists()
     with journal.open("rb") as file:
         header = file.read(20)
     pages = int.from_bytes(header[16:20], "big")

@@ -675,6 +675,20 @@ def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, 
     assert drain(spool) == ["1"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_a_journal_that_is_no_regular_file_costs_nothing(open_spool: Open, tmp_path: Path, kind: str) -> None:
+    spool = open_spool(tmp_path)
+    spool.append([request("1")])
+    spool.close()
+    path = tmp_path / "spool.db-journal"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    again = open_spool(tmp_path)
+    assert again.outlives
+    assert drain(again) == ["1"]
+    assert again.dropped["damaged"] == 0
+
+
 # --- a folder that is removed
 
 
