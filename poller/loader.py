@@ -1,7 +1,7 @@
 """Child process that reads the command line, the settings and the query files for the daemon.
 
-The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the daemon's memory. So a child
-imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
+The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the memory of the daemon. So
+a child imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
 
 The request is one pickle on the child's stdin. Each answer is two pickles: the version of the package that
 wrote it, and a pair of its kind and its content.
@@ -107,6 +107,7 @@ class LoaderProcess:
         self._child.wait()
 
     def _ended(self) -> Exception:
+        self._answers.close()  # so that it cannot wait for us
         code = self._child.wait()
         if code < 0:
             what = f"the process that reads the configuration was ended by signal {-code}"
@@ -185,7 +186,9 @@ def answer(read: Callable[[], object]) -> None:
     except Exception:  # noqa: BLE001 - a defect, which the other process reports
         import traceback
 
-        message = ("defect", traceback.format_exc().strip()[-_TRACEBACK_CHARACTERS:])
+        from poller.redaction import redact
+
+        message = ("defect", redact(traceback.format_exc()).strip()[-_TRACEBACK_CHARACTERS:])
     pickle.dump(version(), _answers)
     pickle.dump(message, _answers)
     _answers.flush()
