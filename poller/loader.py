@@ -3,8 +3,8 @@
 The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the memory of the daemon. So
 a child imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
 
-The request is one pickle on the child's stdin. Each answer is two pickles: the version of the package that
-wrote it, and a pair of its kind and its content.
+The request is one pickle on the child's stdin. Each answer is a pickle of its kind and its content, as `bytes`
+in a pickle.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast
+from typing import IO, Any, Literal, cast
 
 from poller.orphans import ORPHANS
 
-if TYPE_CHECKING:
-    from poller.errors import ConfigError  # imported where it is used: the child starts a little earlier
-
-_TRACEBACK_CHARACTERS = 2000
-
-_answers: IO[bytes] | None = None
+answers: IO[bytes] | None = None
 """In the child: the pipe to the process that started it."""
 
 
@@ -40,24 +35,24 @@ class LoaderError(Exception):
         self.printed = printed
 
 
-class LoaderProcess:
-    """A child that reads. It ends with its context manager, and with this process however that ends."""
+class LoaderProcess(contextlib.ExitStack):
+    """A child that reads. It ends with its context, or `close`, and with this process however that ends."""
 
     def __init__(self, task: Literal["start", "load"], *arguments: object) -> None:
         """Start a child with a function of `poller.loaderchild`; raises LoaderError if the system refuses."""
-        with contextlib.ExitStack() as resources:
-            resources.enter_context(ORPHANS.own_child())
-            try:
-                self._child, self._answers = _start()
-            except OSError as error:
-                what = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
-                raise LoaderError(what) from None
-            resources.enter_context(self._answers)
-            resources.callback(self._end)
-            with contextlib.suppress(BrokenPipeError):  # `receive` reports how it ended
-                pickle.dump((task, arguments), self._stdin)
-                self._stdin.flush()
-            self._resources = resources.pop_all()
+        super().__init__()
+        self.enter_context(ORPHANS.own_child())
+        try:
+            self._child, self._answers = _start()
+        except OSError as error:
+            self.close()
+            what = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
+            raise LoaderError(what) from None
+        self._request = cast("IO[bytes]", self._child.stdin)
+        self.callback(self._end)
+        with contextlib.suppress(BrokenPipeError):  # `receive` reports how it ended
+            pickle.dump((task, arguments), self._request)
+            self._request.flush()
 
     @classmethod
     def run(cls, task: Literal["load"], *arguments: object) -> Any:
@@ -71,51 +66,40 @@ class LoaderProcess:
         Raises ConfigError with the problems that the child found or if another version of the package is
         installed by now, LoaderError if the child failed or ended.
         """
-        try:
-            # First, because the classes of another version may have other fields.
-            if (theirs := pickle.load(self._answers)) != version():  # noqa: S301 - only our child writes it
-                raise _replaced(theirs)
-            kind, content = pickle.load(self._answers)  # noqa: S301 - the same
-        except (EOFError, pickle.UnpicklingError):
-            raise self._ended() from None
-        if kind == "problems":
-            from poller.errors import ConfigError
+        from poller.errors import ConfigError, Problem  # after the child is started
 
+        try:
+            answer = pickle.load(self._answers)  # noqa: S301 - only our own child writes to the pipe
+        except (EOFError, pickle.UnpicklingError):
+            answer = None
+        # Another version may have other classes, and no such module.
+        if (installed := _installed_version()) != _running_version():
+            what = (
+                f"version {installed} is installed, but {_running_version()} is running; restart the poller"
+            )
+            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {what}")])
+        if answer is None:
+            raise self._ended()
+        kind, content = pickle.loads(answer)  # noqa: S301 - the same
+        if kind == "problems":
             raise ConfigError(content)
         if kind == "defect":
             raise LoaderError(f"the process that reads the configuration failed: {content}")
         return content
 
-    def close(self) -> None:
-        """End the child, if it has not ended."""
-        self._resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def _stdin(self) -> IO[bytes]:
-        return cast("IO[bytes]", self._child.stdin)
-
     def _end(self) -> None:
         self._child.kill()
+        self._answers.close()
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.close()
+            self._request.close()
         self._child.wait()
 
-    def _ended(self) -> Exception:
-        self._answers.close()  # so that it cannot wait for us
+    def _ended(self) -> LoaderError:
+        self._answers.close()  # so that the child cannot wait for us
         code = self._child.wait()
-        if code < 0:
-            what = f"the process that reads the configuration was ended by signal {-code}"
-            return LoaderError(what, 128 - code)
-        if (installed := _installed()) != version():  # and may have no such module
-            return _replaced(installed)
-        what = f"the process that reads the configuration ended with {code} and sent no answer"
-        return LoaderError(what, code, printed=True)
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
+        what = f"the process that reads the configuration {how}"
+        return LoaderError(what, 128 - code if code < 0 else code, printed=code >= 0)
 
 
 def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:
@@ -131,7 +115,7 @@ def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=[writing],
         )
-    except BaseException:
+    except OSError:
         os.close(reading)
         raise
     finally:
@@ -140,13 +124,7 @@ def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     return child, os.fdopen(reading, "rb")
 
 
-@functools.cache
-def version() -> str:
-    """The version of this package that runs; the first call must come before another can be installed."""
-    return _installed()
-
-
-def _installed() -> str:
+def _installed_version() -> str:
     import importlib.metadata  # after the child is started
 
     try:
@@ -155,18 +133,8 @@ def _installed() -> str:
         return "none"
 
 
-def _replaced(installed: str) -> ConfigError:
-    from poller.errors import ConfigError, Problem
-
-    what = f"version {installed} is installed, but {version()} is running; restart the poller"
-    return ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {what}")])
-
-
-def answer_to(descriptor: int) -> None:
-    """In the child: send all answers to `descriptor`."""
-    global _answers  # noqa: PLW0603 - a command of the command line is called without arguments
-    os.set_inheritable(descriptor, False)
-    _answers = os.fdopen(descriptor, "wb")
+_running_version = functools.cache(_installed_version)
+"""The first call is at the start."""
 
 
 def answer(read: Callable[[], object]) -> None:
@@ -174,7 +142,7 @@ def answer(read: Callable[[], object]) -> None:
 
     Raises BrokenPipeError if the process that started the child has ended.
     """
-    if _answers is None:
+    if answers is None:
         raise RuntimeError("no process waits for the answer: the daemon is started by poller.main")
     from poller.errors import ConfigError
 
@@ -188,7 +156,6 @@ def answer(read: Callable[[], object]) -> None:
 
         from poller.redaction import redact
 
-        message = ("defect", redact(traceback.format_exc()).strip()[-_TRACEBACK_CHARACTERS:])
-    pickle.dump(version(), _answers)
-    pickle.dump(message, _answers)
-    _answers.flush()
+        message = ("defect", redact(traceback.format_exc()).strip()[-2000:])
+    pickle.dump(pickle.dumps(message), answers)
+    answers.flush()

@@ -8,13 +8,9 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from poller.loader import answer, answer_to
-
-if TYPE_CHECKING:
-    from poller.catalog import Defaults
+from poller import loader
+from poller.settings import Settings
 
 
 def start(package: str | None, arguments: list[str]) -> None:
@@ -30,19 +26,11 @@ def start(package: str | None, arguments: list[str]) -> None:
     command_line()
 
 
-def load(queries: str, defaults: Defaults) -> None:
+def load(settings: Settings) -> None:
     """Answer with the catalogue of the query files."""
+    from poller.commands.reading import open_catalog
 
-    def read() -> object:
-        from poller.queryfiles import load as read_files
-        from poller.sources import resolve
-
-        return read_files(resolve(queries), defaults)
-
-    answer(read)
-
-
-_TASKS: dict[str, Callable[..., None]] = {"start": start, "load": load}
+    loader.answer(lambda: open_catalog(settings))
 
 
 def _end_with_starter() -> None:
@@ -53,14 +41,15 @@ def _end_with_starter() -> None:
 
 def main() -> None:
     """Do what the request on stdin says."""
-    answer_to(int(sys.argv[1]))
+    os.set_inheritable(int(sys.argv[1]), False)
+    loader.answers = os.fdopen(int(sys.argv[1]), "wb")
     try:
         task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - only the process that started us writes it
     except (EOFError, pickle.UnpicklingError):
         return  # that process has ended
     threading.Thread(target=_end_with_starter, name="lifeline", daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the same
-        _TASKS[task](*arguments)
+        (start if task == "start" else load)(*arguments)
 
 
 if __name__ == "__main__":

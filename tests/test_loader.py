@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from poller.catalog import Catalog, Defaults
+from poller.catalog import Catalog
 from poller.errors import ConfigError, Problem
 from poller.loader import LoaderError, LoaderProcess, answer
+from poller.loading import load
 from poller.orphans import ORPHANS
 from poller.receiver.receiver import Receiver
+from poller.settings import Settings
 from tests.bed.process import ROOT, Process, eventually, gone
 from tests.bed.queries import write_queries
 
@@ -29,7 +31,6 @@ READ_ONLY_BY_THE_CHILD = (
 )  # fmt: skip
 VERSION = importlib.metadata.version("obscura-poller")
 NO_DATABASE = "postgresql://127.0.0.1:1/none"
-DEFAULTS = Defaults(60.0, 5.0, 10)
 USR1 = """
 import signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: {act})
@@ -298,6 +299,10 @@ def child(in_child: InChild, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return write
 
 
+def settings(queries: str, **more: str) -> Settings:
+    return load({}, {"queries": queries, "max_series": "10", **more})
+
+
 def descriptors() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
@@ -313,13 +318,14 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
     )
     inherited = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(inherited, True)
-    secret = Defaults(60.0, 5.0, 10, "secret-1")
     try:
-        defaults, arguments, environ, masked, inherited_too = LoaderProcess.run("load", "shipped", secret)
+        defaults, arguments, environ, masked, inherited_too = LoaderProcess.run(
+            "load", settings("shipped", namespace="secret_1")
+        )
     finally:
         os.close(inherited)
-    assert defaults == secret
-    assert "secret-1" not in f"{arguments}{environ}"
+    assert defaults.namespace == "secret_1"
+    assert "secret_1" not in f"{arguments}{environ}"
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} <= masked
     assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert len([one for one in inherited_too if one.startswith("pipe:")]) == 1, "for its answers"
@@ -351,7 +357,7 @@ def test_without_an_answer_the_error_says_how_the_child_ended(
     reaper.start()
     try:
         with pytest.raises(LoaderError, match=f"(?s){text}"):
-            LoaderProcess.run("load", "shipped" + ":" * 1_000_000, DEFAULTS)
+            LoaderProcess.run("load", settings("shipped" + ":" * 1_000_000))
     finally:
         done.set()
         reaper.join()
@@ -360,7 +366,7 @@ def test_without_an_answer_the_error_says_how_the_child_ended(
 
 def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
-    catalog = LoaderProcess.run("load", file, DEFAULTS)
+    catalog = LoaderProcess.run("load", settings(file))
     assert isinstance(catalog, Catalog)
     assert [(query.name, query.sql, query.max_series) for query in catalog.queries] == [
         ("a", "SELECT 1 AS n", 10)
@@ -368,7 +374,7 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
 
     write_queries(tmp_path, ("a", "DELETE FROM users"), ("b", "SELEC"))
     with pytest.raises(ConfigError) as raised:
-        LoaderProcess.run("load", file, DEFAULTS)
+        LoaderProcess.run("load", settings(file))
     assert all(isinstance(problem, Problem) for problem in raised.value.problems)
     places = [problem.place.path for problem in raised.value.problems if problem.place]
     assert places == ["queries[0].sql", "queries[1].sql"]
@@ -378,13 +384,13 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
 def test_another_version_that_was_installed_is_reported_and_its_answer_ignored(
     child: Callable[[str], None], tmp_path: Path, lines: str
 ) -> None:
-    LoaderProcess.run("load", "shipped", DEFAULTS)  # this process has read its own version
+    LoaderProcess.run("load", settings("shipped"))  # this process has read its own version
     child(lines)
     metadata = tmp_path / "in-child" / "obscura_poller-99.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.4\nName: obscura-poller\nVersion: 99\n")
     with pytest.raises(ConfigError) as raised:
-        LoaderProcess.run("load", "/nowhere", DEFAULTS)
+        LoaderProcess.run("load", settings("/nowhere"))
     assert str(raised.value) == (
         f"POLLER_QUERIES: cannot be read: version 99 is installed, but {VERSION} is running; "
         "restart the poller"
@@ -395,7 +401,7 @@ def test_without_an_interpreter_no_descriptor_stays_open(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     before = descriptors()
     with pytest.raises(LoaderError, match=r"cannot start /nowhere/python .*: No such file or directory"):
-        LoaderProcess.run("load", "shipped", DEFAULTS)
+        LoaderProcess.run("load", settings("shipped"))
     assert descriptors() == before
 
 
@@ -404,9 +410,9 @@ def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:
         "import poller.queryfiles\n"
         "poller.queryfiles.load = lambda *_: (print('child', os.getpid(), flush=True), time.sleep(3600))"
     )
-    code = f"from poller.loader import LoaderProcess\nLoaderProcess.run('load', 'shipped', {DEFAULTS!r})"
+    code = "from poller.loader import LoaderProcess\nfrom poller.loading import load\n"
     process = Process(
-        [sys.executable, "-c", f"from poller.catalog import Defaults\n{code}"],
+        [sys.executable, "-c", f"{code}LoaderProcess.run('load', load({{}}))"],
         env={"PYTHONPATH": f"{folder}:{ROOT}"},
     )
     try:
@@ -424,5 +430,5 @@ def test_what_a_library_prints_is_no_part_of_the_answer(
 ) -> None:
     child("print('noise', flush=True)")
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
-    assert [query.name for query in LoaderProcess.run("load", file, DEFAULTS).queries] == ["a"]
+    assert [query.name for query in LoaderProcess.run("load", settings(file)).queries] == ["a"]
     assert capfd.readouterr().out == "noise\n"

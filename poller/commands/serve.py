@@ -147,7 +147,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
 def _read_again(settings: Settings) -> Catalog:
     """The queries as another process reads them; raises ConfigError, also if that process fails."""
     try:
-        catalog: Catalog = LoaderProcess.run("load", settings.queries, settings.defaults)
+        catalog: Catalog = LoaderProcess.run("load", settings)
     except LoaderError as error:
         what = f"cannot be read again: {error}; send SIGHUP to retry"
         raise ConfigError([Problem("POLLER_QUERIES", what)]) from None
