@@ -19,7 +19,6 @@ from poller import otlp
 from poller.definition import format_duration
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, is_encodable
-from poller.errors import ConfigError, Problem
 from poller.instruments import Collector, starting_in_time
 from poller.preferences import read_preferences
 from poller.words import counted
@@ -82,13 +81,13 @@ class Push:
         self._spool = spool
         self._resource = resource
         self._version = str(resource.attributes.get("service.version", ""))
-        self._reader = Collector(*read_preferences(os.environ))
+        preferences = read_preferences(os.environ)
+        self._reader = Collector(preferences.temporality, preferences.aggregation)
         self._collectors: list[Collect] = []
         sender = otlp.build(endpoint, timeout)
-        try:
-            self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
-        except ValueError as error:
-            raise ConfigError([Problem("OTEL_METRICS_EXEMPLAR_FILTER", str(error))]) from None
+        self._provider = MeterProvider(
+            [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
+        )
         self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
         """For instruments that live as long as the process."""
         pause = min(interval, LONGEST_PAUSE_SECONDS)

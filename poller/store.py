@@ -28,6 +28,8 @@ class Freshness(NamedTuple):
     state: State
     duration: float | None = None
     """Seconds that the last poll used the connection; None before the first and if it was skipped."""
+    reported: State | None = None
+    """State of the poll whose values are reported: ok or estimated; None while none are."""
 
 
 class Good(NamedTuple):
@@ -149,6 +151,7 @@ class SnapshotStore:
                 0 if stale else len(kept.result.samples),
                 state,
                 duration,
+                None if stale else state_of(kept.result),
             )
 
     def _last(self, name: str) -> PollResult | None:

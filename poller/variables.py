@@ -306,7 +306,7 @@ class Variables(BaseModel):
     self_metrics: Annotated[SelfMetricsLevel, BeforeValidator(lower)] = Field(
         default="query",
         validation_alias=_names("POLLER_SELF_METRICS"),
-        description="Metrics of the poller itself: `query`, for the process and for every query, or `off`.",
+        description="Metrics of the poller itself (poller.*): query exports all of them, off none.",
         examples=["off"],
     )
 

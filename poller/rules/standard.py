@@ -64,7 +64,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerQueryStale",
         "critical",
         5 * MINUTE,
-        'poller_query_state{poller_state="stale"} == 1\n'
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="stale"}) == 1\n'
         f"  unless {_SAME_QUERY}\n"
         f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
         f"The values of the query {_QUERY} are withheld",
