@@ -68,9 +68,12 @@ class Pulse:
                 self._beat()
             except Exception:  # a defect of ours must not end the pulse
                 logger.exception("a heartbeat failed")
-            while not self._stopping and (left := self._due - time.monotonic()) > 0:
-                self._wake.wait(left)
-                self._wake.clear()
+            self._rest()
+
+    def _rest(self) -> None:
+        while not self._stopping and (left := self._due - time.monotonic()) > 0:
+            self._wake.wait(left)
+            self._wake.clear()
 
     def _beat(self) -> None:
         now = time.monotonic()
