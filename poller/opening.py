@@ -88,10 +88,8 @@ class Opening:
     def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
         guards = Guards(self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries))
         # Excess privileges take a look at all of pg_class, and seldom change.
-        at_once = (
-            not self._session.is_open or time.monotonic() - self._excess_at >= self._admission.excess_seconds
-        )
-        privileges = self._admission.strict and at_once
+        old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
+        privileges = self._admission.strict and (old or not self._session.is_open)
         facts = facts_query(queries, count_active=self._admission.count_active, privileges=privileges)
         brief = self._meter.brief
         looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
