@@ -27,9 +27,9 @@ LONGEST_WISH_SECONDS = 3600.0
 """Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
 _LOOK_SECONDS = 0.2
 """Between two looks whether a wait for the delivery is stopped: a signal handler may not notify."""
-IDLE_SECONDS = 2.0
-"""Without a request, after which the sender rests. An open gRPC channel uses as much CPU in eight seconds as
-opening another, so that exports a second apart share one and exports a minute apart do not."""
+IDLE_SECONDS = 6.0
+"""Without a request, after which the sender rests: about the time in which an open gRPC channel uses as much
+CPU as opening another. So exports some seconds apart share one, and exports a minute apart do not."""
 REFUSALS_BEFORE_DOUBT = 10
 """After so many refusals of a request another one shows whether the request itself is at fault."""
 
@@ -66,11 +66,19 @@ class Delivery:
     """
 
     def __init__(
-        self, spool: Spool, sender: Sender, endpoint: str, longest_pause: float, *, confirm: bool = True
+        self,
+        spool: Spool,
+        sender: Sender,
+        endpoint: str,
+        longest_pause: float,
+        *,
+        confirm: bool = True,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         """Begin with what the spool holds; `longest_pause` between two tries is in seconds.
 
-        With `confirm` the log has a line for the first request that was taken.
+        With `confirm` the log has a line for the first request that was taken. The sender rests after `idle`
+        seconds without a request.
         """
         self.tally = Tally()
         self.last_ok: bool | None = None
@@ -83,6 +91,7 @@ class Delivery:
         self._sender = sender
         self._outage = Outage(endpoint, confirm=confirm)
         self._longest_pause = longest_pause
+        self._idle = idle
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
         self._last: Verdict | None = None
@@ -166,7 +175,7 @@ class Delivery:
     def _await(self) -> Kept | None:
         """The oldest request, as soon as one is there and due; None at the end.
 
-        Lets the sender rest once if that takes longer than IDLE_SECONDS.
+        Lets the sender rest once if that takes long.
         """
         resting = False
         with self._changed:
@@ -175,9 +184,9 @@ class Delivery:
                 if left <= 0 and (head := self._spool.take()):
                     return head
                 wait = left if left > 0 else None
-                if resting or (wait is not None and wait <= IDLE_SECONDS):
+                if resting or (wait is not None and wait <= self._idle):
                     self._changed.wait(wait)
-                elif not self._changed.wait(IDLE_SECONDS):
+                elif not self._changed.wait(self._idle):
                     self._sender.rest()
                     resting = True
         return None

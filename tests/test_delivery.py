@@ -444,6 +444,7 @@ class Scripted:
 
 
 Deliver = Callable[..., tuple[Delivery, Scripted]]
+IDLE = 0.3
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ def deliver() -> Iterator[Deliver]:
         spool = Spool(None, max_size=2**20, max_age=3600.0)
         spool.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
-        begun.append((Delivery(spool, sender, "the collector", pause), spool))
+        begun.append((Delivery(spool, sender, "the collector", pause, idle=IDLE), spool))
         return begun[-1][0], sender
 
     yield start
@@ -497,7 +498,7 @@ def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_
     for sent, rests in ((2, 1), (3, 2)):
         assert eventually(lambda rests=rests: sender.rests == rests)  # type: ignore[misc]
         assert len(sender.sent) == sent
-        assert not eventually(lambda rests=rests: sender.rests > rests, 1.5 * delivery.IDLE_SECONDS)  # type: ignore[misc]
+        assert not eventually(lambda rests=rests: sender.rests > rests, 4 * IDLE)  # type: ignore[misc]
         one.keep([Request(b"c", 1)])
 
 

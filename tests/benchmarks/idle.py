@@ -63,7 +63,7 @@ def _started(stack: contextlib.ExitStack, dsn: str, protocol: str, *, traces: bo
         if time.monotonic() > deadline:
             raise TimeoutError("the poller exports nothing")
         time.sleep(0.1)
-    time.sleep(10)  # so that what the start leaves to do is done
+    time.sleep(5)  # so that what the start leaves to do is done
     return process.process.pid
 
 
