@@ -25,6 +25,9 @@ LONGEST_WISH_SECONDS = 3600.0
 """Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
 _LOOK_SECONDS = 0.2
 """Between two looks whether a wait for the delivery is stopped: a signal handler may not notify."""
+IDLE_SECONDS = 6.0
+"""Without a request, after which the sender rests: about the time in which an open gRPC channel uses as much
+CPU as opening another. So exports some seconds apart share one, and exports a minute apart do not."""
 REFUSALS_BEFORE_DOUBT = 10
 """After so many refusals of a request another one shows whether the request itself is at fault."""
 
@@ -34,6 +37,9 @@ class Sender(Protocol):
 
     def send(self, body: bytes) -> Verdict:
         """Send an encoded request of the signal."""
+
+    def rest(self) -> None:
+        """Release what only sending needs: no request is expected soon."""
 
     def close(self) -> None:
         """End the connections."""
@@ -67,11 +73,13 @@ class Delivery:
         *,
         confirm: bool = True,
         asked_for: bool = True,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         """Begin with what the spool holds; `longest_pause` between two tries is in seconds.
 
         `form` is that of the signal. With `confirm` the log has a line for the first request that was taken.
-        A collector that has no place for a signal that was not `asked_for` is no reason to warn.
+        A collector that has no place for a signal that was not `asked_for` is no reason to warn. The sender
+        rests after `idle` seconds without a request.
         """
         self.form = form
         self.spool = spool
@@ -86,6 +94,7 @@ class Delivery:
         self._logger = form.logger
         self._outage = Outage(form, endpoint, confirm=confirm, asked_for=asked_for)
         self._longest_pause = longest_pause
+        self._idle = idle
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
         self._last: Verdict | None = None
@@ -181,13 +190,22 @@ class Delivery:
                 self._changed.notify_all()
 
     def _await(self) -> Kept | None:
-        """The oldest request, as soon as one is there and due; None at the end."""
+        """The oldest request, as soon as one is there and due; None at the end.
+
+        Lets the sender rest once if that takes long.
+        """
+        resting = False
         with self._changed:
             while not self._ended:
                 left = self._again_at - time.monotonic()
                 if left <= 0 and (head := self.spool.take()):
                     return head
-                self._changed.wait(left if left > 0 else None)
+                wait = left if left > 0 else None
+                if resting or (wait is not None and wait <= self._idle):
+                    self._changed.wait(wait)
+                elif not self._changed.wait(self._idle):
+                    self._sender.rest()
+                    resting = True
         return None
 
     def _judge(self, head: Kept) -> Verdict:

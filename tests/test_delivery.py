@@ -432,16 +432,21 @@ class Scripted:
     def __init__(self, judge: Callable[[bytes, int], Verdict]) -> None:
         self._judge = judge
         self.sent: list[bytes] = []
+        self.rests = 0
 
     def send(self, body: bytes) -> Verdict:
         self.sent.append(body)
         return self._judge(body, len(self.sent))
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 Deliver = Callable[..., tuple[Delivery, Scripted]]
+IDLE = 0.3
 
 
 @pytest.fixture
@@ -455,7 +460,7 @@ def deliver() -> Iterator[Deliver]:
         spool = Spool(None, max_size=2**20, max_age=3600.0)
         spool.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
-        begun.append((Delivery(form_of("metrics"), spool, sender, "the collector", pause), spool))
+        begun.append((Delivery(form_of("metrics"), spool, sender, "the collector", pause, idle=IDLE), spool))
         return begun[-1][0], sender
 
     yield start
@@ -486,6 +491,23 @@ def test_the_pauses_between_tries_start_again_after_a_success(
     first, last = delivery.FIRST_PAUSE_SECONDS, delivery.FIRST_PAUSE_SECONDS * 2 ** (tries - 2)
     assert max(pauses) >= last / 2 - 0.05
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
+
+
+def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_the_next(
+    deliver: Deliver,
+) -> None:
+    one, sender = deliver(lambda _, __: TAKEN, [b"a", b"b"])
+    for sent, rests in ((2, 1), (3, 2)):
+        assert eventually(lambda rests=rests: sender.rests == rests)  # type: ignore[misc]
+        assert len(sender.sent) == sent
+        assert not eventually(lambda rests=rests: sender.rests > rests, 4 * IDLE)  # type: ignore[misc]
+        one.keep([Request(b"c", 1)])
+
+
+def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:
+    _, sender = deliver(lambda _, __: Verdict("later", "away", wait=3600.0), [b"a"])
+    assert eventually(lambda: sender.rests == 1)
+    assert len(sender.sent) == 1
 
 
 def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:

@@ -28,7 +28,7 @@ from poller.loader import LoaderError, LoaderProcess
 from poller.logs import configure
 from poller.notify import Notifier
 from poller.orphans import ORPHANS
-from poller.pulse import BEAT_SECONDS, Pulse
+from poller.pulse import BEAT_SECONDS, NEWS_SECONDS, Pulse
 from poller.reload import Reload
 from poller.schedule import Tick, ticks
 from poller.settings import Settings
@@ -101,10 +101,15 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
+
+    def rest(seconds: float) -> None:
+        pipe.replica.rest(seconds)
+        pulse.soon(NEWS_SECONDS)
+
     daemon = Daemon(
         planned,
         pipe.tick,
-        rest=pipe.replica.rest,
+        rest=rest,
         on_overrun=pipe.overran,
         on_first_polls=lambda: _tell([push, pulse]),
         # Several hosts, each tried twice, may take a multiple of it.
@@ -130,8 +135,8 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
             lambda _: ORPHANS.reap(),
         ],
         heartbeat.remove,
+        every=notifier.every(BEAT_SECONDS),
     )
-    notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
     gc.freeze()  # the catalogue and the SDK stay as well
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

@@ -124,6 +124,7 @@ def open_replica(
             restraint.hold,
             count_active=settings.max_active_backends is not None,
             strict=settings.strict,
+            report_lag=settings.self_metrics != "off",
         ),
         on_sighting=on_sighting,
         tags=tags(settings.sql_comments),
