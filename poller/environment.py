@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from poller.definition import format_duration
 from poller.errors import Problem
@@ -40,28 +41,35 @@ def is_secret(field: FieldInfo) -> bool:
     return "SecretStr" in str(field.annotation)
 
 
-class Environment:
+class Environment(EnvSettingsSource):
     """One look at an environment: empty is unset, `*_FILE` holds a secret, and every problem is kept."""
 
-    def __init__(self, settings: type[BaseModel], environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
         self._fields = settings.model_fields
+        known = {name for field in self._fields.values() for name in variables(field)}
         # A file or a shell that fills a variable often leaves a line break at its end.
         given = {name: value.rstrip("\r\n") for name, value in environ.items()}
         self._given = {name: value for name, value in given.items() if value.strip() != ""}
+        # Only these, for the library would also take a variable called like the field, `timeout`.
+        self._read = {name: value for name, value in self._given.items() if name in known}
         self.problems: list[Problem] = []
         learn_environment(self._given)
+        super().__init__(settings, case_sensitive=True)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return dict(self._read)
 
     def look(self, name: str) -> tuple[str, Source] | None:
         """The value of the field `name` and the variable it stands in; None where it is unset."""
         field = self._fields[name]
         if is_secret(field) and (found := self._from_file(variables(field)[0])):
             return found
-        if variable := next((each for each in variables(field) if each in self._given), None):
-            value: str | None = self._given[variable]
+        value, variable, _ = self.get_field_value(field, name)
+        if value is not None:
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
-                value = self._milliseconds(variable, self._given[variable])
+                value = self._milliseconds(variable, value)
             elif name == "export_timeout" and variable.startswith("OTEL_"):
-                value = self._few_seconds(variable, self._given[variable])
+                value = self._few_seconds(variable, value)
             return (value, Source("variable", variable)) if value is not None else None
         if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
             return "false", Source("variable", "OTEL_TRACES_EXPORTER")

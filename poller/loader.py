@@ -3,8 +3,8 @@
 The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the memory of the daemon. So
 a child imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
 
-The request is one pickle on the child's stdin. Each answer is a pickle of its kind and its content, which is
-sent as `bytes` in a pickle.
+The request is one pickle on the child's stdin. Each answer is a pickle of its kind and its content, as `bytes`
+in a pickle.
 """
 
 from __future__ import annotations
@@ -73,9 +73,11 @@ class LoaderProcess(contextlib.ExitStack):
         except (EOFError, pickle.UnpicklingError):
             answer = None
         # Another version may have other classes, and no such module.
-        if (installed := _installed_version()) != (running := _running_version()):
-            what = f"cannot be read: version {installed} is installed, but {running} runs; restart the poller"
-            raise ConfigError([Problem("POLLER_QUERIES", what)])
+        if (installed := _installed_version()) != _running_version():
+            what = (
+                f"version {installed} is installed, but {_running_version()} is running; restart the poller"
+            )
+            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {what}")])
         if answer is None:
             raise self._ended()
         kind, content = pickle.loads(answer)  # noqa: S301 - the same

@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.declared.part import Duration
 from poller.endpoint import Protocol, Signal
@@ -37,16 +38,16 @@ def _names(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
 
-class Variables(BaseModel):
+class Variables(BaseSettings):
     """The settings as they are written; `poller.loading.load` finds every problem at once.
 
     Each field's `validation_alias` lists its variables, first come, first served: the poller's own, the
     server's (`OBSCURA_*`), OpenTelemetry's. Durations are in seconds.
     """
 
-    model_config = ConfigDict(
+    model_config = SettingsConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, hide_input_in_errors=True, loc_by_alias=False,
-        validate_default=True,
+        case_sensitive=True,
     )  # fmt: skip
 
     database_url: SecretStr | None = Field(
@@ -309,6 +310,19 @@ class Variables(BaseModel):
         description="Metrics of the poller itself (poller.*): query exports all of them, off none.",
         examples=["off"],
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values only from `load`, which has read the environment and knows where each came from."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     def signals(self) -> list[Signal]:
         """What is to be pushed beside the metrics."""

@@ -220,7 +220,7 @@ def test_clients_that_invent_methods_make_one_series(event_recorder: Recorder) -
 # --- what it needs ------------------------------------------------------------------------------------
 
 HEAVY = {
-    *("apscheduler", "grpc", "google", "pgparse", "psycopg", "pydantic", "requests"),
+    *("apscheduler", "grpc", "google", "pgparse", "psycopg", "pydantic", "pydantic_settings", "requests"),
     *("rich", "typer", "yaml", "opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto"),
 }
 TRY_EVERYTHING = """

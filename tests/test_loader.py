@@ -24,7 +24,8 @@ from tests.bed.process import ROOT, Process, eventually, gone
 from tests.bed.queries import write_queries
 
 READ_ONLY_BY_THE_CHILD = (
-    "annotated_types", "pgparse", "pydantic", "pydantic_core", "rich", "typer", "yaml",
+    "annotated_types", "dotenv", "pgparse", "pydantic", "pydantic_core", "pydantic_settings", "rich", "typer",
+    "yaml",
     "poller.cli", "poller.commands.options", "poller.commands.run", "poller.declared", "poller.environment",
     "poller.loaderchild", "poller.loading", "poller.queryfiles", "poller.statement", "poller.variables",
 )  # fmt: skip
@@ -315,11 +316,12 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
         "     and os.path.exists(f'/proc/self/fd/{n}')],\n"
         ")"
     )
-    asked = settings("shipped", namespace="secret_1")
     inherited = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(inherited, True)
     try:
-        defaults, arguments, environ, masked, inherited_too = LoaderProcess.run("load", asked)
+        defaults, arguments, environ, masked, inherited_too = LoaderProcess.run(
+            "load", settings("shipped", namespace="secret_1")
+        )
     finally:
         os.close(inherited)
     assert defaults.namespace == "secret_1"
@@ -390,7 +392,8 @@ def test_another_version_that_was_installed_is_reported_and_its_answer_ignored(
     with pytest.raises(ConfigError) as raised:
         LoaderProcess.run("load", settings("/nowhere"))
     assert str(raised.value) == (
-        f"POLLER_QUERIES: cannot be read: version 99 is installed, but {VERSION} runs; restart the poller"
+        f"POLLER_QUERIES: cannot be read: version 99 is installed, but {VERSION} is running; "
+        "restart the poller"
     )
 
 

@@ -31,7 +31,7 @@ DAEMON = {
 }
 BY_PROTOCOL = {"gRPC": "import poller.otlpgrpc", "or, for HTTP, requests": "import poller.otlphttp"}
 ELSEWHERE = {
-    "no more: pydantic": "import pydantic",
+    "no more: pydantic and its settings": "import pydantic, pydantic_settings",
     "no more: the command line": "import typer.main",
     "no more: YAML and PostgreSQL's grammar": "import pgparse, yaml",
     "no more: what reads by them": "import poller.cli, poller.commands.run, poller.commands.reading",
