@@ -3,8 +3,8 @@
 The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the memory of the daemon. So
 a child imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
 
-The request is one pickle on the child's stdin. Each answer is a pickle of two values: its kind, and its content
-as a pickle.
+The request is one pickle on the child's stdin. Each answer is a pickle of two values: its kind, and its
+content as a pickle.
 """
 
 from __future__ import annotations
