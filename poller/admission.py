@@ -35,8 +35,17 @@ class Admission:
     """Whether `hold` wants to know how many backends are active."""
     strict: bool = False
     """Whether nothing is sent with a role that may do more than read."""
+    excess_seconds: float = 60.0
+    """After which a kept connection looks at that again: a GRANT takes effect in open sessions."""
+    report_lag: bool = True
+    """Whether the lag is looked at even if nothing limits it."""
     _warned: bool = False
     _blind: bool = False
+
+    @property
+    def wants_lag(self) -> bool:
+        """Whether each tick looks at the lag."""
+        return self.report_lag or self.max_replay_lag is not None
 
     def decide(
         self, queries: Sequence[QueryDefinition], facts: ServerFacts, lag: Lag | None, now: float

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from poller.charset import UTF8, Charset
 from poller.pipeline import Statement
 from poller.query import QueryDefinition
 from poller.sqlcomment import Tags, commented, untagged
@@ -37,6 +38,8 @@ class Guards:
     """What a comment on its SQL says of each query."""
     timeout: float | None = None
     """The statement_timeout that holds behind the savepoint: a query that has this one needs not set it."""
+    charset: Charset = UTF8
+    """What the pipeline encodes the statements in, once the bounds are set."""
 
     def opening(self, looks: Sequence[str]) -> list[Statement]:
         """Begin the shared transaction, take the looks it starts with, and set the savepoint `tick`.
@@ -95,12 +98,17 @@ class Guards:
         ):
             exists = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
             calls.append(f"CASE WHEN {exists}{also} THEN {_set_config(name, _ms(seconds))} END")
-        return f"SELECT {', '.join(calls)}, {_FORMATS}"
+        return f"SELECT {', '.join(calls)}, {_formats(self.charset)}"
 
 
-def formats_query() -> str:
+def formats_query(charset: Charset) -> str:
     """The statement that pins, for the transaction, how the server reads SQL and writes values."""
-    return f"SELECT {_FORMATS}"
+    return f"SELECT {_formats(charset)}"
+
+
+def _formats(charset: Charset) -> str:
+    # The session's own is UTF8.
+    return _FORMATS if charset == UTF8 else f"{_FORMATS}, {_set_config('client_encoding', charset.encoding)}"
 
 
 def _set_config(name: str, value: object) -> str:
@@ -108,7 +116,6 @@ def _set_config(name: str, value: object) -> str:
 
 
 _NOT_WINDOWS = " AND pg_catalog.version() OPERATOR(pg_catalog.!~*) '(mingw|visual c)'"
-_SQL_ASCII = "pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'"
 _FORMATS = ", ".join(
     [
         # The statement that was checked is the one that runs: where a text ends depends on this.
@@ -124,8 +131,6 @@ _FORMATS = ", ".join(
         _set_config("bytea_output", "hex"),
         _set_config("xmlbinary", "base64"),
         _set_config("quote_all_identifiers", "off"),
-        # Such a database keeps any bytes, and a value that is not UTF-8 would fail its whole query.
-        f"CASE WHEN {_SQL_ASCII} THEN {_set_config('client_encoding', 'SQL_ASCII')} END",
     ]
 )
 

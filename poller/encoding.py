@@ -1,4 +1,4 @@
-"""Encode collected metrics into OTLP requests of a size that collectors accept."""
+"""Encode collected metrics, and split the OTLP requests of any signal into a size that collectors accept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetric
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from poller.otlpforms import Form, form_of
+
 SCOPE = "poller"
 """Name of the instrumentation scope of everything that is exported."""
 MAX_SIZE = 1_000_000
@@ -22,11 +24,11 @@ and so the collector's receiver, 4 MiB."""
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One encoded ExportMetricsServiceRequest."""
+    """One encoded request of a signal."""
 
     body: bytes
-    points: int
-    """Data points in it."""
+    items: int
+    """Data points, spans or log records in it."""
 
 
 def encode(
@@ -37,7 +39,7 @@ def encode(
     A request has at most `most_bytes`, or one data point. Raises what the SDK's encoder raises for a value
     that OTLP cannot carry.
     """
-    return list(_split(message(metrics, resource, version), most_bytes))
+    return list(split(message(metrics, resource, version), form_of("metrics"), most_bytes))
 
 
 def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
@@ -55,51 +57,61 @@ def is_encodable(metric: Metric) -> bool:
     return True
 
 
-def halves(request: Request) -> list[Request]:
-    """The same data points in two requests; a request with one data point stays one."""
-    whole = ExportMetricsServiceRequest.FromString(request.body)
-    return [Request(part.SerializeToString(), _count(part)) for part in _parts(whole, min(2, request.points))]
+def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
+    """Encode a request message of a signal; without items there is no request.
 
-
-def _split(whole: ExportMetricsServiceRequest, most_bytes: int) -> Iterator[Request]:
-    points = _count(whole)
-    count = min(points, math.ceil(whole.ByteSize() / most_bytes))
+    A request has at most `most_bytes`, or one item.
+    """
+    items = _count(whole, form.path)
+    count = min(items, math.ceil(whole.ByteSize() / most_bytes))
     if count > 1:
-        for part in _parts(whole, count):
-            yield from _split(part, most_bytes)
-    elif points:
-        yield Request(whole.SerializeToString(), points)
+        for part in _parts(whole, form, count):
+            yield from split(part, form, most_bytes)
+    elif items:
+        yield Request(whole.SerializeToString(), items)
 
 
-def _parts(whole: ExportMetricsServiceRequest, count: int) -> Iterator[ExportMetricsServiceRequest]:
-    """The data points of `whole` in `count` messages with equally many, in their order."""
-    each = math.ceil(_count(whole) / count)
-    for start in range(0, _count(whole), each):
-        part = ExportMetricsServiceRequest()
+def halves(request: Request, form: Form) -> list[Request]:
+    """The same items in two requests; a request with one item stays one."""
+    parts = _parts(form.request.FromString(request.body), form, min(2, request.items))
+    return [Request(part.SerializeToString(), _count(part, form.path)) for part in parts]
+
+
+def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
+    """The items of `whole` in `count` messages with equally many, in their order."""
+    items = _count(whole, form.path)
+    each = math.ceil(items / count)
+    for start in range(0, items, each):
+        part = form.request()
         part.CopyFrom(whole)
-        position = 0
-        for scope in _scopes(part):
-            for metric in scope.metrics:
-                points = _points(metric)
-                first, last = start - position, start + each - position
-                position += len(points)
-                del points[max(0, last) :]
-                del points[: max(0, first)]
-            kept = [metric for metric in scope.metrics if len(_points(metric))]
-            del scope.metrics[:]
-            scope.metrics.extend(kept)
+        _keep(part, form.path, start, start + each)
         yield part
 
 
-def _count(message: ExportMetricsServiceRequest) -> int:
-    return sum(len(_points(metric)) for scope in _scopes(message) for metric in scope.metrics)
+def _keep(message: Any, path: Sequence[str], first: int, last: int) -> int:
+    """Keep the items from `first` up to `last`, and nothing without items; returns how many there were."""
+    children, below = _children(message, path[0]), path[1:]
+    if not below:
+        count = len(children)
+        del children[max(0, last) :]
+        del children[: max(0, first)]
+        return count
+    count = 0
+    for child in children:
+        count += _keep(child, below, first - count, last - count)
+    kept = [child for child in children if _count(child, below)]
+    del children[:]
+    children.extend(kept)
+    return count
 
 
-def _scopes(message: ExportMetricsServiceRequest) -> Iterator[Any]:
-    for resource in message.resource_metrics:
-        yield from resource.scope_metrics
+def _count(message: Any, path: Sequence[str]) -> int:
+    children, below = _children(message, path[0]), path[1:]
+    return sum(_count(child, below) for child in children) if below else len(children)
 
 
-def _points(metric: Any) -> Any:
-    kind = metric.WhichOneof("data")
-    return getattr(metric, kind).data_points if kind else []
+def _children(message: Any, field: str) -> Any:
+    if field == "data_points":  # the only level that depends on a kind, the metric's
+        kind = message.WhichOneof("data")
+        return getattr(message, kind).data_points if kind else []
+    return getattr(message, field)

@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from poller.errors import ConfigError, Problem
+from poller.otlplimits import unsent_by_grpc
 from poller.secrets import mask_url
 
 Protocol = Literal["grpc", "http/protobuf"]
@@ -84,6 +85,8 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
     if not parts.hostname:
         raise wrong(f"{shown!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
+        if unsent := unsent_by_grpc(parts, "POLLER_OTLP_PROTOCOL"):
+            raise wrong(f"{shown!r} {unsent}")
         return Endpoint(f"{parts.scheme}://{parts.netloc}", protocol)
     if where == f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT":
         return Endpoint(value, protocol)

@@ -19,8 +19,8 @@ from poller import otlp
 from poller.definition import format_duration
 from poller.delivery import Delivery
 from poller.encoding import SCOPE, Request, encode, is_encodable
-from poller.errors import ConfigError, Problem
 from poller.metricreader import Collector, starting_in_time
+from poller.otlpforms import form_of
 from poller.preferences import read_preferences
 from poller.words import counted
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from poller.endpoint import Endpoint
     from poller.spool import Spool
-    from poller.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +81,20 @@ class Push:
         self._spool = spool
         self._resource = resource
         self._version = str(resource.attributes.get("service.version", ""))
-        self._reader = Collector(*read_preferences(os.environ))
+        preferences = read_preferences(os.environ)
+        self._reader = Collector(preferences.temporality, preferences.aggregation)
         self._collectors: list[Collect] = []
         sender = otlp.build(endpoint, timeout)
-        try:
-            self._provider = MeterProvider([self._reader], resource, shutdown_on_exit=False)
-        except ValueError as error:
-            raise ConfigError([Problem("OTEL_METRICS_EXEMPLAR_FILTER", str(error))]) from None
+        self._provider = MeterProvider(
+            [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
+        )
         self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
         """For instruments that live as long as the process."""
         pause = min(interval, LONGEST_PAUSE_SECONDS)
         # Of a single push the exit code says what came of it.
-        self._delivery = Delivery(spool, sender, str(endpoint), pause, confirm=math.isfinite(interval))
+        self._delivery = Delivery(
+            form_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+        )
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -112,9 +113,14 @@ class Push:
         return self._delivery.last_ok
 
     @property
-    def tally(self) -> Tally:
-        """What came of the requests so far."""
-        return self._delivery.tally
+    def delivery(self) -> Delivery:
+        """What sends the exports, and counts what becomes of them."""
+        return self._delivery
+
+    @property
+    def meter_provider(self) -> MeterProvider:
+        """The provider of `meter`."""
+        return self._provider
 
     def stuck(self, now: float) -> str | None:
         """Why one of the two threads is taken for hung at `now` (monotonic seconds); None while they go on.

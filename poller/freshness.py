@@ -23,3 +23,5 @@ class Freshness(NamedTuple):
     state: State
     duration: float | None = None
     """Seconds that the last poll used the connection; None before the first and if it was skipped."""
+    reported: State | None = None
+    """State of the poll whose values are reported: ok or estimated; None while none are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from poller.privileges import excess
@@ -49,7 +49,8 @@ def facts_query(
     With `count_active` it counts active backends too, which only pg_read_all_stats sees of other roles;
     with `privileges` it looks for excess ones, which reads all of pg_class.
 
-    It reads the system catalogue only and never names a relation of the user's as such, so that a
+    It looks only at what a query requires or a parameter asks for; only the role and the version are always
+    in it. It reads the system catalogue only and never names a relation of the user's as such, so that a
     missing one makes no error in the server's log, and follows the search_path as the query will.
     `to_regclass` would do the same, but raises for a schema that may not be used and for a name of three
     parts, and one query's error here would be every query's.
@@ -59,6 +60,7 @@ def facts_query(
     roles = ", ".join(
         literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
     )
+    extensions = any(query.requires.extensions for query in queries)
     active = (
         "CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') THEN ("
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity"
@@ -68,21 +70,35 @@ def facts_query(
         if count_active
         else "NULL"
     )
-    names = ", ".join(_row(name) for name in relations) or "(NULL, NULL, NULL)"
+    parts = {
+        "standby": "pg_catalog.pg_is_in_recovery()",
+        "version": "pg_catalog.current_setting('server_version_num')::int",
+        "active": active,
+        "excess": excess() if privileges else _NONE,
+        "extensions": _EXTENSIONS if extensions else _NONE,
+        "member_of": _member_of(roles) if roles else _NONE,
+        "columns": _columns(relations) if relations else "'{}'::pg_catalog.json",
+    }
+    listed = ", ".join(f"'{name}', {expression}" for name, expression in parts.items())
+    return f"SELECT pg_catalog.json_build_object({listed})"
+
+
+_NONE = "'[]'::pg_catalog.json"
+_EXTENSIONS = "(SELECT coalesce(pg_catalog.json_agg(extname), '[]') FROM pg_catalog.pg_extension)"
+
+
+def _member_of(roles: str) -> str:
+    return f"""\
+(SELECT coalesce(pg_catalog.json_agg(rolname), '[]') FROM pg_catalog.pg_roles
+    WHERE rolname OPERATOR(pg_catalog.=) ANY (ARRAY[{roles}]::pg_catalog.text[])
+      AND pg_catalog.pg_has_role(oid, 'USAGE'))"""
+
+
+def _columns(relations: Sequence[str]) -> str:
+    names = ", ".join(_row(name) for name in relations)
     path = "pg_catalog.current_schemas(true)"
     return f"""\
-SELECT pg_catalog.json_build_object(
-  'standby', pg_catalog.pg_is_in_recovery(),
-  'version', pg_catalog.current_setting('server_version_num')::int,
-  'active', {active},
-  'excess', {excess() if privileges else "'[]'::pg_catalog.json"},
-  'extensions', (SELECT coalesce(pg_catalog.json_agg(extname), '[]') FROM pg_catalog.pg_extension),
-  'member_of', (
-    SELECT coalesce(pg_catalog.json_agg(rolname), '[]') FROM pg_catalog.pg_roles
-    WHERE rolname OPERATOR(pg_catalog.=) ANY (ARRAY[{roles}]::pg_catalog.text[])
-      AND pg_catalog.pg_has_role(oid, 'USAGE')),
-  'columns', (
-    SELECT coalesce(pg_catalog.json_object_agg(wanted.name, (
+(SELECT coalesce(pg_catalog.json_object_agg(wanted.name, (
       SELECT pg_catalog.json_build_array(
         coalesce(pg_catalog.json_agg(attname), '[]'),
         coalesce(pg_catalog.json_agg(attname) FILTER (WHERE NOT (
@@ -97,7 +113,7 @@ SELECT pg_catalog.json_build_object(
       WHERE relname OPERATOR(pg_catalog.=) relation
         AND CASE WHEN schema IS NULL THEN nspname OPERATOR(pg_catalog.=) ANY ({path})
           ELSE nspname OPERATOR(pg_catalog.=) schema END
-      ORDER BY pg_catalog.array_position({path}, nspname) LIMIT 1) AS found))"""
+      ORDER BY pg_catalog.array_position({path}, nspname) LIMIT 1) AS found)"""
 
 
 def read_facts(answer: bytes) -> ServerFacts:

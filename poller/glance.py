@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from poller.redaction import redact
+from poller.redaction import redact_beginning
 from poller.report import attributes_text
 from poller.result import PollResult
 from poller.words import kind_of
@@ -170,4 +170,4 @@ def _detail(result: PollResult | None) -> str:
         told += f" ({result.error.hint})" if result.error.hint else ""
     else:
         told = result.skipped.detail if result.skipped is not None else result.advice or ""
-    return " ".join(redact(told).split())[:_LONGEST_DETAIL] if told else ""
+    return " ".join(redact_beginning(told).split())[:_LONGEST_DETAIL] if told else ""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from poller.files import read_json
 
 MAX_AGE_SECONDS = 60.0
-"""Age from which a heartbeat is too old: twelve are missing by then."""
+"""Age from which a heartbeat is too old: three are missing by then."""
 MAX_BYTES = 4 << 20
 """Of a heartbeat; the poller writes at most a third of it."""
 REMEDY = "set POLLER_HEALTH_FILE to a path of its own for each poller"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import deque
 from dataclasses import dataclass
@@ -41,8 +42,12 @@ class Lag:
     """The rule that decided, in words."""
 
 
-def lag_query() -> str:
+@functools.cache
+def lag_query(*, brief: bool = False) -> str:
     """The one SELECT whose one JSON value `LagMeter.read` understands: PostgreSQL 14 and later, any role.
+
+    A `brief` one takes the server half the time. It omits what cannot change while the server process runs,
+    and the control file, whose timeline a connected WAL receiver knows as well: see `LagMeter.brief`.
 
     - What raises where it does not belong stands in a CASE, which PostgreSQL does not enter: the pause state
       on a primary, the WAL file's name on a standby, everything about WAL on Aurora, whose readers share
@@ -54,15 +59,23 @@ def lag_query() -> str:
       would look behind by what came in between.
     - `clock_timestamp()`, as `now()` is the start of the transaction.
     - Every name is qualified: see `poller.sqltext`.
+    - `pg_settings` would make a row of every parameter to find one.
     """
+    aurora = "false" if brief else "pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL"
+    aurora_lag = "NULL" if brief else _guarded(_AURORA, "aurora_replica_status()")
+    system = "NULL" if brief else _guarded(_SYSTEM, "pg_control_system()")
+    timeline = (
+        "NULL" if brief else _guarded(_CONTROL_TIMELINE, "pg_control_checkpoint()", "pg_control_recovery()")
+    )
     return f"""\
 SELECT pg_catalog.json_build_object(
   'standby', recovering,
   'aurora', aurora,
-  'aurora_ms', CASE WHEN aurora THEN {_guarded(_AURORA, "aurora_replica_status()")} END,
-  'server', pg_catalog.concat_ws(' ', pg_catalog.host(pg_catalog.inet_server_addr()),
-    pg_catalog.current_setting('port'),
-    CASE WHEN NOT aurora THEN {_guarded(_SYSTEM, "pg_control_system()")} END),
+  'aurora_ms', CASE WHEN aurora THEN {aurora_lag} END,
+  'address', pg_catalog.concat_ws(' ', pg_catalog.host(pg_catalog.inet_server_addr()),
+    pg_catalog.current_setting('port')),
+  'started', extract(epoch FROM pg_catalog.pg_postmaster_start_time()),
+  'system', CASE WHEN NOT aurora THEN {system} END,
   'receiver', CASE WHEN recovering AND NOT aurora THEN (
     SELECT pg_catalog.json_build_object(
       'status', status,
@@ -72,8 +85,8 @@ SELECT pg_catalog.json_build_object(
       'end', latest_end_lsn OPERATOR(pg_catalog.-) '0/0',
       'timeline', received_tli)
     FROM pg_catalog.pg_stat_wal_receiver) END,
-  'ping', (SELECT setting::pg_catalog.float8 OPERATOR(pg_catalog./) 2000 FROM pg_catalog.pg_settings
-    WHERE name OPERATOR(pg_catalog.=) 'wal_receiver_timeout'),
+  'ping', extract(epoch FROM pg_catalog.current_setting('wal_receiver_timeout', true)::pg_catalog.interval)
+    OPERATOR(pg_catalog./) 2,
   'received', CASE WHEN recovering AND NOT aurora
     THEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.-) '0/0' END,
   'replayed', CASE WHEN recovering AND NOT aurora
@@ -86,9 +99,8 @@ SELECT pg_catalog.json_build_object(
     WHEN NOT recovering THEN ('x' OPERATOR(pg_catalog.||)
       pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
       )::bit(32)::int::pg_catalog.text
-    ELSE {_guarded(_CONTROL_TIMELINE, "pg_control_checkpoint()", "pg_control_recovery()")} END)
-FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering,
-  pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL AS aurora OFFSET 0) AS server"""
+    ELSE {timeline} END)
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering, {aurora} AS aurora OFFSET 0) AS server"""
 
 
 def _guarded(sql: str, *functions: str) -> str:
@@ -160,19 +172,40 @@ class LagMeter:
     """
 
     def __init__(self) -> None:
-        self._server: str | None = None
+        self._server: tuple[str, str | None] | None = None
+        self._process: tuple[str, float] | None = None
+        self._system: str | None = None
         self._timeline: int | None = None
         self._passed: _Mark | None = None
         self._ahead: deque[_Mark] = deque()
+
+    @property
+    def brief(self) -> bool:
+        """Whether a brief look may be enough, because the whole look before it has told the rest."""
+        return self._process is not None
+
+    def covers(self, answer: bytes) -> bool:
+        """Whether a brief look is enough to be read; if not, take a whole one.
+
+        It is if the same server process answers (a pooler may lead to another one), and if the timeline is
+        known without the control file.
+        """
+        told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
+        return _process(told) == self._process and _is_self_contained(told)
 
     def read(self, answer: bytes, now: float) -> Lag:
         """Read what `lag_query` came to at `now`, in seconds of a monotonic clock."""
         told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
         receiver: dict[str, Any] | None = told["receiver"]
+        if _process(told) != self._process:
+            self._system = told["system"]
+            self._process = _process(told)
+        if told["aurora"] or not _is_self_contained(told):
+            self._process = None
         if not told["standby"]:
             self._forget()
             return Lag(0.0, 0.0, False, _integer(told["timeline"]), "a primary is behind nothing")
-        timeline = self._recognised(told["server"], _timeline(told, receiver))
+        timeline = self._recognised((told["address"], self._system), _timeline(told, receiver))
         if told["aurora"]:
             return _aurora(told["aurora_ms"])
         replayed = told["replayed"] or 0
@@ -218,7 +251,7 @@ class LagMeter:
         if self._passed is not None and self._passed.position > replayed:
             self._passed = None
 
-    def _recognised(self, server: str, timeline: int | None) -> int | None:
+    def _recognised(self, server: tuple[str, str | None], timeline: int | None) -> int | None:
         """Forget what does not concern this server on this timeline; return its timeline."""
         later = timeline is not None and self._timeline is not None and timeline > self._timeline
         if server != self._server or later:
@@ -230,6 +263,17 @@ class LagMeter:
     def _forget(self) -> None:
         self._server = self._timeline = self._passed = None
         self._ahead.clear()
+
+
+def _process(told: dict[str, Any]) -> tuple[str, float]:
+    """The server process that answered: no two have started at one address in the same microsecond."""
+    return told["address"], told["started"]
+
+
+def _is_self_contained(told: dict[str, Any]) -> bool:
+    """Whether the timeline is certain without the control file: a primary's, or a connected receiver's."""
+    receiver = told["receiver"]
+    return not told["standby"] or (receiver is not None and receiver["timeline"] is not None)
 
 
 def _link(receiver: dict[str, Any] | None, ping: float | None) -> tuple[str, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
 
-from poller import otlp
-from poller.courier import Courier
 from poller.errors import ConfigError, Problem
-from poller.logs import exception_of, extras_of
-from poller.redaction import redact
+from poller.logs import exception_of, extras_of, message_of
+from poller.redaction import redact_beginning
+from poller.signalexport import SignalExport
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
 
     from poller.endpoint import Endpoint
@@ -36,21 +36,29 @@ _SEVERITIES = (
 
 
 class LogRecords:
-    """A handler for the root logger, and a thread that sends what it heard, every few seconds and at the end.
+    """A handler for the root logger, and the export of its records: every few seconds and at the end.
 
-    What waits is bounded (OTEL_BLRP_MAX_QUEUE_SIZE, 2048 records); the oldest gives way.
+    The standard OTEL_BLRP_* variables set how often, and how many records an export has.
     """
 
-    def __init__(self, endpoint: Endpoint, resource: Resource, timeout: float) -> None:
-        """Begin to hear every record that stderr gets; `timeout` bounds one batch, in seconds.
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        resource: Resource,
+        timeout: float,
+        *,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        """Begin to export every record that stderr gets; `timeout` bounds one request, in seconds.
 
-        Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or
-        the package for HTTP is missing.
+        `meter_provider` gets the SDK's own metrics of its processor, if
+        OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them. Raises ConfigError where a standard
+        OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or the package for HTTP is missing.
         """
-        sender = otlp.build(endpoint, timeout, signal="logs")
-        self._courier = Courier(sender, str(endpoint), "log records", "POLLER_OTLP_LOGS=false", timeout)
+        self._export = SignalExport("logs", endpoint, timeout)
+        self.delivery = self._export.delivery
         try:
-            processor = BatchLogRecordProcessor(_Exporter(self._courier))
+            processor = BatchLogRecordProcessor(_Exporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
             raise ConfigError([Problem("OTEL_BLRP_*", str(error))]) from None
         self._provider = LoggerProvider(resource, shutdown_on_exit=False)
@@ -61,21 +69,19 @@ class LogRecords:
     def shutdown(self, timeout: float) -> None:
         """Send what waits and end, within `timeout` seconds even where the collector hangs."""
         logging.getLogger().removeHandler(self._handler)
-        self._courier.end(self._provider.shutdown, timeout)
+        self._export.shutdown(self._provider.shutdown, timeout)
 
 
-_ABOUT_EXPORT = frozenset({"opentelemetry", "grpc", "urllib3"})
-"""Loggers of what carries the records; they speak from threads of their own, too."""
+_ABOUT_EXPORT = re.compile(r"(opentelemetry|grpc|urllib3|poller\.delivery\.logs)(\.|$)")
+"""Loggers of the export of log records: a record about it would be exported, and logged, without end."""
 _DEEPEST = 10
 """Levels of a value that are exported."""
-_here = threading.local()
-"""Whether this thread sends log records: what it logs meanwhile would be sent, and logged, without end."""
 
 
 class Handler(logging.Handler):
     """Hands each record to OpenTelemetry as stderr shows it: secrets masked, with the ids of the span.
 
-    What exporting says of itself stays on stderr.
+    What the export of log records logs about itself stays on stderr.
     """
 
     def __init__(self, provider: LoggerProvider) -> None:
@@ -83,7 +89,7 @@ class Handler(logging.Handler):
         self._provider = provider
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(_here, "sending", False) or record.name.partition(".")[0] in _ABOUT_EXPORT:
+        if _ABOUT_EXPORT.match(record.name):
             return
         # What cannot be told has been complained of by the handler for stderr.
         with contextlib.suppress(Exception):
@@ -91,31 +97,27 @@ class Handler(logging.Handler):
 
 
 class _Exporter(LogRecordExporter):
-    def __init__(self, courier: Courier) -> None:
-        self._courier = courier
+    def __init__(self, export: SignalExport) -> None:
+        self._export = export
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        _here.sending = True
-        try:
-            taken = self._courier.carry(lambda: encode_logs(batch).SerializeToString(), len(batch))
-        finally:
-            _here.sending = False
-        return LogRecordExportResult.SUCCESS if taken else LogRecordExportResult.FAILURE
+        queued = self._export.export(encode_logs, batch)
+        return LogRecordExportResult.SUCCESS if queued else LogRecordExportResult.FAILURE
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        """Nothing waits here."""
+        """Nothing waits here: the queue belongs to the delivery."""
         del timeout_millis
         return True
 
     def shutdown(self) -> None:
-        """The courier is ended by who made it."""
+        """`LogRecords.shutdown` ends the delivery."""
 
 
 def _told(record: logging.LogRecord) -> LogRecord:
     attributes = {name: _value(value) for name, value in extras_of(record).items() if value is not None}
     if record.exc_info and record.exc_info[0]:
         attributes["exception.type"] = record.exc_info[0].__qualname__
-        attributes["exception.message"] = _text(redact(str(record.exc_info[1])))
+        attributes["exception.message"] = _text(redact_beginning(str(record.exc_info[1])))
     if stacktrace := exception_of(record):
         attributes["exception.stacktrace"] = _text(stacktrace)
     severity = next(
@@ -126,7 +128,7 @@ def _told(record: logging.LogRecord) -> LogRecord:
         context=get_current(),
         severity_number=severity,
         severity_text=record.levelname,
-        body=_text(redact(record.getMessage())),
+        body=_text(message_of(record)),
         attributes=attributes,
     )
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from poller.printable import indented, one_line
-from poller.redaction import learn_environment, redact, redact_all
+from poller.redaction import learn_environment, redact_all, redact_beginning
 from poller.streams import unguarded
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,7 +35,8 @@ def configure(
 
     Replaces what was configured before. Libraries are heard from WARNING on. No record shows a secret that
     `poller.redaction` knows, those of this process' environment among them, nor does the traceback of a
-    defect that ends the process or one of its threads.
+    defect that ends the process or one of its threads. Of a text longer than `LONGEST_BEGINNING` characters,
+    only the beginning is logged.
     """
     learn_environment(os.environ)
     if stream is None:
@@ -85,13 +86,13 @@ class JsonFormatter(logging.Formatter):
             "timestamp": _timestamp(record),
             "severity": record.levelname,
             "logger": record.name,
-            "message": _message(record),
+            "message": message_of(record),
             **_trace(),
         }
         if exception := exception_of(record):
             line["exception"] = exception
         if record.stack_info:
-            line["stack"] = redact(record.stack_info)
+            line["stack"] = redact_beginning(record.stack_info)
         for name, value in extras_of(record).items():
             line[f"{name}_" if name in line else name] = _finite(value)
         return one_line(json.dumps(line, ensure_ascii=False, default=str))
@@ -111,8 +112,8 @@ class TextFormatter(logging.Formatter):
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
         # A server's message may have several lines; a record has one, or grep and journald take it apart.
-        said = one_line(" ".join([f"{record.name}:", _message(record), *fields]))
-        below = [exception_of(record), redact(record.stack_info or "")]
+        said = one_line(" ".join([f"{record.name}:", message_of(record), *fields]))
+        below = [exception_of(record), redact_beginning(record.stack_info or "")]
         return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
 
 
@@ -122,12 +123,12 @@ def _ended(kind: type[BaseException], error: BaseException | None, traceback: Tr
         logging.getLogger("poller").critical("defect", exc_info=(kind, error, traceback))
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
     """The message, secrets masked; the format alone if the arguments do not fit it."""
     try:
-        return redact(record.getMessage())
+        return redact_beginning(record.getMessage())
     except (TypeError, ValueError, KeyError) as error:
-        return redact(f"{record.msg} (its arguments do not fit: {type(error).__name__})")
+        return redact_beginning(f"{record.msg} (its arguments do not fit: {type(error).__name__})")
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -138,7 +139,8 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def exception_of(record: logging.LogRecord) -> str:
     """The traceback of a record, secrets masked; empty where it has none."""
-    return redact(_PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
+    told = _PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+    return redact_beginning(told)
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,20 +1,11 @@
-"""Begin: `poller health` by itself, as probes run it all the time, `poller run` in two processes."""
+"""Entry point: `poller health`, which probes run all the time, `poller run` with a child, and the rest."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from poller.reader import Reader
-
-_SHARED = ("asyncio", "importlib.metadata", "poller.logs", "poller.settings", "poller.watcher")
-"""What the daemon needs, and so does the child that reads for it: loaded once, before they part."""
-
 
 _LEAST_FILES = 64
 """Open files that are enough for every command."""
@@ -32,9 +23,11 @@ def main() -> None:
     if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
         # It would end a daemon that is about to read the files anyway; from then on it is heeded.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # Nothing is begun that had to be ended. As process 1 of a container the default action does nothing.
+        # There is nothing to tidy up yet. For process 1 of a container the default action would be none.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
         _run()
+        return
     from poller.cli import main as command_line
 
     command_line()
@@ -52,30 +45,24 @@ def _require_files() -> None:
 
 
 def _run() -> None:
-    """Have a child read the command line and all that it names; returns in the child."""
-    reader: Reader | None = None
+    """Run the daemon, and end the process; a child reads the command line while this process imports."""
+    from poller.streams import open_missing
+
+    open_missing()  # before a pipe gets the number of a stream
+    from poller.loader import LoaderError, LoaderProcess
+
     try:
-        from poller.streams import open_missing
-
-        open_missing()  # before a pipe gets the number of a stream
-        from poller.reader import fork
-
-        for shared in _SHARED:
-            importlib.import_module(shared)
-        try:
-            reader = fork()
-        except OSError as error:
-            sys.exit(f"no process can be made that reads the settings: {error.strerror}")
-        if reader is not None:
+        with LoaderProcess("start", sys.modules["__main__"].__package__, sys.argv) as loader:
             from poller.signals import on_hangup
 
             asked: list[bool] = []
             on_hangup(lambda: asked.append(True))  # the child reads the files from now on
             from poller.commands.serve import main as serve
 
-            serve(reader, asked)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        if reader is not None:
-            reader.end()
+            serve(loader, asked)
+    except LoaderError as error:
+        if not error.printed:
+            import logging
+
+            logging.getLogger(__name__).critical("%s", error)  # to stderr, if logging is not set up yet
+        sys.exit(error.code)

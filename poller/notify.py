@@ -7,13 +7,10 @@ sent, and a listener that is gone stops nothing.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import time
 from collections.abc import Mapping
-
-logger = logging.getLogger(__name__)
 
 
 class Notifier:
@@ -43,15 +40,9 @@ class Notifier:
         elif self.watchdog_seconds is not None:
             self._send("WATCHDOG=1")
 
-    def check(self, beat_seconds: float) -> None:
-        """Say so if the watchdog would bite a poller that is well, as it beats every `beat_seconds`."""
-        if self.watchdog_seconds is not None and self.watchdog_seconds < 2 * beat_seconds:
-            logger.warning(
-                "WatchdogSec is %gs, and the poller tells of itself every %gs only; set it to %gs or more",
-                self.watchdog_seconds,
-                beat_seconds,
-                6 * beat_seconds,
-            )
+    def every(self, longest: float) -> float:
+        """Seconds between two beats, `longest` at most: a third of the watchdog's time."""
+        return longest if self.watchdog_seconds is None else min(longest, self.watchdog_seconds / 3)
 
     def _send(self, *lines: str) -> None:
         if not self._address:

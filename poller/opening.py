@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ class Opening:
         self._max_result_bytes = max_result_bytes
         self._meter = LagMeter()
         self._excess: tuple[str, ...] = ()
+        self._excess_at = -math.inf
 
     def open(self, queries: Sequence[QueryDefinition]) -> Opened:
         """Open the shared transaction, on the kept connection if it is still of use.
@@ -84,23 +86,34 @@ class Opening:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
-        guards = Guards(self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries))
-        # Excess privileges take a look at all of pg_class, and seldom change: once a connection.
-        first_look = self._admission.strict and not self._session.is_open
-        facts = facts_query(queries, count_active=self._admission.count_active, privileges=first_look)
+        # Excess privileges take a look at all of pg_class, and seldom change.
+        old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
+        privileges = self._admission.strict and (old or not self._session.is_open)
+        facts = facts_query(queries, count_active=self._admission.count_active, privileges=privileges)
+        brief = self._meter.brief
+        looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
         pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
+        guards = Guards(
+            self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
+        )
         at = time.time()
-        *opening, lag = pipeline.send(guards.opening([facts, lag_query()]))
+        opening = list(pipeline.send(guards.opening([facts, *looks])))
+        lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
             # Without its transaction the burst would run unguarded, so it must not run at all.
             self._session.hang_up()
             raise error
         told = read_facts(_value(opening[2]))
-        self._excess = told.excess if first_look else self._excess
+        if privileges:
+            self._excess, self._excess_at = told.excess, time.monotonic()
         told = replace(told, excess=self._excess)
+        if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
+            (lag,) = pipeline.send([guards.look(lag_query())])
         return Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
 
-    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply) -> Lag:
+    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply | None) -> Lag:
+        if reply is None:
+            return Lag(None, None, facts.standby, None, "it was not looked at")
         for look in (1, 2):
             if reply.error is not None:
                 return Lag(None, None, facts.standby, None, f"the look at it failed: {reply.error.message}")

@@ -16,6 +16,7 @@ from poller.endpoint import Endpoint, Signal
 from poller.errors import ConfigError, Problem
 from poller.files import read_regular
 from poller.otlpforms import form_of
+from poller.otlplimits import too_long_for_header
 from poller.otlpvariables import MAX_TLS_BYTES, Variables
 from poller.redaction import Redaction, learn_environment, learn_url, redact
 
@@ -156,6 +157,8 @@ def _headers(told: Variables) -> Mapping[str, str]:
                 f"the value of {name.lower()!r} has a control character or one that is not ASCII, which no "
                 "header can carry; write it in another form, Base64 for example"
             )
+        elif too_long := too_long_for_header(value):
+            problems.append(f"the value of {name.lower()!r} {too_long}")
         headers[name.lower()] = value
     if problems:
         where = told.where("HEADERS") or ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +14,9 @@ from poller import verdict
 from poller.otlpforms import Form
 from poller.verdict import Verdict
 
-logger = logging.getLogger(__name__)
-
 
 class GrpcSender:
-    """A channel to one collector; sends one request at a time."""
+    """A channel to one collector, opened when a request needs it; sends one request at a time."""
 
     def __init__(
         self,
@@ -33,10 +30,10 @@ class GrpcSender:
         user_agent: str,
         proxy: str | None = None,
     ) -> None:
-        """Prepare the channel; without `credentials` in plain text. `timeout` in seconds bounds a request.
+        """Open nothing yet; without `credentials` in plain text. `timeout` in seconds bounds a request.
 
-        `credentials` is called for each new channel, so that rotated certificate files are read again. It
-        raises whatever it raises here; later an error keeps the credentials of the channel before. `proxy` is
+        `credentials` is called here and for each channel, so that rotated certificate files are read again.
+        It raises whatever it raises here; later an error keeps the credentials from before. `proxy` is
         the URL of the proxy that gRPC takes from the environment, for messages.
         """
         self._target = target
@@ -53,7 +50,8 @@ class GrpcSender:
         self._proxy = proxy
         self._proven = False
         self._given = None if credentials is None else credentials()
-        self._connect()
+        self._channel: grpc.Channel | None = None
+        self._closed = False
 
     def send(self, body: bytes) -> Verdict:
         """Send an encoded request of the signal; raises nothing for the collector's sake."""
@@ -62,18 +60,24 @@ class GrpcSender:
         code = found.error.get("error.type")
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
             # A connection that has died without a word would go on to be used for a quarter of an hour.
-            self._channel.close()
-            self._read_credentials()
-            self._connect()
+            self.rest()
             if code == "UNAVAILABLE" and proven and found.wait is None:
                 # What worked before and lay idle may have been cut by whoever stands between.
                 found = self._send(body)
         self._proven = found.fate == "taken"
         return found
 
+    def rest(self) -> None:
+        """Close the channel until the next request: an open one wakes the process several times a second."""
+        channel, self._channel, self._proven = self._channel, None, False
+        if channel is not None:
+            channel.close()
+
     def close(self) -> None:
-        """End the channel, and with it a request under way."""
-        self._channel.close()
+        """End the channel, and with it a request under way; nothing is sent any more."""
+        self._closed = True
+        if (channel := self._channel) is not None:
+            channel.close()
 
     def _read_credentials(self) -> None:
         if self._credentials is None:
@@ -81,22 +85,30 @@ class GrpcSender:
         try:
             self._given = self._credentials()
         except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
-            logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
+            self._form.logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
 
-    def _connect(self) -> None:
-        options = {"compression": self._compression, "options": self._options}
-        if self._given is None:
-            self._channel = grpc.insecure_channel(self._target, **options)
-        else:
-            self._channel = grpc.secure_channel(self._target, self._given, **options)
-        # Without a serializer the bytes go as they are.
-        self._export = self._channel.unary_unary(
-            self._form.method, response_deserializer=self._form.response.FromString
-        )
+    def _connected(self) -> grpc.Channel:
+        """The channel, opened if there is none."""
+        channel = self._channel
+        if channel is None:
+            self._read_credentials()
+            options = {"compression": self._compression, "options": self._options}
+            if self._given is None:
+                channel = grpc.insecure_channel(self._target, **options)
+            else:
+                channel = grpc.secure_channel(self._target, self._given, **options)
+            self._channel = channel
+        if self._closed:  # looked at after the channel is set: `close` may run at any point in between
+            channel.close()
+        return channel
 
     def _send(self, body: bytes) -> Verdict:
         try:
-            response = self._export(body, timeout=self._timeout, metadata=self._headers)
+            # Without a serializer the bytes go as they are.
+            export = self._connected().unary_unary(
+                self._form.method, response_deserializer=self._form.response.FromString
+            )
+            response = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
             return verdict.of_grpc(code, details, _retry_delay(error), self._proxy)

@@ -187,6 +187,9 @@ class HttpSender:
         self._line.cut()
         return self._overdue()
 
+    def rest(self) -> None:
+        """Keep the connection: an idle one needs no CPU, and opening another needs some."""
+
     def close(self) -> None:
         """End the connections, and with them a request under way."""
         self._closed = True

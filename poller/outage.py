@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from poller.definition import format_duration
+from poller.otlpforms import Form
 from poller.verdict import Verdict, advice
 from poller.words import counted
 
-logger = logging.getLogger(__name__)
+_UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
+"""The answers of a collector that has no pipeline for a signal."""
 
 
 class Outage:
@@ -21,9 +23,21 @@ class Outage:
     """
 
     def __init__(
-        self, endpoint: str, clock: Callable[[], float] = time.monotonic, *, confirm: bool = True
+        self,
+        form: Form,
+        endpoint: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        confirm: bool = True,
+        asked_for: bool = True,
     ) -> None:
-        """`endpoint` is what the log shows of the collector; with `confirm` the first success is logged."""
+        """`endpoint` is what the log shows of the collector; with `confirm` the first success is logged.
+
+        A collector that has no place for a signal that was not `asked_for` is no reason to warn.
+        """
+        self._form = form
+        self._logger = form.logger
+        self._unwanted_level = logging.WARNING if asked_for else logging.INFO
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None
@@ -38,35 +52,39 @@ class Outage:
         extra = self._extra(verdict, failures=self._counts["failures"])
         if begins:
             # Of a single push the last record says whether its requests are kept.
-            what = "export failed" if self._once else "export failed, it is kept and tried again"
-            logger.warning("%s: %s", what, verdict.reason, extra=extra)
+            what = "failed" if self._once else "failed, it is kept and tried again"
+            level = self._unwanted_level if self._is_unwanted(verdict) else logging.WARNING
+            self._logger.log(level, "%s %s: %s", self._form.export, what, verdict.reason, extra=extra)
         else:
             again = format_duration(round(pause, 1))
-            logger.debug("export failed, once more in %s: %s", again, verdict.reason, extra=extra)
+            message = "%s failed, once more in %s: %s"
+            self._logger.debug(message, self._form.export, again, verdict.reason, extra=extra)
 
-    def refused(self, verdict: Verdict, points: int) -> None:
+    def refused(self, verdict: Verdict, items: int) -> None:
         """A request was refused for its data, and is dropped."""
         self._begin()
         self._counts["refused"] += 1
         level = logging.WARNING if self._counts["refused"] == 1 else logging.DEBUG
-        extra = self._extra(verdict, data_points=points)
-        logger.log(level, "export refused, its data points are lost: %s", verdict.reason, extra=extra)
+        extra = self._extra(verdict, **{self._form.field: items})
+        message = "%s refused, its %s are lost: %s"
+        self._logger.log(level, message, self._form.export, self._form.items, verdict.reason, extra=extra)
 
-    def taken(self, verdict: Verdict, points: int, *, last: bool) -> None:
+    def taken(self, verdict: Verdict, items: int, *, last: bool) -> None:
         """A request was taken; `last` where none waits behind it."""
-        self._note(verdict, points)
+        self._note(verdict, items)
         proven, self._proven = self._proven, True
         if self._since is None:
             if not proven:
-                extra = {"endpoint": self._endpoint, "data_points": points}
-                logger.info("the first export was delivered", extra=extra)
+                extra = {"endpoint": self._endpoint, self._form.field: items}
+                self._logger.info("the first %s was delivered", self._form.export, extra=extra)
             return
         self._counts["delivered"] += 1
         if last:
             away = format_duration(round(self._clock() - self._since))
             extra = {"endpoint": self._endpoint, **self._counts}
-            logger.info(
-                "export works again after %s, caught up with %s",
+            self._logger.info(
+                "%s works again after %s, caught up with %s",
+                self._form.export,
                 away,
                 counted(self._counts["delivered"], "request"),
                 extra=extra,
@@ -80,21 +98,27 @@ class Outage:
         self._counts.clear()
         return True
 
-    def _note(self, verdict: Verdict, points: int) -> None:
+    def _note(self, verdict: Verdict, items: int) -> None:
         """Tell what a collector remarks on a request that it takes; the same again is no news."""
         remark, self._remark = self._remark, verdict.reason or ("rejected" if verdict.rejected else "")
         if not self._remark:
             return
         level = logging.DEBUG if remark == self._remark else logging.WARNING
-        extra = self._extra(verdict, rejected=verdict.rejected, data_points=points)
+        extra = self._extra(verdict, rejected=verdict.rejected, **{self._form.field: items})
         if verdict.rejected:
-            what = f"{verdict.rejected} of {points} data points"
-            logger.log(
+            what = f"{verdict.rejected} of {items} {self._form.items}"
+            self._logger.log(
                 level, "the collector rejects %s: %s", what, verdict.reason or "it says not why", extra=extra
             )
         else:
-            logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
+            self._logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
 
     def _extra(self, verdict: Verdict, **more: object) -> dict[str, object]:
         hint = advice(verdict.reason) if verdict.fate != "taken" else None
+        if self._form.off and self._is_unwanted(verdict):
+            hint = f"the collector takes no {self._form.items}; {self._form.off} sends none"
         return {"endpoint": self._endpoint, **verdict.error, **more, **({"hint": hint} if hint else {})}
+
+    @staticmethod
+    def _is_unwanted(verdict: Verdict) -> bool:
+        return str(verdict.error.get("error.type")) in _UNWANTED

@@ -13,8 +13,9 @@ import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+from poller.charset import charset_of
 from poller.errors import OverBudgetError, PollError
-from poller.overflow import Column, Keeper, Limit, Rows
+from poller.overflow import Column, Keeper, Limit, Row, Rows
 from poller.relay import Relay
 from poller.sqlstate import one_line, server_error
 from poller.waker import Waker
@@ -29,7 +30,9 @@ _LATE = 0.25
 _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
 MAX_RESULT_BYTES = 16 * 2**20
-"""Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB."""
+"""Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB.
+
+What has to be converted to UTF-8 may take three times as much of ours."""
 _NO_MEMORY = b"cannot allocate memory for input buffer"
 """What libpq says if the host refuses it a buffer of the size of a message."""
 
@@ -73,6 +76,8 @@ class Pipeline:
     ) -> None:
         self._connection = connection
         self._pgconn: PGconn = connection.pgconn
+        self.charset = charset_of(self._pgconn.parameter_status(b"server_encoding"))
+        """What statements are sent in, and answers read in; the transaction has to set it on the server."""
         self._waker = waker
         self._max_bytes = max_result_bytes
         self._received = 0
@@ -119,23 +124,35 @@ class Pipeline:
         self._poll.register(self._waker.fileno(), select.POLLIN)
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
-        for statement in statements:
-            for sql in statement.after if statement.describe else (*statement.after, statement.sql):
-                pgconn.send_query_params(sql.encode(), None)
+        refused: dict[int, PollError] = {}
+        for number, statement in enumerate(statements):
+            texts = (*statement.after, statement.sql)
+            try:
+                *after, sql = [text.encode(self.charset.codec) for text in texts]
+            except UnicodeEncodeError as flaw:
+                refused[number] = _unencodable(flaw, self.charset.encoding)
+                continue
+            for text in after:
+                pgconn.send_query_params(text, None)
             if statement.describe:
-                pgconn.send_prepare(b"", statement.sql.encode())
+                pgconn.send_prepare(b"", sql)
                 pgconn.send_describe_prepared(b"")
+            else:
+                pgconn.send_query_params(sql, None)
             pgconn.pipeline_sync()
-        self._unanswered = len(statements)
+        self._unanswered = len(statements) - len(refused)
         since = time.monotonic()
         self._unsent = self._relay.flush()
-        for statement in statements:
+        for number, statement in enumerate(statements):
+            if number in refused:
+                yield Reply(None, refused[number], 0.0)
+                continue
             self._received = 0
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
             rows, failure = self._read_one(statement, since + statement.patience)
             self._unanswered -= 1
             now = time.monotonic()
-            error = None if failure is None else _failure(failure, now - since, statement.timeout)
+            error = None if failure is None else self._failure(failure, now - since, statement.timeout)
             yield Reply(rows if error is None else None, error, now - since)
             since = now
         pgconn.exit_pipeline_mode()
@@ -154,11 +171,10 @@ class Pipeline:
         while (result := next_result(deadline)) is not None:
             status = result.status
             if status in _ROWS:
-                keeper = keeper or Keeper(statement.limit, _columns(result))
-                value, fields = result.get_value, range(result.nfields)
-                keeper.take([tuple([value(row, field) for field in fields]) for row in range(result.ntuples)])
+                keeper = keeper or Keeper(statement.limit, self._columns(result))
+                keeper.take(self._values(result))
             elif status == ExecStatus.COMMAND_OK and statement.describe:
-                keeper = Keeper(statement.limit, _columns(result))
+                keeper = Keeper(statement.limit, self._columns(result))
             elif status in _COPY:
                 # libpq has no way out of COPY inside a pipeline but the end of the connection.
                 self._hang_up()
@@ -174,9 +190,46 @@ class Pipeline:
         if sync is None or sync.status != _SYNC:
             if failure is not None:
                 # The server's last word: an error that no Sync follows has ended the session.
-                raise _failure(failure, 0.0, None)
+                raise self._failure(failure, 0.0, None)
             raise psycopg.OperationalError("lost step with the server")
         return keeper.rows() if keeper else Rows((), []), failure
+
+    def _columns(self, result: PGresult) -> tuple[Column, ...]:
+        codec = self.charset.codec
+        return tuple([_column(result.fname(i) or b"", codec, result.ftype(i)) for i in range(result.nfields)])
+
+    def _values(self, result: PGresult) -> list[Row]:
+        value, fields = result.get_value, range(result.nfields)
+        rows = [tuple([value(row, field) for field in fields]) for row in range(result.ntuples)]
+        if self.charset.converts:
+            to_utf8 = self.charset.to_utf8
+            return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
+        return rows
+
+    def _failure(self, result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+        if _NO_MEMORY in result.error_message:
+            return _too_large("there is no memory for a value of the result, or for an error message")
+
+        def text(raw: bytes) -> str:
+            try:
+                # What ends a session between two transactions is said in the session's own encoding.
+                return raw.decode()
+            except UnicodeDecodeError:
+                return raw.decode(self.charset.codec, "replace")
+
+        def field(which: DiagnosticField) -> str | None:
+            raw = result.error_field(which)
+            return text(raw) if raw else None
+
+        message = field(DiagnosticField.MESSAGE_PRIMARY) or text(result.error_message).strip()
+        if detail := field(DiagnosticField.MESSAGE_DETAIL):
+            message = f"{message} ({detail})"
+        hint = field(DiagnosticField.MESSAGE_HINT)
+        error = server_error(
+            field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
+        )
+        error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
+        return error
 
     def _next_result(self, deadline: float) -> PGresult | None:
         pgconn = self._pgconn
@@ -279,29 +332,17 @@ def _too_large(message: str) -> PollError:
     )
 
 
-def _columns(result: PGresult) -> tuple[Column, ...]:
-    return tuple([_column(result.fname(i) or b"", result.ftype(i)) for i in range(result.nfields)])
+def _unencodable(error: UnicodeEncodeError, encoding: str) -> PollError:
+    refused = PollError(
+        "rejected",
+        f"the database's encoding, {encoding}, has no character {error.object[error.start]!r}",
+        sqlstate="22P05",
+        hint="remove it from the statement, comments included",
+    )
+    refused.position = error.start + 1
+    return refused
 
 
 @functools.lru_cache(4096)
-def _column(name: bytes, oid: int) -> Column:
-    return Column(name.decode(errors="replace"), oid)
-
-
-def _failure(result: PGresult, elapsed: float, timeout: float | None) -> PollError:
-    if _NO_MEMORY in result.error_message:
-        return _too_large("there is no memory for a value of the result, or for an error message")
-
-    def field(which: DiagnosticField) -> str | None:
-        raw = result.error_field(which)
-        return raw.decode(errors="replace") if raw else None
-
-    message = field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message.decode(errors="replace").strip()
-    if detail := field(DiagnosticField.MESSAGE_DETAIL):
-        message = f"{message} ({detail})"
-    hint = field(DiagnosticField.MESSAGE_HINT)
-    error = server_error(
-        field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
-    )
-    error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
-    return error
+def _column(name: bytes, codec: str, oid: int) -> Column:
+    return Column(name.decode(codec, "replace"), oid)

@@ -1,11 +1,19 @@
-"""The standard variables that choose temporality and histograms of the poller's own metrics."""
+"""The standard variables that choose temporality, histograms and exemplars of the poller's own metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    Counter,
+    ExemplarFilter,
+    Histogram,
+    ObservableCounter,
+    TraceBasedExemplarFilter,
+)
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.metrics.view import (
     Aggregation,
@@ -26,16 +34,30 @@ _HISTOGRAMS: Mapping[str, Aggregation] = {
     "explicit_bucket_histogram": ExplicitBucketHistogramAggregation(),
     "base2_exponential_bucket_histogram": ExponentialBucketHistogramAggregation(),
 }
+_EXEMPLARS = "OTEL_METRICS_EXEMPLAR_FILTER"
+_FILTERS: Mapping[str, ExemplarFilter] = {
+    "trace_based": TraceBasedExemplarFilter(),
+    "always_on": AlwaysOnExemplarFilter(),
+    "always_off": AlwaysOffExemplarFilter(),
+}
 T = TypeVar("T")
 
 
-def read_preferences(
-    environ: Mapping[str, str],
-) -> tuple[dict[type, AggregationTemporality], dict[type, Aggregation]]:
-    """The arguments of a MetricReader: temporality and aggregation by instrument class.
+class Preferences(NamedTuple):
+    """Arguments of a MetricReader, the first two, and of a MeterProvider."""
+
+    temporality: dict[type, AggregationTemporality]
+    """By instrument class; cumulative for all others."""
+    aggregation: dict[type, Aggregation]
+    """By instrument class."""
+    exemplar_filter: ExemplarFilter
+
+
+def read_preferences(environ: Mapping[str, str]) -> Preferences:
+    """Read the variables; an empty one counts as unset, and upper and lower case are the same.
 
     Raises ConfigError with every variable that has another value. Source: OpenTelemetry specification,
-    metrics/sdk_exporters/otlp.md.
+    metrics/sdk_exporters/otlp.md and configuration/sdk-environment-variables.md, "Exemplar".
     """
     problems: list[Problem] = []
 
@@ -47,6 +69,7 @@ def read_preferences(
 
     deltas = chosen(_TEMPORALITY, _DELTAS)
     histogram = chosen(_HISTOGRAM, _HISTOGRAMS)
+    exemplars = chosen(_EXEMPLARS, _FILTERS)
     if problems:
         raise ConfigError(problems)
-    return dict.fromkeys(deltas, AggregationTemporality.DELTA), {Histogram: histogram}
+    return Preferences(dict.fromkeys(deltas, AggregationTemporality.DELTA), {Histogram: histogram}, exemplars)

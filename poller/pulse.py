@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = 20.0
+"""A third of the age from which `poller health` calls a heartbeat too old."""
+NEWS_SECONDS = 5.0
+"""At most, until a beat reports what a tick changed."""
 
 Check = Callable[[float], str | None]
 """Says why a loop is taken for hung at a time in monotonic seconds; None while it goes on."""
@@ -37,6 +40,7 @@ class Pulse:
         self._on_end = on_end
         self._every = every
         self._stopping = False
+        self._due = 0.0
         self._wake = threading.Event()
         self._stuck: str | None = None
         self._thread = threading.Thread(target=self._go, name="pulse", daemon=True)
@@ -45,8 +49,9 @@ class Pulse:
         """Beat at once, and from then on every few seconds."""
         self._thread.start()
 
-    def soon(self) -> None:
-        """Beat now, as there is news, on the pulse's own thread."""
+    def soon(self, within: float = 0.0) -> None:
+        """Beat within so many seconds, as there is news, on the pulse's own thread."""
+        self._due = min(self._due, time.monotonic() + within)
         self._wake.set()
 
     def stop(self) -> None:
@@ -58,11 +63,16 @@ class Pulse:
 
     def _go(self) -> None:
         while not self._stopping:
+            self._due = time.monotonic() + self._every
             try:
                 self._beat()
             except Exception:  # a defect of ours must not end the pulse
                 logger.exception("a heartbeat failed")
-            self._wake.wait(self._every)
+            self._rest()
+
+    def _rest(self) -> None:
+        while not self._stopping and (left := self._due - time.monotonic()) > 0:
+            self._wake.wait(left)
             self._wake.clear()
 
     def _beat(self) -> None:

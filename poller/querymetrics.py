@@ -74,9 +74,11 @@ class QueryMetrics:
 
 
 def _states(status: Freshness) -> Set[State]:
-    """The states other than ok: that of the last poll, and `stale` while the values are withheld."""
-    states = {status.state, STALE} if status.stale else {status.state}
-    return states - {OK}
+    """The states other than ok: of the last poll, and `estimated` or `stale` if the reported values are so.
+
+    They differ while the last good values are still reported after a failed poll.
+    """
+    return {status.state, STALE if status.stale else status.reported or OK} - {OK}
 
 
 def _attributes(query: str, state: State) -> Mapping[str, str]:

@@ -19,8 +19,10 @@ _STANDS_ALONE = 8
 """Characters of a secret from which on it is masked inside of words, too."""
 _MOST = 1000
 """Texts that are remembered, the newest: a token that rotates every few minutes must not fill the memory."""
-_LONGEST_BEGINNING, _LONGEST_SECRET = 16_384, 8_192
-"""Characters."""
+LONGEST_BEGINNING = 16_384
+"""Characters of a longer text that are searched for secrets."""
+_LONGEST_SECRET = 8_192
+"""Characters of a password in a URL that is masked by its place."""
 _MOST_MASKED, _LONGEST_MASKED = 10_000, 100
 """Values of which it is kept what came of them, and their characters."""
 
@@ -45,6 +47,7 @@ class _Memory:
         self._lock = threading.Lock()
         self._texts: dict[str, None] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._longest = _LONGEST_SECRET
         self._masked: dict[str, str] = {}
 
     def add(self, texts: Iterable[str]) -> None:
@@ -57,6 +60,7 @@ class _Memory:
                 del self._texts[old]
             # The longest first, or the rest of a secret that begins with another would stay.
             wanted = sorted(self._texts, key=len, reverse=True)
+            self._longest = max(self._longest, len(wanted[0]))
             self._pattern = re.compile("|".join(map(_worded, wanted)), re.IGNORECASE)
             # Last, and another object: what the old pattern masks meanwhile is kept in the old one.
             self._masked = {}
@@ -66,16 +70,24 @@ class _Memory:
         masked = pattern.sub(MASK, text) if pattern else text
         return _URL_RUN.sub(_without_password, masked) if "://" in masked and "@" in masked else masked
 
+    def mask_beginning(self, text: str) -> str:
+        """The same of the beginning of a text that is longer than `LONGEST_BEGINNING`."""
+        if len(text) <= LONGEST_BEGINNING:
+            return self.mask(text)
+        masked = self.mask(text[:LONGEST_BEGINNING])
+        return f"{masked[: max(0, len(masked) - self._longest)]}... ({len(text)} characters)"
+
     def mask_value(self, text: str) -> str:
-        """The same, of a text that probably comes again, as names do."""
+        """Mask the beginning of a text that probably comes again, as names do."""
+        if len(text) > _LONGEST_MASKED:
+            return self.mask_beginning(text)
         kept = self._masked
         masked = kept.get(text)
         if masked is None:
             masked = self.mask(text)
             if len(kept) >= _MOST_MASKED:
                 kept.clear()
-            if len(text) <= _LONGEST_MASKED:
-                kept[text] = masked
+            kept[text] = masked
         return masked
 
 
@@ -185,17 +197,19 @@ def redact(text: str) -> str:
 
 
 def redact_beginning(text: str) -> str:
-    """`redact` of a text that a server chose, which may have millions of characters: only its beginning.
+    """`redact` of a text that may have millions of characters: only its beginning, and how long it was.
 
     The text is cut before it is masked, because masking with many secrets is slow; the end of the rest is
-    dropped as well, because half of a secret is not found.
+    dropped as well, as long as the longest secret, because half of a secret is not found.
     """
-    masked = redact(text[:_LONGEST_BEGINNING])
-    return masked if len(text) <= _LONGEST_BEGINNING else masked[: max(0, len(masked) - _LONGEST_SECRET)]
+    return _memory.mask_beginning(text)
 
 
 class Redaction(logging.Filter):
-    """Masks the message of each record, and its exception; for loggers of libraries, whoever listens."""
+    """Masks the message of each record, and its exception, for any handler of a library's logger.
+
+    A message or a traceback that is too long to be masked whole is cut, as `redact_beginning` does.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
@@ -204,12 +218,12 @@ class Redaction(logging.Filter):
             # Python would print the arguments as they are, and drop the record.
             form = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
             told = f"{form} (its arguments do not fit: {type(error).__name__})"
-            record.msg, record.args = redact(told), None
-        if (masked := redact(told)) != told:
+            record.msg, record.args = redact_beginning(told), None
+        if (masked := redact_beginning(told)) != told:
             record.msg, record.args = masked, None
         if record.exc_info:
             told = _UNFORMATTED.formatException(record.exc_info)
-            if (masked := redact(told)) != told:
+            if (masked := redact_beginning(told)) != told:
                 # What a formatter shows where there is no exception any more.
                 record.exc_info, record.exc_text = None, masked
         return True
@@ -257,7 +271,7 @@ def _worded(text: str) -> str:
 
 
 def redact_all(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mapping, its values masked; a number stays a number."""
+    """The same mapping, its values masked, and cut as `redact_beginning` does; a number stays a number."""
     return {name: _redacted(value) for name, value in values.items()}
 
 

@@ -15,6 +15,7 @@ from poller.difference import Difference, compare
 from poller.errors import ConfigError, Problem
 from poller.query import QueryDefinition
 from poller.schedule import Tick
+from poller.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Reload:
         for problem in problems[:MOST_PROBLEMS]:
             logger.error("%s", problem)
         if (more := len(problems) - MOST_PROBLEMS) > 0:
-            logger.error("and %d more problems; `poller check` tells all", more)
+            logger.error("and %s; `poller check` reports all", counted(more, "more problem"))
 
 
 def _meters(

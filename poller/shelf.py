@@ -15,13 +15,14 @@ from pathlib import Path
 
 from poller.encoding import Request
 
-SCHEMA_VERSION = 1
-_PARTS = "", "-wal"
-"""What the names of a database's files end in."""
+SCHEMA_VERSION = 2
+_PARTS = "", "-journal", "-wal"
+"""Suffixes of the names of a database's files; version 1 had a write-ahead log."""
 _MARK = "spool.settled"
 _MARK_BYTES = 32
 _LARGEST_GAP = 10_000
 """Ids that are looked up one by one between two damaged pages."""
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _PAGE = 4096
 """Bytes of a page."""
 _FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
@@ -34,7 +35,8 @@ _LEAF = b"\x0d"
 """First byte of a page that holds rows."""
 _ROOM_PAGES = 1024
 """Pages of 4 KiB that an empty database may go on taking."""
-_TABLE = """
+_TABLES = (
+    """
 CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,         -- seconds since 1970 when it was made
@@ -42,7 +44,16 @@ CREATE TABLE IF NOT EXISTS request (
     checksum INTEGER NOT NULL,
     body BLOB NOT NULL        -- ExportMetricsServiceRequest
 )
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS total (
+    id INTEGER PRIMARY KEY,     -- 0, which no request has
+    requests INTEGER NOT NULL,  -- rows of the other table, to count those that damage hides
+    newest INTEGER NOT NULL,    -- the highest id of these rows
+    checksum INTEGER NOT NULL
+)
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +119,24 @@ class Shelf:
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
             _check_header(path)
+            if not _has_sound_journal(path):
+                raise DamagedError("its journal is damaged")
+            Path(f"{path}-journal").touch(mode=0o600)  # it is there from now on, so its removal is noticed
         self._db = _connect(path)
         try:
-            # Alone with it, SQLite needs no shared memory, which some file systems do not have.
+            # The lock is never released, so that no reader can block a commit.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            _lay_out(self._db)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A commit is on the disk when it returns, whatever happens to the machine then.
+            # No write-ahead log: one flipped bit in it hides every commit after that bit.
+            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            # FULL syncs the database and the truncated journal before a commit returns.
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(f"PRAGMA journal_size_limit = {4 * 2**20}")
             self._db.execute("PRAGMA temp_store = MEMORY")
-            if self._is_new():
-                self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
-                self._db.execute(_TABLE)
-            else:
-                _check_pages(self._db)
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if self._db.execute("PRAGMA page_count").fetchone() == (0,):
+                _lay_out(self._db)
+            # Writes nothing if all is well: a full disk is no reason not to open it.
+            self._db.execute("BEGIN EXCLUSIVE")
+            self._open_tables()
+            self._db.execute("COMMIT")
             self._read_mark()
             self._recount()
             self._files = self._state()
@@ -154,17 +167,9 @@ class Shelf:
 
     def add(self, kept: Sequence[Kept]) -> None:
         """Put requests down, all or none; their ids are higher than those of all before."""
-        rows = [(one.id, one.at, one.request.points, _checksum(one), one.request.body) for one in kept]
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            self._db.executemany("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self.requests += len(rows)
-        self.size += sum(len(one.request.body) for one in kept)
+        rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
+        size = sum(len(one.request.body) for one in kept)
+        self._change("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows, len(rows), size)
         self.last = kept[-1].id
 
     def first(self, after: int) -> tuple[int, float] | None:
@@ -190,12 +195,10 @@ class Shelf:
     def settle(self, number: int) -> None:
         """Remove a request for good. If there is no room to do so, the next process still knows about it.
 
-        A full disk takes no removal, because SQLite writes to its log first; the mark has its room already.
+        A full disk takes no removal, because SQLite writes its journal first; the mark has its room already.
         """
         try:
             self.remove(number, number)
-            if self.floor:
-                self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
         except sqlite3.Error:
             (oldest,) = self._db.execute("SELECT min(id) FROM request WHERE id > ?", (self.floor,)).fetchone()
             if oldest == number:
@@ -212,13 +215,11 @@ class Shelf:
         ).fetchone()
         if not count:
             return 0
-        self._db.execute("DELETE FROM request WHERE id BETWEEN ? AND ?", between)
-        self.requests -= count
-        self.size -= size
+        self._change("DELETE FROM request WHERE id BETWEEN ? AND ?", [between], -count, -size)
         if not self.requests and self._db.execute("PRAGMA page_count").fetchone()[0] > _ROOM_PAGES:
             # What an outage has taken of the disk is given back when it is over.
             # A script, because `execute` would free one page of it.
-            self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.executescript("PRAGMA incremental_vacuum")
         return int(count)
 
     def close(self) -> None:
@@ -229,12 +230,37 @@ class Shelf:
             os.close(self._mark)
             self._mark = -1
 
-    def _is_new(self) -> bool:
-        """Whether nothing is in it; raises DamagedError if it is of another version."""
+    def _change(self, sql: str, rows: Sequence[tuple[object, ...]], requests: int, size: int) -> None:
+        """Run a statement for every row, all or none, which adds so many requests and bytes."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
+            self._db.executemany(sql, rows)
+            _write_total(self._db, self.requests + requests)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.requests += requests
+        self.size += size
+
+    def _open_tables(self) -> None:
+        """Make the tables, or check them; raises DamagedError if they are not what was written."""
         version, tables = _version(self._db)
-        if version != (SCHEMA_VERSION if tables else 0):
+        if version not in ((1, SCHEMA_VERSION) if tables else (0,)):
             raise DamagedError(f"its version is {version}, and this program knows {SCHEMA_VERSION}")
-        return not tables
+        if not tables:
+            self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
+        if version != SCHEMA_VERSION:
+            _make_tables(self._db)
+        _check_pages(self._db)
+        (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
+        total = _read_total(self._db)
+        if total and total[0] > rows:
+            raise DamagedError(f"{total[0] - rows} of its {total[0]} requests are missing")
+        if not total or total[0] != rows:
+            _write_total(self._db, rows)
 
     def _recount(self) -> None:
         self.requests, self.size, last = self._db.execute(
@@ -285,9 +311,11 @@ def salvage(path: Path) -> Iterator[Kept | None]:
             if path.is_file():
                 for part, target in zip(parts(path), parts(copy), strict=True):
                     target.unlink(missing_ok=True)
-                    if part.exists():
+                    if part.is_file():
                         shutil.copyfile(part, target, follow_symlinks=False)
                         target.chmod(0o600)
+                if not _has_sound_journal(copy):
+                    Path(f"{copy}-journal").unlink()  # the rows are there without it
                 with copy.open("r+b") as file:
                     file.write(_first_page())
                 with contextlib.closing(_connect(copy)) as db:
@@ -320,19 +348,39 @@ def _lay_out(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
+def _make_tables(db: sqlite3.Connection) -> None:
+    for table in _TABLES:
+        db.execute(table)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
 def _new() -> sqlite3.Connection:
     """An empty database in memory, laid out as every other."""
     db = _connect(None)
     _lay_out(db)
-    db.execute(_TABLE)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    _make_tables(db)
     return db
+
+
+def _read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
+    """Requests in the database after the last commit, and the highest id; None if damaged or missing."""
+    found = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
+    if found is None or found[2] != zlib.crc32(repr(found[:2]).encode()):
+        return None
+    return found[0], found[1]
+
+
+def _write_total(db: sqlite3.Connection, requests: int) -> None:
+    (newest,) = db.execute("SELECT coalesce(max(id), 0) FROM request").fetchone()
+    row = (requests, newest, zlib.crc32(repr((requests, newest)).encode()))
+    db.execute("INSERT OR REPLACE INTO total VALUES (0, ?, ?, ?)", row)
 
 
 def _schema(db: sqlite3.Connection) -> list[object]:
     return [
         db.execute("SELECT type, name, rootpage FROM sqlite_schema").fetchall(),
         db.execute("PRAGMA table_info(request)").fetchall(),
+        db.execute("PRAGMA table_info(total)").fetchall(),
     ]
 
 
@@ -340,7 +388,6 @@ def _first_page() -> bytes:
     """The first page of a database of any number of pages."""
     with contextlib.closing(_new()) as db:
         page = bytearray(db.serialize()[:_PAGE])
-    page[18:20] = 2, 2
     page[28:32] = bytes(4)  # no number of pages: SQLite goes by the size of the file
     return bytes(page)
 
@@ -351,6 +398,21 @@ def _check_header(path: Path) -> None:
         header = file.read(100)
     if header and header[16:24] not in _FORMATS:
         raise DamagedError("its header is damaged")
+
+
+def _has_sound_journal(path: Path) -> bool:
+    """Whether SQLite can roll back the journal of a database; its header has no checksum of its own.
+
+    The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
+    transaction shortens the file only after it has ended, so a larger number is damage.
+    """
+    journal = Path(f"{path}-journal")
+    if not journal.is_file():
+        return not journal.exists()
+    with journal.open("rb") as file:
+        header = file.read(20)
+    pages = int.from_bytes(header[16:20], "big")
+    return header[:8] != _JOURNAL_MAGIC or pages <= path.stat().st_size // _PAGE
 
 
 def _check_pages(db: sqlite3.Connection) -> None:
@@ -367,9 +429,13 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
     """Every request of a copy with a new first page, oldest first; None for one that cannot be read."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA synchronous = OFF")
-    db.execute("PRAGMA journal_mode = MEMORY")  # what is in the log is in the file from now on
+    db.execute("PRAGMA journal_mode = MEMORY")  # what is in a log is in the file from now on
     db.execute("PRAGMA writable_schema = ON")
-    ((root,),) = db.execute("SELECT rootpage FROM sqlite_schema")
+    roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema"))
+    root = roots[b"request"]
+    total = None
+    with contextlib.suppress(sqlite3.Error):
+        total = _read_total(db)
     whole = db.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
     places: dict[int, int] = {}
     # Where the tree is broken, some leaves may be out of its reach. Each is a tree as well, of one page.
@@ -377,26 +443,25 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
         _plant(db, place)
         for order in ("ASC", "DESC"):
             with contextlib.suppress(sqlite3.Error):
-                for (number,) in db.execute(f"SELECT id FROM request ORDER BY id {order}"):
+                for (number,) in db.execute(f"SELECT id FROM request WHERE id > 0 ORDER BY id {order}"):
                     places.setdefault(number, place)
-    planted, last = 0, min(places, default=1) - 1
+    planted = whole_rows = damaged_rows = 0
     for number, place in sorted(places.items()):
-        if not whole and number - last <= _LARGEST_GAP:
-            yield from itertools.repeat(None, number - last - 1)
-        last = number
         if place != planted:
             _plant(db, planted := place)
         try:
             kept = _read(db, number)
         except SHELF_ERRORS:
-            yield None
+            damaged_rows += place != roots[b"total"]
         else:
+            whole_rows += total is None or number <= total[1]  # a higher id was never committed
             yield kept
+    yield from itertools.repeat(None, damaged_rows if total is None else total[0] - whole_rows)
 
 
 def _plant(db: sqlite3.Connection, root: int) -> None:
     """Have the table begin at a page of the file."""
-    db.execute("UPDATE sqlite_schema SET rootpage = ?", (root,))
+    db.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'request'", (root,))
     db.execute("PRAGMA writable_schema = RESET")
     db.execute("PRAGMA writable_schema = ON")
 
@@ -454,5 +519,5 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _checksum(kept: Kept) -> int:
-    head = repr((kept.id, kept.at, kept.request.points)).encode()
+    head = repr((kept.id, kept.at, kept.request.items)).encode()
     return zlib.crc32(kept.request.body, zlib.crc32(head))

@@ -9,11 +9,11 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from poller import otlp
-from poller.courier import Courier
 from poller.errors import ConfigError, Problem
+from poller.signalexport import SignalExport
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import Tracer
 
@@ -21,28 +21,32 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """A tracer, and a thread that sends what it made, every few seconds and at the end.
+    """A tracer, and the export of its spans: every few seconds (OTEL_BSP_*) and at the end.
 
-    What waits is bounded (OTEL_BSP_MAX_QUEUE_SIZE, 2048 spans); the oldest gives way. Which traces are made
-    is for the standard OTEL_TRACES_SAMPLER to say; by default it is all.
+    The standard OTEL_TRACES_SAMPLER decides which traces are made; by default all are.
     """
 
     def __init__(
-        self, endpoint: Endpoint, resource: Resource, timeout: float, *, asked_for: bool = True
+        self,
+        endpoint: Endpoint,
+        resource: Resource,
+        timeout: float,
+        *,
+        asked_for: bool = True,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
-        """Begin; `timeout` bounds one batch with all its retries, in seconds.
+        """Begin; `timeout` bounds one request, in seconds.
 
-        Spans that are sent by default were not `asked_for`.
+        Spans that are sent by default were not `asked_for`. `meter_provider` gets the SDK's own metrics of
+        its processor, if OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them.
 
         Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or the
         package for HTTP is missing.
         """
-        sender = otlp.build(endpoint, timeout, signal="traces")
-        self._courier = Courier(
-            sender, str(endpoint), "spans", "POLLER_TRACES=false", timeout, asked_for=asked_for
-        )
+        self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for)
+        self.delivery = self._export.delivery
         try:
-            processor = BatchSpanProcessor(_Exporter(self._courier))
+            processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
             raise ConfigError([Problem("OTEL_BSP_*", str(error))]) from None
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -53,13 +57,13 @@ class Spans:
 
     def shutdown(self, timeout: float) -> None:
         """Send what waits and end, within `timeout` seconds even where the collector hangs."""
-        self._courier.end(self._provider.shutdown, timeout)
+        self._export.shutdown(self._provider.shutdown, timeout)
 
 
 class _Exporter(SpanExporter):
-    def __init__(self, courier: Courier) -> None:
-        self._courier = courier
+    def __init__(self, export: SignalExport) -> None:
+        self._export = export
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        taken = self._courier.carry(lambda: encode_spans(spans).SerializeToString(), len(spans))
-        return SpanExportResult.SUCCESS if taken else SpanExportResult.FAILURE
+        queued = self._export.export(encode_spans, spans)
+        return SpanExportResult.SUCCESS if queued else SpanExportResult.FAILURE

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from poller.definition import format_duration
 from poller.encoding import Request
 from poller.errors import ConfigError
 from poller.folderlock import FolderLock
+from poller.otlpforms import Form, form_of
 from poller.shelf import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts, salvage
 from poller.words import counted
 
@@ -23,9 +24,12 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 8 * 2**20
 """Most bytes of requests that are kept where there is no disk to keep them on."""
 Reason = Literal["age", "size", "damaged"]
+SETTINGS: Mapping[Reason, str] = {"age": "POLLER_SPOOL_MAX_AGE", "size": "POLLER_SPOOL_MAX_SIZE"}
+"""The settings that limit what waits."""
 
 _FILE = "spool.db"
 _LOCK = "spool.lock"
+_IN_MEMORY = "kept in memory, not on disk"
 _SET_ASIDE = ("spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10)))
 """Names for damaged files; only the last is overwritten."""
 _BATCH = 64
@@ -42,12 +46,22 @@ class Spool:
     """
 
     def __init__(
-        self, folder: Path | None, *, max_size: int, max_age: float, clock: Callable[[], float] = time.time
+        self,
+        folder: Path | None,
+        *,
+        max_size: int,
+        max_age: float,
+        clock: Callable[[], float] = time.time,
+        form: Form | None = None,
+        settings: Mapping[Reason, str] = SETTINGS,
+        loss_level: int = logging.WARNING,
     ) -> None:
         """Open the spool in `folder`, which is made where it is missing; None keeps everything in memory.
 
-        `max_size` is in bytes of requests, `max_age` in seconds. Raises StateInUseError where another process
-        has this spool, ConfigError where the folder cannot be used.
+        `max_size` is in bytes of requests, `max_age` in seconds; the log names the `settings` that they come
+        from. `form` is that of the signal, by default that of metrics; `loss_level` that of the log line for
+        the first request that is dropped. Raises StateInUseError where another process has this spool,
+        ConfigError where the folder cannot be used.
         """
         self.folder = folder
         self.dropped: Counter[Reason] = Counter()
@@ -55,6 +69,9 @@ class Spool:
         self._max_size = max_size
         self._max_age = max_age
         self._clock = clock
+        self._form = form or form_of("metrics")
+        self._settings = settings
+        self._loss_level = loss_level
         self._turn = threading.RLock()
         self._told: set[str] = set()
         self._closed = False
@@ -211,16 +228,20 @@ class Spool:
             if now - at > self._max_age:
                 shelf.read(number)  # or a damaged time would count as age
                 reason: Reason = "age"
-                limit = f"is older than {format_duration(self._max_age)} (POLLER_SPOOL_MAX_AGE)"
+                why = self._settings.get("age", _IN_MEMORY)
+                limit = f"is older than {format_duration(self._max_age)} ({why})"
             elif shelf.size > most and number < self._newest:
                 reason = "size"
-                why = "POLLER_SPOOL_MAX_SIZE" if most == self._max_size else "kept in memory, not on disk"
+                why = self._settings.get("size", _IN_MEMORY) if most == self._max_size else _IN_MEMORY
                 limit = f"is more than {most / 2**20:g} MiB ({why})"
             else:
                 return
             shelf.remove(number, number)
             self.dropped[reason] += 1
-            self._tell(reason, "what waits for the collector %s: the oldest is dropped", limit)
+            if reason not in self._told:
+                self._told.add(reason)
+                message = "%s: what waits for the collector %s: the oldest is dropped"
+                self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
     def _on_disk(self, action: Callable[[Shelf], None]) -> bool:
         """Do something with the disk's shelf; whether it could be done."""

@@ -34,6 +34,8 @@ _HINTS = {
     "42703": "if that is expected here, name it under requires.columns",
     "42883": "no such function for these types; if an extension brings it, name it under requires.extensions",
     "25006": "a query may only read",
+    "22021": "fix the value, or exclude it in the query",
+    "22P05": "fix the value, or exclude it in the query",
     "22012": "guard the division: x / nullif(y, 0)",
     "55P03": "another session held a lock for longer than POLLER_LOCK_TIMEOUT",
     "53300": "the server has no free connection; the role needs only one",

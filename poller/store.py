@@ -133,6 +133,7 @@ class SnapshotStore:
                 0 if stale else len(kept.result.samples),
                 state,
                 duration,
+                None if stale else state_of(kept.result),
             )
 
     def _last(self, name: str) -> PollResult | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from poller.verdict import Fate, Verdict
 
-Rejection = Literal["partial_success", "invalid", "too_large", "poison"]
+Rejection = Literal["partial_success", "invalid", "too_large", "poison", "unencodable"]
 _OUTCOMES: dict[Fate, str] = {
     "taken": "ok",
     "later": "failed",
@@ -24,7 +24,7 @@ class Tally:
         self.requests: Counter[tuple[tuple[str, str | int], ...]] = Counter()
         """Requests, by `poller.outcome` and the attributes of the error."""
         self.rejected: Counter[Rejection] = Counter()
-        """Data points that the collector did not want, by reason."""
+        """Data points, spans or log records that were lost one request at a time, by reason."""
 
     def answered(self, verdict: Verdict) -> None:
         """Count one request."""
@@ -32,6 +32,6 @@ class Tally:
         if verdict.rejected:
             self.rejected["partial_success"] += verdict.rejected
 
-    def lost(self, reason: Rejection, points: int) -> None:
-        """Count the data points of a request that is given up."""
-        self.rejected[reason] += points
+    def lost(self, reason: Rejection, items: int) -> None:
+        """Count the items of a request that is dropped."""
+        self.rejected[reason] += items

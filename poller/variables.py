@@ -307,7 +307,7 @@ class Variables(BaseSettings):
     self_metrics: Annotated[SelfMetricsLevel, BeforeValidator(lower)] = Field(
         default="query",
         validation_alias=_names("POLLER_SELF_METRICS"),
-        description="Metrics of the poller itself: `query`, for the process and for every query, or `off`.",
+        description="Metrics of the poller itself (poller.*): query exports all of them, off none.",
         examples=["off"],
     )
 

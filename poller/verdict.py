@@ -55,7 +55,7 @@ class Verdict:
 
 
 _TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
-_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write metrics: take another"
+_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write here: take another"
 _PATH = (
     "no metrics are taken at this path; POLLER_OTLP_ENDPOINT is the collector's base, to which /v1/metrics "
     "is added; look whether its otlp receiver has a metrics pipeline"

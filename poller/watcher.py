@@ -15,7 +15,10 @@ from poller.sources import MAX_BYTES, files_of
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 10.0
+"""A change of a file waits for the next look; SIGHUP does not."""
+SETTLE_SECONDS = 2.0
+"""Between the look that finds a change and the one that finds it complete."""
 
 Fingerprint = tuple[object, ...]
 """Equal where nothing was written in between."""
@@ -62,19 +65,22 @@ class Watcher:
         *,
         watch: bool = True,
         every: float = LOOK_SECONDS,
+        settle: float = SETTLE_SECONDS,
         seen: Fingerprint | None = None,
     ) -> None:
         """Take the first look: make it before the files are read, so that no change is missed.
 
         Whoever has done so already hands in what was `seen`.
         `reload` is told whether somebody asked, and answers whether it is done: not if the files changed
-        while they were read. Without `watch` only `ask` makes it act. `every` is in seconds.
+        while they were read. Without `watch` only `ask` makes it act. It looks `every` so many seconds, and
+        again `settle` seconds after a look that found something new.
         """
         self._look = look
         self._reload = reload
         self._seen = look() if seen is None else seen
         self._watch = watch
         self._every = every
+        self._settle = settle
         # The one queue that a signal handler may put into while it interrupts itself.
         self._asked: SimpleQueue[bool] = SimpleQueue()
         self._stopping = False
@@ -96,12 +102,14 @@ class Watcher:
     def _go(self) -> None:
         last, asked = self._seen, False
         while True:
-            asked = self._wait(patiently=not self._watch and not asked) or asked
+            moves = asked or (self._watch and last != self._seen)
+            pause = self._settle if moves else self._every if self._watch else None
+            asked = self._wait(pause) or asked
             if self._stopping:
                 return
             try:
                 now = self._look()
-                # Two looks alike: whoever writes has come to an end, or to a rest of `every` seconds.
+                # Two looks alike: whoever writes has come to an end, or to a rest of `settle` seconds.
                 if asked or (self._watch and now != self._seen and now == last):
                     asked = not self._reload(asked)
                     self._seen = self._seen if asked else now
@@ -110,10 +118,10 @@ class Watcher:
                 logger.exception("the query files could not be read again")
                 asked = False
 
-    def _wait(self, *, patiently: bool) -> bool:
-        """Wait until the next look; whether somebody asked for it."""
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait until the next look, with None until it is asked for; whether it was."""
         try:
-            self._asked.get(timeout=None if patiently else self._every)
+            self._asked.get(timeout=seconds)
         except Empty:
             return False
         while not self._asked.empty():

@@ -39,7 +39,7 @@ def kind_of(value: object) -> str:
             return "a list"
 
 
-_SEVERAL = {"query": "queries"}
+_SEVERAL = {"query": "queries", "more query": "more queries"}
 
 
 def counted(number: int, thing: str) -> str:

@@ -20,6 +20,8 @@ from tests.bed.promtool import promtool
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
 POLLER = {"job": "obscura-poller", "instance": "a"}
+METRICS = {**POLLER, "poller_signal": "metrics"}
+TRACES = {**POLLER, "poller_signal": "traces"}
 QUERY = {**POLLER, "poller_query_name": "users"}
 SERVER = {**POLLER, "server_address": "replica", "server_port": "5432"}
 HALF_HOURS_OF_A_DAY = 48
@@ -220,10 +222,10 @@ FIRE = [
         [
             series(
                 "poller_export_requests_total",
-                {**POLLER, "poller_outcome": "failed", "error_type": "UNAVAILABLE"},
+                {**METRICS, "poller_outcome": "failed", "error_type": "UNAVAILABLE"},
                 "0+1x120",
             ),
-            series("poller_export_requests_total", {**POLLER, "poller_outcome": "ok"}, "0+1x120"),
+            series("poller_export_requests_total", {**METRICS, "poller_outcome": "ok"}, "0+1x120"),
         ],
         "Pushes of the poller a fail",
         labels=POLLER,
@@ -231,43 +233,43 @@ FIRE = [
     Fires(
         "PollerExportFailing",
         "warning",
-        [steady("poller_export_spool_age_seconds", POLLER, 400)],
+        [steady("poller_export_spool_age_seconds", METRICS, 400)],
         "Pushes of the poller a fail",
         labels=POLLER,
     ),
     Fires(
         "PollerSpoolFilling",
         "critical",
-        [steady("poller_export_spool_size_bytes", POLLER, 140_000_000)],
+        [steady("poller_export_spool_size_bytes", METRICS, 140_000_000)],
         "The spool of the poller a fills up",
-        labels=POLLER,
+        labels=METRICS,
     ),
     Fires(
         "PollerSpoolFilling",
         "critical",
         [
-            series("poller_export_spool_size_bytes", POLLER, "0+1200000x120"),
-            series("poller_export_spool_age_seconds", POLLER, "0+60x120"),
+            series("poller_export_spool_size_bytes", METRICS, "0+1200000x120"),
+            series("poller_export_spool_age_seconds", METRICS, "0+60x120"),
         ],
         "The spool of the poller a fills up",
-        labels=POLLER,
+        labels=METRICS,
         at=40,
     ),
     Fires(
         # The series begins with what happened: nothing before it, to have increased from.
         "PollerExportDropped",
         "critical",
-        [series("poller_export_dropped_total", {**POLLER, "poller_reason": "age"}, "_x60 7+0x60")],
+        [series("poller_export_dropped_total", {**METRICS, "poller_reason": "age"}, "_x60 7+0x60")],
         "The poller a has given up age requests",
-        labels={**POLLER, "poller_reason": "age"},
+        labels={**METRICS, "poller_reason": "age"},
         at=62,
     ),
     Fires(
         "PollerExportRejected",
         "warning",
-        [series("poller_export_rejected_total", {**POLLER, "poller_reason": "invalid"}, "3+0x60 9+0x60")],
+        [series("poller_export_rejected_total", {**METRICS, "poller_reason": "invalid"}, "3+0x60 9+0x60")],
         "The collector rejects data points of the poller a",
-        labels={**POLLER, "poller_reason": "invalid"},
+        labels={**METRICS, "poller_reason": "invalid"},
         at=65,
     ),
     Fires(
@@ -390,14 +392,26 @@ HEALTHY = [
     steady("poller_replica_lag_seconds", SERVER, 2),
     steady("poller_replica_standby", SERVER, 1),
     steady("poller_replica_standby", {**SERVER, "server_address": "primary"}, 0),
-    series("poller_export_requests_total", {**POLLER, "poller_outcome": "ok"}, "0+1x120"),
+    series("poller_export_requests_total", {**METRICS, "poller_outcome": "ok"}, "0+1x120"),
     # One lost connection.
-    series("poller_export_requests_total", {**POLLER, "poller_outcome": "failed"}, "_x30 1+0x120"),
-    steady("poller_export_spool_size_bytes", POLLER, 0),
-    series("poller_export_spool_age_seconds", POLLER, "0+0x30 60+0x1 0+0x120"),
+    series("poller_export_requests_total", {**METRICS, "poller_outcome": "failed"}, "_x30 1+0x120"),
+    steady("poller_export_spool_size_bytes", METRICS, 0),
+    series("poller_export_spool_age_seconds", METRICS, "0+0x30 60+0x1 0+0x120"),
     # Long ago.
-    steady("poller_export_dropped_total", {**POLLER, "poller_reason": "age"}, 7),
-    steady("poller_export_rejected_total", {**POLLER, "poller_reason": "partial_success"}, 7),
+    steady("poller_export_dropped_total", {**METRICS, "poller_reason": "age"}, 7),
+    steady("poller_export_rejected_total", {**METRICS, "poller_reason": "partial_success"}, 7),
+    # A collector without a place for spans, which were not asked for.
+    series(
+        "poller_export_requests_total",
+        {**TRACES, "poller_outcome": "failed"},
+        "0+1x120",
+    ),
+    series("poller_export_spool_age_seconds", TRACES, "0+60x10 600+0x110"),
+    series(
+        "poller_export_dropped_total",
+        {**TRACES, "poller_reason": "age"},
+        "0+1x120",
+    ),
     # As declared by on_null: drop.
     series("poller_query_quarantined_total", {**QUERY, "poller_reason": "null"}, "0+1x120"),
     series(

@@ -16,7 +16,7 @@ from tests.benchmarks.results import Results
 def test_every_figure_is_produced_without_the_peers() -> None:
     """What of them is missing is skipped; to fetch them is not for a test."""
     results = Results()
-    measure(results, rounds=1, polls=1, scale=0.0001, trivial=[2], series=3, long=1, others=False)
+    measure(results, rounds=1, polls=1, scale=0.0001, trivial=[2], series=3, long=1, others=False, idle=1.0)
     told = results.as_json()
     figures = told["figures"]
     assert isinstance(figures, dict)
@@ -28,6 +28,11 @@ def test_every_figure_is_produced_without_the_peers() -> None:
     assert figures["connections opened, all in all"]["2 trivial"][OURS]["median"] > 0
     assert figures["wall per poll and export (ms)"]["2 trivial, a link of 20 ms"][OURS]["least"] > 20
     assert {"cold start to the first value (s)", "bytes of an export", "threads"} <= figures.keys()
+    assert figures["server CPU of a tick, connection kept (ms)"]["2 trivial"][OURS]["median"] > 0
+    assert figures["idle, CPU per day (s)"]["4 state, every 5 min"].keys() == {
+        f"{OURS}, grpc",
+        f"{OURS}, http",
+    }
     assert {"poller --help", "poller health"} == figures["CPU of a command (ms)"].keys()
     assert f"| {OURS} |" in results.as_markdown(OURS)
 

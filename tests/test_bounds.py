@@ -9,7 +9,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 from poller.events import Component, EventMetrics
 from poller.events.health import Health
-from poller.redaction import _Memory
+from poller.redaction import LONGEST_BEGINNING, _Memory
 from poller.secrets import MASK
 
 
@@ -31,6 +31,17 @@ def test_the_newest_thousand_secrets_are_masked() -> None:
     assert memory.mask("first-secret-0-") == "first-secret-0-"
     assert memory.mask("first-secret-499-") == "first-secret-499-"
     assert memory.mask("second-secret-0-") == memory.mask("second-secret-999-") == MASK
+
+
+def test_a_cut_leaves_no_part_of_a_secret_however_long_it_is() -> None:
+    short, long = "begins-so", "begins-so" + "Z" * 10_000
+    memory = _Memory()
+    memory.add([short, long])
+    for at in range(LONGEST_BEGINNING - len(long) - 2, LONGEST_BEGINNING + 3, 997):
+        masked = memory.mask_beginning("x" * at + long + "y" * 20_000)
+        assert "Z" not in masked
+        assert "begins" not in masked
+    assert memory.mask_beginning(f"{long} {short}") == f"{MASK} {MASK}"
 
 
 def test_values_whose_masked_form_is_remembered_are_ten_thousand_at_most() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ METRICS = {
 }
 MAY_BE_EMPTY = {
     # What an ill-fated minute need not have.
-    "Ticks left out in an hour",
+    "Ticks skipped in an hour",
     "Lost in an hour",
 }
 NO_CAUSE = {
@@ -156,6 +157,7 @@ def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -
     )
     try:
         receiver.wait_for(lambda points: {p.metric for p in points} >= {"dropped", "by_name", "guessed"}, 120)
+        since = time.time_ns()
         server.execute("DROP TABLE fleeting")
         file.write_text("queries: none")
         receiver.answer = UNAVAILABLE
@@ -164,7 +166,12 @@ def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -
         receiver.answer = partial(1, "too old")
         process.wait_for_line("rejects 1 of", 120)
         receiver.answer = ACCEPT
-        receiver.wait_for(lambda points: all(any(map(has, points)) for has in TROUBLES), 120)
+        receiver.wait_for(
+            lambda points: all(
+                any(has(point) for point in points if point.time_unix_nano > since) for has in TROUBLES
+            ),
+            120,
+        )
         count = len(receiver.requests())
         assert eventually(lambda: len(receiver.requests()) >= count + 3)  # a rate needs two points
         return receiver.points()
@@ -174,8 +181,9 @@ def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -
 
 TROUBLES: list[Callable[[Point], bool]] = [
     lambda point: (
-        point.metric == "poller.query.stale"
+        point.metric == "poller.query.state"
         and point.attributes["poller.query.name"] == "dropped"
+        and point.attributes["poller.state"] == "stale"
         and point.value == 1
     ),
     lambda point: point.attributes.get("poller.outcome") == "failed",
@@ -207,7 +215,7 @@ def test_every_expression_fits_what_a_real_run_stores(
     points = run(server, receiver, queries, file)
     file.write_text(json.dumps(TROUBLED))
     with Prometheus(tmp_path, points, again=(HOUR, WEEK)) as prometheus:
-        assert prometheus.label_values("job", "poller_query_interval_seconds") == ["obscura-poller"]
+        assert prometheus.label_values("job", "poller_query_series") == ["obscura-poller"]
         catalog = load(resolve(queries), Defaults(60.0, 1.0, 1000))
         for board in GRAFANA.glob("*.json"):
             look_at_panels(board.read_text(encoding="utf-8"), prometheus)

@@ -23,6 +23,7 @@ from poller.delivery import Delivery
 from poller.encoding import Request, encode
 from poller.endpoint import Endpoint, resolve
 from poller.export import Push, resource
+from poller.otlpforms import form_of
 from poller.receiver.points import points_of
 from poller.receiver.receiver import (
     ACCEPT,
@@ -210,7 +211,7 @@ def test_refused_data_are_dropped_and_hold_up_nothing(
     receiver.start()
     assert one.push.flush(60) is True  # what it was about itself is there
     assert numbers(receiver) == [1, 4, 5]
-    assert one.push.tally.rejected == {"invalid": 2}
+    assert one.push.delivery.tally.rejected == {"invalid": 2}
     lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
     assert [record.levelno for record in lost] == [logging.WARNING]
     (well,) = [record for record in caplog.records if "works again" in record.getMessage()]
@@ -228,7 +229,7 @@ def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
     assert one.push.flush(60) is False
     receiver.answer = ACCEPT
     assert one.push.flush(60) is True
-    assert one.push.tally.rejected == {"partial_success": 6}
+    assert one.push.delivery.tally.rejected == {"partial_success": 6}
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "the collector rejects 3 of 5 data points: too old by far"
     ]
@@ -255,7 +256,7 @@ def test_what_an_operator_has_to_repair_costs_no_data_and_no_waiting(
     receiver.answer = ACCEPT
     assert one.push.flush(60) is True
     assert numbers(receiver) == [1, 2, 3]
-    assert not one.push.tally.rejected
+    assert not one.push.delivery.tally.rejected
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -299,7 +300,7 @@ def test_one_data_point_that_is_too_large_is_lost_alone(
     receiver.answer_next(TOO_LARGE, ACCEPT, TOO_LARGE)
     assert one.push.flush(60) is False
     assert [point.attributes["series"] for point in receiver.points()] == [0]
-    assert one.push.tally.rejected == {"too_large": 1}
+    assert one.push.delivery.tally.rejected == {"too_large": 1}
     assert one.spool.empty
 
 
@@ -313,7 +314,7 @@ def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == [1, 2, *range(4, one.next)]
-    assert one.push.tally.rejected == {"poison": 1}
+    assert one.push.delivery.tally.rejected == {"poison": 1}
 
 
 def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, counting: Open) -> None:
@@ -322,7 +323,7 @@ def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, c
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == list(range(2, one.next))
-    assert one.push.tally.rejected == {"poison": 1}
+    assert one.push.delivery.tally.rejected == {"poison": 1}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -338,7 +339,7 @@ def test_a_collector_that_refuses_everything_makes_no_request_poison(
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == list(range(1, one.next))
-    assert not one.push.tally.rejected
+    assert not one.push.delivery.tally.rejected
 
 
 def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
@@ -373,7 +374,7 @@ def test_what_becomes_of_the_exports_is_shown_as_metrics(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     one = counting(receiver, protocol)
-    exportmetrics.register(one.push.meter, one.push.tally, one.spool)
+    exportmetrics.register(one.push.meter, [one.push.delivery])
     receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"))
     assert one.push.flush(60) is False
     assert one.push.flush(60) is False
@@ -388,23 +389,24 @@ def test_what_becomes_of_the_exports_is_shown_as_metrics(
     found: dict[tuple[object, ...], Any] = {
         (point.metric, *sorted(point.attributes.items())): point.value for point in told
     }
+    of_metrics = ("poller.signal", "metrics")
     grpc = protocol == "grpc"
     status = "rpc.response.status_code" if grpc else "http.response.status_code"
     unavailable, invalid = ("UNAVAILABLE", "INVALID_ARGUMENT") if grpc else ("503", "400")
 
     def requests(outcome: str, error: str | None = None) -> Any:
         code = {} if error is None else {"error.type": error, status: error if grpc else int(error)}
-        attributes = {"poller.outcome": outcome, **code}
+        attributes = dict([of_metrics], **{"poller.outcome": outcome}, **code)
         return found.get(("poller.export.requests", *sorted(attributes.items())))
 
     assert requests("refused", invalid) == 1
     assert requests("ok") == 2
     assert requests("failed", unavailable) >= 1
-    assert found["poller.export.rejected", ("poller.reason", "partial_success")] == 2
-    assert found["poller.export.rejected", ("poller.reason", "invalid")] > 3
-    assert found["poller.export.spool.requests",] == 2
-    assert found["poller.export.spool.size",] > 200
-    assert found["poller.export.spool.age",] > 0
+    assert found["poller.export.rejected", ("poller.reason", "partial_success"), of_metrics] == 2
+    assert found["poller.export.rejected", ("poller.reason", "invalid"), of_metrics] > 3
+    assert found["poller.export.spool.requests", of_metrics] == 2
+    assert found["poller.export.spool.size", of_metrics] > 200
+    assert found["poller.export.spool.age", of_metrics] > 0
 
 
 def test_the_end_says_what_a_state_folder_could_not_take(
@@ -430,16 +432,21 @@ class Scripted:
     def __init__(self, judge: Callable[[bytes, int], Verdict]) -> None:
         self._judge = judge
         self.sent: list[bytes] = []
+        self.rests = 0
 
     def send(self, body: bytes) -> Verdict:
         self.sent.append(body)
         return self._judge(body, len(self.sent))
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 Deliver = Callable[..., tuple[Delivery, Scripted]]
+IDLE = 0.3
 
 
 @pytest.fixture
@@ -453,7 +460,7 @@ def deliver() -> Iterator[Deliver]:
         spool = Spool(None, max_size=2**20, max_age=3600.0)
         spool.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
-        begun.append((Delivery(spool, sender, "the collector", pause), spool))
+        begun.append((Delivery(form_of("metrics"), spool, sender, "the collector", pause, idle=IDLE), spool))
         return begun[-1][0], sender
 
     yield start
@@ -468,7 +475,7 @@ TAKEN = Verdict("taken")
 def test_the_pauses_between_tries_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="poller.outage")
+    caplog.set_level(logging.DEBUG, logger="poller.delivery")
     tries = 6  # for each of the two requests
 
     def judge(_: bytes, count: int) -> Verdict:
@@ -484,6 +491,23 @@ def test_the_pauses_between_tries_start_again_after_a_success(
     first, last = delivery.FIRST_PAUSE_SECONDS, delivery.FIRST_PAUSE_SECONDS * 2 ** (tries - 2)
     assert max(pauses) >= last / 2 - 0.05
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
+
+
+def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_the_next(
+    deliver: Deliver,
+) -> None:
+    one, sender = deliver(lambda _, __: TAKEN, [b"a", b"b"])
+    for sent, rests in ((2, 1), (3, 2)):
+        assert eventually(lambda rests=rests: sender.rests == rests)  # type: ignore[misc]
+        assert len(sender.sent) == sent
+        assert not eventually(lambda rests=rests: sender.rests > rests, 4 * IDLE)  # type: ignore[misc]
+        one.keep([Request(b"c", 1)])
+
+
+def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:
+    _, sender = deliver(lambda _, __: Verdict("later", "away", wait=3600.0), [b"a"])
+    assert eventually(lambda: sender.rests == 1)
+    assert len(sender.sent) == 1
 
 
 def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
@@ -549,7 +573,7 @@ def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
 def test_the_first_export_is_confirmed_once(
     receiver: Receiver, counting: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="poller.outage")
+    caplog.set_level(logging.INFO, logger="poller.delivery")
     single = counting(receiver, "grpc", None)
     assert single.push.flush(60)
     assert caplog.records == [], "its exit code says so"

@@ -174,11 +174,14 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
     board = Board()
     for value in (1000, 1000, 1500):
         board.receive("users_total", "{user}", {}, value)
-        board.receive("poller.query.stale", "{query}", {"poller.query.name": "users"}, 0)
+        board.receive("poller.query.series", "{series}", {"poller.query.name": "users"}, 1)
+        board.receive(
+            "poller.query.state", "{query}", {"poller.query.name": "users", "poller.state": "estimated"}, 1
+        )
     text = drawn(board)
     assert re.search(r"users_total +1,500 +\{user\} +\+500 +▁▁█", text)
-    assert re.search(r"^users +- +- +no", text, re.MULTILINE)
-    assert "6 data points" in text
+    assert re.search(r"^users +- +- +1 +estimated", text, re.MULTILINE)
+    assert "9 data points" in text
 
 
 def test_the_board_says_how_to_ask_the_database_and_stays_within_the_screen() -> None:

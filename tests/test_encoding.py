@@ -13,6 +13,7 @@ from opentelemetry.sdk.resources import Resource
 
 from poller.encoding import Request, encode, halves, is_encodable, message
 from poller.metricreader import Collector
+from poller.otlpforms import form_of
 from poller.receiver.points import Point, points_of
 
 RESOURCE = Resource({"service.name": "a", "deep": [1, 2]})
@@ -54,15 +55,15 @@ def whole(collected: list[Metric]) -> ExportMetricsServiceRequest:
 def test_what_fits_into_one_request_is_one_request(collected: list[Metric]) -> None:
     (request,) = encode(collected, RESOURCE, VERSION)
     assert ExportMetricsServiceRequest.FromString(request.body) == whole(collected)
-    assert request.points == 37
+    assert request.items == 37
 
 
 @pytest.mark.parametrize("most", [1, 100, 300, 500, 900, 1500, 10_000])
 def test_a_split_keeps_every_point_with_all_that_is_said_of_it(collected: list[Metric], most: int) -> None:
     requests = encode(collected, RESOURCE, VERSION, most_bytes=most)
-    assert sum(request.points for request in requests) == 37
+    assert sum(request.items for request in requests) == 37
     assert points(*requests) == list(points_of(whole(collected)))
-    assert all(request.points == 1 or len(request.body) <= most for request in requests)
+    assert all(request.items == 1 or len(request.body) <= most for request in requests)
     names = [
         metric.name
         for request in requests
@@ -76,9 +77,9 @@ def test_halves_of_halves_end_at_single_points(collected: list[Metric]) -> None:
     left, done = encode(collected, RESOURCE, VERSION), []
     while left:
         request = left.pop(0)
-        parts = halves(request)
-        if request.points > 1:
-            assert [part.points for part in parts] == [-(-request.points // 2), request.points // 2]
+        parts = halves(request, form_of("metrics"))
+        if request.items > 1:
+            assert [part.items for part in parts] == [-(-request.items // 2), request.items // 2]
             left = [*parts, *left]
         else:
             assert parts == [request]

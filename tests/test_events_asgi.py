@@ -184,6 +184,22 @@ def test_a_host_route_and_the_host_header_change_nothing_about_the_template(serv
     assert served.counted() == [("GET", "/b/{x}", "200")]
 
 
+@pytest.mark.parametrize(
+    ("method", "original"), [("BREW", "BREW"), ("GET", None), ("M" * 65, None), ("_OTHER", "_OTHER")]
+)
+def test_a_method_that_http_does_not_know_is_on_the_span_only(
+    method: str, original: str | None, serve: Serve
+) -> None:
+    served = serve(starlette())
+    served.client.request(method, "/a/1")
+    attributes = served.root().attributes or {}
+    assert attributes["http.request.method"] == (method if method in HTTP_METHODS else "_OTHER")
+    assert attributes.get("http.request.method_original") == original
+    assert eventually(lambda: served.requests() == 1)
+    ((counted, *_),) = served.counted()
+    assert counted == attributes["http.request.method"]
+
+
 def test_no_client_can_make_series(serve: Serve) -> None:
     served = serve(starlette())
     for number in range(40):

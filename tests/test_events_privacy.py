@@ -295,6 +295,44 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("user[email]=ada&x=1", "user[email]=[redacted]&x=1"),
         ("got ghp_0123456789abcdefghij.", "got [redacted]."),
         ("id AKIAIOSFODNN7EXAMPLE, x", "id [redacted], x"),
+        ("session=abc x", "session=[redacted] x"),
+        ("sid=abc&x=1", "sid=[redacted]&x=1"),
+        ("auth=abc x", "auth=[redacted] x"),
+        ("apikey: a1 x", "apikey: [redacted] x"),
+        ("client_secret=abc", "client_secret=[redacted]"),
+        ("otp=123456 pin=1234", "otp=[redacted] pin=[redacted]"),
+        ("invalid token: abc123def, x", "invalid token: [redacted], x"),
+        ("Basic dXNlcjpwYXNz came", "Basic [redacted] came"),
+        ("basic YWRhOmFkYQ== came", "basic [redacted] came"),
+        ("ip_address: 4.2.1.0", "ip_address: [redacted]"),
+        ("recv: 203.0.113.7", "recv: [redacted]"),
+        ("clone git@github.com:a/b", "clone [redacted]:a/b"),
+        # A row whose own text looks like the end of the sentence.
+        ("DETAIL:  Key (email)=(a).\nb).\nat f", "DETAIL:  [redacted]\nat f"),
+        ("DETAIL:  Key (n)=(a) already exists.\nb) already exists.\nat f", "DETAIL:  [redacted]\nat f"),
+        ("DETAIL:  Failing row contains (1, a).\nb, 2).\nCONTEXT: x", "DETAIL:  [redacted]\nCONTEXT: x"),
+        ('DETAIL:  Key (n)=(a\nb) is not present in table "t".\nx', "DETAIL:  [redacted]\nx"),
+        ("DETAIL:  Schl\u00fcssel \u00bb(n)=(a\nb)\u00ab existiert.\nx", "DETAIL:  [redacted]\nx"),
+        # `Diagnostic.message_detail` alone.
+        ("Key (n)=(a\nb) already exists.\nat f", "Key (n)=([redacted]\nat f"),
+        ("Failing row contains (1, a).", "Failing row contains ([redacted]"),
+        # Encoded more than once.
+        ("/u/ada%252540example.org HTTP", "/u/[redacted] HTTP"),
+        ("p%2561ssword=abc", "password=[redacted]"),
+        ("token%253Dabc", "token=[redacted]"),
+        (r'{"mail": "ada\u0040example.org"}', '{"mail": "[redacted]"}'),
+        (r'{"a": "{\"mail\": \"ada\\u0040example.org\"}"}', '{"a": "{"mail": "[redacted]"}"}'),
+        (
+            r'{"a": "{\"b\": \"{\\\"token\\\": \\\"x\\\\\\\"y\\\"}\"}", "c": 1}',
+            r'{"a": "{\"b\": \"{\\\"token\\\": \\\"[redacted]\\\"}\"}", "c": 1}',
+        ),
+        (r"{\'token\': \'x\\\'y\', \'c\': 1}", r"{\'token\': \'[redacted]\', \'c\': 1}"),
+        # Look-alikes, as an input method for Chinese or Japanese writes them.
+        ("mail ada\uff20example\uff0eorg", "mail [redacted]"),
+        ("mail ada@example\u3002org", "mail [redacted]"),
+        ("/u/ada%EF%BC%A0example.org", "/u/[redacted]"),
+        ("\uff54\uff4f\uff4b\uff45\uff4e\uff1dabc", "token=[redacted]"),
+        ("\uff12\uff10\uff13\uff0e0.113.7 left", "[redacted] left"),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----",
             "[redacted]",
@@ -305,6 +343,80 @@ def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
     assert scrub(text) == scrubbed
     assert scrub(scrubbed) == scrubbed
     assert scrub(f"{'x' * 600} {text}") == f"{'x' * 600} {scrubbed}"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *(
+            "sk-",
+            "sk-proj-",
+            "sk-ant-api03-",
+            "hf_",
+            "ya29.",
+            "pypi-",
+            "SG.",
+            "dop_v1_",
+            "AIza",
+            "npm_",
+            "glpat-",
+        ),
+        *(
+            "xoxb-",
+            "xoxp-",
+            "xoxc-",
+            "xapp-",
+            "ghp_",
+            "gho_",
+            "ghu_",
+            "ghs_",
+            "ghr_",
+            "github_pat_",
+            "sk_live_",
+        ),
+    ],
+)
+def test_a_token_with_its_issuers_prefix_is_taken_out(prefix: str) -> None:
+    token = f"{prefix}aB3dE5gH7jK9mN1pQ3sT5v"
+    assert scrub(f"with {token}, {token}") == "with [redacted], [redacted]"
+    assert scrub(f"path/{token}/x") == "path/[redacted]/x"
+    assert scrub(rf"line\n{token}") == r"line\n[redacted]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version 4.2.1.0 is out",
+        'started v4.2.1.0, {"version": "4.2.1.0"}, api_version=4.2.1.0',
+        "basic functionality, Basic Authentication and bearer authentication",
+        "digest authentication/authorization",
+        "invalid token: signature mismatch",
+        "token: expired. session: closed by the client; auth: failed, otp: missing",
+        "task-force, risk-management-of-our-customers and sk-learn-based-pipelines",
+        "npm_config_registry_of_the_project is unset",
+        "the first row contains (some) values, f(x)=(y)",
+        "opinion: x, spin=3, aside=5, mapping=1",
+        'C:\\\\share\\x and \\"quoted\\" at 100%',
+        "\u5b8c\u6210\uff1a\uff08100\uff05\uff09\u3002",
+    ],
+)
+def test_prose_stays_as_it_is(text: str) -> None:
+    assert scrub(text) == text
+    assert personal_text(text) is None
+
+
+def test_what_was_encoded_too_often_to_be_read_does_not_come_within_reach_by_scrubbing() -> None:
+    text = "token%253Dx /u/ada%25252525" + "40example.org"
+    assert personal_text(scrub(text)) is None
+    assert scrub(scrub(text)) == scrub(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["otp", "pin", "sid", "auth", "session", "apikey", "client_secret", "user_pin"]
+)
+def test_a_field_of_a_secret_is_denied_by_its_name(name: str) -> None:
+    assert is_denied(name)
+    assert scrub_attributes({"body": {name: 1234, "x": 1}}) == {"body": {"x": 1}}
 
 
 @pytest.mark.parametrize(

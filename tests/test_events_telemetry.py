@@ -204,6 +204,36 @@ def test_several_workers_have_a_name_each_even_where_the_environment_gives_one(
     assert sum(_registered(receiver).values()) == 8
 
 
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "workers"])
+def test_the_last_interval_arrives_from_uvicorn_without_lifespan(
+    receiver: Receiver, start_process: Start, options: list[str]
+) -> None:
+    # No interval ends before the server does.
+    env = environment(receiver) | {"OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "3000"}
+    server = Server(start_process, env, *options, "--lifespan", "off")
+    for number in range(8):
+        server.get(f"/hello/{number}")
+    assert _registered(receiver) == {}
+    server.end()
+
+    assert sum(_registered(receiver).values()) == 8
+    assert len(receiver.spans()) == 16
+    if not options:
+        # uvicorn ends by the signal, and so it does still.
+        assert server.process.wait() == -signal.SIGTERM
+
+
+def test_a_collector_that_hangs_does_not_keep_uvicorn_without_lifespan(
+    receiver: Receiver, start_process: Start
+) -> None:
+    receiver.answer = HANG
+    env = environment(receiver) | {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "1"}
+    server = Server(start_process, env, "--workers", "2", "--lifespan", "off")
+    server.get("/hello/1")
+    server.end()
+    assert "not delivered at the end" in server.process.stderr
+
+
 def test_workers_of_gunicorn_that_are_forked_after_it_was_configured_count_for_themselves(
     receiver: Receiver, start_process: Start
 ) -> None:
@@ -605,6 +635,7 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> Non
         ("x-a=1,sesame", "header 2 is not name=value"),
         ("x-a=1,authorization=sesam%C3%A9", "the value of header 2 has a character that no header can carry"),
         ("authorization=sesame%0A=open", "the value of header 1 has a character"),
+        (f"authorization={'sesame' * 2_000}", "the value of header 1 has 12,000 .*; write at most 8,192"),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
@@ -711,6 +742,33 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
 def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], said: str) -> None:
     with pytest.raises(TelemetryError, match=said):
         load(environ)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol", "unsent"),
+    [
+        ("http://h:4317/otlp", "grpc", "'http://h:4317/otlp' has a path, which gRPC cannot send"),
+        ("http://h:4317?key=hunter2", "", "'http://h:4317?[redacted]' has a query, which"),
+        (
+            "http://h:4317/otlp?key=hunter2",
+            "grpc",
+            "'http://h:4317/otlp?[redacted]' has a path and a query, ",
+        ),
+    ],
+)
+def test_what_grpc_cannot_send_of_an_endpoint_is_one_warning(
+    endpoint: str, protocol: str, unsent: str, start_process: Start
+) -> None:
+    script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
+    env = {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "0.1"}
+    process = start_process(
+        [sys.executable, "-c", script], env=env | {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    )
+    assert process.wait() == 0, process
+    (line,) = [line for line in process.stderr.splitlines() if "gRPC cannot send" in line]
+    assert f"OBSCURA_OTLP_ENDPOINT: {unsent}" in line
+    assert "write http://h:4317, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" in line
+    assert "hunter2" not in process.stderr
 
 
 def test_a_target_shows_no_secret() -> None:

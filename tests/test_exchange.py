@@ -7,6 +7,8 @@ import gzip
 import json
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +29,7 @@ from poller.errors import ConfigError
 from poller.receiver.receiver import Receiver
 from poller.verdict import Verdict
 from tests.bed.otlp import Certificates
-from tests.bed.process import eventually
+from tests.bed.process import ROOT, eventually
 
 Script = Callable[[socket.socket], None]
 Serve = Callable[[Script], str]
@@ -323,6 +325,10 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
         ("authorization=sesame%0Aopen", r"the value of 'authorization' has"),
         ("authorization=sesame%FF", r"the value of 'authorization' has"),
         ("authorization=sesame%00", r"the value of 'authorization' has"),
+        (
+            f"authorization={'sesame' * 2_000}",
+            r"the value of 'authorization' has 12,000 .*; write at most 8,192",
+        ),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
@@ -373,6 +379,61 @@ def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connectio
         show(certificates.client, certificates.client_key)
         assert eventually(lambda: one.send(b"").fate == "taken", 60)
         one.close()
+
+
+def test_a_sender_that_rested_sends_by_a_new_channel_with_the_certificates_of_now(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    shown = tmp_path / "ca.pem"
+    shown.write_bytes(certificates.ca.read_bytes())
+    environ = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates.client_key),
+    }
+    with Receiver(tls=certificates.mtls) as receiver:
+        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert one.send(b"").fate == "taken"
+        one.rest()
+        one.rest()
+        assert one.send(b"").fate == "taken"
+        shown.write_bytes(certificates.stranger.read_bytes())
+        one.rest()
+        assert one.send(b"").fate == "later"
+        one.close()
+
+
+def test_a_grpc_channel_at_rest_leaves_no_connection_and_no_thread(receiver: Receiver) -> None:
+    """An open one wakes the process several times a second, for nothing between two exports."""
+    code = f"""
+import os, time
+from poller import otlp
+from poller.endpoint import Endpoint
+def threads(): return len(os.listdir("/proc/self/task"))
+def sockets():
+    files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]
+    return sum("socket:" in os.readlink(file) for file in files if os.path.lexists(file))
+one = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
+for _ in range(2):
+    assert one.send(b"").fate == "taken"
+    assert threads() > 1 and sockets() == 1
+    one.rest()
+    deadline = time.monotonic() + 30
+    while (threads() > 1 or sockets()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (threads(), sockets()) == (1, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> None:
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
+    one.close()
+    assert one.send(b"").fate != "taken"
+    assert receiver.attempts() == []
 
 
 # --- proxies --------------------------------------------------------------------------------------------

@@ -95,8 +95,26 @@ def facts_of(database: Database, *relations: str, user: str | None = None) -> Se
 def test_the_facts_are_those_of_the_server(database: Database) -> None:
     facts = facts_of(database)
     ((version,),) = database.execute("SHOW server_version_num")
-    assert (facts.standby, facts.version, facts.columns) == (False, int(version), {})
-    assert "plpgsql" in facts.extensions
+    assert (facts.standby, facts.version) == (False, int(version))
+
+
+@pytest.mark.parametrize(
+    ("requires", "looked_at"),
+    [
+        ({}, []),
+        ({"role": "standby", "server_version": ">=14"}, []),
+        ({"extensions": ["plpgsql"]}, ["pg_extension"]),
+        ({"member_of": ["pg_monitor"]}, ["pg_roles"]),
+        ({"columns": {"t": []}}, ["pg_attribute", "pg_class"]),
+    ],
+)
+def test_only_the_catalogues_that_a_requirement_needs_are_looked_at(
+    requires: dict[str, Any], looked_at: list[str]
+) -> None:
+    """Each costs the server something at every tick."""
+    sql = facts_query([a_query("first"), a_query("second", requires=requires)])
+    tables = ("pg_attribute", "pg_class", "pg_extension", "pg_roles", "pg_stat_activity")
+    assert [table for table in tables if f"pg_catalog.{table}" in sql] == looked_at
 
 
 @pytest.mark.postgres

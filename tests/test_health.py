@@ -18,9 +18,9 @@ import pytest
 from poller.commands.vitals import encode
 from poller.files import replace_file
 from poller.glance import Glance
-from poller.health import MAX_BYTES, clock, judge, places, process_namespace, read
+from poller.health import MAX_AGE_SECONDS, MAX_BYTES, clock, judge, places, process_namespace, read
 from poller.heartbeat import Heartbeat
-from poller.pulse import Pulse
+from poller.pulse import BEAT_SECONDS, Pulse
 from tests.bed.process import ROOT, eventually
 
 NOW = 5000.0
@@ -517,8 +517,24 @@ def test_the_pulse_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixt
     assert beats.more()
 
 
-def test_news_are_told_without_waiting_for_the_next_beat(beats: Beats) -> None:
+@pytest.mark.parametrize("within", [0.0, 0.2])
+def test_news_are_told_without_waiting_for_the_next_beat(beats: Beats, within: float) -> None:
     pulse = beats.start(every=3600.0)
     assert eventually(lambda: len(beats.told) == 1)
-    pulse.soon()
+    pulse.soon(within)
     assert eventually(lambda: len(beats.told) == 2)
+
+
+def test_news_of_many_ticks_make_one_beat(beats: Beats) -> None:
+    pulse = beats.start(every=3600.0)
+    assert eventually(lambda: len(beats.told) == 1)
+    for _ in range(100):
+        pulse.soon(3600.0)
+    pulse.soon(0.2)
+    assert eventually(lambda: len(beats.told) >= 2)
+    pulse.stop()
+    assert beats.told == [None, None, "end"]
+
+
+def test_a_heartbeat_is_written_three_times_before_it_is_too_old() -> None:
+    assert 3 * BEAT_SECONDS <= MAX_AGE_SECONDS

@@ -28,6 +28,27 @@ PIECES = (
     *("a", "eyJ", "eyJa.", "a.", "x@", "@", "?", "/", "?a", "&", "=", "://", "://a:", ":", "1:", "a:", " "),
     *("\n", '"', "'", "\\", "%", "%25", "%40", "1.", "1", "token=", "token: ", "bearer ", "bearer a"),
     *('client": (', "DETAIL: ", "-----BEGIN PRIVATE KEY-----", "ghp_", "AKIA", "Mozilla/5", "curl/"),
+    *(
+        "DETAIL:Key (",
+        "Key (a)=(",
+        ")=(",
+        ") is ",
+        "Failing row contains (",
+        ").\n",
+        "token: a ",
+        "sk-",
+        "SG.",
+    ),
+    *(
+        '\\\\\\"',
+        '"token\\": \\"',
+        "\\u0040",
+        "\uff20",
+        "\uff0e",
+        "%EF%BC%A0",
+        "version 1.1.1.1",
+        "basic abcdefghi",
+    ),
     *("Signal-", "password=", "password = a ", "a.a=", "\\a", "parameter ", "[redacted]", "cookie:"),
 )
 SUFFIXES = ("", "/@")

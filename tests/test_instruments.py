@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    Counter,
+    Histogram,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, Metric, Sum
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
@@ -197,15 +203,24 @@ def test_the_provider_is_replaced_before_the_attribute_sets_it_keeps_exceed_thei
 def test_the_standard_variables_are_read_and_all_mistakes_reported_at_once() -> None:
     temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
-    assert read_preferences({})[0] == {}
-    deltas, aggregations = read_preferences(
-        {temporality: "LowMemory", aggregation: "base2_exponential_bucket_histogram"}
+    exemplars = "OTEL_METRICS_EXEMPLAR_FILTER"
+    unset = read_preferences({exemplars: ""})
+    assert unset.temporality == {}
+    assert isinstance(unset.exemplar_filter, TraceBasedExemplarFilter)
+    given = read_preferences(
+        {
+            temporality: "LowMemory",
+            aggregation: "base2_exponential_bucket_histogram",
+            exemplars: "Always_Off",
+        }
     )
-    assert deltas == dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
-    assert isinstance(aggregations[Histogram], ExponentialBucketHistogramAggregation)
+    assert given.temporality == dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+    assert isinstance(given.aggregation[Histogram], ExponentialBucketHistogramAggregation)
+    assert isinstance(given.exemplar_filter, AlwaysOffExemplarFilter)
     with pytest.raises(ConfigError) as refused:
-        read_preferences({temporality: "x", aggregation: "y"})
-    assert [problem.where for problem in refused.value.problems] == [temporality, aggregation]
+        read_preferences({temporality: "x", aggregation: "y", exemplars: "z"})
+    assert [problem.where for problem in refused.value.problems] == [temporality, aggregation, exemplars]
+    assert "'z' is not one of trace_based, always_on, always_off" in str(refused.value)
 
 
 def test_no_point_starts_after_its_time_when_the_clock_was_set_back() -> None:

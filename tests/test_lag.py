@@ -183,13 +183,60 @@ def test_of_a_standby_that_starts_without_its_primary_nothing_is_known_until_it_
         site.link.close()
 
 
+@pytest.mark.parametrize("user", ["postgres", "watcher", "plain"])
+@pytest.mark.parametrize("role", ["primary", "standby"])
+def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user: str) -> None:
+    site.synced()
+    server = site.cluster.primary if role == "primary" else site.cluster.standby
+    with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
+        looks = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
+    whole, brief = (row[0] for row in looks if row is not None)
+    for told in (whole, brief):
+        told["receiver"] = told["receiver"] and {**told["receiver"], "age": None}
+        told["replay_age"] = None
+    omitted = {"system"} | ({"timeline"} if role == "standby" else set())
+    assert all(brief[name] is None and whole[name] is not None for name in omitted)
+    assert {**brief, **{name: whole[name] for name in omitted}} == whole
+
+
+def test_after_a_whole_look_a_brief_one_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
+    def brief(user: str = "postgres") -> bool:
+        site.look(user=user)
+        return site.meter.brief
+
+    site.synced()
+    assert [brief(), brief("plain"), brief("watcher")] == [True, False, True]
+    site.link.refuse()
+    assert eventually(lambda: not brief())
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [("60s", 60), ("1min", 60), ("500ms", 0.5), ("0", 0), ("1h", 3600), ("1d", 86400), ("90500", 90.5)],
+)
+def test_half_of_wal_receiver_timeout_is_read_whatever_unit_the_server_shows(
+    site: Site, timeout: str, seconds: float
+) -> None:
+    standby = site.cluster.standby
+    standby.execute(f"ALTER SYSTEM SET wal_receiver_timeout = '{timeout}'")
+    try:
+        standby.execute("SELECT pg_reload_conf()")
+        half = "SELECT setting::float8 / 2000 FROM pg_settings WHERE name = 'wal_receiver_timeout'"
+        assert eventually(lambda: standby.execute(half) == [(seconds / 2,)])
+        assert standby.execute(lag_query())[0][0]["ping"] == seconds / 2
+    finally:
+        standby.execute("ALTER SYSTEM RESET wal_receiver_timeout")
+        standby.execute("SELECT pg_reload_conf()")
+
+
 # --- recorded answers ---------------------------------------------------------------------------------
 
 STREAMING: dict[str, Any] = {
     "status": "streaming", "heard": True, "age": 0.2, "end": 1000, "timeline": 1
 }  # fmt: skip
 IN_SYNC: dict[str, Any] = {
-    "standby": True, "aurora": False, "aurora_ms": None, "server": "10.0.0.1 5432 7", "receiver": STREAMING,
+    "standby": True, "aurora": False, "aurora_ms": None, "address": "10.0.0.1 5432",
+    "started": 1.5, "system": "7", "receiver": STREAMING,
     "ping": 30.0, "received": 1000, "replayed": 1000, "replay_age": 3600.0, "pause": "not paused",
     "timeline": "1",
 }  # fmt: skip
@@ -259,12 +306,73 @@ def test_aurora_tells_the_lag_itself() -> None:
     assert read(LagMeter(), 0.0, **aurora, aurora_ms=None).seconds is None
 
 
-@pytest.mark.parametrize("change", [{"server": "10.0.0.2 5432 7"}, {"timeline": "2"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"address": "10.0.0.2 5432"},
+        {"started": 2.5, "system": "8"},
+        {"timeline": "2"},
+    ],
+)
 def test_marks_of_another_server_or_timeline_are_forgotten(change: dict[str, Any]) -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=None, replay_age=None, **change)
     assert lag.seconds is None
+
+
+def test_a_restart_of_the_same_server_forgets_nothing() -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    assert read(meter, 5.0, started=2.5, receiver=None, replay_age=None).seconds == pytest.approx(5.2)
+
+
+def brief(**changes: Any) -> bytes:
+    """What a brief look comes to."""
+    return json.dumps({**IN_SYNC, "system": None, "timeline": None, **changes}).encode()
+
+
+def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
+    meter = LagMeter()
+    whole = read(meter, 0.0)
+    assert [LagMeter().brief, meter.brief] == [False, True]
+    assert meter.covers(brief())
+    assert meter.read(brief(), 0.0) == whole
+    missing = brief(received=1100, receiver=receiver(end=1100))
+    assert meter.covers(missing)
+    assert meter.read(missing, 1.0).seconds == pytest.approx(1.2), "the marks from before are still known"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"started": 2.5},
+        {"address": "10.0.0.2 5432"},
+        {"receiver": None},
+        {"receiver": receiver(timeline=None)},
+    ],
+)
+def test_another_server_process_and_a_missing_receiver_need_a_whole_look(change: dict[str, Any]) -> None:
+    """A pooler may lead to another server in the next tick; without a receiver the control file is needed."""
+    meter = LagMeter()
+    read(meter, 0.0)
+    assert not meter.covers(brief(**change))
+
+
+@pytest.mark.parametrize(
+    ("change", "enough"),
+    [
+        ({"standby": False, "receiver": None}, True),
+        ({"receiver": None}, False),
+        ({"receiver": receiver(timeline=None)}, False),
+        ({"aurora": True, "aurora_ms": "20", "receiver": None}, False),
+    ],
+)
+def test_a_look_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough: bool) -> None:
+    meter = LagMeter()
+    read(meter, 0.0)
+    read(meter, 1.0, **change)
+    assert meter.brief is enough
 
 
 def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:

@@ -16,9 +16,9 @@ from poller import logs
 from poller.endpoint import Endpoint
 from poller.export import resource
 from poller.logexport import Handler, LogRecords
-from poller.receiver.receiver import ACCEPT, INVALID, Receiver
+from poller.receiver.receiver import ACCEPT, INVALID, UNAVAILABLE, Receiver
 from poller.receiver.records import LogRecord
-from poller.redaction import learn
+from poller.redaction import LONGEST_BEGINNING, learn
 from tests.bed.process import eventually
 
 Open = Callable[[], LogRecords]
@@ -159,16 +159,43 @@ def test_what_export_says_of_itself_stays_on_stderr(
     receiver.answer = INVALID
     exported = open_log()
     logger.info("first")
-    assert eventually(lambda: "1 of 1 log records are lost" in stderr.getvalue())
+    assert eventually(lambda: "its log records are lost" in stderr.getvalue())
     logging.getLogger("opentelemetry.sdk").warning("the queue is full")
     receiver.answer = ACCEPT
     logger.info("second")
     receiver.wait_until(receiver.records, 60.0)
-    assert eventually(lambda: "log records are exported again" in stderr.getvalue())
+    assert eventually(lambda: "export of log records works again" in stderr.getvalue())
     logger.info("third")
 
     assert [record.body for record in arrived(receiver, exported)] == ["second", "third"]
     assert "the queue is full" in stderr.getvalue()
+
+
+def test_the_export_of_metrics_and_spans_logs_what_is_exported_and_that_of_log_records_does_not(
+    receiver: Receiver, open_log: Open
+) -> None:
+    """Whatever thread logs it."""
+    exported = open_log()
+    for signal in ("metrics", "traces", "logs"):
+        logging.getLogger(f"poller.delivery.{signal}").warning("export of %s failed", signal)
+    assert [record.body for record in arrived(receiver, exported)] == [
+        "export of metrics failed",
+        "export of traces failed",
+    ]
+
+
+def test_a_failing_export_of_log_records_makes_no_further_requests(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO
+) -> None:
+    """At debug level each try is logged: with a record of each there would be ever more to send."""
+    receiver.answer = UNAVAILABLE
+    exported = open_log()
+    logger.info("first")
+    receiver.wait_for_attempts(3, 60.0, signal="logs")
+    assert eventually(lambda: "export of log records failed, once more in" in stderr.getvalue())
+    assert {len(attempt.records()) for attempt in receiver.attempts("logs")} == {1}
+    receiver.answer = ACCEPT
+    assert [record.body for record in arrived(receiver, exported)] == ["first"]
 
 
 def test_what_is_logged_after_the_end_is_for_stderr_alone(
@@ -182,11 +209,28 @@ def test_what_is_logged_after_the_end_is_for_stderr_alone(
     assert "after" in stderr.getvalue()
 
 
-def test_a_record_that_cannot_be_told_costs_no_other(
-    receiver: Receiver, open_log: Open, monkeypatch: pytest.MonkeyPatch
+def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
     exported = open_log()
     logger.info("%d of them", "many")
     logger.info("the next")
-    assert [record.body for record in arrived(receiver, exported)] == ["the next"]
+    bodies = [record.body for record in arrived(receiver, exported)]
+    assert bodies == ["%d of them (its arguments do not fit: TypeError)", "the next"]
+    assert bodies == [json.loads(line)["message"] for line in stderr.getvalue().splitlines()]
+
+
+def test_a_long_text_is_exported_as_stderr_has_it(
+    receiver: Receiver, open_log: Open, stderr: io.StringIO
+) -> None:
+    exported = open_log()
+    fields = {"hint": "h" * 1_000_000, "rows": ["r" * 1_000_000]}
+    logger.error("x" * 1_000_000, extra=fields, exc_info=ValueError("m" * 1_000_000))
+    (record,) = arrived(receiver, exported)
+    line = json.loads(stderr.getvalue())
+    shown = [line["message"], line["exception"], line["hint"], line["rows"]]
+    texts = [record.attributes[name] for name in ("exception.stacktrace", "hint", "rows")]
+    assert [record.body, *texts] == shown
+    assert all(len(text) < LONGEST_BEGINNING for text in map(str, shown))
+    assert receiver.attempts("logs")[0].request.ByteSize() < 6 * LONGEST_BEGINNING

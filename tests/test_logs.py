@@ -9,14 +9,15 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from poller import logs
+from poller import logexport, logs, redaction
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +174,58 @@ def test_a_record_that_cannot_be_written_is_reported_without_its_arguments(
     logging.getLogger("lib").warning("hunter2", extra={"broken": Broken()})
     assert stream.getvalue() == "a record of logger lib could not be written: RuntimeError\n"
     assert capsys.readouterr() == ("", "")
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
+    """Characters in which `work` searches for secrets."""
+    count = 0
+    mask = redaction._memory.mask  # noqa: SLF001
+
+    def counted(text: str) -> str:
+        nonlocal count
+        count += len(text)
+        return mask(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redaction._memory, "mask", counted)  # noqa: SLF001
+        work()
+    return count
+
+
+@pytest.mark.parametrize("form", ["text", "json", "filter", "otlp"])
+def test_a_long_record_costs_no_more_masking_than_its_beginning(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms: dict[str, Callable[[logging.LogRecord], object]] = {
+        "text": logs.TextFormatter().format,
+        "json": logs.JsonFormatter().format,
+        "filter": redaction.Redaction().filter,
+        "otlp": logexport._told,  # noqa: SLF001
+    }
+
+    def work(size: int) -> None:
+        text = "x " * size
+        error = ValueError(text)
+        exc_info = (ValueError, error, None)
+        record = logging.LogRecord("lib", logging.INFO, "", 0, "%s", (text,), exc_info, sinfo=text)
+        record.__dict__ |= {"hint": text, "rows": [text, {text: text}]}
+        forms[form](record)
+
+    few, many, most = (
+        searched(monkeypatch, partial(work, redaction.LONGEST_BEGINNING * times)) for times in (1, 4, 16)
+    )
+    assert 0 < few == many == most <= 6 * redaction.LONGEST_BEGINNING
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_secret_that_crosses_the_cut_of_a_log_line_leaves_nothing(form: Any) -> None:
+    redaction.learn("SESAME-short", "SESAME-short-and-long")
+    text = (
+        "SESAME-short-and-long SESAME-short " + "x" * (redaction.LONGEST_BEGINNING - 40) + "SESAME-short-and-"
+    )
+    line = written(form, "%s", text + "y" * 100_000, extra={"hint": text + "long" + "y" * 100_000})
+    assert "*** *** xxx" in line
+    assert "SESAME" not in line
+    assert "long" not in line
+    assert len(line) < 2 * redaction.LONGEST_BEGINNING
+    assert f"xxx... ({len(text) + 100_000} characters)" in line

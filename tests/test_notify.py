@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -115,16 +114,14 @@ def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> Non
     assert manager.heard()["READY"] == "1"
 
 
-def test_a_watchdog_that_would_bite_a_well_poller_is_warned_of(
-    manager: Manager, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("watchdog", "every"),
+    [({}, 20.0), ({"WATCHDOG_USEC": "600000000"}, 20.0), ({"WATCHDOG_USEC": "3000000"}, 1.0)],
+)
+def test_the_poller_beats_well_within_half_of_the_watchdogs_time(
+    manager: Manager, watchdog: dict[str, str], every: float
 ) -> None:
-    with caplog.at_level(logging.WARNING):
-        Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"}).check(5)
-        assert caplog.messages == []
-        Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "8000000"}).check(5)
-    assert caplog.messages == [
-        "WatchdogSec is 8s, and the poller tells of itself every 5s only; set it to 30s or more"
-    ]
+    assert Notifier({"NOTIFY_SOCKET": manager.address, **watchdog}).every(20.0) == every
 
 
 def test_the_daemon_tells_of_itself_from_start_to_end(
@@ -148,11 +145,11 @@ def test_the_daemon_tells_of_itself_from_start_to_end(
     write_queries(tmp_path, ("one", "SELECT 1 AS n"), interval="1h")
     daemon.send(signal.SIGHUP)
     manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries"}
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query"}
     queries.write_text("queries: nonsense")
     daemon.send(signal.SIGHUP)
     manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 queries, changed files refused"}
+    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
     manager.hears("WATCHDOG", "1")
     daemon.send(signal.SIGTERM)
     manager.hears("STOPPING", "1")

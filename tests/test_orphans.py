@@ -62,9 +62,16 @@ def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
     """The kernel gives process 1 no default action: without a handler it would ignore SIGTERM."""
     ready = tmp_path / "ready"
     ready.mkdir()
-    # `os.register_at_fork` runs in the parent right after the handlers are set, before anything is read.
-    early = f"import os; os.register_at_fork(before=lambda: open({str(ready / 'forks')!r}, 'w').close());"
-    command = f"import sys; sys.argv[1:] = ['run']; {early} from poller.main import main; main()"
+    # `poller.loader` is imported after the handlers are set, before anything is read.
+    early = f"""
+import sys
+class AtImport:
+    def find_spec(self, name, *_):
+        if name == "poller.loader":
+            open({str(ready / "begun")!r}, "w").close()
+sys.meta_path.insert(0, AtImport())
+"""
+    command = f"{early}\nsys.argv[1:] = ['run']\nfrom poller.main import main\nmain()"
     unshare = start_process(
         ["unshare", "-p", "-f", "--mount-proc", "--kill-child", sys.executable, "-c", command],
         env={
@@ -73,7 +80,7 @@ def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
             "POLLER_STATE_DIR": str(tmp_path / "state"),
         },
     )
-    assert eventually((ready / "forks").exists, 120), unshare
+    assert eventually((ready / "begun").exists, 120), unshare
     (daemon,) = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
     if moment == "later":
         unshare.wait_for_line("polling .* queries", 120)

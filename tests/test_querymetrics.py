@@ -116,6 +116,16 @@ def test_a_query_whose_values_are_withheld_is_stale_next_to_the_state_of_its_las
     assert exporting.states("a") == {"failed timeout": 1, "stale": 1}
 
 
+def test_values_that_are_estimates_stay_so_while_later_polls_fail() -> None:
+    exporting = Exporting()
+    exporting.store.put([a_result(A, estimated="cost")], 0)
+    exporting.store.put([failed()], 60)
+    exporting.now = 61
+    assert exporting.states("a") == {"estimated cost": 1, "failed timeout": 1}
+    exporting.now = 101
+    assert exporting.states("a") == {"estimated cost": 0, "failed timeout": 1, "stale": 1}
+
+
 def test_a_query_that_is_removed_has_no_data_point() -> None:
     exporting = Exporting()
     exporting.store.put([failed(), a_result(B)], 0)

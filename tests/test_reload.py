@@ -183,7 +183,7 @@ def test_a_thousand_problems_are_a_few_lines(bed: Bed, caplog: pytest.LogCapture
     bed.file.write_text(text(*[f"q{n}" for n in range(1000)], sql="DROP TABLE t"))
     assert bed.reload(asked=False) == "refused"
     assert len(told(caplog)) == MOST_PROBLEMS + 2
-    assert told(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` tells all"
+    assert told(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` reports all"
 
 
 def test_a_folder_that_vanishes_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:

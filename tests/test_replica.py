@@ -17,8 +17,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller import burst
+from poller.admission import Admission
 from poller.demo.cluster import Cluster
 from poller.errors import PollError
+from poller.lag import lag_query
 from poller.mapping import to_samples
 from poller.query import QueryDefinition
 from poller.replica import KEEP_CONNECTION_SECONDS, Replica
@@ -194,6 +196,51 @@ def test_a_tick_is_two_round_trips_however_many_its_queries(
     sql = [f"SELECT {n} AS n" for n in range(count)]
     assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
     assert (proxy.connections, proxy.round_trips) == (0, 2)
+
+
+def test_a_tick_asks_the_server_nothing_that_it_knows_or_does_not_need(
+    database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """What is sent is counted, in bytes, of the second and third tick of a connection."""
+    proxy = make_proxy(port(database.standby_dsn))
+
+    def sent(**arguments: Any) -> tuple[int, int]:
+        replica = make_replica(proxy.dsn(database.standby_dsn), **arguments)
+        counts = []
+        for _ in range(3):
+            proxy.reset_counts()
+            assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+            counts.append(proxy.bytes_up)
+        return counts[1], counts[2]
+
+    with_lag = sent()
+    assert with_lag[0] == with_lag[1]
+    without = sent(admission=Admission("false", report_lag=False))
+    assert without[0] == without[1]
+    look = len(lag_query(brief=True))
+    assert look < with_lag[0] - without[0] < look + 200
+    assert sent(admission=Admission("false", 60.0, report_lag=False)) == with_lag
+
+
+def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
+    database: Database, make_replica: Make
+) -> None:
+    """PostgreSQL lets a GRANT take effect in the sessions that are open."""
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        admission = Admission("false", strict=True, excess_seconds=0.0)
+        replica = make_replica(make_conninfo(database.primary_dsn, user=role), admission=admission)
+        pid = ask(replica, "SELECT pg_backend_pid() AS n")
+        assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+        database.execute(f"ALTER ROLE {role} SUPERUSER")
+        (answer,) = replica.ask(queries("SELECT 1 AS n"))
+        assert answer.skipped is not None
+        assert answer.skipped.reason == "excess_privilege"
+        database.execute(f"ALTER ROLE {role} NOSUPERUSER")
+        assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:

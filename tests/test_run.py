@@ -296,13 +296,15 @@ def test_a_value_too_old_is_no_longer_exported(
     own_cluster.wait_replayed()
     poller_process("run", env=environment(own_cluster.standby.dsn(), receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
+    receiver.clear()  # until its first poll every query is stale
     own_cluster.standby.stop("immediate")
     receiver.wait_for(
         lambda points: [
             point
             for point in points
-            if point.metric == "poller.query.stale"
+            if point.metric == "poller.query.state"
             and point.attributes["poller.query.name"] == "users"
+            and point.attributes["poller.state"] == "stale"
             and point.value == 1
         ],
         30,
@@ -310,7 +312,53 @@ def test_a_value_too_old_is_no_longer_exported(
     newest = receiver.requests()[-1].points()
 
     assert "users_total" not in {point.metric for point in newest}
-    assert "poller.query.age" in {point.metric for point in newest}
+    assert "poller.query.last_success" in {point.metric for point in newest}
+
+
+@pytest.mark.postgres
+def test_a_healthy_query_has_four_data_points_of_the_pollers_own_in_an_export(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """All others, the histogram of the tick as well, are as many however many queries there are."""
+    newest = run_healthy(6, database, receiver, poller_process, tmp_path)
+    of_queries = [point for point in newest if "poller.query.name" in point.attributes]
+    assert {
+        name: sorted(p.metric for p in of_queries if p.attributes["poller.query.name"] == name)
+        for name in {point.attributes["poller.query.name"] for point in of_queries}
+    } == {
+        f"q{number}": [
+            "poller.polls",
+            "poller.query.duration",
+            "poller.query.last_success",
+            "poller.query.series",
+        ]
+        for number in range(6)
+    }
+    assert [p.attributes for p in newest if p.metric == "poller.poll.duration"] == [
+        {"poller.tick.name": "default/1h"}
+    ]
+
+
+@pytest.mark.postgres
+def test_without_metrics_of_its_own_the_poller_exports_only_values(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    newest = run_healthy(2, database, receiver, poller_process, tmp_path, POLLER_SELF_METRICS="off")
+    assert {point.metric for point in newest} == {"q0_count", "q1_count"}
+    assert {p.metric for p in receiver.points() if p.metric.startswith("poller.")} == set()
+
+
+def run_healthy(
+    queries: int, database: Database, receiver: Receiver, start: Start, folder: Path, **more: str
+) -> list[Point]:
+    """The newest export after the first polls of so many queries, which do not run again."""
+    named = [(f"q{number}", "SELECT 1 AS n") for number in range(queries)]
+    file = write_queries(folder, *named, interval="1h", timeout="60s")
+    start("run", env=environment(database.standby_dsn, receiver.grpc_endpoint, POLLER_QUERIES=file, **more))
+    receiver.wait_for(lambda points: {f"{name}_count" for name, _ in named} <= latest(points).keys(), 60)
+    count = len(receiver.requests())  # the one after it still says that they are no longer stale
+    receiver.wait_until(lambda: len(receiver.requests()) >= count + 3)
+    return receiver.requests()[-1].points()
 
 
 @pytest.mark.postgres

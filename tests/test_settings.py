@@ -390,6 +390,31 @@ def test_the_standard_switches_mean_logs_only(off: dict[str, str]) -> None:
     assert settings.source("otlp_endpoint").name == next(iter(off))
 
 
+@pytest.mark.parametrize(
+    ("environ", "what"),
+    [
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4317/otlp", "POLLER_OTLP_PROTOCOL": "grpc"}, "path"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317/otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "path",
+        ),
+        ({"POLLER_OTLP_ENDPOINT": "http://c:4317?key=hunter22"}, "query"),
+        (COLLECTOR | {"POLLER_TRACES_ENDPOINT": "http://c:4317?key=hunter22"}, "query"),
+        (
+            {"POLLER_OTLP_ENDPOINT": "http://c:4317/a?key=hunter22", "POLLER_OTLP_PROTOCOL": "grpc"},
+            "path and a query",
+        ),
+    ],
+)
+def test_a_path_or_a_query_that_grpc_cannot_send_is_a_configuration_error(
+    environ: dict[str, str], what: str
+) -> None:
+    (told,) = problems(environ)
+    assert f"has a {what}, which gRPC cannot send; write http://c:4317, or set POLLER_OTLP_PROTOCOL=" in told
+    assert told.startswith(("POLLER_", "OTEL_EXPORTER_OTLP_ENDPOINT: "))
+    assert "hunter22" not in told
+
+
 def test_credentials_in_an_endpoint_are_refused_for_grpc_and_masked_for_http() -> None:
     (told,) = problems({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4317"})
     assert "OTEL_EXPORTER_OTLP_HEADERS" in told

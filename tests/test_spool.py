@@ -17,7 +17,7 @@ import pytest
 
 from poller.encoding import Request
 from poller.errors import ConfigError, StateInUseError
-from poller.shelf import Kept, Shelf, salvage
+from poller.shelf import Kept, Shelf, _checksum, salvage
 from poller.spool import MEMORY_BYTES, Spool
 from poller.words import counted
 from tests.bed.process import Process
@@ -40,7 +40,7 @@ def open_spool() -> Iterator[Open]:
 
 
 def request(text: str, size: int = 0) -> Request:
-    return Request(text.encode().ljust(size, b"."), points=1)
+    return Request(text.encode().ljust(size, b"."), items=1)
 
 
 def drain(spool: Spool) -> list[str]:
@@ -89,7 +89,7 @@ def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_wha
     second.append([request("new")])
     again = second.take()
     assert again is not None
-    assert (again.at, again.request.points) == (1000.5, 1)
+    assert (again.at, again.request.items) == (1000.5, 1)
     assert drain(second) == ["1", "2", "3", "4", "new"]
 
 
@@ -166,12 +166,12 @@ def test_the_disk_is_given_back_after_an_outage(open_spool: Open, tmp_path: Path
 
 
 def test_a_commit_waits_for_the_disk(open_spool: Open, tmp_path: Path) -> None:
-    """FULL: SQLite syncs the log at each commit (its manual, "PRAGMA synchronous")."""
+    """FULL: SQLite syncs the database and its journal at each commit (its manual, "PRAGMA synchronous")."""
     spool = open_spool(tmp_path)
     assert spool._disk is not None  # noqa: SLF001 - nothing else tells without cutting the power
     database = spool._disk._db  # noqa: SLF001 - the same
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert database.execute("PRAGMA journal_mode").fetchone() == (b"wal",)
+    assert database.execute("PRAGMA journal_mode").fetchone() == (b"truncate",)
 
 
 _HOLD = """
@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_spool: Open,
 
 
 def live_copy(open_spool: Open, tmp_path: Path, count: int) -> Path:
-    """The files of a spool in use, as a crash of the machine could leave them; most is in the log still."""
+    """The files of a spool in use, as kill -9 leaves them."""
     (tmp_path / "live").mkdir()
     spool = open_spool(tmp_path / "live")
     for number in range(count):
@@ -262,14 +262,13 @@ def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
         chance = random.Random(seed)
         folder = tmp_path / str(seed)
         shutil.copytree(tmp_path / "live", folder)
-        for name in chance.sample(["spool.db", "spool.db-wal"], chance.choice([1, 2])):
-            size = (folder / name).stat().st_size
-            with (folder / name).open("r+b") as file:
-                if harm != "truncated":
-                    file.seek(chance.randrange(size))
-                    file.write(chance.randbytes(chance.choice([1, 100, 5000])))
-                if harm != "overwritten":
-                    file.truncate(chance.randrange(size))
+        size = (folder / "spool.db").stat().st_size
+        with (folder / "spool.db").open("r+b") as file:
+            if harm != "truncated":
+                file.seek(chance.randrange(size))
+                file.write(chance.randbytes(chance.choice([1, 100, 5000])))
+            if harm != "overwritten":
+                file.truncate(chance.randrange(size))
         spool = open_spool(folder)
         left = numbers(look_through(spool))
         assert left == sorted(set(left)), (seed, left)
@@ -446,7 +445,7 @@ def test_rows_of_a_database_of_another_version_are_saved_if_their_checksums_matc
     alter(tmp_path / "spool.db", "PRAGMA user_version = 7")
     again = open_spool(tmp_path)
     assert drain(again) == ["1"]
-    assert "(its version is 7, and this program knows 1): it is set aside" in caplog.text
+    assert "(its version is 7, and this program knows 2): it is set aside" in caplog.text
 
 
 PAGE = 4096
@@ -455,7 +454,7 @@ PAGE = 4096
 def repeated(number: int) -> Request:
     """A body that names its request on every page that holds a part of it."""
     size = random.Random(number).choice([30, 900, 3000, 9000])
-    return Request(f"{number:05d}.".encode() * (size // 6), points=1)
+    return Request(f"{number:05d}.".encode() * (size // 6), items=1)
 
 
 def flips(content: bytes, chance: random.Random) -> Iterator[int]:
@@ -509,21 +508,149 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
         shutil.rmtree(folder)
 
 
-def test_a_flipped_bit_in_a_file_whose_log_was_not_written_back_costs_nothing(
+# --- files as kill -9 leaves them
+
+
+def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[list[str], list[str]]:
+    """Make the files that a kill leaves; the requests that were kept, and those that may have been.
+
+    `during` is what was being committed: half of the pages are in the database, their journal is hot.
+    """
+    live = folder.with_name(f"{folder.name}.live")
+    spool = open_spool(live)
+    for number in range(count):
+        spool.append([repeated(number)])
+    settled = count // 10
+    for _ in range(settled):
+        spool.settle(getattr(spool.take(), "id"))  # noqa: B009 - there is one
+    bodies = [repeated(number).body.decode().rstrip(".") for number in range(count + 20)]
+    kept, unsure = bodies[settled:count], bodies[count:]
+    assert spool._disk is not None  # noqa: SLF001 - no interface stops a commit half way
+    database = spool._disk._db  # noqa: SLF001 - the same
+    if during != "nothing":
+        database.execute("PRAGMA cache_size = 4")  # so that pages are written before the end
+        database.execute("BEGIN IMMEDIATE")
+    if during == "add":
+        for number in range(count, count + 20):
+            one = Kept(number + 1, 1.0, repeated(number))
+            row = (one.id, one.at, 1, _checksum(one), one.request.body)
+            database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
+    elif during == "remove":
+        database.execute("DELETE FROM request WHERE id <= ?", (settled + count // 2,))
+        kept, unsure = kept[count // 2 :], kept[: count // 2]
+    shutil.copytree(live, folder)
+    spool.close()
+    assert during == "nothing" or (folder / "spool.db-journal").stat().st_size > 512
+    return kept, unsure
+
+
+@pytest.mark.parametrize("during", ["nothing", "add", "remove"])
+def test_after_a_kill_what_was_committed_is_there_and_nothing_else(
+    open_spool: Open, tmp_path: Path, during: str
+) -> None:
+    kept, unsure = killed(open_spool, tmp_path / "killed", 60, during)
+    spool = open_spool(tmp_path / "killed")
+    assert look_through(spool) == [*(unsure if during == "remove" else []), *kept]
+    assert spool.dropped == {}
+
+
+def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[str, int, bytes]]:
+    """Flipped bits all over the files: most at the beginning of a page. A hot journal may be cut as well."""
+    for file in sorted(folder.glob("*" if during == "nothing" else "*-journal")):
+        name, content = file.name, file.read_bytes()
+        if not content:
+            continue
+        heads = [start + 8 * 16 * chance.random() for start in range(0, 8 * len(content), 8 * PAGE)]
+        anywhere = [chance.randrange(8 * len(content)) for _ in range(20)]
+        header = range(3, 8 * 28, 5) if name.endswith("journal") else []
+        for bit in {*header, *anywhere, *(int(head) for head in heads if head < 8 * len(content))}:
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            yield name, bit, bytes(damaged)
+        for _ in range(15 if name.endswith("journal") else 0):
+            size = chance.randrange(len(content))
+            yield name, 8 * size, content[:size]
+
+
+@pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (60, "nothing"), (60, "add"), (60, "remove")])
+def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counted(
+    open_spool: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, unsure = killed(open_spool, tmp_path / "killed", count, during)
+    for name, bit, content in harms(tmp_path / "killed", during, random.Random(count)):
+        folder = tmp_path / "damaged"
+        shutil.copytree(tmp_path / "killed", folder)
+        (folder / name).write_bytes(content)
+        spool = open_spool(folder)
+        left = look_through(spool)
+        place = f"{name}, byte {bit // 8}, bit {bit % 8}: {caplog.text}"
+        assert left == sorted(set(left)), place
+        assert set(left) <= {*kept, *unsure}, place
+        lost = len(set(kept) - set(left))
+        assert spool.dropped["damaged"] >= lost, place
+        assert during != "nothing" or spool.dropped["damaged"] == lost, place
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 2**22, place
+        spool.append([request("new")])
+        assert spool.outlives, place
+        spool.close()
+        caplog.clear()
+        shutil.rmtree(folder)
+
+
+def test_a_journal_without_its_database_and_one_of_garbage_cost_nothing(
     open_spool: Open, tmp_path: Path
 ) -> None:
-    """After a crash: the log holds good copies of the damaged pages."""
-    spool = open_spool(tmp_path / "live")
-    spool.append([repeated(number) for number in range(60)])
-    for byte in (5, 18, 20, 30, 58, 62):
-        folder = tmp_path / str(byte)
-        shutil.copytree(tmp_path / "live", folder)
-        with (folder / "spool.db").open("r+b") as file:
-            header = bytearray(file.read(100))
-            header[byte] ^= 8
-            file.seek(0)
-            file.write(header)
-        assert len(look_through(open_spool(folder))) == 60, byte
+    killed(open_spool, tmp_path / "killed", 60, "add")
+    (tmp_path / "killed" / "spool.db").unlink()
+    spool = open_spool(tmp_path / "killed")
+    spool.append([request("1")])
+    spool.close()
+    (tmp_path / "killed" / "spool.db-journal").write_bytes(random.Random(1).randbytes(20_000))
+    spool = open_spool(tmp_path / "killed")
+    assert drain(spool) == ["1"]
+    assert spool.dropped == {}
+
+
+def version_1(folder: Path, count: int) -> sqlite3.Connection:
+    """A spool of version 1, with a write-ahead log that holds most of it."""
+    folder.mkdir()
+    database = sqlite3.connect(folder / "spool.db", isolation_level=None)
+    for pragma in ("page_size = 4096", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "user_version = 1"):
+        database.execute(f"PRAGMA {pragma}")
+    database.execute("PRAGMA application_id = 12345")
+    database.execute(
+        "CREATE TABLE request (id INTEGER PRIMARY KEY, at REAL NOT NULL, points INTEGER NOT NULL,"
+        " checksum INTEGER NOT NULL, body BLOB NOT NULL)"
+    )
+    for number in range(count):
+        if number == count // 2:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        one = Kept(number + 1, 1e9, repeated(number))
+        row = (one.id, one.at, 1, _checksum(one), one.request.body)
+        database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
+    return database
+
+
+@pytest.mark.parametrize("end", ["closed", "killed", "killed and damaged"])
+def test_a_spool_of_version_1_keeps_its_requests(open_spool: Open, tmp_path: Path, end: str) -> None:
+    database = version_1(tmp_path / "old", 60)
+    if end == "closed":
+        database.close()
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    database.close()
+    assert (tmp_path / "new" / "spool.db-wal").exists() == (end != "closed")
+    if end == "killed and damaged":
+        with (tmp_path / "new" / "spool.db").open("r+b") as file:
+            file.seek(20)
+            file.write(b"\xff")
+    bodies = [repeated(number).body.decode().rstrip(".") for number in range(60)]
+    spool = open_spool(tmp_path / "new", max_age=1e12)
+    assert look_through(spool) == bodies
+    assert spool.dropped["damaged"] == 0
+    spool.append([request("new")])
+    spool.close()
+    assert not (tmp_path / "new" / "spool.db-wal").exists()
+    assert look_through(open_spool(tmp_path / "new", max_age=1e12)) == [*bodies, "new"]
 
 
 def test_what_an_earlier_damage_left_is_never_overwritten(open_spool: Open, tmp_path: Path) -> None:
@@ -548,10 +675,24 @@ def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, 
     assert drain(spool) == ["1"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_a_journal_that_is_no_regular_file_costs_nothing(open_spool: Open, tmp_path: Path, kind: str) -> None:
+    spool = open_spool(tmp_path)
+    spool.append([request("1")])
+    spool.close()
+    path = tmp_path / "spool.db-journal"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    again = open_spool(tmp_path)
+    assert again.outlives
+    assert drain(again) == ["1"]
+    assert again.dropped["damaged"] == 0
+
+
 # --- a folder that is removed
 
 
-@pytest.mark.parametrize("harm", ["folder", "files", "database", "log", "lock"])
+@pytest.mark.parametrize("harm", ["folder", "files", "database", "journal", "lock"])
 def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_lost(
     open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -562,7 +703,9 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
     assert taken is not None
     if harm == "folder":
         shutil.rmtree(folder)
-    for file in list(folder.glob({"database": "spool.db", "log": "*-wal", "lock": "*.lock"}.get(harm, "*"))):
+    for file in list(
+        folder.glob({"database": "spool.db", "journal": "*-journal", "lock": "*.lock"}.get(harm, "*"))
+    ):
         file.unlink()
     assert [spool.outlives] == [harm == "lock"]
     spool.append([request("3")])
@@ -644,7 +787,7 @@ logging.basicConfig(format="%(levelname)s %(message)s")
 spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(10):
     spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
-# No file may grow, and none be written beyond its first sector, as where the log has no room.
+# No file may grow, and none be written beyond its first sector, as where the journal has no room.
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
 for _ in range(4):
     spool.settle(spool.take().id)
@@ -677,6 +820,51 @@ def test_a_mark_of_another_database_hides_nothing(
     spool.append([request("1")])
     spool.close()
     assert drain(open_spool(tmp_path)) == ["1"]
+
+
+_ON_FULL_DISK = """
+import contextlib, os, signal, sys
+from pathlib import Path
+from poller.encoding import Request
+from poller.spool import Spool
+folder = Path(sys.argv[1])
+spool = Spool(folder, max_size=2**28, max_age=3600.0)
+if sys.argv[2] == "fill":
+    for number in range(20):
+        spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(512))
+    for _ in range(4):
+        spool.settle(spool.take().id)
+else:
+    for _ in range(int(sys.argv[2])):
+        kept = spool.take()
+        print(kept.request.body.rstrip(b".").decode())
+        spool.settle(kept.id)
+print("left", spool.requests, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_disk_that_stays_full_over_restarts_delivers_what_is_on_it_once(
+    tmp_path: Path, start_process: Start
+) -> None:
+    run = " ; ".join(f'"$@" {step}' for step in ("fill", "6", "10", "0"))
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path} && {{ {run} ; }}"
+    isolate = ["unshare", "-m", *([] if os.getuid() == 0 else ["-r"]), "sh", "-c", mount, "sh"]
+    process = start_process([*isolate, sys.executable, "-c", _ON_FULL_DISK, str(tmp_path)])
+    process.wait()
+    delivered = [str(number) for number in range(4, 20)]
+    assert process.stdout.split("\n") == [
+        "left 16",
+        *delivered[:6],
+        "left 10",
+        *delivered[6:],
+        "left 0",
+        "left 0",
+        "",
+    ], process
 
 
 _NO_INODE = """

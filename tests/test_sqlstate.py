@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poller.errors import ErrorKind
-from poller.redaction import learn, redact_beginning
+from poller.redaction import LONGEST_BEGINNING, learn, redact_beginning
 from poller.sqlstate import LONGEST_MESSAGE, kind_of, one_line, server_error
 
 
@@ -75,10 +75,11 @@ def test_lines_of_libpq_become_sentences_and_lines_within_one_do_not() -> None:
 
 def test_a_huge_message_is_cut_before_it_is_masked_and_no_half_of_a_secret_is_left() -> None:
     learn("wholly-secret-text")
-    text = "wholly-secret-text and " + "x" * 16_350 + "wholly-secret-text" + "y" * 1_000_000
+    text = "wholly-secret-text and " + "x" * (LONGEST_BEGINNING - 34) + "wholly-secret-text" + "y" * 1_000_000
     beginning = redact_beginning(text)
     assert beginning.startswith("*** and xxx")
-    assert len(beginning) < 16_384
+    assert beginning.endswith(f"xxx... ({len(text)} characters)")
+    assert len(beginning) < LONGEST_BEGINNING
     assert "wholly" not in beginning
     assert redact_beginning("wholly-secret-text, short") == "***, short"
     assert len(server_error("XX000", text).message) <= LONGEST_MESSAGE + 3

@@ -83,7 +83,7 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
     left = {path.name for path in (tmp_path / "state").iterdir()}
     assert left <= {
         "spool.db",
-        "spool.db-wal",
+        "spool.db-journal",
         "spool.lock",
         "spool.settled",
         "values.json",

@@ -186,15 +186,15 @@ def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics
     """And once it does take them, that is said as well."""
     receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
     process = poller_process("run", env=environment(server.standby_dsn, receiver))
-    told = json.loads(process.wait_for_line(".*spans are lost.*", PATIENCE).group())
+    told = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
     receiver.wait_for_attempts(4, PATIENCE, signal="traces")
     receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], PATIENCE)
     receiver.answers = {}
-    process.wait_for_line("spans are exported again", PATIENCE)
+    process.wait_for_line("export of spans works again", PATIENCE)
 
     assert told["severity"] == "INFO", "spans were not asked for"
     assert told["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
-    assert process.stderr.count("spans are lost") == 1
+    assert process.stderr.count("export of spans failed") == 1
     assert "export failed" not in process.stderr
 
 
@@ -292,7 +292,7 @@ def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receive
     assert not loaded & {
         "poller.spanexport",
         "poller.logexport",
-        "poller.courier",
+        "poller.signalexport",
         "opentelemetry.exporter.otlp.proto.common.trace_encoder",
         "opentelemetry.exporter.otlp.proto.common._log_encoder",
     }

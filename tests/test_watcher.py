@@ -123,10 +123,11 @@ class Watched:
         self._sources = sources
         self._look = partial(fingerprint, list(sources))
         self.looks = 0
+        self.settle = SOON
         self._watcher: Watcher | None = None
 
     def start(self, *, watch: bool = True, between: Callable[[], object] = lambda: None) -> Watcher:
-        self._watcher = Watcher(self.look, self.reload, watch=watch, every=SOON)
+        self._watcher = Watcher(self.look, self.reload, watch=watch, every=SOON, settle=self.settle)
         between()
         self._watcher.start()
         return self._watcher
@@ -147,10 +148,10 @@ class Watched:
     def has_read(self, files: dict[str, str]) -> bool:
         return bool(self.read) and self.read[-1][1] == files
 
-    def looked(self, times: int = 4) -> bool:
+    def looked(self, times: int = 4, seconds: float = 60.0) -> bool:
         """Wait for some more looks."""
         before = self.looks
-        return eventually(lambda: self.looks >= before + times)
+        return eventually(lambda: self.looks >= before + times, seconds)
 
     def stop(self) -> None:
         if self._watcher is not None:
@@ -216,6 +217,23 @@ def test_what_still_grows_is_left_alone(folder: Path, watched: Watched) -> None:
     assert eventually(lambda: bool(watched.read))
     assert watched.read[0][1]["a.yaml"] == "x" * 20
     assert len(watched.read) == 1
+
+
+def test_a_change_is_looked_at_again_after_its_own_time_and_not_after_that_of_rest(
+    folder: Path, watched: Watched
+) -> None:
+    """The files are looked at seldom, so that a change must not wait twice for that."""
+    watched.settle = 3600.0
+    watcher = watched.start()
+    assert watched.looked()
+    replace(folder / "a.yaml", "two")
+    looks = watched.looks
+    assert eventually(lambda: not watched.looked(1, 1.0))
+    assert watched.looks > looks
+    assert watched.read == []
+    watcher.ask()
+    assert eventually(lambda: len(watched.read) == 1)
+    assert watched.looked(), "after the reload the files are at rest"
 
 
 def test_what_changed_while_it_was_read_is_read_again_though_nobody_touches_it_any_more(
@@ -299,7 +317,7 @@ def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None
         acted.set()
         return True
 
-    watcher = Watcher(partial(fingerprint, [folder]), reload, every=SOON, seen=seen)
+    watcher = Watcher(partial(fingerprint, [folder]), reload, every=SOON, settle=SOON, seen=seen)
     watcher.start()
     try:
         assert acted.wait(60)

@@ -80,9 +80,10 @@ class Bench:
                     _prepare(connection, trial.fixture)
                 # As a poll does it from here on, the savepoint that its statements go back to included.
                 connection.execute("SET TRANSACTION READ ONLY")
-                connection.execute(formats_query())
+                pipeline = Pipeline(connection, self._waker)
+                connection.execute(formats_query(pipeline.charset))
                 connection.execute("SAVEPOINT tick")
-                return to_result(self._answer(Pipeline(connection, self._waker), trial))
+                return to_result(self._answer(pipeline, trial))
         except psycopg.Error as error:
             raise PollError("unavailable", _spoken(error)) from error
 

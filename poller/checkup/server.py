@@ -41,7 +41,7 @@ def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[
     Raises PollError.
     """
     pipeline = Pipeline(session.connection(), waker)
-    guards = Guards(lock_timeout, budget(queries))
+    guards = Guards(lock_timeout, budget(queries), charset=pipeline.charset)
     facts = facts_query(queries, privileges=True)
     before = time.time()
     sent = [*guards.opening([facts, _look_query()]), rollback()]

@@ -74,7 +74,7 @@ def poll(
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
     store = SnapshotStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None
-    telemetry = Telemetry(settings if push else None)
+    telemetry = Telemetry(settings if push else None, target)
     pipe = Pipe(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
     stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:

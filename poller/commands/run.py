@@ -1,4 +1,4 @@
-"""Read what the daemon works by, in a child of it: the command line, the settings, the query files."""
+"""Read the configuration of the daemon, in the child process that it starts (`poller.loader`)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,17 @@ def run(settings: Settings) -> None:
     starts, a running query is cancelled on the server and the last values are pushed once more; on the
     second the process ends at once.
     """
-    from poller.reader import leave, tell
+    from poller.loader import answer
 
-    tell(settings)
-    # Not above: who completes a command line waits for what is loaded.
-    from poller.commands.reading import answer
-    from poller.errors import ConfigError
-    from poller.logs import configure
+    answer(lambda: settings)
+    # Not above: shell completion waits for what is imported.
+    from poller.commands.reading import open_catalog
     from poller.sources import resolve
     from poller.watcher import fingerprint
 
-    configure(settings.log_format, settings.log_level)  # of a defect of ours
-    try:
-        # Before the files are read, so that no change is missed.
+    def look() -> tuple[object, object]:
         sources = resolve(settings.queries)
-        seen = fingerprint(sources)
-    except ConfigError as error:
-        tell(error.problems)
-    else:
-        tell((sources, seen))
-        tell(answer(settings.queries, settings.defaults))
-    leave()
+        return sources, fingerprint(sources)
+
+    answer(look)  # before the files are read, so that no change is missed
+    answer(lambda: open_catalog(settings))

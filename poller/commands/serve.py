@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from poller.catalog import Catalog
 from poller.commands.pipe import Pipe
@@ -24,17 +24,18 @@ from poller.ending import run_to_end
 from poller.errors import ConfigError, Problem
 from poller.health import places
 from poller.heartbeat import Heartbeat
+from poller.loader import LoaderError, LoaderProcess
 from poller.logs import configure
 from poller.notify import Notifier
 from poller.orphans import ORPHANS
-from poller.pulse import BEAT_SECONDS, Pulse
-from poller.reader import NothingFoundError, Reader, ask
+from poller.pulse import BEAT_SECONDS, NEWS_SECONDS, Pulse
 from poller.reload import Reload
 from poller.schedule import Tick, ticks
 from poller.settings import Settings
 from poller.signals import StopSignal, on_hangup
 from poller.store import SnapshotStore
 from poller.watcher import Watcher, contents, fingerprint
+from poller.words import counted
 
 if TYPE_CHECKING:
     from poller.export import Push
@@ -53,30 +54,26 @@ _PATIENCE = 900.0
 """Seconds beyond all that a tick may take after which it is taken for hung."""
 
 
-def main(reader: Reader, asked: Sequence[bool]) -> None:
-    """Run the daemon on what `reader` finds, and end the process with its exit code.
+def main(loader: LoaderProcess, asked: Sequence[bool]) -> None:
+    """Run the daemon with what `loader` reads, and end the process with its exit code.
 
-    `asked` has something in it once somebody wants the files read again.
+    `asked` is not empty once a reload was requested. Raises LoaderError.
     """
-    try:
-        run_to_end(lambda: serve(reader, asked))
-    except NothingFoundError:
-        sys.exit(_ended(reader.wait()))
+    run_to_end(lambda: serve(loader, asked))
 
 
-def serve(reader: Reader, asked: Sequence[bool]) -> None:
+def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     """Poll on schedule and push until a signal says to stop; ends the process then.
 
-    Raises ConfigError with every problem, NothingFoundError where the `reader` has told of its own, or has
-    printed what was asked for.
+    Raises ConfigError with every problem, LoaderError if the loader failed or printed what was asked for.
     """
-    settings: Settings = reader.hear()
+    settings: Settings = loader.receive()
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
     if settings.endpoint is not None:
         importlib.import_module("poller.export")  # while the files are read
-    sources, seen = _heard(reader)
+    sources, seen = loader.receive()
     notifier = Notifier(os.environ)
 
     def read_again(asked: bool) -> bool:
@@ -91,8 +88,8 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     on_hangup(watcher.ask)
     if asked:
         watcher.ask()
-    catalog: Catalog = _heard(reader)
-    reader.wait()
+    catalog: Catalog = loader.receive()
+    loader.close()
     settings.conninfo()  # so that a missing database is told at once
     memory = open_memory(settings)
     store = SnapshotStore(
@@ -100,14 +97,19 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
         memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
     )
     push = open_push(settings, store, periodic=True)
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, push)
     pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
+
+    def rest(seconds: float) -> None:
+        pipe.replica.rest(seconds)
+        pulse.soon(NEWS_SECONDS)
+
     daemon = Daemon(
         planned,
         pipe.tick,
-        rest=pipe.replica.rest,
+        rest=rest,
         on_overrun=pipe.overran,
         on_first_polls=lambda: _tell([push, pulse]),
         # Several hosts, each tried twice, may take a multiple of it.
@@ -116,7 +118,7 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     reload = Reload(
         catalog,
         daemon,
-        load=functools.partial(_read_again, version(), settings),
+        load=functools.partial(_read_again, settings),
         look=functools.partial(contents, sources),
         plan=lambda queries: ticks(queries, settings.instance),
         swap=pipe.swap,
@@ -133,8 +135,8 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
             lambda _: ORPHANS.reap(),
         ],
         heartbeat.remove,
+        every=notifier.every(BEAT_SECONDS),
     )
-    notifier.check(BEAT_SECONDS)
     _begin(settings, planned)
     gc.freeze()  # the catalogue and the SDK stay as well
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
@@ -148,42 +150,21 @@ def serve(reader: Reader, asked: Sequence[bool]) -> None:
     _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
 
 
-def _heard(reader: Reader) -> Any:
-    """What a reader found; raises ConfigError where it found problems."""
-    return _found(reader.hear())
-
-
-def _found(answer: Any) -> Any:
-    if isinstance(answer, list):
-        raise ConfigError(answer)
-    return answer
-
-
-def _read_again(version: str, settings: Settings) -> Catalog:
-    """The queries as another process finds them; raises ConfigError, also where it finds nothing."""
+def _read_again(settings: Settings) -> Catalog:
+    """The queries as another process reads them; raises ConfigError, also if that process fails."""
     try:
-        catalog: Catalog = _found(
-            ask("poller.commands.reading", version, (settings.queries, settings.defaults))
-        )
-    except NothingFoundError as error:
-        what = f"cannot be read again: {error}; send SIGHUP to have it tried once more"
+        catalog: Catalog = LoaderProcess.run("load", settings)
+    except LoaderError as error:
+        what = f"cannot be read again: {error}; send SIGHUP to retry"
         raise ConfigError([Problem("POLLER_QUERIES", what)]) from None
     return catalog
-
-
-def _ended(code: int) -> int:
-    """The exit code after a reader that has ended with `code`, which is told where a signal ended it."""
-    if code < 0:
-        print(f"the process that reads the settings was ended by signal {-code}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
-        return 128 - code
-    return code
 
 
 def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
     """Say what is polled and where it goes."""
     logger.info(
-        "polling %d queries",
-        sum(len(tick.queries) for tick in planned),
+        "polling %s",
+        counted(sum(len(tick.queries) for tick in planned), "query"),
         extra={
             "version": version(),
             "database": settings.shown("database_url") or "libpq environment",
@@ -200,7 +181,7 @@ def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
 def _status(reload: Reload) -> str:
     """What the service's manager shows of it."""
     refused = ", changed files refused" if reload.problems else ""
-    return f"polling {len(reload.catalog.queries)} queries{refused}"
+    return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
 
 
 def _tell(whom: Sequence[Push | Pulse | None]) -> None:

@@ -46,7 +46,6 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         return None
     import math
 
-    from poller import exportmetrics
     from poller.export import Push, resource
     from poller.instruments import CatalogInstruments, read_store
     from poller.querymetrics import QueryMetrics
@@ -69,8 +68,6 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         starts=periodic,
     )
     push.add(instruments.collect)
-    if own:
-        exportmetrics.register(push.meter, push.tally, spool)
     return push
 
 
@@ -127,6 +124,7 @@ def open_replica(
             restraint.hold,
             count_active=settings.max_active_backends is not None,
             strict=settings.strict,
+            report_lag=settings.self_metrics != "off",
         ),
         on_sighting=on_sighting,
         tags=tags(settings.sql_comments),

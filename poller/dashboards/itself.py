@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from poller.dashboards.frame import Frame, Section, to_json
 from poller.dashboards.panels import Level, Panel, Target, Text, graph, numbers
 from poller.dashboards.queries import polls, queries
-from poller.dashboards.scope import of, stale_count
+from poller.dashboards.scope import METRICS, of, stale_count
 
 UID = "obscura-poller"
 _GREEN_RED = (Level(None, "green"), Level(1, "red"))
@@ -66,7 +66,7 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text("Waiting requests", "Pushes that the collector has not taken yet."),
         "none",
-        [Target(f"sum({of('poller_export_spool_requests')})")],
+        [Target(f"sum({of('poller_export_spool_requests', METRICS)})")],
         levels=(Level(None, "green"), Level(5, "red")),
     )
 
@@ -104,6 +104,7 @@ def _replica() -> Iterator[Panel]:
 
 def _delivery() -> Iterator[Panel]:
     requests = of("poller_export_requests_total")
+    by_reason = "sum by (poller_signal, poller_reason)"
     yield graph(
         Text(
             "Requests in five minutes, by outcome",
@@ -112,22 +113,25 @@ def _delivery() -> Iterator[Panel]:
         "short",
         [
             Target(
-                f"sum by (poller_outcome, error_type) (increase({requests}[5m]))",
-                "{{poller_outcome}} {{error_type}}",
+                f"sum by (poller_signal, poller_outcome, error_type) (increase({requests}[5m]))",
+                "{{poller_signal}} {{poller_outcome}} {{error_type}}",
             )
         ],
     )
     yield graph(
-        Text("Lost in an hour", "Data points that the collector did not want; requests that waited in vain."),
+        Text(
+            "Lost in an hour",
+            "Data points, spans and log records that the collector rejected; requests that were dropped.",
+        ),
         "short",
         [
             Target(
-                f"sum by (poller_reason) (increase({of('poller_export_rejected_total')}[1h])) > 0",
-                "data points: {{poller_reason}}",
+                f"{by_reason} (increase({of('poller_export_rejected_total')}[1h])) > 0",
+                "{{poller_signal}}: {{poller_reason}}",
             ),
             Target(
-                f"sum by (poller_reason) (increase({of('poller_export_dropped_total')}[1h])) > 0",
-                "requests: {{poller_reason}}",
+                f"{by_reason} (increase({of('poller_export_dropped_total')}[1h])) > 0",
+                "requests of {{poller_signal}}: {{poller_reason}}",
             ),
         ],
     )
@@ -136,7 +140,9 @@ def _delivery() -> Iterator[Panel]:
         ("Spool: size", "Size of the requests that wait.", "bytes", "poller_export_spool_size_bytes"),
         ("Spool: age", "Age of the oldest request that waits.", "s", "poller_export_spool_age_seconds"),
     ):
-        yield graph(Text(title, description), unit, [Target(of(name), "{{instance}}")], span=8)
+        yield graph(
+            Text(title, description), unit, [Target(of(name), "{{instance}} {{poller_signal}}")], span=8
+        )
 
 
 def _query_files() -> Iterator[Panel]:

@@ -6,6 +6,8 @@ from poller.result import DECLARED
 
 SCOPE = 'job=~"$job",instance=~"$instance"'
 """Matchers of PromQL; the dashboard's variables fill them."""
+METRICS = 'poller_signal="metrics"'
+"""Only the requests that carry metrics, not those of spans and log records."""
 
 
 def of(metric: str, *more: str) -> str:

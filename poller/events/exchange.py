@@ -31,6 +31,8 @@ CLIENT_LEFT = 499
 """Status of a request whose client went away before there was an answer; nginx calls it so."""
 FAILED = 500
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_LONGEST_METHOD = 64
+"""Characters of a method unknown to HTTP, which a client chose; a longer one is omitted."""
 _REQUEST_ID = b"x-request-id"
 _KNOWN = frozenset(HTTP_METHODS)
 _OF_THE_CLIENT = frozenset(
@@ -72,16 +74,19 @@ class Exchange(ABC):
             remote = get_current_span(parent).get_span_context()
             links, parent = ([Link(remote)] if remote.is_valid else None), Context()
         self.id = request.kept_or_made(given)
+        attributes = {
+            "http.request.method": self.method,
+            "url.path": shorten(scope["path"], LONGEST_PATH),
+            "url.scheme": scope.get("scheme", "http"),
+            "request.id": self.id,
+        }
+        if self.method == OTHER and len(method) <= _LONGEST_METHOD:
+            attributes["http.request.method_original"] = method
         self.span = tracer.start_span(
             self.name(None),
             parent,
             SpanKind.SERVER,
-            {
-                "http.request.method": self.method,
-                "url.path": shorten(scope["path"], LONGEST_PATH),
-                "url.scheme": scope.get("scheme", "http"),
-                "request.id": self.id,
-            },
+            attributes,
             links,
         )
         self._context = set_span_in_context(self.span, parent)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from poller.events.settings import TelemetryError
 from poller.events.target import Signal, Target
 from poller.files import read_regular
+from poller.otlplimits import too_long_for_header
 
 _MODULES: dict[Signal, tuple[str, str]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
@@ -132,6 +133,8 @@ def _check_headers(signal: Signal) -> None:
             problems.append(f"header {number} is not name=value; {advice}")
         elif not _HEADER_VALUE.fullmatch(value):
             problems.append(f"the value of header {number} has a character that no header can carry")
+        elif too_long := too_long_for_header(value):
+            problems.append(f"the value of header {number} {too_long}")
     if problems:
         raise TelemetryError([f"OTEL_EXPORTER_OTLP_HEADERS: {problem}" for problem in problems])
 

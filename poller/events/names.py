@@ -73,11 +73,16 @@ WORD_ENDINGS = (
     *map(compact, _ONE_WORD),
     *("credential", "credentials", "signature", "passphrase", "passcode", "inputvalue"),
     *("privatekey", "secretkey", "accesskey", "accesskeyid", "signingkey", "encryptionkey", "authkey"),
-    *("sessionid", "sessid", "sessionkey"),
+    *("session", "sessionid", "sessid", "sessionkey"),
 )
 """Ends of names whose value is one word or a quoted text."""
-SHORT_ENDINGS = (*_SHORT, "pwd", "sig", "otp")
+SHORT_ENDINGS = (*_SHORT, "pwd", "sig", "otp", "pin", "sid", "auth", "oauth")
 """Ends of names as well, but only if no letter precedes them."""
+PROSE_ENDINGS = (
+    *("token", "ticket", "signature", "credential", "credentials", "session", "apikey"),
+    *("jwt", "sig", "otp", "pin", "sid", "auth"),
+)
+"""Ends of names after which a colon may introduce a sentence: `invalid token: signature mismatch`."""
 PHONE_ENDINGS = ("phone", "phonenumber", "msisdn")
 """Ends of names whose value may be a number with blanks."""
 

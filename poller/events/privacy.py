@@ -10,7 +10,10 @@ from typing import Any
 from poller.events.names import OWN, PEER, TEMPLATES, personal_name
 from poller.events.shapes import LONGEST, REDACTED, scrub, text_of, well_formed
 
-_SECRETS = ("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials")
+_SECRETS = (
+    *("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials"),
+    *("_otp", "_pin"),
+)
 """Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
 _PLAIN = frozenset({int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple})
@@ -29,7 +32,10 @@ _CUT = "..."
 _LONGEST_NAME = 256
 """Characters of a name that is kept; names of a mapping may come from a client."""
 _LOGGED = frozenset(
-    {"baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"}
+    {
+        *("baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"),
+        *("auth", "otp", "pin", "session", "sid"),
+    }
 )
 """Common names of such log fields, in addition to those of `poller.events.names`."""
 

@@ -8,6 +8,7 @@ even if the shape then turns out to be another one, so that no part of a text is
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
@@ -16,6 +17,7 @@ from urllib.parse import quote, unquote
 from poller.events.names import (
     LINE_ENDINGS,
     PHONE_ENDINGS,
+    PROSE_ENDINGS,
     SHORT_ENDINGS,
     WORD_ENDINGS,
     compact,
@@ -31,23 +33,36 @@ _LONGEST_WORD = 512
 _LONGEST_REMEMBERED = 500
 """Characters of a text whose scrubbed form is cached."""
 _ENCODINGS = 3
-"""Times that a text may be percent-encoded and is still recognised."""
+"""Times that a text may be encoded and is still recognised."""
+_LOOK_ALIKES = {
+    code: plain
+    for code in (*range(0x2000, 0x2500), *range(0xFE50, 0xFF66), *range(0x1D400, 0x1D800))
+    if len(plain := unicodedata.normalize("NFKC", chr(code))) == 1 and plain.isascii()
+} | dict.fromkeys((0x3002, 0xFF61), ".")
+"""Characters that are ASCII after NFKC, and the full stops of IDNA: an input method writes them for `@.:=`.
+
+One replaces one, so that a text keeps its length.
+"""
 
 # `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller. A text that was cut
 # is longer by what says so.
 _N = LONGEST + 100
 
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([\"\\/]))")
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
 # A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
 _MARKED = rf"(?:\[redacted\]){{0,{_N}}}+"
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
-_DETAIL = re.compile(
-    rf"(DETAIL:[ \t]{{0,{_N}}}+)(?!\[redacted\](?:[\r\n]|\Z))"
-    rf"(?:Failing row contains \((?:[^)]|\)(?!\.[ \t]{{0,8}}+(?:[\r\n]|\Z))){{0,{_N}}}+"
-    rf"|Key \([^\r\n=]{{0,{_N}}}+=\((?:[^)]|\)(?!\x20(?:already|is\x20|conflicts))){{0,{_N}}}+|[^\s])"
-    rf"[^\r\n]{{0,{_N}}}+"
-)
+_ROW = re.compile(rf"DETAIL:[ \t]{{0,{_N}}}+|ailing row contains \(|\)=\(")
 """PostgreSQL quotes the row there, with its line breaks: `Key (username)=(ada) already exists.`"""
+_END_OF_ROW = re.compile(
+    rf"\)(?:\.[ \t]{{0,8}}+(?=[\r\n]|\Z)"
+    rf"|(?:\x20(?:already|is\x20|conflicts)|[\x20\xa0]?[»«])[^\r\n]{{0,{_N}}}+)"
+)
+"""The row itself may contain it as well: the last one counts."""
+_LONGEST_KEY = 512
+"""Characters from `Key (` to the value: names of columns."""
+_END_OF_LINE = re.compile(rf"[^\r\n]{{0,{_N}}}+")
 _PRIVATE_KEY = re.compile(
     rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){{0,{_N}}}+"
     rf"(?:-----END [A-Z ]{{0,60}}+-----)?"
@@ -60,10 +75,21 @@ _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SH
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
+
+
+def _nested(least: int, most: int) -> str:
+    """A text within quotes with so many escapes, as JSON within JSON has; quotes with more belong to it."""
+    return "|".join(
+        rf"\\{{{least},{most}}}+{quote}(?P<{name}{most}>"
+        rf"(?:[^{quote}\\]|\\{{{most + 1},63}}+{quote}|\\{{1,63}}+(?!{quote})){{1,{_N}}}+)"
+        for name, quote in (("double", '"'), ("single", "'"))
+    )
+
+
 _QUOTED = re.compile(
     rf"(?!b?+\\{{0,7}}+[\"']\[redacted\]\\{{0,7}}+[\"'])"
     rf"(?:b?+(?:\"(?P<double>{_DOUBLE})|'(?P<single>{_SINGLE}))"
-    rf"|b?+\\{{1,7}}+(?:\"(?P<nested>(?:[^\"\\]|\\\\\\\"|\\(?![\"\\])){{1,{_N}}}+)|'(?P<inner>[^'\\]{{1,{_N}}}+))"
+    rf"|b?+(?:{_nested(1, 1)}|{_nested(2, 3)}|{_nested(4, 7)})"
     rf"|\[(?!redacted\])(?P<list>{_MARKED}(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|[^\[\]\"']){{1,{_N}}}+)"
     rf"|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
@@ -82,18 +108,42 @@ _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
 """`'client': ('host', 1234)`, as an ASGI scope has it."""
 _CREDENTIALS = re.compile(
-    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+){_MARKED}[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+",
+    rf"((?:bearer|basic|digest)\s{{1,{_N}}}+)({_MARKED}[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+)",
     re.IGNORECASE,
 )
 _JWT = re.compile(rf"eyJ[\w-]{{5,{_N}}}+((?:\.[\w-]{{0,{_N}}}+){{2,4}}+)?")
 """Two to four dots (RFC 7519, RFC 7516); without the group it is another word that begins so."""
 _ISSUED = re.compile(
-    rf"(?:gh[opsur]_|github_pat_|glpat-|xox[abeprs]-|[rs]k_(?:live|test)_|npm_|AIza)[\w-]{{16,{_N}}}+"
+    rf"(?:gh[opsur]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rs]k_(?:live|test)_|npm_|AIza|ya29\.|dop_v1_|pypi-)"
+    rf"[\w-]{{16,{_N}}}+"
+    rf"|(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:sk-|hf_|SG\.)[\w.-]{{16,{_N}}}+"
     rf"|A[KS]IA[0-9A-Z]{{16,{_N}}}+"
 )
-"""Tokens that say who issued them: GitHub, GitLab, Slack, Stripe, npm, Google, AWS."""
-_ISSUERS = ("gh", "glpat-", "xox", "k_live_", "k_test_", "npm_", "AIza", "AKIA", "ASIA")
+"""Tokens with their issuer's prefix.
+
+GitHub, GitLab, Slack, Stripe, npm, Google, DigitalOcean, PyPI, OpenAI, Hugging Face, SendGrid, AWS.
+"""
+_ISSUERS = (
+    *(
+        "gh",
+        "github_pat_",
+        "glpat-",
+        "xox",
+        "xapp-",
+        "k_live_",
+        "k_test_",
+        "npm_",
+        "AIza",
+        "ya29.",
+        "dop_v1_",
+        "pypi-",
+    ),
+    *("sk-", "hf_", "SG.", "AKIA", "ASIA"),
+)
 """Markers of these tokens."""
+_RANDOM = re.compile(r"\d|[a-z][A-Z]|[A-Za-z]{25}|=\Z|\[redacted\]")
+"""What a random text has, and a word of a sentence has not."""
+_PROSE = re.compile(r"[A-Za-z]?[a-z]{1,23}[.:!?]{0,1}")
 _AGENT = re.compile(
     rf"Mozilla/\d[^\"'\r\n]{{0,{_N}}}+|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
     rf"python-requests|Python|Go-http-client|axios|Signal-\w{{1,{_N}}}+)/\d[^\s\"',;)]{{0,{_N}}}+"
@@ -104,6 +154,8 @@ _UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "ta
 _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
 # The host of a URL is a server's, and stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
+_VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z", re.IGNORECASE)
+_LONGEST_VERSION = 16
 _IPV6 = re.compile(rf"://\[[0-9A-Fa-f:.]{{1,{_N}}}+|[0-9A-Fa-f:](?<![\w.].)[0-9A-Fa-f:.]{{1,{_N}}}+")
 _LONGEST_IPV6 = 45
 _TRANSLATED = IPv6Network("64:ff9b::/96")
@@ -115,11 +167,13 @@ _COLONS = 7
 def scrub(text: str) -> str:
     """Return `text` without addresses, user agents, cookies, queries and secrets; other words stay.
 
-    Known are IP addresses with their ports (but not the host of a URL, which is a server), e-mail addresses,
+    Known are IP addresses with their ports (but neither the host of a URL, which is a server, nor a number
+    such as `1.2.3.4` after `version`), e-mail addresses (and what looks like one, `git@github.com`),
     `Mozilla/5.0 ...` and the like, headers and parameters after their names, bearer and basic credentials,
     JWTs, tokens with their issuer's prefix, private keys, the row in an error of PostgreSQL, the user part,
-    the query and the fragment of URLs, and the query of paths; each also percent-encoded. A password in a
-    sentence has no shape. `poller.events.pii.personal_text` finds nothing in the result.
+    the query and the fragment of URLs, and the query of paths; each also percent-encoded, escaped as JSON
+    within JSON, and with look-alike characters. A password in a sentence has no shape.
+    `poller.events.pii.personal_text` finds nothing in the result.
 
     Of a text longer than `LONGEST` characters the rest is dropped. Raises nothing.
     """
@@ -174,13 +228,24 @@ def _without_user(rest: str) -> str:
 
 
 def decodings(text: str) -> list[str]:
-    """The text as it is, and as it reads if it was percent-encoded, up to three times."""
+    """The text as it is, and as it reads without its encodings, up to three times.
+
+    Encodings are percent-encoding, the escapes of JSON, and look-alikes of ASCII characters.
+    """
     found = [text]
-    for _ in range(_ENCODINGS if "%" in text else 0):
-        if (decoded := unquote(found[-1])) == found[-1]:
+    for _ in range(_ENCODINGS):
+        if (decoded := _decode(found[-1])) == found[-1]:
             break
         found.append(decoded)
     return found
+
+
+def _decode(text: str) -> str:
+    if "%" in text:
+        text = unquote(text)
+    if "\\" in text:
+        text = well_formed(_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text))
+    return text if text.isascii() else text.translate(_LOOK_ALIKES)
 
 
 @lru_cache(4096)
@@ -191,10 +256,14 @@ def _remembered(text: str) -> str:
 def _scrub(text: str) -> str:
     text = _scrub_plain(well_formed(text))
     one_line = text.isprintable()
+    plain = text
     for decoded in decodings(text)[1:]:
         # Only a text that gives something away loses its encoding, and no new line begins by that.
         if (clean := _scrub_plain(decoded)) != decoded:
             text = _escape(clean) if one_line else clean
+    # What was encoded more often than three times may have come within reach by that.
+    if text is not plain and any(_scrub_plain(decoded) != decoded for decoded in decodings(text)):
+        return REDACTED
     return text
 
 
@@ -232,7 +301,43 @@ def _cut_run(found: re.Match[str]) -> str:
 
 
 def _remove_rows(text: str) -> str:
-    return _DETAIL.sub(rf"\1{REDACTED}", text) if "DETAIL:" in text else text
+    if "DETAIL:" not in text and "ailing row" not in text and ")=(" not in text:
+        return text
+    parts: list[str] = []
+    end = 0
+    for found in _ROW.finditer(text):
+        start = found.end()
+        if found.start() < end or _is_scrubbed(text, start):
+            continue
+        if found[0] == ")=(" and "Key (" not in text[max(end, found.start() - _LONGEST_KEY) : found.start()]:
+            continue
+        parts += text[end:start], REDACTED
+        end = start if found[0].startswith("DETAIL:") else _end_of_row(text, start)
+        if end == start:
+            line = _END_OF_LINE.match(text, start)
+            end = line.end() if line else start
+            if "ailing row contains (" in text[start:end] or ")=(" in text[start:end]:
+                end = _end_of_row(text, start)
+    return "".join(parts) + text[end:] if parts else text
+
+
+def _is_scrubbed(text: str, at: int) -> bool:
+    """Whether nothing is left on a line, or the marker only."""
+    end = at + len(REDACTED) if text.startswith(REDACTED, at) else at
+    return text[end : end + 1] in ("", "\r", "\n")
+
+
+def _end_of_row(text: str, at: int) -> int:
+    """Where the sentence about a row ends: without a known end, at the next error or the end of the text."""
+    following = text.find("DETAIL:", at)
+    most = len(text) if following < 0 else following
+    ends = [
+        found.end()
+        for found in _END_OF_ROW.finditer(text, at, most)
+        # A sentence, maybe within quotes: `server (primary) is down` in a later line does not end a row.
+        if found[0][1] in ".»«" or found[0].endswith((".", '"', "'", "}", "]")) or "»" in found[0][:3]
+    ]
+    return ends[-1] if ends else most
 
 
 def _remove_private_keys(text: str) -> str:
@@ -252,14 +357,14 @@ def _remove_named(text: str) -> str:
         if name[-2:] not in _LAST_LETTERS:
             continue
         quoted = before[-1:] in ("'", '"')
-        value = _value(text, separator.end(), name, quoted=quoted, comma=separator[0][0] == ",")
+        value = _value(text, separator.end(), name, separator[0], quoted=quoted)
         if value is not None:
             parts += text[end : value[0]], REDACTED
             end = value[1]
     return "".join(parts) + text[end:] if parts else text
 
 
-def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple[int, int] | None:
+def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tuple[int, int] | None:
     """Where the value begins and ends, if the word before its separator is a name of a secret."""
     whole = compact(name)
     line = whole.endswith(LINE_ENDINGS)
@@ -267,12 +372,15 @@ def _value(text: str, at: int, name: str, *, quoted: bool, comma: bool) -> tuple
         return None
     if quoted:
         found = _QUOTED.match(text, at)
-    elif comma:
+    elif separator[0] == ",":
         return None
     elif line:
         found = _LINE.match(text, at)
     else:
         found = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
+        introduces = separator[0] == ":" and len(separator) > 1 and whole.endswith(PROSE_ENDINGS)
+        if introduces and found and _PROSE.fullmatch(found[0]):
+            return None
     if not found or found[str(found.lastgroup)] in _PLACEHOLDERS:
         return None
     if not found[str(found.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
@@ -294,14 +402,18 @@ def _remove_hosts(text: str) -> str:
 def _remove_credentials(text: str) -> str:
     small = text.lower()
     if "bearer" in small or "basic" in small or "digest" in small:
-        return _CREDENTIALS.sub(rf"\1{REDACTED}", text)
+        return _CREDENTIALS.sub(
+            lambda found: found[1] + REDACTED if _RANDOM.search(found[2]) else found[0], text
+        )
     return text
 
 
 def _remove_tokens(text: str) -> str:
     if "eyJ" in text:
         text = _JWT.sub(lambda found: REDACTED if found[1] else found[0], text)
-    return _ISSUED.sub(REDACTED, text) if any(marker in text for marker in _ISSUERS) else text
+    if any(marker in text for marker in _ISSUERS):
+        text = _ISSUED.sub(lambda found: REDACTED if _RANDOM.search(found[0], 3) else found[0], text)
+    return text
 
 
 def _remove_agents(text: str) -> str:
@@ -327,8 +439,13 @@ def _remove_emails(text: str) -> str:
 
 def _remove_ipv4(text: str) -> str:
     if text.count(".") > 2:
-        return _IPV4.sub(lambda found: REDACTED if _is_someones(found[0], IPv4Address) else found[0], text)
+        return _IPV4.sub(_without_ipv4, text)
     return text
+
+
+def _without_ipv4(found: re.Match[str]) -> str:
+    before = found.string[max(0, found.start() - _LONGEST_VERSION) : found.start()]
+    return REDACTED if _is_someones(found[0], IPv4Address) and not _VERSION.search(before) else found[0]
 
 
 def _remove_ipv6(text: str) -> str:

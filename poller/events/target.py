@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from poller.events.shapes import cut
+from poller.otlplimits import unsent_by_grpc
 
 Signal = Literal["traces", "metrics", "logs"]
 Protocol = Literal["grpc", "http/protobuf"]
@@ -25,6 +26,8 @@ class Target:
     protocol: Protocol
     timeout: float
     """Seconds of one request with all its retries."""
+    unsent: str | None = None
+    """What the protocol cannot send of the endpoint as it was written, and what to write instead."""
 
     def __str__(self) -> str:
         return cut(self.url)
@@ -68,7 +71,10 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
                 f"{shown!r} had a user name, which gRPC cannot send; write the credentials into "
                 "OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
             )
-        return Target(f"{parts.scheme}://{parts.netloc}", protocol, timeout)
+        unsent = unsent_by_grpc(parts, "OTEL_EXPORTER_OTLP_PROTOCOL")
+        return Target(
+            f"{parts.scheme}://{parts.netloc}", protocol, timeout, unsent and f"{where}: {shown!r} {unsent}"
+        )
     if where.startswith("OTEL_") and where != "OTEL_EXPORTER_OTLP_ENDPOINT":
         return Target(value, protocol, timeout)
     path = (parts.path[: own_path.start()] if own_path else parts.path.rstrip("/")) + f"/v1/{signal}"

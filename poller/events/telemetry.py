@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _FORKED = 0x40
 """PF_FORKNOEXEC of Linux's include/linux/sched.h: forked, and no other program begun since."""
+
+_POLL = 0.05
+"""Seconds between two looks whether the server has ended."""
 
 
 class Telemetry:
@@ -125,16 +128,25 @@ def configure_telemetry(
     lifespan.at_end.append(telemetry.flush_at_end)
     atexit.register(telemetry.shutdown)
     _flush_when_terminated(telemetry)
+    for unsent in sorted({target.unsent for target in settings.targets.values() if target.unsent}):
+        logger.warning("%s", unsent)
     if not settings.targets:
         logger.info("no OTLP endpoint is set: logs only")
     return telemetry
 
 
 def _flush_when_terminated(telemetry: Telemetry) -> None:
-    """Push the last of it also where SIGTERM ends the process, as it does at the end of uvicorn.
+    """Push the last of it also if SIGTERM ends the process: Python runs nothing at such an end by itself.
 
-    Python runs nothing at such an end by itself. A handler that is there already is left alone.
+    A handler that is there already is left alone, except uvicorn's (0.54).
     """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if callable(before) and getattr(before, "__module__", None) == "uvicorn.server":
+        _flush_after_uvicorn(telemetry, before)
+    if before is not signal.SIG_DFL:
+        return
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
@@ -142,9 +154,37 @@ def _flush_when_terminated(telemetry: Telemetry) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    in_main = threading.current_thread() is threading.main_thread()
-    if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _flush_after_uvicorn(telemetry: Telemetry, before: Callable[[int, FrameType | None], object]) -> None:
+    """Push the last of it between the end of uvicorn's server and the SIGTERM that ends the process.
+
+    After its last request, uvicorn restores the handler that it found, which is none if it imports the
+    application itself, and sends the signal to its own thread again. That thread blocks the signal here, so
+    that another thread can wait for the server's end, push, and then send the signal to the process.
+    """
+
+    ending: threading.Thread | None = None
+
+    def chained(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        before(number, frame)
+        if ending is None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+            # Not a daemon: Python waits for it before it runs the functions of `atexit`.
+            ending = threading.Thread(target=end, args=(number,), name="last telemetry")
+            ending.start()
+
+    def end(number: int) -> None:
+        while signal.getsignal(number) is chained:
+            time.sleep(_POLL)
+        try:
+            telemetry.shutdown()
+        finally:
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, chained)
 
 
 def _make_global(pipelines: Pipelines) -> None:

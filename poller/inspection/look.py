@@ -128,8 +128,8 @@ def inspecting(
 
     With `privileges`, and what the role may do beyond reading. Raises PollError.
     """
-    guards = Guards(lock_timeout, LONGEST_SNAPSHOT)
     pipeline = Pipeline(session.connection(), waker)
+    guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
     replies = list(pipeline.send(guards.opening([facts_query(queries, privileges=privileges)])))
     if error := next((reply.error for reply in replies if reply.error), None):
         session.hang_up()

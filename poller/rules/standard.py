@@ -17,6 +17,8 @@ MINUTE, HOUR = 60.0, 3600.0
 _DECLARED = "|".join(DECLARED)
 _QUERY = "{{ $labels.poller_query_name }}"
 _PLACE = "{{ $labels.server_address }}:{{ $labels.server_port }}"
+_METRICS = '{poller_signal="metrics"}'
+"""Spans and log records are kept for minutes only: their like is in the log, and no alert is about them."""
 _SAME_QUERY = "on (job, instance, poller_query_name)"
 
 
@@ -64,7 +66,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerQueryStale",
         "critical",
         5 * MINUTE,
-        'poller_query_state{poller_state="stale"} == 1\n'
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="stale"}) == 1\n'
         f"  unless {_SAME_QUERY}\n"
         f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
         f"The values of the query {_QUERY} are withheld",
@@ -113,10 +115,10 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "warning",
         15 * MINUTE,
         "sum by (job, instance) (\n"
-        '  rate(poller_export_requests_total{poller_outcome!="ok"}[10m])\n'
+        '  rate(poller_export_requests_total{poller_signal="metrics",poller_outcome!="ok"}[10m])\n'
         ") > 0\n"
         "or\n"
-        f"max by (job, instance) (poller_export_spool_age_seconds) > {5 * MINUTE:g}",
+        f"max by (job, instance) (poller_export_spool_age_seconds{_METRICS}) > {5 * MINUTE:g}",
         "Pushes of the poller {{ $labels.instance }} fail",
         "The collector does not take what is sent, or not all. What it did not take waits in the spool.",
     )
@@ -124,10 +126,10 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerSpoolFilling",
         "critical",
         5 * MINUTE,
-        f"poller_export_spool_size_bytes > {limits.spool_size // 2}\n"
+        f"poller_export_spool_size_bytes{_METRICS} > {limits.spool_size // 2}\n"
         "or\n"
-        f"predict_linear(poller_export_spool_size_bytes[30m], 4 * 3600) > {limits.spool_size}\n"
-        f"  and poller_export_spool_age_seconds > {5 * MINUTE:g}",
+        f"predict_linear(poller_export_spool_size_bytes{_METRICS}[30m], 4 * 3600) > {limits.spool_size}\n"
+        f"  and poller_export_spool_age_seconds{_METRICS} > {5 * MINUTE:g}",
         "The spool of the poller {{ $labels.instance }} fills up",
         f"It may hold {limits.spool_size:,} bytes, and is half full or will be full within 4 hours. Then the "
         "oldest is dropped.",
@@ -136,7 +138,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerExportDropped",
         "critical",
         0,
-        _grew("poller_export_dropped_total", "15m"),
+        _grew(f"poller_export_dropped_total{_METRICS}", "15m"),
         "The poller {{ $labels.instance }} has given up {{ $labels.poller_reason }} requests",
         "What waited for the collector was dropped and will never be delivered.",
     )
@@ -144,7 +146,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "PollerExportRejected",
         "warning",
         0,
-        _grew("poller_export_rejected_total", "15m"),
+        _grew(f"poller_export_rejected_total{_METRICS}", "15m"),
         "The collector rejects data points of the poller {{ $labels.instance }}",
         "They are lost. By reason: {{ $labels.poller_reason }}.",
     )

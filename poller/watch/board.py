@@ -11,6 +11,7 @@ from poller.glance import Glance, Reading
 from poller.printable import one_line
 from poller.screen.history import History, change, number
 from poller.watch.source import Sight
+from poller.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +114,7 @@ class Board:
 
         words = sight.states or Counter(one.word for one in sight.glances)
         counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
-        foot = Text(f"{len(sight.glances) + sight.omitted} queries: {counts or 'none'}   ", "dim")
+        foot = Text(f"{counted(len(sight.glances) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
         if shown < lines:
             foot.append(f"lines {self._first + 1}-{self._first + shown} of {lines}   {_MORE_KEYS}")
         else:
@@ -125,7 +126,9 @@ class Board:
 
         lines = [line for one in sight.glances for line in self._query(one, now, told, width)]
         if sight.omitted:
-            lines.append(Text(f"and {sight.omitted} more queries, omitted from the heartbeat", "dim"))
+            lines.append(
+                Text(f"and {counted(sight.omitted, 'more query')}, omitted from the heartbeat", "dim")
+            )
         return lines
 
     def _query(self, one: Glance, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:

@@ -92,7 +92,10 @@ class Polled:
         return told
 
     def stale(self, query: str) -> Any:
-        return self.value("poller.query.stale", poller__query__name=query)
+        """1 while the values of `query` are withheld, else 0; None while nothing is known of it."""
+        if self.value("poller.query.series", poller__query__name=query) is None:
+            return None
+        return self.value("poller.query.state", poller__query__name=query, poller__state="stale") or 0
 
     def records(self, after: int = 0) -> list[Json]:
         """The log records but the first `after`; every line is one."""

@@ -50,7 +50,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
     store = SnapshotStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, push)
     pipe = Pipe(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:

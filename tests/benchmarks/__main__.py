@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--others", action=argparse.BooleanOptionalAction, default=True, help="the peers, and HTTP and spans"
     )
+    parser.add_argument("--idle", type=float, default=300.0, help="seconds to watch an idle daemon")
     given = parser.parse_args()
     results = Results()
     try:
@@ -53,6 +54,7 @@ def main() -> None:
             series=given.series,
             long=given.long,
             others=given.others,
+            idle=given.idle,
         )
     finally:  # what was measured until then was measured
         if given.json:
@@ -70,6 +72,7 @@ def measure(
     series: int,
     long: int,
     others: bool,
+    idle: float,
 ) -> None:
     """Add everything to `results`; without `others` of ours alone, over gRPC.
 
@@ -106,6 +109,8 @@ def measure(
                 if others:
                     bench.in_process(f"{OURS}, HTTP", load, protocol="http")
                 bench.floor("libpq", load)
+            bench.in_process(f"{OURS}, no self-metrics", most, self_metrics="off")
+            bench.backend(OURS, min(10, max(trivial)), 100 * polls)
             bench.psql("psql", most)
             bench.commands(OURS)
         _tell("counting round trips, and over a link of 20 ms")
@@ -118,6 +123,8 @@ def measure(
         bench.memories({**ours, **found}, loads.trivial(4), long)
         bench.lasting(OURS, loads.trivial(4), long)
         bench.spool(OURS)
+        _tell(f"CPU of {idle} s with little to do")
+        bench.idle(OURS, idle)
         results.about["load average after"] = os.getloadavg()[0]
 
 

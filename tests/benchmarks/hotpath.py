@@ -135,7 +135,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             store = SnapshotStore(catalog.queries)
             push = open_push(settings, store, periodic=False)
             assert push is not None
-            telemetry = Telemetry(settings)
+            telemetry = Telemetry(settings, push)
             pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:

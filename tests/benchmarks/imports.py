@@ -27,7 +27,7 @@ DAEMON = {
     "SQLite, for the spool": "import sqlite3",
     "OpenTelemetry's SDK": "import opentelemetry.sdk.metrics.export",
     "OTLP's messages": "import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
-    "the poller": "import poller.commands.serve, poller.export, poller.points, poller.standing",
+    "the poller": "import poller.commands.serve, poller.export, poller.querymetrics",
 }
 BY_PROTOCOL = {"gRPC": "import poller.otlpgrpc", "or, for HTTP, requests": "import poller.otlphttp"}
 ELSEWHERE = {

@@ -1,6 +1,6 @@
 """Poll and export in a process of our own, without a schedule, and print what it took.
 
-    python -m tests.benchmarks.inprocess QUERIES DSN ENDPOINT PROTOCOL TRACES POLLS
+    python -m tests.benchmarks.inprocess QUERIES DSN ENDPOINT PROTOCOL TRACES POLLS [SELF_METRICS]
 
 The objects are the daemon's, made by the same wiring; only who says when is another. One JSON object is
 printed: seconds of wall and of CPU for each poll with its export, and the memory in MB after 50 of them and
@@ -30,14 +30,17 @@ _WARM = 3
 _EARLY = 50
 
 
-def main(queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, polls: int) -> None:
+def main(
+    queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, polls: int, self_metrics: str
+) -> None:
     configure("text", "error")
-    settings = load(environment(queries, dsn, endpoint, protocol, traces, HOURLY))
+    given = environment(queries, dsn, endpoint, protocol, traces, HOURLY)
+    settings = load(given | {"POLLER_SELF_METRICS": self_metrics})
     catalog = open_catalog(settings)
     store = SnapshotStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, push)
     pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []
@@ -60,5 +63,5 @@ def main(queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, po
 
 
 if __name__ == "__main__":
-    file, dsn, endpoint, protocol, traces, polls = sys.argv[1:]
-    main(Path(file), dsn, endpoint, protocol, traces == "true", int(polls))
+    file, dsn, endpoint, protocol, traces, polls, *level = sys.argv[1:]
+    main(Path(file), dsn, endpoint, protocol, traces == "true", int(polls), *(level or ["query"]))

@@ -20,6 +20,7 @@ from poller.encoding import Request
 from poller.receiver.receiver import Receiver
 from poller.spool import Spool
 from tests.bed.proxy import Proxy
+from tests.benchmarks import backend, idle
 from tests.benchmarks.contestants import HOURLY, Contestant, Ours, Start, ours
 from tests.benchmarks.figures import cpu, cpu_of_tree, memory, threads
 from tests.benchmarks.loads import Load
@@ -62,9 +63,11 @@ class Bench:
             self._add("bytes of an export", load, name, one.exported)
             self._add("RSS (MB)", load, name, memory(one.pid).rss)
 
-    def in_process(self, name: str, load: Load, *, protocol: str = "grpc", dsn: str = "") -> None:
+    def in_process(
+        self, name: str, load: Load, *, protocol: str = "grpc", dsn: str = "", self_metrics: str = "query"
+    ) -> None:
         """Wall of ours: as the daemon does it, but when it is told to."""
-        told = self._in_process(load, protocol, self._polls, dsn or self._dsn)
+        told = self._in_process(load, protocol, self._polls, dsn or self._dsn, self_metrics)
         self._add(WALL, load, name, *(1e3 * wall for wall in told["wall"]))
         self._add(
             "CPU of a poll and export without the schedule (ms)",
@@ -164,6 +167,18 @@ class Bench:
             for one in running.values():
                 one.close()
 
+    def backend(self, name: str, queries: int, ticks: int) -> None:
+        """CPU of the server for a tick, by `backend`."""
+        cost = backend.measured(self._dsn, queries, ticks)
+        self._results.add("server CPU of a tick, connection kept (ms)", f"{queries} trivial", name, cost)
+
+    def idle(self, name: str, seconds: float) -> None:
+        """CPU and wake-ups while there is little to do, by `idle`."""
+        found = idle.measured(self._dsn, seconds, ["grpc", "http"], traces=False)
+        for protocol, figures in found.items():
+            for figure, value in figures.items():
+                self._results.add(f"idle, {figure}", "4 state, every 5 min", f"{name}, {protocol}", value)
+
     def spool(self, name: str) -> None:
         """How fast requests of a thousand points go to the disk and come back."""
         body = os.urandom(90_000)
@@ -180,12 +195,16 @@ class Bench:
         self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (kept - began))
         self._results.add("spool, requests of 90 kB a second", "taken", name, _REQUESTS / (ended - kept))
 
-    def _in_process(self, load: Load, protocol: str, polls: int, dsn: str) -> dict[str, list[float]]:
+    def _in_process(
+        self, load: Load, protocol: str, polls: int, dsn: str, self_metrics: str = "query"
+    ) -> dict[str, list[float]]:
         with tempfile.TemporaryDirectory() as folder, Receiver(keep=1) as receiver:
             file = Path(folder, "queries.yaml")
             file.write_text(json.dumps(ours(load, HOURLY)))
             endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-            return _child("tests.benchmarks.inprocess", file, dsn, endpoint, protocol, "false", polls)
+            return _child(
+                "tests.benchmarks.inprocess", file, dsn, endpoint, protocol, "false", polls, self_metrics
+            )
 
     @contextmanager
     def _running(self, name: str, start: Start, load: Load, dsn: str) -> Iterator[Contestant | None]:

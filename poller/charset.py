@@ -1,0 +1,56 @@
+"""Encodings of databases, and the Python codecs that read them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_REPLACEMENT = "\ufffd".encode()
+_NEVER_UTF8 = b"\xff"
+
+
+class Charset(NamedTuple):
+    """How the texts of one connection are encoded, in both directions."""
+
+    encoding: str
+    """PostgreSQL's name, as `client_encoding`."""
+    codec: str
+    """Python's name."""
+
+    @property
+    def converts(self) -> bool:
+        """Whether values arrive in another encoding than UTF-8."""
+        return self.codec != _UTF8
+
+    def to_utf8(self, raw: bytes) -> bytes:
+        """The same text in UTF-8; bytes that are no character become 0xFF, which is never valid UTF-8."""
+        if not self.converts or raw.isascii():
+            return raw
+        return raw.decode(self.codec, "replace").encode().replace(_REPLACEMENT, _NEVER_UTF8)
+
+
+_UTF8 = "utf-8"
+UTF8 = Charset("UTF8", _UTF8)
+_CODECS = {
+    "SQL_ASCII": _UTF8,  # no encoding at all: what is not UTF-8 is found out value by value
+    "EUC_CN": "gb2312",
+    "KOI8R": "koi8-r",
+    "KOI8U": "koi8-u",
+    **{f"ISO_8859_{part}": f"iso8859-{part}" for part in range(5, 9)},
+    **{f"LATIN{number}": f"latin{number}" for number in range(1, 11)},
+    **{f"WIN{page}": f"cp{page}" for page in (866, 874, *range(1250, 1259))},
+}
+"""Encodings in which Python and PostgreSQL give every byte the same meaning.
+
+EUC_JP, EUC_JIS_2004 and EUC_KR are not among them: Python lacks some of their characters and reads a few
+differently. Of EUC_TW and MULE_INTERNAL it knows nothing.
+"""
+
+
+def charset_of(server_encoding: bytes | None) -> Charset:
+    """The charset to talk in to a database of this encoding (None: unknown).
+
+    The server fails a whole query if it cannot convert one value to UTF-8. So where Python can convert it as
+    the server would, the values travel unconverted.
+    """
+    encoding = (server_encoding or b"").decode(errors="replace")
+    return Charset(encoding, _CODECS[encoding]) if encoding in _CODECS else UTF8

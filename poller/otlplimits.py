@@ -1,0 +1,32 @@
+"""Parts of an endpoint and of headers that OTLP's transports cannot send.
+
+A leaf without imports of ours, because both the daemon and `poller.events` need it.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult
+
+LONGEST_HEADER = 8_192
+"""Characters of a header's value; servers of HTTP and gRPC refuse about as much by default."""
+
+
+def unsent_by_grpc(parts: SplitResult, protocol_setting: str) -> str | None:
+    """Return what is wrong with the URL of a gRPC endpoint that has a path or a query, or None.
+
+    The text shows nothing of the query, which may hold a secret; the user part must have been refused before.
+    """
+    lost = [name for name, text in (("path", parts.path.strip("/")), ("query", parts.query)) if text]
+    if not lost:
+        return None
+    return (
+        f"has a {' and a '.join(lost)}, which gRPC cannot send; write {parts.scheme}://{parts.netloc}, "
+        f"or set {protocol_setting}=http/protobuf"
+    )
+
+
+def too_long_for_header(value: str) -> str | None:
+    """Return what is wrong with the value of a header that is too long, or None."""
+    if len(value) <= LONGEST_HEADER:
+        return None
+    return f"has {len(value):,} characters; write at most {LONGEST_HEADER:,}"

@@ -1,0 +1,65 @@
+"""CPU of the server's backend for a tick on a kept connection, which a daemon's ticks close together have.
+
+    python -m tests.benchmarks.backend [--queries 10] [--ticks 500]
+
+It makes a primary and a standby of its own and polls trivial queries as the daemon does, without export. What
+is told is the median of five rounds, in milliseconds per tick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from poller.commands.reading import open_catalog
+from poller.commands.wiring import open_replica
+from poller.demo.cluster import Cluster
+from poller.loading import load
+from poller.restraint import Restraint
+from tests.benchmarks.contestants import HOURLY, environment, ours
+from tests.benchmarks.figures import cpu
+from tests.benchmarks.loads import trivial
+
+_ROUNDS = 5
+_ACTIVE = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obscura-poller'"
+
+
+def measured(dsn: str, queries: int, ticks: int) -> float:
+    """Milliseconds of the backend's CPU that one tick of so many trivial queries takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "queries.yaml")
+        file.write_text(json.dumps(ours(trivial(queries), HOURLY)))
+        settings = load(environment(file, dsn, "http://127.0.0.1:9", "grpc", False, HOURLY))
+        asked = open_catalog(settings).queries
+        replica = open_replica(settings, Restraint(1.0, None), lambda _: None)
+        try:
+            for _ in range(20):
+                assert all(answer.rows is not None for answer in replica.ask(asked))
+            with psycopg.connect(dsn) as connection:
+                ((pid,),) = connection.execute(_ACTIVE).fetchall()
+            rounds = []
+            for _ in range(_ROUNDS):
+                before = cpu(pid)
+                for _ in range(ticks // _ROUNDS):
+                    replica.ask(asked)
+                rounds.append(1e3 * (cpu(pid) - before) / (ticks // _ROUNDS))
+            return statistics.median(rounds)
+        finally:
+            replica.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.backend")
+    parser.add_argument("--queries", type=int, default=10)
+    parser.add_argument("--ticks", type=int, default=500)
+    given = parser.parse_args()
+    with Cluster() as cluster:
+        cluster.wait_replayed(60)
+        servers = {"primary": cluster.primary.dsn(), "standby": cluster.standby.dsn()}
+        told = {name: measured(dsn, given.queries, given.ticks) for name, dsn in servers.items()}
+    print(json.dumps(told, indent=2))

@@ -1,0 +1,531 @@
+"""Spans and log records are delivered as metrics are, from memory, and each loss is counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+
+from poller import exportmetrics
+from poller.commands.telemetry import Telemetry
+from poller.endpoint import Endpoint, Protocol, Signal, resolve
+from poller.errors import ConfigError
+from poller.export import resource
+from poller.loading import load
+from poller.metricreader import Collector
+from poller.receiver.answers import Answer
+from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
+from poller.signalexport import Limits, SignalExport
+from poller.spanexport import Spans
+from poller.spool import Reason
+from tests.bed.otlp import Certificates
+from tests.bed.process import eventually
+
+PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
+SIGNALS: list[Signal] = ["traces", "logs"]
+ITEMS = {"traces": "spans", "logs": "log records"}
+NO_PLACE = Answer("UNIMPLEMENTED", 404, "unknown service")
+SICK = Answer("INTERNAL", 500, "the receiver was told to be sick")
+TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
+PATIENCE = 60.0
+
+Make = Callable[..., SignalExport]
+pytestmark = pytest.mark.usefixtures("_no_sdk_delay")
+
+
+@pytest.fixture
+def _no_sdk_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+
+
+def endpoint_of(receiver: Receiver, protocol: Protocol, signal: Signal = "traces") -> Endpoint:
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    return resolve(url, "POLLER_OTLP_ENDPOINT", protocol, signal)
+
+
+def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
+    """Spans of these names, each second one of another scope."""
+    request = ExportTraceServiceRequest()
+    scopes = request.resource_spans.add().scope_spans
+    for number, name in enumerate(names):
+        scope = scopes.add() if number % 2 == 0 else scopes[-1]
+        scope.scope.name = f"scope of {name}"
+        scope.spans.add(name=name)
+    return request
+
+
+def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
+    """Log records with these bodies, each in a scope of its own."""
+    request = ExportLogsServiceRequest()
+    scopes = request.resource_logs.add().scope_logs
+    for body in bodies:
+        scopes.add().log_records.add().body.string_value = body
+    return request
+
+
+def settle(one: SignalExport) -> None:
+    """Wait until nothing waits any more."""
+    one.delivery.drain(PATIENCE)
+    assert one.delivery.spool.empty
+
+
+ENCODE: dict[Signal, Callable[[Sequence[str]], Any]] = {"traces": spans, "logs": records}
+
+
+def names(receiver: Receiver, signal: Signal) -> list[str]:
+    """What was taken, in the order of its arrival."""
+    if signal == "traces":
+        return [span.name for span in receiver.spans()]
+    return [str(record.body) for record in receiver.records()]
+
+
+def sizes(receiver: Receiver, signal: Signal) -> list[int]:
+    """How many items each request had that was taken."""
+    return [len(one.spans()) + len(one.records()) for one in receiver.requests(signal)]
+
+
+def answering(*answers: Answer) -> Receiver:
+    """A receiver that gives each of these answers once, and then accepts."""
+    left = list(answers)
+
+    def advance(_: object) -> None:
+        receiver.answer = left.pop(0) if left else ACCEPT
+
+    receiver = Receiver(on_request=advance)
+    receiver.answer = left.pop(0)
+    return receiver
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make exports to a receiver, with short pauses; ended with the test."""
+    made: list[SignalExport] = []
+
+    def make(
+        receiver: Receiver, protocol: Protocol = "grpc", signal: Signal = "traces", **limits: Any
+    ) -> SignalExport:
+        endpoint = endpoint_of(receiver, protocol, signal)
+        # A machine that stalls must not make an answer late.
+        made.append(SignalExport(signal, endpoint, PATIENCE, limits=Limits(**{"pause": 0.05, **limits})))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.shutdown(lambda: None, 0.0)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was logged since the last call."""
+    caplog.set_level("INFO", logger="poller.delivery")
+
+    def told() -> list[str]:
+        lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+        caplog.clear()
+        return lines
+
+    return told
+
+
+both = pytest.mark.parametrize("protocol", PROTOCOLS)
+each = pytest.mark.parametrize("signal", SIGNALS)
+
+
+@both
+@each
+def test_after_an_outage_everything_arrives_once_and_in_order(
+    make: Make, told: Callable[[], list[str]], protocol: Protocol, signal: Signal
+) -> None:
+    with Receiver() as receiver:
+        one = make(receiver, protocol, signal)
+        receiver.stop()
+        for number in range(4):
+            assert one.export(ENCODE[signal], [f"{number}a", f"{number}b"])
+        assert eventually(lambda: one.delivery.tally.requests.total() >= 3)
+        receiver.start()
+        settle(one)
+        assert names(receiver, signal) == [f"{number}{letter}" for number in range(4) for letter in "ab"]
+
+    failed, again = told()
+    assert failed.startswith(f"WARNING export of {ITEMS[signal]} failed")
+    assert again.startswith(f"INFO export of {ITEMS[signal]} works again after ")
+    assert again.endswith("caught up with 4 requests")
+    assert not one.delivery.tally.rejected
+    assert not one.delivery.spool.dropped
+
+
+@both
+@pytest.mark.parametrize("answer", [UNAVAILABLE, CUT, SICK, Answer("UNAUTHENTICATED", 401, "who are you")])
+def test_what_says_nothing_of_the_data_costs_none(make: Make, protocol: Protocol, answer: Answer) -> None:
+    with answering(answer, answer) as receiver:
+        one = make(receiver, protocol)
+        one.export(spans, ["one"])
+        assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
+    assert not one.delivery.tally.rejected
+
+
+@both
+def test_the_collector_decides_when_it_gets_the_spans_again(make: Make, protocol: Protocol) -> None:
+    with answering(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
+        one = make(receiver, protocol)
+        one.export(spans, ["one"])
+        assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
+        first, second = (received.at for received in receiver.attempts("traces"))
+    assert second - first >= 0.9
+
+
+@both
+@each
+def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
+    receiver: Receiver, make: Make, told: Callable[[], list[str]], protocol: Protocol, signal: Signal
+) -> None:
+    one = make(receiver, protocol, signal)
+    receiver.answer = INVALID
+    one.export(ENCODE[signal], ["a", "b", "c"])
+    one.export(ENCODE[signal], ["d", "e"])
+    settle(one)
+    receiver.answer = ACCEPT
+    one.export(ENCODE[signal], ["f"])
+    settle(one)
+
+    assert names(receiver, signal) == ["f"]
+    assert one.delivery.tally.rejected == {"invalid": 5}
+    lost, again = told()
+    assert lost.startswith(f"WARNING export of {ITEMS[signal]} refused, its {ITEMS[signal]} are lost: ")
+    assert "the receiver was told to find this invalid" in lost
+    assert again.startswith(f"INFO export of {ITEMS[signal]} works again")
+
+
+@both
+@each
+@pytest.mark.parametrize("rejected", [2, 2**63 - 1])
+def test_a_partial_success_is_counted_up_to_what_was_sent(
+    receiver: Receiver,
+    make: Make,
+    told: Callable[[], list[str]],
+    protocol: Protocol,
+    signal: Signal,
+    rejected: int,
+) -> None:
+    one = make(receiver, protocol, signal)
+    receiver.answer = partial(rejected, "too many")
+    one.export(ENCODE[signal], ["a", "b", "c"])
+    settle(one)
+    most = min(rejected, 3)
+    assert one.delivery.tally.rejected == {"partial_success": most}
+    assert told() == [f"WARNING the collector rejects {most} of 3 {ITEMS[signal]}: too many"]
+
+
+@both
+@each
+def test_a_request_that_is_too_large_arrives_in_halves(
+    make: Make, protocol: Protocol, signal: Signal
+) -> None:
+    with answering(TOO_LARGE, TOO_LARGE) as receiver:  # the whole, then its first half
+        one = make(receiver, protocol, signal)
+        one.export(ENCODE[signal], [f"{number}" for number in range(10)])
+        settle(one)
+        assert names(receiver, signal) == [f"{number}" for number in range(10)]
+        assert sizes(receiver, signal) == [3, 2, 3, 2]
+        if signal == "traces":
+            found = {span.name: span.scope for span in receiver.spans()}
+            assert (found["0"], found["9"]) == ("scope of 1", "scope of 9")
+        groups = [scopes_of(received.request) for received in receiver.requests(signal)]
+    assert all(groups), "no scope without items is sent"
+    assert not one.delivery.tally.rejected
+
+
+def scopes_of(request: Any) -> bool:
+    """Whether every scope of a request has items."""
+    if isinstance(request, ExportTraceServiceRequest):
+        return all(scope.spans for one in request.resource_spans for scope in one.scope_spans)
+    return all(scope.log_records for one in request.resource_logs for scope in one.scope_logs)
+
+
+@each
+def test_a_batch_above_the_size_limit_is_split_before_it_is_queued(
+    receiver: Receiver, make: Make, signal: Signal
+) -> None:
+    one = make(receiver, signal=signal, request_size=300)
+    texts = [f"{number}".ljust(60, ".") for number in range(20)]
+    one.export(ENCODE[signal], texts)
+    settle(one)
+    assert names(receiver, signal) == texts
+    bodies = [received.request.SerializeToString() for received in receiver.requests(signal)]
+    assert len(bodies) > 4
+    assert all(len(body) <= 300 for body in bodies)
+
+
+@each
+def test_one_item_that_is_too_large_is_lost_alone(make: Make, signal: Signal) -> None:
+    with answering(TOO_LARGE, ACCEPT, TOO_LARGE) as receiver:
+        one = make(receiver, signal=signal)
+        one.export(ENCODE[signal], ["a", "b"])
+        settle(one)
+        assert names(receiver, signal) == ["a"]
+    assert one.delivery.tally.rejected == {"too_large": 1}
+
+
+def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Make) -> None:
+    with answering(ACCEPT, *[SICK] * 11, ACCEPT, SICK) as receiver:
+        one = make(receiver, pause=0.01)
+        for name in ("good", "bad", "next"):
+            one.export(spans, [name])
+        assert eventually(lambda: "next" in names(receiver, "traces"), PATIENCE)
+        assert "bad" not in names(receiver, "traces")
+    assert one.delivery.tally.rejected == {"poison": 1}
+
+
+@each
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"size": 250}, "size"), ({"age": 0.0}, "age")], ids=["size", "age"]
+)
+def test_what_does_not_fit_into_memory_is_dropped_oldest_first_and_counted(
+    receiver: Receiver,
+    make: Make,
+    told: Callable[[], list[str]],
+    signal: Signal,
+    limits: dict[str, Any],
+    reason: Reason,
+) -> None:
+    receiver.answers = {signal: UNAVAILABLE}
+    one = make(receiver, signal=signal, **limits)
+    for number in range(50):
+        one.export(ENCODE[signal], [f"{number}".ljust(50, ".")])
+    assert eventually(lambda: one.delivery.spool.dropped[reason] >= 45, PATIENCE)
+    assert one.delivery.spool.size <= 250 + 100, "what is being sent is kept as well"
+    (line,) = [line for line in told() if "is dropped" in line]
+    assert line.startswith(f"WARNING export of {ITEMS[signal]}: what waits for the collector is ")
+    assert "POLLER_SPOOL" not in line, "no setting limits it"
+    if reason == "size":
+        receiver.answers = {}
+        settle(one)
+        assert names(receiver, signal)[-1].startswith("49.")
+
+
+@each
+def test_an_item_that_cannot_be_encoded_is_lost_alone(
+    receiver: Receiver, make: Make, told: Callable[[], list[str]], signal: Signal
+) -> None:
+    one = make(receiver, signal=signal)
+    assert not one.export(ENCODE[signal], ["a", "\ud800", "b"])
+    settle(one)
+    assert names(receiver, signal) == ["a", "b"]
+    assert one.delivery.tally.rejected == {"unencodable": 1}
+    (line,) = told()
+    assert line.startswith(f"WARNING 1 of 3 {ITEMS[signal]} are lost: they cannot be encoded: ")
+    assert not one.export(ENCODE[signal], ["\ud800"]), "and a batch of nothing else is no request"
+    assert sizes(receiver, signal) == [2]
+
+
+# --- metrics about the exports
+
+
+def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make: Make) -> None:
+    traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
+    reader = Collector()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
+    exportmetrics.register(meter, [traces.delivery, logs.delivery])
+    receiver.answers = {"traces": partial(2, "too many"), "logs": INVALID}
+    traces.export(spans, ["a", "b", "c"])
+    logs.export(records, ["a"])
+    settle(traces)
+    settle(logs)
+    receiver.answers = {"traces": UNAVAILABLE}
+    traces.export(spans, ["d"])
+    assert eventually(lambda: traces.delivery.tally.requests.total() >= 2)
+
+    found = {
+        (metric.name, *sorted((point.attributes or {}).items())): point.value  # type: ignore[union-attr]  # no histogram
+        for metric in reader.read()
+        for point in metric.data.data_points
+    }
+    of_traces, of_logs = ("poller.signal", "traces"), ("poller.signal", "logs")
+    assert found["poller.export.rejected", ("poller.reason", "partial_success"), of_traces] == 2
+    assert found["poller.export.rejected", ("poller.reason", "invalid"), of_logs] == 1
+    assert found["poller.export.requests", ("poller.outcome", "ok"), of_traces] == 1
+    assert found["poller.export.spool.requests", of_traces] == 1
+    assert found["poller.export.spool.requests", of_logs] == 0
+
+
+def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue can fill only in the moment before they are encoded, whatever the collector does."""
+    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+    reader = Collector()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    exported = Spans(endpoint_of(receiver, "grpc"), _resource(), PATIENCE, meter_provider=provider)
+    for _ in range(2000):
+        exported.tracer.start_span("one").end()
+    exported.shutdown(PATIENCE)
+    counts: dict[object, float] = {
+        (point.attributes or {}).get("error.type"): point.value  # type: ignore[union-attr]  # no histogram
+        for metric in reader.read()
+        if metric.name == "otel.sdk.processor.span.processed"
+        for point in metric.data.data_points
+    }
+    assert counts[None] == len(receiver.spans())
+    # The SDK counts a few too many while its thread empties the queue.
+    assert counts["queue_full"] >= 2000 - len(receiver.spans()) > 0
+
+
+# --- a collector without a place for them
+
+
+@both
+@each
+def test_the_hint_about_a_collector_without_a_place_for_them_names_the_setting(
+    receiver: Receiver, make: Make, caplog: pytest.LogCaptureFixture, protocol: Protocol, signal: Signal
+) -> None:
+    receiver.answer = NO_PLACE
+    one = make(receiver, protocol, signal)
+    one.export(ENCODE[signal], ["a"])
+    receiver.wait_for_attempts(3, PATIENCE, signal=signal)
+    one.shutdown(lambda: None, PATIENCE)
+    failed, lost = caplog.records
+    setting = {"traces": "POLLER_TRACES=false", "logs": "POLLER_OTLP_LOGS=false"}[signal]
+    assert vars(failed)["hint"] == f"the collector takes no {ITEMS[signal]}; {setting} sends none"
+    assert lost.getMessage() == f"export of {ITEMS[signal]}: 1 request not delivered and lost"
+
+
+@both
+@pytest.mark.parametrize(
+    ("environ", "level"), [({}, "INFO"), ({"POLLER_TRACES": "true"}, "WARNING")], ids=["default", "asked for"]
+)
+def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not_asked_for(
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    protocol: Protocol,
+    environ: dict[str, str],
+    level: str,
+) -> None:
+    caplog.set_level("INFO", logger="poller.delivery")
+    receiver.answers = {"traces": NO_PLACE}
+    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}
+    telemetry = Telemetry(load(settings))
+    with telemetry.tracing.tick([]):
+        pass
+    telemetry.shutdown(PATIENCE)
+    # The one request is refused for a reason that only an operator can change, so the end does not wait.
+    assert [record.levelname for record in caplog.records] == [level, level]
+    assert len(receiver.attempts("traces")) in (1, 2)
+
+
+# --- the end
+
+
+@both
+@pytest.mark.parametrize("away", ["hanging", "gone", "unavailable"])
+def test_the_end_waits_for_no_collector_and_leaves_no_thread(
+    receiver: Receiver, told: Callable[[], list[str]], protocol: Protocol, away: str
+) -> None:
+    before = set(threading.enumerate())
+    if away == "gone":
+        receiver.stop()
+    else:
+        receiver.answer = HANG if away == "hanging" else UNAVAILABLE
+    exported = Spans(endpoint_of(receiver, protocol), _resource(), 3600.0)
+    for _ in range(3000):
+        exported.tracer.start_span("one").end()
+    if away != "gone":
+        receiver.wait_for_attempts(1, PATIENCE, signal="traces")
+    exported.shutdown(0.2)
+
+    assert eventually(lambda: not [one for one in _ours() if one not in before])
+    assert "requests not delivered and lost" in told()[-1]
+
+
+def test_the_end_sends_what_waits_even_in_a_pause(receiver: Receiver, make: Make) -> None:
+    receiver.answer = UNAVAILABLE
+    one = make(receiver, pause=3600.0)
+    for name in ("a", "b"):
+        one.export(spans, [name])
+    receiver.wait_for_attempts(4, PATIENCE, signal="traces")
+    receiver.answer = ACCEPT
+    one.shutdown(lambda: one.export(spans, ["c"]), PATIENCE)
+    assert names(receiver, "traces") == ["a", "b", "c"]
+
+
+def test_without_spans_there_is_no_thread_to_send_them(receiver: Receiver, make: Make) -> None:
+    before = set(threading.enumerate())
+    make(receiver)
+    assert set(threading.enumerate()) == before
+
+
+# --- the standard variables
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "OTEL_BSP_.*: max_queue_size must be a positive integer"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/no/such.pem", "TRACES_CERTIFICATE: .* cannot be read"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION: 'zip' is not known"),
+    ],
+)
+def test_a_standard_variable_that_cannot_be_used_is_named(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=complaint):
+        Spans(endpoint_of(receiver, "grpc"), _resource(), 1.0)
+
+
+@both
+def test_tls_headers_and_compression_are_those_of_the_signal(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
+) -> None:
+    """The signal's own variables take precedence over those of all; those of metrics do not apply."""
+    given = {
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "x-for=metrics",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-for=all",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-for=traces",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificates.ca),
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": str(certificates.client),
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": str(certificates.client_key),
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "gzip",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with Receiver(tls=certificates.mtls) as receiver:
+        exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
+        exported.tracer.start_span("one").end()
+        exported.shutdown(PATIENCE)
+        (received,) = receiver.requests("traces")
+
+    assert [span.name for span in received.spans()] == ["one"]
+    assert received.headers["x-for"] == "traces"
+    if protocol != "grpc":
+        assert received.headers["content-encoding"] == "gzip"
+
+
+@both
+def test_no_secret_of_the_signal_s_headers_reaches_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, protocol: Protocol
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20hunter2secret")
+    with Receiver() as receiver:
+        receiver.answer = Answer("UNAUTHENTICATED", 401, "Bearer hunter2secret is not known here")
+        exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
+        exported.tracer.start_span("one").end()
+        exported.shutdown(PATIENCE)
+    assert "export of spans failed" in caplog.text
+    assert "hunter2secret" not in caplog.text
+    assert "***" in caplog.text
+
+
+def _resource() -> Any:
+    return resource("tested", "test", "1")
+
+
+def _ours() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith(("OtelBatch", "delivery of"))]
