@@ -129,7 +129,8 @@ def inspecting(
     """
     pipeline = Pipeline(session.connection(), waker)
     guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
-    replies = list(pipeline.send(guards.opening([facts_query(queries, privileges=privileges)])))
+    facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
+    replies = list(pipeline.send(guards.opening([facts_sql])))
     if error := next((reply.error for reply in replies if reply.error), None):
         session.hang_up()
         raise error
