@@ -374,6 +374,28 @@ def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
+def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_only(
+    native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = {"name": "a", "unit": "1", "description": "N.", "value_column": "n"}
+    queries = [
+        {"name": name, "sql": sql, "metrics": [metric | {"name": name}]}
+        for name, sql in (
+            ("good", "SELECT count(*) AS n FROM t"),
+            ("plain", 'SELECT "\U0001f40c"(1) AS n'),
+            ("escaped", 'SELECT U&"\\+01F40C"(1) AS n'),
+        )
+    ]
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": queries}, ensure_ascii=False), encoding="utf-8")
+    monkeypatch.setenv("POLLER_DATABASE_URL", native)
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "q.yaml"), "--database", "--format", "json"])
+    assert "plain" in done.output, done.output
+    states = {one["query"]: one["state"] for one in json.loads(done.stdout)["queries"]}
+    assert states == {"good": "ok", "plain": "refused", "escaped": "refused"}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
 def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
     native: str, make_pgbouncer: Callable[..., PgBouncer]
 ) -> None:

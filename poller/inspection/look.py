@@ -99,7 +99,8 @@ class Inspection:
 
         Raises PollError.
         """
-        found = read_volatile(self.value(volatile_query(sqls))) if sqls else {}
+        query = volatile_query(sqls, self._pipeline.charset)
+        found = read_volatile(self.value(query)) if sqls else {}
         return [found.get(number, []) for number in range(len(sqls))]
 
     def value(self, sql: str) -> bytes:
