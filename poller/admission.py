@@ -47,6 +47,11 @@ class Admission:
         """Whether each tick looks at the lag."""
         return self.report_lag or self.max_replay_lag is not None
 
+    @property
+    def judges_server(self) -> bool:
+        """Whether what is true of one server decides if any query is sent."""
+        return self.strict or self.require_standby == "true" or self.max_replay_lag is not None
+
     def decide(
         self, queries: Sequence[QueryDefinition], facts: ServerFacts, lag: Lag | None, now: float
     ) -> dict[str, Skip]:

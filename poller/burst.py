@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from poller.charset import UTF8, Charset
+from poller.gates import SERVER
 from poller.pipeline import Statement
 from poller.query import QueryDefinition
 from poller.sqlcomment import Tags, commented, untagged
+from poller.sqltext import literal
 
 OPENING_TIMEOUT = 10.0
 """Seconds that each of our own looks at the server's catalogue may take."""
@@ -19,6 +21,7 @@ LONGEST_SNAPSHOT = 150.0
 """Seconds. A snapshot that lives long keeps rows from vacuum (hot_standby_feedback) or is in replay's way."""
 _ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
 _LAST_WORD_SECONDS = 0.5
+_OTHER_SERVER = "the pooler leads to another server than the one that was looked at"
 _IDLE_TIMEOUT = 10.0
 _CONNECTION_CHECK = 2.0
 
@@ -40,6 +43,8 @@ class Guards:
     """The statement_timeout that holds behind the savepoint: a query that has this one needs not set it."""
     charset: Charset = UTF8
     """What the pipeline encodes the statements in, once the bounds are set."""
+    server: str | None = None
+    """The server process (`gates.SERVER`) that a later transaction must be on; None: any."""
 
     def opening(self, looks: Sequence[str]) -> list[Statement]:
         """Begin the shared transaction, take the looks it starts with, and set the savepoint `tick`.
@@ -74,6 +79,11 @@ class Guards:
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """`sql` for `query` in a short transaction of its own, and that transaction's end."""
         bounds = self._bounds(query.timeout, query.timeout + PATIENCE_SECONDS)
+        if self.server is not None:
+            # A pooler may lead to another server than the one that was judged; the statement fails then.
+            is_same = f"{SERVER} OPERATOR(pg_catalog.=) {literal(self.server)}"
+            checked = f"CASE WHEN {is_same} THEN '{_ms(self.lock_timeout)}' ELSE '{_OTHER_SERVER}' END"
+            bounds += f", pg_catalog.set_config('lock_timeout', {checked}, true)"
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY"
         return _query(query, self.tagged(query, sql), begin, bounds), rollback()
 
@@ -107,8 +117,15 @@ def formats_query(charset: Charset) -> str:
 
 
 def _formats(charset: Charset) -> str:
-    # The session's own is UTF8.
-    return _FORMATS if charset == UTF8 else f"{_FORMATS}, {_set_config('client_encoding', charset.encoding)}"
+    if charset == UTF8:  # as the session's own
+        return _FORMATS
+    # A pooler may lead to another database than the one that the session was told of. No encoding has this
+    # name, so the statement fails, and nothing is read in an encoding that it is not written in.
+    encoding = charset.encoding
+    is_same = f"pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) '{encoding}'"
+    other = f"'the database is not in {encoding} any more'"
+    checked = f"CASE WHEN {is_same} THEN '{encoding}' ELSE {other} END"
+    return f"{_FORMATS}, pg_catalog.set_config('client_encoding', {checked}, true)"
 
 
 def _set_config(name: str, value: object) -> str:

@@ -21,6 +21,14 @@ class Charset(NamedTuple):
         """Whether values arrive in another encoding than UTF-8."""
         return self.codec != _UTF8
 
+    def has(self, text: str) -> bool:
+        """Whether `text` can be written in it."""
+        try:
+            text.encode(self.codec)
+        except UnicodeEncodeError:
+            return False
+        return True
+
     def to_utf8(self, raw: bytes) -> bytes:
         """The same text in UTF-8; bytes that are no character become 0xFF, which is never valid UTF-8."""
         if not self.converts or raw.isascii():

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from poller.charset import UTF8, Charset
 from poller.privileges import excess
 from poller.query import QueryDefinition
 from poller.requirements import Requirements
@@ -39,15 +40,24 @@ class ServerFacts:
     """Active client backends but our own; None where it was not asked for, or the role may not see them."""
     excess: tuple[str, ...] = ()
     """What the role may do beyond reading, in words; empty where it was not asked for."""
+    server: str = ""
+    """The server process: the value of SERVER."""
+    session: str = ""
+    """Database and role, of which `excess` is true only together with the server."""
 
 
 def facts_query(
-    queries: Iterable[QueryDefinition], *, count_active: bool = False, privileges: bool = False
+    queries: Iterable[QueryDefinition],
+    *,
+    count_active: bool = False,
+    privileges: bool = False,
+    charset: Charset = UTF8,
 ) -> str:
     """The one statement that fetches ServerFacts for `queries`, as a single JSON value.
 
     With `count_active` it counts active backends too, which only pg_read_all_stats sees of other roles;
-    with `privileges` it looks for excess ones, which reads all of pg_class.
+    with `privileges` it looks for excess ones, which reads all of pg_class. Nothing can have a name that
+    `charset` does not have, so none is asked for: it would cost all queries their answers.
 
     It looks only at what a query requires or a parameter asks for; only the role and the version are always
     in it. It reads the system catalogue only and never names a relation of the user's as such, so that a
@@ -56,9 +66,10 @@ def facts_query(
     parts, and one query's error here would be every query's.
     """
     queries = tuple(queries)
-    relations = sorted({name for query in queries for name in query.requires.columns})
+    has = charset.has
+    relations = sorted({name for query in queries for name in query.requires.columns if has(name)})
     roles = ", ".join(
-        literal(role) for role in sorted({r for query in queries for r in query.requires.member_of})
+        literal(role) for role in sorted({r for query in queries for r in query.requires.member_of if has(r)})
     )
     extensions = any(query.requires.extensions for query in queries)
     active = (
@@ -73,6 +84,8 @@ def facts_query(
     parts = {
         "standby": "pg_catalog.pg_is_in_recovery()",
         "version": "pg_catalog.current_setting('server_version_num')::int",
+        "server": SERVER,
+        "session": "pg_catalog.concat_ws(' ', pg_catalog.current_database(), session_user)",
         "active": active,
         "excess": excess() if privileges else _NONE,
         "extensions": _EXTENSIONS if extensions else _NONE,
@@ -83,6 +96,11 @@ def facts_query(
     return f"SELECT pg_catalog.json_build_object({listed})"
 
 
+SERVER = (
+    "pg_catalog.concat_ws(' ', pg_catalog.inet_server_addr(), pg_catalog.current_setting('port'),"
+    " extract(epoch FROM pg_catalog.pg_postmaster_start_time()))"
+)
+"""An expression that no two server processes give the same text."""
 _NONE = "'[]'::pg_catalog.json"
 _EXTENSIONS = "(SELECT coalesce(pg_catalog.json_agg(extname), '[]') FROM pg_catalog.pg_extension)"
 
@@ -129,6 +147,8 @@ def read_facts(answer: bytes) -> ServerFacts:
         member_of=frozenset(told["member_of"]),
         active=told["active"],
         excess=tuple(told["excess"]),
+        server=told["server"],
+        session=told["session"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ class Opening:
         self._meter = LagMeter()
         self._excess: tuple[str, ...] = ()
         self._excess_at = -math.inf
+        self._excess_of = ("", "")
 
     def open(self, queries: Sequence[QueryDefinition]) -> Opened:
         """Open the shared transaction, on the kept connection if it is still of use.
@@ -89,24 +91,37 @@ class Opening:
         # Excess privileges take a look at all of pg_class, and seldom change.
         old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
         privileges = self._admission.strict and (old or not self._session.is_open)
-        facts = facts_query(queries, count_active=self._admission.count_active, privileges=privileges)
         brief = self._meter.brief
         looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
         pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
+        facts = functools.partial(
+            facts_query, queries, count_active=self._admission.count_active, charset=pipeline.charset
+        )
         guards = Guards(
             self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
         )
         at = time.time()
-        opening = list(pipeline.send(guards.opening([facts, *looks])))
+        opening = list(pipeline.send(guards.opening([facts(privileges=privileges), *looks])))
         lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
             # Without its transaction the burst would run unguarded, so it must not run at all.
             self._session.hang_up()
             raise error
         told = read_facts(_value(opening[2]))
+        if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
+            # A pooler leads to another server than in the last tick.
+            privileges = True
+            (again,) = pipeline.send([guards.look(facts(privileges=True))])
+            if again.error:
+                self._session.hang_up()
+                raise again.error
+            told = read_facts(_value(again))
         if privileges:
             self._excess, self._excess_at = told.excess, time.monotonic()
+            self._excess_of = (told.server, told.session)
         told = replace(told, excess=self._excess)
+        if self._admission.judges_server:
+            guards = replace(guards, server=told.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
             (lag,) = pipeline.send([guards.look(lag_query())])
         return Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)

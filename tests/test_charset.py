@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -251,6 +252,25 @@ def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: 
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("native", ["WIN1252", "EUC_CN"], indirect=True)
+@pytest.mark.parametrize(
+    ("requires", "reason"),
+    [({"columns": {"\U0001f40c": []}}, "relation"), ({"member_of": ["\U0001f40c"]}, "privilege")],
+)
+def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
+    native: str, requires: dict[str, Any], reason: str
+) -> None:
+    foreign = a_query("foreign", "SELECT 1 AS n", requires=requires)
+    good = a_query("good", "SELECT 2 AS n", requires={"columns": {"t": ["kind"]}})
+    with asking(native) as replica:
+        skipped, answered = replica.ask([foreign, good])
+    assert skipped.skipped is not None
+    assert skipped.skipped.reason == reason
+    assert answered.rows is not None
+    assert answered.rows.values == [(b"2",)]
+
+
+@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["EUC_JP"], indirect=True)
 def test_where_the_server_has_to_convert_a_bad_value_costs_its_own_query_only(native: str) -> None:
     run(native, b"INSERT INTO t VALUES (1, '%s'), (2, 'x')" % BAD["EUC_JP"])
@@ -354,6 +374,28 @@ def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
+def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_only(
+    native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = {"name": "a", "unit": "1", "description": "N.", "value_column": "n"}
+    queries = [
+        {"name": name, "sql": sql, "metrics": [metric | {"name": name}]}
+        for name, sql in (
+            ("good", "SELECT count(*) AS n FROM t"),
+            ("plain", 'SELECT "\U0001f40c"(1) AS n'),
+            ("escaped", 'SELECT U&"\\+01F40C"(1) AS n'),
+        )
+    ]
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": queries}, ensure_ascii=False), encoding="utf-8")
+    monkeypatch.setenv("POLLER_DATABASE_URL", native)
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "q.yaml"), "--database", "--format", "json"])
+    assert "plain" in done.output, done.output
+    states = {one["query"]: one["state"] for one in json.loads(done.stdout)["queries"]}
+    assert states == {"good": "ok", "plain": "refused", "escaped": "refused"}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
 def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
     native: str, make_pgbouncer: Callable[..., PgBouncer]
 ) -> None:
@@ -371,3 +413,32 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
                 assert connection.execute("SELECT kind FROM t WHERE kind = 'Zürich'").fetchall() == [
                     ("Zürich",)
                 ]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "encodings", [("SQL_ASCII", "WIN1252"), ("WIN1252", "SQL_ASCII"), ("LATIN1", "UTF8")]
+)
+def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
+    site: Site, make_pgbouncer: Callable[..., PgBouncer], encodings: tuple[str, str]
+) -> None:
+    """The session was told the encoding of the first database, and hears nothing of the second."""
+    codecs = {**CODECS, "UTF8": "utf-8"}
+    rows = [(b"1", "é".encode()), (b"2", "Ã©".encode())]
+    asked = [
+        a_query("all", "SELECT n, kind FROM t ORDER BY n"),
+        a_query("one", "SELECT n, kind FROM t WHERE kind = 'é'"),
+        a_query("alone", "SELECT n, kind FROM t WHERE kind = 'é'", snapshot=False),
+    ]
+    with encoded(site, encodings[0]) as first, encoded(site, encodings[1]) as second:
+        for dsn, encoding in zip((first, second), encodings, strict=True):
+            run(dsn, "INSERT INTO t VALUES (1, 'é'), (2, 'Ã©')".encode(codecs[encoding]))
+        pooler = make_pgbouncer(first)
+        pooler.lead_to(first)
+        with asking(make_conninfo(pooler.dsn(first), dbname="x")) as replica:
+            for dsn in (first, second):
+                pooler.lead_to(dsn)
+                answers = {answer.query.name: answer.rows for answer in replica.ask(asked)}
+                assert {name: found and found.values for name, found in answers.items()} == {
+                    "all": rows, "one": rows[:1], "alone": rows[:1],
+                }  # fmt: skip

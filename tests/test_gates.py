@@ -72,7 +72,7 @@ def test_a_version_without_a_minor_means_every_minor(wanted: str, version: int, 
 def test_names_in_another_encoding_do_not_break_the_reading() -> None:
     told = {
         "standby": True, "version": 150018, "extensions": [], "columns": {"t": [["Stra?e"], []]},
-        "member_of": [], "active": None, "excess": [],
+        "member_of": [], "active": None, "excess": [], "server": "", "session": "",
     }  # fmt: skip
     facts = read_facts(json.dumps(told).encode().replace(b"?", b"\xdf"))
     assert facts.columns == {"t": frozenset({"Stra\ufffde"})}

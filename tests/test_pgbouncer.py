@@ -9,12 +9,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from poller.admission import Admission
 from poller.replica import Replica
 from poller.result import Answer
 from tests.bed.definitions import a_query
 from tests.bed.pgbouncer import PgBouncer
-from tests.bed.postgres import Database
+from tests.bed.postgres import Database, Site
 from tests.bed.process import eventually
 
 pytestmark = pytest.mark.postgres
@@ -157,3 +159,56 @@ def test_the_admin_console_is_named_with_what_to_write(
     assert answer.error is not None
     assert answer.error.message == "this is PgBouncer's admin console, not a database"
     assert answer.error.hint == "name the application's database in the connection string, not pgbouncer"
+
+
+def test_strict_judges_each_server_that_the_pooler_leads_to(
+    site: Site, database: Database, make_pgbouncer: Pooler, make_replica: Make
+) -> None:
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; CREATE TABLE t (n int); GRANT INSERT ON t TO {role}")
+    try:
+        pooler = make_pgbouncer(site.primary)
+        replica = make_replica(
+            make_conninfo(pooler.dsn(site.primary), dbname="x"), admission=Admission("false", strict=True)
+        )
+        for dsn, seen in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
+            pooler.lead_to(dsn, role)
+            (answer,) = replica.ask([a_query("one", "SELECT 1 AS n")])
+            assert (answer.rows and answer.rows.values[0][0]) == seen, told(answer)
+            assert (answer.skipped is not None) == (seen is None)
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "admission",
+    [Admission("true"), Admission("false", strict=True), Admission("false", max_replay_lag=3600.0)],
+)
+def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
+    database: Database, make_pgbouncer: Pooler, make_replica: Make, admission: Admission
+) -> None:
+    """The pooler is led from the standby to the primary while the shared transaction runs."""
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    database.replayed()
+    try:
+        pooler = make_pgbouncer(database.standby_dsn)
+        pooler.lead_to(database.standby_dsn, role)
+        replica = make_replica(
+            make_conninfo(pooler.dsn(database.standby_dsn), dbname="x"), admission=admission
+        )
+        sql = "SELECT pg_is_in_recovery()::int AS n"
+        asked = [a_query("shared", sql), a_query("alone", sql, snapshot=False)]
+
+        def lead(name: str) -> None:
+            if name == "shared":
+                pooler.lead_to(database.primary_dsn, role)
+
+        shared, alone = replica.ask(asked, lead)
+        assert told(shared) == b"1"
+        assert alone.error is not None, told(alone)
+        assert "another server" in alone.error.message
+        pooler.lead_to(database.standby_dsn, role)
+        assert [told(answer) for answer in replica.ask(asked)] == [b"1", b"1"]
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

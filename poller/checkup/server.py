@@ -42,7 +42,7 @@ def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[
     """
     pipeline = Pipeline(session.connection(), waker)
     guards = Guards(lock_timeout, budget(queries), charset=pipeline.charset)
-    facts = facts_query(queries, privileges=True)
+    facts = facts_query(queries, privileges=True, charset=pipeline.charset)
     before = time.time()
     sent = [*guards.opening([facts, _look_query()]), rollback()]
     replies = [(reply, time.time()) for reply in pipeline.send(sent)]

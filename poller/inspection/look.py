@@ -100,7 +100,8 @@ class Inspection:
 
         Raises PollError.
         """
-        found = read_volatile(self.value(volatile_query(sqls))) if sqls else {}
+        query = volatile_query(sqls, self._pipeline.charset)
+        found = read_volatile(self.value(query)) if sqls else {}
         return [found.get(number, []) for number in range(len(sqls))]
 
     def value(self, sql: str) -> bytes:
@@ -130,7 +131,8 @@ def inspecting(
     """
     pipeline = Pipeline(session.connection(), waker)
     guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
-    replies = list(pipeline.send(guards.opening([facts_query(queries, privileges=privileges)])))
+    facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
+    replies = list(pipeline.send(guards.opening([facts_sql])))
     if error := next((reply.error for reply in replies if reply.error), None):
         session.hang_up()
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from poller.charset import UTF8, Charset
 from poller.functions import is_harmless
 from poller.parsed import called_functions, named_types, read_relations, used_operators
 from poller.sqltext import literal
@@ -17,20 +18,26 @@ _MOST = 1000
 """Names of one statement that are looked up."""
 
 
-def volatile_query(sqls: Sequence[str]) -> str:
+def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
     """The statement that finds, for each of `sqls`, the volatile functions that it may call.
 
     It looks up function calls by name and number of arguments; operators, types (their casts, and the checks
     of domains) and relations (views, row security policies) by name; and what these depend on, and so on.
     Functions in the expressions of views, policies and checks are read from their trees, because PostgreSQL
-    records no dependency on a function of its own. It does not look into the bodies of functions.
+    records no dependency on a function of its own. It does not look into the bodies of functions. Nothing can
+    have a name that `charset` does not have, so none is asked for: the statement would fail for all `sqls`.
     """
+
+    def exists(schema: str | None, name: str) -> bool:
+        return charset.has(f"{schema}{name}")
+
     wanted: list[str] = []
     named: list[str] = []
     for number, sql in enumerate(sqls):
         wanted += [
             f"({number}, {_name(call.schema)}, {_name(call.name)}, {call.arguments})"
             for call in sorted(set(called_functions(sql)), key=str)[:_MOST]
+            if exists(call.schema, call.name)
         ]
         for kind, names in (
             ("operator", used_operators(sql)),
@@ -40,6 +47,7 @@ def volatile_query(sqls: Sequence[str]) -> str:
             named += [
                 f"({number}, '{kind}', {_name(schema)}, {_name(name)})"
                 for schema, name in sorted(names, key=str)[:_MOST]
+                if exists(schema, name)
             ]
     return _QUERY.format(
         wanted=", ".join(wanted) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
@@ -42,9 +43,8 @@ class PgBouncer:
             "server_reset_query": "",
             **settings,
         }
-        lines = "\n".join(f"{name} = {value}" for name, value in told.items())
-        server = f"host={target['host']} port={target['port']} user=postgres"
-        self._config.write_text(f"[databases]\n* = {server}\n[pgbouncer]\n{lines}\n", encoding="utf-8")
+        self._lines = "\n".join(f"{name} = {value}" for name, value in told.items())
+        self._write(f"host={target['host']} port={target['port']} user=postgres")
         account.own(self._config)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -52,6 +52,15 @@ class PgBouncer:
     def dsn(self, dsn: str) -> str:
         """The same database, through the pooler."""
         return make_conninfo(dsn, host=LOOPBACK, port=self.port)
+
+    def lead_to(self, dsn: str, user: str = "postgres") -> None:
+        """Lead all sessions, those that are open as well, to the database of `dsn` from now on."""
+        assert self._process is not None
+        target = conninfo_to_dict(dsn)
+        server = f"host={target['host']} port={target['port']} dbname={target['dbname']} user={user}"
+        self._write(server)
+        self._process.send_signal(signal.SIGHUP)
+        assert eventually(lambda: self._leads_to(str(target["dbname"]), user))
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -68,6 +77,21 @@ class PgBouncer:
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _write(self, server: str) -> None:
+        text = f"[databases]\n* = {server}\n[pgbouncer]\n{self._lines}\n"
+        self._config.write_text(text, encoding="utf-8")
+
+    def _leads_to(self, database: str, user: str) -> bool:
+        # A name, and so a pool, of its own: a transaction may hold the only connection of another.
+        dsn = f"host={LOOPBACK} port={self.port} dbname=look_{uuid.uuid4().hex} user={user}"
+        with (
+            suppress(psycopg.OperationalError),
+            closing(psycopg.connect(dsn, client_encoding="UTF8")) as connection,
+        ):
+            found = connection.execute("SELECT current_database(), session_user").fetchone()
+            return found == (database, user)
+        return False
 
     def _listens(self) -> bool:
         dsn = f"host={LOOPBACK} port={self.port} dbname=postgres user=postgres"
