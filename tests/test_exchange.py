@@ -272,8 +272,16 @@ def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> 
     one.close()
 
 
-def test_a_grpc_answer_above_4_mib_is_no_request_that_was_too_large() -> None:
-    method = grpc.unary_unary_rpc_method_handler(lambda *_: partial(1, "x" * 5 * 2**20))
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(partial(1, "x" * 5 * 2**20), id="above 4 MiB"),
+        pytest.param(b"\xff" * 4, id="no message"),
+        pytest.param(b"\x0a\x01\x08", id="half a message"),
+    ],
+)
+def test_a_request_with_a_grpc_answer_that_cannot_be_read_was_taken(answer: bytes) -> None:
+    method = grpc.unary_unary_rpc_method_handler(lambda *_: answer)
     service = "opentelemetry.proto.collector.metrics.v1.MetricsService"
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
