@@ -104,7 +104,7 @@ class GrpcSender:
 
     def _send(self, body: bytes) -> Verdict:
         try:
-            # Without serializers the bytes go, and come, as they are: gRPC would call an answer that cannot be
+            # Without serializers the bytes go and come as they are: gRPC would call an answer that cannot be
             # read INTERNAL, which is also a server's word for a request that it did not take.
             export = self._connected().unary_unary(self._form.method)
             answer = export(body, timeout=self._timeout, metadata=self._headers)

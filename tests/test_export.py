@@ -211,8 +211,9 @@ class Enough(logging.Handler):
 
 refused = threading.Event()
 logging.getLogger().addHandler(Enough())
+endpoint = resolve(sys.argv[1], "POLLER_OTLP_ENDPOINT", "grpc")
 spool = Spool(None, max_size=2**20, max_age=60.0)
-push = Push(resolve(sys.argv[1], "POLLER_OTLP_ENDPOINT", "grpc"), described("x", "y", "z"), spool, interval=1.0)
+push = Push(endpoint, described("x", "y", "z"), spool, interval=1.0)
 push.meter.create_counter("things").add(7)
 pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, resource.RLIM_INFINITY))
