@@ -263,6 +263,18 @@ def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serv
     one.close()
 
 
+def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) -> None:
+    one = sender(serve(answer_with(b"")))
+    threading.stack_size(2**60)  # more than there is of addresses
+    try:
+        with pytest.raises(RuntimeError):
+            one.send(b"")
+    finally:
+        threading.stack_size(0)
+    assert one.send(b"").fate == "taken"
+    one.close()
+
+
 @pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
 def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
