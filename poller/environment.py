@@ -29,6 +29,10 @@ _SERVICE_LINK = re.compile(
 _RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
 """Settings that OTEL_RESOURCE_ATTRIBUTES decides where nothing more specific does."""
 
+_SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
+"""Limits of attributes, events and links. The SDK's modules raise ValueError where they are imported if one
+of these is not a whole number."""
+
 
 def variables(field: FieldInfo) -> tuple[str, ...]:
     """The variables of a field, first come, first served."""
@@ -89,6 +93,14 @@ class Environment(EnvSettingsSource):
         if self._given.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
             return Source("variable", "OTEL_METRICS_EXPORTER")
         return None
+
+    def sdk_problems(self) -> list[Problem]:
+        """The limits of the SDK that it cannot be imported with."""
+        return [
+            Problem(name, f"{value!r} is not a whole number; write one like 128, or remove the variable")
+            for name, value in sorted(self._given.items())
+            if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
+        ]
 
     def has_libpq(self) -> bool:
         """Whether libpq's own variables describe a database."""

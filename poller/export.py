@@ -202,9 +202,12 @@ class Push:
             # Not from the end of a collection, or the intervals would be longer than they are said to be.
             now = time.monotonic()
             due = now + self._interval if asked or due + self._interval < now else due + self._interval
-            with self._one_at_a_time:
-                if not self._stopping.is_set():
-                    self._delivery.keep(self._collect() or [])
+            try:
+                with self._one_at_a_time:
+                    if not self._stopping.is_set():
+                        self._delivery.keep(self._collect() or [])
+            except Exception:  # no thread or no memory is left, say; none may end the pushing
+                logger.exception("the collected metrics could not be kept")
 
     def _collect(self) -> list[Request] | None:
         """What the meter shows, encoded; None where that failed."""

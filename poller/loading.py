@@ -39,7 +39,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     if off := environment.switched_off():
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
 
-    problems = list(environment.problems)
+    problems = [*environment.problems, *environment.sdk_problems()]
     read: Variables | None = None
     try:
         read = Variables(**values)

@@ -104,17 +104,19 @@ class GrpcSender:
 
     def _send(self, body: bytes) -> Verdict:
         try:
-            # Without a serializer the bytes go as they are.
-            export = self._connected().unary_unary(
-                self._form.method, response_deserializer=self._form.response.FromString
-            )
-            response = export(body, timeout=self._timeout, metadata=self._headers)
+            # Without serializers the bytes go and come as they are: gRPC would call an answer that cannot be
+            # read INTERNAL, which is also a server's word for a request that it did not take.
+            export = self._connected().unary_unary(self._form.method)
+            answer = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
             return verdict.of_grpc(code, details, _retry_delay(error), self._proxy)
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
             return verdict.of_error(error, "held")
-        partial = response.partial_success
+        try:
+            partial = self._form.response.FromString(answer).partial_success
+        except DecodeError as error:
+            return verdict.of_unread_answer(str(error))
         return verdict.of_response(getattr(partial, self._form.rejected), partial.error_message)
 
 

@@ -177,11 +177,12 @@ class HttpSender:
         if self._closed:
             self._line.cut()
         answers: list[Verdict] = []
-        self._exchange = threading.Thread(
+        exchange = threading.Thread(
             target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
         )
-        self._exchange.start()
-        self._exchange.join(self._timeout + _MARGIN_SECONDS)
+        exchange.start()  # may raise; a thread that was not started cannot be joined
+        self._exchange = exchange
+        exchange.join(self._timeout + _MARGIN_SECONDS)
         if answers:
             return answers[0]
         self._line.cut()

@@ -263,6 +263,18 @@ def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serv
     one.close()
 
 
+def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) -> None:
+    one = sender(serve(answer_with(b"")))
+    threading.stack_size(2**60)  # more than there is of addresses
+    try:
+        with pytest.raises(RuntimeError):
+            one.send(b"")
+    finally:
+        threading.stack_size(0)
+    assert one.send(b"").fate == "taken"
+    one.close()
+
+
 @pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
 def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
@@ -272,8 +284,16 @@ def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> 
     one.close()
 
 
-def test_a_grpc_answer_above_4_mib_is_no_request_that_was_too_large() -> None:
-    method = grpc.unary_unary_rpc_method_handler(lambda *_: partial(1, "x" * 5 * 2**20))
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(partial(1, "x" * 5 * 2**20), id="above 4 MiB"),
+        pytest.param(b"\xff" * 4, id="no message"),
+        pytest.param(b"\x0a\x01\x08", id="half a message"),
+    ],
+)
+def test_a_request_with_a_grpc_answer_that_cannot_be_read_was_taken(answer: bytes) -> None:
+    method = grpc.unary_unary_rpc_method_handler(lambda *_: answer)
     service = "opentelemetry.proto.collector.metrics.v1.MetricsService"
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))

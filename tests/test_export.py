@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from poller.export import Push, resource
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Answer, Distribution, Point, Receiver, throttle
 from poller.spool import Spool
 from tests.bed.otlp import Certificates
+from tests.bed.process import eventually
 
 Open = Callable[..., Push]
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -191,6 +193,52 @@ def test_a_certificate_file_that_is_missing_is_a_configuration_error(
     assert str(caught.value) == (
         "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE: '/nowhere/ca.pem' cannot be read: No such file or directory"
     )
+
+
+NO_THREAD = """
+import logging, pathlib, resource, sys, threading
+import grpc
+from poller.endpoint import resolve
+from poller.export import Push
+from poller.export import resource as described
+from poller.spool import Spool
+
+class Enough(logging.Handler):
+    def emit(self, record):
+        if record.exc_info and record.exc_info[0] is RuntimeError:
+            threading.stack_size(0)
+            refused.set()
+
+refused = threading.Event()
+logging.getLogger().addHandler(Enough())
+endpoint = resolve(sys.argv[1], "POLLER_OTLP_ENDPOINT", "grpc")
+spool = Spool(None, max_size=2**20, max_age=60.0)
+push = Push(endpoint, described("x", "y", "z"), spool, interval=1.0)
+push.meter.create_counter("things").add(7)
+pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, resource.RLIM_INFINITY))
+threading.stack_size(2**30)
+assert refused.wait(60)
+print("refused", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
+    with Receiver() as receiver:
+        program = subprocess.Popen(
+            [sys.executable, "-c", NO_THREAD, receiver.grpc_endpoint],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "refused\n"
+            assert eventually(lambda: bool(receiver.points("things")))
+        finally:
+            program.kill()
+            program.communicate()
 
 
 def test_http_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -158,6 +160,34 @@ def test_a_wrong_value_names_the_variable_the_problem_and_an_example(
     variable: str, value: str, told: str
 ) -> None:
     assert problems({variable: value}) == [f"{variable}: {told}"]
+
+
+IMPORT = "from opentelemetry.sdk import trace, _logs; trace.SpanLimits(), _logs.LogRecordLimits()"
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "1.5", "unset"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_SPAN_EVENT_COUNT_LIMIT",
+        "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    ],
+)
+def test_a_limit_that_the_sdk_cannot_be_imported_with_is_a_problem(name: str, value: str) -> None:
+    told = f"{name}: {value!r} is not a whole number; write one like 128, or remove the variable"
+    assert problems({name: value}) == [told]
+    environ = {**os.environ, name: value}
+    imported = subprocess.run([sys.executable, "-c", IMPORT], env=environ, capture_output=True, check=False)
+    assert imported.returncode != 0
+
+
+@pytest.mark.parametrize("value", ["0", "128", " 7 ", "", " "])
+def test_a_limit_that_the_sdk_can_be_imported_with_is_left_to_it(value: str) -> None:
+    environ = {"OTEL_SPAN_LINK_COUNT_LIMIT": value}
+    load(environ)
+    subprocess.run([sys.executable, "-c", IMPORT], env={**os.environ, **environ}, check=True)
 
 
 def test_all_problems_come_at_once_each_under_the_name_that_was_used() -> None:
