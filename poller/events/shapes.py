@@ -75,7 +75,7 @@ _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SH
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
-_BEFORE = r"(?:[A-Za-z_][\w.]{0,63}+\(b?+|b)?+"
+_BEFORE = r"(?:(?<![\w.])[A-Za-z_][\w.]{0,63}+\(b?+|b)?+"
 """As Python shows bytes and objects: `b'...'`, `UUID('...')`."""
 
 
