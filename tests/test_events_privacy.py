@@ -297,7 +297,15 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("id AKIAIOSFODNN7EXAMPLE, x", "id [redacted], x"),
         ("session=abc x", "session=[redacted] x"),
         ("sid=abc&x=1", "sid=[redacted]&x=1"),
-        ("auth=abc x", "auth=[redacted] x"),
+        ("auth=abc oauth=abc x", "auth=[redacted] oauth=[redacted] x"),
+        # As Python shows bytes, objects and tuples.
+        ("token=b'abc' x", "token=[redacted] x"),
+        ("token=bytearray(b'abc') x", "token=[redacted]) x"),
+        ("session_id=UUID('0190b6a5') x", "session_id=[redacted]) x"),
+        ("{'session_id': UUID('0190b6a5'), 'x': 'y'}", "{'session_id': UUID('[redacted]'), 'x': 'y'}"),
+        ("{'token': ('abc', b'd'), 'x': ('y',)}", "{'token': ([redacted]), 'x': ('y',)}"),
+        # As a shell joins it.
+        ("password='abc'def x", "password=[redacted] x"),
         ("apikey: a1 x", "apikey: [redacted] x"),
         ("client_secret=abc", "client_secret=[redacted]"),
         ("otp=123456 pin=1234", "otp=[redacted] pin=[redacted]"),
@@ -312,6 +320,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("DETAIL:  Key (n)=(a) already exists.\nb) already exists.\nat f", "DETAIL:  [redacted]\nat f"),
         ("DETAIL:  Failing row contains (1, a).\nb, 2).\nCONTEXT: x", "DETAIL:  [redacted]\nCONTEXT: x"),
         ('DETAIL:  Key (n)=(a\nb) is not present in table "t".\nx', "DETAIL:  [redacted]\nx"),
+        ("DETAIL:  Failing row contains (7, DETAIL:\nmine).\nCONTEXT: x", "DETAIL:  [redacted]\nCONTEXT: x"),
         ("DETAIL:  Schl\u00fcssel \u00bb(n)=(a\nb)\u00ab existiert.\nx", "DETAIL:  [redacted]\nx"),
         # `Diagnostic.message_detail` alone.
         ("Key (n)=(a\nb) already exists.\nat f", "Key (n)=([redacted]\nat f"),
@@ -320,6 +329,8 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("/u/ada%252540example.org HTTP", "/u/[redacted] HTTP"),
         ("p%2561ssword=abc", "password=[redacted]"),
         ("token%253Dabc", "token=[redacted]"),
+        # What one decoding shows, the next one hides.
+        ("%74oken=%252Cabc p%2561ssword=def", "token=[redacted] password=[redacted]"),
         (r'{"mail": "ada\u0040example.org"}', '{"mail": "[redacted]"}'),
         (r'{"a": "{\"mail\": \"ada\\u0040example.org\"}"}', '{"a": "{"mail": "[redacted]"}"}'),
         (
@@ -537,8 +548,8 @@ def test_a_name_is_scrubbed_like_a_text() -> None:
     assert not is_harmless(named)
 
 
-@pytest.mark.parametrize("placeholder", ["%s", "?", "$1"])
+@pytest.mark.parametrize("placeholder", ["%s", "?", "$1", "%(username)s", "%(name_1)s::VARCHAR", "$2::UUID"])
 def test_the_placeholder_of_a_statement_is_no_value(placeholder: str) -> None:
     statement = f"SELECT count(*) FROM users WHERE username = {placeholder} AND token={placeholder}"
     assert scrub(statement) == statement
-    assert scrub(f"{statement}x") == f"{statement.removesuffix(placeholder)}[redacted]"
+    assert scrub(f"{statement}x").startswith(f"{statement.removesuffix(placeholder)}[redacted]")

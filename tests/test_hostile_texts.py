@@ -138,6 +138,29 @@ def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
         assert not grows_too_fast(steps), (entry, many[-1][:80], steps)
 
 
+class Counted:
+    """A pattern, and the characters that its matches have read."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.read = pattern, 0
+
+    def match(self, text: str, *range_of: int) -> re.Match[str] | None:
+        found = self.pattern.match(text, *range_of)
+        self.read += len(found[0]) if found else 0
+        return found
+
+
+@pytest.mark.parametrize("piece", ["DETAIL:Key ()=(", "DETAIL:Key ()=().", "Key ()=(DETAIL:", "DETAIL:x "])
+def test_a_line_with_many_rows_is_not_read_again_for_each(
+    monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    line = Counted(shapes._END_OF_LINE)  # noqa: SLF001 - what C reads is no step of Python
+    monkeypatch.setattr(shapes, "_END_OF_LINE", line)
+    text = piece * 200
+    shapes._remove_rows(text)  # noqa: SLF001 - the same
+    assert line.read <= len(text)
+
+
 def circle(size: int) -> Any:
     """A room whose members each refer to it, as an application's objects do."""
     room: dict[str, Any] = {}

@@ -75,6 +75,8 @@ _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SH
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
+_BEFORE = r"(?:(?<![\w.])[A-Za-z_][\w.]{0,63}+\(b?+|b)?+"
+"""As Python shows bytes and objects: `b'...'`, `UUID('...')`."""
 
 
 def _nested(least: int, most: int) -> str:
@@ -87,10 +89,11 @@ def _nested(least: int, most: int) -> str:
 
 
 _QUOTED = re.compile(
-    rf"(?!b?+\\{{0,7}}+[\"']\[redacted\]\\{{0,7}}+[\"'])"
-    rf"(?:b?+(?:\"(?P<double>{_DOUBLE})|'(?P<single>{_SINGLE}))"
-    rf"|b?+(?:{_nested(1, 1)}|{_nested(2, 3)}|{_nested(4, 7)})"
+    rf"(?!{_BEFORE}\\{{0,7}}+[\"']\[redacted\]\\{{0,7}}+[\"'])"
+    rf"(?:{_BEFORE}(?:\"(?P<double>{_DOUBLE})|'(?P<single>{_SINGLE}))"
+    rf"|{_BEFORE}(?:{_nested(1, 1)}|{_nested(2, 3)}|{_nested(4, 7)})"
     rf"|\[(?!redacted\])(?P<list>{_MARKED}(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|[^\[\]\"']){{1,{_N}}}+)"
+    rf"|\((?P<tuple>(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|\[redacted\]|[^\[\]()\"']){{1,{_N}}}+)"
     rf"|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
 # Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
@@ -100,10 +103,13 @@ _LINE = re.compile(
     rf"|[\"'](?![\s,)}}\]:]|\Z)){{0,{_N}}}+)"
 )
 _WORD = re.compile(
-    rf"(?P<value>\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
+    rf"(?P<value>{_BEFORE}\\{{0,7}}+(?:\"(?:{_DOUBLE})?+\"?|'(?:{_SINGLE})?+'?)[^\s,;&\"'}}\])]{{0,{_N}}}+"
+    rf"|(?:\[redacted\]|[^\s,;&\"'}}\])]){{1,{_N}}}+)"
 )
-_PLACEHOLDERS = frozenset({"%s", "?", *(f"${number}" for number in range(1, 100))})
-"""What stands for a value in a statement: `WHERE username = %s`."""
+_PLACEHOLDER = re.compile(
+    r"(?:%s|\?|\$[1-9]\d?|%\(\w{1,63}\)s)(?:::(?:BIGINT|DATE|INTEGER|UUID|VARCHAR))?(?![^\s,;&\"'}\])])"
+)
+"""What stands for a value in a statement: `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
 """`'client': ('host', 1234)`, as an ASGI scope has it."""
@@ -257,10 +263,15 @@ def _scrub(text: str) -> str:
     text = _scrub_plain(well_formed(text))
     one_line = text.isprintable()
     plain = text
-    for decoded in decodings(text)[1:]:
+    level = text
+    for _ in range(_ENCODINGS):
+        if (decoded := _decode(level)) == level:
+            break
+        # What was found stays removed: without its encoding, a value may lose its shape.
+        level = _scrub_plain(decoded)
         # Only a text that gives something away loses its encoding, and no new line begins by that.
-        if (clean := _scrub_plain(decoded)) != decoded:
-            text = _escape(clean) if one_line else clean
+        if level != decoded:
+            text = _escape(level) if one_line else level
     # What was encoded more often than three times may have come within reach by that.
     if text is not plain and any(_scrub_plain(decoded) != decoded for decoded in decodings(text)):
         return REDACTED
@@ -317,7 +328,8 @@ def _remove_rows(text: str) -> str:
             line = _END_OF_LINE.match(text, start)
             end = line.end() if line else start
             if "ailing row contains (" in text[start:end] or ")=(" in text[start:end]:
-                end = _end_of_row(text, start)
+                # Never less than the line, or it would be read again for each row in it.
+                end = max(end, _end_of_row(text, start))
     return "".join(parts) + text[end:] if parts else text
 
 
@@ -328,16 +340,24 @@ def _is_scrubbed(text: str, at: int) -> bool:
 
 
 def _end_of_row(text: str, at: int) -> int:
-    """Where the sentence about a row ends: without a known end, at the next error or the end of the text."""
-    following = text.find("DETAIL:", at)
-    most = len(text) if following < 0 else following
-    ends = [
-        found.end()
-        for found in _END_OF_ROW.finditer(text, at, most)
-        # A sentence, maybe within quotes: `server (primary) is down` in a later line does not end a row.
-        if found[0][1] in ".»«" or found[0].endswith((".", '"', "'", "}", "]")) or "»" in found[0][:3]
-    ]
-    return ends[-1] if ends else most
+    """Where the sentence about a row ends: before the next error, or without a known end at that of the text.
+
+    A `DETAIL:` before any end belongs to the row: a client wrote it.
+    """
+    following = at
+    while following >= 0:
+        following = text.find("DETAIL:", at)
+        most = len(text) if following < 0 else following
+        ends = [
+            found.end()
+            for found in _END_OF_ROW.finditer(text, at, most)
+            # A sentence, maybe within quotes: `server (primary) is down` in a later line does not end a row.
+            if found[0][1] in ".»«" or found[0].endswith((".", '"', "'", "}", "]")) or "»" in found[0][:3]
+        ]
+        if ends:
+            return ends[-1]
+        at = following + 1
+    return len(text)
 
 
 def _remove_private_keys(text: str) -> str:
@@ -381,7 +401,7 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
         introduces = separator[0] == ":" and len(separator) > 1 and whole.endswith(PROSE_ENDINGS)
         if introduces and found and _PROSE.fullmatch(found[0]):
             return None
-    if not found or found[str(found.lastgroup)] in _PLACEHOLDERS:
+    if not found or _PLACEHOLDER.match(text, at):
         return None
     if not found[str(found.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
         return None  # Markers and punctuation hold nothing to remove.
@@ -389,10 +409,9 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
 
 
 def _is_short_name(name: str) -> bool:
-    if not name.endswith(SHORT_ENDINGS):
-        return False
-    short = next(one for one in SHORT_ENDINGS if name.endswith(one))
-    return not name.removesuffix(short)[-1:].isalpha()
+    return any(
+        name.endswith(short) and not name.removesuffix(short)[-1:].isalpha() for short in SHORT_ENDINGS
+    )
 
 
 def _remove_hosts(text: str) -> str:
