@@ -290,6 +290,9 @@ def test_an_interrupt_ends_the_pause_between_two_tries(
     assert len(pids) == 1
 
 
+NEEDS_A_LOOK = {"extensions": ["plpgsql"]}
+"""A requirement for which the opening of a tick looks at pg_extension."""
+
 # --- where it comes -----------------------------------------------------------------------------------
 
 
@@ -301,7 +304,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
     if kept:
         monkeypatch.setattr("poller.replica._FIRST_PAUSE", math.inf)
         assert rows(replica.ask([a_query("before")])[0])
-    asked = [a_query("first", LOOK), a_query("last", LOOK)]
+    asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)) as pids:
         first, last = replica.ask(asked)
     assert rows(first) == rows(last)
@@ -312,7 +315,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
 
 @pytest.mark.usefixtures("one_try")
 def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
-    asked = [a_query("first", LOOK), a_query("last", LOOK)]
+    asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)):
         answers = replica.ask(asked)
     assert [(conflict(answer).conflict, conflict(answer).unsent) for answer in answers] == [

@@ -180,7 +180,7 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
         )
     text = drawn(board)
     assert re.search(r"users_total +1,500 +\{user\} +\+500 +▁▁█", text)
-    assert re.search(r"^users +- +- +1 +estimated", text, re.MULTILINE)
+    assert re.search(r"^users +- +1 +estimated", text, re.MULTILINE)
     assert "9 data points" in text
 
 

@@ -209,6 +209,12 @@ def test_what_is_logged_after_the_end_is_for_stderr_alone(
     assert "after" in stderr.getvalue()
 
 
+def shown(stderr: io.StringIO) -> list[dict[str, Any]]:
+    """The records on stderr, without those that the export of log records writes about itself."""
+    lines = map(json.loads, stderr.getvalue().splitlines())
+    return [line for line in lines if line["logger"] != "poller.delivery.logs"]
+
+
 def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
     receiver: Receiver, open_log: Open, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +224,7 @@ def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
     logger.info("the next")
     bodies = [record.body for record in arrived(receiver, exported)]
     assert bodies == ["%d of them (its arguments do not fit: TypeError)", "the next"]
-    assert bodies == [json.loads(line)["message"] for line in stderr.getvalue().splitlines()]
+    assert bodies == [line["message"] for line in shown(stderr)]
 
 
 def test_a_long_text_is_exported_as_stderr_has_it(
@@ -228,9 +234,9 @@ def test_a_long_text_is_exported_as_stderr_has_it(
     fields = {"hint": "h" * 1_000_000, "rows": ["r" * 1_000_000]}
     logger.error("x" * 1_000_000, extra=fields, exc_info=ValueError("m" * 1_000_000))
     (record,) = arrived(receiver, exported)
-    line = json.loads(stderr.getvalue())
-    shown = [line["message"], line["exception"], line["hint"], line["rows"]]
+    (line,) = shown(stderr)
+    on_stderr = [line["message"], line["exception"], line["hint"], line["rows"]]
     texts = [record.attributes[name] for name in ("exception.stacktrace", "hint", "rows")]
-    assert [record.body, *texts] == shown
-    assert all(len(text) < LONGEST_BEGINNING for text in map(str, shown))
+    assert [record.body, *texts] == on_stderr
+    assert all(len(text) < LONGEST_BEGINNING for text in map(str, on_stderr))
     assert receiver.attempts("logs")[0].request.ByteSize() < 6 * LONGEST_BEGINNING
