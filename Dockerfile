@@ -55,7 +55,7 @@ ENV PATH=/opt/poller/bin:/usr/local/bin:/usr/bin:/bin \
     POLLER_STATE_DIR=/var/lib/poller
 USER 65532:65532
 # Fails where the two images' versions of Python differ, or this one lacks a library.
-RUN ["python3", "-c", "import poller.commands.run, poller.otlpgrpc, poller.otlphttp"]
+RUN ["python3", "-c", "import poller.cli.run, poller.otlp.grpc, poller.otlp.http"]
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["poller", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["poller"]

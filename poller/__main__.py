@@ -1,5 +1,5 @@
 """Run the command line as `python -m poller`."""
 
-from poller.main import main
+from poller.cli.main import main
 
 main()

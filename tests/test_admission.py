@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from poller.admission import Admission, RequireStandby
-from poller.gates import ServerFacts
-from poller.lag import Lag
-from poller.query import QueryDefinition
-from poller.result import Skip, SkipReason
+from poller.model.query import QueryDefinition
+from poller.model.result import Skip, SkipReason
+from poller.postgres.admission import Admission, RequireStandby
+from poller.postgres.replay_lag import Lag
+from poller.postgres.server_facts import ServerFacts
 from tests.bed.definitions import a_query
 
 STANDBY = ServerFacts(True, 180000, {"t": frozenset({"a"})}, frozenset())

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from poller.announcer import Announcer
-from poller.errors import PollError
-from poller.logs import JsonFormatter
-from poller.result import PollResult, Sample, Skip, SkipReason
-from poller.sqlstate import server_error
-from poller.store import SnapshotStore
+from poller.model.errors import PollError
+from poller.model.result import PollResult, Sample, Skip, SkipReason
+from poller.polling.store import SnapshotStore
+from poller.postgres.sqlstate import server_error
+from poller.telemetry.logging import JsonFormatter
+from poller.telemetry.poll_log import Announcer
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -31,7 +31,7 @@ def test_a_single_poll_promises_no_other(caplog: pytest.LogCaptureFixture) -> No
 
 class Heard:
     def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
-        caplog.set_level(logging.INFO, logger="poller.announcer")
+        caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
         self._caplog = caplog
         self._announcer = Announcer(**arguments)
         self.now = 0.0

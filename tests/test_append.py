@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.catalog import Defaults
-from poller.drafts.append import append, refuse
-from poller.drafts.write import to_file
-from poller.errors import ConfigError
-from poller.queryfile import QueryFile, read
-from poller.queryfiles import load
+from poller.config.queries.load import load
+from poller.config.queries.query_file import QueryFile, read
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError
+from poller.tools.draft.append import append, refuse
+from poller.tools.draft.yaml_writer import to_file
 
 DEFAULTS = Defaults(300.0, 30.0, 1000)
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
@@ -242,7 +242,7 @@ TEXTS = st.text(
 
 @given(TEXTS)
 def test_any_text_comes_back_from_the_yaml_as_it_went_in(text: str) -> None:
-    from poller.yamlfile import parse
+    from poller.config.queries.yaml_reader import parse
 
     query = {**NEW, "sql": text, "group": text.strip() or "x"}
     document = parse(to_file(query).encode())

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from poller import burst
-from poller.admission import Admission
-from poller.burst import Guards, budget
-from poller.polling import to_result
-from poller.query import QueryDefinition
-from poller.replica import Replica
-from poller.result import Answer, Skip
-from poller.state import own_failure
-from poller.whereabouts import Sighting
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer, Skip, own_failure
+from poller.polling.poll import to_result
+from poller.postgres import transaction as burst
+from poller.postgres.admission import Admission
+from poller.postgres.replica import Replica
+from poller.postgres.server_tracker import Sighting
+from poller.postgres.transaction import Guards, budget
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy

@@ -9,8 +9,8 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 from poller.events import Component, EventMetrics
 from poller.events.health import Health
-from poller.redaction import LONGEST_BEGINNING, _Memory
-from poller.secrets import MASK
+from poller.model.redaction import LONGEST_BEGINNING, _Memory
+from poller.model.secrets import MASK
 
 
 def test_attributes_of_ten_thousand_requests_are_kept_ready_and_no_more() -> None:

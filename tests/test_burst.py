@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poller.burst import Guards, commonest_timeout
+from poller.postgres.transaction import Guards, commonest_timeout
 from tests.bed.definitions import a_query
 
 QUICK, SLOW = (a_query(f"q{seconds}", "SELECT 1", timeout=seconds) for seconds in (5, 7))

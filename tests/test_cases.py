@@ -18,18 +18,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from poller.cases.bench import Bench, FixtureError
-from poller.cases.casefile import Trial
-from poller.cases.collection import chosen, collect
-from poller.cases.judgement import Judgement, judge
-from poller.cases.report import print_judgement, summary, to_junit
-from poller.cases.script import steps
-from poller.catalog import Defaults
-from poller.cli import app
-from poller.errors import ConfigError, PollError
-from poller.queryfiles import load
-from poller.session import Session
-from poller.waker import Waker
+from poller.cli.app import app
+from poller.config.queries.load import load
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, PollError
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.tools.test.case_file import Trial, steps
+from poller.tools.test.comparison import Judgement, judge
+from poller.tools.test.discovery import chosen, collect
+from poller.tools.test.report import print_judgement, summary, to_junit
+from poller.tools.test.runner import Bench, FixtureError
 from tests.bed.postgres import Database, Site
 from tests.bed.process import Process
 

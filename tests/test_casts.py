@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from poller.casts import not_a_number
-from poller.number import NUMBERS
+from poller.model.casts import not_a_number
+from poller.model.numbers import NUMBERS
 from tests.bed.postgres import Database
 
 pytestmark = pytest.mark.postgres

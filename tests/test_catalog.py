@@ -14,12 +14,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poller.catalog import Defaults
-from poller.declared.query import DeclaredQuery
-from poller.errors import ConfigError, Problem
-from poller.query import Estimate, QueryDefinition
-from poller.queryfiles import load
-from poller.sources import resolve
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, Problem
+from poller.model.query import Estimate, QueryDefinition
 
 CATALOGS = Path(__file__).parent / "catalogs"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)

@@ -17,11 +17,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
-from poller.charset import UTF8, charset_of
-from poller.cli import app
-from poller.polling import to_result
+from poller.cli.app import app
+from poller.polling.poll import to_result
+from poller.postgres.charset import UTF8, charset_of
+from poller.postgres.replica import Replica
 from poller.receiver.receiver import Receiver
-from poller.replica import Replica
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site

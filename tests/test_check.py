@@ -13,16 +13,16 @@ from jsonschema import Draft202012Validator
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
-from poller.burst import Guards
-from poller.cli import app
-from poller.errors import ConfigError, PollError
-from poller.gates import facts_query, read_facts
-from poller.inspection.look import Inspection
-from poller.lint.complaint import RULES
-from poller.pipeline import Pipeline
+from poller.cli.app import app
+from poller.model.diagnostics import RULES
+from poller.model.errors import ConfigError, PollError
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.postgres.inspect import Inspection
+from poller.postgres.pipeline import Pipeline
+from poller.postgres.server_facts import facts_query, read_facts
+from poller.postgres.transaction import Guards
 from poller.receiver.ports import free_ports
-from poller.session import Session
-from poller.waker import Waker
 from tests.bed.postgres import Database
 
 QUERY = """\

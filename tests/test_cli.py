@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from poller.cli import COMMANDS
-from poller.environment import variables
-from poller.settings import option
-from poller.variables import Variables
+from poller.cli.app import COMMANDS
+from poller.config.environment import variables
+from poller.config.settings import option
+from poller.config.settings_schema import Variables
 from tests.bed.process import ROOT
 
 
@@ -32,7 +32,7 @@ def poller(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
     code = (
         "import sys\n"
-        "from poller.cli import main\n"
+        "from poller.cli.app import main\n"
         "sys.argv = ['poller', '--help']\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert end.code == 0\n"

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from poller.demo.cluster import Cluster, ClusterError
-from poller.demo.programs import Account, Programs, make_directory
+from poller.demo.postgres import Account, Programs, make_directory
 from poller.receiver.ports import free_ports
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually, gone

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.commands.completion import folders, values
+from poller.cli.completion import folders, values
 from tests.bed.process import ROOT
 
 COMPLETED = {
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     """A working directory with a file of queries that has a mistake, and `poller` on the path."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "poller"
-    program.write_text(f"#!{sys.executable}\nfrom poller.main import main\nmain()\n")
+    program.write_text(f"#!{sys.executable}\nfrom poller.cli.main import main\nmain()\n")
     program.chmod(0o755)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.yaml").write_text("queries: [{name: one}, {name: other, sql: 7}, {name: 5}, 6]")
@@ -71,7 +71,7 @@ def test_bash_is_offered_what_fits(folder: Path) -> None:
 def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
     code = (
         "import sys, typer.main\n"
-        "from poller.cli import app\n"
+        "from poller.cli.app import app\n"
         "group = typer.main.get_command(app)\n"
         "parent = group.make_context('poller', [], resilient_parsing=True)\n"
         f"for name in {QUICK!r}:\n"
@@ -87,7 +87,7 @@ def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
 def test_health_is_completed_with_the_options_that_it_has() -> None:
     """Which are declared once more for the command line, as a probe loads none of it."""
     environ = {**os.environ, "COMP_WORDS": "poller health --", "COMP_CWORD": "2"}
-    code = "import sys; sys.argv = ['poller']; from poller.main import main; main()"
+    code = "import sys; sys.argv = ['poller']; from poller.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**environ, "_POLLER_COMPLETE": "complete_bash"}, capture_output=True, text=True,

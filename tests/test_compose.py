@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from poller.loading import load
-from poller.receiver.points import Point
+from poller.config.load_settings import load
+from poller.receiver.decode import Point
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from tests.bed.composed import FILE, SERVICES, servers

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from poller.announcer import Announcer
 from poller.demo.cluster import Cluster
-from poller.errors import PollError
-from poller.gates import facts_query
-from poller.polling import to_result
-from poller.query import QueryDefinition
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer
+from poller.polling.poll import to_result
+from poller.postgres.replica import TRIES_TOGETHER, Replica
+from poller.postgres.server_facts import facts_query
 from poller.receiver.receiver import Receiver
-from poller.replica import TRIES_TOGETHER, Replica
-from poller.result import Answer
+from poller.telemetry.poll_log import Announcer
 from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
 from tests.bed.definitions import a_query
 from tests.bed.process import Process, eventually
@@ -94,12 +94,12 @@ def replica(stage: Stage) -> Iterator[Replica]:
 
 @pytest.fixture
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poller.replica._FIRST_PAUSE", math.inf)
+    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", math.inf)
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poller.replica._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", 0.01)
 
 
 def three(slow: str, **fields: Any) -> list[QueryDefinition]:
@@ -128,7 +128,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
     stage: Stage, replica: Replica, kind: str, shared: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the shared transaction, which is inside a savepoint, it ends the session; else only the query."""
-    caplog.set_level(logging.INFO, logger="poller.announcer")
+    caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
     fatal = shared or kind == "database"
     asked = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
     asked.append(a_query("last", LOOK, snapshot=shared))
@@ -205,7 +205,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
     stage: Stage, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And there is never more than one connection."""
-    caplog.set_level(logging.DEBUG, logger="poller.replica")
+    caplog.set_level(logging.DEBUG, logger="poller.postgres.replica")
     with (
         Watch(stage.cluster.standby.dsn()) as watch,
         stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids,
@@ -268,7 +268,7 @@ def test_a_try_that_ends_after_half_of_the_shortest_interval_is_the_last(
 def test_an_interrupt_ends_the_pause_between_two_tries(
     stage: Stage, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poller.replica._FIRST_PAUSE", 100.0)
+    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", 100.0)
     answers: list[Answer] = []
     asking = threading.Thread(
         target=lambda: answers.extend(replica.ask(three(SLOW["snapshot"]))), daemon=True
@@ -302,7 +302,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
 ) -> None:
     """On a kept connection at once, as nothing has run yet; on a new one after the pause."""
     if kept:
-        monkeypatch.setattr("poller.replica._FIRST_PAUSE", math.inf)
+        monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", math.inf)
         assert rows(replica.ask([a_query("before")])[0])
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)) as pids:

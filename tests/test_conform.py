@@ -28,13 +28,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from poller.checkup.finding import Finding, healthy
-from poller.conform.examination import Examination, Require
-from poller.conform.personal import LONGEST, gives_away, is_personal, windows
 from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import Request, Signal
-from poller.receiver.taking import Protocol
+from poller.receiver.signals import Protocol, Request, Signal
+from poller.tools.conform.conformance import Examination, Require
+from poller.tools.conform.personal_data import LONGEST, gives_away, is_personal, windows
+from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
 from tests.test_readme import _on_path as on_path

@@ -6,11 +6,11 @@ import random
 
 from opentelemetry.sdk.resources import Resource
 
-from poller.contest import contested, without
-from poller.errors import PollError
-from poller.instruments import CatalogInstruments, Frame
-from poller.result import PollResult, Sample
-from poller.store import SnapshotStore
+from poller.model.errors import PollError
+from poller.model.result import PollResult, Sample
+from poller.polling.duplicates import contested, without
+from poller.polling.instruments import CatalogInstruments, Frame
+from poller.polling.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 SHARED, OWN = a_metric("shared"), a_metric("own")

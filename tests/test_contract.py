@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from poller.admission import Admission
-from poller.polling import poll
-from poller.query import QueryDefinition
-from poller.replica import Replica
+from poller.model.query import QueryDefinition
+from poller.polling.poll import poll
+from poller.postgres.admission import Admission
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process

@@ -12,12 +12,12 @@ from itertools import pairwise
 
 import pytest
 
-from poller import daemon as daemon_module
-from poller.daemon import LONGEST_RETRY_SECONDS, Daemon
-from poller.errors import PollError
-from poller.query import QueryDefinition
-from poller.result import PollResult
-from poller.schedule import Tick
+from poller.daemon import scheduler as daemon_module
+from poller.daemon.scheduler import LONGEST_RETRY_SECONDS, Daemon
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually
 
@@ -141,7 +141,7 @@ def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
 def test_a_tick_that_still_runs_is_left_out_counted_and_said(
     bed: Bed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="poller.daemon")
+    caplog.set_level(logging.WARNING, logger="poller.daemon.scheduler")
     bed.act = lambda queries: good(queries) if bed.begun == 1 else bed.until_interrupted(queries)
     bed.start(tick(interval=1.0))
     assert eventually(lambda: len(bed.overruns) >= 2)
@@ -153,7 +153,7 @@ def test_a_tick_that_still_runs_is_left_out_counted_and_said(
 def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
     bed: Bed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="poller.daemon")
+    caplog.set_level(logging.DEBUG, logger="poller.daemon.scheduler")
     released = threading.Event()
     before: list[int] = []
 
@@ -283,7 +283,7 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
     bed.start(tick("bad", interval=1.0), tick("well", interval=1.0))
     assert eventually(lambda: sum(run.queries == ("bad",) for run in bed.runs) >= 2)
     assert eventually(lambda: sum(run.queries == ("well",) for run in bed.runs) >= 2)
-    said = [record for record in caplog.records if record.name == "poller.daemon"]
+    said = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
     assert "ended in a defect of the poller" in said[0].getMessage()
     assert said[0].exc_info is not None
     assert bed.reports == 2

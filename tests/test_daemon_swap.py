@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from apscheduler.events import EVENT_JOB_ADDED, EVENT_JOB_REMOVED, EVENT_JOB_SUBMITTED, JobEvent
 
-from poller.daemon import Daemon
-from poller.errors import PollError
-from poller.query import QueryDefinition
-from poller.result import PollResult
-from poller.schedule import Tick
+from poller.daemon.scheduler import Daemon
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually
 

@@ -14,18 +14,17 @@ from typing import Any
 import pytest
 import yaml
 
-from poller.catalog import Defaults
-from poller.dashboards.inventory import inventory
-from poller.dashboards.unit import unit_id
-from poller.prometheus import metric_name
-from poller.queryfiles import load
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.model.catalog import Defaults
+from poller.model.prometheus import metric_name
+from poller.model.units import unit_problem
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
-from poller.receiver.points import Point
+from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
-from poller.rules.asked import asked
-from poller.rules.rule import to_yaml
-from poller.sources import resolve
-from poller.units import unit_problem
+from poller.tools.generate.alert_rules import asked, to_yaml
+from poller.tools.generate.dashboard import inventory
+from poller.tools.generate.grafana import unit_id
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process, eventually
 from tests.bed.programs import need
@@ -332,7 +331,7 @@ def test_a_unit_is_shown_as_people_read_it(unit: str, told: str) -> None:
 def test_without_the_extra_it_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['grafana_foundation_sdk'] = None; sys.argv = ['poller', 'dashboard']\n"
-        "from poller.cli import main; main()"
+        "from poller.cli.app import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 

@@ -17,14 +17,18 @@ import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from poller import delivery, export, exportmetrics, otlp
-from poller.definition import parse_duration
-from poller.delivery import Delivery
-from poller.encoding import Request, encode
-from poller.endpoint import Endpoint, resolve
-from poller.export import Push, resource
-from poller.otlpforms import form_of
-from poller.receiver.points import points_of
+from poller.config.endpoint import Endpoint, resolve
+from poller.model.duration import parse_duration
+from poller.otlp import exporter as export
+from poller.otlp import retry_sender as delivery
+from poller.otlp import sender as otlp
+from poller.otlp.exporter import Push, resource
+from poller.otlp.request import Request, encode
+from poller.otlp.response import Verdict
+from poller.otlp.retry_sender import Delivery
+from poller.otlp.sending_queue import Spool
+from poller.otlp.signals import form_of
+from poller.receiver.decode import points_of
 from poller.receiver.receiver import (
     ACCEPT,
     CUT,
@@ -36,8 +40,7 @@ from poller.receiver.receiver import (
     partial,
     throttle,
 )
-from poller.spool import Spool
-from poller.verdict import Verdict
+from poller.telemetry import export_metrics as exportmetrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -475,7 +478,7 @@ TAKEN = Verdict("taken")
 def test_the_pauses_between_tries_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="poller.delivery")
+    caplog.set_level(logging.DEBUG, logger="poller.otlp.retry_sender")
     tries = 6  # for each of the two requests
 
     def judge(_: bytes, count: int) -> Verdict:
@@ -573,7 +576,7 @@ def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
 def test_the_first_export_is_confirmed_once(
     receiver: Receiver, counting: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="poller.delivery")
+    caplog.set_level(logging.INFO, logger="poller.otlp.retry_sender")
     single = counting(receiver, "grpc", None)
     assert single.push.flush(60)
     assert caplog.records == [], "its exit code says so"

@@ -18,11 +18,10 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from poller.demo.board import Board
-from poller.demo.eventboard import EventBoard
+from poller.demo.screen import Board, EventBoard
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
-from poller.screen.history import sparkline
+from poller.terminal.sparkline import sparkline
 from tests.bed.process import ROOT, Process, eventually, gone
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
@@ -119,7 +118,9 @@ def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp
         "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")]),
     }
     become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    probe = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import poller.cli'], check=True)"
+    probe = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import poller.cli.app'], check=True)"
+    )
     usable = [
         python
         for python in filter(os.path.exists, pythons)
@@ -158,7 +159,7 @@ def test_a_terminal_sees_values_and_their_history_move() -> None:
 def test_a_crowd_whose_server_is_gone_says_so_in_one_line(start_process: Callable[..., Process]) -> None:
     (port,) = free_ports(1)
     crowd = start_process(
-        [sys.executable, "-m", "poller.demo.messaging.crowd", f"http://{LOOPBACK}:{port}", "--people", "2"]
+        [sys.executable, "-m", "poller.demo.messaging.clients", f"http://{LOOPBACK}:{port}", "--people", "2"]
     )
     assert crowd.wait() == 1
     assert re.fullmatch(r"crowd: stopped: \S.*\n", crowd.stderr), crowd

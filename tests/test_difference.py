@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from poller.difference import MOST_NAMES, Change, compare
-from poller.metric import MetricDefinition
-from poller.query import Estimate
-from poller.requirements import Requirements
+from poller.config.queries.diff import MOST_NAMES, Change, compare
+from poller.model.query import Estimate, MetricDefinition, Requirements
 from tests.bed.definitions import a_metric, a_query
 
 A = a_query("a")

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.checkup import collector as checkup_collector
-from poller.checkup.finding import Finding, healthy, summary
-from poller.checkup.replay import examine as examine_replay
-from poller.checkup.server import clock, is_here, limits, secured
-from poller.declared.query import DeclaredQuery
+from poller.config.endpoint import Protocol, resolve
+from poller.config.queries.schema.query import DeclaredQuery
 from poller.demo.cluster import Cluster
-from poller.endpoint import Protocol, resolve
+from poller.postgres.server_tracker import Sighting
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
-from poller.whereabouts import Sighting
+from poller.tools.doctor import collector as checkup_collector
+from poller.tools.doctor.finding import Finding, healthy, summary
+from poller.tools.doctor.server import clock, is_here, limits, secured
+from poller.tools.doctor.standby import examine as examine_replay
 from tests.bed.messaging import MessagingServer
 from tests.bed.otlp import Certificates
 from tests.bed.process import Process, eventually

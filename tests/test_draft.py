@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from poller.drafts.draft import NoDraftError, closed, draft
-from poller.inspection.relations import Type
-from poller.overflow import Column, Rows
-from poller.parsed import (
+from poller.config.queries.sql_ast import (
     compared_columns,
     counted_columns,
     counts_a_whole_relation,
@@ -17,7 +14,10 @@ from poller.parsed import (
     grouped_columns,
     identifier,
 )
-from poller.units import guessed_unit, unit_problem
+from poller.model.rows import Column, Rows
+from poller.model.units import guessed_unit, unit_problem
+from poller.postgres.inspect_relations import Type
+from poller.tools.draft.from_statement import NoDraftError, closed, draft
 
 TYPES = {
     20: Type("bigint", "N"), 1700: Type("numeric", "N"), 25: Type("text", "S"), 16: Type("boolean", "B"),

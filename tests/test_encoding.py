@@ -11,10 +11,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
-from poller.encoding import Request, encode, halves, is_encodable, message
-from poller.metricreader import Collector
-from poller.otlpforms import form_of
-from poller.receiver.points import Point, points_of
+from poller.otlp.metric_reader import Collector
+from poller.otlp.request import Request, encode, halves, is_encodable, message
+from poller.otlp.signals import form_of
+from poller.receiver.decode import Point, points_of
 
 RESOURCE = Resource({"service.name": "a", "deep": [1, 2]})
 VERSION = "1.0"

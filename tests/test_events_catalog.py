@@ -9,11 +9,11 @@ from typing import get_args
 import pytest
 
 from poller.events import attributes
+from poller.events._catalog.declaration import Attribute, Instrument, Metric
+from poller.events._catalog.events import EVENTS
 from poller.events.catalog import GenerationName, declared, generation
-from poller.events.catalog_events import EVENTS
-from poller.events.declaration import Attribute, Instrument, Metric
-from poller.prometheus import metric_name
-from poller.units import unit_problem
+from poller.model.prometheus import metric_name
+from poller.model.units import unit_problem
 
 # Tables 3.1, 3.2, 3.4 and the roadmap's phase 4, gauges of the state left out: name, instrument, labels.
 DOCUMENT: dict[str, tuple[Instrument, str]] = {

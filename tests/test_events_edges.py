@@ -27,18 +27,19 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
-from poller.events import EventMetrics, PoolState, records
+from poller.events import EventMetrics, PoolState
 from poller.events import health as health_module
+from poller.events._catalog.semconv import BOUNDARIES
+from poller.events._export.providers import _Closer
+from poller.events._export.reader import Reader
+from poller.events._logging import records
+from poller.events._privacy.attributes import scrub_attributes
+from poller.events._privacy.patterns import LONGEST
+from poller.events._privacy.processors import ScrubbedTracerProvider
+from poller.events._privacy.views import scrub_metrics
 from poller.events.asgi import TelemetryMiddleware
-from poller.events.dimensions import scrub_metrics
 from poller.events.health import Health
 from poller.events.logs import JsonFormatter
-from poller.events.pipelines import _Closer
-from poller.events.privacy import scrub_attributes
-from poller.events.reader import Reader
-from poller.events.scrubbing import ScrubbedTracerProvider
-from poller.events.semconv import BOUNDARIES
-from poller.events.shapes import LONGEST
 from poller.events.testing import Recorder
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver

@@ -26,12 +26,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from starlette.exceptions import HTTPException
 
-from poller.events import errors, service
+from poller.events import service
+from poller.events._asgi import errors
+from poller.events._export.settings import TelemetryError
+from poller.events._privacy.processors import ScrubbedTracerProvider
 from poller.events.libraries import instrument
 from poller.events.pools import watch_pool
-from poller.events.scrubbing import ScrubbedTracerProvider
 from poller.events.service import traced
-from poller.events.settings import TelemetryError
 from poller.events.testing import Recorder
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, eventually
@@ -566,7 +567,7 @@ def test_a_library_whose_package_is_missing_says_what_to_install(monkeypatch: py
 
 def test_a_record_of_another_thread_belongs_to_its_own_span(caplog: pytest.LogCaptureFixture) -> None:
     """A new thread has no context; what is logged there belongs to no span."""
-    from poller.events import records
+    from poller.events._logging import records
 
     before = logging.getLogRecordFactory()
     records.install()

@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, TraceState
 
-from poller.events.privacy import scrub_value
-from poller.events.scrubbing import scrub_span
+from poller.events._privacy.attributes import scrub_value
+from poller.events._privacy.processors import scrub_span
 
 ADDRESS = "203.0.113.77"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.events.pii import NAMES, OWN, PEER, personal_name, personal_text
+from poller.events._privacy.identity import NAMES, OWN, PEER, personal_name, personal_text
 
 
 @pytest.mark.parametrize(

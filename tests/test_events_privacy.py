@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from poller.events.pii import OWN, personal_name, personal_text
-from poller.events.privacy import is_denied, is_harmless, scrub_attributes
-from poller.events.shapes import scrub
+from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
+from poller.events._privacy.identity import OWN, personal_name, personal_text
+from poller.events._privacy.patterns import scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import SIGNALS

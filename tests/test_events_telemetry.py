@@ -19,10 +19,10 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from poller.events.exporters import build
+from poller.events._export.endpoint import Target
+from poller.events._export.exporters import build
+from poller.events._export.settings import TelemetryError, load
 from poller.events.logs import JsonFormatter, TextFormatter
-from poller.events.settings import TelemetryError, load
-from poller.events.target import Target
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Receiver
 from poller.receiver.signals import SIGNALS
@@ -382,7 +382,8 @@ def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
     server.get("/hello/ann")
     server.end()
 
-    told = [line["message"] for line in lines(server.process) if line["logger"] == "poller.events.delivery"]
+    delivery = "poller.events._export.delivery"
+    told = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
     # On a machine that stands still for long, there may be a second time; but never the same news twice.
     news = [message.partition(":")[0].partition(" after")[0] for message in told]
     assert news == (["metrics do not arrive", "metrics arrive again"] * len(news))[: len(news)]

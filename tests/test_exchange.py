@@ -23,11 +23,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from poller import otlp
-from poller.endpoint import Endpoint, resolve
-from poller.errors import ConfigError
+from poller.config.endpoint import Endpoint, resolve
+from poller.model.errors import ConfigError
+from poller.otlp import sender as otlp
+from poller.otlp.response import Verdict
 from poller.receiver.receiver import Receiver
-from poller.verdict import Verdict
 from tests.bed.otlp import Certificates
 from tests.bed.process import ROOT, eventually
 
@@ -427,8 +427,8 @@ def test_a_grpc_channel_at_rest_leaves_no_connection_and_no_thread(receiver: Rec
     """An open one wakes the process several times a second, for nothing between two exports."""
     code = f"""
 import os, time
-from poller import otlp
-from poller.endpoint import Endpoint
+from poller.otlp import sender as otlp
+from poller.config.endpoint import Endpoint
 def threads(): return len(os.listdir("/proc/self/task"))
 def sockets():
     files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from poller import encoding, otlp
-from poller.endpoint import Endpoint, resolve
-from poller.errors import ConfigError
-from poller.export import Push, resource
+from poller.config.endpoint import Endpoint, resolve
+from poller.model.errors import ConfigError
+from poller.otlp import request as encoding
+from poller.otlp import sender as otlp
+from poller.otlp.exporter import Push, resource
+from poller.otlp.sending_queue import Spool
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Answer, Distribution, Point, Receiver, throttle
-from poller.spool import Spool
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
@@ -198,10 +199,10 @@ def test_a_certificate_file_that_is_missing_is_a_configuration_error(
 NO_THREAD = """
 import logging, pathlib, resource, sys, threading
 import grpc
-from poller.endpoint import resolve
-from poller.export import Push
+from poller.config.endpoint import resolve
+from poller.otlp.exporter import Push
 from poller.export import resource as described
-from poller.spool import Spool
+from poller.otlp.sending_queue import Spool
 
 class Enough(logging.Handler):
     def emit(self, record):

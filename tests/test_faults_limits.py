@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from poller.burst import PATIENCE_SECONDS
 from poller.demo.cluster import Cluster
+from poller.postgres.transaction import PATIENCE_SECONDS
 from tests.bed.polled import BUDGET_SECONDS, THINGS, USUAL, Polled, Spell, polling
 from tests.bed.process import eventually
 

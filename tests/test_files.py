@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.files import NotRegularError, read_json, read_regular, replace_file
+from poller.model.files import NotRegularError, read_json, read_regular, replace_file
 from tests.bed.process import ROOT
 
 POLLER = [sys.executable, "-m", "poller"]

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.polling import to_result
-from poller.replica import Replica
+from poller.polling.poll import to_result
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 

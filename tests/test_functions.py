@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.functions import acting, is_harmless
+from poller.config.queries.sql_functions import acting, is_harmless
 from tests.bed.postgres import Database
 
 pytestmark = pytest.mark.postgres

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from poller.gates import ServerFacts, facts_query, read_facts, unmet
-from poller.requirements import Requirements
-from poller.result import Skip, SkipReason
+from poller.model.query import Requirements
+from poller.model.result import Skip, SkipReason
+from poller.postgres.server_facts import ServerFacts, facts_query, read_facts, unmet
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually

@@ -13,9 +13,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
-from poller.cli import app
-from poller.errors import ConfigError
-from poller.grants import needs_of, to_sql
+from poller.cli.app import app
+from poller.model.errors import ConfigError
+from poller.tools.grants import needs_of, to_sql
 from tests.bed.definitions import a_query
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from poller.commands.vitals import encode
-from poller.files import replace_file
-from poller.glance import Glance
-from poller.health import MAX_AGE_SECONDS, MAX_BYTES, clock, judge, places, process_namespace, read
-from poller.heartbeat import Heartbeat
-from poller.pulse import BEAT_SECONDS, Pulse
+from poller.daemon.health import MAX_AGE_SECONDS, MAX_BYTES, clock, judge, places, process_namespace, read
+from poller.daemon.heartbeat import Heartbeat
+from poller.daemon.heartbeat_content import encode
+from poller.daemon.watchdog import BEAT_SECONDS, Pulse
+from poller.model.files import replace_file
+from poller.polling.status import Glance
 from tests.bed.process import ROOT, eventually
 
 NOW = 5000.0
@@ -42,7 +42,7 @@ OVERDUE = "process {} hangs or cannot write its heartbeat: the last one was 61s 
 OTHER = """
 import sys
 from pathlib import Path
-from poller.heartbeat import Heartbeat
+from poller.daemon.heartbeat import Heartbeat
 Heartbeat([Path(sys.argv[1])], "b").write({})
 print(flush=True)
 sys.stdin.read()
@@ -288,8 +288,8 @@ def test_what_cannot_be_written_is_said_once_and_never_fails(
 _FULL_DISK = """
 import sys
 from pathlib import Path
-from poller.health import clock, judge, read
-from poller.heartbeat import Heartbeat
+from poller.daemon.health import clock, judge, read
+from poller.daemon.heartbeat import Heartbeat
 folder = Path(sys.argv[1])
 file = folder / "h"
 heartbeat = Heartbeat([file], "a")

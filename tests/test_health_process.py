@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from poller.daemon import Daemon
-from poller.heartbeat import Heartbeat
-from poller.pulse import Pulse
-from poller.query import QueryDefinition
+from poller.daemon.heartbeat import Heartbeat
+from poller.daemon.scheduler import Daemon
+from poller.daemon.watchdog import Pulse
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import Tick
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import HANG, Receiver
-from poller.result import PollResult
-from poller.schedule import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process, eventually
@@ -183,7 +183,7 @@ def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_pa
 def test_a_probe_loads_almost_nothing() -> None:
     code = (
         "import sys\n"
-        "from poller.main import main\n"
+        "from poller.cli.main import main\n"
         "sys.argv = ['poller', 'health']\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert end.code == 1\n"

@@ -12,11 +12,11 @@ import pytest
 import typer.main
 from typer.exceptions import TyperException
 
-from poller.cli import COMMANDS, app
-from poller.commands.examples import EXAMPLES, epilog
-from poller.errors import ConfigError
-from poller.loading import load
-from poller.variables import Variables
+from poller.cli.app import COMMANDS, app
+from poller.cli.help import EXAMPLES, epilog
+from poller.config.load_settings import load
+from poller.config.settings_schema import Variables
+from poller.model.errors import ConfigError
 from tests.bed.process import ROOT
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 import poller.events
-from poller import redaction
-from poller.events import pii, privacy, shapes
+from poller.events._privacy import attributes as privacy
+from poller.events._privacy import identity as pii
+from poller.events._privacy import patterns as shapes
+from poller.model import redaction
 from tests.bed.steps import python_steps, search_steps, unbounded
 
 SIZES = (32, 64, 128, 256)

@@ -17,8 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from poller.config.queries.files import files_of
 from poller.receiver.receiver import Receiver
-from poller.sources import files_of
 from tests.bed import image as bed
 from tests.bed.image import Image, built
 from tests.bed.licences import LICENCES, START, table

@@ -14,19 +14,18 @@ import pgparse
 import psycopg
 import pytest
 
-from poller.cli import main
-from poller.errors import PollError
-from poller.importing.columns import columns_of
-from poller.importing.draft import DraftMetric, DraftQuery
-from poller.importing.formats import FORMATS
-from poller.importing.losses import Place
-from poller.importing.provenance import tools_of
-from poller.importing.writing import to_yaml
-from poller.mapping import to_samples
-from poller.queryfiles import load
-from poller.replica import Replica
-from poller.result import Answer
-from poller.yamlfile import parse
+from poller.cli.app import main
+from poller.config.queries.load import load
+from poller.config.queries.yaml_reader import parse
+from poller.model.errors import PollError
+from poller.model.result import Answer
+from poller.polling.mapping import to_samples
+from poller.postgres.replica import Replica
+from poller.tools.importers.draft import DraftMetric, DraftQuery
+from poller.tools.importers.formats import FORMATS, tools_of
+from poller.tools.importers.losses import Place
+from poller.tools.importers.sql_columns import columns_of
+from poller.tools.importers.validate import to_yaml
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
-from poller.importing.columns import columns_of, kinds_of
-from poller.importing.formats import FORMATS, Format, Imported, bring
-from poller.importing.sqltypes import FUNCTIONS, RELATIONS, TYPES, Type
-from poller.number import NUMBERS
+from poller.model.numbers import NUMBERS
+from poller.tools.importers.formats import FORMATS, Format, Imported, bring
+from poller.tools.importers.sql_columns import columns_of, kinds_of
+from poller.tools.importers.sql_types import FUNCTIONS, RELATIONS, TYPES, Type
 from tests.bed.imported import DEFAULTS, cases
 from tests.bed.postgres import Site
 

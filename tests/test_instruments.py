@@ -18,14 +18,13 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, Metr
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 
-from poller.errors import ConfigError
-from poller.instruments import RENEWAL_FLOOR, CatalogInstruments, Frame
-from poller.metric import AttributeValue
-from poller.metricreader import Collector, starting_in_time, with_points
-from poller.preferences import read_preferences
-from poller.query import QueryDefinition
-from poller.result import PollResult, Sample
-from poller.store import SnapshotStore
+from poller.model.errors import ConfigError
+from poller.model.query import AttributeValue, QueryDefinition
+from poller.model.result import PollResult, Sample
+from poller.otlp.metric_reader import Collector, starting_in_time, with_points
+from poller.otlp.preferences import read_preferences
+from poller.polling.instruments import RENEWAL_FLOOR, CatalogInstruments, Frame
+from poller.polling.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 USERS = a_metric("users_total", unit="{user}", description="Total registered users.")

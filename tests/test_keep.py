@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from poller.commands.keep import keep, names_beside, refuse_taken, warn_taken
-from poller.errors import ConfigError
-from poller.loading import load
-from poller.settings import Settings
+from poller.config.load_settings import load
+from poller.config.settings import Settings
+from poller.model.errors import ConfigError
+from poller.tools.draft.save import keep, names_beside, refuse_taken, warn_taken
 
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
 NEW = {"name": "new", "sql": "SELECT 1 AS n", "metrics": [METRIC]}

@@ -15,8 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from poller.loading import load
-from poller.sources import files_of
+from poller.config.load_settings import load
+from poller.config.queries.files import files_of
 from tests.bed.process import ROOT
 from tests.bed.programs import need
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.demo.cluster import Cluster
-from poller.lag import Lag, LagMeter, lag_query
+from poller.postgres.replay_lag import Lag, LagMeter, lag_query
 from tests.bed.process import eventually
 from tests.bed.proxy import Proxy
 

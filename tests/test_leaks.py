@@ -209,7 +209,7 @@ def echo() -> Iterator[Echo]:
 
 _FORGE = """
 import json, os, sys
-import poller.cli, poller.commands.poll, poller.commands.settings, rich.console, rich.table
+import poller.cli.app, poller.cli.poll, poller.cli.settings, rich.console, rich.table
 for line in sys.stdin:
     told = json.loads(line)
     child = os.fork()
@@ -665,7 +665,7 @@ def test_a_query_s_error_shows_no_secret_of_the_options(
 def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: Start) -> None:
     """One that equals the user's name hides nothing, and a short one is looked for as a word."""
     code = (
-        "from poller.redaction import learn_conninfo, redact; "
+        "from poller.model.redaction import learn_conninfo, redact; "
         "learn_conninfo('postgresql://postgres:postgres@h/postgres'); learn_conninfo('host=h password=poll'); "
         "print(redact('postgresql://postgres@h polling, 1 poll; write postgresql://user:password@host/db'))"
     )
@@ -680,12 +680,12 @@ def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: S
 
 _LIBRARY = """
 import logging, sys
-from poller.replica import Replica
-from poller.metric import MetricDefinition
+from poller.postgres.replica import Replica
+from poller.model.query import MetricDefinition
 from poller.query import QueryDefinition
-from poller.endpoint import resolve
-from poller.export import Push, resource
-from poller.spool import Spool
+from poller.config.endpoint import resolve
+from poller.otlp.exporter import Push, resource
+from poller.otlp.sending_queue import Spool
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 for name in ("psycopg", "psycopg.pool", "opentelemetry", "urllib3", "requests", "grpc", "apscheduler"):
     logging.getLogger(name).setLevel(logging.DEBUG)
@@ -730,8 +730,8 @@ def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, star
 _DEFECTS = {
     "in a tick": """
 from types import SimpleNamespace
-from poller.daemon import Daemon
-from poller.schedule import Tick
+from poller.daemon.scheduler import Daemon
+from poller.model.tick import Tick
 def poll(queries): raise RuntimeError("no good: " + url)
 daemon = Daemon([Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], poll)
 daemon.start()
@@ -758,7 +758,7 @@ logging.getLogger("other").warning("%s", url, extra={"url": url, "of": {"url": u
 @pytest.mark.parametrize("case", _DEFECTS)
 def test_a_defect_of_ours_shows_no_secret(bed: Bed, start_process: Start, case: str, form: str) -> None:
     code = (
-        "import os; from poller import logs; "
+        "import os; from poller.telemetry import logging as logs; "
         f"logs.configure({form!r}, 'debug'); url = os.environ['POLLER_DATABASE_URL']\n{_DEFECTS[case]}"
     )
     env = {"POLLER_DATABASE_URL": "postgresql://me:Sesame%27s@h/db", "PGPASSWORD": "Sesame's"}

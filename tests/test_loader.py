@@ -13,21 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from poller.catalog import Catalog
-from poller.errors import ConfigError, Problem
-from poller.loader import LoaderError, LoaderProcess, answer
-from poller.loading import load
-from poller.orphans import ORPHANS
+from poller.config.load_settings import load
+from poller.config.loader_process import LoaderError, LoaderProcess, answer
+from poller.config.orphans import ORPHANS
+from poller.config.settings import Settings
+from poller.model.catalog import Catalog
+from poller.model.errors import ConfigError, Problem
 from poller.receiver.receiver import Receiver
-from poller.settings import Settings
 from tests.bed.process import ROOT, Process, eventually, gone
 from tests.bed.queries import write_queries
 
 READ_ONLY_BY_THE_CHILD = (
     "annotated_types", "dotenv", "pgparse", "pydantic", "pydantic_core", "pydantic_settings", "rich", "typer",
     "yaml",
-    "poller.cli", "poller.commands.options", "poller.commands.run", "poller.declared", "poller.environment",
-    "poller.loaderchild", "poller.loading", "poller.queryfiles", "poller.statement", "poller.variables",
+    "poller.cli.app", "poller.cli.options", "poller.cli.run", "poller.config.environment",
+    "poller.cli.loader_child", "poller.config.load_settings",
+    "poller.config.queries.load", "poller.config.queries.schema", "poller.config.queries.sql_check",
+    "poller.config.settings_schema",
 )  # fmt: skip
 VERSION = importlib.metadata.version("obscura-poller")
 NO_DATABASE = "postgresql://127.0.0.1:1/none"
@@ -45,8 +47,9 @@ sys.meta_path.insert(0, AtImport())
 """
 """Python that acts when a module is about to be imported."""
 HANGS = """
-import poller.watcher
-poller.watcher.fingerprint = lambda _: (print("child", os.getpid(), flush=True), time.sleep(3600))
+import poller.config.queries.file_watcher
+watcher = poller.config.queries.file_watcher
+watcher.fingerprint = lambda _: (print("child", os.getpid(), flush=True), time.sleep(3600))
 """
 Start = Callable[..., Process]
 InChild = Callable[[str], Path]
@@ -61,7 +64,7 @@ def in_child(tmp_path: Path) -> InChild:
     def write(lines: str) -> Path:
         indented = "".join(f"    {line}\n" for line in lines.splitlines())
         (folder / "sitecustomize.py").write_text(
-            f"import os, signal, sys, time\nif 'poller.loaderchild' in sys.orig_argv:\n{indented}"
+            f"import os, signal, sys, time\nif 'poller.cli.loader_child' in sys.orig_argv:\n{indented}"
         )
         return folder
 
@@ -74,7 +77,9 @@ def daemon(start_process: Start, tmp_path: Path, in_child: InChild) -> Start:
     queries = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
 
     def start(before: str = "", child: str = "pass", **env: str) -> Process:
-        code = f"{before}\nimport sys\nsys.argv = ['poller', 'run']\nfrom poller.main import main\nmain()\n"
+        code = (
+            f"{before}\nimport sys\nsys.argv = ['poller', 'run']\nfrom poller.cli.main import main\nmain()\n"
+        )
         given = {
             "POLLER_DATABASE_URL": NO_DATABASE,
             "POLLER_QUERIES": str(queries),
@@ -100,17 +105,17 @@ def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
     process.wait_for_line("query files not taken over")
     process.send(signal.SIGUSR1)
     loaded = set(process.wait_for_line(r"loaded: (.*)")[1].split())
-    assert {"poller.commands.serve", "psycopg", "grpc"} <= loaded
+    assert {"poller.daemon.run", "psycopg", "grpc"} <= loaded
     assert not loaded.intersection(READ_ONLY_BY_THE_CHILD)
 
 
 def test_a_hangup_while_the_files_are_read_has_them_read_again(daemon: Start) -> None:
     hangs_up = """
-import poller.watcher
-def fingerprint(sources, fingerprint=poller.watcher.fingerprint):
+import poller.config.queries.file_watcher
+def fingerprint(sources, fingerprint=poller.config.queries.file_watcher.fingerprint):
     os.kill(os.getppid(), signal.SIGHUP)
     return fingerprint(sources)
-poller.watcher.fingerprint = fingerprint
+poller.config.queries.file_watcher.fingerprint = fingerprint
 """
     process = daemon(child=hangs_up, POLLER_WATCH="false")
     process.wait_for_line("query files read again: nothing changed")
@@ -133,7 +138,8 @@ def test_a_start_without_an_interpreter_for_the_child_is_reported(daemon: Start)
 def test_a_defect_in_the_child_ends_both_and_is_reported_once_without_a_secret(
     daemon: Start, form: str
 ) -> None:
-    defect = "import poller.watcher\npoller.watcher.fingerprint = lambda _: {}[os.environ['PGPASSWORD']]"
+    module = "poller.config.queries.file_watcher"
+    defect = f"import {module}\n{module}.fingerprint = lambda _: {{}}[os.environ['PGPASSWORD']]"
     process = daemon(child=defect, PGPASSWORD="correct-horse", POLLER_LOG_FORMAT=form)
     assert process.wait() == 1
     assert "KeyError" in process.stderr
@@ -155,7 +161,15 @@ def test_a_signal_while_the_child_reads_ends_both_without_output(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-@pytest.mark.parametrize("module", ["poller.streams", "poller.loader", "poller.signals", "poller.daemon"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "poller.terminal.stdio",
+        "poller.config.loader_process",
+        "poller.daemon.signals",
+        "poller.daemon.scheduler",
+    ],
+)
 def test_a_signal_at_any_import_of_the_start_ends_it_without_output(
     daemon: Start, module: str, number: signal.Signals, code: int
 ) -> None:
@@ -205,9 +219,9 @@ def test_without_an_interpreter_at_a_reload_it_is_refused_once_and_a_hangup_retr
 
 def test_a_defect_at_a_reload_is_in_the_log_and_the_daemon_polls_on(daemon: Start, tmp_path: Path) -> None:
     fails = f"""
-import poller.queryfiles
+import poller.config.queries.load
 if os.path.exists({str(tmp_path / "fail")!r}):
-    poller.queryfiles.load = lambda *_: 1 / 0
+    poller.config.queries.load.load = lambda *_: 1 / 0
 """
     process = daemon(child=fails)
     process.wait_for_line("polling 1 query")
@@ -309,8 +323,8 @@ def descriptors() -> set[str]:
 
 def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None], tmp_path: Path) -> None:
     child(
-        "import poller.queryfiles\n"
-        "poller.queryfiles.load = lambda _, defaults: (\n"
+        "import poller.config.queries.load\n"
+        "poller.config.queries.load.load = lambda _, defaults: (\n"
         "    defaults, sys.orig_argv, dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, []),\n"
         "    [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) > 2\n"
         "     and os.path.exists(f'/proc/self/fd/{n}')],\n"
@@ -335,7 +349,10 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        ("import poller.queryfiles as q\nq.load = lambda *_: 1 / 0", "failed: .*ZeroDivisionError"),
+        (
+            "import poller.config.queries.query_files as q\nq.load = lambda *_: 1 / 0",
+            "failed: .*ZeroDivisionError",
+        ),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by signal 9"),
         ("os._exit(0)", "ended with 0 and sent no answer"),
         ("os._exit(3)", "ended with 3 and sent no answer"),
@@ -407,10 +424,13 @@ def test_without_an_interpreter_no_descriptor_stays_open(monkeypatch: pytest.Mon
 
 def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:
     folder = in_child(
-        "import poller.queryfiles\n"
-        "poller.queryfiles.load = lambda *_: (print('child', os.getpid(), flush=True), time.sleep(3600))"
+        "import poller.config.queries.load as module\n"
+        "module.load = lambda *_: (print('child', os.getpid(), flush=True), time.sleep(3600))"
     )
-    code = "from poller.loader import LoaderProcess\nfrom poller.loading import load\n"
+    code = (
+        "from poller.config.loader_process import LoaderProcess\n"
+        "from poller.config.load_settings import load\n"
+    )
     process = Process(
         [sys.executable, "-c", f"{code}LoaderProcess.run('load', load({{}}))"],
         env={"PYTHONPATH": f"{folder}:{ROOT}"},

@@ -12,13 +12,13 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from poller import logs
-from poller.endpoint import Endpoint
-from poller.export import resource
-from poller.logexport import Handler, LogRecords
+from poller.config.endpoint import Endpoint
+from poller.model.redaction import LONGEST_BEGINNING, learn
+from poller.otlp.exporter import resource
+from poller.receiver.decode import LogRecord
 from poller.receiver.receiver import ACCEPT, INVALID, UNAVAILABLE, Receiver
-from poller.receiver.records import LogRecord
-from poller.redaction import LONGEST_BEGINNING, learn
+from poller.telemetry import logging as logs
+from poller.telemetry.log_exporter import Handler, LogRecords
 from tests.bed.process import eventually
 
 Open = Callable[[], LogRecords]

@@ -17,7 +17,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from poller import logexport, logs, redaction
+from poller.model import redaction
+from poller.telemetry import log_exporter as logexport
+from poller.telemetry import logging as logs
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +131,7 @@ def test_configuring_twice_writes_each_record_once() -> None:
 
 def test_logging_imports_no_tracing() -> None:
     code = (
-        "import sys, logging; from poller import logs; logs.configure('json'); "
+        "import sys, logging; from poller.telemetry import logging as logs; logs.configure('json'); "
         "logging.getLogger('x').warning('y'); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

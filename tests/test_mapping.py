@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.account import MOST_REFUSALS_SHOWN
-from poller.errors import PollError
-from poller.mapping import Mapped, to_samples
-from poller.metric import MAX_ATTRIBUTE_LENGTH
-from poller.overflow import Column, Keeper, Limit, Rows
-from poller.query import QueryDefinition
-from poller.result import Refusal
+from poller.model.errors import PollError
+from poller.model.query import MAX_ATTRIBUTE_LENGTH, QueryDefinition
+from poller.model.result import Refusal
+from poller.model.rows import Column, Keeper, Limit, Rows
+from poller.polling.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
 from tests.bed.definitions import a_metric, a_query
 
 BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700

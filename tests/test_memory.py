@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.commands.wiring import open_memory
-from poller.errors import ConfigError, PollError
-from poller.loading import load
-from poller.memory import Memory
+from poller.config.load_settings import load
+from poller.daemon.build import open_memory
+from poller.model.errors import ConfigError, PollError
+from poller.model.result import PollResult, Sample
+from poller.polling.state_file import Memory
+from poller.polling.store import Good, SnapshotStore
 from poller.receiver.receiver import Receiver
-from poller.result import PollResult, Sample
-from poller.store import Good, SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process
@@ -169,7 +169,7 @@ def test_a_torn_file_is_never_half_read(kept: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="poller.memory")
+    caplog.set_level("INFO", logger="poller.polling.state_file")
     blocked = tmp_path / "state"
     blocked.write_text("a file where a folder should be")
     memory = Memory(blocked, "db")

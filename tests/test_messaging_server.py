@@ -18,11 +18,10 @@ import pytest
 from poller.demo.messaging.client import Client
 from poller.events.catalog import GenerationName
 from poller.events.health import PATHS
-from poller.receiver.points import Distribution
+from poller.receiver.decode import Distribution, Span
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import SIGNALS, Request
-from poller.receiver.spans import Span
 from tests.bed import expected, mutated
 from tests.bed.eventmetrics import EventMetricsSeen
 from tests.bed.load import LIMITS, Load

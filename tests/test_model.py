@@ -11,18 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
-from poller.alert import Alert
-from poller.declared.alert import DeclaredAlert
-from poller.declared.metric import DeclaredMetric
-from poller.declared.part import MisfitError, Part
-from poller.declared.query import DeclaredEstimate, DeclaredQuery
-from poller.declared.requirements import DeclaredRequirements
-from poller.definition import format_duration, parse_duration
-from poller.errors import PollError
-from poller.metric import MetricDefinition
-from poller.query import Estimate, QueryDefinition
-from poller.requirements import Requirements
-from poller.result import PollResult
+from poller.config.queries.schema.fields import MisfitError, Part
+from poller.config.queries.schema.metric import DeclaredAlert, DeclaredMetric
+from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
+from poller.model.duration import format_duration, parse_duration
+from poller.model.errors import PollError
+from poller.model.query import Alert, Estimate, MetricDefinition, QueryDefinition, Requirements
+from poller.model.result import PollResult
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from poller.catalog import Defaults
-from poller.cli import app
-from poller.drafts.append import append
-from poller.errors import ConfigError
+from poller.cli.app import app
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError
+from poller.tools.draft.append import append
 from tests.bed.postgres import Database
 from tests.bed.terminal import Terminal
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.notify import Notifier
+from poller.daemon.sd_notify import Notifier
 from tests.bed.process import Process
 from tests.bed.queries import write_queries
 

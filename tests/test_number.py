@@ -7,7 +7,7 @@ from functools import reduce
 
 import pytest
 
-from poller.number import NotTellableError, Number, add, told
+from poller.model.numbers import NotTellableError, Number, add, told
 
 
 def test_a_sum_of_numeric_keeps_60_digits() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.orphans import Orphans
+from poller.config.orphans import Orphans
 from tests.bed.process import ROOT, Process, eventually
 
 Start = Callable[..., Process]
@@ -62,16 +62,16 @@ def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
     """The kernel gives process 1 no default action: without a handler it would ignore SIGTERM."""
     ready = tmp_path / "ready"
     ready.mkdir()
-    # `poller.loader` is imported after the handlers are set, before anything is read.
+    # `poller.config.loader_process` is imported after the handlers are set, before anything is read.
     early = f"""
 import sys
 class AtImport:
     def find_spec(self, name, *_):
-        if name == "poller.loader":
+        if name == "poller.config.loader_process":
             open({str(ready / "begun")!r}, "w").close()
 sys.meta_path.insert(0, AtImport())
 """
-    command = f"{early}\nsys.argv[1:] = ['run']\nfrom poller.main import main\nmain()"
+    command = f"{early}\nsys.argv[1:] = ['run']\nfrom poller.cli.main import main\nmain()"
     unshare = start_process(
         ["unshare", "-p", "-f", "--mount-proc", "--kill-child", sys.executable, "-c", command],
         env={

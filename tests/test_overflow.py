@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from poller.overflow import Column, Keeper, Limit, Row, Rows
+from poller.model.rows import Column, Keeper, Limit, Row, Rows
 
 COLUMNS = (Column("n", 20), Column("kind", 25), Column("text", 25))
 

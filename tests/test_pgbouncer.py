@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.admission import Admission
-from poller.replica import Replica
-from poller.result import Answer
+from poller.model.result import Answer
+from poller.postgres.admission import Admission
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site

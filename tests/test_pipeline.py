@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.errors import PollError
-from poller.overflow import Limit
-from poller.pipeline import Pipeline, Reply, Statement
-from poller.waker import Waker
+from poller.model.errors import PollError
+from poller.model.rows import Limit
+from poller.postgres.cancellation import Waker
+from poller.postgres.pipeline import Pipeline, Reply, Statement
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
 from tests.bed.proxy import Proxy

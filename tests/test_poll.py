@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.receiver.points import Point
+from poller.receiver.decode import Point
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import HANG, INVALID, Receiver, partial
 from tests.bed.messaging import MessagingServer
@@ -171,7 +171,7 @@ def test_otlp_json_is_a_request_that_a_collector_reads(
     from google.protobuf.json_format import Parse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-    from poller.receiver.points import points_of
+    from poller.receiver.decode import points_of
 
     process = poller_process("poll", "--format", "otlp-json", env={"POLLER_DATABASE_URL": server.standby_dsn})
     assert process.wait() == 0, process

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from poller.errors import PollError
-from poller.overflow import Column, Rows
-from poller.polling import poll
-from poller.query import QueryDefinition
-from poller.result import Answer, PollResult, Refusal, Sample, Skip
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer, PollResult, Refusal, Sample, Skip
+from poller.model.rows import Column, Rows
+from poller.polling.poll import poll
 from tests.bed.definitions import a_query
 
 QUERIES = [a_query(name) for name in ("good", "skipped", "failed", "wrong", "guessed")]

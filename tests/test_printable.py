@@ -23,11 +23,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from poller import logs
-from poller.console import open_console, say
+from poller.config.queries.yaml_text import to_text
 from poller.events import logs as event_logs
-from poller.printable import indented, lines, one_line
-from poller.yamltext import to_text
+from poller.model.printable import indented, lines, one_line
+from poller.telemetry import logging as logs
+from poller.terminal.console import open_console, say
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT
 
@@ -152,11 +152,11 @@ def run(*arguments: str | bytes, **keywords: Any) -> str:
 def test_every_stream_is_guarded_whatever_writes_to_it() -> None:
     code = """
 import sys, logging, typer
-from poller.ending import run_to_end
+from poller.terminal.exit import run_to_end
 text = "".join(map(chr, [*range(0x20), *range(0x7f, 0xa0), 0x61c, 0x200e, 0x202e, 0x2028, 0xd800]))
 def act():
     from rich.table import Table
-    from poller.console import open_console, say
+    from poller.terminal.console import open_console, say
     print(text); typer.echo(text, err=True); sys.stdout.writelines([text]); sys.stderr.write(text)
     table = Table(text); table.add_row(text)
     for stderr in (True, False):

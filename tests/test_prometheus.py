@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from poller.events.declaration import Instrument
-from poller.prometheus import exposition, metric_name
-from poller.result import Sample
+from poller.events._catalog.declaration import Instrument
+from poller.model.prometheus import exposition, metric_name
+from poller.model.result import Sample
 from tests.bed.definitions import a_metric
 
 # After prometheus/otlptranslator, metric_namer_test.go, and the manual's "UTF-8 and OpenTelemetry" page.

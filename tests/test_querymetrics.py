@@ -7,11 +7,11 @@ from typing import Any
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, Metric
 
-from poller.errors import PollError
-from poller.metricreader import Collector
-from poller.querymetrics import QueryMetrics
-from poller.result import PollResult, Sample, Skip
-from poller.store import SnapshotStore
+from poller.model.errors import PollError
+from poller.model.result import PollResult, Sample, Skip
+from poller.otlp.metric_reader import Collector
+from poller.polling.store import SnapshotStore
+from poller.telemetry.query_metrics import QueryMetrics
 from tests.bed.definitions import a_query, a_result
 
 A = a_query("a", interval=60, max_age=100, timeout=1)

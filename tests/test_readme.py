@@ -16,11 +16,11 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.cases.case import Case, Expectation
-from poller.health import judge
+from poller.config.settings_schema import Variables
+from poller.daemon.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
-from poller.variables import Variables
+from poller.tools.test.case import Case, Expectation
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
 from tests.bed.role import Role

@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.replica import Replica
-from poller.sqlstate import refusal_of
+from poller.postgres.replica import Replica
+from poller.postgres.sqlstate import refusal_of
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 

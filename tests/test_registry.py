@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from poller.catalog import Defaults
-from poller.errors import ConfigError
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
 from poller.events.catalog import GenerationName, declared
-from poller.queryfiles import load
-from poller.registry.asjson import to_json
-from poller.registry.joined import joined
-from poller.registry.markdown import to_markdown
-from poller.registry.weaver import to_weaver
-from poller.sources import resolve
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError
+from poller.tools.generate.metric_catalog import joined, to_json, to_markdown
+from poller.tools.generate.weaver import to_weaver
 from tests.bed.metrics_table import END, README, START, table
 from tests.bed.process import ROOT
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from poller.errors import PollError
-from poller.pipeline import Pipeline, Statement
-from poller.relay import PIECE_BYTES, Relay
-from poller.waker import Waker
+from poller.model.errors import PollError
+from poller.postgres.cancellation import Waker
+from poller.postgres.pipeline import Pipeline, Statement
+from poller.postgres.relay import PIECE_BYTES, Relay
 from tests.bed.postgres import Database
 
 pytestmark = pytest.mark.postgres

@@ -12,14 +12,14 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
-from poller.catalog import Catalog, Defaults
-from poller.daemon import Daemon
-from poller.query import QueryDefinition
-from poller.queryfiles import load
-from poller.reload import MOST_PROBLEMS, Reload
-from poller.result import PollResult
-from poller.schedule import ticks
-from poller.watcher import contents
+from poller.config.queries.file_watcher import contents
+from poller.config.queries.load import load
+from poller.daemon.reload import MOST_PROBLEMS, Reload
+from poller.daemon.scheduler import Daemon
+from poller.model.catalog import Catalog, Defaults
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import ticks
 from tests.bed.definitions import a_result
 from tests.bed.process import eventually
 
@@ -92,7 +92,7 @@ class Bed:
 
 @pytest.fixture
 def bed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Bed]:
-    caplog.set_level(logging.INFO, logger="poller.reload")
+    caplog.set_level(logging.INFO, logger="poller.daemon.reload")
     file = tmp_path / "queries.yaml"
     file.write_text(text("a", "b"))
     bed = Bed(file)

@@ -21,18 +21,18 @@ from apscheduler.events import (
 )
 from opentelemetry.metrics import NoOpMeter
 
-from poller.commands.pipe import Pipe
-from poller.commands.reading import open_catalog
-from poller.daemon import Daemon
-from poller.loading import load
-from poller.query import QueryDefinition
-from poller.receiver.points import Point
+from poller.cli.load_catalog import open_catalog
+from poller.config.load_settings import load
+from poller.config.queries.file_watcher import contents
+from poller.daemon.poll_cycle import Pipe
+from poller.daemon.reload import Reload
+from poller.daemon.scheduler import Daemon
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import ticks
+from poller.polling.store import SnapshotStore
+from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
-from poller.reload import Reload
-from poller.result import PollResult
-from poller.schedule import ticks
-from poller.store import SnapshotStore
-from poller.watcher import contents
 from tests.bed.polled import Json
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -329,7 +329,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
     told = [json.loads(line) for line in process.stderr.splitlines()]
     where = f"ERROR {file}:1: queries"
     assert [
-        f"{line['severity']} {line['message']}" for line in told if line["logger"] == "poller.reload"
+        f"{line['severity']} {line['message']}" for line in told if line["logger"] == "poller.daemon.reload"
     ] == [
         "INFO query files read again: 1 added, 1 removed, 1 changed, 1 unchanged",
         "INFO added: added",

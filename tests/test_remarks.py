@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from poller.cli import app
-from poller.lint.ownsession import OWN_SETTINGS, distortions
+from poller.cli.app import app
+from poller.tools.check.own_session import OWN_SETTINGS, distortions
 from tests.bed.postgres import Database
 from tests.bed.process import Process
 

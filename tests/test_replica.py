@@ -16,15 +16,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from poller import burst
-from poller.admission import Admission
 from poller.demo.cluster import Cluster
-from poller.errors import PollError
-from poller.lag import lag_query
-from poller.mapping import to_samples
-from poller.query import QueryDefinition
-from poller.replica import KEEP_CONNECTION_SECONDS, Replica
-from poller.result import Answer
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer
+from poller.polling.mapping import to_samples
+from poller.postgres import transaction as burst
+from poller.postgres.admission import Admission
+from poller.postgres.replay_lag import lag_query
+from poller.postgres.replica import KEEP_CONNECTION_SECONDS, Replica
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -594,7 +594,7 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     database: Database, start_process: Callable[..., Process]
 ) -> None:
     program = (
-        "import sys; from poller.replica import Replica; from tests.bed.definitions import a_query; "
+        "import sys; from poller.postgres.replica import Replica; from tests.bed.definitions import a_query; "
         "replica = Replica(lambda: sys.argv[1], connect_timeout=5, lock_timeout=1); "
         "replica.ask([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
     )

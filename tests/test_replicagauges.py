@@ -10,8 +10,8 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
 
-from poller.replicagauges import register_replica_gauges
-from poller.whereabouts import Sighting, Whereabouts
+from poller.postgres.server_tracker import Sighting, Whereabouts
+from poller.telemetry.replica_metrics import register_replica_gauges
 
 Series = dict[frozenset[tuple[str, Any]], Any]
 

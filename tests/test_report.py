@@ -8,12 +8,12 @@ import json
 import pytest
 from rich.console import Console
 
-from poller.errors import PollError
-from poller.mapping import to_samples
-from poller.metric import MetricDefinition
-from poller.overflow import Column, Rows
-from poller.report import attributes_text, print_table, refusals, to_json
-from poller.result import PollResult, Sample, Skip
+from poller.model.errors import PollError
+from poller.model.query import MetricDefinition
+from poller.model.result import PollResult, Sample, Skip
+from poller.model.rows import Column, Rows
+from poller.polling.mapping import to_samples
+from poller.polling.report import attributes_text, print_table, refusals, to_json
 from tests.bed.definitions import a_metric, a_query, a_result
 
 QUERY = a_query("waiting")

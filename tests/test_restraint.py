@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from poller.errors import ErrorKind, PollError
-from poller.query import QueryDefinition
-from poller.restraint import FAILURES_BEFORE_A_BREAK, LONGEST_BREAK_SECONDS, Restraint
-from poller.result import EstimateReason, PollResult, Skip, SkipReason
+from poller.model.errors import ErrorKind, PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import EstimateReason, PollResult, Skip, SkipReason
+from poller.postgres.circuit_breaker import FAILURES_BEFORE_A_BREAK, LONGEST_BREAK_SECONDS, Restraint
 from tests.bed.definitions import a_query, a_result
 
 FIVE_MINUTES = a_query("five", interval=300.0)

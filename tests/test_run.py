@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from poller.demo.cluster import Cluster
-from poller.receiver.points import Point
+from poller.receiver.decode import Point
 from poller.receiver.receiver import HANG, UNAVAILABLE, Receiver
 from tests.bed.messaging import ROWS, SCHEMA, MessagingServer
 from tests.bed.postgres import Database

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.schedule import Tick, ticks
+from poller.model.tick import Tick, ticks
 from tests.bed.definitions import a_query
 from tests.bed.process import ROOT
 
@@ -37,7 +37,7 @@ def test_every_query_is_in_exactly_one_tick_and_no_two_ticks_share_a_name() -> N
 
 def test_the_offset_is_the_same_in_every_process() -> None:
     program = (
-        "from poller.schedule import ticks; from tests.bed.definitions import a_query; "
+        "from poller.model.tick import ticks; from tests.bed.definitions import a_query; "
         "print([tick.offset for tick in ticks([a_query()], 'host-7')])"
     )
     told = {

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from poller.catalog import Defaults
-from poller.queryfile import read
-from poller.queryfiles import load
-from poller.schema import as_text, schema
-from poller.sources import holds_cases
+from poller.config.queries.files import holds_cases
+from poller.config.queries.load import load
+from poller.config.queries.query_file import read
+from poller.config.queries.schema.json_schema import as_text, schema
+from poller.model.catalog import Defaults
 from tests.bed.process import ROOT, Process
 from tests.test_catalog import CATALOGS, MISTAKES
 from tests.test_readme import blocks

@@ -8,11 +8,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Histogram, Metric, Sum
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from poller.errors import PollError
-from poller.metricreader import Collector
-from poller.result import Skip
-from poller.selfmetrics import DURATION_BOUNDARIES, SelfMetrics
-from poller.sqlstate import server_error
+from poller.model.errors import PollError
+from poller.model.result import Skip
+from poller.otlp.metric_reader import Collector
+from poller.postgres.sqlstate import server_error
+from poller.telemetry.poll_metrics import DURATION_BOUNDARIES, SelfMetrics
 from tests.bed.definitions import a_metric, a_query, a_result
 
 USERS = a_metric("users_total", unit="{user}", description="Total registered users.")

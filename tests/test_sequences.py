@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Sum
 from opentelemetry.sdk.resources import Resource
 
-from poller.catalog import Defaults
-from poller.instruments import CatalogInstruments, Frame
-from poller.memory import Memory
-from poller.queryfiles import load
-from poller.receiver.points import Point
+from poller.config.queries.load import load
+from poller.model.catalog import Defaults
+from poller.model.result import Sample, UnbrokenSequence
+from poller.polling.instruments import CatalogInstruments, Frame
+from poller.polling.state_file import Memory
+from poller.polling.store import SnapshotStore
+from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
-from poller.result import Sample, UnbrokenSequence
-from poller.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from poller.config.load_settings import load
 from poller.demo.cluster import Cluster
-from poller.errors import PollError
-from poller.loading import load
-from poller.password import password_from
+from poller.model.errors import PollError
+from poller.postgres.password import password_from
+from poller.postgres.replica import Replica
+from poller.postgres.server_tracker import Sighting, Whereabouts
 from poller.receiver.ports import LOOPBACK
-from poller.replica import Replica
-from poller.whereabouts import Sighting, Whereabouts
 from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
@@ -135,7 +135,7 @@ def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
 def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
     make_cluster: Callable[..., Cluster], asked: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="poller.whereabouts")
+    caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
     whereabouts = Whereabouts(60.0)
@@ -319,7 +319,7 @@ def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(comman
 def test_a_password_command_that_does_not_end_is_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from poller import password
+    from poller.postgres import password
 
     monkeypatch.setattr(password, "COMMAND_TIMEOUT_SECONDS", 0.3)
     pid = tmp_path / "pid"
@@ -470,7 +470,7 @@ class AbsurdServer:
 
 ASK_TWICE = """\
 import sys
-from poller.replica import Replica
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query
 
 replica = Replica(lambda: sys.argv[1], connect_timeout=2, lock_timeout=1)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from pydantic import ByteSize
 
-from poller.environment import variables
-from poller.errors import ConfigError
-from poller.loading import load
-from poller.secrets import mask_conninfo, mask_url, read_secret
-from poller.settings import Settings, spoken
-from poller.variables import Variables, example_of
+from poller.config.environment import variables
+from poller.config.load_settings import load
+from poller.config.settings import Settings, spoken
+from poller.config.settings_schema import Variables, example_of
+from poller.model.errors import ConfigError
+from poller.model.secrets import mask_conninfo, mask_url, read_secret
 
 
 def problems(environ: dict[str, str], overrides: dict[str, str] | None = None) -> list[str]:

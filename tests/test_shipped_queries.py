@@ -16,14 +16,14 @@ import pytest
 import yaml
 from psycopg import sql
 
-from poller.declared.query import DeclaredQuery
-from poller.gates import facts_query, read_facts, unmet
-from poller.mapping import Mapped, to_samples
-from poller.overflow import Column, Rows
-from poller.parsed import called_functions
-from poller.query import QueryDefinition
-from poller.result import Skip
-from poller.sources import files_of
+from poller.config.queries.files import files_of
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.queries.sql_ast import called_functions
+from poller.model.query import QueryDefinition
+from poller.model.result import Skip
+from poller.model.rows import Column, Rows
+from poller.polling.mapping import Mapped, to_samples
+from poller.postgres.server_facts import facts_query, read_facts, unmet
 from tests.bed.postgres import Database
 from tests.bed.process import Process
 

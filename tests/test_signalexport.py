@@ -11,18 +11,18 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 
-from poller import exportmetrics
-from poller.commands.telemetry import Telemetry
-from poller.endpoint import Endpoint, Protocol, Signal, resolve
-from poller.errors import ConfigError
-from poller.export import resource
-from poller.loading import load
-from poller.metricreader import Collector
+from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
+from poller.config.load_settings import load
+from poller.daemon.build import Telemetry
+from poller.model.errors import ConfigError
+from poller.otlp.exporter import resource
+from poller.otlp.metric_reader import Collector
+from poller.otlp.sending_queue import Reason
+from poller.otlp.signal_exporter import Limits, SignalExport
 from poller.receiver.answers import Answer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
-from poller.signalexport import Limits, SignalExport
-from poller.spanexport import Spans
-from poller.spool import Reason
+from poller.telemetry import export_metrics as exportmetrics
+from poller.telemetry.span_exporter import Spans
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
@@ -122,7 +122,7 @@ def make() -> Iterator[Make]:
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was logged since the last call."""
-    caplog.set_level("INFO", logger="poller.delivery")
+    caplog.set_level("INFO", logger="poller.otlp.retry_sender")
 
     def told() -> list[str]:
         lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
@@ -407,7 +407,7 @@ def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not
     environ: dict[str, str],
     level: str,
 ) -> None:
-    caplog.set_level("INFO", logger="poller.delivery")
+    caplog.set_level("INFO", logger="poller.otlp.retry_sender")
     receiver.answers = {"traces": NO_PLACE}
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}

@@ -9,7 +9,7 @@ from tests.bed.process import ROOT
 
 AT_EVERY_LINE = """
 import signal, sys
-from poller.signals import StopSignal
+from poller.daemon.signals import StopSignal
 
 class Wait:
     # Waits, with a signal in front of one line of all the Python that the waiting runs.
@@ -42,7 +42,7 @@ print("heard in front of", line - 1, "lines")
 """
 AT_ANY_MOMENT = """
 import os, random, signal, sys, threading
-from poller.signals import StopSignal
+from poller.daemon.signals import StopSignal
 
 def spin():
     while True:

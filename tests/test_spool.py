@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from poller.encoding import Request
-from poller.errors import ConfigError, StateInUseError
-from poller.shelf import Kept, Shelf, _checksum, salvage
-from poller.spool import MEMORY_BYTES, Spool
-from poller.words import counted
+from poller.model.errors import ConfigError, StateInUseError
+from poller.model.text import counted
+from poller.otlp.queue_storage import Kept, Shelf, _checksum, salvage
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import MEMORY_BYTES, Spool
 from tests.bed.process import Process
 
 Start = Callable[..., Process]
@@ -177,8 +177,8 @@ def test_a_commit_waits_for_the_disk(open_spool: Open, tmp_path: Path) -> None:
 _HOLD = """
 import sys, time
 from pathlib import Path
-from poller.encoding import Request
-from poller.spool import Spool
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(int(sys.argv[2])):
     spool.append([Request(str(number).encode().ljust(5000, b"."), 1)])
@@ -316,8 +316,8 @@ def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
 _FULL = """
 import logging, resource, sys
 from pathlib import Path
-from poller.encoding import Request
-from poller.spool import Spool
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 logging.basicConfig(format="%(levelname)s %(message)s")
 spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 def append(*numbers):
@@ -781,8 +781,8 @@ def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_mem
 _STAYS_FULL = """
 import logging, resource, sys
 from pathlib import Path
-from poller.encoding import Request
-from poller.spool import Spool
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 logging.basicConfig(format="%(levelname)s %(message)s")
 spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(10):
@@ -825,8 +825,8 @@ def test_a_mark_of_another_database_hides_nothing(
 _ON_FULL_DISK = """
 import contextlib, os, signal, sys
 from pathlib import Path
-from poller.encoding import Request
-from poller.spool import Spool
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 folder = Path(sys.argv[1])
 spool = Spool(folder, max_size=2**28, max_age=3600.0)
 if sys.argv[2] == "fill":
@@ -870,8 +870,8 @@ def test_a_disk_that_stays_full_over_restarts_delivers_what_is_on_it_once(
 _NO_INODE = """
 import logging, sys
 from pathlib import Path
-from poller.encoding import Request
-from poller.spool import Spool
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 logging.basicConfig(format="%(levelname)s %(message)s")
 folder = Path(sys.argv[1])
 fillers = []

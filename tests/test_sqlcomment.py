@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.commands.wiring import tags
+from poller.daemon.build import tags
 from poller.demo.cluster import Cluster
-from poller.query import QueryDefinition
-from poller.replica import Replica
-from poller.sqlcomment import SHOWN_BYTES, commented
+from poller.model.query import QueryDefinition
+from poller.postgres.replica import Replica
+from poller.postgres.sqlcomment import SHOWN_BYTES, commented
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually

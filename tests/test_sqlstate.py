@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from poller.errors import ErrorKind
-from poller.redaction import LONGEST_BEGINNING, learn, redact_beginning
-from poller.sqlstate import LONGEST_MESSAGE, kind_of, one_line, server_error
+from poller.model.errors import ErrorKind
+from poller.model.redaction import LONGEST_BEGINNING, learn, redact_beginning
+from poller.postgres.sqlstate import LONGEST_MESSAGE, kind_of, one_line, server_error
 
 
 @pytest.mark.parametrize(

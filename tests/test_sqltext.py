@@ -15,11 +15,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
-from poller.cli import app
-from poller.gates import facts_query
-from poller.inspection.relations import known_query, names_query
-from poller.lag import lag_query
-from poller.sqltext import literal
+from poller.cli.app import app
+from poller.postgres.inspect_relations import known_query, names_query
+from poller.postgres.replay_lag import lag_query
+from poller.postgres.server_facts import facts_query
+from poller.postgres.sql_text import literal
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy

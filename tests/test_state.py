@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from poller.errors import PollError
-from poller.result import Skip
-from poller.state import STALE, state_of
+from poller.model.errors import PollError
+from poller.model.result import STALE, Skip, state_of
 from tests.bed.definitions import a_query, a_result
 
 QUERY = a_query("q")

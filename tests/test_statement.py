@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.statement import MAX_LENGTH, is_ordered, statement_problem
+from poller.config.queries.sql_check import MAX_LENGTH, is_ordered, statement_problem
 
 INSTEAD = "; a query may only read: write SELECT, WITH, VALUES or TABLE"
 NONE = "holds no statement; write one SELECT, WITH, VALUES or TABLE"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from poller.errors import ErrorKind, PollError
-from poller.result import PollResult, Sample, Skip, SkipReason
-from poller.store import SnapshotStore
+from poller.model.errors import ErrorKind, PollError
+from poller.model.result import PollResult, Sample, Skip, SkipReason
+from poller.polling.store import SnapshotStore
 from tests.bed.definitions import a_query, a_result
 
 FAILURE = PollError("rejected", "no")

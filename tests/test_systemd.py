@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.environment import variables
-from poller.variables import Variables
+from poller.config.environment import variables
+from poller.config.settings_schema import Variables
 from tests.bed.process import ROOT
 from tests.bed.programs import need
 

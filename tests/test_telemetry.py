@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from psycopg.conninfo import make_conninfo
 
 from poller.receiver.answers import Answer
+from poller.receiver.decode import Span
 from poller.receiver.receiver import HANG, Receiver
-from poller.receiver.spans import Span
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -266,7 +266,7 @@ def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
     """Every module that a command of the poller has imported at its end."""
     code = (
         "import sys\n"
-        "from poller.cli import main\n"
+        "from poller.cli.app import main\n"
         f"sys.argv = ['poller', *{list(arguments)!r}]\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert end.code == 0, end.code\n"
@@ -280,7 +280,7 @@ def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
 @pytest.mark.postgres
 def test_without_an_endpoint_nothing_of_an_sdk_is_imported(server: MessagingServer) -> None:
     loaded = modules_of("poll", env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"})
-    assert "poller.tracing" in loaded
+    assert "poller.telemetry.traces" in loaded
     assert not {name for name in loaded if re.match(r"opentelemetry\.(sdk|exporter|proto)|grpc", name)}
 
 
@@ -288,11 +288,11 @@ def test_without_an_endpoint_nothing_of_an_sdk_is_imported(server: MessagingServ
 def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receiver: Receiver) -> None:
     env = environment(server.standby_dsn, receiver, POLLER_TRACES="false")
     loaded = modules_of("poll", "--push", env=env)
-    assert "poller.export" in loaded
+    assert "poller.otlp.exporter" in loaded
     assert not loaded & {
-        "poller.spanexport",
-        "poller.logexport",
-        "poller.signalexport",
+        "poller.telemetry.span_exporter",
+        "poller.telemetry.log_exporter",
+        "poller.otlp.signal_exporter",
         "opentelemetry.exporter.otlp.proto.common.trace_encoder",
         "opentelemetry.exporter.otlp.proto.common._log_encoder",
     }
@@ -324,7 +324,8 @@ def test_log_records_arrive_as_they_stand_on_stderr(
 
     assert record.body == line["message"]
     assert "***" in str(record.body)
-    assert (record.severity, record.severity_text, record.scope) == (13, "WARNING", "poller.announcer")
+    assert (record.severity, record.severity_text) == (13, "WARNING")
+    assert record.scope == "poller.telemetry.poll_log"
     assert record.attributes["query"] == "telling"
     assert record.attributes["error.type"] == "rejected"
     assert record.attributes["db.response.status_code"] == "22P02"

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from poller.catalog import Catalog
-from poller.commands.pipe import Pipe
-from poller.commands.wiring import open_memory
-from poller.loading import load
-from poller.query import QueryDefinition
-from poller.store import SnapshotStore
+from poller.config.load_settings import load
+from poller.daemon.build import open_memory
+from poller.daemon.poll_cycle import Pipe
+from poller.model.catalog import Catalog
+from poller.model.query import QueryDefinition
+from poller.polling.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 

@@ -13,10 +13,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from poller.demo.cluster import Cluster, Server
-from poller.errors import PollError
-from poller.pipeline import MAX_RESULT_BYTES
-from poller.replica import Replica
-from poller.restraint import Restraint
+from poller.model.errors import PollError
+from poller.postgres.circuit_breaker import Restraint
+from poller.postgres.pipeline import MAX_RESULT_BYTES
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query, a_result
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
@@ -29,7 +29,7 @@ MIB = 2**20
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 ASK = """\
 import json, resource, sys
-from poller.replica import Replica
+from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query
 
 def peak():

@@ -17,18 +17,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from poller import logs
-from poller.admission import Admission
-from poller.announcer import Announcer
-from poller.errors import PollError
-from poller.overflow import Column, Rows
-from poller.polling import poll
-from poller.query import QueryDefinition
-from poller.redaction import learn
-from poller.replica import Replica
-from poller.result import Answer, PollResult, Skip
-from poller.tracing import Tracing, traceparent
-from poller.whereabouts import Sighting
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.redaction import learn
+from poller.model.result import Answer, PollResult, Skip
+from poller.model.rows import Column, Rows
+from poller.polling.poll import poll
+from poller.postgres.admission import Admission
+from poller.postgres.replica import Replica
+from poller.postgres.server_tracker import Sighting
+from poller.telemetry import logging as logs
+from poller.telemetry.poll_log import Announcer
+from poller.telemetry.traces import Tracing, traceparent
 from tests.bed.definitions import a_query, a_result
 from tests.bed.postgres import Database
 
@@ -262,11 +262,11 @@ def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
     good, bad = a_query("good"), a_query("bad")
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
     with recorded.tracing.tick([good, bad]) as tick:
-        logging.getLogger("poller.replica").warning("in the tick")
+        logging.getLogger("poller.postgres.replica").warning("in the tick")
         tick.tell(results)
         announcer.tick(results, within=tick.of)
-        logging.getLogger("poller.replica").warning("in the tick again")
-    logging.getLogger("poller.daemon").warning("behind it")
+        logging.getLogger("poller.postgres.replica").warning("in the tick again")
+    logging.getLogger("poller.daemon.scheduler").warning("behind it")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     told = {line["message"]: (line["trace_id"], line["span_id"]) for line in lines}
 

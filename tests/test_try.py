@@ -15,11 +15,11 @@ from psycopg.conninfo import make_conninfo
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from poller.cli import app
-from poller.commands.tryout import Tryout
-from poller.commands.visit import visiting
-from poller.errors import ConfigError
-from poller.loading import load
+from poller.cli.app import app
+from poller.cli.database import visiting
+from poller.cli.try_ import Tryout
+from poller.config.load_settings import load
+from poller.model.errors import ConfigError
 from poller.receiver.ports import free_ports
 from tests.bed.definitions import a_query
 from tests.bed.messaging import MessagingServer
@@ -317,7 +317,7 @@ def test_a_name_that_is_no_text_is_no_name(tried: Try) -> None:
 
 
 def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from poller.commands.trial import _statement
+    from poller.cli.try_ import _statement
 
     stdin = io.StringIO()
     monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)

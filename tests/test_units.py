@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poller.units import unit_problem
+from poller.model.units import unit_problem
 
 IN_BRACES = "is not a UCUM unit; for a count of things write the thing in braces:"
 ANY = "is not a UCUM unit; write one like 'By', 's', '%', '1' or '{message}'"

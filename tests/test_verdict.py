@@ -9,10 +9,10 @@ from email.utils import format_datetime
 import grpc
 import pytest
 
-from poller import verdict
-from poller.otlphttp import retry_after
-from poller.redaction import learn
-from poller.verdict import Fate
+from poller.model.redaction import learn
+from poller.otlp import response as verdict
+from poller.otlp.http import retry_after
+from poller.otlp.response import Fate
 
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 

@@ -16,8 +16,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from poller.errors import PollError
-from poller.glance import (
+from poller.cli.watch_view.board import Board, columns, span
+from poller.cli.watch_view.source import Sight
+from poller.model.errors import PollError
+from poller.model.redaction import learn
+from poller.model.result import PollResult, Sample, Skip
+from poller.polling.status import (
     MOST_READINGS,
     MOST_READINGS_OF_ALL,
     Glance,
@@ -27,12 +31,8 @@ from poller.glance import (
     glances,
     to_json,
 )
-from poller.redaction import learn
-from poller.result import PollResult, Sample, Skip
-from poller.screen.history import change, number
-from poller.store import SnapshotStore
-from poller.watch.board import Board, columns, span
-from poller.watch.source import Sight
+from poller.polling.store import SnapshotStore
+from poller.terminal.sparkline import change, number
 from tests.bed.definitions import a_query, a_result
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually

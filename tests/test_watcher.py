@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from poller.signals import on_hangup
-from poller.watcher import Watcher, contents, fingerprint
+from poller.config.queries.file_watcher import Watcher, contents, fingerprint
+from poller.daemon.signals import on_hangup
 from tests.bed.process import eventually
 from tests.bed.volume import ConfigMap, replace
 

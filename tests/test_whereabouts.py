@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from poller.whereabouts import Sighting, Whereabouts
+from poller.postgres.server_tracker import Sighting, Whereabouts
 
 FIRST = Sighting("10.0.0.1", 5432, standby=True, timeline=1, lag=0.0, data_age=0.5, why="in sync", at=100.0)
 

@@ -13,10 +13,10 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.sdk.resources import Resource
 
-from poller.encoding import message
-from poller.instruments import CatalogInstruments, Frame
-from poller.result import PollResult, Sample
-from poller.store import SnapshotStore
+from poller.model.result import PollResult, Sample
+from poller.otlp.request import message
+from poller.polling.instruments import CatalogInstruments, Frame
+from poller.polling.store import SnapshotStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 RECORDED = Path(__file__).with_name("wire.json")

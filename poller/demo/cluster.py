@@ -1,4 +1,4 @@
-"""A PostgreSQL primary and a streaming standby on loopback, made from nothing and gone without a trace."""
+"""A PostgreSQL primary with a streaming standby on loopback, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Self
 
 import psycopg
 
-from poller.demo.keeper import Keeper
-from poller.demo.programs import Account, ClusterError, Programs, make_directory
-from poller.demo.server import Server
+from poller.demo.postgres import Account, ClusterError, Programs, Server, make_directory
+from poller.demo.processes import Keeper
 from poller.receiver.ports import LOOPBACK, free_ports
 
 __all__ = ["Cluster", "ClusterError", "Server"]
@@ -164,3 +163,23 @@ def wait_replayed(standby: str, target: str, timeout: float) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the standby has replayed up to {replayed}, not to {target}")
             time.sleep(0.005)
+
+
+LOGIN = "poller"
+
+_GRANTS = f"""\
+SELECT format('GRANT SELECT (%s) ON %s TO {LOGIN}',
+    string_agg(quote_ident(attname), ', '), attrelid::regclass)
+FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+    AND atttypid <> 'bytea'::regtype AND attname NOT IN ('password_hash', 'token_hash', 'token')
+GROUP BY attrelid"""
+"""More than deploy/role.sql grants, so that one can add queries, but no password, content, key or token:
+a query of those is refused here as it is there."""
+
+
+def make(server: Server, dbname: str) -> None:
+    """Make it on the primary `server`, once the tables of the database `dbname` are there."""
+    server.execute(f"CREATE ROLE {LOGIN} LOGIN")
+    for (grant,) in server.execute(_GRANTS, dbname):
+        server.execute(grant, dbname)

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from poller.errors import PollerError
-from poller.printable import one_line
+from poller.model.errors import PollerError
+from poller.model.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

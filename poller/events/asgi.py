@@ -9,11 +9,11 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import TracerProvider, get_tracer_provider
 
 from poller.events import request
+from poller.events._asgi.errors import mark
+from poller.events._asgi.exchange import CLIENT_LEFT, FAILED, Exchange, Message, Receive, Scope, Send
+from poller.events._asgi.lifespan import ending
 from poller.events.attributes import OTHER
-from poller.events.errors import mark
-from poller.events.exchange import CLIENT_LEFT, FAILED, Exchange, Message, Receive, Scope, Send
 from poller.events.health import PATHS
-from poller.events.lifespan import ending
 from poller.events.metrics import SCOPE, EventMetrics
 from poller.events.websocket import WebSocketExchange
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from poller.events.declaration import Attribute
+from poller.events._catalog.declaration import Attribute
 
 MessageStatus = Literal["success", "failure"]
 RateLimitDecision = Literal["allowed", "throttled"]

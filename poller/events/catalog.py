@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from poller.events.catalog_events import EVENTS
-from poller.events.catalog_names import DOCUMENT, V0_9_4
-from poller.events.declaration import Metric, Name
+from poller.events._catalog.declaration import Metric, Name
+from poller.events._catalog.events import EVENTS
+from poller.events._catalog.names import DOCUMENT, V0_9_4
 
 GenerationName = Literal["document", "v0.9.4"]
 """`document`: the names of design document 005. `v0.9.4`: those that the server has at that release."""

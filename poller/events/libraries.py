@@ -7,7 +7,7 @@ from collections.abc import Collection
 from importlib import import_module
 from typing import Literal
 
-from poller.events.settings import TelemetryError
+from poller.events._export.settings import TelemetryError
 
 Library = Literal["psycopg", "botocore"]
 

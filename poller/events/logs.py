@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
-from poller.events import records
-from poller.events.shapes import scrub, text_of
-from poller.printable import indented, one_line
+from poller.events._logging import records
+from poller.events._privacy.patterns import scrub, text_of
+from poller.model.printable import indented, one_line
 
 Form = Literal["text", "json"]
 

@@ -12,6 +12,10 @@ from weakref import WeakSet
 
 from opentelemetry.metrics import MeterProvider, Observation, get_meter_provider
 
+from poller.events._catalog.declaration import Event, Instrument
+from poller.events._catalog.events import EVENTS
+from poller.events._catalog.instruments import Instruments, Labels, Timed
+from poller.events._catalog.semconv import HttpServer
 from poller.events.attributes import (
     HTTP_METHODS,
     OTHER,
@@ -24,10 +28,6 @@ from poller.events.attributes import (
     RateLimitDecision,
 )
 from poller.events.catalog import GenerationName, declared
-from poller.events.catalog_events import EVENTS
-from poller.events.declaration import Event, Instrument
-from poller.events.recording import Instruments, Labels, Timed
-from poller.events.semconv import HttpServer
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in_context
 
-from poller.events.shapes import scrub, text_of
+from poller.events._privacy.patterns import scrub, text_of
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Neither an address nor a JWT is one, for want of dots and colons."""

@@ -13,10 +13,10 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, StatusCode, get_tracer, set_span_in_context
 
 from poller.events import request
-from poller.events.errors import error_type, is_clients_fault, mark, record, sqlstate
+from poller.events._asgi.errors import error_type, is_clients_fault, mark, record, sqlstate
+from poller.events._privacy.attributes import is_denied
+from poller.events._privacy.patterns import text_of
 from poller.events.metrics import SCOPE
-from poller.events.privacy import is_denied
-from poller.events.shapes import text_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

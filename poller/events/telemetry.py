@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 from opentelemetry import _logs, metrics, propagate, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from poller.events import lifespan, logs
-from poller.events.bridge import Bridge
+from poller.events import logs
+from poller.events._asgi import lifespan
+from poller.events._export.settings import TelemetryError, TelemetrySettings, load
+from poller.events._logging.otlp_handler import Bridge
 from poller.events.libraries import Library, instrument
-from poller.events.settings import TelemetryError, TelemetrySettings, load
 
 if TYPE_CHECKING:
-    from poller.events.pipelines import Pipelines
+    from poller.events._export.providers import Pipelines
 
 __all__ = ["Telemetry", "TelemetryError", "configure_telemetry"]
 
@@ -113,7 +114,7 @@ def configure_telemetry(
     if before := _configured.get("telemetry"):
         return before
     settings = load(os.environ)
-    from poller.events.pipelines import Pipelines
+    from poller.events._export.providers import Pipelines
 
     if configure_logs:
         logs.configure(settings.log_format, settings.log_level)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 
+from poller.events._catalog.declaration import Metric
 from poller.events.attributes import OTHER
 from poller.events.catalog import GenerationName
-from poller.events.declaration import Metric
 from poller.events.metrics import EventMetrics
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TypeVar
 
-from poller.events.exchange import CLIENT_LEFT, FAILED, Exchange, Message
-from poller.events.recording import Timed
+from poller.events._asgi.exchange import CLIENT_LEFT, FAILED, Exchange, Message
+from poller.events._catalog.instruments import Timed
 
 Item = TypeVar("Item")
 

@@ -1,8 +1,13 @@
-"""What an OTLP receiver may say to a request, in the words of both protocols."""
+"""Answers of an OTLP receiver, also as google.rpc.Status."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,17 @@ def throttle(seconds: float) -> Answer:
 def partial(rejected: int, message: str) -> Answer:
     """Return the answer of a receiver that takes the request, but not `rejected` of its data points."""
     return Answer(message=message, rejected=rejected)
+
+
+def status(answer: Answer) -> Status:
+    """The status of an answer, with the time to wait where it names one."""
+    status = Status(code=grpc.StatusCode[answer.grpc].value[0], message=answer.message)
+    if answer.retry_after is not None:
+        status.details.add().Pack(retry_info(answer.retry_after))
+    return status
+
+
+def retry_info(seconds: float) -> RetryInfo:
+    """The wish to hear again after so many seconds."""
+    whole = int(seconds)
+    return RetryInfo(retry_delay=Duration(seconds=whole, nanos=round((seconds - whole) * 1e9)))

@@ -15,15 +15,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
-from poller.receiver.grpclistener import GrpcListener
-from poller.receiver.httplistener import HttpListener
-from poller.receiver.points import Distribution, Point, points_of
+from poller.receiver.decode import Distribution, LogRecord, Point, Span, points_of, records_of, spans_of
+from poller.receiver.grpc import GrpcListener
+from poller.receiver.http import HttpListener
 from poller.receiver.ports import LOOPBACK, free_ports
-from poller.receiver.records import LogRecord, records_of
-from poller.receiver.signals import KINDS, Request, Signal, signal_of
-from poller.receiver.spans import Span, spans_of
-from poller.receiver.taking import Protocol
-from poller.receiver.tls import Tls
+from poller.receiver.signals import KINDS, Protocol, Request, Signal, Tls, signal_of
 
 __all__ = [
     "ACCEPT",

@@ -1,8 +1,10 @@
-"""The three signals of OTLP: where each is sent, and what it is made of."""
+"""The three signals of OTLP: paths, methods, message types, and how a listener hands over a request."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
@@ -75,3 +77,17 @@ _RESPONSES: dict[Signal, type[Response]] = {
 def signal_of(request: Request) -> Signal:
     """Which signal a request carries."""
     return next(kind.signal for kind in KINDS if isinstance(request, kind.request))
+
+
+Protocol = Literal["grpc", "http"]
+Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
+"""Called in the thread of a request; what it returns is what the sender is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The server's certificate and key as PEM files; with `client_ca`, clients must show one of its own."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None

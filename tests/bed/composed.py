@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from poller.demo.programs import Account, Programs, make_directory
+from poller.demo.postgres import Account, Programs, make_directory
 from tests.bed.process import ROOT, Process
 
 FILE = ROOT / "deploy" / "compose.yaml"

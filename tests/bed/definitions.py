@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from poller.declared.metric import DeclaredMetric
-from poller.declared.query import DeclaredQuery
-from poller.metric import MetricDefinition
-from poller.query import QueryDefinition
-from poller.result import PollResult, Sample
-from poller.statement import is_ordered
+from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.queries.sql_check import is_ordered
+from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.result import PollResult, Sample
 
 
 def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:

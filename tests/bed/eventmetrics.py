@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from poller.events.catalog import GenerationName, declared
-from poller.receiver.points import Distribution, Point
+from poller.receiver.decode import Distribution, Point
 from poller.receiver.receiver import Receiver
 
 PATIENCE = 120.0

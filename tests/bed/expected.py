@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import product
 
-from poller.events.declaration import Metric
+from poller.events._catalog.declaration import Metric
 from poller.events.health import PATHS
 from tests.bed.eventmetrics import EventMetricsSeen, Series
 from tests.bed.load import Load

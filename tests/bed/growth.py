@@ -15,14 +15,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from poller.encoding import encode
-from poller.freshness import Freshness
-from poller.instruments import CatalogInstruments, Frame
-from poller.metricreader import Collector
-from poller.preferences import read_preferences
-from poller.querymetrics import QueryMetrics
-from poller.result import PollResult, Sample
-from poller.state import OK
+from poller.model.result import OK, Freshness, PollResult, Sample
+from poller.otlp.metric_reader import Collector
+from poller.otlp.preferences import read_preferences
+from poller.otlp.request import encode
+from poller.polling.instruments import CatalogInstruments, Frame
+from poller.telemetry.query_metrics import QueryMetrics
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.benchmarks.figures import memory
 

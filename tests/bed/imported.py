@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from poller.catalog import Defaults
-from poller.errors import ConfigError
-from poller.importing.formats import Format, bring
-from poller.importing.writing import to_yaml
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError
+from poller.tools.importers.formats import Format, bring
+from poller.tools.importers.validate import to_yaml
 from tests.bed.process import ROOT
 
 CASES = ROOT / "tests" / "imported"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poller.catalog import Defaults
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
 from poller.events.catalog import declared
-from poller.queryfiles import load
-from poller.registry.joined import joined
-from poller.registry.markdown import to_markdown
-from poller.sources import resolve
+from poller.model.catalog import Defaults
+from poller.tools.generate.metric_catalog import joined, to_markdown
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: metrics -->", "<!-- end: metrics -->"

@@ -12,11 +12,13 @@ import pytest
 from opentelemetry.metrics import Counter, NoOpCounter, get_meter
 
 from poller.demo.messaging import __main__ as server
-from poller.events import bridge, records, scrubbing
+from poller.events._catalog.declaration import Event
+from poller.events._catalog.instruments import Instruments
+from poller.events._logging import otlp_handler as bridge
+from poller.events._logging import records
+from poller.events._privacy import processors as scrubbing
 from poller.events.asgi import HttpExchange
-from poller.events.declaration import Event
 from poller.events.metrics import EventMetrics
-from poller.events.recording import Instruments
 
 _SPOKEN = "198.51.100.7 comes"
 NAMED = {

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from poller.demo.programs import Account, make_directory
+from poller.demo.postgres import Account, make_directory
 from poller.receiver.ports import LOOPBACK, free_ports
 from tests.bed.process import eventually
 from tests.bed.programs import need

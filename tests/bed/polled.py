@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poller.burst import PATIENCE_SECONDS
-from poller.receiver.points import Point
+from poller.postgres.transaction import PATIENCE_SECONDS
+from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
 from tests.bed.process import Process, eventually
 from tests.bed.watch import NAME, Watch

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from poller.prometheus import label_name, metric_name
-from poller.receiver.points import Distribution, Point
+from poller.model.prometheus import label_name, metric_name
+from poller.receiver.decode import Distribution, Point
 from poller.receiver.ports import free_ports
 from tests.bed.programs import need
 from tests.bed.promtool import promtool

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.demo.programs import Account, Programs
+from poller.demo.postgres import Account, Programs
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, eventually

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poller.environment import is_secret, variables
-from poller.settings import spoken
-from poller.variables import Variables
+from poller.config.environment import is_secret, variables
+from poller.config.settings import spoken
+from poller.config.settings_schema import Variables
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: settings -->", "<!-- end -->"

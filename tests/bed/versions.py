@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from poller.demo.programs import Account, ClusterError, Programs
+from poller.demo.postgres import Account, ClusterError, Programs
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

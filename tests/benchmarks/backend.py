@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psycopg
 
-from poller.commands.reading import open_catalog
-from poller.commands.wiring import open_replica
+from poller.cli.load_catalog import open_catalog
+from poller.config.load_settings import load
+from poller.daemon.build import open_replica
 from poller.demo.cluster import Cluster
-from poller.loading import load
-from poller.restraint import Restraint
+from poller.postgres.circuit_breaker import Restraint
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.figures import cpu
 from tests.benchmarks.loads import trivial

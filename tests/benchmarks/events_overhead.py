@@ -32,9 +32,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from poller.events import EventMetrics
+from poller.events._privacy.processors import ScrubbedTracerProvider
+from poller.events._privacy.views import permitting
 from poller.events.asgi import TelemetryMiddleware
-from poller.events.dimensions import permitting
-from poller.events.scrubbing import ScrubbedTracerProvider
 from poller.receiver.ports import LOOPBACK, free_ports
 
 Application = Callable[[Any, Any, Any], Any]

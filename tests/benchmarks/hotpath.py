@@ -21,21 +21,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from poller.commands.pipe import Pipe
-from poller.commands.reading import open_catalog
-from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import open_push
-from poller.declared.query import DeclaredQuery
-from poller.encoding import encode
-from poller.export import resource
-from poller.instruments import CatalogInstruments, Frame
-from poller.loading import load
-from poller.mapping import to_samples
-from poller.overflow import Column, Rows
-from poller.query import QueryDefinition
+from poller.cli.load_catalog import open_catalog
+from poller.config.load_settings import load
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.daemon.build import Telemetry, open_push
+from poller.daemon.poll_cycle import Pipe
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.rows import Column, Rows
+from poller.otlp.exporter import resource
+from poller.otlp.request import encode
+from poller.polling.instruments import CatalogInstruments, Frame
+from poller.polling.mapping import to_samples
+from poller.polling.store import SnapshotStore
 from poller.receiver.receiver import Receiver
-from poller.result import PollResult
-from poller.store import SnapshotStore
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.loads import trivial
 

@@ -27,14 +27,14 @@ DAEMON = {
     "SQLite, for the spool": "import sqlite3",
     "OpenTelemetry's SDK": "import opentelemetry.sdk.metrics.export",
     "OTLP's messages": "import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
-    "the poller": "import poller.commands.serve, poller.export, poller.querymetrics",
+    "the poller": "import poller.daemon.run, poller.otlp.exporter, poller.telemetry.query_metrics",
 }
-BY_PROTOCOL = {"gRPC": "import poller.otlpgrpc", "or, for HTTP, requests": "import poller.otlphttp"}
+BY_PROTOCOL = {"gRPC": "import poller.otlp.grpc", "or, for HTTP, requests": "import poller.otlp.http"}
 ELSEWHERE = {
     "no more: pydantic and its settings": "import pydantic, pydantic_settings",
     "no more: the command line": "import typer.main",
     "no more: YAML and PostgreSQL's grammar": "import pgparse, yaml",
-    "no more: what reads by them": "import poller.cli, poller.commands.run, poller.commands.reading",
+    "no more: what reads by them": "import poller.cli.app, poller.cli.run, poller.cli.load_catalog",
 }
 _TELL = """
 words = open("/proc/self/smaps_rollup").read().split()

@@ -16,13 +16,12 @@ import sys
 import time
 from pathlib import Path
 
-from poller.commands.pipe import Pipe
-from poller.commands.reading import open_catalog
-from poller.commands.telemetry import Telemetry
-from poller.commands.wiring import open_push
-from poller.loading import load
-from poller.logs import configure
-from poller.store import SnapshotStore
+from poller.cli.load_catalog import open_catalog
+from poller.config.load_settings import load
+from poller.daemon.build import Telemetry, open_push
+from poller.daemon.poll_cycle import Pipe
+from poller.polling.store import SnapshotStore
+from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import yaml
 
-from poller.sources import files_of
+from poller.config.queries.files import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from poller.demo.server import Server
-from poller.encoding import Request
+from poller.demo.postgres import Server
+from poller.otlp.request import Request
+from poller.otlp.sending_queue import Spool
 from poller.receiver.receiver import Receiver
-from poller.spool import Spool
 from tests.bed.proxy import Proxy
 from tests.benchmarks import backend, idle
 from tests.benchmarks.contestants import HOURLY, Contestant, Ours, Start, ours

@@ -24,8 +24,8 @@ from typing import Any
 import psycopg
 import yaml
 
+from poller.config.queries.files import files_of
 from poller.demo.cluster import Cluster
-from poller.sources import files_of
 from tests.benchmarks.figures import cpu_of_tree
 from tests.benchmarks.loads import ROOT
 

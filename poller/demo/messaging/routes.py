@@ -24,7 +24,7 @@ from poller.demo.messaging.messages import Message, MessageService
 from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
-from poller.events.exchange import CLIENT_LEFT
+from poller.events._asgi.exchange import CLIENT_LEFT
 from poller.events.request import set_user
 
 _LEAST_BACKUP = 32

@@ -1,1 +1,0 @@
-"""Examine what the poller depends on: each file looks at one part and returns findings."""

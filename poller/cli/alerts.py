@@ -1,0 +1,58 @@
+"""Write Prometheus alerting rules from the query files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.config.settings import Settings
+from poller.model.catalog import Defaults
+from poller.tools.generate.alert_rules import asked, to_yaml
+from poller.tools.generate.alert_rules_poller import Limits, standard
+
+RUNBOOK = "deploy/RUNBOOK.md"
+REPLAY_LAG = 300.0
+"""Seconds; the limit of the alert where POLLER_MAX_REPLAY_LAG names none."""
+_HEAD = """\
+Written by `poller alerts`: change the query files or its options, not this file.
+Names are those that Prometheus' OTLP receiver gives by default (suffixes for units, _total for counters)."""
+
+
+@with_settings(
+    "queries",
+    "interval",
+    "timeout",
+    "max_series",
+    "namespace",
+    "service_name",
+    "max_replay_lag",
+    "spool_max_size",
+    warn=True,
+)
+def alerts(
+    settings: Settings,
+    runbook: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where your people read the runbook.")
+    ] = RUNBOOK,
+) -> None:
+    """Write Prometheus alerting rules (a rule file) to stdout, without a database.
+
+    Those of the poller itself, and those that queries ask for by `alert:`. Exit code 2: the query files have
+    problems.
+    """
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    catalog = load(resolve(settings.queries), defaults)
+    limits = Limits(
+        settings.service_name,
+        REPLAY_LAG if settings.max_replay_lag is None else settings.max_replay_lag,
+        settings.spool_max_size,
+    )
+    groups = {
+        "obscura-poller": list(standard(limits, runbook)),
+        "obscura-poller-queries": list(asked(catalog.queries, runbook)),
+    }
+    typer.echo(to_yaml(groups, _HEAD), nl=False)

@@ -1,0 +1,120 @@
+"""The command line: which commands there are, each loaded only when it is invoked."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import re
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+from typer.exceptions import TyperException
+
+from poller.cli.help import epilog, reworded
+from poller.terminal.exit import run_to_end
+
+COMMANDS = {
+    "run": "Poll on schedule and push, until told to stop.",
+    "poll": "Poll everything once and print the result.",
+    "try": "Run a statement once, and print the query file for it.",
+    "new": "Ask for a table, and write a query that watches it.",
+    "check": "Find every mistake in the query files.",
+    "schema": "Print what a query file may hold as JSON Schema, for editors.",
+    "test": "Try the queries on rows of your own, without your database.",
+    "import": "Bring the queries of another tool along.",
+    "grants": "Print the privileges that the query files need, as SQL.",
+    "doctor": "Examine database, role, queries, collector; say what to do.",
+    "catalog": "Print every metric there is, of queries and of events.",
+    "conform": "Say how what a server sends differs from the catalogue.",
+    "health": "Tell whether the poller that runs here is alive, or ready.",
+    "dashboard": "Write a Grafana dashboard from the query files.",
+    "alerts": "Write Prometheus alerting rules from the query files.",
+    "watch": "Show a running poller live in the terminal.",
+    "demo": "Show it all at work: a server, a standby, a collector.",
+    "settings": "Print every effective setting, its source and its meaning.",
+}
+"""What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
+
+_MODULES = {"test": "cases", "health": "probe", "import": "import_", "try": "trial"}
+"""Where a command's module has another name: pytest would take `test` for its own, `health` has no typer, and
+`import` and `try` are words of Python's."""
+_SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
+_LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
+_NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
+
+app = typer.Typer(
+    name="poller",
+    help="Poll SQL aggregates on a PostgreSQL read replica and push them as OpenTelemetry gauges.",
+    epilog=epilog(""),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Later(typer.core.TyperCommand):
+    """Stands for a command in listings; becomes `poller.cli.<module>.<module>` when invoked."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        name = _MODULES.get(str(self.name), str(self.name))
+        module = importlib.import_module(f"poller.cli.{name}")
+        gc.freeze()
+        gc.enable()
+        alone = typer.Typer(
+            rich_markup_mode=None,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
+        command = typer.main.get_command(alone)
+        given = list(args)  # the parser takes its arguments out of the list
+        try:
+            return command.make_context(info_name, args, parent, **extra)
+        except TyperException as error:
+            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
+                # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
+                error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
+            error.message = reworded(error.message, given, getattr(getattr(error, "param", None), "opts", ()))
+            names = {name for parameter in command.params for name in parameter.opts}
+            by_option = "--queries" in names and all(name.startswith("-") for name in names)
+            if by_option and "unexpected extra argument" in error.message:
+                error.message += "; query files are given by --queries"
+            raise
+
+
+def _stand_in() -> None:
+    """Is never called: the real command takes over before."""
+
+
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help, cls=_Later)(_stand_in)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            number = metadata.version("obscura-poller")
+        except metadata.PackageNotFoundError:
+            number = "(a checkout that is not installed)"
+        typer.echo(f"poller {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    run_to_end(app)

@@ -1,0 +1,154 @@
+"""Validate the query files, and on a database what they ask for."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import typer
+
+from poller.cli.completion import folders
+from poller.cli.options import DATABASE, FILES, with_settings
+from poller.config.queries.files import named, resolve, unsearched
+from poller.config.queries.load import judged as catalog_of
+from poller.config.queries.load import opened
+from poller.config.queries.query_file import QueryFile
+from poller.config.settings import Settings
+from poller.model.catalog import Catalog, Defaults
+from poller.model.diagnostics import Complaint, failed, of_problem
+from poller.model.errors import ConfigError, PollError, Problem
+from poller.model.text import counted
+from poller.tools.check.result import Judged
+from poller.tools.check.warnings import remarks
+from poller.tools.test.discovery import refuse_mistaken
+
+Format = Literal["text", "json", "github", "sarif"]
+
+
+@with_settings(*FILES, *DATABASE, warn=True)
+def check(
+    settings: Settings,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+            autocompletion=folders,
+        ),
+    ] = None,
+    database: Annotated[
+        bool, typer.Option("--database", help="Have every query prepared by the server, too; none is run.")
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="COST", help="With --database: the planner's cost above which a query fails."),
+    ] = None,
+    large_table: Annotated[
+        int, typer.Option(metavar="ROWS", min=0, help="With --database: rows from which on a table is large.")
+    ] = 100_000,
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
+    ] = "text",
+) -> None:
+    """Validate every query file and the cases next to it, and report all problems at once.
+
+    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With
+    --database the server says of every query whether it would run there, feed its metrics, and at what cost.
+    Exit code 0: all is good; 1: a query would fail on that database, or costs more than --max-cost, or there
+    is no database; 2: the files have problems, or the configuration cannot be used.
+    """
+    if max_cost is not None and not database:
+        raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
+    if max_cost is not None and not max_cost > 0:  # nor is nan, than which nothing costs more
+        raise ConfigError([Problem("--max-cost", "is no cost above 0; write for example 100000")])
+    if database:
+        settings.conninfo()
+    try:
+        sources = [named(file) for file in files] if files else resolve(settings.queries)
+        defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+        opened_files, found = opened(sources)
+        catalog = catalog_of(opened_files, defaults, found)
+        refuse_mistaken(catalog.files, replace(defaults, namespace=""))
+    except ConfigError as error:
+        if format == "text":
+            raise
+        _write(format, [of_problem(problem) for problem in error.problems])
+        raise typer.Exit(2) from None
+    warnings = [
+        Complaint(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
+        for one in remarks(opened_files)
+    ]
+    for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
+        typer.echo(f"{folder}: not read, as folders are not searched recursively; name it as well", err=True)
+    if not database:
+        _write_unasked(format, catalog, warnings)
+        return
+    others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
+    others = [*warnings, *others]
+    complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
+    if format == "text":
+        from poller.terminal.console import open_console
+        from poller.tools.check.output import print_judged
+
+        print_judged(open_console(), judged, others)
+    else:
+        _write(format, complaints, judged)
+    raise typer.Exit(1 if failed(complaints) else 0)
+
+
+def _judged(
+    settings: Settings,
+    catalog: Catalog,
+    files: Sequence[QueryFile],
+    *,
+    max_cost: float | None,
+    large_table: int,
+) -> tuple[list[Complaint], list[Judged]]:
+    """What the server says; and why it says nothing, where it does not."""
+    from poller.cli.database import visiting
+    from poller.config.queries.locate import Origin
+    from poller.postgres.inspect import inspecting
+    from poller.tools.check.rules import Limits, judge
+
+    origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
+    limits = Limits(math.inf if max_cost is None else max_cost, large_table)
+    with visiting(settings) as visit:
+        try:
+            with inspecting(visit.session, visit.waker, visit.lock_timeout, catalog.queries) as inspection:
+                return [], judge(catalog.queries, origins, inspection, limits)
+        except PollError as error:
+            where = settings.source("database_url").name
+            return [Complaint("database", "error", visit.refused(error), where=where)], []
+
+
+def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judged] = ()) -> None:
+    if form == "json":
+        from poller.tools.check.output import to_json
+
+        sys.stdout.write(to_json(complaints, judged) + "\n")
+    elif form == "sarif":
+        from poller.daemon.build import version
+        from poller.tools.check.output import to_sarif
+
+        sys.stdout.write(to_sarif(complaints, version()) + "\n")
+    else:
+        from poller.tools.check.output import to_github
+
+        sys.stdout.write(to_github(complaints))
+
+
+def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Complaint]) -> None:
+    """Write what the files alone show: nothing is wrong with them, but there may be warnings."""
+    if form not in ("text", "github") or (form == "github" and warnings):
+        _write(form, warnings)
+        return
+    if warnings:
+        from poller.terminal.console import open_console
+        from poller.tools.check.output import print_complaints
+
+        print_complaints(open_console(), warnings)
+    read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
+    told = counted(len(warnings), "warning") if warnings else "no problems"
+    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: {told}")

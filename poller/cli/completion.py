@@ -1,0 +1,51 @@
+"""Tell a shell how a command line may go on: names of queries, words of a setting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+from poller.model.errors import ConfigError
+from poller.model.printable import one_line
+
+_PACKAGED = ("shipped", "extended")
+
+
+def queries(context: typer.Context, incomplete: str) -> list[str]:
+    """Names in the query files that `--queries` or POLLER_QUERIES names, be they right or wrong.
+
+    Nothing is raised and nothing written: whoever presses Tab did not ask for it.
+    """
+    from poller.config.queries.files import resolve
+
+    setting = context.params.get("queries") or os.environ.get("POLLER_QUERIES") or "shipped"
+    try:
+        return sorted({name for name in _names(resolve(str(setting))) if name.startswith(incomplete)})
+    except (ConfigError, OSError):
+        return []
+
+
+def folders(incomplete: str) -> list[str]:
+    """The packaged folders by their words; without any of them the shell offers files."""
+    return [word for word in _PACKAGED if incomplete and word.startswith(incomplete)]
+
+
+def values(setting: str, words: Sequence[str]) -> Callable[[str], list[str]]:
+    """What completes the option of `setting`, whose values are `words` where there are any."""
+    if setting == "queries":
+        return folders
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def _names(sources: Sequence[Path]) -> Iterator[str]:
+    from poller.config.queries.files import files_of
+    from poller.config.queries.query_file import QueryFile, read
+
+    for source in sources:
+        for path in files_of(source):
+            for _, query in QueryFile(0, path, read(path)).queries():
+                if isinstance(name := query.get("name"), str) and name == one_line(name):
+                    yield name

@@ -1,0 +1,151 @@
+"""Hold what a server really sends against the catalogue."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal, get_args
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.config.settings import Settings
+from poller.daemon.signals import StopSignal
+from poller.events.catalog import GenerationName, declared
+from poller.events.catalog import generation as known_generation
+from poller.model.catalog import Defaults
+from poller.model.duration import format_duration, parse_duration
+from poller.model.errors import ConfigError, Problem
+from poller.tools.conform.conformance import Examination, Require
+from poller.tools.doctor.finding import healthy, print_findings, to_json
+from poller.tools.generate.metric_catalog import joined
+
+Format = Literal["text", "json"]
+
+
+@with_settings("queries", "namespace", warn=True)
+def conform(
+    settings: Settings,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Recorded OTLP/JSON, one object a line, or - for standard input; else listen."),
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="Listen so long; else until Ctrl-C.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="For OTLP/gRPC; 0: a free one.")] = 4317,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="For OTLP/HTTP; 0: a free one.")] = 4318,
+    generation: Annotated[
+        GenerationName, typer.Option(help="Whose names: the design document's, or the server's at v0.9.4.")
+    ] = "document",
+    require: Annotated[
+        Require, typer.Option(help="Which metrics must be seen: those of the server's releases, all, none.")
+    ] = "implemented",
+    service: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Look only at what has this service.name.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Pass over a check, a subject or check:subject; repeatable."),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format, typer.Option(help="text for people, json for programs.")
+    ] = "text",
+) -> None:
+    """Compare a server's OTLP output with the catalogue.
+
+    Reports unknown and missing metrics, wrong types and units, counters that fall, undeclared attributes and
+    values, values that cannot be, personal data in any signal, root spans without a request id, and log
+    records without trace context. Exit code 0: no difference; 1: there are some, or nothing was received; 2:
+    it cannot be done as asked.
+    """
+    seconds = _seconds(duration)
+    if files and (duration or requests):
+        raise ConfigError([Problem("poller conform", "either reads files or listens; leave one out")])
+    namespace = settings.namespace or known_generation(generation).namespace
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
+    metrics = joined(
+        load(resolve(settings.queries), defaults), declared(generation, settings.namespace or None)
+    )
+    examination = Examination(
+        metrics,
+        units=known_generation(generation).units,
+        require=require,
+        service=service,
+        elsewhere=_elsewhere(generation, settings.namespace or None),
+    )
+    if files:
+        _read(files, examination)
+    else:
+        _listen(examination, host, grpc_port, http_port, seconds, requests)
+    findings = examination.findings(ignore or ())
+    if format == "json":
+        sys.stdout.write(to_json(findings) + "\n")
+    else:
+        from poller.terminal.console import open_console
+
+        print_findings(open_console(), findings)
+    raise typer.Exit(0 if healthy(findings) else 1)
+
+
+def _seconds(duration: str | None) -> float | None:
+    if duration is None:
+        return None
+    try:
+        found = parse_duration(duration)
+    except ValueError as error:
+        raise ConfigError([Problem("--for", str(error))]) from None
+    assert isinstance(found, float)  # noqa: S101 - what it returns for a text
+    return found
+
+
+def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:
+    """Names of the other generations' metrics, and which those are."""
+    return {
+        metric.name: other
+        for other in get_args(GenerationName)
+        if other != generation
+        for metric in declared(other, namespace).values()
+    }
+
+
+def _read(files: list[str], examination: Examination) -> None:
+    from poller.tools.conform.inputs import read
+
+    for path in files:
+        for request in read(path):
+            examination.take(request)
+
+
+def _listen(
+    examination: Examination,
+    host: str,
+    grpc_port: int,
+    http_port: int,
+    seconds: float | None,
+    requests: int | None,
+) -> None:
+    from poller.tools.conform.inputs import Listening
+
+    try:
+        listening = Listening(
+            examination.take, host=host, grpc_port=grpc_port, http_port=http_port, enough=requests
+        )
+    except OSError as error:
+        hint = "set --grpc-port and --http-port, or 0 for free ones"
+        raise ConfigError([Problem("poller conform", f"{error}; {hint}")]) from None
+    StopSignal(listening.end)
+    until = [
+        *([f"for {format_duration(seconds)}"] if seconds is not None else []),
+        *([f"until request {requests}"] if requests is not None else []),
+    ]
+    receiver = listening.receiver
+    typer.echo(
+        f"listening: grpc {receiver.grpc_endpoint}, http {receiver.http_endpoint}, "
+        f"{' or '.join(until) or 'until Ctrl-C'}",
+        err=True,
+    )
+    listening.wait(seconds)

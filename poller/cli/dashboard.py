@@ -1,0 +1,45 @@
+"""Write a Grafana dashboard from the query files."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated, Literal
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.config.settings import Settings
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, Problem
+
+Which = Literal["inventory", "poller"]
+
+
+@with_settings("queries", "interval", "timeout", "max_series", "namespace", warn=True)
+def dashboard(
+    settings: Settings,
+    which: Annotated[
+        Which, typer.Argument(help="inventory: what the queries measure; poller: how the poller is doing.")
+    ] = "inventory",
+) -> None:
+    """Write a Grafana dashboard (JSON, for import or provisioning) to stdout, without a database.
+
+    Its expressions are PromQL over the names that Prometheus' OTLP receiver gives by default. Needs
+    `pip install 'obscura-poller[dashboard]'`. Exit code 2: the query files have problems.
+    """
+    if importlib.util.find_spec("grafana_foundation_sdk") is None:
+        raise ConfigError(
+            [Problem("poller dashboard", "needs Grafana's builders; pip install 'obscura-poller[dashboard]'")]
+        )
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    catalog = load(resolve(settings.queries), defaults)
+    if which == "inventory":
+        from poller.tools.generate.dashboard import inventory
+
+        typer.echo(inventory(catalog.queries), nl=False)
+    else:
+        from poller.tools.generate.dashboard_poller import itself
+
+        typer.echo(itself(), nl=False)

@@ -1,0 +1,81 @@
+"""Visit the database by hand: one connection, ended by a signal as a poll is."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import typer
+
+from poller.config.settings import Settings
+from poller.daemon.signals import StopSignal
+from poller.model.errors import PollError
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.postgres.password import password_from
+from poller.tools.doctor.unreachable import unreachable
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An open door: the session is connected when it is first used."""
+
+    session: Session
+    waker: Waker
+    lock_timeout: float
+    place: str
+    """Where it leads, without secrets."""
+
+    def refused(self, error: PollError) -> str:
+        """Why there is no connection, and what to do about it."""
+        finding = unreachable(error, self.place)
+        return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
+
+
+@contextmanager
+def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
+    """Open the door, and close it; raises ConfigError where no database is named.
+
+    What the parts would log of a failure is for the caller to say. SIGINT and SIGTERM end the process with
+    128 and the signal's number, and what runs on the server with it; one that `asks` a person, who would wait
+    for the end of the question, keeps Python's own handlers.
+    """
+    settings.conninfo()
+    logger = logging.getLogger("poller")
+    level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
+    if settings.log_level != "debug":
+        logger.setLevel(logging.CRITICAL)
+    waker = Waker()
+    stop = None if asks else StopSignal(waker.raise_)
+    session = session_of(settings, waker)
+    try:
+        yield Visit(session, waker, settings.lock_timeout, place_of(settings))
+    finally:
+        session.hang_up()
+        waker.close()
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if stop is not None and stop.number is not None:
+            raise typer.Exit(128 + stop.number)
+
+
+def session_of(settings: Settings, waker: Waker) -> Session:
+    """The connection that the settings describe; nothing is opened yet."""
+    command = settings.password_command
+    return Session(
+        settings.conninfo,
+        waker,
+        connect_timeout=settings.connect_timeout,
+        password=password_from(command.reveal()) if command else None,
+    )
+
+
+def place_of(settings: Settings) -> str:
+    """Where it leads, without secrets."""
+    return settings.shown("database_url") or "libpq environment"

@@ -1,0 +1,51 @@
+"""Print the privileges that the query files need."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from poller.cli.completion import folders
+from poller.cli.options import FILES, with_settings
+from poller.config.queries.files import named, resolve
+from poller.config.queries.load import load
+from poller.config.settings import Settings
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, Problem
+from poller.model.text import shown
+from poller.tools.grants import needs_of, to_sql
+
+_NO_ROLES = {"public", "none", ""}
+"""What GRANT does not take as the name of a role, even in quotes."""
+
+
+@with_settings(*FILES, warn=True)
+def grants(
+    settings: Settings,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+            autocompletion=folders,
+        ),
+    ] = None,
+    role: Annotated[
+        str, typer.Option(metavar="NAME", help="The role that the poller logs in with.")
+    ] = "poller",
+    schema: Annotated[
+        str, typer.Option(metavar="NAME", help="The schema of tables that a query names without one.")
+    ] = "public",
+) -> None:
+    """Print the least privileges that the queries need, as SQL for psql, without a database.
+
+    deploy/role.sql makes the role; run this after it, on the primary, as the owner of the tables (memberships
+    as a superuser). Columns are granted one by one; the server decides if a statement does not show whose a
+    column is. Exit code 2: the query files have problems.
+    """
+    if role in _NO_ROLES:
+        what = f"{shown(role)} is not one role; write the role that the poller logs in with"
+        raise ConfigError([Problem("--role", what)])
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

@@ -1,0 +1,92 @@
+"""Tell whether the poller that runs here is alive, or ready; made for probes, so it loads almost nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Literal, NoReturn
+
+from poller.daemon.health import MAX_AGE_SECONDS, clock, judge, places, read
+from poller.model.printable import one_line
+from poller.terminal.stdio import drop_stdout, guard, open_missing
+
+_NO_MATTER = "No database, collector or query file that is out of order makes a poller\nanything but alive."
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def health(
+    ready: bool = False,
+    file: str | None = None,
+    max_age: float = MAX_AGE_SECONDS,
+    format: Literal["text", "json"] = "text",  # noqa: A002 - the option is called --format everywhere
+) -> NoReturn:
+    """Tell in one line whether the poller is alive (or ready) and why; exit code 0 if it is, 1 if not."""
+    environ = os.environ
+    heartbeat = read(places(file or environ.get("POLLER_HEALTH_FILE"), environ.get("POLLER_STATE_DIR")))
+    good, why = judge(heartbeat, ready=ready, now=clock(), max_age=max_age)
+    if format == "json":
+        told = None if isinstance(heartbeat, str) else heartbeat
+        why = json.dumps({"good": good, "why": why, "heartbeat": told}, indent=2)
+    try:
+        print(why if format == "json" else one_line(why), flush=True)  # noqa: T201 - what a probe is told
+    except OSError:
+        drop_stdout()  # whether anybody reads it or not, the exit code tells
+    sys.exit(0 if good else 1)
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run the command with what stands behind `poller health`; a wrong option ends it with exit code 2."""
+    open_missing()
+    guard()
+    parser = argparse.ArgumentParser(
+        prog="poller health",
+        description=textwrap.fill(health.__doc__ or ""),
+        epilog=f"{_NO_MATTER}\n\n{_examples()}" if {"-h", "--help"}.intersection(arguments) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--live",
+        action="store_false",
+        dest="ready",
+        default=False,
+        help="the process is there and its loops go on: for HEALTHCHECK and livenessProbe (default)",
+    )
+    which.add_argument(
+        "--ready",
+        action="store_true",
+        help="alive, and every query has had its first poll: for readinessProbe and startupProbe",
+    )
+    parser.add_argument(
+        "--file", help="heartbeat to read (default: POLLER_HEALTH_FILE, or where `run` puts it)"
+    )
+    parser.add_argument(
+        "--max-age",
+        type=_seconds,
+        default=MAX_AGE_SECONDS,
+        metavar="DURATION",
+        help="age from which the heartbeat is too old (default: 60s)",
+    )
+    parser.add_argument(
+        "--format", choices=["text", "json"], default="text", help="a line, or all that is known"
+    )
+    health(**vars(parser.parse_args(arguments)))
+
+
+def _examples() -> str:
+    from poller.cli.help import examples_of
+
+    return examples_of("health")
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write one like 60s or 2m")
+    return float(found[1]) * _UNITS[found[2]]

@@ -1,0 +1,99 @@
+"""Bring the queries of another tool along."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.config.queries.files import unreadable
+from poller.config.settings import Settings
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, Problem
+from poller.model.printable import one_line
+from poller.model.text import counted
+from poller.tools.importers.draft import DraftQuery
+from poller.tools.importers.formats import Format, Imported, bring
+from poller.tools.importers.validate import to_yaml
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@with_settings("interval", "timeout", "max_series")
+def import_(
+    settings: Settings,
+    files: Annotated[list[Path], typer.Argument(help="Files of the other tool, or folders of them.")],
+    form: Annotated[Format, typer.Option("--from", help="The tool that the files are of.")],
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Write a new file, or one for each given into an existing folder; by default to stdout.",
+        ),
+    ] = None,
+) -> None:
+    """Turn the queries of another tool into query files, without a database.
+
+    stderr tells what was not kept and what is done differently, each as `file:line: path.to.key: what;
+    what to do instead`; where several changes say the same, the first stands for them. What is written passes
+    `poller check`. Connections and secrets are not imported.
+
+    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or is another
+    tool's.
+    """
+    defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
+    imported = bring(form, files, defaults)
+    _write(imported, form, write)
+    lost, changed, warned = imported.losses.counts
+    sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
+    metrics = sum(len(draft.metrics) for draft in imported.drafts)
+    told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
+    told = f"{told}; {lost} not kept, {changed} changed"
+    if warned:
+        told += f", {counted(warned, 'warning')}"
+    if imported.drafts:
+        target = shlex.quote(str(write)) if write else "FILE"
+        told += f"; poller check --database {target} shows what your server makes of them"
+    sys.stderr.write(f"{one_line(told)}\n")
+    raise typer.Exit(1 if lost else 0)
+
+
+def _write(imported: Imported, form: Format, target: Path | None) -> None:
+    if not imported.drafts:
+        return
+    head = f"Imported from {form}."
+    if target is None:
+        sys.stdout.write(to_yaml(imported.drafts, head))
+        return
+    texts = {
+        path: to_yaml(drafts, f"Imported from {form}, {drafts[0].place.file.name}.")
+        for path, drafts in _placed(imported.drafts, target).items()
+    }
+    problems = [
+        Problem(str(path), "is there already; remove it, or write to another")
+        for path in texts
+        if path.exists()
+    ]
+    if problems:
+        raise ConfigError(problems)
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError([Problem(str(path), unreadable(error).replace("read", "written"))]) from None
+
+
+def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[DraftQuery]]:
+    """Which queries go into which file."""
+    if not target.is_dir():
+        if target.suffix not in _SUFFIXES:
+            what = "is no folder; write one that exists, or a file that ends in .yaml"
+            raise ConfigError([Problem(f"--write {target}", what)])
+        return {target: drafts}
+    files = {target / f"{draft.place.file.stem}.yaml": None for draft in drafts}
+    return {file: [draft for draft in drafts if draft.place.file.stem == file.stem] for file in files}

@@ -1,0 +1,13 @@
+"""Read the query files that the settings name."""
+
+from __future__ import annotations
+
+from poller.config.queries.files import resolve
+from poller.config.queries.load import load
+from poller.config.settings import Settings
+from poller.model.catalog import Catalog
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Read the query files; raises ConfigError with every problem of every file."""
+    return load(resolve(settings.queries), settings.defaults)

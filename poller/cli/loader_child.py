@@ -1,0 +1,56 @@
+"""Entry point of the child process that reads the configuration; its argument is the descriptor to answer."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import sys
+import threading
+
+from poller.config import loader_process as loader
+from poller.config.settings import Settings
+
+
+def start(package: str | None, arguments: list[str]) -> None:
+    """Run the command line of the process that started this one: `poller.cli.run` answers.
+
+    `package` is that of its `__main__`, by which the usage line names the program.
+    """
+    gc.disable()  # until all is imported, as in `poller.cli.main`
+    sys.modules["__main__"].__package__ = package
+    sys.argv[:] = arguments
+    from poller.cli.app import main as command_line
+
+    command_line()
+
+
+def load(settings: Settings) -> None:
+    """Answer with the catalogue of the query files."""
+    from poller.cli.load_catalog import open_catalog
+
+    loader.answer(lambda: open_catalog(settings))
+
+
+def _end_with_starter() -> None:
+    """End this process when the other end of stdin is closed, as it is however the other process ends."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+def main() -> None:
+    """Do what the request on stdin says."""
+    os.set_inheritable(int(sys.argv[1]), False)
+    loader.answers = os.fdopen(int(sys.argv[1]), "wb")
+    try:
+        task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - only the process that started us writes it
+    except (EOFError, pickle.UnpicklingError):
+        return  # that process has ended
+    threading.Thread(target=_end_with_starter, name="lifeline", daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):  # the same
+        (start if task == "start" else load)(*arguments)
+
+
+if __name__ == "__main__":
+    main()

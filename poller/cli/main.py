@@ -1,0 +1,68 @@
+"""Entry point: `poller health`, which probes run all the time, `poller run` with a child, and the rest."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+
+_LEAST_FILES = 64
+"""Open files that are enough for every command."""
+
+
+def main() -> None:
+    """Run the command that the arguments name, and end the process with its exit code."""
+    if sys.argv[1:2] == ["health"]:
+        from poller.cli.health import main as health
+
+        health(sys.argv[2:])
+    _require_files()
+    # What is loaded stays, so that looking for garbage in it is time lost; who goes on turns it on.
+    gc.disable()
+    if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
+        # It would end a daemon that is about to read the files anyway; from then on it is heeded.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # There is nothing to tidy up yet. For process 1 of a container the default action would be none.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+        _run()
+        return
+    from poller.cli.app import main as command_line
+
+    command_line()
+
+
+def _require_files() -> None:
+    """End the process if it may have too few open files: some library would end it without a word."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < _LEAST_FILES:
+        what = f"the limit of {limit} open files is too low; raise it to 256 or more (ulimit -n)"
+        print(what, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        sys.exit(2)
+
+
+def _run() -> None:
+    """Run the daemon, and end the process; a child reads the command line while this process imports."""
+    from poller.terminal.stdio import open_missing
+
+    open_missing()  # before a pipe gets the number of a stream
+    from poller.config.loader_process import LoaderError, LoaderProcess
+
+    try:
+        with LoaderProcess("start", sys.modules["__main__"].__package__, sys.argv) as loader:
+            from poller.daemon.signals import on_hangup
+
+            asked: list[bool] = []
+            on_hangup(lambda: asked.append(True))  # the child reads the files from now on
+            from poller.daemon.run import main as serve
+
+            serve(loader, asked)
+    except LoaderError as error:
+        if not error.printed:
+            import logging
+
+            logging.getLogger(__name__).critical("%s", error)  # to stderr, if logging is not set up yet
+        sys.exit(error.code)

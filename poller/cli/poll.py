@@ -1,0 +1,138 @@
+"""Poll once and print what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from poller.cli.completion import queries
+from poller.cli.options import with_settings
+from poller.config.settings import Settings
+from poller.daemon.signals import StopSignal
+from poller.model.errors import ConfigError, Problem
+from poller.model.printable import one_line
+from poller.model.query import MetricDefinition
+from poller.model.result import REFUSALS, PollResult
+from poller.model.tick import ticks
+from poller.polling.duplicates import contested, without
+from poller.polling.store import SnapshotStore
+from poller.telemetry.logging import configure
+from poller.terminal.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+Format = Literal["table", "json", "prometheus", "otlp-json"]
+
+
+@with_settings()
+def poll(
+    settings: Settings,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Poll only this query; * and ? match; repeatable.",
+            autocompletion=queries,
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format,
+        typer.Option(help="table for people, json for programs, prometheus and otlp-json for backends."),
+    ] = "table",
+    push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell on stderr of each row that was left out.")
+    ] = False,
+) -> None:
+    """Poll every query once and print the values.
+
+    Behind a state stands how many rows were left out, and why: `ok, 2 duplicate`.
+
+    Exit code 0: all went well; 1: a query failed, not one of its rows fitted (NULLs left out by on_null: drop
+    aside), the server was refused (its role, its lag, the role's privileges), or the push failed; 2: the
+    configuration cannot be used.
+    """
+    # Not above: who completes a command line waits for what is loaded.
+    from poller.cli.load_catalog import open_catalog
+    from poller.daemon.build import Telemetry, open_push
+    from poller.daemon.poll_cycle import Pipe
+    from poller.polling.report import refusals
+
+    configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    catalog = open_catalog(settings)
+    chosen = catalog.select(query) if query else catalog.queries
+    if push and settings.endpoint is None:
+        raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
+    settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
+    store = SnapshotStore(catalog.queries)
+    target = open_push(settings, store, periodic=False) if push else None
+    telemetry = Telemetry(settings if push else None, target)
+    pipe = Pipe(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
+    stop = StopSignal(pipe.replica.interrupt)
+    with Progress([query.name for query in chosen]) as progress:
+        # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
+        polled = {
+            result.query.name: result
+            for tick in ticks(chosen, settings.instance)
+            for result in pipe.tick(tick.queries, progress.done)
+        }
+    # Of two queries that feed one series, the first one was polled before the other was there.
+    claims = contested(store.shown(time.monotonic()))
+    results = [without(polled[query.name], claims) for query in chosen]
+    pipe.replica.close()
+    try:
+        _print(format, results, catalog.metrics, settings)
+        if verbose:
+            sys.stderr.writelines(f"{one_line(line)}\n" for result in results for line in refusals(result))
+    finally:  # a stdout that takes no more is no reason to keep the values from the collector
+
+        def stopped() -> bool:
+            return stop.number is not None
+
+        # The first signal ends the wait, not the first try to deliver what is polled already.
+        patience = settings.export_timeout
+        delivered = target.shutdown(patience, stopped=stopped) if target else True
+        telemetry.shutdown(patience, stopped)
+    if stop.number is not None:
+        raise typer.Exit(128 + stop.number)
+    failed = any(
+        result.outcome == "failed"
+        or result.all_refused
+        or (result.skipped is not None and result.skipped.reason in REFUSALS)
+        for result in results
+    )
+    raise typer.Exit(1 if failed or not delivered else 0)
+
+
+def _print(
+    form: Format, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition], settings: Settings
+) -> None:
+    from poller.polling.report import print_table, to_json
+
+    samples = [sample for result in results for sample in result.samples]
+    if form == "json":
+        text = to_json(results, metrics) + "\n"
+    elif form == "prometheus":
+        from poller.model.prometheus import exposition
+
+        text = exposition(metrics, samples)
+    elif form == "otlp-json":
+        from poller.daemon.build import version
+        from poller.otlp.exporter import resource
+        from poller.polling.otlp_metrics import to_otlp_json
+
+        described = resource(settings.service_name, settings.instance, version())
+        text = to_otlp_json(results, described, version()) + "\n"
+    else:
+        from poller.terminal.console import open_console
+
+        print_table(open_console(), results, metrics)
+        return
+    sys.stdout.write(text)

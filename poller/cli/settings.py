@@ -1,0 +1,86 @@
+"""Print every effective setting, its source and its meaning."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.config.environment import variables
+from poller.config.settings import Settings
+from poller.config.settings_schema import Variables
+from poller.model.printable import one_line
+from poller.telemetry import logging as logs
+
+logger = logging.getLogger(__name__)
+
+HEADINGS = ("setting", "value", "source", "meaning")
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@with_settings()
+def settings(
+    settings: Settings,
+    format: Annotated[  # noqa: A002 - the option is called so
+        Format, typer.Option("--format", help="A table, or JSON for programs.")
+    ] = Format.TABLE,
+) -> None:
+    """Print every effective setting, its source and its meaning; secrets are masked."""
+    logs.configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    if format is Format.JSON:
+        told = [
+            {
+                "setting": name,
+                "variables": variables(field),
+                "value": settings.shown(name) or None,
+                "source": str(settings.source(name)),
+                "meaning": field.description,
+            }
+            for name, field in Variables.model_fields.items()
+        ]
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        _draw(_rows(settings))
+    else:
+        rows = [HEADINGS, *_rows(settings)]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+            typer.echo("  ".join([*cells, row[3]]))
+
+
+def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
+    return [
+        (name, one_line(settings.shown(name) or "-"), str(settings.source(name)), field.description or "")
+        for name, field in Variables.model_fields.items()
+    ]
+
+
+def _draw(rows: list[tuple[str, str, str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from poller.terminal.console import open_console
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
+    for name, value, source, meaning in rows:
+        dim = "dim" if source == "default" else ""
+        # As Text, so that no value is taken for markup.
+        table.add_row(Text(name, "cyan"), Text(value, dim), Text(source, dim), Text(meaning))
+    open_console(no_color=bool(os.environ.get("NO_COLOR")) or None).print(table)

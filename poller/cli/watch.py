@@ -1,0 +1,100 @@
+"""Show a poller live in the terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from poller.cli.options import with_settings
+from poller.cli.watch_view.show import show_live, show_once
+from poller.cli.watch_view.source import Look, Sight, beside
+from poller.config.settings import Settings
+from poller.daemon.health import places
+from poller.model.errors import ConfigError, Problem
+
+logger = logging.getLogger(__name__)
+
+_LINES = 20
+
+
+@with_settings()
+def watch(
+    settings: Settings,
+    poll: Annotated[
+        bool, typer.Option("--poll", help="Poll by itself, and push nothing, instead of watching a poller.")
+    ] = False,
+) -> None:
+    """Show every query of the poller that runs here: state, values, changes, age, next run, last error.
+
+    Reads the heartbeat of `poller run` and needs no database, but the same host, user and POLLER_STATE_DIR or
+    POLLER_HEALTH_FILE. With --poll it polls by itself, with the settings of `run`, on a connection of its
+    own. `q` or Ctrl-C ends it. Where standard output is no terminal it prints once what there is. Exit code
+    0: the poller is alive; 1: it is not; 2: the configuration cannot be used.
+    """
+    from poller.terminal.console import open_console
+
+    console = open_console()
+    if not poll:
+        show = show_live if console.is_terminal else show_once
+        raise typer.Exit(0 if show(console, beside(places(settings.health_file, settings.state_dir))) else 1)
+    if not console.is_terminal:
+        raise ConfigError([Problem("--poll", "needs a terminal; `poller poll` polls once and prints")])
+    with _polling(settings) as look:
+        show_live(console, look)
+
+
+@contextmanager
+def _polling(settings: Settings) -> Iterator[Look]:
+    """Poll in this process, and push nothing."""
+    from poller.cli.load_catalog import open_catalog
+    from poller.daemon.poll_cycle import Pipe
+    from poller.daemon.scheduler import Daemon
+    from poller.model.tick import ticks
+    from poller.polling.store import SnapshotStore
+    from poller.telemetry.logging import configure
+
+    news = _News()
+    configure("text", settings.log_level, news)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    catalog = open_catalog(settings)
+    pipe = Pipe(catalog, settings, SnapshotStore(catalog.queries), None, daemon=False)
+    daemon = Daemon(ticks(catalog.queries, settings.instance), pipe.tick, rest=pipe.replica.rest)
+
+    def look() -> Sight:
+        glances = pipe.glances(daemon.next_runs())
+        return Sight(True, "polling by itself, pushing nothing", pipe.server(), glances, news.lines())
+
+    daemon.start()
+    try:
+        yield look
+    finally:
+        at_rest = daemon.stop(pipe.replica.interrupt, settings.grace_period)
+        if at_rest:
+            pipe.replica.close()
+        else:  # a worker that waits for a server that does not answer would hold up the end
+            sys.stdout.flush()
+            os._exit(1 if sys.exc_info()[0] else 0)
+
+
+class _News(io.StringIO):
+    """Keeps the last lines that were written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=_LINES)
+
+    def write(self, text: str) -> int:
+        self._lines += text.splitlines()
+        return len(text)
+
+    def lines(self) -> list[str]:
+        return list(self._lines)

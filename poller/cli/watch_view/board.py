@@ -1,0 +1,243 @@
+"""Draw every query in a line or a few, as many as the screen has room for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from poller.cli.watch_view.source import Sight
+from poller.model.printable import one_line
+from poller.model.text import counted
+from poller.polling.status import Glance, Reading
+from poller.terminal.sparkline import History, change, number
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+_COLORS = {"ok": "green", "estimated": "blue", "skipped": "yellow", "failed": "red", "stale": "magenta"}
+_WIDE = 132
+"""Columns from which on a metric's name and unit have columns of their own."""
+_NEWS = 4
+_KEYS = "q quits"
+_MORE_KEYS = "q quits, ↑ ↓ and space scroll"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its heading, and its width in cells."""
+
+    heading: str
+    width: int
+    right: bool = False
+
+
+def columns(width: int) -> dict[str, Column]:
+    """The columns for a terminal of `width` cells, which they fill; the history takes what is left."""
+    wide = width >= _WIDE
+    made = {
+        "query": Column("QUERY", 24 if wide else 18),
+        "state": Column("STATE", 19 if wide else 16),
+        **({"metric": Column("METRIC", 26)} if wide else {}),
+        "value": Column("VALUE", 15 if wide else 13, right=True),
+        **({"unit": Column("UNIT", 12)} if wide else {}),
+        "change": Column("CHANGE", 10 if wide else 9, right=True),
+        "history": Column("HISTORY", 0),
+        "age": Column("AGE", 4, right=True),
+        "next": Column("NEXT", 4, right=True),
+    }
+    left = width - sum(column.width for column in made.values()) - (len(made) - 1)
+    made["history"] = Column("HISTORY", max(0, left))
+    return made
+
+
+class Board:
+    """The values seen so far, and which part of all lines the screen shows."""
+
+    def __init__(self) -> None:
+        self._histories: dict[tuple[str, str, str], History] = {}
+        self._polled: dict[str, float | None] = {}
+        self._first = 0
+        self._page = 1
+
+    def take(self, sight: Sight) -> None:
+        """Remember the values; each counts once for each poll that brought it."""
+        for one in sight.glances:
+            if one.last_success == self._polled.get(one.query):
+                continue
+            self._polled[one.query] = one.last_success
+            for reading in one.readings:
+                self._histories.setdefault(_key(one, reading), History()).add(reading.value)
+
+    def press(self, key: str) -> None:
+        """Scroll by a key."""
+        step = {"up": -1, "down": 1, "page up": -self._page, "page down": self._page}.get(key, 0)
+        if key in ("home", "end"):
+            step = -self._first if key == "home" else 10**6
+        self._first = max(0, self._first + step)
+
+    def draw(self, sight: Sight, now: float, width: int, height: int) -> RenderableType:
+        """The whole screen; `now` is in seconds since 1970."""
+        from rich.console import Group
+        from rich.text import Text
+
+        told = columns(width)
+        head, lines = _head(sight), self._lines(sight, now, told, width)
+        told_last = max(0, len(sight.news) - max(0, min(_NEWS, height - 16)))
+        news = [Text(one_line(line), "dim") for line in sight.news[told_last:]]
+        room = max(1, height - len(head) - len(news) - 4)
+        self._page = max(1, room - 1)
+        self._first = min(self._first, max(0, len(lines) - room))
+        shown = lines[self._first : self._first + room]
+        foot = self._foot(sight, len(lines), len(shown))
+        whole = [*head, Text(""), _headings(told), *shown, Text(""), *news, foot]
+        for line in whole:
+            line.truncate(width, overflow="ellipsis")
+            line.no_wrap = True
+        return Group(*whole)
+
+    def table(self, sight: Sight, now: float, width: int) -> RenderableType:
+        """The same at whatever height it takes, for what is no screen."""
+        from rich.console import Group
+        from rich.text import Text
+
+        told = columns(width)
+        rows = [Text(""), _headings(told), *self._lines(sight, now, told, width)] if sight.glances else []
+        for row in rows:
+            row.rstrip()
+        return Group(*_head(sight), *rows)
+
+    def _foot(self, sight: Sight, lines: int, shown: int) -> Text:
+        from rich.text import Text
+
+        words = sight.states or Counter(one.word for one in sight.glances)
+        counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
+        foot = Text(f"{counted(len(sight.glances) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
+        if shown < lines:
+            foot.append(f"lines {self._first + 1}-{self._first + shown} of {lines}   {_MORE_KEYS}")
+        else:
+            foot.append(_KEYS)
+        return foot
+
+    def _lines(self, sight: Sight, now: float, told: dict[str, Column], width: int) -> list[Text]:
+        from rich.text import Text
+
+        lines = [line for one in sight.glances for line in self._query(one, now, told, width)]
+        if sight.omitted:
+            lines.append(
+                Text(f"and {counted(sight.omitted, 'more query')}, omitted from the heartbeat", "dim")
+            )
+        return lines
+
+    def _query(self, one: Glance, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
+        from rich.text import Text
+
+        color = _COLORS.get(one.word, "")
+        cells = {
+            "query": Text(one_line(one.query), "bold"),
+            "state": Text(one_line(one.state), color),
+            "age": Text("-" if one.last_success is None else span(now - one.last_success)),
+            "next": Text("-" if one.next_run is None else span(one.next_run - now)),
+        }
+        alone = one.series == 1 and len(one.readings) == 1 and not one.readings[0].attributes
+        if alone:
+            cells |= self._reading(one, one.readings[0], told)
+        elif one.series:
+            cells["value"] = Text(f"{one.series} series", "dim")
+        elif one.stale and one.last_success is not None:
+            cells["value"] = Text("withheld", "magenta")
+        yield _row(cells, told)
+        if one.detail:
+            yield from _folded(one.detail, color, width)
+        if alone:
+            return
+        several = len({reading.metric for reading in one.readings}) > 1
+        for reading in one.readings:
+            name = f"{reading.metric} {reading.attributes}" if several else reading.attributes
+            first = {"query": Text(f"  {one_line(name or reading.metric)}")}
+            yield _row(first | self._reading(one, reading, told), told, spread=True)
+        if one.series > len(one.readings):
+            yield Text(f"  and {one.series - len(one.readings)} more", "dim")
+
+    def _reading(self, one: Glance, reading: Reading, told: dict[str, Column]) -> dict[str, Text]:
+        from rich.text import Text
+
+        history = self._histories.get(_key(one, reading), History())
+        return {
+            "metric": Text(one_line(reading.metric)),
+            "value": Text(number(reading.value, told["value"].width)),
+            "unit": Text(one_line(reading.unit)),
+            "change": Text(change(history.change, told["change"].width)),
+            "history": Text(history.line(told["history"].width), "cyan"),
+        }
+
+
+def _head(sight: Sight) -> list[Text]:
+    from rich.text import Text
+
+    lines = [Text(one_line(sight.state), "bold green" if sight.good else "bold red")]
+    return [*lines, Text(one_line(sight.server))] if sight.server else lines
+
+
+def _headings(told: dict[str, Column]) -> Text:
+    from rich.text import Text
+
+    return _row({name: Text(column.heading, "bold cyan") for name, column in told.items()}, told)
+
+
+def span(seconds: float) -> str:
+    """A time in at most four characters: 12s, 5m, 3h, 99d; what is over is `now`."""
+    if seconds < 0.5:
+        return "now" if seconds < -1 else "0s"
+    for unit, size in (("s", 1), ("m", 60), ("h", 3600)):
+        if seconds < {"s": 99.5, "m": 5970, "h": 356_400}[unit]:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{min(seconds / 86400, 999):.0f}d"
+
+
+def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = False) -> Text:
+    """One line; with `spread` the first cell takes the second's room as well."""
+    from rich.text import Text
+
+    line = Text()
+    names = list(told)
+    for name in names:
+        column = told[name]
+        width = column.width
+        if spread and name == "state":
+            continue
+        if spread and name == "query":
+            width += told["state"].width + 1
+        cell = cells.get(name, Text(""))
+        if column.right:
+            cell.truncate(width, overflow="ellipsis")
+            cell.align("right", width)
+        else:
+            cell.truncate(width, overflow="ellipsis", pad=True)
+        line.append_text(cell)
+        if name != names[-1]:
+            line.append(" ")
+    return line
+
+
+def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
+    """A sentence in at most two lines."""
+    from rich.cells import chop_cells
+    from rich.text import Text
+
+    printable = one_line(detail)
+    # In cells: some characters take two of them, some none.
+    first = chop_cells(printable, max(2, width - 4))[0] if printable else ""
+    rest = printable[len(first) :]
+    if rest and " " in first:
+        first, _, begun = first.rpartition(" ")
+        rest = begun + rest
+    yield Text(f"  └ {first}", color)
+    if rest:
+        yield Text(f"    {rest}", color)
+
+
+def _key(one: Glance, reading: Reading) -> tuple[str, str, str]:
+    return one.query, reading.metric, reading.attributes

@@ -1,0 +1,48 @@
+"""Show what is seen of a poller: live on a terminal, once to anything else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from poller.cli.watch_view.board import Board
+from poller.cli.watch_view.source import Look
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_WIDTH = 132
+"""Columns for what is no terminal, and so has none."""
+
+
+def show_live(console: Console, look: Look) -> bool:
+    """Draw until `q`, SIGINT or SIGTERM; returns whether the poller was alive at last."""
+    from poller.terminal.live import keep_drawn
+
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    board = Board()
+    good = False
+
+    def draw() -> RenderableType:
+        nonlocal good
+        sight = look()
+        good = sight.good
+        board.take(sight)
+        return board.draw(sight, time.time(), console.width, console.height)
+
+    keep_drawn(console, draw, ended.is_set, board.press)
+    return good
+
+
+def show_once(console: Console, look: Look) -> bool:
+    """Print how all queries stand; returns whether the poller is alive."""
+    sight = look()
+    board = Board()
+    board.take(sight)
+    width = console.width if console.is_terminal else max(console.width, _WIDTH)
+    console.print(board.table(sight, time.time(), width), soft_wrap=True)
+    return sight.good

@@ -1,0 +1,55 @@
+"""Look at a running poller: at one beside us by its heartbeat, or at our own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from poller.daemon.health import clock, judge, read
+from poller.polling.status import Glance, from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A poller at one moment."""
+
+    good: bool
+    """Whether it is alive."""
+    state: str
+    """The poller in a line."""
+    server: str
+    """The server that it polls in a line; empty where nobody knows."""
+    glances: Sequence[Glance]
+    news: Sequence[str] = ()
+    """What it said last."""
+    omitted: int = 0
+    """Queries that the heartbeat has no room for."""
+    states: Mapping[str, int] = field(default_factory=dict)
+    """How many queries are in which state; empty if only the glances tell."""
+
+
+Look = Callable[[], Sight]
+
+
+def beside(places: Sequence[Path]) -> Look:
+    """Look at the poller whose heartbeat is at the best of `places` (see `poller.daemon.health.places`)."""
+
+    def look() -> Sight:
+        heartbeat = read(list(places))
+        good, why = judge(heartbeat, ready=False, now=clock())
+        if isinstance(heartbeat, str):
+            return Sight(good, why, "", ())
+        try:
+            glances = from_json(heartbeat.get("glances", ()))
+            omitted = int(heartbeat.get("omitted", 0))
+            states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            return Sight(False, f"the heartbeat is of another version: it {error}", "", ())
+        # How many are in which state is told below the queries.
+        state = re.sub(r"; queries: [^;]*", "", why)
+        server = str(heartbeat.get("server") or "")
+        return Sight(good, state, server, glances, omitted=omitted, states=states)
+
+    return look

@@ -1,0 +1,164 @@
+"""Find each setting's value in an environment, and remember which variable it stands in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+from poller.config.settings import Source
+from poller.model.duration import format_duration
+from poller.model.errors import Problem
+from poller.model.redaction import learn_environment
+from poller.model.secrets import read_secret, show_path
+
+_LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
+"""Any of these says that libpq's own environment describes the database (PostgreSQL manual, 34.15)."""
+
+_SERVICE_LINK = re.compile(
+    r"POLLER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes sets in every pod beside a service called `poller` or `poller-...`; no setting of ours."""
+
+_RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
+"""Settings that OTEL_RESOURCE_ATTRIBUTES decides where nothing more specific does."""
+
+_SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
+"""Limits of attributes, events and links. The SDK's modules raise ValueError where they are imported if one
+of these is not a whole number."""
+
+
+def variables(field: FieldInfo) -> tuple[str, ...]:
+    """The variables of a field, first come, first served."""
+    alias = field.validation_alias
+    return tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else ()
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the field's value must not be shown, and may stand in the file that `<variable>_FILE` names."""
+    return "SecretStr" in str(field.annotation)
+
+
+class Environment(EnvSettingsSource):
+    """One look at an environment: empty is unset, `*_FILE` holds a secret, and every problem is kept."""
+
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._fields = settings.model_fields
+        known = {name for field in self._fields.values() for name in variables(field)}
+        # A file or a shell that fills a variable often leaves a line break at its end.
+        given = {name: value.rstrip("\r\n") for name, value in environ.items()}
+        self._given = {name: value for name, value in given.items() if value.strip() != ""}
+        # Only these, for the library would also take a variable called like the field, `timeout`.
+        self._read = {name: value for name, value in self._given.items() if name in known}
+        self.problems: list[Problem] = []
+        learn_environment(self._given)
+        super().__init__(settings, case_sensitive=True)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return dict(self._read)
+
+    def look(self, name: str) -> tuple[str, Source] | None:
+        """The value of the field `name` and the variable it stands in; None where it is unset."""
+        field = self._fields[name]
+        if is_secret(field) and (found := self._from_file(variables(field)[0])):
+            return found
+        value, variable, _ = self.get_field_value(field, name)
+        if value is not None:
+            if variable == "OTEL_METRIC_EXPORT_INTERVAL":
+                value = self._milliseconds(variable, value)
+            elif name == "export_timeout" and variable.startswith("OTEL_"):
+                value = self._few_seconds(variable, value)
+            return (value, Source("variable", variable)) if value is not None else None
+        if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+            return "false", Source("variable", "OTEL_TRACES_EXPORTER")
+        if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
+            return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
+        return None
+
+    def file_of(self, name: str) -> Path | None:
+        """The file that holds the secret of the field `name`; None where none is named."""
+        file = self._given.get(f"{variables(self._fields[name])[0]}_FILE")
+        return None if file is None else Path(file)
+
+    def switched_off(self) -> Source | None:
+        """The standard variable that turns metrics off, if one does."""
+        if self._given.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return Source("variable", "OTEL_SDK_DISABLED")
+        if self._given.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
+            return Source("variable", "OTEL_METRICS_EXPORTER")
+        return None
+
+    def sdk_problems(self) -> list[Problem]:
+        """The limits of the SDK that it cannot be imported with."""
+        return [
+            Problem(name, f"{value!r} is not a whole number; write one like 128, or remove the variable")
+            for name, value in sorted(self._given.items())
+            if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
+        ]
+
+    def has_libpq(self) -> bool:
+        """Whether libpq's own variables describe a database."""
+        return any(name in self._given for name in _LIBPQ)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Variables that look like settings and are none, each with what was probably meant."""
+        ours = {name for field in self._fields.values() for name in variables(field)}
+        ours |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
+        ours = {name for name in ours if name.startswith("POLLER_")}
+        told = []
+        for name in sorted(self._given):
+            if name.startswith("POLLER_") and name not in ours and not _SERVICE_LINK.fullmatch(name):
+                near = difflib.get_close_matches(name, sorted(ours), n=1, cutoff=0.75)
+                told.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        return tuple(told)
+
+    def _from_file(self, variable: str) -> tuple[str, Source] | None:
+        where = f"{variable}_FILE"
+        file = self._given.get(where)
+        if file is None:
+            return None
+        if variable in self._given:
+            self.problems.append(Problem(where, f"is set, and so is {variable}; keep one of them"))
+            return None
+        try:
+            value = read_secret(Path(file))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            self.problems.append(Problem(where, f"{show_path(file)} cannot be read: {reason}"))
+            return None
+        return value, Source("variable", where)
+
+    def _milliseconds(self, variable: str, value: str) -> str | None:
+        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+            return f"{value.strip()}ms"
+        self.problems.append(
+            Problem(variable, f"{value!r} is not a number of milliseconds; write one like 60000")
+        )
+        return None
+
+    def _few_seconds(self, variable: str, value: str) -> str | None:
+        """The value, unless it is a number so large that milliseconds are meant, the specification's unit."""
+        if not re.fullmatch(r"\s*\d{4,12}(\.\d+)?\s*", value):
+            return value
+        example = format_duration(float(value) / 1000)
+        self.problems.append(
+            Problem(
+                variable,
+                f"{value.strip()!r} would be seconds here and is milliseconds in the specification; "
+                f"write it with its unit, like {example}, or set POLLER_EXPORT_TIMEOUT={example}",
+            )
+        )
+        return None
+
+    def _resource_attribute(self, wanted: str) -> str:
+        for item in self._given.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+            key, _, value = item.partition("=")
+            if key.strip() == wanted:
+                return unquote(value.strip())
+        return ""

@@ -1,0 +1,180 @@
+"""Settings from options, environment variables and defaults; an option wins over a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ByteSize, SecretStr, ValidationError
+
+from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
+from poller.config.environment import Environment, is_secret
+from poller.config.settings import Settings, Source, option, spoken
+from poller.config.settings_schema import Variables, example_of, lower
+from poller.model.errors import ConfigError, Problem
+from poller.model.secrets import Secret
+from poller.model.text import did_you_mean
+
+_SHARED = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_PROTOCOLS: dict[str, Protocol] = {"grpc": "grpc", "http/protobuf": "http/protobuf"}
+
+
+def destinations(
+    signals: Iterable[Signal],
+    values: Mapping[str, Any],
+    sources: Mapping[str, Source],
+    environ: Mapping[str, str],
+) -> tuple[dict[Signal, Endpoint], list[Problem]]:
+    """Where each of `signals` goes, without those of which nothing says so; and what is wrong with it.
+
+    `values` and `sources` are the settings' as they were found. The endpoint and the protocol of the signal's
+    own go before those of all signals; what a standard variable says of metrics alone is for metrics alone
+    (OpenTelemetry specification, protocol/exporter.md).
+    """
+    found: dict[Signal, Endpoint] = {}
+    problems: list[Problem] = []
+    for signal in signals:
+        value, where = _place(signal, values, sources, environ)
+        if value:
+            try:
+                protocol = _protocol(signal, values, sources, environ)
+                found[signal] = resolve(value, where, protocol, signal)
+            except ConfigError as error:
+                problems += error.problems
+    return found, problems
+
+
+def _place(
+    signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
+) -> tuple[str, str]:
+    """The endpoint as it was written, empty where there is none, and the variable or option it stands in."""
+    field = f"{signal}_endpoint"
+    if not values.get(field):
+        field = "otlp_endpoint"
+        if not values.get(field):
+            return "", ""
+        if sources[field].name == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
+            return environ.get(_SHARED, "").strip(), _SHARED
+    return values[field].strip(), sources[field].name
+
+
+def _protocol(
+    signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
+) -> Protocol | None:
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+    if told := environ.get(own, "").strip().lower():
+        if told not in _PROTOCOLS:
+            raise ConfigError(
+                [Problem(own, f"{told!r} is not one of grpc, http/protobuf; write one of them")]
+            )
+        return _PROTOCOLS[told]
+    shared = values.get("otlp_protocol")
+    if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
+        shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    return _PROTOCOLS.get((shared or "").strip().lower())
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that `environ` and the options make.
+
+    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
+    an empty text unsets what the environment says.
+
+    Raises ConfigError with every problem there is; none of them shows a secret.
+    """
+    environment = Environment(Variables, environ)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for name in Variables.model_fields:
+        given = (overrides or {}).get(name)
+        if given is not None:
+            sources[name] = Source("option", option(name))
+            values[name] = None if given == "" and Variables.model_fields[name].default is None else given
+        elif found := environment.look(name):
+            values[name], sources[name] = found
+    raw, raw_sources = dict(values), dict(sources)
+    if off := environment.switched_off():
+        values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
+
+    problems = [*environment.problems, *environment.sdk_problems()]
+    read: Variables | None = None
+    try:
+        read = Variables(**values)
+    except ValidationError as error:
+        problems += [
+            Problem(sources[name].name, _say(name, values[name], dict(one)))
+            for one in error.errors(include_url=False, include_input=False)
+            if (name := str(one["loc"][0]))
+        ]
+    target: Endpoint | None = None
+    if values.get("otlp_endpoint"):
+        protocol = lower(values.get("otlp_protocol"))
+        try:
+            target = resolve(
+                values["otlp_endpoint"].strip(),
+                sources["otlp_endpoint"].name,
+                "http/protobuf" if protocol == "http/protobuf" else "grpc" if protocol == "grpc" else None,
+            )
+        except ConfigError as error:
+            problems += error.problems
+    others: dict[Signal, Endpoint] = {}
+    if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
+        others, wrong = destinations(read.signals(), raw, raw_sources, environ)
+        # What is wrong with an endpoint that they share has been said.
+        problems += [problem for problem in wrong if problem not in problems]
+    if problems or read is None:
+        raise ConfigError(problems)
+    warnings = environment.warnings()
+    if read.otlp_logs and "logs" not in others:
+        warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
+    in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
+    return Settings(
+        **{name: _plain(getattr(read, name)) for name in Variables.model_fields},
+        sources=sources,
+        warnings=warnings,
+        endpoint=target,
+        others=others,
+        libpq=environment.has_libpq(),
+        database_file=environment.file_of("database_url") if in_file else None,
+    )
+
+
+def _plain(value: object) -> Any:
+    """A value without the library's own types."""
+    if isinstance(value, SecretStr):
+        return Secret(value.get_secret_value())
+    return int(value) if isinstance(value, ByteSize) else value
+
+
+def _say(name: str, given: object, error: dict[str, Any]) -> str:
+    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
+    field = Variables.model_fields[name]
+    example = f"write one like {example_of(name)}"
+    if is_secret(field):
+        return f"is not usable; {example}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than":
+            return f"{given!r} is not above {context['gt']:g}; {example}"
+        case kind if kind.startswith("bool_"):
+            return f"{given!r} is not true or false; {example}"
+        case kind if kind.startswith("byte_size"):
+            return f"{given!r} is not a size; {example}"
+        case kind if kind.startswith("float_") and name == "max_duty_cycle":
+            return f"{given!r} is not a share; {example}"
+        case "literal_error":
+            choices = context["expected"].replace("'", "").replace(" or ", ", ")
+            meant = did_you_mean(str(lower(given)), choices.split(", ")) or f"; {example}"
+            return f"{given!r} is not one of {choices}{meant}"
+        case "greater_than_equal":
+            return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
+        case "less_than_equal":
+            return f"{given!r} is too large; write at most {spoken(name, context['le'])}"
+        case "string_too_short":
+            return f"is empty; {example}"
+        case kind if kind.startswith("int_"):
+            return f"{given!r} is not a whole number; {example}"
+        case _:
+            return f"{given!r} is not accepted; {example}"

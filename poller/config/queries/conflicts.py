@@ -1,0 +1,89 @@
+"""Find what is wrong between queries and between files, though each is right alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from poller.config.queries.query_file import Found, QueryFile
+from poller.model.path import Key
+from poller.model.prometheus import metric_name
+from poller.model.query import MetricType
+from poller.model.series import fixed_series
+from poller.model.units import unit_problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """A metric as written, whether or not the rest of its query is in order."""
+
+    file: QueryFile
+    path: tuple[Key, ...]
+    data: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        return self.file.place(self.path)
+
+
+def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Found]:
+    """Every clash in `files`; looks at what is written, valid or not, so that no other mistake hides one."""
+    names: dict[str, str] = {}
+    metrics: dict[str, _Metric] = {}
+    translated: dict[str, tuple[str, str]] = {}
+    for file in files:
+        for at, query in file.queries():
+            name = query.get("name")
+            if isinstance(name, str) and name:
+                here = file.place((*at, "name"))
+                first = names.setdefault(name, here)
+                if first is not here:
+                    yield file.found((*at, "name"), f"{name[:63]!r} is also the query at {first}; rename one")
+            fed: dict[object, _Metric] = {}
+            for metric in _metrics_of(file, at, query):
+                yield from _clash(metric, metrics, fed)
+                yield from _translation(metric, translated, namespace)
+
+
+def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> Iterator[_Metric]:
+    listed = query.get("metrics")
+    for index, data in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"]:
+            yield _Metric(file, (*at, "metrics", index), data)
+
+
+def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[Found]:
+    name = metric.data["name"]
+    attributes = metric.data.get("attributes", {})
+    if isinstance(attributes, dict):
+        twin = fed.setdefault((name, fixed_series(attributes)), metric)
+        if twin is not metric:
+            what = f"{name[:255]!r} has the same attributes at {twin.place}; write others to tell them apart"
+            yield metric.file.found((*metric.path, "name"), what)
+    first = metrics.setdefault(name, metric)
+    for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
+        mine, other = metric.data.get(key, default), first.data.get(key, default)
+        if isinstance(mine, str) and isinstance(other, str) and mine != other:
+            where = first.file.place((*first.path, key))
+            what = f"is not the {key} that {name[:255]!r} has at {where}; write the same, or rename one"
+            yield metric.file.found((*metric.path, key), what)
+
+
+def _translation(metric: _Metric, translated: dict[str, tuple[str, str]], namespace: str) -> Iterator[Found]:
+    name, unit = metric.data["name"], metric.data.get("unit")
+    if not isinstance(unit, str) or unit_problem(unit):
+        return
+    full = f"{namespace}_{name}" if namespace else name
+    if len(full) > 255 >= len(name):
+        what = f"has {len(full)} characters behind the namespace {namespace!r}; OpenTelemetry allows 255"
+        yield metric.file.found((*metric.path, "name"), what)
+    told = metric_name(full, unit, _type(metric))
+    first, where = translated.setdefault(told, (name, metric.place))
+    if first != name and told:
+        what = f"becomes {told[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
+        yield metric.file.found((*metric.path, "name"), what)
+
+
+def _type(metric: _Metric) -> MetricType:
+    return cast(MetricType, given) if (given := metric.data.get("type")) in get_args(MetricType) else "gauge"

@@ -1,0 +1,175 @@
+"""Put what pydantic says about a query into sentences for the one who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from poller.config.queries.schema.fields import Duration, MisfitError
+from poller.model.duration import format_duration
+from poller.model.text import as_yaml, did_you_mean, kind_of, near, shown
+
+Path = tuple[str | int, ...]
+
+
+def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list[tuple[Path, str]]:
+    """Every problem as the path of its key in `data`, and what is wrong there and what to write instead.
+
+    `data` is what the file holds, before defaults were filled in.
+    """
+    told: dict[Path, str] = {}
+    missing: set[Path] = set()
+    meant: set[Path] = set()
+    for one in error.errors(include_url=False):
+        path, raised = one["loc"], one.get("ctx", {}).get("error")
+        if one["type"] == "extra_forbidden":
+            known = list(_fields(_model_at(model, path[:-1])))
+            if found := near(str(path[-1]), known):
+                meant.add((*path[:-1], found))
+            told[path] = unknown_key(str(path[-1]), known)
+        elif one["type"] == "missing":
+            missing.add(path)
+            told[path] = f"is missing{_spot(model, path).example}"
+        elif one["type"] == "too_short" and _at(data, path):
+            continue  # pydantic counts only the items that are right; each wrong one speaks for itself
+        elif isinstance(raised, MisfitError):
+            around = _at(data, path[:-1])
+            key = next((key for key in raised.keys if key in around), raised.keys[0])
+            told.setdefault((*path[:-1], key), str(raised))
+        else:
+            path = _within(data, path)
+            told.setdefault(
+                path, str(raised) if raised else _sentence(dict(one), model, path, _at(data, path))
+            )
+    # `unti: By` is one mistake, not an unknown key and a missing one.
+    return [(path, what) for path, what in told.items() if path not in missing & meant]
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """What to say of a key that nothing knows."""
+    return f"unknown key {shown(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
+
+
+def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
+    spot = _spot(model, path)
+    match one["type"]:
+        case "greater_than_equal":
+            return _out_of_bounds(spot, value, too_small=True)
+        case "less_than_equal":
+            return _out_of_bounds(spot, value, too_small=False)
+        case "greater_than":
+            return f"{shown(value)} is not above {one['ctx']['gt']:g}{spot.example}"
+        case "literal_error" if isinstance(value, str) and value:
+            return f"{shown(value)} is none of {_listed(spot.annotation)}{spot.example}"
+        case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
+            return f"{shown(value)} is not a whole number{spot.example}"
+    if value is None or value in ("", [], {}):
+        return f"is empty{spot.example}"
+    if isinstance(value, dict) and all(inner is None for inner in value.values()):
+        return f"is a mapping, which is what braces without quotes mean{spot.example}"
+    return f"is {kind_of(value)}, not {_expected(spot.annotation)}{spot.example}"
+
+
+def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
+    bounds = spot.field.metadata if spot.field else []
+    least = next(bound.ge for bound in bounds if isinstance(bound, Ge))
+    most = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
+    time = any(marker in bounds for marker in get_args(Duration)[1:])
+
+    def say(number: Any) -> str:
+        if time and isinstance(number, int | float):
+            return format_duration(number)
+        return number.strip()[:40] if isinstance(number, str) else shown(number)
+
+    size = ("shorter" if too_small else "longer") if time else ("less" if too_small else "more")
+    allowed = f"at least {say(least)}" if most is None else f"{say(least)} to {say(most)}"
+    return f"{say(value)} is {size} than {say(least if too_small else most)}; write {allowed}"
+
+
+class _Spot(NamedTuple):
+    """What the model says of one path."""
+
+    field: FieldInfo | None
+    annotation: Any
+    example: str
+    """`; write for example ...`, ready to append."""
+
+
+def _spot(model: type[BaseModel], path: Path) -> _Spot:
+    spot = _Spot(None, model, "")
+    for step in path:
+        inner = spot.annotation
+        if _is_model(inner):
+            field = _fields(inner)[str(step)]
+            example = f"; write for example `{step}: {as_yaml(field.examples[0])}`" if field.examples else ""
+            spot = _Spot(field, _bare(field.annotation), example)
+        elif get_origin(inner) is tuple:
+            spot = spot._replace(annotation=get_args(inner)[0])
+        else:
+            spot = spot._replace(annotation=get_args(inner)[1])
+    return spot
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a model as they are written: `for` cannot be the name of an attribute."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _bare(annotation: Any) -> Any:
+    """What may be None, without the None."""
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return members[0] if len(members) == 1 else annotation
+    return annotation
+
+
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
+    found = _spot(model, path).annotation
+    return found if _is_model(found) else model
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _expected(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return f"one of {_listed(annotation)}"
+    if get_origin(annotation) in (Union, UnionType):
+        return "a text, number or truth value"
+    if annotation is str:
+        return "a text"
+    if annotation is int:
+        return "a whole number"
+    if annotation is float:
+        return "a number"
+    if annotation is bool:
+        return "true or false"
+    return "a list" if get_origin(annotation) is tuple else "a mapping"
+
+
+def _listed(annotation: Any) -> str:
+    return ", ".join(map(str, get_args(annotation)))
+
+
+def _within(data: Any, path: Path) -> Path:
+    """The part of `path` that leads into `data`; pydantic adds the members of a union behind it."""
+    for length, step in enumerate(path):
+        inside = (
+            step in data if isinstance(data, Mapping) else isinstance(step, int) and isinstance(data, list)
+        )
+        if not inside:
+            return path[:length]
+        data = data[step]
+    return path
+
+
+def _at(data: Any, path: Path) -> Any:
+    for step in path:
+        data = data[step]
+    return data

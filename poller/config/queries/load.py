@@ -1,0 +1,106 @@
+"""Read folders of YAML into one validated Catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from poller.config.queries.conflicts import clashes
+from poller.config.queries.error_messages import sentences
+from poller.config.queries.files import files_of, source_problem
+from poller.config.queries.query_file import Found, QueryFile, read
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.model.catalog import Catalog, Defaults
+from poller.model.duration import parse_duration
+from poller.model.errors import ConfigError, Place, Problem
+from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
+
+
+def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
+    """Read every query of `sources`: files, and the *.yaml and *.yml of folders (not of folders in them).
+
+    Raises ConfigError with every problem of every file, in the order of files and lines, each at
+    `file:line: path.to.key`.
+    """
+    files, found = opened(sources)
+    return judged(files, defaults, found)
+
+
+def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[Found]]:
+    """The query files of `sources`, each once, as they stand; and what is wrong with the sources."""
+    found: list[Found] = []
+    files: list[QueryFile] = []
+    seen: set[str] = set()
+    for source in sources:
+        if what := source_problem(source):
+            found.append(Found((len(files), 0), Problem(str(source), what, Place(str(source)))))
+            continue
+        for path in files_of(source):
+            real = os.path.realpath(path)
+            if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
+                seen.add(real)
+                files.append(QueryFile(len(files), path, read(path)))
+    return files, found
+
+
+def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[Found] = ()) -> Catalog:
+    """Make a catalogue of `files`; raises ConfigError with every problem of them, and with those `found`."""
+    queries, wrong = validated(files, defaults)
+    if found := [*found, *wrong]:
+        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
+    return Catalog(tuple(queries), tuple(file.path for file in files))
+
+
+def validated(files: Sequence[QueryFile], defaults: Defaults) -> tuple[list[QueryDefinition], list[Found]]:
+    """Every query of `files` that is valid alone, and all that is wrong with any of them or between them."""
+    found: list[Found] = []
+    queries: list[QueryDefinition] = []
+    for file in files:
+        found += file.flaws()
+        for at, data in file.queries():
+            try:
+                declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
+            except ValidationError as error:
+                found += [
+                    file.found((*at, *path), what) for path, what in sentences(error, DeclaredQuery, data)
+                ]
+            else:
+                queries.append(_prefixed(declared.definition(), defaults.namespace))
+    found += clashes(files, defaults.namespace)
+    return queries, found
+
+
+def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """What a query declares, over what its file does, over the defaults."""
+    interval = _seconds(data.get("interval"), defaults.interval)
+    return {
+        "interval": defaults.interval,
+        "timeout": min(defaults.timeout, interval),
+        "max_age": STALE_AFTER_INTERVALS * interval,
+        "max_series": defaults.max_series,
+        **of_file,
+        **data,
+    }
+
+
+def _seconds(value: object, default: float) -> float:
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        return default
+    # What is out of bounds is told at its own key and shall not make the defaults look wrong as well.
+    return seconds if isinstance(seconds, float) and seconds >= 1 else default
+
+
+def _prefixed(query: QueryDefinition, namespace: str) -> QueryDefinition:
+    if not namespace:
+        return query
+    metrics = tuple(
+        dataclasses.replace(metric, name=f"{namespace}_{metric.name}") for metric in query.metrics
+    )
+    return dataclasses.replace(query, metrics=metrics)

@@ -1,0 +1,128 @@
+"""Hold one query file as read: what it says, where each part stands, and what is wrong with its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poller.config.queries.error_messages import unknown_key
+from poller.config.queries.files import MAX_BYTES, unreadable
+from poller.config.queries.yaml_errors import Flaw
+from poller.config.queries.yaml_reader import Document, parse
+from poller.model.errors import Place, Problem
+from poller.model.files import NotRegularError, open_regular
+from poller.model.path import Key, format_path
+from poller.model.text import kind_of, near
+
+_KEYS = ["queries", "snapshot"]
+_EXAMPLE = "write `queries:` and a list of queries below it"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    order: tuple[int, int]
+    """Number of the file, line."""
+    problem: Problem
+    path: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFile:
+    number: int
+    path: Path
+    document: Document | str
+    """What is read, or why it cannot be."""
+
+    def found(self, path: Sequence[Key], what: str) -> Found:
+        place = self.spot(path)
+        return Found((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
+
+    def flawed(self, flaw: Flaw) -> Found:
+        """What is wrong with the file as YAML, and where."""
+        told = format_path(flaw.path)
+        column = f":{flaw.column}" if flaw.column is not None else ""
+        where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
+        place = Place(str(self.path), flaw.line, flaw.column, told)
+        return Found((self.number, flaw.line), Problem(where, flaw.what, place))
+
+    def spot(self, path: Sequence[Key]) -> Place:
+        """Where the key or item at `path` stands."""
+        if isinstance(self.document, str):
+            return Place(str(self.path), 1, 1, format_path(path))
+        line, column = self.document.spot(path)
+        return Place(str(self.path), line, column, format_path(path))
+
+    def line(self, path: Sequence[Key]) -> int:
+        return 1 if isinstance(self.document, str) else self.document.line(path)
+
+    def written(self, path: Sequence[Key]) -> str | None:
+        """The scalar at `path` as it is written; None if that is unknown."""
+        return None if isinstance(self.document, str) else self.document.written(path)
+
+    def place(self, path: Sequence[Key]) -> str:
+        return f"{self.path}:{self.line(path)}"
+
+    def defaults(self) -> dict[str, Any]:
+        """What the file says for all of its queries."""
+        data = None if isinstance(self.document, str) else self.document.data
+        snapshot = data.get("snapshot") if isinstance(data, dict) else None
+        return {"snapshot": snapshot} if isinstance(snapshot, bool) else {}
+
+    def queries(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+        """Every query that is a mapping, with its path."""
+        data = None if isinstance(self.document, str) else self.document.data
+        listed = data.get("queries") if isinstance(data, dict) else None
+        for index, query in enumerate(listed if isinstance(listed, list) else []):
+            if isinstance(query, dict):
+                yield ("queries", index), query
+
+    def flaws(self) -> Iterator[Found]:
+        """What is wrong around the queries."""
+        if isinstance(self.document, str):
+            yield Found((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
+            return
+        yield from map(self.flawed, self.document.flaws)
+        if self.document.root is None:
+            return
+        data = self.document.data
+        if data is None:
+            yield self.found((), f"is empty; {_EXAMPLE}")
+        elif not isinstance(data, dict):
+            yield self.found((), f"is {kind_of(data)}, not a mapping; {_EXAMPLE}")
+        else:
+            yield from self._top(data)
+
+    def _top(self, data: dict[str, Any]) -> Iterator[Found]:
+        others = [key for key in data if key not in _KEYS]
+        for key in others:
+            yield self.found((key,), unknown_key(key, _KEYS))
+        if not isinstance(snapshot := data.get("snapshot", True), bool):
+            yield self.found(("snapshot",), f"is {kind_of(snapshot)}; write true or false")
+        queries = data.get("queries")
+        if "queries" not in data:
+            if not any(near(key, ["queries"]) for key in others):
+                yield self.found(("queries",), f"is missing; {_EXAMPLE}")
+        elif queries is None or queries in ([], {}, ""):
+            yield self.found(
+                ("queries",), "is empty; write at least one query below it, each begun with a dash"
+            )
+        elif not isinstance(queries, list):
+            yield self.found(("queries",), f"is {kind_of(queries)}, not a list; begin each query with a dash")
+        else:
+            for index, query in enumerate(queries):
+                if not isinstance(query, dict):
+                    what = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
+                    yield self.found(("queries", index), f"{what}; write name, sql and metrics")
+
+
+def read(path: Path) -> Document | str:
+    """The YAML of `path`, or why there is none."""
+    try:
+        with open_regular(path) as file:
+            return parse(file.read(MAX_BYTES + 1))
+    except NotRegularError:
+        return "is not a regular file; write a file or a folder"
+    except (OSError, ValueError) as error:
+        return unreadable(error)

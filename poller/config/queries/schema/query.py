@@ -1,0 +1,316 @@
+"""Schema of a query in a query file, and of its `requires`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
+from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.sql_check import is_ordered, statement_problem
+from poller.model.duration import format_duration
+from poller.model.query import (
+    DEFAULT_INTERVAL,
+    DEFAULT_MAX_SERIES,
+    DEFAULT_TIMEOUT,
+    STALE_AFTER_INTERVALS,
+    Estimate,
+    Overflow,
+    QueryDefinition,
+    RequiredRole,
+    Requirements,
+)
+from poller.model.text import shown
+
+_VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
+
+
+class DeclaredRequirements(Part):
+    """What must hold on the server before a query is sent; where it does not, the query is skipped."""
+
+    columns: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Relations and the columns they must have (an empty list: the relation alone).",
+        examples=[{"attachments": ["size_bytes"]}],
+    )
+    role: RequiredRole = Field(
+        default="any", description="Whether the server is a standby or a primary.", examples=["standby"]
+    )
+    server_version: str | None = Field(
+        default=None,
+        description="Range of the server's version, its parts joined by commas.",
+        examples=[">=14", ">=14,<18"],
+        json_schema_extra={"type": ["string", "null"], "pattern": rf"^\s*(?:{_VERSION_RANGE.pattern})\s*$"},
+    )
+    extensions: tuple[str, ...] = Field(
+        default=(), description="Extensions that must be installed.", examples=[["pg_stat_statements"]]
+    )
+    member_of: tuple[str, ...] = Field(
+        default=(),
+        description="Roles whose privileges the poller's role must have.",
+        examples=[["pg_read_all_stats"]],
+    )
+
+    @field_validator("server_version")
+    @classmethod
+    def _version(cls, version: str | None) -> str | None:
+        if version is not None and not _VERSION_RANGE.fullmatch(version.strip()):
+            raise ValueError(f"{shown(version)} is not a version range; write one like >=14 or >=14,<18")
+        return version
+
+    def definition(self) -> Requirements:
+        return Requirements(**self.parts())
+
+
+_QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+
+
+class DeclaredEstimate(Part):
+    """The cheap answer to a query that would cost too much."""
+
+    sql: str = Field(
+        description="One statement with the same columns as the query's, and far cheaper.",
+        examples=[
+            "SELECT nullif(reltuples, -1)::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"
+        ],
+        json_schema_extra={"pattern": r"\S"},
+    )
+    above_cost: float = Field(
+        description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
+        examples=[1000000],
+        gt=0,
+    )
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
+
+    def definition(self) -> Estimate:
+        return Estimate(**self.parts())
+
+
+class DeclaredQuery(Part):
+    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "if": {"required": ["overflow"], "properties": {"overflow": {"const": "other"}}},
+                    "then": {
+                        "properties": {
+                            "metrics": {
+                                "items": {
+                                    "required": ["attribute_columns"],
+                                    "properties": {"attribute_columns": {"minItems": 1}},
+                                }
+                            }
+                        }
+                    },
+                },
+                {
+                    "if": {
+                        "properties": {
+                            "metrics": {
+                                "contains": {
+                                    "required": ["type"],
+                                    "properties": {"type": {"const": "counter"}},
+                                }
+                            }
+                        }
+                    },
+                    "then": {
+                        "properties": {"overflow": {"const": "drop"}, "estimate": {"type": "null"}},
+                    },
+                },
+            ]
+        }
+    )
+
+    name: str = Field(
+        description="Name of the query, unique over all files; it labels every self-metric and log line.",
+        examples=["pending_messages"],
+        json_schema_extra={"pattern": whole(_QUERY_NAME)},
+    )
+    sql: str = Field(
+        description="One statement that reads: SELECT, WITH, VALUES or TABLE.",
+        examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
+        json_schema_extra={"pattern": r"\S"},
+    )
+    interval: Duration = Field(
+        default=DEFAULT_INTERVAL,
+        description="Time between two polls, 1s to 24h. Default: POLLER_INTERVAL (5m).",
+        examples=["5m"],
+        ge=1,
+        le=86400,
+    )
+    timeout: Duration = Field(
+        default=DEFAULT_TIMEOUT,
+        description="Longest run, enforced by the server (statement_timeout). "
+        "Default: POLLER_TIMEOUT (30s), or the interval where that is shorter.",
+        examples=["30s"],
+        ge=0.001,
+        validate_default=True,
+    )
+    max_age: Duration = Field(
+        default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
+        description="Age from which a value is no longer exported. Default: three intervals.",
+        examples=["15m"],
+        validate_default=True,
+    )
+    max_series: int = Field(
+        default=DEFAULT_MAX_SERIES,
+        description="Rows kept of one result: the first by its ORDER BY, or by their attributes without one.",
+        examples=[1000],
+        ge=1,
+        le=1_000_000,
+    )
+    overflow: Overflow = Field(
+        default="drop",
+        description="The rows beyond max_series: dropped and counted, or summed up in one series `other`.",
+        examples=["other"],
+    )
+    group: str = Field(
+        default="default",
+        description="Queries of equal group and interval are polled together, in one tick.",
+        examples=["inventory"],
+        min_length=1,
+    )
+    requires: DeclaredRequirements = Field(
+        default_factory=DeclaredRequirements,
+        description="What must hold on the server; where it does not, the query is skipped with the reason.",
+        examples=[{"columns": {"attachments": ["size_bytes"]}}],
+    )
+    snapshot: bool = Field(
+        default=True,
+        description="Whether the query shares its tick's one snapshot; false: a transaction of its own.",
+        examples=[True],
+    )
+    estimate: DeclaredEstimate | None = Field(
+        default=None,
+        description="What is run instead where the query would cost too much, or after it timed out.",
+        examples=[
+            {
+                "sql": "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = 't'::regclass",
+                "above_cost": 1000000,
+            }
+        ],
+    )
+    metrics: tuple[DeclaredMetric, ...] = Field(
+        description="The metrics that the rows feed.",
+        min_length=1,
+        examples=[
+            [
+                {
+                    "name": "users_total",
+                    "unit": "{user}",
+                    "value_column": "n",
+                    "description": "Registered users.",
+                }
+            ]
+        ],
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not _QUERY_NAME.fullmatch(name):
+            raise ValueError(
+                f"{shown(name)} is not a query name; write lower-case letters, digits, _, - and ., "
+                "starting with a letter, at most 63"
+            )
+        return name
+
+    @field_validator("sql")
+    @classmethod
+    def _sql(cls, sql: str) -> str:
+        if problem := statement_problem(sql):
+            raise ValueError(problem)
+        return sql
+
+    # These see only what was accepted before them, so one wrong key does not hide what another has wrong.
+
+    @field_validator("timeout")
+    @classmethod
+    def _timeout(cls, timeout: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and interval < timeout:
+            raise MisfitError(
+                f"interval {format_duration(interval)} is shorter than timeout {format_duration(timeout)}; "
+                f"write an interval of at least {format_duration(timeout)}, or a shorter timeout",
+                "interval",
+                "timeout",
+            )
+        return timeout
+
+    @field_validator("overflow")
+    @classmethod
+    def _overflow(cls, overflow: str, info: ValidationInfo) -> str:
+        sql = info.data.get("sql")
+        if overflow == "other" and sql is not None and not is_ordered(sql):
+            raise ValueError("is other, and sql does not say which rows stay apart; end it with ORDER BY")
+        return overflow
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(
+        cls, metrics: tuple[DeclaredMetric, ...], info: ValidationInfo
+    ) -> tuple[DeclaredMetric, ...]:
+        for metric in metrics:
+            if info.data.get("overflow") == "other" and not metric.attribute_columns:
+                raise MisfitError(
+                    f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
+                    "overflow",
+                )
+            if metric.type == "counter":
+                _no_resets_of_ours(metric, info)
+            sets = math.prod(len(values) for values in metric.attribute_values.values())
+            most = info.data.get("max_series", sets)
+            if sets > most:
+                raise MisfitError(
+                    f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
+                    f"write max_series: {sets}, or close fewer columns",
+                    "max_series",
+                    "metrics",
+                )
+        return metrics
+
+    @field_validator("max_age")
+    @classmethod
+    def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
+        interval = info.data.get("interval")
+        if interval is not None and max_age < interval:
+            raise MisfitError(
+                f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
+                f"so every value would vanish before the next; write at least {format_duration(interval)}",
+                "max_age",
+                "interval",
+            )
+        return max_age
+
+    def definition(self) -> QueryDefinition:
+        return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
+
+
+def _no_resets_of_ours(counter: DeclaredMetric, info: ValidationInfo) -> None:
+    """Refuse what would have a counter fall that did not: to whoever reads it a fall is a reset."""
+    if info.data.get("overflow") == "other":
+        raise MisfitError(
+            f"is other, whose sum falls when other rows come first, and {counter.name} is a counter; "
+            "write drop, or type: updowncounter",
+            "overflow",
+            "metrics",
+        )
+    if info.data.get("estimate") is not None:
+        raise MisfitError(
+            f"may be lower than the exact value before it, and {counter.name} is a counter; "
+            "leave it out, or write type: gauge",
+            "estimate",
+            "metrics",
+        )

@@ -1,0 +1,142 @@
+"""Say whether a text is one SQL statement that only reads, by PostgreSQL's own grammar.
+
+The grammar is libpg_query's (PostgreSQL 17), so a server that is older may still refuse what passes here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pgparse
+
+from poller.config.queries.sql_functions import Call, acting, calls
+
+MAX_LENGTH = 65_536
+"""Characters of one statement. The parser recurses on the C stack and would overflow it far beyond this."""
+
+_READS = {"SelectStmt", "VariableShowStmt"}
+_WRITES = {"InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE", "MergeStmt": "MERGE"}
+_ALLOWED = "SELECT, WITH, VALUES or TABLE"
+"""SHOW reads as well, and passes, but what it returns is text: no metric comes of it."""
+_ON_AN_OBJECT = {"CREATE", "ALTER", "DROP", "REFRESH", "REINDEX", "IMPORT", "SECURITY", "REASSIGN"}
+_BEFORE_THE_OBJECT = {
+    "OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE", "RECURSIVE", "TRUSTED",
+    "PROCEDURAL", "CONSTRAINT", "ON",
+}  # fmt: skip
+_BEGIN_AN_OBJECT = {"MATERIALIZED", "FOREIGN", "EVENT", "DEFAULT", "ACCESS", "TEXT", "OPERATOR", "USER"}
+_GO_WITH_IT = {
+    "VIEW",
+    "TABLE",
+    "SCHEMA",
+    "DATA",
+    "TRIGGER",
+    "PRIVILEGES",
+    "METHOD",
+    "SEARCH",
+    "CLASS",
+    "FAMILY",
+    "MAPPING",
+}
+_NOT_A_WORD = re.compile(r"--[^\r\n]*|/\*.*?\*/|[^A-Za-z]+", re.DOTALL)
+
+
+def statement_problem(sql: str) -> str | None:
+    """Tell what is wrong with `sql` as a query, and what to write instead; None where nothing is.
+
+    This is the first check of several: no grammar sees what a function does, so `SELECT delete_all()` passes
+    here. The extended protocol, a READ ONLY transaction and the role's privileges come after it.
+    """
+    if len(sql) > MAX_LENGTH:
+        return f"has {len(sql)} characters; write at most {MAX_LENGTH}, or make it a view"
+    if "\0" in sql or any("\ud800" <= letter <= "\udfff" for letter in sql):
+        return "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+    try:
+        statements = pgparse.parse(sql)
+    except pgparse.PGQueryError as error:
+        if "memory exhausted" in error.message:
+            return _too_deep()
+        return (
+            f"is not SQL that PostgreSQL understands: {_cut(error.message)} ({_place(sql, error.position)})"
+        )
+    except RecursionError:
+        return _too_deep()
+    if not statements:
+        return f"holds no statement; write one {_ALLOWED}"
+    if len(statements) > 1:
+        return f"holds {len(statements)} statements; write one, and a query of its own for each other"
+    ((kind, body),) = statements[0]["stmt"].items()
+    if kind not in _READS:
+        return f"is {_spoken(kind, sql)}; a query may only read: write {_ALLOWED}"
+    for inner, node in _nodes(body):
+        if inner in _WRITES:
+            return f"holds {_WRITES[inner]} inside WITH; a query may only read"
+        if inner == "intoClause":
+            return "holds SELECT INTO, which makes a table; leave INTO away"
+        if inner == "lockingClause":
+            return "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
+        if inner == "ParamRef":
+            return f"has a parameter ${node.get('number', 0)}; write the value itself"
+    return next((does for call in calls(body) if (does := _acting(call))), None)
+
+
+def _acting(call: Call) -> str | None:
+    """What is wrong with `call`, if it acts.
+
+    `t.name` may be a column. It is `name(t)` if `t` is a function in FROM, whose row is its value, and only
+    the server knows which of the two it is.
+    """
+    does = acting(call.name)
+    if does is None or not call.of_row:
+        return does
+    return f"{does}; for a column of that name write it without the name of its table"
+
+
+def is_ordered(sql: str) -> bool:
+    """Whether the rows of the query `sql` come in an order that it states."""
+    try:
+        ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
+    except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
+        return False
+    return kind != "SelectStmt" or "sortClause" in body
+
+
+def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield from node.items()
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _spoken(kind: str, sql: str) -> str:
+    """The statement in the words it begins with: `CREATE TABLE`, `a transaction statement (COMMIT)`."""
+    if kind in _WRITES:
+        return _WRITES[kind]  # which may begin with WITH
+    words = [word.upper() for word in _NOT_A_WORD.sub(" ", sql[:2000]).split()]
+    verb, rest = (words[0], words[1:]) if words else (kind.removesuffix("Stmt"), [])
+    if kind == "TransactionStmt":
+        return f"a transaction statement ({verb})"
+    if verb not in _ON_AN_OBJECT:
+        return verb
+    rest = [word for word in rest[:8] if word not in _BEFORE_THE_OBJECT]
+    pair = len(rest) > 1 and rest[0] in _BEGIN_AN_OBJECT and rest[1] in _GO_WITH_IT
+    return " ".join([verb, *rest[: 2 if pair else 1]])
+
+
+def _too_deep() -> str:
+    return "is nested too deeply to be checked; write it flatter, or make parts of it views"
+
+
+def _cut(message: str) -> str:
+    message = " ".join(message.split())
+    return message if len(message) <= 100 else message[:97] + "..."
+
+
+def _place(sql: str, position: int) -> str:
+    before = sql[: max(position - 1, 0)]
+    return f"line {before.count(chr(10)) + 1}, column {len(before) - (before.rfind(chr(10)) + 1) + 1} of sql"

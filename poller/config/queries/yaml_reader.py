@@ -1,0 +1,322 @@
+"""YAML as data with the position of every key.
+
+Stricter than YAML 1.1 and PyYAML's constructor, which keep the last of two equal keys without a message and
+read `no` as false, `12:30:00` as 45000 and `010` as 8. Here a key may occur once, `true` and `false` are the
+only truth values (YAML 1.2, core schema), and a number is decimal: `007`, `0x10` and `12:30:00` stay texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import yaml
+
+from poller.config.queries.files import MAX_BYTES
+from poller.config.queries.yaml_errors import Flaw, of_character, of_syntax
+from poller.model.path import Key
+
+MAX_DEPTH = 32
+MAX_WEIGHT = 100_000
+"""Values after every alias is followed (a long text weighs more): far beyond any query file, and far below
+what a few lines of aliases of aliases come to."""
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,3999})")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf"), float("inf")),
+    "-.inf": float("-inf"),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+
+
+class Spot(NamedTuple):
+    """A place in a file: line and column, both from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One value, and the places of what is in it."""
+
+    spot: Spot
+    value: Any = None
+    children: dict[Key, tuple[Spot, Node]] = field(default_factory=dict)
+    """The place of each key or item, and what stands there; an alias shares the node it names."""
+    weight: int = 1
+    depth: int = 1
+    text: str | None = None
+    """A scalar as it is written; None for mappings and lists."""
+
+
+class Tagged(str):
+    """A text behind a tag that the reader understands, such as `!include`."""
+
+    __slots__ = ("tag",)
+
+    def __new__(cls, text: str, tag: str) -> Tagged:
+        tagged = super().__new__(cls, text)
+        tagged.tag = tag
+        return tagged
+
+    tag: str
+
+
+class UnreadableError(Exception):
+    """Reading cannot go on; `flaw` says why."""
+
+    def __init__(self, line: int, what: str, path: tuple[Key, ...] = ()) -> None:
+        super().__init__(what)
+        self.flaw = Flaw(line, what, path)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A mapping or list whose end has not come yet."""
+
+    node: Node
+    anchor: str | None
+    mapping: bool
+    key: tuple[str, Spot] | None = None
+    skipped: bool = False
+    """The value to come belongs to a key that is refused."""
+    merges: list[Node] = field(default_factory=list)
+    merge_line: int | None = None
+
+
+class Builder:
+    """Takes the events of a parser one by one, without recursion: no depth of nesting ends the process."""
+
+    def __init__(self, tags: Container[str]) -> None:
+        self._tags = tags
+        self.root: Node | None = None
+        self.flaws: list[Flaw] = []
+        self._open: list[_Open] = []
+        self._anchors: dict[str, Node | None] = {}
+        """None while the anchored node is still open: an alias to it would hold itself."""
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """Take the next event; raises UnreadableError where nothing after it can be told."""
+        mark = event.start_mark
+        spot = Spot(mark.line + 1, mark.column + 1) if mark else Spot(1, 1)
+        line = spot.line
+        match event:
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    raise UnreadableError(
+                        line, "begins a second document; remove the `---`, or make it a file of its own"
+                    )
+            case yaml.AliasEvent():
+                self._add(self._named(str(event.anchor), line), spot)
+            case yaml.ScalarEvent():
+                if event.tag not in self._tags:
+                    self._tag(event.tag, line)
+                self._scalar(event, spot)
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._tag(event.tag, line)
+                mapping = isinstance(event, yaml.MappingStartEvent)
+                if self._wants_key():
+                    raise UnreadableError(line, "has a mapping or list as a key; write a word", self._path())
+                if len(self._open) >= MAX_DEPTH:
+                    raise UnreadableError(
+                        line, f"is nested deeper than {MAX_DEPTH} levels; write it flatter", self._path()
+                    )
+                self._open.append(_Open(Node(spot), event.anchor, mapping))
+                if event.anchor is not None:
+                    self._anchors[event.anchor] = None
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self._close()
+
+    def _named(self, anchor: str, line: int) -> Node:
+        if anchor not in self._anchors:
+            what = f"alias *{anchor[:60]} names no anchor above it; write &{anchor[:60]} before the value"
+            raise UnreadableError(line, what, self._path())
+        node = self._anchors[anchor]
+        if node is None:
+            raise UnreadableError(
+                line, f"alias *{anchor[:60]} stands inside the value that it names", self._path()
+            )
+        return node
+
+    def _tag(self, tag: str | None, line: int) -> None:
+        if tag is not None:
+            told = tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            self.flaws.append(
+                Flaw(line, f"tag {told} is not understood; write the value without it", self._path())
+            )
+
+    def _scalar(self, event: yaml.ScalarEvent, spot: Spot) -> None:
+        text = event.value
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            what = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+            self.flaws.append(Flaw(spot.line, what, self._path()))
+            text = re.sub("[\0\ud800-\udfff]", "", text)
+        plain = not event.style
+        if self._wants_key():
+            self._key(text, plain, spot)
+            return
+        value = _plain(text) if plain and event.tag is None else text
+        if event.tag is not None and event.tag in self._tags:
+            value = Tagged(text, event.tag)
+        node = Node(spot, value, weight=1 + len(text) // 64, text=text)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._add(node, spot)
+
+    def _key(self, text: str, plain: bool, spot: Spot) -> None:
+        parent, line = self._open[-1], spot.line
+        parent.key, parent.skipped = (text, spot), False
+        first = parent.merge_line if text == "<<" and plain else None
+        if text in parent.node.children:
+            first = parent.node.children[text][0].line
+        if first is not None:
+            parent.skipped = True
+            where = f"on lines {first} and {line}" if first != line else f"on line {line}"
+            self.flaws.append(Flaw(line, f"key {text[:60]!r} stands twice, {where}; keep one", self._path()))
+        elif text == "<<" and plain:
+            parent.merge_line = line
+
+    def _wants_key(self) -> bool:
+        return bool(self._open) and self._open[-1].mapping and self._open[-1].key is None
+
+    def _path(self) -> tuple[Key, ...]:
+        steps = (
+            one.key[0] if one.key else None if one.mapping else len(one.node.children) for one in self._open
+        )
+        return tuple(step for step in steps if step is not None)
+
+    def _add(self, node: Node, spot: Spot) -> None:
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if not parent.mapping:
+            parent.node.children[len(parent.node.children)] = (spot, node)
+            return
+        if parent.key is None:
+            # Only an alias comes here: every other key is taken as a text before.
+            raise UnreadableError(spot.line, "has an alias as a key; write a word", self._path())
+        key, at = parent.key
+        if parent.skipped:
+            pass
+        elif key == "<<" and parent.merge_line == at.line:
+            self._merge(parent, node, spot.line)
+        else:
+            parent.node.children[key] = (at, node)
+        parent.key = None
+
+    def _merge(self, parent: _Open, node: Node, line: int) -> None:
+        sources = [item for _, item in node.children.values()] if isinstance(node.value, list) else [node]
+        if all(isinstance(source.value, dict) for source in sources):
+            parent.merges = sources
+        else:
+            what = "merges something that is no mapping; write `<<: *name` of an anchored mapping"
+            self.flaws.append(Flaw(line, what, self._path()))
+
+    def _close(self) -> None:
+        done = self._open.pop()
+        node = done.node
+        for source in done.merges:
+            for key, child in source.children.items():
+                node.children.setdefault(key, child)
+        inner = [child for _, child in node.children.values()]
+        node.weight = 1 + sum(child.weight for child in inner)
+        node.depth = 1 + max((child.depth for child in inner), default=0)
+        if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
+            raise UnreadableError(
+                node.spot.line,
+                "is too large or too deep once its aliases are followed; write fewer of them",
+                self._path(),
+            )
+        node.value = (
+            {key: child.value for key, (_, child) in node.children.items()}
+            if done.mapping
+            else [child.value for child in inner]
+        )
+        if done.anchor is not None:
+            self._anchors[done.anchor] = node
+        self._add(node, node.spot)
+
+
+def _plain(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(slots=True)
+class Document:
+    """The data of one file, and where each part of it stands."""
+
+    flaws: list[Flaw]
+    """In the order found; after one that made reading on impossible, `data` is None."""
+    root: Node | None = None
+
+    @property
+    def data(self) -> Any:
+        """Dicts, lists, texts, numbers, truth values and None."""
+        return self.root.value if self.root else None
+
+    def line(self, path: Sequence[Key]) -> int:
+        """The line of the key or item at `path`, or of the innermost one around it that exists."""
+        return self.spot(path).line
+
+    def written(self, path: Sequence[Key]) -> str | None:
+        """The scalar at `path` as it is written: `1.10`, whose value is 1.1; None if there is none."""
+        node = self.root
+        for step in path:
+            if node is None or step not in node.children:
+                return None
+            node = node.children[step][1]
+        return node.text if node else None
+
+    def spot(self, path: Sequence[Key]) -> Spot:
+        """The place of the key or item at `path`, or of the innermost one around it that exists."""
+        node = self.root
+        spot = node.spot if node else Spot(1, 1)
+        for step in path:
+            if node is None or step not in node.children:
+                break
+            spot, node = node.children[step]
+        return spot
+
+
+def parse(raw: bytes, tags: Container[str] = ()) -> Document:
+    """Read one YAML document from `raw`; raises nothing, every flaw is in the answer.
+
+    A text behind one of `tags` (as `!include`) becomes Tagged; any other tag is a flaw.
+    """
+    if len(raw) > MAX_BYTES:
+        return Document([Flaw(1, "is larger than 1 MiB; split it into several files")])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+        return Document([Flaw(raw.count(b"\n", 0, error.start) + 1, what)])
+    builder = Builder(tags)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except UnreadableError as stop:
+        return Document([*builder.flaws, stop.flaw])
+    except yaml.MarkedYAMLError as error:
+        return Document([*builder.flaws, of_syntax(error, text)])
+    except yaml.reader.ReaderError as error:
+        return Document([*builder.flaws, of_character(error, text)])
+    if builder.root is None:
+        builder.flaws.append(Flaw(1, "is empty; write `queries:` and a list of queries below it"))
+    return Document(builder.flaws, builder.root)

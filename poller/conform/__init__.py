@@ -1,1 +1,0 @@
-"""Hold what a server really sends against the catalogue."""

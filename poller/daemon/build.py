@@ -1,0 +1,215 @@
+"""The objects of one process, built from its settings and connected."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from poller.config.settings import Settings
+from poller.model.errors import ConfigError, Problem, StateInUseError
+from poller.model.text import counted
+from poller.otlp.queue_lock import make_folder
+from poller.polling.state_file import Memory
+from poller.polling.store import SnapshotStore
+from poller.postgres.admission import Admission
+from poller.postgres.circuit_breaker import Restraint
+from poller.postgres.connection import is_conninfo, misunderstood
+from poller.postgres.password import password_from
+from poller.postgres.replica import Replica
+from poller.postgres.server_tracker import Sighting
+from poller.postgres.sqlcomment import Tags, untagged
+from poller.telemetry.traces import Tracing, traceparent
+
+if TYPE_CHECKING:
+    from poller.config.settings import Settings
+    from poller.otlp.exporter import Push
+    from poller.otlp.retry_sender import Delivery
+    from poller.otlp.sending_queue import Spool
+
+
+logger = logging.getLogger(__name__)
+
+
+def version() -> str:
+    """The version of this package, as installed."""
+    return importlib.metadata.version("obscura-poller")
+
+
+def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
+    """Begin to push what `store` shows; None without an endpoint (logs-only mode: no SDK is imported).
+
+    Raises ConfigError where the endpoint's variables or the state folder cannot be used.
+    """
+    if settings.endpoint is None:
+        return None
+    import math
+
+    from poller.otlp.exporter import Push, resource
+    from poller.polling.instruments import CatalogInstruments, read_store
+    from poller.telemetry.query_metrics import QueryMetrics
+
+    own = settings.self_metrics != "off"
+    spool = open_spool(settings, shared=not periodic)
+    described = resource(settings.service_name, settings.instance, version())
+    push = Push(
+        settings.endpoint,
+        described,
+        spool,
+        interval=settings.export_interval if periodic else math.inf,
+        timeout=settings.export_timeout,
+    )
+    instruments = CatalogInstruments(
+        functools.partial(read_store, store),
+        described,
+        version(),
+        query_metrics=QueryMetrics() if own else None,
+        starts=periodic,
+    )
+    push.add(instruments.collect)
+    return push
+
+
+def open_spool(settings: Settings, *, shared: bool) -> Spool:
+    """Open what keeps the undelivered; `shared`, one that another process has is replaced by memory."""
+    from poller.otlp.sending_queue import Spool
+
+    def opened(folder: Path | None) -> Spool:
+        return Spool(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
+
+    try:
+        spool = opened(settings.state_dir)
+        if waiting := spool.requests:
+            logger.info(
+                "sending %s left over from the previous run first",
+                counted(waiting, "request"),
+                extra={"state_dir": str(settings.state_dir)},
+            )
+        return spool
+    except StateInUseError as error:
+        if not shared:
+            raise
+        logger.warning("%s; what the collector does not take now is not kept", error)
+        return opened(None)
+
+
+def open_memory(settings: Settings) -> Memory | None:
+    """Where values outlive a restart; None without POLLER_STATE_DIR. Raises ConfigError."""
+    if settings.state_dir is None:
+        return None
+    make_folder(settings.state_dir)
+    # Without a secret, so that a rotated password makes no other database of it.
+    libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
+    return Memory(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
+
+
+def open_replica(
+    settings: Settings, restraint: Restraint, on_sighting: Callable[[Sighting], None]
+) -> Replica:
+    """Prepare the connection; raises ConfigError where no database is named that libpq understands."""
+    conninfo = settings.conninfo()
+    if not is_conninfo(conninfo):
+        where = settings.source("database_url").name
+        raise ConfigError([Problem(where, "; ".join(misunderstood(conninfo)))])
+    command = settings.password_command
+    return Replica(
+        settings.conninfo,
+        connect_timeout=settings.connect_timeout,
+        lock_timeout=settings.lock_timeout,
+        password=password_from(command.reveal()) if command else None,
+        admission=Admission(
+            settings.require_standby,
+            settings.max_replay_lag,
+            restraint.hold,
+            count_active=settings.max_active_backends is not None,
+            strict=settings.strict,
+            report_lag=settings.self_metrics != "off",
+        ),
+        on_sighting=on_sighting,
+        tags=tags(settings.sql_comments),
+        max_result_bytes=settings.max_result_size,
+    )
+
+
+def tags(comments: str) -> Tags:
+    """What a comment on the SQL of a query tells, by POLLER_SQL_COMMENTS."""
+    if comments == "off":
+        return untagged
+    if comments == "name":
+        return lambda name: {"query": name}
+    return lambda name: {"query": name, **traceparent()}
+
+
+class _Part(Protocol):
+    delivery: Delivery
+
+    def shutdown(self, timeout: float) -> None: ...
+
+
+class Telemetry:
+    """Spans and log records on their way to the collector; where neither is wanted, no SDK is imported."""
+
+    def __init__(self, settings: Settings | None, push: Push | None = None) -> None:
+        """Begin what the settings want, None nothing; `push` shows what becomes of all exports, its own too.
+
+        Raises ConfigError where a standard variable cannot be used, or the package for HTTP is missing.
+        """
+        self._parts: list[_Part] = []
+        self.tracing = Tracing()
+        if settings is None:
+            return
+        own = push if settings.self_metrics != "off" else None
+        if settings.traces_to is not None or settings.logs_to is not None:
+            self._open(settings, own)
+        if own is not None:
+            from poller.telemetry import export_metrics as exportmetrics
+
+            exportmetrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
+
+    def _open(self, settings: Settings, own: Push | None) -> None:
+        from poller.otlp.exporter import resource
+
+        meter_provider = own.meter_provider if own is not None else None
+        described = resource(settings.service_name, settings.instance, version())
+        if settings.traces_to is not None:
+            from poller.telemetry.span_exporter import Spans
+
+            kinds = {settings.source(name).kind for name in ("traces", "traces_endpoint")}
+            spans = Spans(
+                settings.traces_to,
+                described,
+                settings.export_timeout,
+                asked_for=kinds != {"default"},
+                meter_provider=meter_provider,
+            )
+            self._parts.append(spans)
+            self.tracing = Tracing(spans.tracer)
+        if settings.logs_to is not None:
+            from poller.telemetry.log_exporter import LogRecords
+
+            records = LogRecords(
+                settings.logs_to, described, settings.export_timeout, meter_provider=meter_provider
+            )
+            self._parts.append(records)
+
+    def shutdown(self, timeout: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Send what waits and end, within `timeout` seconds even where the collector hangs.
+
+        As soon as `stopped` is true, it waits no longer.
+        """
+        endings = [
+            threading.Thread(target=part.shutdown, args=[timeout], name="ending", daemon=True)
+            for part in self._parts
+        ]
+        for ending in endings:
+            ending.start()
+        deadline = time.monotonic() + timeout + 0.2
+        for ending in endings:
+            while ending.is_alive() and not stopped() and (left := deadline - time.monotonic()) > 0:
+                ending.join(min(left, 0.2))

@@ -1,0 +1,183 @@
+"""Judge a poller by the heartbeat it leaves in a file: does it live, and is it ready?
+
+*Alive*: the process is there, its heartbeat is young, and each of its loops (scheduler, worker, push) goes
+on. A database, a collector or a query file that is out of order never makes it anything else: a restart would
+mend none of them, and would lose what is in memory.
+
+*Ready*: alive, and every query has had its first poll, whatever that came to. A sidecar that is not ready
+takes its whole pod out of service, so that this waits for nobody but the poller itself, and stays once true.
+
+This module loads nothing but a little of the standard library: probes run it every few seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from poller.model.files import read_json
+
+MAX_AGE_SECONDS = 60.0
+"""Age from which a heartbeat is too old: three are missing by then."""
+MAX_BYTES = 4 << 20
+"""Of a heartbeat; the poller writes at most a third of it."""
+REMEDY = "set POLLER_HEALTH_FILE to a path of its own for each poller"
+_MOST_NAMES = 10
+_FILE = "heartbeat.json"
+
+
+class Verdict(NamedTuple):
+    """Whether it is as was asked, and why, in one line."""
+
+    good: bool
+    why: str
+
+
+def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
+    """Where the heartbeat may be, the best place first.
+
+    `file` (POLLER_HEALTH_FILE), or else in `state_dir`, or else in a folder of the user's own: below TMPDIR
+    or /tmp, and where a container may not write there, in /dev/shm, which it may.
+    """
+    if file:
+        return [Path(file)]
+    if state_dir:
+        return [Path(state_dir) / _FILE]
+    bases = (os.environ.get("TMPDIR") or "/tmp", "/dev/shm")  # noqa: S108 - a folder there is seen to be ours
+    return [Path(base) / f"obscura-poller-{os.getuid()}" / _FILE for base in bases]
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether this is a folder, not a link to one, and nobody else's; anybody may make one in /tmp."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
+def clock() -> float:
+    """Seconds since the system's start, its sleep included: the same in every process, and never set."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def process_namespace() -> str | None:
+    """What tells whether a process id means the same here as there; None where the system has none."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
+def read(candidates: list[Path]) -> dict[str, Any] | str:
+    """The youngest heartbeat of `candidates`, or why there is none."""
+    found: list[dict[str, Any]] = []
+    troubles = []
+    for path in candidates:
+        if len(candidates) > 1 and not is_ours(path.parent):
+            continue
+        try:
+            found.append(_checked(read_json(path, MAX_BYTES)))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            troubles.append(f"{path} cannot be read: {error.strerror}")
+        except (ValueError, TypeError, KeyError, ArithmeticError):
+            troubles.append(f"{path} is not a heartbeat")
+    if found:
+        return max(found, key=lambda one: one["boottime"])
+    if troubles:
+        return "; ".join(troubles)
+    looked = " or ".join(map(str, candidates))
+    return f"no heartbeat at {looked}: is a poller running, as this user and with this POLLER_HEALTH_FILE?"
+
+
+def _checked(told: dict[str, Any]) -> dict[str, Any]:
+    beat = {**told, "boottime": float(told["boottime"]), "pid": int(told["pid"])}
+    if not math.isfinite(beat["boottime"]) or beat["pid"] <= 0:
+        raise ValueError
+    return beat
+
+
+def whose(heartbeat: dict[str, Any]) -> str:
+    """The poller that wrote a heartbeat: its process id, and its instance if it has one."""
+    instance = heartbeat.get("instance")
+    return f"process {heartbeat['pid']}" + (f" (instance {instance})" if instance else "")
+
+
+def judge(
+    heartbeat: dict[str, Any] | str, *, ready: bool, now: float, max_age: float = MAX_AGE_SECONDS
+) -> Verdict:
+    """Whether a poller with this heartbeat is alive, or `ready`, at `now` of `clock`; times in seconds."""
+    word = "ready" if ready else "alive"
+    if isinstance(heartbeat, str):
+        return Verdict(False, f"not {word}: {heartbeat}")
+    why = _dead(heartbeat, now, max_age) or (_unready(heartbeat) if ready else None)
+    if why is not None:
+        return Verdict(False, f"not {word}: {why}")
+    return Verdict(True, f"{word}: {_summary(heartbeat, now)}")
+
+
+def _dead(heartbeat: dict[str, Any], now: float, max_age: float) -> str | None:
+    age, pid = now - heartbeat["boottime"], heartbeat["pid"]
+    if age < -1.0:
+        return "the heartbeat is from before the system was started"
+    if heartbeat.get("process_namespace") == process_namespace() and not _exists(pid):
+        return f"process {pid} is gone, its last heartbeat was {age:.0f}s ago"
+    if age > max_age:
+        return (
+            f"process {pid} hangs or cannot write its heartbeat: the last one was {age:.0f}s ago, "
+            f"the limit is {max_age:g}s"
+        )
+    stuck = heartbeat.get("stuck")
+    return f"process {pid} hangs: {stuck}" if stuck else None
+
+
+def _unready(heartbeat: dict[str, Any]) -> str | None:
+    if heartbeat.get("ready"):
+        return None
+    ticks = _dict(heartbeat, "ticks")
+    waiting = [name for name in ticks if _dict(ticks, name).get("last_run") is None]
+    names = ", ".join(waiting[:_MOST_NAMES]) or "all"
+    more = heartbeat.get("waiting", len(waiting)) - _MOST_NAMES if waiting else 0
+    names += f" and {more} more" if more > 0 else ""
+    return f"the first polls are not over; still to come: {names}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # somebody else's
+    return True
+
+
+def _summary(heartbeat: dict[str, Any], now: float) -> str:
+    parts = [f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
+    if "queries" in heartbeat:  # a full disk has no room for them
+        words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
+        queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
+        parts.append(f"queries: {queries}")
+    for key, name in (("export", "export"), ("query_files", "query files"), ("disk", "its disk")):
+        if heartbeat.get(key):
+            parts.append(f"{name} {heartbeat[key]}")
+    if heartbeat.get("shared_with"):
+        parts.append(f"{heartbeat['shared_with']} writes the same file; {REMEDY}")
+    return "; ".join(parts)
+
+
+def _count(queries: dict[str, Any]) -> Counter[str]:
+    # `failed(timeout)` and its like, by their first word.
+    return Counter(str(state).partition("(")[0] for state in queries.values())
+
+
+def _dict(heartbeat: dict[str, Any], key: str) -> dict[str, Any]:
+    found = heartbeat.get(key)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,165 @@
+"""Heartbeat file that the poller writes every few seconds, for probes that have no port to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from poller.daemon.health import (
+    MAX_AGE_SECONDS,
+    REMEDY,
+    clock,
+    is_ours,
+    judge,
+    process_namespace,
+    read,
+    whose,
+)
+from poller.model.files import replace_file
+
+logger = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """A file that always holds one whole heartbeat.
+
+    On a full disk it is written over the file of before, without the details of single queries. If it cannot
+    be written at all, the poller goes on without it and logs that once. Another poller that writes the
+    same file is logged once, and is named in the heartbeat.
+    """
+
+    def __init__(self, places: Sequence[Path], instance: str = "") -> None:
+        """Write to the first of `places` that can be written (see `poller.daemon.health.places`)."""
+        self._places = tuple(places)
+        self._written: Path | None = None
+        self._told = ""
+        self._identity = {
+            "version": 1,
+            "pid": os.getpid(),
+            "process_namespace": process_namespace(),
+            "instance": instance,
+        }
+        self._state: tuple[int, ...] | None = None
+        self._other: tuple[str, float] | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is; None while it could not be written."""
+        return self._written
+
+    def write(self, told: Mapping[str, object], more: bytes = b"{}") -> None:
+        """Write `told`, the time and which poller this is, and `more`: a JSON object. Raises nothing."""
+        private = len(self._places) > 1
+        troubles = []
+        for path in self._places:
+            if is_ours(path.parent) or not private:
+                self._look_for_another(path)
+            try:
+                _make_folder(path.parent, private=private)
+                _write(path, self._encoded(told, more), self._encoded({**told, "disk": "full"}, b"{}"))
+            except OSError as error:
+                troubles.append(f"{path}: {error.strerror or error}")
+            else:
+                self._state = _state(path)
+                self._say("", path)
+                return
+        self._say("; ".join(troubles), None)
+
+    def remove(self) -> None:
+        """Remove the heartbeat of a poller that has ended, but not the one that another has put there."""
+        if self._written is None or _state(self._written) != self._state:
+            return
+        with contextlib.suppress(OSError):
+            self._written.unlink()
+            if len(self._places) > 1:
+                self._written.parent.rmdir()  # it is the poller's own, unless it holds anything else
+
+    def _encoded(self, told: Mapping[str, object], more: bytes) -> bytes:
+        now = clock()
+        beat = {**self._identity, "boottime": now, "at": time.time(), **told}
+        if self._other is not None and now - self._other[1] <= MAX_AGE_SECONDS:
+            beat["shared_with"] = self._other[0]
+        text = json.dumps(beat, default=str).encode()
+        return text if more == b"{}" else text[:-1] + b", " + more[1:]
+
+    def _look_for_another(self, path: Path) -> None:
+        state = _state(path)
+        if state is None or state == self._state:
+            return
+        there = read([path])
+        if isinstance(there, str) or self._is_this(there) or not judge(there, ready=False, now=clock()).good:
+            return
+        if self._state is None and there.get("process_namespace") != self._identity["process_namespace"]:
+            return  # perhaps of the container that ran before this one: only a later one is of another poller
+        other = whose(there)
+        self._other = other, clock()
+        if other not in self._warned:
+            self._warned.add(other)
+            logger.warning(
+                "another poller, %s, writes its heartbeat to %s as well, so `poller health` reports now one, "
+                "now the other; %s",
+                other,
+                path,
+                REMEDY,
+            )
+
+    def _is_this(self, heartbeat: dict[str, Any]) -> bool:
+        # In two containers that share a folder, both may be process 1.
+        return all(heartbeat.get(key) == self._identity[key] for key in ("pid", "process_namespace"))
+
+    def _say(self, trouble: str, written: Path | None) -> None:
+        if trouble and trouble != self._told:
+            logger.warning(
+                "`poller health` will not work, as no heartbeat can be written (%s); "
+                "set POLLER_HEALTH_FILE to a place that can be",
+                trouble,
+            )
+        elif written is not None and written != self._written:
+            logger.debug("heartbeat at %s", written)
+        self._told, self._written = trouble, written
+
+
+def _write(path: Path, whole: bytes, short: bytes) -> None:
+    """Replace the file by `whole`; on a full disk write `short` over it. Raises OSError."""
+    try:
+        replace_file(path, whole)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A full disk is no reason to restart the poller: the blocks that the file has already can be written.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.getuid()
+            if not ours or len(short) > max(found.st_size, 512 * found.st_blocks):
+                raise
+            # Blanks up to its length: to shorten it would return blocks that are not to be had again.
+            os.pwrite(descriptor, short.ljust(found.st_size), 0)
+        finally:
+            os.close(descriptor)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None if it is missing."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _make_folder(folder: Path, *, private: bool) -> None:
+    """Make a folder if it is missing; raises OSError if a `private` one is another user's, or a link."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if private and not is_ours(folder):
+        raise PermissionError(0, "the folder is somebody else's")

@@ -1,0 +1,91 @@
+"""Gather what the heartbeat tells of a running daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from poller.daemon.poll_cycle import Pipe
+from poller.daemon.reload import Reload
+from poller.daemon.scheduler import Daemon
+from poller.model.duration import format_duration
+from poller.model.text import counted
+from poller.polling.status import Glance, to_json
+
+if TYPE_CHECKING:
+    from poller.otlp.exporter import Push
+
+MAX_DETAIL_BYTES = 1 << 20
+"""Of what the heartbeat holds about single queries, about."""
+MAX_TICKS = 500
+
+
+class Vitals:
+    """What probes and people want to know; no part of it is a secret. Times in seconds since 1970."""
+
+    def __init__(self, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None) -> None:
+        self._daemon = daemon
+        self._pipe = pipe
+        self._reload = reload
+        self._push = push
+        self._glances: Sequence[Glance] = ()
+        self._encoded = b"{}"
+
+    def told(self, stuck: str | None) -> dict[str, Any]:
+        """How the poller is."""
+        problems = self._reload.problems
+        # Those that have not run first: `poller health --ready` names them.
+        runs = sorted(self._daemon.last_runs().items(), key=lambda run: run[1][1] is not None)
+        return {
+            "stuck": stuck,
+            "ready": self._daemon.ready,
+            "ticks": {
+                name: {"interval": interval, "last_run": ended}
+                for name, (interval, ended) in runs[:MAX_TICKS]
+            },
+            "waiting": sum(ended is None for _, (_, ended) in runs),
+            "query_files": f"refused ({counted(len(problems), 'problem')})" if problems else "ok",
+            "export": _export(self._push),
+            "server": self._pipe.server(),
+        }
+
+    def queries(self) -> bytes:
+        """How its queries are, as a JSON object; encoded anew only where something is different."""
+        glances = self._pipe.glances(self._daemon.next_runs())
+        if glances is not self._glances:
+            self._encoded = encode(glances)
+            self._glances = glances
+        return self._encoded
+
+
+def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
+    """All queries as a JSON object of bounded size: how many are in which state, and each by itself.
+
+    If all would take more than about `most` bytes, those that are ok are omitted first, and counted.
+    """
+    texts = [json.dumps(one) for one in to_json(glances)]
+    room, listed = most, set()
+    for number in sorted(range(len(texts)), key=lambda number: glances[number].state == "ok"):
+        size = len(texts[number]) + len(glances[number].query)
+        if size <= room:
+            room -= size
+            listed.add(number)
+    head = {
+        "states": Counter(one.word for one in glances),
+        "omitted": len(texts) - len(listed),
+        "queries": {one.query: one.state for number, one in enumerate(glances) if number in listed},
+    }
+    details = ", ".join(text for number, text in enumerate(texts) if number in listed)
+    return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()
+
+
+def _export(push: Push | None) -> str | None:
+    if push is None:
+        return None
+    silent = push.silent(time.monotonic())
+    if silent is not None:
+        return f"failing (nothing delivered for {format_duration(round(silent))})"
+    return {None: "not yet", True: "ok", False: "failing"}[push.last_export_ok]

@@ -1,0 +1,158 @@
+"""Send every tick the one way through: ask the replica, keep what is good, count, announce."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import NoOpMeter
+
+from poller.config.settings import Settings
+from poller.daemon.build import open_replica
+from poller.model.catalog import Catalog
+from poller.model.duration import format_duration
+from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
+from poller.model.result import PollResult
+from poller.polling.duplicates import without
+from poller.polling.poll import poll
+from poller.polling.state_file import Memory
+from poller.polling.status import Glance, Glances
+from poller.polling.store import SnapshotStore
+from poller.postgres.circuit_breaker import Restraint
+from poller.postgres.server_tracker import Sighting, Whereabouts
+from poller.telemetry.poll_log import Announcer
+from poller.telemetry.replica_metrics import register_replica_gauges
+from poller.telemetry.traces import TickTrace, Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+    from poller.otlp.exporter import Push
+    from poller.telemetry.poll_metrics import SelfMetrics
+
+
+class Pipe:
+    """The one way through: ask the replica, keep what is good, count, announce.
+
+    `run` sends every tick through it and `poll` sends one.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        store: SnapshotStore,
+        push: Push | None,
+        *,
+        daemon: bool,
+        memory: Memory | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
+
+        A `daemon` tells in the log where it polls, and the values too where nothing is pushed. Good values
+        are kept in `memory`, where there is one.
+        """
+        own = push is not None and settings.self_metrics != "off"
+        self.meter: Meter = push.meter if push is not None and own else NoOpMeter("poller")
+        self.store = store
+        self._metrics = _own_metrics(self.meter) if own else None
+        self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
+        register_replica_gauges(self.meter, self._whereabouts)
+        self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
+        self._tracing = tracing or Tracing()
+
+        def sighted(sighting: Sighting) -> None:
+            self._whereabouts.note(sighting)
+            self._tracing.note(sighting)
+
+        self.replica = open_replica(settings, self._restraint, sighted)
+        self._announcer = Announcer(every_result=daemon and push is None, repeats=daemon)
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._last: dict[str, PollResult] = {}
+        self._last_shown: dict[str, PollResult] | None = None
+        self._glances = Glances()
+
+    def tick(
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
+    ) -> list[PollResult]:
+        """Poll `queries` once."""
+        with self._tracing.tick(queries) as span:
+            return self._tick(queries, on_answer, span)
+
+    def _tick(
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], span: TickTrace
+    ) -> list[PollResult]:
+        results = poll(queries, span.asking(self.replica.ask), on_answer)
+        now = time.monotonic()
+        fresh = self.store.put(results, now)
+        if self._memory is not None and fresh:
+            self._memory.add(fresh, lambda: list(self.store.good(now)))
+        if claims := self.store.contested(results, now):
+            results = [without(result, claims) for result in results]
+        span.tell(results)
+        for result in results:
+            if self._metrics is not None:
+                self._metrics.record(result, span.context(result.query.name))
+            self._restraint.note(result)
+        self._announcer.tick(results, now, within=span.of)
+        with self._lock:
+            self._last.update((result.query.name, result) for result in results)
+            self._last_shown = None
+        return results
+
+    def announce_stale(self) -> None:
+        """Log whose values are withheld from now on. Age alone decides it, so the clock calls, not a tick."""
+        self._announcer.values(self.store.freshness(time.monotonic()))
+
+    def overran(self, tick: str) -> None:
+        """Count one tick that was left out."""
+        if self._metrics is not None:
+            self._metrics.overrun(tick)
+
+    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
+        """Go on with other queries; all that is known of those in `dropped` is let go. Not during a tick."""
+        self.store.swap(queries, dropped)
+        self._restraint.forget(dropped)
+        self._announcer.forget(dropped)
+        self._whereabouts.max_age = _longest_absence(queries)
+        if self._memory is not None:
+            self._memory.forget()
+        with self._lock:
+            self._last = {name: result for name, result in self._last.items() if name not in dropped}
+            self._last_shown = None
+
+    def glances(self, next_runs: Mapping[str, float]) -> Sequence[Glance]:
+        """How every query stands; `next_runs` is by query, in seconds since 1970.
+
+        It is the same object for as long as nothing is different.
+        """
+        now = time.monotonic()
+        with self._lock:
+            # Copied here and not at each tick, whose work must not grow with all queries.
+            if self._last_shown is None:
+                self._last_shown = self._last.copy()
+            last = self._last_shown
+        return self._glances.look(self.store.freshness(now), self.store.good(now), last, next_runs)
+
+    def server(self) -> str:
+        """The server that answered last, in a line; empty where none has for too long."""
+        seen = self._whereabouts.seen(time.monotonic())
+        if seen is None:
+            return ""
+        lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"
+        return f"{seen.role} {seen.place}, {lag}" if seen.standby else f"{seen.role} {seen.place}"
+
+
+def _own_metrics(meter: Meter) -> SelfMetrics:
+    from poller.telemetry.poll_metrics import SelfMetrics
+
+    return SelfMetrics(meter)
+
+
+def _longest_absence(queries: Sequence[QueryDefinition]) -> float:
+    """Seconds without an answer after which nothing is told of the server any more."""
+    return STALE_AFTER_INTERVALS * min((query.interval for query in queries), default=0.0)

@@ -1,0 +1,221 @@
+"""Run the daemon: poll on schedule, push, reload when asked, stop in order."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from poller.config.loader_process import LoaderError, LoaderProcess
+from poller.config.orphans import ORPHANS
+from poller.config.queries.file_watcher import Watcher, contents, fingerprint
+from poller.config.settings import Settings
+from poller.daemon.build import Telemetry, open_memory, open_push, version
+from poller.daemon.health import places
+from poller.daemon.heartbeat import Heartbeat
+from poller.daemon.heartbeat_content import Vitals
+from poller.daemon.poll_cycle import Pipe
+from poller.daemon.reload import Reload
+from poller.daemon.scheduler import Daemon
+from poller.daemon.sd_notify import Notifier
+from poller.daemon.signals import StopSignal, on_hangup
+from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Pulse
+from poller.model.catalog import Catalog
+from poller.model.duration import format_duration
+from poller.model.errors import ConfigError, Problem
+from poller.model.text import counted
+from poller.model.tick import Tick, ticks
+from poller.polling.store import SnapshotStore
+from poller.telemetry.logging import configure
+from poller.terminal.exit import run_to_end
+
+if TYPE_CHECKING:
+    from poller.otlp.exporter import Push
+    from poller.postgres.replica import Replica
+
+logger = logging.getLogger(__name__)
+
+_WORKER_SHARE = 0.4
+"""Of the grace period: for the tick under way to end. The rest is the last push's."""
+_LEAST_GRACE = 0.5
+"""Seconds."""
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""More than a tick of a thousand queries holds at once: a tick leaves nothing behind that only Python's
+collector could free, so that its looks would be in vain."""
+_PATIENCE = 900.0
+"""Seconds beyond all that a tick may take after which it is taken for hung."""
+
+
+def main(loader: LoaderProcess, asked: Sequence[bool]) -> None:
+    """Run the daemon with what `loader` reads, and end the process with its exit code.
+
+    `asked` is not empty once a reload was requested. Raises LoaderError.
+    """
+    run_to_end(lambda: serve(loader, asked))
+
+
+def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
+    """Poll on schedule and push until a signal says to stop; ends the process then.
+
+    Raises ConfigError with every problem, LoaderError if the loader failed or printed what was asked for.
+    """
+    settings: Settings = loader.receive()
+    configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
+    if settings.endpoint is not None:
+        importlib.import_module("poller.otlp.exporter")  # while the files are read
+    sources, seen = loader.receive()
+    notifier = Notifier(os.environ)
+
+    def read_again(asked: bool) -> bool:
+        notifier.reloading()
+        try:
+            return reload(asked) != "unsteady"
+        finally:
+            notifier.ready(_status(reload))
+
+    look = functools.partial(fingerprint, sources)
+    watcher = Watcher(look, read_again, watch=settings.watch, seen=seen)
+    on_hangup(watcher.ask)
+    if asked:
+        watcher.ask()
+    catalog: Catalog = loader.receive()
+    loader.close()
+    settings.conninfo()  # so that a missing database is told at once
+    memory = open_memory(settings)
+    store = SnapshotStore(
+        catalog.queries,
+        memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
+    )
+    push = open_push(settings, store, periodic=True)
+    telemetry = Telemetry(settings, push)
+    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
+    planned = ticks(catalog.queries, settings.instance)
+    stop = StopSignal()
+
+    def rest(seconds: float) -> None:
+        pipe.replica.rest(seconds)
+        pulse.soon(NEWS_SECONDS)
+
+    daemon = Daemon(
+        planned,
+        pipe.tick,
+        rest=rest,
+        on_overrun=pipe.overran,
+        on_first_polls=lambda: _tell([push, pulse]),
+        # Several hosts, each tried twice, may take a multiple of it.
+        patience=_PATIENCE + 20 * settings.connect_timeout,
+    )
+    reload = Reload(
+        catalog,
+        daemon,
+        load=functools.partial(_read_again, settings),
+        look=functools.partial(contents, sources),
+        plan=lambda queries: ticks(queries, settings.instance),
+        swap=pipe.swap,
+        meter=pipe.meter,
+    )
+    heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
+    vitals = Vitals(daemon, pipe, reload, push)
+    pulse = Pulse(
+        [daemon.stuck, *([push.stuck] if push else [])],
+        [
+            notifier.beat,
+            lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries()),
+            lambda _: pipe.announce_stale(),
+            lambda _: ORPHANS.reap(),
+        ],
+        heartbeat.remove,
+        every=notifier.every(BEAT_SECONDS),
+    )
+    _begin(settings, planned)
+    gc.freeze()  # the catalogue and the SDK stay as well
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    gc.enable()
+    daemon.start()
+    watcher.start()
+    pulse.start()
+    notifier.ready(_status(reload))
+    stop.wait()
+    notifier.stopping()
+    _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
+
+
+def _read_again(settings: Settings) -> Catalog:
+    """The queries as another process reads them; raises ConfigError, also if that process fails."""
+    try:
+        catalog: Catalog = LoaderProcess.run("load", settings)
+    except LoaderError as error:
+        what = f"cannot be read again: {error}; send SIGHUP to retry"
+        raise ConfigError([Problem("POLLER_QUERIES", what)]) from None
+    return catalog
+
+
+def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
+    """Say what is polled and where it goes."""
+    logger.info(
+        "polling %s",
+        counted(sum(len(tick.queries) for tick in planned), "query"),
+        extra={
+            "version": version(),
+            "database": settings.shown("database_url") or "libpq environment",
+            "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
+            "traces": str(settings.traces_to or "none"),
+            "ticks": ", ".join(
+                f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
+                for tick in planned
+            ),
+        },
+    )
+
+
+def _status(reload: Reload) -> str:
+    """What the service's manager shows of it."""
+    refused = ", changed files refused" if reload.problems else ""
+    return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
+
+
+def _tell(whom: Sequence[Push | Pulse | None]) -> None:
+    """Have the news told now."""
+    for one in whom:
+        if one is not None:
+            one.soon()
+
+
+def _end(
+    grace: float,
+    daemon: Daemon,
+    replica: Replica,
+    push: Push | None,
+    telemetry: Telemetry,
+    pulse: Pulse,
+) -> None:
+    """Stop polling, push once more, leave: all within `grace` seconds."""
+    deadline = time.monotonic() + grace
+    # Whoever reads our log may have stopped, and then its next line waits for ever.
+    watchdog = threading.Timer(max(grace, _LEAST_GRACE), os._exit, [0])
+    watchdog.daemon = True
+    watchdog.start()
+    logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
+    at_rest = daemon.stop(replica.interrupt, grace * _WORKER_SHARE)
+    if at_rest:
+        replica.close()
+    if push is not None:
+        # What is left but for a moment to end in; the push takes what it needs of it.
+        push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
+    pulse.stop()
+    logger.info("stopped")
+    # Spans and log records have what the push has left.
+    telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
+    logging.shutdown()
+    sys.stdout.flush()
+    # A worker that still waits for a server that does not answer would hold up an ordinary exit.
+    os._exit(0)

@@ -1,0 +1,245 @@
+"""Poll on schedule until told to stop, and swap the schedule between two runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from typing import Protocol
+
+from poller.daemon.timer import Timetable
+from poller.model.duration import format_duration
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.tick import Tick
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 60.0
+_OVERDUE_SECONDS = 2.0
+_HUNG_SECONDS = 60.0
+
+
+class Poll(Protocol):
+    """Poll one tick's queries and take their results in; returns them."""
+
+    def __call__(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]: ...
+
+
+class Daemon:
+    """One worker that runs every tick at its time, one after the other.
+
+    There is one worker because there is one connection: two ticks due together follow each other, a tick
+    that is still running when it is due again is left out once (and counted), and any number of missed runs
+    makes one. A tick that found no server is tried again soon, at doubling distances up to a minute.
+    """
+
+    def __init__(
+        self,
+        ticks: Sequence[Tick],
+        poll: Poll,
+        *,
+        rest: Callable[[float], None] = lambda _: None,
+        on_overrun: Callable[[str], None] = lambda _: None,
+        on_first_polls: Callable[[], None] = lambda: None,
+        spacing: float = 10.0,
+        patience: float = 900.0,
+    ) -> None:
+        """Prepare the schedule; nothing runs before `start`.
+
+        After each tick `rest` is told the seconds until the next one. `on_first_polls` is called, on the
+        worker's thread, after queries were polled for the first time since the start or a swap: after the
+        first of them, after the last, and between these at most every `spacing` seconds, so that many ticks
+        make few pushes. A tick that runs for `patience` seconds more than its interval is taken for hung.
+        """
+        self._planned = ticks
+        self._poll = poll
+        self._rest = rest
+        self._on_overrun = on_overrun
+        self._on_first_polls = on_first_polls
+        self._spacing = spacing
+        self._patience = patience
+        self._ticks: dict[str, Tick] = {}
+        self._fresh: dict[str, set[str]] = {}
+        self._first_polls = False
+        self._first_polls_reported: float | None = None
+        self._ended: dict[str, float] = {}
+        self._awaited = {tick.name for tick in ticks}
+        self._doing: tuple[str, float, float] | None = None
+        self._overdue_since: float | None = None
+        self._failures: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+        self._idle = threading.Event()
+        self._idle.set()
+        self._stopping = False
+        self._timetable = Timetable(self._run, self._overran)
+
+    def start(self) -> None:
+        """Run every tick once now, and from then on at its place in the interval."""
+        self._take_over(self._planned, {query.name for tick in self._planned for query in tick.queries})
+        self._timetable.start()
+
+    def swap(self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None]) -> bool:
+        """Run `ticks` instead from now on, and `act`, between two runs; wait for the one under way to end.
+
+        A tick whose name stays keeps its next time. The queries named in `fresh` are polled once at once.
+        Returns whether it was done: not where the daemon is stopped before. Raises what `act` raises.
+        """
+        done: Future[None] = Future()
+        self._timetable.once(self._swap, ticks, fresh, act, done)
+        while not self._stopping and not done.done():
+            wait([done], timeout=0.5)
+        if not done.done():
+            return False
+        done.result()
+        return True
+
+    def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
+        """Start no tick any more, interrupt the one under way, wait at most `timeout` seconds for its end.
+
+        Returns whether the worker came to rest.
+        """
+        self._stopping = True
+        interrupt()
+        self._timetable.stop()
+        return self._idle.wait(timeout)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every tick has run once since the start, whatever came of it."""
+        return not self._awaited
+
+    def last_runs(self) -> dict[str, tuple[float, float | None]]:
+        """Every tick's interval in seconds, and when its last run ended in seconds since 1970, if it ran."""
+        return {name: (tick.interval, self._ended.get(name)) for name, tick in self._ticks.items()}
+
+    def next_runs(self) -> dict[str, float]:
+        """When each query is polled next, by its name, in seconds since 1970."""
+        due = ((tick, self._timetable.next_run(tick.name)) for tick in self._ticks.values())
+        return {query.name: at for tick, at in due if at is not None for query in tick.queries}
+
+    def stuck(self, now: float) -> str | None:
+        """Why scheduler or worker are taken for hung at `now` (monotonic seconds); None while they go on.
+
+        The worker's bound is beyond all of the replica's own: no server that is gone or hangs comes to it.
+        Asked every few seconds, it also wakes a scheduler that sleeps past its time, and one whose clock was
+        set back.
+        """
+        if self._stopping:
+            return None
+        self._timetable.set_right(self._ticks.values(), time.time())
+        if (doing := self._doing) and now - doing[1] > doing[2]:
+            return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
+        if self._timetable.until_next() > -_OVERDUE_SECONDS:
+            self._overdue_since = None
+            return None
+        self._timetable.wake()
+        self._overdue_since = self._overdue_since or now
+        late = now - self._overdue_since
+        return f"no tick is begun for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
+
+    def _take_over(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
+        before, self._ticks = self._ticks, {tick.name: tick for tick in ticks}
+        for gone in before.keys() - self._ticks.keys():
+            self._timetable.leave(gone)
+            self._awaited.discard(gone)
+            for known in (self._fresh, self._ended, self._failures, self._left_out):
+                known.pop(gone, None)
+        for number, tick in enumerate(ticks):
+            if names := {query.name for query in tick.queries}.intersection(fresh):
+                self._fresh.setdefault(tick.name, set()).update(names)
+                self._timetable.once(self._run_fresh, tick.name, number=number)
+            if tick.name not in before:
+                self._timetable.enter(tick, time.time())
+
+    def _swap(
+        self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None], done: Future[None]
+    ) -> None:
+        with self._busy("a reload", self._patience) as allowed:
+            if not allowed:
+                return
+            try:
+                act()
+                self._take_over(ticks, fresh)
+                self._report_first_polls()  # the ticks that were waited for may be gone
+                self._rest(self._timetable.until_next())
+            except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+    def _run_fresh(self, name: str) -> None:
+        """Poll what is new in a tick, unless the whole tick was polled meanwhile."""
+        if (tick := self._ticks.get(name)) and (fresh := self._fresh.get(name)):
+            self._poll_now(tick, [query for query in tick.queries if query.name in fresh])
+
+    def _run(self, name: str) -> None:
+        # By name, as the tick may have waited in the worker's queue while the queries were swapped.
+        if tick := self._ticks.get(name):
+            self._poll_now(tick, tick.queries)
+
+    def _poll_now(self, tick: Tick, queries: Sequence[QueryDefinition]) -> None:
+        left_out = self._left_out.get(tick.name, 0)
+        with self._busy(f"tick {tick.name}", tick.interval + self._patience) as allowed:
+            if not allowed:
+                return
+            first = self._fresh.pop(tick.name, None)
+            if not queries:  # they are in another tick by now
+                self._report_first_polls()
+                return
+            try:
+                results = self._poll(queries)
+                if not self._stopping:
+                    self._plan_retry(tick, results)
+                    self._rest(self._timetable.until_next())
+            except Exception:  # a defect of ours, in this tick: the others go on
+                logger.exception("tick %s ended in a defect of the poller", tick.name)
+            self._ended[tick.name] = time.time()
+            self._awaited.discard(tick.name)
+            if self._left_out.get(tick.name, 0) == left_out:
+                self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
+            self._first_polls |= bool(first)
+            self._report_first_polls()
+
+    def _report_first_polls(self) -> None:
+        if not self._first_polls or self._stopping:
+            return
+        now, last = time.monotonic(), self._first_polls_reported
+        if not self._fresh or last is None or now - last >= self._spacing:
+            self._first_polls, self._first_polls_reported = False, now
+            self._on_first_polls()
+
+    @contextmanager
+    def _busy(self, doing: str, longest: float) -> Iterator[bool]:
+        """Keep `stop` waiting; tells whether there is anything to be done any more."""
+        self._idle.clear()
+        self._doing = (doing, time.monotonic(), longest)
+        try:
+            # Looked at after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
+            yield not self._stopping
+        finally:
+            self._doing = None
+            self._idle.set()
+
+    def _plan_retry(self, tick: Tick, results: Sequence[PollResult]) -> None:
+        # Soon only where no query was sent: one that kills its own backend must not do so every second.
+        if not any(
+            result.error and result.error.kind == "unavailable" and result.error.unsent for result in results
+        ):
+            self._failures.pop(tick.name, None)
+            return
+        failures = self._failures.get(tick.name, 0)
+        self._failures[tick.name] = failures + 1
+        # Bounded before it is a float: a day's outage would overflow it.
+        again = time.time() + min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
+        self._timetable.again(tick.name, again)
+
+    def _overran(self, tick: str) -> None:
+        times = self._left_out[tick] = self._left_out.get(tick, 0) + 1
+        level = logging.WARNING if times == 1 else logging.DEBUG
+        logger.log(level, "tick %s left out: the one before still runs", tick)
+        self._on_overrun(tick)

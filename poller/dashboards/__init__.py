@@ -1,1 +1,0 @@
-"""Write Grafana dashboards: one of what the queries measure, one of the poller itself."""

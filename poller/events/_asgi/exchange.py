@@ -1,0 +1,214 @@
+"""Follow what happens between a client and an ASGI application: its root span, its route, its request id."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.propagate import extract, get_global_textmap
+from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
+
+from poller.events import request
+from poller.events._asgi.errors import error_type, mark, record
+from poller.events._asgi.routes import route_of
+from poller.events._privacy.patterns import LONGEST_PATH, shorten
+from poller.events.attributes import HTTP_METHODS, OTHER, UNMATCHED
+from poller.events.metrics import EventMetrics
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+CLIENT_LEFT = 499
+"""Status of a request whose client went away before there was an answer; nginx calls it so."""
+FAILED = 500
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_LONGEST_METHOD = 64
+"""Characters of a method unknown to HTTP, which a client chose; a longer one is omitted."""
+_REQUEST_ID = b"x-request-id"
+_KNOWN = frozenset(HTTP_METHODS)
+_OF_THE_CLIENT = frozenset(
+    {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"}
+)
+"""Exceptions that an application is ended by when its client has gone."""
+
+
+class Exchange(ABC):
+    """A context in which the application runs, with the scope and the two callables that it is given."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        metrics: EventMetrics,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        public: bool = False,
+        finds_probes: bool = False,
+    ) -> None:
+        """Begin: start the root span, as the child of what the client's headers name, if they do.
+
+        With `public` it begins a trace and only links to that. With `finds_probes` a request that `Health`
+        answers is not counted and has no span.
+        """
+        self._began = perf_counter()
+        self._metrics = metrics
+        self._receive = receive
+        self._send = send
+        self.method = method if (method := scope.get("method", "GET")) in _KNOWN else OTHER
+        self._scheme = _SCHEMES.get(scope.get("scheme", "http"), "http")
+        self._version = scope.get("http_version", "")
+        self._finds_probes = finds_probes
+        given, parent = _read(scope["headers"])
+        links = None
+        if public:
+            remote = get_current_span(parent).get_span_context()
+            links, parent = ([Link(remote)] if remote.is_valid else None), Context()
+        self.id = request.kept_or_made(given)
+        attributes = {
+            "http.request.method": self.method,
+            "url.path": shorten(scope["path"], LONGEST_PATH),
+            "url.scheme": scope.get("scheme", "http"),
+            "request.id": self.id,
+        }
+        if self.method == OTHER and len(method) <= _LONGEST_METHOD:
+            attributes["http.request.method_original"] = method
+        self.span = tracer.start_span(
+            self.name(None),
+            parent,
+            SpanKind.SERVER,
+            attributes,
+            links,
+        )
+        self._context = set_span_in_context(self.span, parent)
+        self._request = request.Request(self.span, self.id)
+        # The application changes its scope, and what it leaves there tells the route. FastAPI would make a
+        # root span of its own beside ours where this key is missing.
+        self.scope: Scope = {"fastapi.telemetry": None, **scope}
+        self._route = ""
+        self._disconnected = False
+        metrics.http_requests_active(1, self.method, self._scheme)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether `Health` has answered it, and nothing else said what to exclude."""
+        return self._finds_probes and self._request.is_probe
+
+    def __enter__(self) -> Self:
+        self._attached = attach(self._context)
+        self._entered = request.current.set(self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and self._is_the_clients(error):
+                mark(error, self.span.get_span_context(), self.id)
+                error = None
+            self.over(error)
+        finally:
+            request.current.reset(self._entered)
+            detach(self._attached)
+
+    @abstractmethod
+    async def receive(self) -> Message:
+        """Receive for the application."""
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Send for the application."""
+
+    async def forward(self, message: Message) -> None:
+        """Send, and see that the client has gone: a server says that by an OSError (ASGI, "Send")."""
+        try:
+            await self._send(message)
+        except OSError:
+            self._disconnected = True
+            raise
+
+    @abstractmethod
+    def name(self, route: str | None) -> str:
+        """The name of the root span, before and after the route is known."""
+
+    @abstractmethod
+    def over(self, error: BaseException | None) -> None:
+        """End: the application has returned, or raised `error`."""
+
+    def with_id(self, message: Message) -> Message:
+        """The beginning of a response, with the request id among its headers."""
+        headers = list(message.get("headers") or ())
+        if not any(name == _REQUEST_ID for name, _ in headers):
+            headers.append((_REQUEST_ID, self.id.encode()))
+        return {**message, "headers": headers}
+
+    def count(self, status: int, error: BaseException | None = None) -> None:
+        """Count the request, once, while its span is the current one, so that an exemplar finds it."""
+        if self._route:
+            return
+        self._route = self._request.route or _route_of(self.scope)
+        self._metrics.http_requests_active(-1, self.method, self._scheme)
+        if not self.is_probe:
+            self._metrics.http_request(
+                self.method,
+                self._route,
+                status,
+                perf_counter() - self._began,
+                scheme=self._scheme,
+                protocol_version=self._version,
+                error_type=error_type(error) if error else None,
+            )
+
+    def end_span(self, status: int, error: BaseException | None, at: int | None) -> None:
+        """End the root span, at a time (nanoseconds since 1970) or now; it failed by `error`, or by 5xx."""
+        span = self.span
+        first = error is not None and mark(error, span.get_span_context(), self.id)
+        if self.is_probe:
+            return  # what is not ended is not exported
+        if span.is_recording():
+            span.set_attribute("http.response.status_code", status)
+            if self._route != UNMATCHED:
+                span.set_attribute("http.route", self._route)
+                span.update_name(self.name(self._route))
+            if error is not None or status >= FAILED:
+                span.set_attribute("error.type", str(status) if error is None else error_type(error))
+                span.set_status(StatusCode.ERROR)
+            if error is not None and first:
+                record(span, error)
+        span.end(at)
+
+    def _is_the_clients(self, error: BaseException) -> bool:
+        return self._disconnected and (isinstance(error, OSError) or type(error).__name__ in _OF_THE_CLIENT)
+
+
+def _route_of(scope: Scope) -> str:
+    """The route, or `unmatched` where a framework leaves in its scope what nobody expects there."""
+    try:
+        return route_of(scope)
+    except Exception:  # no request may fail by being measured
+        logger.exception("the route of a request could not be found out")
+        return UNMATCHED
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, Context]:
+    """The client's request id, and the context in which it wants its request traced.
+
+    That is never the one that happens to be current: on a kept connection it may be the last request's.
+    """
+    fields = get_global_textmap().fields
+    given, carrier = None, {}
+    for name, value in headers:
+        if name == _REQUEST_ID:
+            given = value
+        elif (field := name.decode("latin-1")) in fields:
+            carrier[field] = value.decode("latin-1")
+    return given, extract(carrier, Context()) if carrier else Context()

@@ -1,0 +1,81 @@
+"""Decide where one signal goes by OTLP, and how: URL, protocol, TLS or plain text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from poller.events._privacy.patterns import cut
+from poller.model.otlp_limits import unsent_by_grpc
+
+Signal = Literal["traces", "metrics", "logs"]
+Protocol = Literal["grpc", "http/protobuf"]
+
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
+_HTTP_PORT = 4318
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one signal goes: `http(s)://host:port` (or gRPC's own form) for gRPC, the whole URL for HTTP."""
+
+    url: str = field(repr=False)
+    """May hold credentials; show `str(target)` instead."""
+    protocol: Protocol
+    timeout: float
+    """Seconds of one request with all its retries."""
+    unsent: str | None = None
+    """What the protocol cannot send of the endpoint as it was written, and what to write instead."""
+
+    def __str__(self) -> str:
+        return cut(self.url)
+
+    @property
+    def plain_text(self) -> bool | None:
+        """Whether the scheme asks for no TLS; None where there is no scheme to ask."""
+        return {"http": True, "https": False}.get(self.url.partition("://")[0])
+
+
+def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, timeout: float) -> Target:
+    """Read an endpoint as its variable defines it.
+
+    The server's own variables need http:// or https://, so that plain text is never a surprise; those of the
+    standard may be a bare host for gRPC. For HTTP `/v1/traces` and so on is appended, except to a variable of
+    one signal (OpenTelemetry specification, protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
+
+    Raises ValueError that says what to write instead.
+    """
+    shown = cut(value if "://" in value else f"//{value}").removeprefix("//")
+    url = value if "://" in value else f"//{value}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{shown!r} is not a URL; write one like http://collector:4317") from None
+    own_path = re.search(r"/v1/(traces|metrics|logs)/?$", parts.path)
+    if protocol is None:
+        # gRPC has no use for a path; its own targets, like unix:///run/collector.sock, have another scheme.
+        has_path = parts.scheme in ("http", "https") and parts.path.strip("/") != ""
+        protocol = "http/protobuf" if port == _HTTP_PORT or has_path else "grpc"
+    if parts.scheme not in ("http", "https"):
+        if where.startswith("OTEL_") and protocol == "grpc" and "://" not in value:
+            return Target(value, protocol, timeout)
+        raise ValueError(f"{shown!r}: write http:// before it for plain text or https:// for TLS")
+    if not parts.hostname:
+        raise ValueError(f"{shown!r} has no host; write one like http://collector:4317")
+    if protocol == "grpc":
+        if "@" in parts.netloc:
+            raise ValueError(
+                f"{shown!r} had a user name, which gRPC cannot send; write the credentials into "
+                "OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
+            )
+        unsent = unsent_by_grpc(parts, "OTEL_EXPORTER_OTLP_PROTOCOL")
+        return Target(
+            f"{parts.scheme}://{parts.netloc}", protocol, timeout, unsent and f"{where}: {shown!r} {unsent}"
+        )
+    if where.startswith("OTEL_") and where != "OTEL_EXPORTER_OTLP_ENDPOINT":
+        return Target(value, protocol, timeout)
+    path = (parts.path[: own_path.start()] if own_path else parts.path.rstrip("/")) + f"/v1/{signal}"
+    return Target(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), protocol, timeout)

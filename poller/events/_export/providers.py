@@ -1,0 +1,202 @@
+"""Collect spans, metrics and log records of this process, and push them until it ends, forks included.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExportResult
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+
+from poller.events._export.delivery import Delivery
+from poller.events._export.endpoint import Signal, Target
+from poller.events._export.exporters import build
+from poller.events._export.reader import Reader
+from poller.events._export.settings import TelemetrySettings
+from poller.events._privacy.processors import ScrubbedLoggerProvider, ScrubbedTracerProvider
+from poller.events._privacy.views import permitting
+from poller.events.metrics import begin_again
+
+logger = logging.getLogger(__name__)
+
+_UNITS: dict[Signal, str] = {"traces": "spans", "metrics": "data points", "logs": "log records"}
+_RESULTS: dict[Signal, Any] = {
+    "traces": SpanExportResult,
+    "metrics": MetricExportResult,
+    "logs": LogRecordExportResult,
+}
+
+
+class _Flushable(Protocol):
+    def force_flush(self) -> object: ...
+
+
+class Pipelines:
+    """The providers of this process, and what they push by.
+
+    A forked child begins anew: its counts at zero, nothing of the parent's in its queues, connections and
+    threads of its own, and a `service.instance.id` of its own, which the SDK (1.43 and later) sees to.
+    """
+
+    def __init__(self, settings: TelemetrySettings, attributes: Mapping[str, str]) -> None:
+        """Build what the settings want, with `attributes` in the resource.
+
+        Raises TelemetryError where an exporter cannot be built.
+        """
+        resource = Resource.create(attributes)
+        self.tracer_provider = ScrubbedTracerProvider(
+            _sampler(settings), resource=resource, shutdown_on_exit=False
+        )
+        self.meter_provider: MeterProvider | None = None
+        self.logger_provider: ScrubbedLoggerProvider | None = None
+        self._flushed: list[tuple[_Flushable, Delivery]] = []
+        self._reader: Reader | None = None
+        if target := settings.targets.get("traces"):
+            delivery = _delivery("traces", target)
+            spans = BatchSpanProcessor(delivery)  # type: ignore[arg-type]  # an exporter in all but name
+            self.tracer_provider.add_span_processor(spans)
+            self._flushed.append((spans, delivery))
+        if target := settings.targets.get("metrics"):
+            delivery = _delivery("metrics", target)
+            self._reader = Reader(delivery, settings.metrics_interval)
+            self.meter_provider = MeterProvider(
+                [self._reader], resource, shutdown_on_exit=False, views=[permitting()]
+            )
+            self._flushed.append((self._reader, delivery))
+            self._reader.start()
+        if target := settings.targets.get("logs"):
+            delivery = _delivery("logs", target)
+            self.logger_provider = ScrubbedLoggerProvider(resource, shutdown_on_exit=False)
+            records = BatchLogRecordProcessor(delivery)  # type: ignore[arg-type]  # an exporter in all but name
+            self.logger_provider.add_log_record_processor(records)
+            self._flushed.append((records, delivery))
+        self._closer = _Closer(self._flushed)
+        _at_fork(self)
+
+    def flush(self, timeout: float) -> list[str]:
+        """Push all there is within `timeout` seconds; returns what did not arrive, `12 spans` for example."""
+        return _Closer(self._flushed).close(timeout, end=False)
+
+    def shutdown(self, timeout: float) -> list[str]:
+        """Push all there is within `timeout` seconds and end; returns what did not arrive."""
+        if self._reader is not None:
+            self._reader.shutdown()
+        return self._closer.close(timeout, end=True)
+
+    def before_fork(self) -> None:
+        """Have nothing under way that a child could not go on with."""
+        if self._reader is not None:
+            self._reader.hold()
+        for _, delivery in self._flushed:
+            delivery.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        for _, delivery in self._flushed:
+            delivery.after_fork_in_parent()
+        if self._reader is not None:
+            self._reader.let_go()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew; the SDK has emptied its queues and started its threads by now."""
+        for _, delivery in self._flushed:
+            delivery.after_fork_in_child()
+        if self._reader is not None and self.meter_provider is not None:
+            self._reader.begin_anew(self.meter_provider)
+            begin_again()
+        self._closer = _Closer(self._flushed)
+
+
+class _Closer:
+    """Flushes one pipeline after the other in a thread that waits from the beginning.
+
+    At the interpreter's end no thread can be started any more (Python 3.12).
+    """
+
+    def __init__(self, flushed: list[tuple[_Flushable, Delivery]]) -> None:
+        self._pipelines = [(one, delivery, threading.Event()) for one, delivery in flushed]
+        self._failed: set[Delivery] = set()
+        self._go = threading.Event()
+        if self._pipelines:
+            threading.Thread(target=self._run, name="flush", daemon=True).start()
+
+    def close(self, timeout: float, *, end: bool) -> list[str]:
+        """Give each pipeline its share of the time; `end` ends its exporter after that.
+
+        Returns what did not arrive.
+        """
+        deadline = time.monotonic() + timeout
+        before = [(delivery.failures, delivery.lost) for _, delivery, _ in self._pipelines]
+        self._go.set()
+        missing = []
+        for index, (flushable, delivery, done) in enumerate(self._pipelines):
+            share = (deadline - time.monotonic()) / (len(self._pipelines) - index)
+            in_time = done.wait(max(0.0, share))
+            failures, lost = before[index]
+            if not in_time or delivery.failures != failures or delivery in self._failed:
+                left = 0 if in_time else delivery.sending + _waiting(flushable)
+                number = delivery.lost - lost + left
+                # What was not collected has no number; a queue that is empty has nothing to lose.
+                if number or delivery.signal == "metrics":
+                    missing.append(f"{number or 'all'} {_UNITS[delivery.signal]}")
+            if end:
+                # It ends a request in flight, too, for which the next pipeline would have to wait.
+                delivery.shutdown()
+        return missing
+
+    def _run(self) -> None:
+        self._go.wait()
+        for flushable, delivery, done in self._pipelines:
+            arrived: object = False
+            with contextlib.suppress(Exception):
+                arrived = flushable.force_flush()
+            if arrived is False:
+                self._failed.add(delivery)
+            done.set()
+
+
+def _waiting(flushable: _Flushable) -> int:
+    """Spans or log records in the queue of the SDK's batch processor, which does not tell them (1.45)."""
+    return len(getattr(getattr(flushable, "_batch_processor", None), "_queue", ()))
+
+
+def _sampler(settings: TelemetrySettings) -> Sampler | None:
+    if "traces" not in settings.targets:
+        # Every line of the log has a trace all the same; nothing else is kept of it.
+        return ParentBased(ALWAYS_OFF)
+    if settings.sampling_ratio is None:
+        return None  # the SDK reads OTEL_TRACES_SAMPLER
+    return ParentBased(TraceIdRatioBased(settings.sampling_ratio))
+
+
+def _delivery(signal: Signal, target: Target) -> Delivery:
+    return Delivery(signal, target, partial(build, signal, target), _RESULTS[signal])
+
+
+def _at_fork(pipelines: Pipelines) -> None:
+    """Tell the pipelines of forks for as long as they are; what is registered can never be taken back."""
+    reference = weakref.ref(pipelines)
+
+    def tell(method: Callable[[Pipelines], None]) -> None:
+        if found := reference():
+            method(found)
+
+    os.register_at_fork(
+        before=lambda: tell(Pipelines.before_fork),
+        after_in_parent=lambda: tell(Pipelines.after_fork_in_parent),
+        after_in_child=lambda: tell(Pipelines.after_fork_in_child),
+    )

@@ -1,0 +1,195 @@
+"""Everything the environment decides of a server's telemetry, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote
+
+from poller.events._export.endpoint import SIGNALS, Protocol, Signal, Target, resolve
+from poller.events.logs import Form
+
+Value = TypeVar("Value")
+
+_LEVELS = ("debug", "info", "warning", "error")
+_SERVERS = ("OBSCURA_", "OBSCURA_TELEMETRY_")
+"""Before the names of the server's own settings: those of the design document, and of v0.3.13 and later."""
+
+
+class TelemetryError(ValueError):
+    """The environment cannot be used as it is; `problems` has every reason, one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What `configure_telemetry` does."""
+
+    targets: Mapping[Signal, Target]
+    """The signals that are pushed; empty in logs-only mode."""
+    sampling_ratio: float | None
+    """Share of the traces that begin here; None: OTEL_TRACES_SAMPLER decides."""
+    metrics_interval: float
+    """Seconds."""
+    log_format: Form
+    log_level: str
+    resource: Mapping[str, str]
+    """What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
+    shutdown_timeout: float
+    """Seconds that the end of the process may take to push what is left."""
+    propagators_chosen: bool
+    """Whether OTEL_PROPAGATORS is set."""
+
+
+def load(environ: Mapping[str, str]) -> TelemetrySettings:
+    """Read the settings; a variable that is empty counts as not set.
+
+    Raises TelemetryError with every problem there is.
+    """
+    return _Reader(environ).settings()
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
+        self._problems: list[str] = []
+
+    def settings(self) -> TelemetrySettings:
+        targets = {signal: target for signal in SIGNALS if (target := self._target(signal))}
+        ratio = self._own("TRACE_SAMPLING_RATIO", _ratio, "OTEL_TRACES_SAMPLER_ARG")
+        by_sampler = "OTEL_TRACES_SAMPLER" in self._environ and not self._find("TRACE_SAMPLING_RATIO")
+        found = TelemetrySettings(
+            targets=targets,
+            sampling_ratio=None if by_sampler else 1.0 if ratio is None else ratio,
+            metrics_interval=self._own("METRICS_EXPORT_INTERVAL_SECS", _seconds)
+            or self._parsed("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds)
+            or 60.0,
+            log_format=self._own("LOG_FORMAT", _form) or "text",
+            log_level=self._own("LOG_LEVEL", _level) or "info",
+            resource=self._resource(),
+            shutdown_timeout=self._own("SERVER_SHUTDOWN_TIMEOUT_SECS", _seconds) or 5.0,
+            propagators_chosen="OTEL_PROPAGATORS" in self._environ,
+        )
+        if self._problems:
+            raise TelemetryError(self._problems)
+        return found
+
+    def _target(self, signal: Signal) -> Target | None:
+        prefix = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
+        if self._environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        exporter = f"OTEL_{signal.upper()}_EXPORTER"
+        if (wanted := self._environ.get(exporter, "otlp").lower()) not in ("otlp", "none"):
+            self._problems.append(f"{exporter}: {wanted!r} is not known here; write otlp or none")
+        names = ("OBSCURA_OTLP_ENDPOINT", "OBSCURA_TELEMETRY_OTLP_ENDPOINT", f"{prefix}ENDPOINT")
+        where = next((n for n in (*names, "OTEL_EXPORTER_OTLP_ENDPOINT") if n in self._environ), None)
+        if wanted == "none" or where is None:
+            return None
+        timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds) or next(
+            (
+                found
+                for name in (f"{prefix}TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+                if (found := self._parsed(name, _few_seconds))
+            ),
+            None,
+        )
+        protocol = self._parsed(f"{prefix}PROTOCOL", _protocol) or self._parsed(
+            "OTEL_EXPORTER_OTLP_PROTOCOL", _protocol
+        )
+        try:
+            return resolve(self._environ[where], where, signal, protocol, timeout or 10.0)
+        except ValueError as error:
+            self._tell(f"{where}: {error}")
+            return None
+
+    def _resource(self) -> dict[str, str]:
+        found = {}
+        for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+            name, equals, value = item.partition("=")
+            if equals:
+                found[name.strip()] = unquote(value.strip())
+        if "OTEL_SERVICE_NAME" in self._environ:
+            found["service.name"] = self._environ["OTEL_SERVICE_NAME"]
+        return found
+
+    def _find(self, name: str) -> str | None:
+        return next((prefix + name for prefix in _SERVERS if prefix + name in self._environ), None)
+
+    def _own(self, name: str, parse: Callable[[str], Value], *standard: str) -> Value | None:
+        """The server's own setting, or that of the standard."""
+        found = self._find(name) or next((other for other in standard if other in self._environ), None)
+        return None if found is None else self._parsed(found, parse)
+
+    def _parsed(self, name: str, parse: Callable[[str], Value]) -> Value | None:
+        if name not in self._environ:
+            return None
+        try:
+            return parse(self._environ[name])
+        except ValueError as error:
+            self._tell(f"{name}: {error}")
+            return None
+
+    def _tell(self, problem: str) -> None:
+        # One variable may be looked at for each signal.
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+
+def _ratio(value: str) -> float:
+    try:
+        ratio = float(value[:-1]) / 100 if value.endswith("%") else float(value)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"{value!r} is not a share; write one from 0 to 1, like 0.1, or 10%")
+    return ratio
+
+
+def _seconds(value: str) -> float:
+    return _positive(value, "seconds", "10")
+
+
+def _few_seconds(value: str) -> float:
+    # The Python SDK reads seconds, the specification and every other SDK milliseconds.
+    if (seconds := _positive(value, "seconds", "10")) >= 1000:
+        raise ValueError(
+            f"{value!r} would be seconds here and is milliseconds in the specification; "
+            f"write {seconds / 1000:g}"
+        )
+    return seconds
+
+
+def _milliseconds(value: str) -> float:
+    return _positive(value, "milliseconds", "60000") / 1000
+
+
+def _positive(value: str, unit: str, example: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{value!r} is not a number of {unit} above 0; write one like {example}")
+    return number
+
+
+def _form(value: str) -> Form:
+    if (small := value.lower()) not in ("text", "json"):
+        raise ValueError(f"{value!r} is no form of logs; write text or json")
+    return "json" if small == "json" else "text"
+
+
+def _level(value: str) -> str:
+    if (small := value.lower()) not in _LEVELS:
+        raise ValueError(f"{value!r} is no level; write one of {', '.join(_LEVELS)}")
+    return small
+
+
+def _protocol(value: str) -> Protocol:
+    if (small := value.lower()) not in ("grpc", "http/protobuf"):
+        raise ValueError(f"{value!r} is not known here; write grpc or http/protobuf")
+    return "grpc" if small == "grpc" else "http/protobuf"

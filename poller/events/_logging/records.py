@@ -1,0 +1,203 @@
+"""Give every log record the span that it belongs to, and take out of it what must not be logged."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from opentelemetry.trace import SpanContext, get_current_span
+
+from poller.events._asgi.errors import Place, where
+from poller.events._privacy.attributes import scrub_attributes
+from poller.events._privacy.patterns import LONGEST, scrub, scrub_path, text_of
+from poller.events.request import request_id
+from poller.model.printable import one_line
+
+_PLACE = "_telemetry_place"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    *("message", "asctime", "taskName", "color_message", _PLACE),
+}
+"""What every record has (and uvicorn's); the rest are the `extra` fields of the one who logged."""
+_CLIENT_FIRST = re.compile(r"^\S{1,256}:\d{1,5} - ")
+"""What uvicorn logs at its level TRACE begins so."""
+_PRINTED = "/?#[]@!$&'()*+,;=:%~"
+"""Characters of a path that an access log shows as they are."""
+_PLAIN = (str, int, float, bool, type(None))
+_PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
+"""Of the access logs of gunicorn and hypercorn."""
+_FRAME = '\n  File "'
+_FORMATTER = logging.Formatter()
+
+
+def install() -> None:
+    """Have every record made so from now on, of whatever logger, before any handler sees it."""
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, _Factory):
+        logging.setLogRecordFactory(_Factory(factory))
+
+
+def place_of(record: logging.LogRecord) -> Place | None:
+    """The span and the request that a record belongs to, None where it belongs to none.
+
+    They are those in which the record was made, or else those in which its exception was seen first.
+    """
+    place = getattr(record, _PLACE, None)
+    if place is None:
+        place = _current()
+    if place is None and record.exc_info:
+        place = where(record.exc_info[1])
+    return place if isinstance(place, Place) else None
+
+
+def span_of(record: logging.LogRecord) -> SpanContext | None:
+    """The span that a record belongs to, None where it belongs to none."""
+    place = place_of(record)
+    return place.span if place else None
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The scrubbed message; the format alone if the arguments do not fit it. Raises nothing."""
+    try:
+        return scrub(record.getMessage())
+    except Exception as error:  # noqa: BLE001 - the caller's mistake, or other people's __str__
+        return scrub(f"{text_of(record.msg)} (its arguments do not fit: {type(error).__name__})")
+
+
+def report_failure(record: logging.LogRecord) -> None:
+    """Report on stderr that a record could not be written, in one line and without its arguments.
+
+    Python's own report, `--- Logging error ---`, shows them as they are.
+    """
+    if logging.raiseExceptions and sys.stderr is not None:
+        kind = sys.exc_info()[0]
+        problem = kind.__name__ if kind else "unknown error"
+        try:
+            sys.stderr.write(
+                f"a record of logger {one_line(text_of(record.name))} could not be written: {problem}\n"
+            )
+        except (OSError, ValueError):
+            return
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """The `extra` fields of a record that may be shown."""
+    return scrub_attributes({name: value for name, value in vars(record).items() if name not in _STANDARD})
+
+
+class Scrubber(logging.Filter):
+    """Scrubs, in place, the parts of a record that come later than its making; for handlers of others."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        _clean(record)  # one that came through a queue or a socket was not made here
+        given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        kept = scrub_attributes(given)
+        for name in given.keys() - kept.keys():
+            delattr(record, name)
+        vars(record).update(kept)
+        if record.exc_info and not record.exc_text:
+            record.exc_text = traceback_of(record.exc_info)
+        # Formatters take the text before the exception.
+        record.exc_text = record.exc_text and scrub(record.exc_text)
+        record.stack_info = record.stack_info and scrub(record.stack_info)
+        return True
+
+
+def traceback_of(exc_info: Any) -> str:
+    """The traceback as `logging` formats it, scrubbed; its type alone if it cannot be formatted.
+
+    A long one keeps its beginning and its end, where the cause is.
+    """
+    try:
+        return scrub(_without_middle(_FORMATTER.formatException(exc_info)))
+    except Exception:  # noqa: BLE001 - the attributes of other people's exceptions
+        return f"{getattr(exc_info[0], '__name__', 'an exception')} (it cannot be shown)"
+
+
+def _without_middle(traceback: str) -> str:
+    """At most about `LONGEST` characters; the end begins at a frame, not within a message."""
+    if len(traceback) <= LONGEST:
+        return traceback
+    half = (LONGEST - 1_000) // 2
+    at = traceback.find(_FRAME, len(traceback) - half)
+    start = traceback.rfind(_FRAME) if at < 0 else at
+    if start < half:
+        return traceback
+    head = traceback[:half].rpartition("\n")[0]
+    return f"{head}\n  ... {start - len(head)} characters ...{traceback[start : start + half]}"
+
+
+class _Factory:
+    """Makes records with the factory that was there before."""
+
+    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
+        self.inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.inner(*args, **kwargs)
+        setattr(record, _PLACE, _seen(record) or _current())
+        if not _is_access(record):
+            _clean(record)
+        return record
+
+
+def _clean(record: logging.LogRecord) -> None:
+    """Replace the message and its arguments by the scrubbed message, unless they are harmless."""
+    if isinstance(record.args, _Atoms):
+        return
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - Python would show the arguments as they are, and drop the record
+        record.msg, record.args = message_of(record), None
+        return
+    clean = scrub(message)
+    if str(record.name).startswith("uvicorn"):  # makeLogRecord gives the name later
+        clean = _CLIENT_FIRST.sub("- - ", clean)
+    args = record.args if isinstance(record.args, tuple) else (record.args,)
+    # An object may show more where a handler fails to write it.
+    if clean != message or not all(isinstance(one, _PLAIN) for one in args):
+        record.msg, record.args = clean, None
+
+
+def _seen(record: logging.LogRecord) -> Place | None:
+    """Where the record's exception was seen, unless a span is under way; the current one may have ended.
+
+    On a kept connection that is the last request's.
+    """
+    if not record.exc_info or get_current_span().is_recording():
+        return None
+    return where(record.exc_info[1])
+
+
+def _current() -> Place | None:
+    context = get_current_span().get_span_context()
+    return Place(context, request_id()) if context.is_valid else None
+
+
+def _is_access(record: logging.LogRecord) -> bool:
+    """Take the client out of what an ASGI server logs of a request, and leave the form to its formatters."""
+    args = record.args
+    if record.name == "uvicorn.access" and isinstance(args, tuple) and len(args) == 5:
+        _, method, path, version, status = args
+        record.args = ("-", method, quote(scrub_path(text_of(path)), _PRINTED), version, status)
+        return True
+    if record.name in ("gunicorn.access", "hypercorn.access") and isinstance(args, Mapping):
+        record.args = _Atoms(args)
+        return True
+    return False
+
+
+class _Atoms(dict[str, Any]):
+    """The atoms of an access log without the client; unknown ones, headers among them, are a dash."""
+
+    def __init__(self, atoms: Mapping[str, Any]) -> None:
+        named = {name: scrub(value) if isinstance(value, str) else value for name, value in atoms.items()}
+        super().__init__({name: value for name, value in named.items() if not name.startswith("{")})
+        self.update(_PERSONAL_ATOMS)
+
+    def __missing__(self, name: str) -> str:
+        return "-"

@@ -1,0 +1,33 @@
+"""Names and texts that identify a client or hold a secret: what `poller conform` looks for."""
+
+from __future__ import annotations
+
+import re
+
+from poller.events._privacy.names import NAMES, OWN, PEER, PREFIXES, WORDS, personal_name
+from poller.events._privacy.patterns import NAMED, SHAPES, cut_urls, decodings, shorten
+
+__all__ = ["NAMES", "OWN", "PEER", "PREFIXES", "WORDS", "personal_name", "personal_text"]
+
+_PASSWORD = re.compile(r"://[^\s/?#:@\"']{0,256}+:[^\s/?#@\"']{1,1024}+@")
+_QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")
+
+
+def personal_text(text: str, *, addresses: bool = True, named: bool = True) -> str | None:
+    """What a text reveals, `an IP address` for example; None if it reveals nothing.
+
+    The host of a URL is a server's, not a client's. `addresses=False` ignores IP addresses: see `OWN`.
+    `named=False` ignores values after a name such as `token=`, of which scrubbing removes more than it must.
+    """
+    for decoded in decodings(shorten(text)):
+        if _PASSWORD.search(decoded):
+            return "a password"
+        if _QUERY.search(decoded):
+            return "a query string"
+        rest = cut_urls(decoded)
+        for what, remove in SHAPES:
+            if (what == "an IP address" and not addresses) or (what == NAMED and not named):
+                continue
+            if remove(rest) != rest:
+                return what
+    return None

@@ -1,0 +1,180 @@
+"""Scrub the SDK's spans and log records before any processor sees them, whoever made them.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
+
+from poller.events._privacy.attributes import is_harmless, scrub_attributes, scrub_value
+from poller.events._privacy.patterns import REDACTED, scrub, well_formed
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+_CALLING = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
+
+
+class ScrubbedTracerProvider(TracerProvider):
+    """Scrubs every span before any processor that is ever added to it."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add a processor."""
+        super().add_span_processor(_ScrubbedSpans(span_processor))
+
+
+class _ScrubbedSpans(SpanProcessor):
+    def __init__(self, inner: SpanProcessor) -> None:
+        self._inner = inner
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self._inner.on_start(span, parent_context)
+
+    def _on_ending(self, span: Span) -> None:
+        self._inner._on_ending(span)  # noqa: SLF001 - a part of the interface, as yet under this name
+
+    def on_end(self, span: ReadableSpan) -> None:
+        try:
+            scrubbed = scrub_span(span)
+        except Exception:  # neither may the request fail, nor may the span leave as it is
+            logger.exception("a span could not be scrubbed and is not exported")
+            return
+        self._inner.on_end(scrubbed)
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)
+
+
+def scrub_span(span: ReadableSpan) -> ReadableSpan:
+    """Return the span as it may leave the process; what has ended cannot be changed, so that it is a copy."""
+    outgoing = span.kind in _CALLING
+    given = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a view of what has it
+    if (
+        not (span.events or span.links or span.status.description)
+        and _scrub_context(span.context) is span.context
+        and _scrub_context(span.parent) is span.parent
+        and _scrub_name(span) == span.name
+        and is_harmless(given, outgoing=outgoing)
+    ):
+        return span
+    attributes = scrub_attributes({**given, **_database_state(span)}, outgoing=outgoing)
+    events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
+    links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
+    return ReadableSpan(
+        name=_scrub_name(span),
+        context=_scrub_context(span.context),
+        parent=_scrub_context(span.parent),
+        resource=span.resource,
+        attributes=_bounded(attributes, span.dropped_attributes),
+        events=_counted(events, span.dropped_events),
+        links=_counted(links, span.dropped_links),
+        kind=span.kind,
+        status=Status(span.status.status_code, scrub(span.status.description or "") or None),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _scrub_name(span: ReadableSpan) -> str:
+    """The scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
+    route = (span.attributes or {}).get("http.route")
+    if isinstance(route, str) and route and span.name.endswith(f" {route}"):
+        return scrub(span.name.removesuffix(route)) + well_formed(route)
+    return scrub(span.name)
+
+
+def _database_state(span: ReadableSpan) -> dict[str, str]:
+    """The SQLSTATE of what a database client's span failed with, which the instrumentations do not tell.
+
+    Semantic conventions 1.44, database/postgresql.md: it is `db.response.status_code`, and `error.type` too.
+    """
+    if span.kind is not SpanKind.CLIENT or not span.events:
+        return {}
+    for event in span.events:
+        module, _, name = str((event.attributes or {}).get("exception.type", "")).rpartition(".")
+        state = getattr(getattr(sys.modules.get(module), name, None), "sqlstate", None)
+        if isinstance(state, str):
+            return {"db.response.status_code": state, "error.type": state}
+    return {}
+
+
+def _scrub_context(context: SpanContext | None) -> Any:
+    """Without the entries of tracestate that tell of a client: it comes from outside, and goes on."""
+    if context is None or not context.trace_state:
+        return context
+    kept = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
+    if len(kept) == len(context.trace_state):
+        return context
+    return SpanContext(
+        context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept)
+    )
+
+
+def _is_harmless_entry(key: str, value: str) -> bool:
+    """Whether an entry tells nothing by its value, nor by its value after its name (`token=...`)."""
+    entry = f"{key}={value}"
+    return scrub(value) == value and scrub(entry) == entry
+
+
+def _scrubbed(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return scrub_attributes(attributes or {})
+
+
+def _bounded(attributes: Mapping[str, Any], dropped: int) -> Mapping[str, Any]:
+    if not dropped:
+        return attributes
+    bounded = BoundedAttributes(attributes=attributes)
+    bounded.dropped = dropped
+    return bounded
+
+
+def _counted(items: Sequence[Item], dropped: int) -> Sequence[Item]:
+    if not dropped:
+        return items
+    counted = BoundedList.from_seq(None, items)
+    counted.dropped = dropped
+    return counted
+
+
+class ScrubbedLoggerProvider(LoggerProvider):
+    """Scrubs every log record before any processor that is ever added to it."""
+
+    def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
+        """Add a processor."""
+        super().add_log_record_processor(_ScrubbedLogs(log_record_processor))
+
+
+class _ScrubbedLogs(LogRecordProcessor):
+    def __init__(self, inner: LogRecordProcessor) -> None:
+        self._inner = inner
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        record = log_record.log_record
+        try:
+            record.body = scrub_value(record.body)
+            record.attributes = scrub_attributes(record.attributes or {})
+        except Exception:  # noqa: BLE001 - to log it would come here again
+            record.body, record.attributes = REDACTED, {}
+        self._inner.on_emit(log_record)
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._inner.force_flush(timeout_millis)

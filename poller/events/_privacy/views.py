@@ -1,0 +1,132 @@
+"""Leave out of metrics what would tell clients apart, whoever recorded it.
+
+It knows the SDK, so that nothing imports it before telemetry is configured.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import (
+    AlignedHistogramBucketExemplarReservoir,
+    ExemplarReservoir,
+    SimpleFixedSizeExemplarReservoir,
+)
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ScopeMetrics
+from opentelemetry.sdk.metrics.view import View
+
+from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
+from poller.events.metrics import SCOPE
+
+logger = logging.getLogger(__name__)
+
+
+class _Permitted(set[str]):
+    """Every name of an attribute but the denied ones: the SDK asks only whether one is in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return not is_denied(str(name))
+
+
+def permitting() -> View:
+    """Leave denied attributes out of every instrument, so that what they told apart is summed up.
+
+    An exemplar keeps what a view has left out; so it is given nothing of it.
+    """
+    return View(
+        instrument_name="*", attribute_keys=_Permitted({"*"}), exemplar_reservoir_factory=_reservoir_of
+    )
+
+
+def _reservoir_of(aggregation: type[Any]) -> Any:
+    """The SDK's own choice, with attributes scrubbed before they are offered."""
+    aligned = "ExplicitBucketHistogram" in aggregation.__name__
+
+    def build(**kwargs: Any) -> ExemplarReservoir:
+        inner = (AlignedHistogramBucketExemplarReservoir if aligned else SimpleFixedSizeExemplarReservoir)(
+            **kwargs
+        )
+        return _ScrubbedReservoir(inner)
+
+    return build
+
+
+class _ScrubbedReservoir(ExemplarReservoir):
+    def __init__(self, inner: ExemplarReservoir) -> None:
+        self._inner = inner
+
+    def offer(self, value: float, time_unix_nano: int, attributes: Any, context: Context) -> None:
+        try:
+            if attributes and not is_harmless(attributes):
+                attributes = scrub_attributes(attributes)
+        except Exception:  # noqa: BLE001 - the server is recording a number: an exemplar may be lost, that not
+            return
+        self._inner.offer(value, time_unix_nano, attributes, context)
+
+    def collect(self, point_attributes: Any) -> Any:
+        return self._inner.collect(point_attributes)
+
+
+_BEYOND = 2**63
+_told: set[tuple[str, str]] = set()
+
+
+def scrub_metrics(data: MetricsData) -> MetricsData:
+    """Return the metrics without the data points whose attributes' values give a client away.
+
+    To mask a value instead would make one series of several, with a number that nobody measured. The first
+    point of each metric is logged.
+    """
+    return MetricsData(
+        [
+            replace(
+                resource,
+                scope_metrics=[
+                    replace(scope, metrics=[_scrub_metric(metric, scope) for metric in scope.metrics])
+                    for scope in resource.scope_metrics
+                ],
+            )
+            for resource in data.resource_metrics
+        ]
+    )
+
+
+def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
+    points: list[Any] = list(metric.data.data_points)
+    routed = scope.scope.name == SCOPE
+    encodable = [point for point in points if _is_encodable(point)]
+    if len(encodable) < len(points) and (metric.name, "number") not in _told:
+        _told.add((metric.name, "number"))
+        logger.warning(
+            "%s has numbers that do not fit 64 bits; its data points with them are not exported", metric.name
+        )
+    clean: Any = [point for point in encodable if _is_harmless(point.attributes or {}, routed=routed)]
+    if len(clean) == len(points):
+        return metric
+    if len(clean) < len(encodable) and (metric.name, "attributes") not in _told:
+        _told.add((metric.name, "attributes"))
+        logger.warning(
+            "%s has attributes that tell of a client; its data points with them are not exported", metric.name
+        )
+    return replace(metric, data=replace(metric.data, data_points=clean))
+
+
+def _is_encodable(point: Any) -> bool:
+    """Whether OTLP can hold the point's numbers: another number would cost the whole interval.
+
+    None may be changed to fit.
+    """
+    numbers = [getattr(point, name, None) for name in ("value", "sum", "min", "max")]
+    numbers += [exemplar.value for exemplar in point.exemplars]
+    return all(-_BEYOND <= number < _BEYOND for number in numbers if isinstance(number, int))
+
+
+def _is_harmless(attributes: Mapping[str, Any], *, routed: bool) -> bool:
+    """Whether the attributes may leave; `routed`: `route` is a route template, the server's own text."""
+    if routed:
+        attributes = {name: value for name, value in attributes.items() if name != "route"}
+    return is_harmless(attributes)

@@ -1,1 +1,0 @@
-"""Look at statements on a server without running them."""

@@ -1,1 +1,0 @@
-"""Say what is wrong with query files, to people and to programs."""

@@ -1,0 +1,61 @@
+"""Hold every query of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from poller.model.errors import ConfigError, Problem
+from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.text import did_you_mean, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a query gets where it declares nothing; durations in seconds."""
+
+    interval: float
+    timeout: float
+    max_series: int
+    namespace: str = ""
+    """Put before the name of every metric, with an underscore."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every query of every file, valid each and together; queries in the order of the files."""
+
+    queries: tuple[QueryDefinition, ...]
+    files: tuple[Path, ...]
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricDefinition]:
+        """One definition for each metric by its exported name; several queries may feed it."""
+        found: dict[str, MetricDefinition] = {}
+        for query in self.queries:
+            for metric in query.metrics:
+                found.setdefault(metric.name, metric)
+        return found
+
+    def select(self, patterns: Sequence[str]) -> tuple[QueryDefinition, ...]:
+        """The queries whose name matches any of `patterns` (`*`, `?` and `[...]`), in the catalogue's order.
+
+        Raises ConfigError for every pattern that matches nothing.
+        """
+        names = [query.name for query in self.queries]
+        problems = [
+            Problem("--query", f"{shown(pattern)} matches no query{_hint(pattern, names)}")
+            for pattern in patterns
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return tuple(query for query in self.queries if any(fnmatchcase(query.name, one) for one in patterns))
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{did_you_mean(pattern, names) or ';'} there are: {', '.join(sorted(names)[:20])}{more}"

@@ -1,0 +1,81 @@
+"""Hold one thing that `check` has to say: how grave, by which rule, where, and what to write instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from poller.model.errors import Place, Problem
+
+Level = Literal["error", "warning", "note"]
+"""An error makes `check` fail; the others do not."""
+Rule = Literal[
+    "query-file", "database", "rejected", "privilege", "column", "unused-column", "not-numeric",
+    "attribute-type", "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index",
+    "statistics", "estimate", "volatile-function", "same-series", "own-setting", "own-backend",
+    "attribute-text",
+]  # fmt: skip
+
+RULES: dict[Rule, str] = {
+    "query-file": "A query file and its cases must be valid, alone and beside the others.",
+    "database": "The database must be there to be asked.",
+    "rejected": "The server must accept the statement.",
+    "privilege": "The role must be allowed to read what the statement reads.",
+    "column": "The result must have each declared column once.",
+    "unused-column": "Each column of the result should feed a metric or tell its series apart.",
+    "not-numeric": "A value column must be of a numeric type.",
+    "attribute-type": "An attribute column should have few distinct values.",
+    "attribute-values": "Declared attribute values should be those that the column's type has.",
+    "requires": "A query whose requirements are not met is not sent.",
+    "max-cost": "The planner's cost must not be above the limit.",
+    "sequential-scan": "A large table should not be read from end to end every few minutes.",
+    "missing-index": "A condition that few rows of a large table meet should have an index.",
+    "statistics": "A plan is worth little before a table was analysed.",
+    "estimate": "An estimate should be cheaper than what it stands for.",
+    "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
+    "same-series": "Two queries should not feed the same series.",
+    "own-setting": "A query should not read a setting that the poller sets for its own session.",
+    "own-backend": "A query over backends or locks should exclude the poller's own backend.",
+    "attribute-text": "A fixed attribute should be exported as it is written.",
+}
+"""What each rule asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One line of `check`."""
+
+    rule: Rule
+    level: Level
+    what: str
+    """What is wrong; what to write instead."""
+    place: Place | None = None
+    where: str = ""
+    """What to show where there is no place: the name of a variable or option."""
+    query: str | None = None
+
+    @property
+    def shown_place(self) -> str:
+        return str(self.place) if self.place else self.where
+
+    def __str__(self) -> str:
+        return f"{self.shown_place}: {self.what}"
+
+
+def of_problem(problem: Problem) -> Complaint:
+    """What is wrong with the files themselves."""
+    return Complaint("query-file", "error", problem.what, problem.place, problem.where)
+
+
+def failed(complaints: Sequence[Complaint]) -> bool:
+    """Whether there is any error."""
+    return any(complaint.level == "error" for complaint in complaints)
+
+
+def summary(complaints: Sequence[Complaint]) -> str:
+    """All of them in a few words: `1 error, 2 warnings, 0 notes`."""
+    count = Counter(complaint.level for complaint in complaints)
+    levels: tuple[Level, ...] = ("error", "warning", "note")
+    return ", ".join(f"{count[level]} {level}{'' if count[level] == 1 else 's'}" for level in levels)

@@ -1,0 +1,97 @@
+"""Say samples in Prometheus' text format, under the names its OTLP receiver would give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from poller.model import printable
+from poller.model.query import AttributeValue, MetricDefinition
+from poller.model.result import Sample
+
+# The units that Prometheus spells out; any other is appended as it stands.
+# Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
+_UNITS = {
+    "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds",
+    "ns": "nanoseconds", "By": "bytes", "KiBy": "kibibytes", "MiBy": "mebibytes", "GiBy": "gibibytes",
+    "TiBy": "tibibytes", "kBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes", "TBy": "terabytes",
+    "m": "meters", "V": "volts", "A": "amperes", "J": "joules", "W": "watts", "g": "grams", "Cel": "celsius",
+    "Hz": "hertz", "%": "percent", "1": "ratio",
+}  # fmt: skip
+_PER = {
+    "s": "second",
+    "m": "minute",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+    "w": "week",
+    "mo": "month",
+    "y": "year",
+}
+
+
+def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
+    """The name of a metric after OTLP-to-Prometheus translation with suffixes, Prometheus' default.
+
+    A histogram's has `_bucket`, `_sum` and `_count` behind it.
+    """
+    tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
+    main, _, per = unit.partition("/")
+    spelled = "" if unit == "1" and instrument != "gauge" else _spelled(main, _UNITS)
+    for token in (spelled, "per_" + _spelled(per, _PER) if _spelled(per, _PER) else ""):
+        if token and token not in tokens:
+            tokens.append(token)
+    if instrument == "counter":
+        tokens = [*filter("total".__ne__, tokens), "total"]
+    translated = "_".join(tokens)
+    return f"_{translated}" if translated[:1].isdigit() else translated
+
+
+def label_name(attribute: str) -> str:
+    """The label that an attribute becomes."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", attribute)
+
+
+def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
+    """Attributes as they stand behind a metric's name: `{state="queued"}`; nothing where there are none."""
+    pairs = [
+        f'{label_name(name)}="{_escaped(_text(value), quote=True)}"' for name, value in attributes.items()
+    ]
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample]) -> str:
+    """Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
+
+    Source: Prometheus documentation, "Exposition formats". Fit for the node exporter's textfile collector.
+    """
+    grouped: dict[str, list[Sample]] = {name: [] for name in metrics}
+    for sample in samples:
+        grouped[sample.metric].append(sample)
+    lines = []
+    for name, members in grouped.items():
+        if not members:
+            continue
+        metric = metrics[name]
+        told = metric_name(name, metric.unit, metric.type)
+        lines.append(f"# HELP {told} {_escaped(printable.lines(metric.description))}")
+        lines.append(f"# TYPE {told} {'counter' if metric.type == 'counter' else 'gauge'}")
+        for sample in members:
+            # The format has no escape for a control character: the label shows a backslash and its code.
+            attributes = {name: printable.lines(_text(value)) for name, value in sample.attributes.items()}
+            lines.append(f"{told}{labels_text(attributes)} {sample.value}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _spelled(unit: str, names: Mapping[str, str]) -> str:
+    bare = re.sub(r"\{[^}]*\}", "", unit)
+    return names.get(bare, re.sub(r"[^A-Za-z0-9]+", "_", bare).strip("_"))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escaped(text: str, *, quote: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quote else text

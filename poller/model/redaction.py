@@ -1,0 +1,283 @@
+"""Know every secret that came in, and keep it out of every text that goes out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from poller.model.secrets import CONFIDENTIAL, MASK, PAIR, URL, userinfo
+
+SHORTEST = 4
+"""Characters. A shorter secret would be found in every other word, and is none."""
+_STANDS_ALONE = 8
+"""Characters of a secret from which on it is masked inside of words, too."""
+_MOST = 1000
+"""Texts that are remembered, the newest: a token that rotates every few minutes must not fill the memory."""
+LONGEST_BEGINNING = 16_384
+"""Characters of a longer text that are searched for secrets."""
+_LONGEST_SECRET = 8_192
+"""Characters of a password in a URL that is masked by its place."""
+_MOST_MASKED, _LONGEST_MASKED = 10_000, 100
+"""Values of which it is kept what came of them, and their characters."""
+
+# Servers and collectors choose the texts, so a pattern must not read a part of them again and again: every
+# quantifier is bounded, and possessive where another match could begin inside of what it has read.
+_URL_RUN = re.compile(r"://[^\s\"']{1,8192}+")
+_USER = re.compile(r"://[^\s/:@]{0,1024}+:(?!password@)")
+_PASSWORD = re.compile(
+    r"\bpassword\s{0,64}+=\s{0,64}+(.{0,4096}?)(?:\s{1,64}+\w{1,64}+\s{0,64}+=|$)", re.IGNORECASE | re.DOTALL
+)
+_CUSTOM_PARAMETER = re.compile(r"\w\.\w{1,128}+=((?:[^\s\\]|\\.){1,4096}+)")
+_QUERY_VALUE = re.compile(r"[?&][^=&?]{0,256}+=([^&]{0,8192}+)")
+_UNFORMATTED = logging.Formatter()
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "grpc_proxy"})
+_HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "METRICS_", "TRACES_", "LOGS_"))
+
+
+class _Memory:
+    """The texts to look for, and the pattern made of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._texts: dict[str, None] = {}
+        self._pattern: re.Pattern[str] | None = None
+        self._longest = _LONGEST_SECRET
+        self._masked: dict[str, str] = {}
+
+    def add(self, texts: Iterable[str]) -> None:
+        with self._lock:
+            fresh = [text for text in texts if text not in self._texts]
+            if not fresh:
+                return
+            self._texts.update(dict.fromkeys(fresh))
+            for old in list(self._texts)[:-_MOST]:
+                del self._texts[old]
+            # The longest first, or the rest of a secret that begins with another would stay.
+            wanted = sorted(self._texts, key=len, reverse=True)
+            self._longest = max(self._longest, len(wanted[0]))
+            self._pattern = re.compile("|".join(map(_worded, wanted)), re.IGNORECASE)
+            # Last, and another object: what the old pattern masks meanwhile is kept in the old one.
+            self._masked = {}
+
+    def mask(self, text: str) -> str:
+        pattern = self._pattern
+        masked = pattern.sub(MASK, text) if pattern else text
+        return _URL_RUN.sub(_without_password, masked) if "://" in masked and "@" in masked else masked
+
+    def mask_beginning(self, text: str) -> str:
+        """The same of the beginning of a text that is longer than `LONGEST_BEGINNING`."""
+        if len(text) <= LONGEST_BEGINNING:
+            return self.mask(text)
+        masked = self.mask(text[:LONGEST_BEGINNING])
+        return f"{masked[: max(0, len(masked) - self._longest)]}... ({len(text)} characters)"
+
+    def mask_value(self, text: str) -> str:
+        """Mask the beginning of a text that probably comes again, as names do."""
+        if len(text) > _LONGEST_MASKED:
+            return self.mask_beginning(text)
+        kept = self._masked
+        masked = kept.get(text)
+        if masked is None:
+            masked = self.mask(text)
+            if len(kept) >= _MOST_MASKED:
+                kept.clear()
+            kept[text] = masked
+        return masked
+
+
+_memory = _Memory()
+
+
+def learn(*secrets: str) -> None:
+    """Remember texts as secret for the life of the process; what is too short or blank is passed over."""
+    _memory.add(form for secret in secrets for form in forms(secret))
+
+
+def learn_conninfo(conninfo: str) -> None:
+    """Remember the secrets of a connection string, also of one that libpq does not understand.
+
+    A password that equals what is shown of the same string (the user, say) is none.
+    """
+    user, found, public = "", [], {""}
+    if scheme := URL.match(conninfo):
+        user, _, password = userinfo(conninfo).partition(":")
+        # Unescaped, it falls apart where libpq and others look for the parts of a URI.
+        found = [password, *re.split(r"[@/?#,:\[\]]", password)]
+        rest = conninfo[scheme.end() :].rpartition("@")[2]
+        hosts, _, query = rest.partition("?")
+        public |= {user, *re.split(r"[/:,]", hosts)}
+        if not userinfo(conninfo) and (port := hosts.partition("/")[0].partition(":")[2]):
+            found += [one for one in port.split(",") if not one.isdigit()]
+        pairs = [one.partition("=")[::2] for one in query.split("&")]
+    else:
+        pairs = [(one["name"], _unquoted(one["value"])) for one in PAIR.finditer(conninfo)]
+        public |= {value for name, value in pairs if name in ("user", "dbname", "host")}
+        user = dict(pairs).get("user", "")
+        # A blank or a quote in a password that is not quoted ends it for libpq, and for PAIR.
+        for after in _PASSWORD.findall(conninfo):
+            found += [after, after.strip("'")]
+    for name, value in pairs:
+        if name.lower() == "options":
+            learn_options(unquote_plus(value) if URL.match(conninfo) else value)
+        elif name.lower() in CONFIDENTIAL:
+            found.append(value)
+    learn_credentials(unquote(user), [one for one in found if unquote(one) not in public])
+
+
+def learn_options(options: str) -> None:
+    """Remember the values of custom parameters (`-c app.token=...`) in libpq's `options`."""
+    learn(*_CUSTOM_PARAMETER.findall(options))
+
+
+def learn_credentials(user: str, passwords: Iterable[str]) -> None:
+    """Remember passwords, and how HTTP would send them with `user` (RFC 7617)."""
+    for password in passwords:
+        learn(password)
+        if len(password) >= SHORTEST:
+            learn(*(_base64(f"{user}:{unquote(password)}")))
+
+
+def learn_url(url: str) -> None:
+    """Remember the user part of an endpoint's URL and the values of its query."""
+    if found := userinfo(url):
+        user, colon, password = found.partition(":")
+        learn(found, *([] if colon else [user]))
+        learn_credentials(unquote(user), [password, *re.split(r"[@/?#,:\[\]]", password)])
+    learn(*_QUERY_VALUE.findall(url.rpartition("@")[2]))
+
+
+def learn_headers(headers: str) -> None:
+    """Remember the values of OTLP headers as the variable holds them: `name=value,name=value`, %-escaped."""
+    for pair in headers.split(","):
+        value = pair.partition("=")[2].strip()
+        words = unquote(value).split()
+        learn(value, *words)
+        for word in words:
+            if word and (decoded := _decoded(word)):
+                learn(decoded, decoded.partition(":")[2])
+        if "=" not in pair:
+            learn(pair.strip())  # a comma in a value, or a name forgotten
+    learn(headers)
+
+
+def learn_environment(environ: Mapping[str, str]) -> None:
+    """Remember whatever of an environment is secret to us or to a library of ours."""
+    for name, value in environ.items():
+        if name in ("PGPASSWORD", "POLLER_PASSWORD_COMMAND"):
+            learn(value)
+        elif name == "PGOPTIONS":
+            learn_options(value)
+        elif name in ("POLLER_DATABASE_URL", "PGHOST", "PGDATABASE"):
+            learn_conninfo(value)
+        elif name in _HEADERS:
+            learn_headers(value)
+        elif name.endswith("_ENDPOINT") or name.lower() in _PROXIES:
+            learn_url(value)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    """A run that holds a URL, its password masked up to the last @."""
+    run = found[0]
+    if user := _USER.search(run):
+        password, at, host = run[user.end() :].rpartition("@")
+        if password:
+            return run[: user.end()] + MASK + at + host
+    return run
+
+
+def redact(text: str) -> str:
+    """The text with every secret that is known in place of `***`, in whatever form it was written."""
+    return _memory.mask(text)
+
+
+def redact_beginning(text: str) -> str:
+    """`redact` of a text that may have millions of characters: only its beginning, and how long it was.
+
+    The text is cut before it is masked, because masking with many secrets is slow; the end of the rest is
+    dropped as well, as long as the longest secret, because half of a secret is not found.
+    """
+    return _memory.mask_beginning(text)
+
+
+class Redaction(logging.Filter):
+    """Masks the message of each record, and its exception, for any handler of a library's logger.
+
+    A message or a traceback that is too long to be masked whole is cut, as `redact_beginning` does.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            told = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - arguments that do not fit, or cannot be shown
+            # Python would print the arguments as they are, and drop the record.
+            form = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+            told = f"{form} (its arguments do not fit: {type(error).__name__})"
+            record.msg, record.args = redact_beginning(told), None
+        if (masked := redact_beginning(told)) != told:
+            record.msg, record.args = masked, None
+        if record.exc_info:
+            told = _UNFORMATTED.formatException(record.exc_info)
+            if (masked := redact_beginning(told)) != told:
+                # What a formatter shows where there is no exception any more.
+                record.exc_info, record.exc_text = None, masked
+        return True
+
+
+def forms(secret: str) -> set[str]:
+    """A secret as it is, and as URL, Python, JSON, Base64 and a message on one line would write it."""
+    found: set[str] = set()
+    for text in {secret, unquote(secret), unquote_plus(secret)}:
+        if len(text.strip()) < SHORTEST:
+            continue
+        found |= {text, text.strip(), " ".join(text.split())}
+        found |= {encode(text, errors="replace") for encode in (quote, quote_plus)}
+        found.add(quote(text, safe="", errors="replace"))
+        found |= {repr(text)[1:-1], repr(text.encode(errors="replace"))[2:-1]}
+        found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+        found |= _base64(text)
+    return found
+
+
+def _base64(text: str) -> set[str]:
+    raw = text.encode(errors="replace")
+    return {encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+
+
+def _decoded(word: str) -> str:
+    """What HTTP's Basic credentials say; empty where it is none."""
+    try:
+        told = base64.b64decode(word, validate=True).decode()
+    except ValueError:
+        return ""
+    return told if ":" in told else ""
+
+
+def _unquoted(value: str) -> str:
+    inner = value[1:-1] if len(value) > 1 and value[0] == value[-1] == "'" else value
+    return re.sub(r"\\(.)", r"\1", inner, flags=re.DOTALL)
+
+
+def _worded(text: str) -> str:
+    alone = len(text) < _STANDS_ALONE and text.isalnum()
+    # Behind `%20` or `\\n` a word begins as well.
+    begins = r"(?:(?<![^\W_])|(?<=%[0-9A-F]{2})|(?<=\\[nrt]))"
+    return rf"{begins}{re.escape(text)}(?![^\W_])" if alone else re.escape(text)
+
+
+def redact_all(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same mapping, its values masked, and cut as `redact_beginning` does; a number stays a number."""
+    return {name: _redacted(value) for name, value in values.items()}
+
+
+def _redacted(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    told = str(value)
+    masked = _memory.mask_value(told)
+    return value if masked == told else masked

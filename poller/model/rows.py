@@ -1,0 +1,103 @@
+"""Keep the first rows of a result, in a stated order, and account for the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from poller.model.numbers import NUMBERS, NotTellableError, Number, add, parse
+
+Row = tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result: its name, and the OID of its type in `pg_type`."""
+
+    name: str
+    oid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many rows are kept, which, and what is made of the rest."""
+
+    rows: int
+    order: tuple[str, ...] = ()
+    """Columns by whose text (NULL first) the first rows are found; empty: in the order of their coming."""
+    fold: tuple[str, ...] = ()
+    """Columns whose values are summed over the rows that are not kept."""
+
+
+@dataclass(slots=True)
+class Folded:
+    """One column's sum over the rows that were not kept."""
+
+    total: Number = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Values that are in no sum, by reason: `null`, `nan`, `infinite`, `not_a_number`."""
+
+    def take(self, raw: bytes | None, oid: int) -> None:
+        """Add one value."""
+        if raw is None:
+            self.refused["null"] += 1
+            return
+        try:
+            self.total = add(self.total, parse(raw, oid))
+        except NotTellableError as refused:
+            self.refused[str(refused)] += 1
+
+
+class Rows(NamedTuple):
+    """What the server answered: every value as the text the server wrote, NULL as None."""
+
+    columns: tuple[Column, ...]
+    values: list[Row]
+    beyond: int = 0
+    """Rows past the limit, received and let go."""
+    folded: Mapping[str, Folded] = MappingProxyType({})
+    """The sums over those, by column, where they were asked for."""
+
+
+class Keeper:
+    """Takes rows as they come and never holds more than twice the limit (and one portion)."""
+
+    def __init__(self, limit: Limit, columns: tuple[Column, ...]) -> None:
+        self._limit = limit
+        self._columns = columns
+        self._rows: list[Row] = []
+        self._beyond = 0
+        self._order: list[int] = []
+        self._folded: dict[str, tuple[int, Folded]] = {}
+        if limit.order or limit.fold:
+            at = {column.name: position for position, column in enumerate(columns)}
+            self._order = [at[name] for name in limit.order if name in at]
+            for name in limit.fold:
+                if name in at and columns[at[name]].oid in NUMBERS:
+                    self._folded[name] = at[name], Folded()
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Take in one portion."""
+        self._rows.extend(rows)
+        if len(self._rows) >= 2 * self._limit.rows:
+            self._cut()
+
+    def rows(self) -> Rows:
+        """What was kept, and the account of the rest."""
+        self._cut()
+        folded = {name: sums for name, (_, sums) in self._folded.items()} if self._beyond else {}
+        return Rows(self._columns, self._rows, self._beyond, folded)
+
+    def _cut(self) -> None:
+        if len(self._rows) <= self._limit.rows:
+            return
+        if self._order:
+            self._rows.sort(key=lambda row: [(row[at] is not None, row[at] or b"") for at in self._order])
+        for row in self._rows[self._limit.rows :]:
+            for position, sums in self._folded.values():
+                sums.take(row[position], self._columns[position].oid)
+        self._beyond += len(self._rows) - self._limit.rows
+        del self._rows[self._limit.rows :]

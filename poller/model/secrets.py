@@ -1,0 +1,212 @@
+"""Show a URL or a connection string without its secrets."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+from poller.model.files import NotRegularError, read_regular
+
+MASK = "***"
+MAX_SECRET_BYTES = 1 << 20
+"""Of a file that holds a secret."""
+
+CONFIDENTIAL = frozenset(
+    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key", "options"}
+)
+"""libpq's parameters whose value is a secret, or may hold one as `-c app.token=...` does."""
+
+_HARMLESS = frozenset(
+    """application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
+    gssdelegation gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle
+    keepalives_interval krbsrvname load_balance_hosts max_protocol_version min_protocol_version
+    oauth_client_id oauth_issuer oauth_scope passfile port replication require_auth requirepeer requiressl
+    service ssl ssl_max_protocol_version ssl_min_protocol_version sslcert sslcertmode sslcompression sslcrl
+    sslcrldir sslkey sslkeylogfile sslmode sslnegotiation sslrootcert sslsni target_session_attrs
+    tcp_user_timeout user""".split()  # noqa: SIM905 - a list of fifty quoted names is no easier to read
+)
+"""The other ones (PostgreSQL 18 manual, 34.1.2). What is neither may be a piece of a password."""
+
+PAIR = re.compile(
+    r"\s*(?P<name>\w+)(?P<is>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*(?:'|$)|(?:[^\s\\]|\\.)*)(?=\s|$)", re.DOTALL
+)
+"""One parameter of a keyword string; a quote that nobody closes takes what is left."""
+URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
+_HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
+
+
+def mask_conninfo(conninfo: str) -> str:
+    """Mask the secrets of a libpq URI or keyword string; host, database and user stay readable.
+
+    What is neither, is masked whole: it may be a password that went into the wrong variable. What libpq does
+    not understand is masked as well: an unescaped @, a blank or a quote leaves a part of a password there.
+    """
+    if scheme := URL.match(conninfo):
+        return scheme.group() + _mask_uri(conninfo[scheme.end() :])
+    if "=" in conninfo:
+        return _mask_pairs(conninfo)
+    return MASK
+
+
+def is_ambiguous(conninfo: str) -> bool:
+    """Whether libpq would take a part of what is meant as the password for a host or a database.
+
+    It ends the password of a URI at the first @, and finds none behind a slash; so an @ or a slash that is
+    not written as %40 or %2F leads to messages that quote the rest. So does a URI in the wrong place.
+    """
+    if scheme := URL.match(conninfo):
+        rest = conninfo[scheme.end() :]
+        # It may stand in a parameter's value.
+        return "@" in _QUERY.split(rest[rest.find("@") + 1 if _has_user(rest) else 0 :])[0]
+    places = [pair["value"] for pair in PAIR.finditer(conninfo) if pair["name"] in ("dbname", "host")]
+    return any("://" in value for value in places)
+
+
+def foreign_parameters(conninfo: str) -> list[str]:
+    """The parameters of a libpq URI that libpq does not know, such as `pool_max_conns`.
+
+    Only where none of them can be a part of a password: after a host, in front of which any password ends.
+    """
+    scheme = URL.match(conninfo)
+    if scheme is None or scheme[0].strip() not in ("postgresql://", "postgres://") or is_ambiguous(conninfo):
+        return []
+    base, query = _split_query(conninfo[scheme.end() :].rpartition("@")[2])
+    if not _HOSTS.fullmatch(base):
+        return []
+    names = [one.partition("=")[0] for one in query[1:].split("&") if one]
+    return [
+        name
+        for name in names
+        if re.fullmatch(r"\w[\w.-]{0,40}", name) and name not in _HARMLESS | CONFIDENTIAL
+    ]
+
+
+def mask_url(url: str) -> str:
+    """Mask the whole user part of an endpoint and the values of its query: either may be a token."""
+    scheme = URL.match(url)
+    start = scheme.end() if scheme else 0
+    # A question mark in a password begins no query.
+    query = _QUERY.search(url, max(start, url.rfind("@") + 1))
+    base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
+    before, at, host = base[start:].rpartition("@")
+    shown = MASK if before else ""
+    return base[:start] + shown + at + host + re.sub(r"=[^&]*", f"={MASK}", tail)
+
+
+def show_path(given: str) -> str:
+    """The path of a file in quotes, if it is one: a secret may stand where the name of its file belongs."""
+    path = Path(given)
+    try:
+        known = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
+    except (OSError, ValueError):
+        known = False
+    return repr(given) if known and given.isprintable() else "the file (shown if its path is absolute)"
+
+
+def userinfo(url: str) -> str:
+    """What stands before the host of a URL or a bare `user:password@host`, up to the last @ there is."""
+    scheme = URL.match(url)
+    return url[scheme.end() if scheme else 0 :].rpartition("@")[0]
+
+
+def _has_user(rest: str) -> bool:
+    return re.match(r"[^@/]*@", rest) is not None
+
+
+def _mask_uri(rest: str) -> str:
+    if _has_user(rest):
+        user, _, tail = rest.partition("@")
+        base, query = _split_query(tail)
+        if "@" in base or ("@" in query and (":" in user or not _known(query))):
+            # A part of the password, if anything.
+            base, query = _split_query(rest.rpartition("@")[2])
+    elif "@" in _split_query(rest)[0]:
+        user, _, tail = rest.rpartition("@")
+        base, query = _split_query(tail)
+    else:
+        user = ""
+        base, query = _split_query(rest)
+    name, colon, _ = user.partition(":")
+    shown = f"{name}:{MASK}@" if colon else f"{name}@" if user else ""
+    if not _HOSTS.fullmatch(base):
+        # A port that is no number: `user:password/database`, the host forgotten.
+        base = f"{base.partition(':')[0]}:{MASK}" if ":" in base and not user else MASK
+    parameters = [
+        one if name.lower() in _HARMLESS else f"{name}={MASK}" if name.lower() in CONFIDENTIAL else MASK
+        for one in query[1:].split("&")
+        for name in [one.partition("=")[0]]
+    ]
+    return shown + base + (f"?{'&'.join(parameters)}" if query else "")
+
+
+def _known(query: str) -> bool:
+    return all(
+        one.partition("=")[0].lower() in _HARMLESS | CONFIDENTIAL for one in query.lstrip("?").split("&")
+    )
+
+
+def _split_query(tail: str) -> tuple[str, str]:
+    base, mark, query = tail.partition("?")
+    return base, mark + query
+
+
+def _mask_pairs(conninfo: str) -> str:
+    told, at = "", 0
+    while at < len(conninfo.rstrip()):
+        pair = PAIR.match(conninfo, at)
+        name = pair["name"].lower() if pair else ""
+        if pair is None or name not in _HARMLESS | CONFIDENTIAL:
+            return f"{told} {MASK}".lstrip()
+        value = pair["value"]
+        odd = "://" in value or ("@" in value[1:] and name != "user") or (name == "port" and _no_port(value))
+        shown = MASK if name in CONFIDENTIAL or odd else value
+        told += conninfo[at : pair.start("value")] + shown
+        at = pair.end()
+    return told
+
+
+def _no_port(value: str) -> bool:
+    return re.fullmatch(r"'?[0-9, ]*'?", value) is None
+
+
+class Secret:
+    """A text that no message shows by accident."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK!r})"
+
+    def __str__(self) -> str:
+        return MASK
+
+
+def read_secret(file: Path) -> str:
+    """What a secret's file holds, without the final line break.
+
+    Raises OSError if it is not a regular file, cannot be read, is empty or larger than MAX_SECRET_BYTES,
+    UnicodeDecodeError if it is not UTF-8.
+    """
+    try:
+        secret = read_regular(file, MAX_SECRET_BYTES).decode().rstrip("\r\n")
+    except NotRegularError as error:
+        # A pipe, of `<(command)` for example, can be read once only.
+        advice = "write the secret to a file (not <(command): it may be read again at every connect)"
+        raise NotRegularError(error.errno, f"{error.strerror}; {advice}", str(file)) from None
+    if secret.strip() == "":
+        raise OSError(errno.ENODATA, "it is empty; write the secret into it", str(file))
+    return secret

@@ -1,0 +1,91 @@
+"""Say whether a text is a unit that OpenTelemetry's backends understand (UCUM, case-sensitive)."""
+
+from __future__ import annotations
+
+import re
+
+from poller.model.text import shown
+
+_METRIC = ("", "n", "u", "m", "c", "d", "k", "M", "G", "T", "P")
+_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi")
+_DATA = ("By", "bit")
+_ATOMS = ("s", "Hz", "m", "g", "J", "W", "V", "A", "Cel", "K", "L", "Pa", "N", "mol", "cd", "Ohm", "F")
+_UNITS = (
+    {"1", "%", "min", "h", "d", "wk", "mo", "a", "deg"}
+    | {prefix + atom for prefix in _METRIC for atom in _ATOMS + _DATA}
+    | {prefix + atom for prefix in _BINARY for atom in _DATA}
+)
+_BY_CASE = sorted(_UNITS, key=str.swapcase)  # small letters first: MS was meant as ms rather than as Ms
+_ANNOTATION = re.compile(r"\{[!-z|~][ -z|~]*\}")  # printable ASCII but braces, as UCUM has it
+
+_INSTEAD = {
+    "byte": "By", "bytes": "By", "b": "By", "by": "By", "kb": "kBy", "mb": "MBy", "gb": "GBy", "tb": "TBy",
+    "kib": "KiBy", "mib": "MiBy", "gib": "GiBy", "tib": "TiBy", "bits": "bit",
+    "second": "s", "seconds": "s", "sec": "s", "secs": "s", "minute": "min", "minutes": "min", "mins": "min",
+    "hour": "h", "hours": "h", "hr": "h", "day": "d", "days": "d", "week": "wk", "weeks": "wk",
+    "millisecond": "ms", "milliseconds": "ms", "msec": "ms", "microsecond": "us", "microseconds": "us",
+    "nanosecond": "ns", "nanoseconds": "ns", "percent": "%", "pct": "%", "ratio": "1", "celsius": "Cel",
+    "hertz": "Hz",
+}  # fmt: skip
+
+
+def unit_problem(unit: str) -> str | None:
+    """Tell what is wrong with `unit` and what to write instead; None where nothing is.
+
+    Accepted are UCUM's common units with their prefixes, `1`, an annotation such as `{message}`, quotients of
+    those, and the empty text for no unit. Source: OpenTelemetry semantic conventions, general/metrics.md,
+    "Instrument units"; at most 63 ASCII characters (metrics API specification, "Instrument unit").
+    """
+    if len(unit) > 63:
+        return f"has {len(unit)} characters; OpenTelemetry allows 63"
+    if unit == "" or all(_is_term(term) for term in _terms(unit)):
+        return None
+    lower = unit.lower()
+    if instead := unit_instead(unit):
+        return f"{shown(unit)} is not a UCUM unit; write {instead!r}"
+    if re.fullmatch(r"[A-Za-z][A-Za-z_ -]*", unit):
+        return (
+            f"{shown(unit)} is not a UCUM unit; for a count of things write the thing in braces: "
+            f"'{{{_singular(lower)}}}'"
+        )
+    return f"{shown(unit)} is not a UCUM unit; write one like 'By', 's', '%', '1' or '{{message}}'"
+
+
+def unit_instead(unit: str) -> str | None:
+    """The UCUM unit that people mean by a word such as `bytes`, or by one in the wrong case."""
+    lower = unit.lower()
+    return _INSTEAD.get(lower) or next((known for known in _BY_CASE if known.lower() == lower), None)
+
+
+def _terms(unit: str) -> list[str]:
+    # A slash inside braces belongs to the annotation.
+    return re.split(r"/(?![^{]*\})", unit)
+
+
+def _is_term(term: str) -> bool:
+    bare = _ANNOTATION.sub("", term, count=1)
+    return bare in _UNITS or (bare == "" and term != "")
+
+
+def _singular(words: str) -> str:
+    one = re.sub(r"[ -]+", "_", words.strip())
+    if one.endswith("ies") and len(one) > 4:
+        return one[:-3] + "y"
+    return one if one.endswith(("ss", "us", "is")) or len(one) < 3 else one.removesuffix("s")
+
+
+_MEASURES = {
+    "size": "By", "age": "s", "lag": "s", "delay": "s", "duration": "s", "uptime": "s", "elapsed": "s",
+    "latency": "s", "ms": "ms", "us": "us", "ns": "ns", "share": "1", "fraction": "1", "temperature": "Cel",
+}  # fmt: skip
+
+
+def guessed_unit(name: str, thing: str) -> str:
+    """What a column called `name` is probably measured in: `By` for `stored_bytes`, `s` for `oldest_age`.
+
+    Where no word of the name is a measure, things are counted: `{message}` for the `thing` messages.
+    """
+    words = [word for word in name.lower().split("_") if word not in ("b", "by")]
+    known = (_MEASURES.get(word) or _INSTEAD.get(word) for word in reversed(words))
+    unit = next(filter(None, known), f"{{{_singular(thing.lower())}}}")
+    return "{row}" if unit_problem(unit) else unit

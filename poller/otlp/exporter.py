@@ -1,0 +1,249 @@
+"""Collect all metrics at every interval and hand them to the delivery over OTLP."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import Metric
+from opentelemetry.sdk.resources import Resource
+
+from poller.model.duration import format_duration
+from poller.model.text import counted
+from poller.otlp import sender as otlp
+from poller.otlp.metric_reader import Collector, starting_in_time
+from poller.otlp.preferences import read_preferences
+from poller.otlp.request import SCOPE, Request, encode, is_encodable
+from poller.otlp.retry_sender import Delivery
+from poller.otlp.signals import form_of
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+    from poller.config.endpoint import Endpoint
+    from poller.otlp.sending_queue import Spool
+
+logger = logging.getLogger(__name__)
+
+Collect = Callable[[], list[Metric]]
+"""Returns metrics with their data points; called at every collection."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""Longest pause between two attempts to deliver, if the interval is not shorter."""
+SILENT_INTERVALS = 3
+"""Intervals without a delivered export after which `poller health` calls the export failing."""
+
+
+def resource(service_name: str, instance: str, version: str) -> Resource:
+    """Describe this process: our three attributes, and what OTEL_RESOURCE_ATTRIBUTES adds to them.
+
+    `service.instance.id` is always ours: the SDK's is random, and each restart would begin every series anew.
+    """
+    return Resource.create(
+        {"service.name": service_name, "service.instance.id": instance, "service.version": version}
+    )
+
+
+class Push:
+    """A meter, and a thread that collects what it shows: every `interval` seconds, at `flush` and at the end.
+
+    What is collected is encoded at once and kept in the spool, from where it is delivered: a collector that
+    is slow or away holds up no collection. The thread is ours because the SDK's ends for good at the first
+    error of a collection.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        resource: Resource,
+        spool: Spool,
+        *,
+        interval: float = math.inf,
+        timeout: float = 10.0,
+    ) -> None:
+        """Begin to push, first what `spool` holds; the first collection is one interval away.
+
+        Infinite, only `flush` and `shutdown` collect. `timeout` bounds one request; both are in seconds. The
+        spool is closed at the end. Raises ConfigError where the standard OTEL_* variables cannot be used, or
+        the package for HTTP is missing.
+        """
+        self._interval = interval
+        self._unencodable: set[str] = set()
+        self._patience = 900.0 + 20 * timeout
+        self._turned = time.monotonic()
+        self._spool = spool
+        self._resource = resource
+        self._version = str(resource.attributes.get("service.version", ""))
+        preferences = read_preferences(os.environ)
+        self._reader = Collector(preferences.temporality, preferences.aggregation)
+        self._collectors: list[Collect] = []
+        sender = otlp.build(endpoint, timeout)
+        self._provider = MeterProvider(
+            [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
+        )
+        self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
+        """For instruments that live as long as the process."""
+        pause = min(interval, LONGEST_PAUSE_SECONDS)
+        # Of a single push the exit code says what came of it.
+        self._delivery = Delivery(
+            form_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+        )
+        self._one_at_a_time = threading.Lock()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._ticker: threading.Thread | None = None
+        if math.isfinite(interval):
+            self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
+            self._ticker.start()
+
+    def add(self, collect: Collect) -> None:
+        """Export what `collect` returns as well as the instruments of `meter`."""
+        self._collectors.append(collect)
+
+    @property
+    def last_export_ok(self) -> bool | None:
+        """Whether the collector took the last request; None before the first."""
+        return self._delivery.last_ok
+
+    @property
+    def delivery(self) -> Delivery:
+        """What sends the exports, and counts what becomes of them."""
+        return self._delivery
+
+    @property
+    def meter_provider(self) -> MeterProvider:
+        """The provider of `meter`."""
+        return self._provider
+
+    def stuck(self, now: float) -> str | None:
+        """Why one of the two threads is taken for hung at `now` (monotonic seconds); None while they go on.
+
+        No collector that is gone or hangs comes to that: every request ends at its timeout.
+        """
+        if self._ticker is None or self._stopping.is_set():
+            return None
+        collecting = now - self._turned - self._interval
+        if collecting > self._patience:
+            return f"the metrics are not collected for {format_duration(round(collecting))}"
+        since = self._delivery.busy_since
+        if since is not None and now - since > self._patience:
+            return f"one request is being sent for {format_duration(round(now - since))}"
+        return None
+
+    def soon(self) -> None:
+        """Push at once on the push's own thread, without waiting for it or for its interval."""
+        self._wake.set()
+
+    def silent(self, now: float) -> float | None:
+        """Seconds without a delivered export at `now` (monotonic seconds); None while they are few enough."""
+        silent = now - self._delivery.taken_at
+        return silent if silent > SILENT_INTERVALS * self._interval else None
+
+    def flush(
+        self,
+        timeout: float = 10.0,
+        *,
+        patient: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Push now and tell the truth: whether the collector took all of it within `timeout` seconds.
+
+        What waited before goes first, what is not taken goes on waiting. One that is not `patient` gives up
+        after the first try that fails, if what waits outlives the process. It waits no longer as soon as
+        `stopped` is true.
+        """
+        with self._one_at_a_time:
+            requests = self._collect()
+            # Kept inside the lock, or a later collection could come to stand before this one.
+            ticket = self._delivery.keep(requests or [], watched=True)
+        patient = patient or not self._spool.outlives
+        taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
+        return taken and requests is not None
+
+    def shutdown(
+        self,
+        timeout: float = 10.0,
+        *,
+        patient: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Push the last values once more and end, within `timeout` seconds even where the collector hangs.
+
+        It is `patient` and `stopped` as `flush` is. Returns whether the collector took them. A second call
+        does nothing.
+        """
+        if self._stopping.is_set():
+            return bool(self.last_export_ok)
+        self._stopping.set()
+        self._wake.set()
+        done = self.flush(timeout, patient=patient, stopped=stopped)
+        self._delivery.close()
+        self._tell_left()
+        self._spool.close()
+        with contextlib.suppress(Exception):
+            self._provider.shutdown(timeout_millis=100)
+        if self._ticker is not None:
+            self._ticker.join(timeout=0.1)
+        return done
+
+    def _tick(self) -> None:
+        due = time.monotonic() + self._interval
+        while not self._stopping.is_set():
+            self._turned = time.monotonic()
+            asked = self._wake.wait(max(0.0, due - self._turned))
+            self._wake.clear()
+            # Not from the end of a collection, or the intervals would be longer than they are said to be.
+            now = time.monotonic()
+            due = now + self._interval if asked or due + self._interval < now else due + self._interval
+            try:
+                with self._one_at_a_time:
+                    if not self._stopping.is_set():
+                        self._delivery.keep(self._collect() or [])
+            except Exception:  # no thread or no memory is left, say; none may end the pushing
+                logger.exception("the collected metrics could not be kept")
+
+    def _collect(self) -> list[Request] | None:
+        """What the meter shows, encoded; None where that failed."""
+        try:
+            metrics = [metric for collect in self._collectors for metric in _collected(collect)]
+            metrics += map(starting_in_time, self._reader.read())
+            try:
+                return encode(metrics, self._resource, self._version)
+            except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
+                return encode(list(filter(self._is_encodable, metrics)), self._resource, self._version)
+        except Exception:  # the SDK's own and the callbacks': none may end the pushing
+            logger.exception("the metrics could not be collected")
+            return None
+
+    def _is_encodable(self, metric: Metric) -> bool:
+        if is_encodable(metric):
+            return True
+        if metric.name not in self._unencodable:
+            logger.warning("metric %s is not exported: it has a value that OTLP cannot carry", metric.name)
+            self._unencodable.add(metric.name)
+        return False
+
+    def _tell_left(self) -> None:
+        where, lost = self._spool.folder, self._spool.in_memory
+        if left := self._spool.requests - lost:
+            what = counted(left, "request")
+            logger.warning("%s not delivered; kept in %s for the next start", what, where)
+        if lost:
+            why = "POLLER_STATE_DIR is not set" if where is None else f"nothing could be kept in {where}"
+            logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
+
+
+def _collected(collect: Collect) -> list[Metric]:
+    """The metrics of one source; its error costs the others nothing."""
+    try:
+        return collect()
+    except Exception:
+        logger.exception("a part of the metrics could not be collected")
+        return []

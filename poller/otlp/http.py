@@ -1,0 +1,319 @@
+"""Send one request over HTTP and read what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import math
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, RemoteDisconnected
+from typing import Any
+
+import requests
+import urllib3
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.exceptions import ContentDecodingError
+from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
+
+from poller.otlp import response as verdict
+from poller.otlp.response import Verdict
+from poller.otlp.signals import Form
+
+PROTOBUF = "application/x-protobuf"
+COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+_LONGEST_ANSWER = 4 * 2**20
+"""Bytes of an answer that are read, as many as gRPC reads; a collector's answer has some hundred."""
+_PIECE = 64 * 1024
+_MARGIN_SECONDS = 0.5
+"""The deadline ends an exchange this much after its timeout: a wait that ends by itself gives more detail."""
+_UNREAD_ANSWER = (DecodeError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""Errors of the parsers for an answer that is not what OTLP defines."""
+
+
+class Session(requests.Session):
+    """A session that knows the collector's authority better than the environment of `requests` does."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would take the place of."""
+        if verify is None and self.verify is not True:
+            verify = self.verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+
+class Line:
+    """The current connection of one sender, which another thread can end at any point of an exchange.
+
+    It keeps a duplicate of the socket, because TLS takes the socket itself away during its handshake.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._deadline = math.inf
+
+    def begin(self, deadline: float) -> None:
+        """Start an exchange that may last until `deadline` (monotonic seconds)."""
+        with self._lock:
+            self._deadline = deadline
+
+    def opened(self, connection: socket.socket) -> None:
+        """Take a new connection; it replaces the one before. Raises TimeoutError after the deadline."""
+        with self._lock:
+            self._drop()
+            if time.monotonic() > self._deadline:
+                connection.close()
+                raise TimeoutError("the time for the request is over")
+            self._socket = connection.dup()
+
+    def cut(self) -> None:
+        """End the connection under whichever thread uses it; a connection that opens later is refused."""
+        with self._lock:
+            self._deadline = -math.inf
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class _Adapter(HTTPAdapter):
+    """The transport of `requests`, with connections that a Line can end."""
+
+    def __init__(self, line: Line) -> None:
+        self._pools = _pools(line)
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _pools(line: Line) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    class Lined:
+        def _new_conn(self) -> socket.socket:
+            opened: socket.socket = super()._new_conn()  # type: ignore[misc]  # a connection is its next class
+            line.opened(opened)
+            return opened
+
+    def lined(pool: Any) -> Any:
+        return type("LinedPool", (pool,), {"ConnectionCls": type("Lined", (Lined, pool.ConnectionCls), {})})
+
+    return {scheme: lined(pool) for scheme, pool in urllib3.poolmanager.pool_classes_by_scheme.items()}
+
+
+class HttpSender:
+    """A session with one collector; sends one request at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        *,
+        form: Form,
+        compression: str,
+        user_agent: str,
+        session: requests.Session,
+    ) -> None:
+        """Prepare the session; `compression` is one of COMPRESSIONS.
+
+        `timeout`, in seconds, bounds a whole exchange: name resolution, connection, TLS, and every byte of
+        the answer. A session that brings its own transport adapters keeps them; their connections end at
+        their own timeouts.
+        """
+        self._url = url
+        self._timeout = timeout
+        self._form = form
+        self._compress = COMPRESSIONS[compression]
+        self._session = session
+        if session.auth is None:
+            # Without it `requests` would send what ~/.netrc has for the host, in place of our own header.
+            session.auth = _credentials_of_url
+        self._line = Line()
+        for prefix, adapter in list(session.adapters.items()):
+            if type(adapter) is HTTPAdapter:
+                session.mount(prefix, _Adapter(self._line))
+        encoding = {} if compression == "none" else {"content-encoding": compression}
+        self._headers = {"content-type": PROTOBUF, "user-agent": user_agent, **encoding, **headers}
+        self._proven = False
+        self._exchange: threading.Thread | None = None
+        self._closed = False
+
+    def send(self, body: bytes) -> Verdict:
+        """Send an encoded request of the signal; raises nothing for the collector's sake.
+
+        The exchange runs on its own thread: nothing else can end a name resolution that hangs.
+        """
+        if self._exchange is not None:
+            self._exchange.join(self._timeout)
+            if self._exchange.is_alive():
+                return self._overdue()
+        deadline = time.monotonic() + self._timeout
+        self._line.begin(deadline)
+        if self._closed:
+            self._line.cut()
+        answers: list[Verdict] = []
+        exchange = threading.Thread(
+            target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
+        )
+        exchange.start()  # may raise; a thread that was not started cannot be joined
+        self._exchange = exchange
+        exchange.join(self._timeout + _MARGIN_SECONDS)
+        if answers:
+            return answers[0]
+        self._line.cut()
+        return self._overdue()
+
+    def rest(self) -> None:
+        """Keep the connection: an idle one needs no CPU, and opening another needs some."""
+
+    def close(self) -> None:
+        """End the connections, and with them a request under way."""
+        self._closed = True
+        self._line.cut()
+        self._session.close()
+
+    def _overdue(self) -> Verdict:
+        error = requests.ReadTimeout(f"no complete answer within {self._timeout:g} s")
+        return verdict.of_error(error, "later")
+
+    def _judged(self, body: bytes, deadline: float) -> Verdict:
+        body = self._compress(body)
+        proven, self._proven = self._proven, False
+        try:
+            return self._send(body, self._timeout)
+        except requests.Timeout as error:
+            return self._unsent(error)
+        except requests.ConnectionError as error:
+            # What worked before and lay idle may have been cut by whoever stands between.
+            left = deadline - time.monotonic()
+            if not proven or left <= 0:
+                return self._unsent(error)
+        except Exception as error:  # noqa: BLE001 - what cannot be sent raises anything
+            return self._unsent(error)
+        try:
+            return self._send(body, left)
+        except Exception as error:  # noqa: BLE001 - the same
+            return self._unsent(error)
+
+    def _send(self, body: bytes, timeout: float) -> Verdict:
+        with self._session.post(
+            self._url, data=body, headers=self._headers, timeout=timeout, allow_redirects=False, stream=True
+        ) as response:
+            taken = 200 <= response.status_code < 300
+            try:
+                content, unread = _read(response)
+            except ContentDecodingError as error:
+                content, unread = b"", str(error)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not taken:
+            return _refused(response, kind, content)
+        if kind == "text/html":
+            # A collector's answer is never one, so whoever says so has thrown the values away.
+            return verdict.of_http(response.status_code, "a web page answers, no collector", None)
+        self._proven = True
+        if unread:
+            return verdict.of_unread_answer(unread)
+        return verdict.of_response(*_partial_success(self._form, kind, content))
+
+    def _unsent(self, error: Exception) -> Verdict:
+        # A header or a proxy that cannot be used is no RequestException, or one that also is a ValueError.
+        passing = isinstance(error, requests.RequestException | OSError) and not isinstance(error, ValueError)
+        proxy = None
+        if self._session.trust_env and isinstance(error, requests.ConnectionError):
+            proxy = select_proxy(self._url, get_environ_proxies(self._url))
+        return verdict.of_error(error, "later" if passing else "held", proxy, _cause(error))
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of an error of `requests`, which repeats every layer above it with its objects."""
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        nested = [inner.__cause__, getattr(inner, "reason", None), *inner.args]
+        inner = next((one for one in nested if isinstance(one, BaseException)), None)
+    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+        # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
+        grpc = str(error)[3:4] == "\x04"
+        return "the port speaks gRPC, not HTTP/1.1" if grpc else "the port does not speak HTTP/1.1"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _credentials_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send the user and password that the endpoint's URL holds, if any."""
+    user, password = get_auth_from_url(request.url or "")
+    return HTTPBasicAuth(user, password)(request) if user or password else request
+
+
+def _read(response: requests.Response) -> tuple[bytes, str]:
+    """The answer's body; or nothing, and why not."""
+    content = bytearray()
+    for piece in response.iter_content(_PIECE):
+        content += piece
+        if len(content) > _LONGEST_ANSWER:
+            return b"", f"it is longer than {_LONGEST_ANSWER} bytes"
+    return bytes(content), ""
+
+
+def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
+    if 300 <= response.status_code < 400:
+        # To follow it would send the headers' secrets wherever the answer says.
+        return verdict.of_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
+    message = response.reason or ""
+    if kind == PROTOBUF:
+        with contextlib.suppress(DecodeError):
+            message = Status.FromString(content).message or message
+    elif kind != "text/html" and content.strip():
+        message = f"{message}: {content.decode(errors='replace')}"
+    return verdict.of_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
+
+
+def _partial_success(form: Form, kind: str, content: bytes) -> tuple[int, str]:
+    """How many are rejected, and the message; what cannot be parsed is a success without remarks."""
+    try:
+        if kind == "application/json":
+            told = (json.loads(content or b"{}") or {}).get("partialSuccess") or {}
+            return int(told.get(form.rejected_in_json, 0)), str(told.get("errorMessage", ""))
+        partial = form.response.FromString(content).partial_success
+        return getattr(partial, form.rejected), partial.error_message
+    except _UNREAD_ANSWER:
+        return 0, ""
+
+
+def retry_after(value: str | None) -> float | None:
+    """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

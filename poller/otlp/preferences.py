@@ -1,0 +1,75 @@
+"""The standard variables that choose temporality, histograms and exemplars of the poller's own metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    Counter,
+    ExemplarFilter,
+    Histogram,
+    ObservableCounter,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+from opentelemetry.sdk.metrics.view import (
+    Aggregation,
+    ExplicitBucketHistogramAggregation,
+    ExponentialBucketHistogramAggregation,
+)
+
+from poller.model.errors import ConfigError, Problem
+
+_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+_DELTAS: Mapping[str, tuple[type, ...]] = {
+    "cumulative": (),
+    "delta": (Counter, Histogram, ObservableCounter),
+    "lowmemory": (Counter, Histogram),
+}
+_HISTOGRAM = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+_HISTOGRAMS: Mapping[str, Aggregation] = {
+    "explicit_bucket_histogram": ExplicitBucketHistogramAggregation(),
+    "base2_exponential_bucket_histogram": ExponentialBucketHistogramAggregation(),
+}
+_EXEMPLARS = "OTEL_METRICS_EXEMPLAR_FILTER"
+_FILTERS: Mapping[str, ExemplarFilter] = {
+    "trace_based": TraceBasedExemplarFilter(),
+    "always_on": AlwaysOnExemplarFilter(),
+    "always_off": AlwaysOffExemplarFilter(),
+}
+T = TypeVar("T")
+
+
+class Preferences(NamedTuple):
+    """Arguments of a MetricReader, the first two, and of a MeterProvider."""
+
+    temporality: dict[type, AggregationTemporality]
+    """By instrument class; cumulative for all others."""
+    aggregation: dict[type, Aggregation]
+    """By instrument class."""
+    exemplar_filter: ExemplarFilter
+
+
+def read_preferences(environ: Mapping[str, str]) -> Preferences:
+    """Read the variables; an empty one counts as unset, and upper and lower case are the same.
+
+    Raises ConfigError with every variable that has another value. Source: OpenTelemetry specification,
+    metrics/sdk_exporters/otlp.md and configuration/sdk-environment-variables.md, "Exemplar".
+    """
+    problems: list[Problem] = []
+
+    def chosen(name: str, choices: Mapping[str, T]) -> T:
+        given = environ.get(name, "").strip().lower()
+        if given and given not in choices:
+            problems.append(Problem(name, f"{given!r} is not one of {', '.join(choices)}"))
+        return choices.get(given, next(iter(choices.values())))
+
+    deltas = chosen(_TEMPORALITY, _DELTAS)
+    histogram = chosen(_HISTOGRAM, _HISTOGRAMS)
+    exemplars = chosen(_EXEMPLARS, _FILTERS)
+    if problems:
+        raise ConfigError(problems)
+    return Preferences(dict.fromkeys(deltas, AggregationTemporality.DELTA), {Histogram: histogram}, exemplars)

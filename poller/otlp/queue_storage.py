@@ -1,0 +1,523 @@
+"""Keep encoded requests in one SQLite database, on disk or in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from poller.otlp.request import Request
+
+SCHEMA_VERSION = 2
+_PARTS = "", "-journal", "-wal"
+"""Suffixes of the names of a database's files; version 1 had a write-ahead log."""
+_MARK = "spool.settled"
+_MARK_BYTES = 32
+_LARGEST_GAP = 10_000
+"""Ids that are looked up one by one between two damaged pages."""
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_PAGE = 4096
+"""Bytes of a page."""
+_FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
+"""Bytes 16 to 23 of the header: page size, format (2 for a write-ahead log), reserved bytes, fractions."""
+_MAPPED = _PAGE // 5
+"""Pages that one page of the pointer map describes, in 5 bytes each."""
+_TREE_PAGES = 1, 5
+"""Types of the root and of the other pages of a tree, in the pointer map."""
+_LEAF = b"\x0d"
+"""First byte of a page that holds rows."""
+_ROOM_PAGES = 1024
+"""Pages of 4 KiB that an empty database may go on taking."""
+_TABLES = (
+    """
+CREATE TABLE IF NOT EXISTS request (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,         -- seconds since 1970 when it was made
+    points INTEGER NOT NULL,  -- data points in it
+    checksum INTEGER NOT NULL,
+    body BLOB NOT NULL        -- ExportMetricsServiceRequest
+)
+""",
+    """
+CREATE TABLE IF NOT EXISTS total (
+    id INTEGER PRIMARY KEY,     -- 0, which no request has
+    requests INTEGER NOT NULL,  -- rows of the other table, to count those that damage hides
+    newest INTEGER NOT NULL,    -- the highest id of these rows
+    checksum INTEGER NOT NULL
+)
+""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A request as it was put down."""
+
+    id: int
+    at: float
+    """Seconds since 1970."""
+    request: Request
+
+
+class DamagedError(Exception):
+    """The database is not what was written."""
+
+
+class DamagedRowError(Exception):
+    """One request is not what was written; the others may well be."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"request {number} is not what was written")
+        self.number = number
+
+
+SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
+"""What a shelf raises; UnicodeDecodeError where SQLite's message quotes a damaged schema."""
+_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns, a
+length that no request has."""
+
+
+def is_damage(error: Exception, *, reading: bool = False) -> bool:
+    """Whether the file itself is damaged, and not the disk full, away or read-only.
+
+    While `reading`, a disk that cannot return a page counts as damage as well: the other pages may be good.
+    """
+    if isinstance(error, DamagedError | UnicodeDecodeError):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return code in _DAMAGE or (reading and code == sqlite3.SQLITE_IOERR)
+
+
+class Shelf:
+    """The requests of one database, in the order of their ids; whoever calls takes turns.
+
+    Every method but `close` raises one of SHELF_ERRORS where the database cannot be used, or is damaged.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the database, or make it; None keeps it in memory. Its folder is locked by the caller."""
+        self._path = path
+        self._mark = -1
+        if path is not None:
+            path.touch(mode=0o600)  # SQLite gives its other files the same mode
+            if not path.is_file():
+                raise DamagedError("it is not a regular file")
+            _check_header(path)
+            if not _has_sound_journal(path):
+                raise DamagedError("its journal is damaged")
+            Path(f"{path}-journal").touch(mode=0o600)  # it is there from now on, so its removal is noticed
+        self._db = _connect(path)
+        try:
+            # The lock is never released, so that no reader can block a commit.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # No write-ahead log: one flipped bit in it hides every commit after that bit.
+            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            # FULL syncs the database and the truncated journal before a commit returns.
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA temp_store = MEMORY")
+            if self._db.execute("PRAGMA page_count").fetchone() == (0,):
+                _lay_out(self._db)
+            # Writes nothing if all is well: a full disk is no reason not to open it.
+            self._db.execute("BEGIN EXCLUSIVE")
+            self._open_tables()
+            self._db.execute("COMMIT")
+            self._read_mark()
+            self._recount()
+            self._files = self._state()
+        except BaseException:
+            self.close()
+            raise
+
+    requests: int
+    """Requests kept."""
+    size: int
+    """Bytes of their bodies."""
+    last: int
+    """The highest id that was used; 0 if there is none."""
+    floor = 0
+    """The highest id that was settled but could not be removed; what is up to it counts as removed."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the files were removed or replaced: SQLite goes on in files that no name leads to."""
+        return any(
+            then is not None and then != now for then, now in zip(self._files, self._state(), strict=True)
+        )
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the database itself is still the file of its name."""
+        return self._state()[:1] == self._files[:1]
+
+    def add(self, kept: Sequence[Kept]) -> None:
+        """Put requests down, all or none; their ids are higher than those of all before."""
+        rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
+        size = sum(len(one.request.body) for one in kept)
+        self._change("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows, len(rows), size)
+        self.last = kept[-1].id
+
+    def first(self, after: int) -> tuple[int, float] | None:
+        """The oldest request's id above `after`, and when it was made; None where there is none."""
+        found = self._db.execute(
+            "SELECT id, at FROM request WHERE id > ? ORDER BY id LIMIT 1", (max(after, self.floor),)
+        ).fetchone()
+        if found is None:
+            return None
+        number, at = found
+        if not isinstance(at, float):
+            raise DamagedRowError(number)
+        return number, at
+
+    def read(self, number: int) -> Kept:
+        """The request with an id that is there; raises DamagedRowError if it has changed."""
+        return _read(self._db, number)
+
+    def rescue(self) -> Iterator[Kept | None]:
+        """Every request, oldest first, None for one that cannot be read any more; raises nothing."""
+        return _readable(self._db, self.floor)
+
+    def settle(self, number: int) -> None:
+        """Remove a request for good. If there is no room to do so, the next process still knows about it.
+
+        A full disk takes no removal, because SQLite writes its journal first; the mark has its room already.
+        """
+        try:
+            self.remove(number, number)
+        except sqlite3.Error:
+            (oldest,) = self._db.execute("SELECT min(id) FROM request WHERE id > ?", (self.floor,)).fetchone()
+            if oldest == number:
+                self.floor = number
+                self._recount()
+                self._write_mark()
+            raise
+
+    def remove(self, first: int, last: int) -> int:
+        """Remove the requests from one id to another, which may be none; returns how many."""
+        between = (max(first, self.floor + 1), last)
+        count, size = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM request WHERE id BETWEEN ? AND ?", between
+        ).fetchone()
+        if not count:
+            return 0
+        self._change("DELETE FROM request WHERE id BETWEEN ? AND ?", [between], -count, -size)
+        if not self.requests and self._db.execute("PRAGMA page_count").fetchone()[0] > _ROOM_PAGES:
+            # What an outage has taken of the disk is given back when it is over.
+            # A script, because `execute` would free one page of it.
+            self._db.executescript("PRAGMA incremental_vacuum")
+        return int(count)
+
+    def close(self) -> None:
+        """Close the database, also one that is damaged."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
+
+    def _change(self, sql: str, rows: Sequence[tuple[object, ...]], requests: int, size: int) -> None:
+        """Run a statement for every row, all or none, which adds so many requests and bytes."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
+            self._db.executemany(sql, rows)
+            _write_total(self._db, self.requests + requests)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self.requests += requests
+        self.size += size
+
+    def _open_tables(self) -> None:
+        """Make the tables, or check them; raises DamagedError if they are not what was written."""
+        version, tables = _version(self._db)
+        if version not in ((1, SCHEMA_VERSION) if tables else (0,)):
+            raise DamagedError(f"its version is {version}, and this program knows {SCHEMA_VERSION}")
+        if not tables:
+            self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
+        if version != SCHEMA_VERSION:
+            _make_tables(self._db)
+        _check_pages(self._db)
+        (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
+        total = _read_total(self._db)
+        if total and total[0] > rows:
+            raise DamagedError(f"{total[0] - rows} of its {total[0]} requests are missing")
+        if not total or total[0] != rows:
+            _write_total(self._db, rows)
+
+    def _recount(self) -> None:
+        self.requests, self.size, last = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(max(id), 0) FROM request WHERE id > ?",
+            (self.floor,),
+        ).fetchone()
+        self.last = max(last, self.floor)
+
+    def _state(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(map(_inode, parts(self._path))) if self._path else ()
+
+    def _read_mark(self) -> None:
+        """Open the mark, and take its room while there is some."""
+        if self._path is None:
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        text = b""
+        with contextlib.suppress(OSError):  # the mark is for a full disk, and a full disk may not take it
+            self._mark = os.open(self._path.with_name(_MARK), flags, 0o600)
+            text = os.pread(self._mark, _MARK_BYTES, 0)
+        with contextlib.suppress(ValueError):
+            self.floor = int(text[:20])
+        if text != self._mark_text():  # of a database that was here before, or of none
+            self.floor = 0
+            with contextlib.suppress(OSError):
+                self._write_mark()
+
+    def _write_mark(self) -> None:
+        if self._mark >= 0:
+            os.pwrite(self._mark, self._mark_text(), 0)
+            os.fdatasync(self._mark)
+
+    def _mark_text(self) -> bytes:
+        (database,) = self._db.execute("PRAGMA application_id").fetchone()
+        number = f"{self.floor:020d}"
+        return f"{number} {zlib.crc32(f'{number} {database}'.encode()):010d}\n".encode()
+
+
+def salvage(path: Path) -> Iterator[Kept | None]:
+    """What `Shelf.rescue` finds, of a database that cannot be opened; raises nothing.
+
+    The first page is the same in every spool. So a copy of the file gets a new one, and whatever is in the
+    file is judged by the checksums of its rows.
+    """
+    copy = path.with_name("spool.salvage.db")
+    with contextlib.suppress(*SHELF_ERRORS):
+        try:
+            if path.is_file():
+                for part, target in zip(parts(path), parts(copy), strict=True):
+                    target.unlink(missing_ok=True)
+                    if part.is_file():
+                        shutil.copyfile(part, target, follow_symlinks=False)
+                        target.chmod(0o600)
+                if not _has_sound_journal(copy):
+                    Path(f"{copy}-journal").unlink()  # the rows are there without it
+                with copy.open("r+b") as file:
+                    file.write(_first_page())
+                with contextlib.closing(_connect(copy)) as db:
+                    yield from _from_pages(db, copy)
+        finally:
+            for target in parts(copy):
+                target.unlink(missing_ok=True)
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a database."""
+    return [Path(f"{path}{part}") for part in _PARTS]
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
+    db.text_factory = bytes  # a damaged text need not be UTF-8
+    return db
+
+
+def _version(db: sqlite3.Connection) -> tuple[int, int]:
+    """The version of the tables, and how many there are."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return version, tables
+
+
+def _lay_out(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA page_size = {_PAGE}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    for table in _TABLES:
+        db.execute(table)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _new() -> sqlite3.Connection:
+    """An empty database in memory, laid out as every other."""
+    db = _connect(None)
+    _lay_out(db)
+    _make_tables(db)
+    return db
+
+
+def _read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
+    """Requests in the database after the last commit, and the highest id; None if damaged or missing."""
+    found = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
+    if found is None or found[2] != zlib.crc32(repr(found[:2]).encode()):
+        return None
+    return found[0], found[1]
+
+
+def _write_total(db: sqlite3.Connection, requests: int) -> None:
+    (newest,) = db.execute("SELECT coalesce(max(id), 0) FROM request").fetchone()
+    row = (requests, newest, zlib.crc32(repr((requests, newest)).encode()))
+    db.execute("INSERT OR REPLACE INTO total VALUES (0, ?, ?, ?)", row)
+
+
+def _schema(db: sqlite3.Connection) -> list[object]:
+    return [
+        db.execute("SELECT type, name, rootpage FROM sqlite_schema").fetchall(),
+        db.execute("PRAGMA table_info(request)").fetchall(),
+        db.execute("PRAGMA table_info(total)").fetchall(),
+    ]
+
+
+def _first_page() -> bytes:
+    """The first page of a database of any number of pages."""
+    with contextlib.closing(_new()) as db:
+        page = bytearray(db.serialize()[:_PAGE])
+    page[28:32] = bytes(4)  # no number of pages: SQLite goes by the size of the file
+    return bytes(page)
+
+
+def _check_header(path: Path) -> None:
+    """Raise DamagedError for a header that SQLite would take for a read-only file or another layout."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header and header[16:24] not in _FORMATS:
+        raise DamagedError("its header is damaged")
+
+
+def _has_sound_journal(path: Path) -> bool:
+    """Whether SQLite can roll back the journal of a database; its header has no checksum of its own.
+
+    The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
+    transaction shortens the file only after it has ended, so a larger number is damage.
+    """
+    journal = Path(f"{path}-journal")
+    if not journal.is_file():
+        return not journal.exists()
+    with journal.open("rb") as file:
+        header = file.read(20)
+    pages = int.from_bytes(header[16:20], "big")
+    return header[:8] != _JOURNAL_MAGIC or pages <= path.stat().st_size // _PAGE
+
+
+def _check_pages(db: sqlite3.Connection) -> None:
+    """Raise DamagedError where rows would be missed, or new ones written over others."""
+    with contextlib.closing(_new()) as new:
+        if _schema(db) != _schema(new):
+            raise DamagedError("its table is not the one that was made")
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != b"ok":
+        raise DamagedError(" ".join(found.decode(errors="replace").split()))
+
+
+def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
+    """Every request of a copy with a new first page, oldest first; None for one that cannot be read."""
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA journal_mode = MEMORY")  # what is in a log is in the file from now on
+    db.execute("PRAGMA writable_schema = ON")
+    roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema"))
+    root = roots[b"request"]
+    total = None
+    with contextlib.suppress(sqlite3.Error):
+        total = _read_total(db)
+    whole = db.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
+    places: dict[int, int] = {}
+    # Where the tree is broken, some leaves may be out of its reach. Each is a tree as well, of one page.
+    for place in [root] if whole else [*_leaves(path), root]:
+        _plant(db, place)
+        for order in ("ASC", "DESC"):
+            with contextlib.suppress(sqlite3.Error):
+                for (number,) in db.execute(f"SELECT id FROM request WHERE id > 0 ORDER BY id {order}"):
+                    places.setdefault(number, place)
+    planted = whole_rows = damaged_rows = 0
+    for number, place in sorted(places.items()):
+        if place != planted:
+            _plant(db, planted := place)
+        try:
+            kept = _read(db, number)
+        except SHELF_ERRORS:
+            damaged_rows += place != roots[b"total"]
+        else:
+            whole_rows += total is None or number <= total[1]  # a higher id was never committed
+            yield kept
+    yield from itertools.repeat(None, damaged_rows if total is None else total[0] - whole_rows)
+
+
+def _plant(db: sqlite3.Connection, root: int) -> None:
+    """Have the table begin at a page of the file."""
+    db.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'request'", (root,))
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute("PRAGMA writable_schema = ON")
+
+
+def _leaves(path: Path) -> list[int]:
+    """The pages with rows. By the pointer map, as pages that were freed hold rows that were removed."""
+    found: list[int] = []
+    with path.open("rb") as file:
+        for first in range(2, path.stat().st_size // _PAGE + 1, _MAPPED + 1):
+            file.seek((first - 1) * _PAGE)
+            types = file.read(_PAGE)[: 5 * _MAPPED : 5]
+            for page, kind in enumerate(types, first + 1):
+                file.seek((page - 1) * _PAGE)
+                if kind in _TREE_PAGES and file.read(1) == _LEAF:
+                    found.append(page)
+    return found
+
+
+def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
+    # A damaged page ends a scan, so each end is scanned from its own side, and the rest looked up by id.
+    ends: list[list[int]] = []
+    for order in ("ASC", "DESC"):
+        ends.append([])
+        with contextlib.suppress(sqlite3.Error):
+            for (number,) in db.execute(f"SELECT id FROM request WHERE id > ? ORDER BY id {order}", (after,)):
+                ends[-1].append(number)
+    numbers = {number for end in ends for number in end}
+    if all(ends):
+        numbers.update(range(ends[0][-1] + 1, min(ends[1][-1], ends[0][-1] + _LARGEST_GAP)))
+    for number in sorted(numbers):
+        try:
+            kept = _read(db, number)
+        except SHELF_ERRORS:
+            yield None
+        else:
+            yield kept
+
+
+def _read(db: sqlite3.Connection, number: int) -> Kept:
+    found = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
+    if found is not None and isinstance(found[3], bytes):
+        at, points, checksum, body = found
+        kept = Kept(number, at, Request(body, points))
+        if _checksum(kept) == checksum:
+            return kept
+    raise DamagedRowError(number)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _checksum(kept: Kept) -> int:
+    head = repr((kept.id, kept.at, kept.request.items)).encode()
+    return zlib.crc32(kept.request.body, zlib.crc32(head))

@@ -1,0 +1,117 @@
+"""Encode collected metrics, and split the OTLP requests of any signal into a size that collectors accept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from poller.otlp.signals import Form, form_of
+
+SCOPE = "poller"
+"""Name of the instrumentation scope of everything that is exported."""
+MAX_SIZE = 1_000_000
+"""Bytes of one request: some 10,000 ordinary data points. nginx accepts 1 MiB by default, a gRPC server,
+and so the collector's receiver, 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One encoded request of a signal."""
+
+    body: bytes
+    items: int
+    """Data points, spans or log records in it."""
+
+
+def encode(
+    metrics: Sequence[Metric], resource: Resource, version: str, most_bytes: int = MAX_SIZE
+) -> list[Request]:
+    """Encode `metrics` of our scope at its `version`; without data points there is no request.
+
+    A request has at most `most_bytes`, or one data point. Raises what the SDK's encoder raises for a value
+    that OTLP cannot carry.
+    """
+    return list(split(message(metrics, resource, version), form_of("metrics"), most_bytes))
+
+
+def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
+    """The same as one message, whatever its size."""
+    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), metrics, "")
+    return encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
+
+
+def is_encodable(metric: Metric) -> bool:
+    """Whether OTLP can carry all values of a metric."""
+    try:
+        message([metric], Resource({}), "")
+    except Exception:  # noqa: BLE001 - the encoder raises anything
+        return False
+    return True
+
+
+def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
+    """Encode a request message of a signal; without items there is no request.
+
+    A request has at most `most_bytes`, or one item.
+    """
+    items = _count(whole, form.path)
+    count = min(items, math.ceil(whole.ByteSize() / most_bytes))
+    if count > 1:
+        for part in _parts(whole, form, count):
+            yield from split(part, form, most_bytes)
+    elif items:
+        yield Request(whole.SerializeToString(), items)
+
+
+def halves(request: Request, form: Form) -> list[Request]:
+    """The same items in two requests; a request with one item stays one."""
+    parts = _parts(form.request.FromString(request.body), form, min(2, request.items))
+    return [Request(part.SerializeToString(), _count(part, form.path)) for part in parts]
+
+
+def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
+    """The items of `whole` in `count` messages with equally many, in their order."""
+    items = _count(whole, form.path)
+    each = math.ceil(items / count)
+    for start in range(0, items, each):
+        part = form.request()
+        part.CopyFrom(whole)
+        _keep(part, form.path, start, start + each)
+        yield part
+
+
+def _keep(message: Any, path: Sequence[str], first: int, last: int) -> int:
+    """Keep the items from `first` up to `last`, and nothing without items; returns how many there were."""
+    children, below = _children(message, path[0]), path[1:]
+    if not below:
+        count = len(children)
+        del children[max(0, last) :]
+        del children[: max(0, first)]
+        return count
+    count = 0
+    for child in children:
+        count += _keep(child, below, first - count, last - count)
+    kept = [child for child in children if _count(child, below)]
+    del children[:]
+    children.extend(kept)
+    return count
+
+
+def _count(message: Any, path: Sequence[str]) -> int:
+    children, below = _children(message, path[0]), path[1:]
+    return sum(_count(child, below) for child in children) if below else len(children)
+
+
+def _children(message: Any, field: str) -> Any:
+    if field == "data_points":  # the only level that depends on a kind, the metric's
+        kind = message.WhichOneof("data")
+        return getattr(message, kind).data_points if kind else []
+    return getattr(message, field)

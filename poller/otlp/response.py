@@ -1,0 +1,152 @@
+"""Say what a collector's answer to one request means for the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from poller.model.redaction import redact, redact_beginning
+from poller.model.secrets import mask_url
+
+Fate = Literal["taken", "later", "held", "invalid", "too_large"]
+"""What becomes of a request.
+
+taken      the collector has it, but for `rejected` data points
+later      nobody took it, and the specification says that the same request may be sent again
+held       it was refused for what an operator repairs (a token, a path), or for no reason that says anything
+           of the data; the specification would drop it, we keep it and ask again slowly
+invalid    its data were refused, and would be again
+too_large  it was refused for its size; its halves may be taken
+"""
+
+LONGEST_REASON = 300
+"""Characters of a collector's own words that are told; a proxy may answer with a whole web page."""
+
+_GRPC_LATER = frozenset(
+    {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""OTLP specification 1.10, "Failures"; RESOURCE_EXHAUSTED only together with RetryInfo."""
+_HTTP_LATER = frozenset({429, 502, 503, 504})
+"""OTLP specification 1.10, "Retryable Response Codes"."""
+_GRPC_INVALID = frozenset({"INVALID_ARGUMENT"})
+_HTTP_INVALID = frozenset({400, 422})
+_TOO_LARGE = re.compile(r"larger than max|too large|exceeds (the )?max", re.IGNORECASE)
+"""What gRPC's servers in C++, Go, Java, .NET and Rust say of a message above their limit."""
+
+_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
+"""gRPC's core says this of an answer above 4 MiB, and `SERVER: ...` of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One answer, or the lack of one."""
+
+    fate: Fate
+    reason: str = ""
+    """Why, in words; without secrets, on one line. With `taken`, what the collector warns of."""
+    error: Mapping[str, str | int] = field(default_factory=dict)
+    """`error.type` and the status code, as attributes of metric and log; empty where all went well."""
+    rejected: int = 0
+    """Data points that a partial success left out."""
+    wait: float | None = None
+    """Seconds that the collector asks for before the next try; None where it asks for none."""
+
+
+_TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
+_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write here: take another"
+_PATH = (
+    "no metrics are taken at this path; POLLER_OTLP_ENDPOINT is the collector's base, to which /v1/metrics "
+    "is added; look whether its otlp receiver has a metrics pipeline"
+)
+_ANSWERED = (
+    # An answer that only a collector (or what stands before it) gives: the port itself is right.
+    ("UNAUTHENTICATED", _TOKEN),
+    (r"(HTTP|code:) 401", _TOKEN),
+    ("PERMISSION_DENIED", _DENIED),
+    (r"(HTTP|code:) 403", _DENIED),
+    (r"(HTTP|code:) 404", _PATH),
+    (r"(HTTP|code:) 405", _PATH),
+    (
+        "HTTP 429",
+        "the collector is over its limits: give it more, or push less often (POLLER_EXPORT_INTERVAL)",
+    ),
+    ("RESOURCE_EXHAUSTED", "the collector is over its limits: give it more, or push less often"),
+)
+_UNREACHED = (
+    ("[Cc]onnection refused", "start the collector, or correct host and port of POLLER_OTLP_ENDPOINT"),
+    ("WRONG_VERSION_NUMBER", "the port speaks no TLS; write http:// in POLLER_OTLP_ENDPOINT"),
+    ("speaks gRPC", "set POLLER_OTLP_PROTOCOL=grpc, or use the collector's port for HTTP (mostly 4318)"),
+)
+
+
+def advice(reason: str, *, answered: bool = False) -> str | None:
+    """What to do about a failed export, if its reason says so; with `answered` only about an answer."""
+    table = _ANSWERED if answered else _ANSWERED + _UNREACHED
+    return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
+
+
+def of_response(rejected: int, message: str) -> Verdict:
+    """Judge an accepted request by its ExportMetricsPartialSuccess."""
+    return Verdict("taken", told(message), rejected=max(0, rejected))
+
+
+def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> Verdict:
+    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without one.
+
+    `proxy` is the URL of the proxy on the way, if any; it is named where no connection was made.
+    """
+    fate: Fate = "held"
+    if _ANSWER_TOO_LARGE in details:
+        # Only a request that was taken has an answer.
+        return of_unread_answer(details)
+    if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
+        fate = "too_large"
+    elif code in _GRPC_LATER or (code == "RESOURCE_EXHAUSTED" and wait is not None):
+        fate = "later"
+    elif code in _GRPC_INVALID:
+        fate = "invalid"
+    error = {"error.type": code, "rpc.response.status_code": code}
+    on_the_way = via(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
+    return Verdict(fate, told(f"{on_the_way}{code}: {details}"), error, wait=wait)
+
+
+def of_http(status: int, message: str, wait: float | None) -> Verdict:
+    """Judge an HTTP status that is no success; `wait` is its Retry-After in seconds, None without one."""
+    fate: Fate = "held"
+    if status in _HTTP_LATER:
+        fate = "later"
+    elif status == 413:
+        fate = "too_large"
+    elif status in _HTTP_INVALID:
+        fate = "invalid"
+    error: dict[str, str | int] = {"error.type": str(status), "http.response.status_code": status}
+    return Verdict(fate, told(f"HTTP {status}: {message}"), error, wait=wait)
+
+
+def of_unread_answer(why: str) -> Verdict:
+    """Judge a request that was accepted with an answer that cannot be read."""
+    return Verdict("taken", told(f"the answer cannot be read: {why}"))
+
+
+def of_error(
+    error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
+) -> Verdict:
+    """Judge a request that got no answer at all; `proxy` is the URL of the proxy on the way, if any.
+
+    `cause` is the error in other words than its own.
+    """
+    name = type(error).__name__
+    return Verdict(fate, told(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
+
+
+def via(proxy: str | None) -> str:
+    """The words that name the proxy of a connection that failed; empty without a proxy."""
+    return f"through the proxy {mask_url(proxy)}: " if proxy else ""
+
+
+def told(text: str) -> str:
+    """The text without secrets, on one line, not too long."""
+    line = redact(" ".join(redact_beginning(text).split()))
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

@@ -1,0 +1,259 @@
+"""The sender for an endpoint, built from the standard OTEL_EXPORTER_OTLP_* variables."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from poller.config.endpoint import Endpoint, Signal
+from poller.model.errors import ConfigError, Problem
+from poller.model.files import read_regular
+from poller.model.otlp_limits import too_long_for_header
+from poller.model.redaction import Redaction, learn_environment, learn_url, redact
+from poller.model.secrets import show_path
+from poller.otlp.signals import form_of
+
+if TYPE_CHECKING:
+    from poller.otlp.grpc import GrpcSender
+    from poller.otlp.http import HttpSender
+
+
+MAX_TLS_BYTES = 1 << 20
+"""Of a key or of certificates."""
+
+
+class Variables:
+    """Each option's variable of the signal's own goes before that of all signals.
+
+    Source: OpenTelemetry specification, protocol/exporter.md, "Configuration Options".
+    """
+
+    def __init__(self, environ: Mapping[str, str], signal: Signal) -> None:
+        self.environ = environ
+        self.signal = signal
+        self._prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
+
+    def read(self, option: str) -> str | None:
+        """What `option` is set to, like HEADERS; None where it is not, or empty."""
+        name = self.where(option)
+        return self.environ[name].rstrip("\r\n") if name else None
+
+    def where(self, option: str) -> str | None:
+        """The variable that sets `option`; None where none does."""
+        names = (prefix + option for prefix in self._prefixes)
+        return next((name for name in names if self.environ.get(name, "").strip()), None)
+
+    def file(self, option: str) -> Path | None:
+        """The file that `option` names; raises ConfigError where it cannot be read."""
+        where = self.where(option)
+        if where is None:
+            return None
+        name = self.environ[where].rstrip("\r\n")
+        path = Path(name)
+        try:
+            read_regular(path, MAX_TLS_BYTES)  # before a library that reads a file of any kind and size
+            return path
+        except OSError as error:
+            # A key itself may stand where its file's name belongs.
+            shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
+            raise ConfigError([Problem(where, f"{shown} cannot be read: {error.strerror}")]) from None
+
+
+logger = logging.getLogger(__name__)
+
+USER_AGENT = "obscura-poller"
+_TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
+"""Loggers that write the URL of every request."""
+_HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
+"""Names that HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can both send."""
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_REDACTION = Redaction()
+_FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+
+
+def build(
+    endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ, signal: Signal = "metrics"
+) -> GrpcSender | HttpSender:
+    """Build what sends `signal`; `timeout` is in seconds and bounds one request. Nothing is sent yet.
+
+    TLS, client certificates, headers and compression come from the standard `OTEL_EXPORTER_OTLP_[METRICS_]*`
+    variables (OpenTelemetry specification, protocol/exporter.md). Raises ConfigError where one of them
+    cannot be used, or where the package for HTTP is missing.
+    """
+    learn_environment(environ)
+    learn_url(endpoint.url)
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_REDACTION)
+    told = Variables(environ, signal)
+    files = {kind: found for kind in _FILES if (found := told.file(kind))}
+    try:
+        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, told)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
+        raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
+
+
+def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> GrpcSender:
+    # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC reads the name in small letters only, everything else in both.
+    if "NO_PROXY" in os.environ:
+        os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
+    # Its traces show every header of every request, and it lets nobody mask them.
+    if told.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
+        logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
+    from grpc import ChannelCredentials, ssl_channel_credentials
+
+    from poller.otlp.grpc import GrpcSender
+
+    compression = _compression(told, "none", "gzip")
+    plain_text = endpoint.plain_text
+    if plain_text is None:
+        plain_text = (told.read("INSECURE") or "").strip().lower() == "true"
+    provided = None if plain_text else _provided("GRPC", told, ChannelCredentials)
+
+    def credentials() -> Any:
+        if provided is not None:
+            return provided
+        read = {kind: read_regular(path, MAX_TLS_BYTES) for kind, path in files.items()}
+        return ssl_channel_credentials(
+            root_certificates=read.get("CERTIFICATE"),
+            private_key=read.get("CLIENT_KEY"),
+            certificate_chain=read.get("CLIENT_CERTIFICATE"),
+        )
+
+    target = urlsplit(endpoint.url).netloc or endpoint.url
+    return GrpcSender(
+        target,
+        tuple(_headers(told).items()),
+        timeout,
+        form=form_of(told.signal),
+        credentials=None if plain_text else credentials,
+        gzip=compression == "gzip",
+        user_agent=USER_AGENT,
+        proxy=_proxy_of_grpc(target, os.environ),
+    )
+
+
+def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> HttpSender:
+    try:
+        import requests
+
+        from poller.otlp.http import COMPRESSIONS, HttpSender, Session
+    except ImportError as error:
+        raise ConfigError(
+            [
+                Problem(
+                    str(endpoint),
+                    "OTLP over HTTP needs a package more: pip install 'obscura-poller[http]'; "
+                    "or push by gRPC, port 4317",
+                )
+            ]
+        ) from error
+    session = _provided("HTTP", told, requests.Session)
+    if session is None:
+        session = Session()
+        if authority := files.get("CERTIFICATE"):
+            session.verify = str(authority)
+        certificate, key = files.get("CLIENT_CERTIFICATE"), files.get("CLIENT_KEY")
+        if certificate:
+            session.cert = (str(certificate), str(key)) if key else str(certificate)
+    return HttpSender(
+        endpoint.url,
+        _headers(told),
+        timeout,
+        form=form_of(told.signal),
+        compression=_compression(told, *COMPRESSIONS),
+        user_agent=USER_AGENT,
+        session=session,
+    )
+
+
+def _headers(told: Variables) -> Mapping[str, str]:
+    """The headers of `name=value,name=value`, values %-escaped (OpenTelemetry specification, exporter.md).
+
+    Raises ConfigError for what cannot be sent: a push without its credentials would fail without a reason.
+    """
+    headers: dict[str, str] = {}
+    problems = []
+    for number, item in enumerate((told.read("HEADERS") or "").split(","), 1):
+        if not item.strip():
+            continue
+        name, equals, value = (unquote(part).strip() for part in item.partition("="))
+        if not equals or not _HEADER_NAME.fullmatch(name.lower()):
+            # The item is not shown: it may be a part of a secret.
+            problems.append(
+                f"header {number} is not name=value; write one like authorization=Bearer%20TOKEN, "
+                "and a comma in a value as %2C"
+            )
+        elif not _HEADER_VALUE.fullmatch(value):
+            problems.append(
+                f"the value of {name.lower()!r} has a control character or one that is not ASCII, which no "
+                "header can carry; write it in another form, Base64 for example"
+            )
+        elif too_long := too_long_for_header(value):
+            problems.append(f"the value of {name.lower()!r} {too_long}")
+        headers[name.lower()] = value
+    if problems:
+        where = told.where("HEADERS") or ""
+        raise ConfigError([Problem(where, problem) for problem in problems])
+    return headers
+
+
+def _proxy_of_grpc(target: str, environ: Mapping[str, str]) -> str | None:
+    """The URL of the proxy that gRPC takes for `target`; None without one.
+
+    Source: gRPC core, doc/environment_variables.md and http_proxy_mapper.cc.
+    """
+    names = ("grpc_proxy", "https_proxy", "http_proxy")
+    proxy = next((environ[name] for name in names if name in environ), "")
+    host = (urlsplit(f"//{target}").hostname or "") if not target.startswith("unix:") else ""
+    if not proxy or not host:
+        return None
+    direct = environ.get("no_grpc_proxy", environ.get("no_proxy", "")).lower().split(",")
+    return None if any(_is_direct(host, entry.strip()) for entry in direct) else proxy
+
+
+def _is_direct(host: str, entry: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return bool(entry) and host.endswith(entry)
+
+
+def _compression(told: Variables, *known: str) -> str:
+    wanted = (told.read("COMPRESSION") or "none").strip().lower()
+    if wanted not in known:
+        what = f"{redact(wanted)!r} is not known here; write one of {', '.join(known)}"
+        raise ConfigError([Problem(told.where("COMPRESSION") or "", what)])
+    return wanted
+
+
+def _provided(protocol: str, told: Variables, kind: Any) -> Any:
+    """What an installed credential provider gives, if one is named: OpenTelemetry Python's own way."""
+    prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
+    names = [f"{prefix}{told.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
+    where = next((name for name in names if told.environ.get(name)), None)
+    if where is None:
+        return None
+    points = importlib.metadata.entry_points(
+        group="opentelemetry_otlp_credential_provider", name=told.environ[where]
+    )
+    try:
+        given = next(iter(points)).load()()
+    except StopIteration:
+        what = f"{told.environ[where]!r} is not installed; install the package that provides it"
+        raise ConfigError([Problem(where, what)]) from None
+    except Exception as error:  # noqa: BLE001 - it is somebody else's program
+        raise ConfigError([Problem(where, redact(f"{type(error).__name__}: {error}"))]) from None
+    if not isinstance(given, kind):
+        raise ConfigError([Problem(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])
+    return given

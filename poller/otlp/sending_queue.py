@@ -1,0 +1,383 @@
+"""Keep what could not be delivered, and hand it out again in order."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from poller.model.duration import format_duration
+from poller.model.errors import ConfigError
+from poller.model.text import counted
+from poller.otlp.queue_lock import FolderLock
+from poller.otlp.queue_storage import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts, salvage
+from poller.otlp.request import Request
+from poller.otlp.signals import Form, form_of
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES = 8 * 2**20
+"""Most bytes of requests that are kept where there is no disk to keep them on."""
+Reason = Literal["age", "size", "damaged"]
+SETTINGS: Mapping[Reason, str] = {"age": "POLLER_SPOOL_MAX_AGE", "size": "POLLER_SPOOL_MAX_SIZE"}
+"""The settings that limit what waits."""
+
+_FILE = "spool.db"
+_LOCK = "spool.lock"
+_IN_MEMORY = "kept in memory, not on disk"
+_SET_ASIDE = ("spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10)))
+"""Names for damaged files; only the last is overwritten."""
+_BATCH = 64
+"""Requests that are moved in one transaction."""
+
+
+class Spool:
+    """The requests that wait, oldest first, bounded by size and age; safe to use from any thread.
+
+    A request is on the disk when `append` returns. Where the disk takes nothing (it is full, say) it is kept
+    in memory, and goes out in its turn all the same. A damaged request is dropped alone. A file that is
+    damaged is set aside, and what can be read of it is moved to a new one; so is what was in a folder that
+    was removed. The newest export is kept however large it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        max_size: int,
+        max_age: float,
+        clock: Callable[[], float] = time.time,
+        form: Form | None = None,
+        settings: Mapping[Reason, str] = SETTINGS,
+        loss_level: int = logging.WARNING,
+    ) -> None:
+        """Open the spool in `folder`, which is made where it is missing; None keeps everything in memory.
+
+        `max_size` is in bytes of requests, `max_age` in seconds; the log names the `settings` that they come
+        from. `form` is that of the signal, by default that of metrics; `loss_level` that of the log line for
+        the first request that is dropped. Raises StateInUseError where another process has this spool,
+        ConfigError where the folder cannot be used.
+        """
+        self.folder = folder
+        self.dropped: Counter[Reason] = Counter()
+        """Requests that will never be delivered; a damaged file of unknown content counts as one."""
+        self._max_size = max_size
+        self._max_age = max_age
+        self._clock = clock
+        self._form = form or form_of("metrics")
+        self._settings = settings
+        self._loss_level = loss_level
+        self._turn = threading.RLock()
+        self._told: set[str] = set()
+        self._closed = False
+        self._in_hand = self._last = 0
+        self._memory = Shelf(None)
+        self._disk: Shelf | None = None
+        self._lock: FolderLock | None = None
+        if folder is not None:
+            try:
+                self._lock = FolderLock(folder, _LOCK)
+            except OSError as error:  # a full disk
+                self._tell_no_disk(error)
+        self._disk = self._opened()
+        if self._disk is None:
+            # Above every id that may turn up on the disk: what is there is older.
+            self._last = int(clock() * 1000)
+        self._newest = self._last
+
+    def append(self, requests: Sequence[Request]) -> list[int]:
+        """Keep requests, all or none, behind what waits already; returns their ids."""
+        with self._turn:
+            now = self._clock()
+            kept = [Kept(self._last + number, now, request) for number, request in enumerate(requests, 1)]
+            if kept:
+                self._newest, self._last = kept[0].id, kept[-1].id
+                if self._on_disk(lambda disk: disk.add(kept)):
+                    self._told.discard("disk")
+                    self._from_memory()
+                else:
+                    self._memory.add(kept)
+                self._trim(now)
+            return [one.id for one in kept]
+
+    def take(self) -> Kept | None:
+        """The oldest request, which is not dropped until `settle` or `give_back`; None where none waits."""
+        with self._turn:
+            self._trim(self._clock())
+            found = self.behind(0)
+            self._in_hand = found.id if found else 0
+            return found
+
+    def behind(self, number: int) -> Kept | None:
+        """The oldest request behind the one with this id; None where none waits."""
+        with self._turn:
+            while oldest := self._oldest(number):
+                shelf, found, _ = oldest
+                try:
+                    return shelf.read(found)
+                except DamagedRowError as error:
+                    self._drop(shelf, error)
+                    number = found
+                except SHELF_ERRORS as error:
+                    if not self._replaced(error):
+                        break
+            return None
+
+    def give_back(self) -> None:
+        """The request that was taken goes on waiting."""
+        with self._turn:
+            self._in_hand = 0
+
+    def settle(self, number: int) -> None:
+        """The request with this id is done with."""
+        with self._turn:
+            self._in_hand = 0
+            if not self._memory.remove(number, number):
+                self._on_disk(lambda disk: disk.settle(number))
+            if self.empty:
+                self._told -= {"age", "size"}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        with self._turn:
+            return self._oldest(0) is None
+
+    @property
+    def requests(self) -> int:
+        """Requests that wait."""
+        with self._turn:
+            return sum(shelf.requests for shelf in self._shelves())
+
+    @property
+    def size(self) -> int:
+        """Bytes of what waits."""
+        with self._turn:
+            return sum(shelf.size for shelf in self._shelves())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest request was made; 0 where none waits."""
+        with self._turn:
+            oldest = self._oldest(0)
+            return max(0.0, self._clock() - oldest[2]) if oldest else 0.0
+
+    @property
+    def outlives(self) -> bool:
+        """Whether all that waits will be there after the end of the process."""
+        with self._turn:
+            return self.folder is not None and self.in_memory == 0
+
+    @property
+    def in_memory(self) -> int:
+        """Requests that wait and will not be there after the end of the process."""
+        with self._turn:
+            gone = self._disk.requests if self._disk is not None and self._disk.is_gone else 0
+            return self._memory.requests + gone
+
+    def close(self) -> None:
+        """Let go of the files; what waits on the disk is there for the next one."""
+        with self._turn:
+            for shelf in self._shelves():
+                shelf.close()
+            self._closed = True
+            if self._lock is not None:
+                self._lock.release()
+
+    def _shelves(self) -> Iterator[Shelf]:
+        if not self._closed:
+            if self._disk is not None:
+                yield self._disk
+            yield self._memory
+
+    def _oldest(self, after: int) -> tuple[Shelf, int, float] | None:
+        """Where the oldest request behind an id is, its id, and when it was made."""
+        while True:
+            disk = self._disk
+            found = [
+                (shelf, *first) for shelf in list(self._shelves()) if (first := self._first(shelf, after))
+            ]
+            if self._disk is disk:  # else it was replaced meanwhile
+                return min(found, key=lambda one: one[1], default=None)
+
+    def _first(self, shelf: Shelf, after: int) -> tuple[int, float] | None:
+        while True:
+            try:
+                return shelf.first(after)
+            except DamagedRowError as error:
+                self._drop(shelf, error)
+                after = error.number
+            except SHELF_ERRORS as error:
+                self._replaced(error)
+                return None
+
+    def _trim(self, now: float) -> None:
+        """Drop what is too old, then what is too much; never what is in hand, nor of the newest export."""
+        self._on_disk(lambda disk: self._trim_shelf(disk, self._max_size, now))
+        if not self._closed:
+            self._trim_shelf(self._memory, min(self._max_size, MEMORY_BYTES), now)
+
+    def _trim_shelf(self, shelf: Shelf, most: int, now: float) -> None:
+        while first := self._first(shelf, self._in_hand):
+            number, at = first
+            if now - at > self._max_age:
+                shelf.read(number)  # or a damaged time would count as age
+                reason: Reason = "age"
+                why = self._settings.get("age", _IN_MEMORY)
+                limit = f"is older than {format_duration(self._max_age)} ({why})"
+            elif shelf.size > most and number < self._newest:
+                reason = "size"
+                why = self._settings.get("size", _IN_MEMORY) if most == self._max_size else _IN_MEMORY
+                limit = f"is more than {most / 2**20:g} MiB ({why})"
+            else:
+                return
+            shelf.remove(number, number)
+            self.dropped[reason] += 1
+            if reason not in self._told:
+                self._told.add(reason)
+                message = "%s: what waits for the collector %s: the oldest is dropped"
+                self._form.logger.log(self._loss_level, message, self._form.export, limit)
+
+    def _on_disk(self, action: Callable[[Shelf], None]) -> bool:
+        """Do something with the disk's shelf; whether it could be done."""
+        if self._disk is None or self._closed:
+            self._disk = self._opened()
+        elif self._is_gone():
+            self._begin_again(self._disk)
+        if self._disk is None:
+            return False
+        try:
+            action(self._disk)
+        except DamagedRowError as error:
+            self._drop(self._disk, error)
+            return False
+        except SHELF_ERRORS as error:
+            if is_damage(error):
+                self._set_aside(error)
+            else:
+                self._tell_no_disk(error)
+            return False
+        return True
+
+    def _opened(self, *, new: bool = False) -> Shelf | None:
+        """The disk's shelf; where the file is damaged, and not `new`, in a new file."""
+        if self.folder is None or self._closed:
+            return None
+        try:
+            self._lock = self._lock or FolderLock(self.folder, _LOCK)
+            shelf = Shelf(self.folder / _FILE)
+        except (ConfigError, *SHELF_ERRORS) as error:
+            if new or not is_damage(error):
+                self._tell_no_disk(error)
+                return None
+            self._set_aside(error)
+            return self._disk
+        self._last = max(self._last, shelf.last)
+        return shelf
+
+    def _is_gone(self) -> bool:
+        """Whether the folder, or its files, were removed while they are in use."""
+        locked = self._lock is None or self._lock.is_there
+        return not locked or (self._disk is not None and self._disk.is_gone)
+
+    def _begin_again(self, old: Shelf) -> None:
+        """Make the folder again; what was in it is still there for as long as the files are open."""
+        logger.warning("the files in %s were removed while the poller runs: they are made again", self.folder)
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = self._disk = None
+        if old.has_name:
+            old.close()  # its log, too, goes into the file then
+        self._disk = self._opened()
+        self._move(old.rescue())
+        old.close()
+
+    def _replaced(self, error: Exception) -> bool:
+        """Set the file aside where reading it showed that it is damaged; whether that was done."""
+        if is_damage(error, reading=True):
+            return self._set_aside(error)
+        self._tell_no_disk(error)
+        return False
+
+    def _set_aside(self, error: Exception) -> bool:
+        """Begin a new file with what can be read of the damaged one; whether it could be set aside."""
+        if self.folder is None:
+            raise error  # what is in memory does not spoil
+        old, self._disk = self._disk, None
+        names = (name for name in _SET_ASIDE if not (self.folder / name).exists())
+        aside = self.folder / next(names, _SET_ASIDE[-1])
+        try:
+            for part, target in zip(parts(self.folder / _FILE), parts(aside), strict=True):
+                target.unlink(missing_ok=True)
+                if part.exists():
+                    part.rename(target)
+        except OSError as why:
+            self._disk = old
+            self._tell_no_disk(why)
+            return False
+        self._disk = self._opened(new=True)
+        moved, lost = self._move(salvage(aside) if old is None else old.rescue())
+        # How many were in a file that could not be opened is unknown.
+        lost = max(0, old.requests - moved) if old is not None else lost or int(not moved)
+        if old is not None:
+            old.close()
+        self.dropped["damaged"] += lost
+        logger.warning(
+            "the spool in %s is damaged (%s): it is set aside as %s, a new one begun; %s saved, %s%d lost",
+            self.folder,
+            error,
+            aside.name,
+            counted(moved, "request"),
+            "" if old is not None else "at least ",
+            lost,
+        )
+        return True
+
+    def _move(self, requests: Iterator[Kept | None]) -> tuple[int, int]:
+        """Put requests of another shelf where they are kept now; returns how many are, and how many not."""
+        moved = lost = 0
+        while found := list(itertools.islice(requests, _BATCH)):
+            batch = [kept for kept in found if kept is not None]
+            lost += len(found) - len(batch)
+            if not batch:
+                continue
+            try:
+                if self._disk is None:
+                    raise OSError
+                self._disk.add(batch)
+            except SHELF_ERRORS:
+                self._memory.add(batch)
+            moved += len(batch)
+            self._last = max(self._last, batch[-1].id)
+        return moved, lost
+
+    def _from_memory(self) -> None:
+        """Move what is in memory to the disk, which works again."""
+        if self._memory.requests:
+            waiting = [kept for kept in self._memory.rescue() if kept is not None]
+            if self._on_disk(lambda disk: disk.add(waiting)):
+                self._memory.remove(0, self._last)
+
+    def _drop(self, shelf: Shelf, error: DamagedRowError) -> None:
+        """Drop a damaged request, and no other."""
+        try:
+            shelf.remove(error.number, error.number)
+        except SHELF_ERRORS as why:
+            self._tell_no_disk(why)  # it is skipped, and removed another time
+            return
+        self.dropped["damaged"] += 1
+        logger.warning("one request in %s is damaged and lost: %s", self.folder, error)
+
+    def _tell_no_disk(self, error: Exception) -> None:
+        self._tell("disk", "nothing can be kept in %s, so it is in memory for now: %s", self.folder, error)
+
+    def _tell(self, what: str, message: str, *arguments: object) -> None:
+        """Warn once of something that may go on for long."""
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(message, *arguments)

@@ -1,0 +1,40 @@
+"""Carry the sequence of each sum from one poll to the next, and begin another where it was broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from poller.model.query import MetricType
+from poller.model.result import PollResult, Sample, UnbrokenSequence
+from poller.model.series import Key, key_of
+
+
+def continued(result: PollResult, before: PollResult | None) -> PollResult:
+    """`result` with the sequences of its sums: those of `before`, the last good result of the same query.
+
+    A counter that is lower than before was reset: another sequence begins. So it does for a series that
+    `before` has not, for nobody knows what became of it meanwhile, and for all of them where another server
+    answered: what it counted is its own.
+    """
+    types = {metric.name: metric.type for metric in result.query.metrics if metric.type != "gauge"}
+    if not types:
+        return result
+    goes_on = before is not None and before.server == result.server
+    known = {_series(sample): sample for sample in before.samples} if before and goes_on else {}
+    samples = (
+        sample
+        if sample.metric not in types
+        else replace(sample, sequence=_sequence(sample, known.get(_series(sample)), types[sample.metric]))
+        for sample in result.samples
+    )
+    return result._replace(samples=tuple(samples))
+
+
+def _sequence(sample: Sample, before: Sample | None, kind: MetricType) -> UnbrokenSequence:
+    if before is None or before.sequence is None or (kind == "counter" and sample.value < before.value):
+        return UnbrokenSequence()
+    return before.sequence
+
+
+def _series(sample: Sample) -> tuple[str, Key]:
+    return sample.metric, key_of(sample.attributes)

@@ -1,0 +1,92 @@
+"""Find the series that two queries claim: one of them is wrong, and nobody can know which."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.series import Key, key_of
+
+Contested = Mapping[str, Collection[Key]]
+"""The attributes of contested series, by metric."""
+
+
+def contested(results: Iterable[PollResult]) -> Contested:
+    """The series that more than one of `results` has a value for."""
+    results = tuple(results)
+    names = [metric.name for result in results for metric in result.query.metrics]
+    if len(set(names)) == len(names):
+        return {}
+    feeders = Counter(name for result in results for name in {metric.name for metric in result.query.metrics})
+    shared = {name for name, count in feeders.items() if count > 1}
+    claims: dict[str, Counter[Key]] = {name: Counter() for name in shared}
+    for result in results:
+        for sample in result.samples:
+            if sample.metric in shared:
+                claims[sample.metric][key_of(sample.attributes)] += 1
+    found = {name: {key for key, count in keys.items() if count > 1} for name, keys in claims.items()}
+    return {name: keys for name, keys in found.items() if keys}
+
+
+class Claims:
+    """Which queries have a value for a series, of the metrics that several queries feed.
+
+    It is kept up to date with each result, so that finding the contested series of one tick takes time in
+    proportion to that tick, however many queries are known.
+    """
+
+    def __init__(self, queries: Iterable[QueryDefinition], results: Iterable[PollResult]) -> None:
+        """Begin with the last good `results` of `queries`."""
+        feeders = Counter(name for query in queries for name in {metric.name for metric in query.metrics})
+        self._shared = {name for name, count in feeders.items() if count > 1}
+        self._series: dict[str, list[tuple[str, Key]]] = {}
+        self._claimants: dict[tuple[str, Key], set[str]] = {}
+        for result in results:
+            self.put(result)
+
+    def put(self, result: PollResult) -> None:
+        """Replace the series of the result's query."""
+        query = result.query.name
+        for series in self._series.pop(query, ()):
+            claimants = self._claimants[series]
+            claimants.remove(query)
+            if not claimants:
+                del self._claimants[series]
+        if self._shared.isdisjoint(metric.name for metric in result.query.metrics):
+            return
+        self._series[query] = [
+            (sample.metric, key_of(sample.attributes))
+            for sample in result.samples
+            if sample.metric in self._shared
+        ]
+        for series in self._series[query]:
+            self._claimants.setdefault(series, set()).add(query)
+
+    def contested(self, queries: Iterable[str], is_shown: Callable[[str], bool]) -> Contested:
+        """The series of `queries` that more than one query shows now."""
+        found: defaultdict[str, set[Key]] = defaultdict(set)
+        for query in queries:
+            for metric, key in self._series.get(query, ()):
+                claimants = self._claimants[metric, key]
+                if len(claimants) > 1 and sum(map(is_shown, claimants)) > 1:
+                    found[metric].add(key)
+        return found
+
+
+def without(result: PollResult, claims: Contested) -> PollResult:
+    """`result` without its contested series, which count as `duplicate`, as they do within one result."""
+    if not claims or not any(metric.name in claims for metric in result.query.metrics):
+        return result
+    kept = tuple(
+        sample
+        for sample in result.samples
+        if sample.metric not in claims or key_of(sample.attributes) not in claims[sample.metric]
+    )
+    lost = len(result.samples) - len(kept)
+    if not lost:
+        return result
+    quarantined = Counter(result.quarantined) + Counter(duplicate=lost)
+    advice = result.advice or "another query has the same series; tell them apart by fixed attributes"
+    return result._replace(samples=kept, quarantined=quarantined, advice=advice)

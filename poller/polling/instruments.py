@@ -1,0 +1,183 @@
+"""Observable instruments over the store: one per metric definition, read at each collection."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    MeterProvider,
+)
+from opentelemetry.sdk.metrics.export import Metric, Sum
+
+from poller.model.query import AttributeValue, MetricDefinition
+from poller.model.result import PollResult, Sample
+from poller.model.series import key_of
+from poller.otlp.metric_reader import Collector, with_points
+from poller.otlp.request import SCOPE
+from poller.polling.duplicates import contested, without
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+    from poller.model.result import Freshness
+    from poller.polling.store import SnapshotStore
+
+RENEWAL_FLOOR = 1000
+"""Attribute sets that an unchanged catalogue may go through before its provider is replaced."""
+
+Attributes = Mapping[str, AttributeValue]
+_CREATE = {
+    "gauge": "create_observable_gauge",
+    "counter": "create_observable_counter",
+    "updowncounter": "create_observable_up_down_counter",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    """What the store shows at one collection; every callback reads the same one."""
+
+    metrics: Sequence[MetricDefinition] = ()
+    """All definitions of the catalogue, those without a sample as well."""
+    results: Sequence[PollResult] = ()
+    """The results whose samples are reported."""
+    statuses: Sequence[Freshness] = ()
+    """The status of every query."""
+
+
+def read_store(store: SnapshotStore) -> Frame:
+    """The frame of this moment."""
+    now = time.monotonic()
+    statuses = tuple(store.freshness(now))
+    return Frame(
+        [metric for status in statuses for metric in status.query.metrics], tuple(store.shown(now)), statuses
+    )
+
+
+class StatusInstruments(Protocol):
+    """Instruments that report the status of the queries."""
+
+    def prepare(self, statuses: Sequence[Freshness], /) -> None:
+        """Report `statuses` at the next collection."""
+
+    def register(self, meter: Meter, /) -> None:
+        """Create the instruments; called again for each new provider."""
+
+
+class CatalogInstruments:
+    """The metrics of a catalogue as observable instruments of the OpenTelemetry SDK.
+
+    The SDK cannot remove an instrument or change its description, and it keeps every attribute set that it
+    ever saw (1.39 kB each, opentelemetry-sdk 1.45.2). So the MeterProvider is replaced when the definitions
+    change, and when the attribute sets it has seen exceed twice those shown plus RENEWAL_FLOOR.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[], Frame],
+        resource: Resource,
+        version: str,
+        *,
+        query_metrics: StatusInstruments | None = None,
+        starts: bool = True,
+        snapshot_times: bool = False,
+    ) -> None:
+        """Report what `frame` returns at each collection, and `query_metrics` of the same frame.
+
+        Without `starts` no sum has a start time: a process that polls once cannot know it. With
+        `snapshot_times` each data point has the time of its snapshot instead of the collection's.
+        """
+        self._query_metrics = query_metrics
+        self._frame = frame
+        self._resource = resource
+        self._version = version
+        self._starts = starts
+        self._snapshot_times = snapshot_times
+        self._shown: dict[str, list[tuple[PollResult, Sample]]] = {}
+        self._last: dict[str, PollResult] = {}
+        self._seen: set[int] = set()
+        self._definitions: Mapping[str, tuple[str, ...]] = {}
+        self._provider: MeterProvider | None = None
+        self._reader = Collector()
+
+    def collect(self) -> list[Metric]:
+        """Each metric with one data point per sample; a series that two results report has none.
+
+        Sums are cumulative, and each data point has the start time of its sequence where one is known.
+        """
+        frame = self._frame()
+        claims = contested(frame.results)
+        self._shown = {}
+        for result in (without(result, claims) for result in frame.results):
+            for sample in result.samples:
+                self._shown.setdefault(sample.metric, []).append((result, sample))
+        definitions = {metric.name: _identity(metric) for metric in reversed(frame.metrics)}
+        self._note_attribute_sets(frame.results)
+        if self._query_metrics is not None:
+            self._query_metrics.prepare(frame.statuses)
+        shown = sum(map(len, self._shown.values()))
+        if definitions != self._definitions or len(self._seen) > 2 * shown + RENEWAL_FLOOR:
+            self._renew(definitions)
+        return [self._dated(metric) for metric in self._reader.read()]
+
+    def shutdown(self) -> None:
+        """End the provider."""
+        if self._provider is not None:
+            self._provider.shutdown()
+
+    def _renew(self, definitions: Mapping[str, tuple[str, ...]]) -> None:
+        self.shutdown()
+        self._seen.clear()
+        self._last.clear()
+        self._definitions = definitions
+        self._reader = Collector()
+        self._provider = MeterProvider(
+            # A sample was not measured within a span of this process, so it is never an exemplar.
+            [self._reader],
+            self._resource,
+            AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,
+        )
+        meter = self._provider.get_meter(SCOPE, self._version)
+        for name, (kind, unit, description) in definitions.items():
+            create = getattr(meter, _CREATE[kind])
+            create(name, [functools.partial(self._observe, name)], unit=unit, description=description)
+        if self._query_metrics is not None:
+            self._query_metrics.register(meter)
+
+    def _observe(self, name: str, _: CallbackOptions) -> Iterator[Observation]:
+        for _result, sample in self._shown.get(name, ()):
+            yield Observation(sample.value, sample.attributes)
+
+    def _note_attribute_sets(self, results: Iterable[PollResult]) -> None:
+        """Count the attribute sets that the provider has seen, by their hashes."""
+        before, self._last = self._last, {result.query.name: result for result in results}
+        for name, result in self._last.items():
+            if before.get(name) is not result:
+                self._seen.update(
+                    hash((sample.metric, key_of(sample.attributes))) for sample in result.samples
+                )
+
+    def _dated(self, metric: Metric) -> Metric:
+        """The metric with the start times of its sequences and, if asked for, the times of the snapshots."""
+        is_sum = isinstance(metric.data, Sum)
+        if metric.name not in self._shown or not (is_sum or self._snapshot_times):
+            return metric
+        shown = {key_of(sample.attributes): (result, sample) for result, sample in self._shown[metric.name]}
+        points: list[Any] = []
+        for point in metric.data.data_points:
+            result, sample = shown[key_of(cast("Attributes", point.attributes))]
+            time = round(result.at * 1e9) if self._snapshot_times else point.time_unix_nano
+            start = sample.sequence.begun(time) if self._starts and sample.sequence is not None else 0
+            points.append(dataclasses.replace(point, time_unix_nano=time, start_time_unix_nano=start))
+        return with_points(metric, points)
+
+
+def _identity(metric: MetricDefinition) -> tuple[str, ...]:
+    return metric.type, metric.unit, metric.description

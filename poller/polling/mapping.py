@@ -1,0 +1,274 @@
+"""Rows to samples; rows that do not fit are rejected and counted by reason."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from poller.model.casts import not_a_number
+from poller.model.errors import PollError
+from poller.model.numbers import NUMBERS, NotTellableError, parse, told
+from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition, QueryDefinition
+from poller.model.result import Refusal, Sample
+from poller.model.rows import Column, Folded, Row, Rows
+from poller.model.series import Key, key_of
+from poller.polling.attributes import Closed
+
+MOST_REFUSALS_SHOWN = 20
+"""Of one result; what is beyond is counted only."""
+
+_MOST_BYTES_SHOWN = 400
+
+
+@dataclass(slots=True)
+class Account:
+    """What becomes of the candidates while they are gone through."""
+
+    columns: tuple[Column, ...]
+    taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
+    """Of all metrics of the query, as two of them may have one name; None where twins were withdrawn."""
+    quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    refused: list[Refusal] = field(default_factory=list)
+    made: int = 0
+    folded: int = 0
+
+    def take(self, sample: Sample, row: Row | None = None) -> None:
+        """Keep one sample, made from a row or from none, unless its series is taken already."""
+        series = sample.metric, key_of(sample.attributes)
+        if series not in self.taken:
+            self.taken[series] = sample, row
+            return
+        # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
+        first = self.taken[series]
+        if first is not None:
+            self.refuse(sample.metric, "duplicate", first[1])
+        self.refuse(sample.metric, "duplicate", row)
+        self.taken[series] = None
+
+    def refuse(self, metric: str, reason: str, row: Row | None) -> None:
+        self.quarantined[reason] += 1
+        if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
+            texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
+            names = (column.name for column in self.columns)
+            self.refused.append(Refusal(metric, reason, dict(zip(names, texts, strict=True))))
+
+    def samples(self) -> tuple[Sample, ...]:
+        return tuple([entry[0] for entry in self.taken.values() if entry is not None])
+
+
+OTHER = "other"
+"""Value of every attribute column of the series that sums up the rows beyond `max_series`."""
+_BOOL = 16
+
+
+class Mapped(NamedTuple):
+    """The data points of one result, and the account of all that are none.
+
+    Every row makes one candidate per metric: `len(samples) + folded + sum(quarantined.values()) - made` is
+    the number of rows (those beyond max_series too) times the number of metrics.
+    """
+
+    samples: tuple[Sample, ...]
+    quarantined: Mapping[str, int]
+    made: int = 0
+    """Candidates that no row of their own stands behind: declared values without a row, and `other`."""
+    folded: int = 0
+    """Candidates that are summed up in `other`."""
+    refused: tuple[Refusal, ...] = ()
+    """The first MOST_REFUSALS_SHOWN that were quarantined."""
+    advice: str | None = None
+    """What is wrong with a metric that none of the rows could feed."""
+
+
+def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
+    """Map the rows of one result by the query's definition.
+
+    Refused alone and counted are a NULL under `on_null: drop` (`null`), NaN (`nan`), infinity (`infinite`),
+    what is no number (`not_a_number`; a metric with a value column of another type loses all of its rows so),
+    a counter below 0 (`negative`), every row of a series that comes twice (`duplicate`: which of them is true
+    cannot be known), an attribute that is not UTF-8 (`not_utf8`), is longer than MAX_ATTRIBUTE_LENGTH
+    (`attribute_too_long`) or has a value that its `attribute_values` do not list (`undeclared_value`), and
+    what lies beyond `max_series` (`overflow`), unless it is summed up.
+
+    Raises PollError of kind `mismatch` where the whole result contradicts the definition: a declared column
+    is missing or comes twice, no value column is of a numeric type, a NULL under `on_null: fail`.
+    """
+    positions = _positions(query, rows.columns)
+    advice = _wrong_types(query, rows.columns, positions)
+    if advice and len(advice) == len({metric.value_column for metric in query.metrics}):
+        raise PollError("mismatch", "; ".join(advice.values()))
+    account = Account(rows.columns)
+    for metric in query.metrics:
+        if metric.value_column in advice:
+            for row in rows.values:
+                account.refuse(metric.name, "not_a_number", row)
+            account.quarantined["overflow"] += rows.beyond
+            continue
+        _map_metric(query, metric, rows, positions, account)
+        if rows.beyond:
+            _account_for_the_rest(metric, rows, account)
+    return Mapped(
+        account.samples(),
+        {reason: count for reason, count in account.quarantined.items() if count},
+        account.made,
+        account.folded,
+        tuple(account.refused),
+        "; ".join(advice.values()) or None,
+    )
+
+
+def _map_metric(
+    query: QueryDefinition,
+    metric: MetricDefinition,
+    rows: Rows,
+    positions: Mapping[str, int],
+    account: Account,
+) -> None:
+    value_at = positions[metric.value_column]
+    oid = rows.columns[value_at].oid
+    columns = [
+        (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
+    ]
+    closed = Closed(metric) if metric.attribute_values else None
+    seen: set[Key] = set()
+    for row in rows.values:
+        try:
+            attributes = _attributes(row, columns)
+            if closed is not None:
+                closed.see(attributes)
+                seen.add(key_of(attributes))
+            value = _value(row[value_at], oid, metric)
+        except NotTellableError as refused:
+            account.refuse(metric.name, str(refused), row)
+        else:
+            attributes.update(metric.attributes)
+            account.take(Sample(metric.name, value, attributes), row)
+    if closed is not None and not rows.beyond and metric.type != "counter":
+        # Only a complete result tells that there is no row. Of a counter the 0 would be a reset.
+        _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
+
+
+def _fill(
+    metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: Account
+) -> None:
+    """Make a 0 of each declared set that no row had, as far as there is room, and count the others."""
+    wanted = closed.count_missing(seen)
+    account.made += wanted
+    account.quarantined["overflow"] += max(0, wanted - room)
+    for attributes in itertools.islice(closed.missing(seen), room):
+        account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
+
+
+def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account) -> None:
+    """Sum up the rows beyond the limit in one series, or count them."""
+    folded = rows.folded.get(metric.value_column)
+    if folded is None:
+        account.quarantined["overflow"] += rows.beyond
+        return
+    refused = _refused(metric, folded)
+    for reason, count in refused.items():
+        account.quarantined[reason] += count
+    rest = rows.beyond - sum(refused.values())
+    try:
+        total = told(folded.total)
+    except NotTellableError:
+        total, refused = 0, Counter(infinite=1)
+    attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
+    attributes.update(metric.attributes)
+    if refused or (metric.name, key_of(attributes)) in account.taken:
+        # A sum over some of them would look like the sum over all.
+        account.quarantined["overflow"] += rest
+        return
+    account.take(Sample(metric.name, total, attributes))
+    account.made += 1
+    account.folded += rest
+
+
+def _refused(metric: MetricDefinition, folded: Folded) -> Counter[str]:
+    refused = Counter(folded.refused)
+    nulls = refused.pop("null", 0)
+    if nulls and metric.on_null == "fail":
+        raise _null(metric)
+    if nulls and metric.on_null == "drop":
+        refused["null"] = nulls
+    return refused
+
+
+def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:
+    """Find each declared column once; tell all that is wrong with them in one error."""
+    at = {column.name: position for position, column in enumerate(columns)}
+    if len(at) == len(columns) and all(
+        name in at for metric in query.metrics for name in (metric.value_column, *metric.attribute_columns)
+    ):
+        return at
+    names = [column.name for column in columns]
+    problems: list[str] = []
+    wanted: dict[str, int] = {}
+    for metric in query.metrics:
+        for name in (metric.value_column, *metric.attribute_columns):
+            if name in wanted:
+                continue
+            if names.count(name) > 1:
+                problems.append(
+                    f"column {name!r} comes {names.count(name)} times; rename all but one with AS"
+                )
+            elif name not in names:
+                problems.append(
+                    f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
+                )
+            wanted[name] = names.index(name) if name in names else 0
+    if problems:
+        present = {name: position for name, position in wanted.items() if name in names}
+        raise PollError("mismatch", "; ".join([*problems, *_wrong_types(query, columns, present).values()]))
+    return wanted
+
+
+def _wrong_types(
+    query: QueryDefinition, columns: tuple[Column, ...], positions: Mapping[str, int]
+) -> dict[str, str]:
+    """What to say of each value column that is not of a numeric type."""
+    said: dict[str, str] = {}
+    for metric in query.metrics:
+        name = metric.value_column
+        if name in positions and (oid := columns[positions[name]].oid) not in NUMBERS:
+            said[name] = not_a_number(name, oid)
+    return said
+
+
+def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float:
+    if raw is not None:
+        value = told(parse(raw, oid))
+        if value < 0 and metric.type == "counter":
+            raise NotTellableError("negative")
+        return value
+    if metric.on_null == "zero":
+        return 0
+    if metric.on_null == "fail":
+        raise _null(metric)
+    raise NotTellableError("null")
+
+
+def _null(metric: MetricDefinition) -> PollError:
+    what = f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
+    return PollError("mismatch", what)
+
+
+def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    for name, position, oid in columns:
+        raw = row[position]
+        if raw is None:
+            continue  # OpenTelemetry has no null attribute; an absent one is what NULL says.
+        if len(raw) > 4 * MAX_ATTRIBUTE_LENGTH:
+            raise NotTellableError("attribute_too_long")  # whatever it is, it is not worth decoding
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise NotTellableError("not_utf8") from None
+        if len(text) > MAX_ATTRIBUTE_LENGTH:
+            raise NotTellableError("attribute_too_long")
+        attributes[name] = {"t": "true", "f": "false"}.get(text, text) if oid == _BOOL else text
+    return attributes

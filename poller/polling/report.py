@@ -1,0 +1,167 @@
+"""Show what a poll came to: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from poller.model.printable import one_line
+from poller.model.query import AttributeValue, MetricDefinition
+from poller.model.result import PollResult, state_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_ENDLESS = 100_000
+"""Columns of a line that is read by a program: wide enough to fold nothing."""
+_CELL = 80
+"""Characters shown of one value of a row that was left out."""
+_STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yellow", "stale": "red"}
+
+
+def print_table(
+    console: Console, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition]
+) -> None:
+    """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off.
+
+    Behind the state stands what was left out, and why: `ok, 585 duplicate`.
+    Types are told where there is one that is no gauge.
+    """
+    from rich.table import Table
+
+    person = console.is_terminal
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    typed = any(metric.type != "gauge" for result in results for metric in result.query.metrics)
+    types = ["TYPE"] if typed else []
+    for heading in ("QUERY", "METRIC", *types, "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
+        right = heading in ("VALUE", "DURATION")
+        # Piped to a program, a row is a line: grep and awk must find a series whole.
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
+    for result in results:
+        state = state_of(result)
+        told = f"[{_STYLES[state.word]}]{state}[/]{_left_out(result)}"
+        duration = "-" if result.outcome == "skipped" else _duration(result.duration)
+        if not result.samples:
+            table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, told)
+        for sample in result.samples:
+            metric = metrics[sample.metric]
+            unit = _plain(metric.unit) or "-"
+            value = f"{sample.value:,}" if person else str(sample.value)
+            attributes = _plain(attributes_text(sample.attributes)) or "-"
+            kind = [metric.type for _ in types]
+            table.add_row(result.query.name, metric.name, *kind, attributes, value, unit, duration, told)
+    if not person:
+        console.width = _ENDLESS
+    console.print(table)
+
+
+def refusals(result: PollResult) -> Iterator[str]:
+    """A line for each row that was left out, as far as they are known, and one for the rest."""
+    name = result.query.name
+    if result.advice:
+        yield f"{name}: {result.advice}"
+    for refused in result.refused:
+        row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
+        yield f"{name}: left out of {refused.metric} ({refused.reason}): {row}"
+    for column in _null_and_empty(result):
+        what = f"{name}: NULL and '' of {column} are one series to Prometheus"
+        yield f"{what}; write coalesce({column}, 'none') to tell them apart"
+    beyond = result.quarantined.get("overflow", 0)
+    more = sum(result.quarantined.values()) - beyond - len(result.refused)
+    if more > 0:
+        yield f"{name}: {more} more left out"
+    if beyond:
+        yield f"{name}: {beyond} left out beyond max_series {result.query.max_series} (overflow)"
+    if result.folded:
+        yield f"{name}: {result.folded} beyond max_series {result.query.max_series} summed up in `other`"
+
+
+def _null_and_empty(result: PollResult) -> Iterator[str]:
+    """The attribute columns that are NULL in one duplicate row and empty in another."""
+    for name in dict.fromkeys(name for metric in result.query.metrics for name in metric.attribute_columns):
+        values = {one.row.get(name, "-") for one in result.refused if one.reason == "duplicate"}
+        if {None, ""} <= values:
+            yield name
+
+
+def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:
+    """One object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact."""
+    return json.dumps(
+        {"queries": [_as_object(result, metrics) for result in results]}, indent=2, ensure_ascii=False
+    )
+
+
+def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
+    """Attributes the way people write them, `state=queued tenant=a`; quoted where it would be unclear."""
+    return " ".join(f"{name}={_quoted(str(value))}" for name, value in attributes.items())
+
+
+def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> dict[str, Any]:
+    state = state_of(result)
+    told: dict[str, Any] = {
+        "query": result.query.name,
+        "state": state.word,
+        "at": datetime.fromtimestamp(result.at, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z"),
+        "duration": round(result.duration, 6),
+        "samples": [
+            {
+                "metric": sample.metric,
+                "type": metrics[sample.metric].type,
+                "unit": metrics[sample.metric].unit,
+                "attributes": dict(sample.attributes),
+                "value": sample.value,
+            }
+            for sample in result.samples
+        ],
+        "quarantined": dict(result.quarantined),
+        "folded": result.folded,
+    }
+    if state.reason is not None:
+        told["reason"] = state.reason
+    if result.skipped is not None:
+        told["detail"] = result.skipped.detail
+    if result.error is not None:
+        told["error"] = {
+            "type": result.error.kind,
+            "sqlstate": result.error.sqlstate,
+            "message": result.error.message,
+            "hint": result.error.hint,
+        }
+        if result.error.conflict is not None:
+            told["error"]["conflict"] = result.error.conflict
+    return told
+
+
+def _left_out(result: PollResult) -> str:
+    """How many data points a result lacks, by reason: `, 585 duplicate`."""
+    told = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
+    return f"[yellow]{told}[/]" if told else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _cell(text: str | None) -> str:
+    if text is None:
+        return "NULL"
+    return _quoted(text if len(text) <= _CELL else f"{text[: _CELL - 3]}...")
+
+
+def _quoted(text: str) -> str:
+    # A line break would make two lines of a row, and an escape sequence would steer the reader's terminal.
+    return (
+        text
+        if text.isprintable() and text and not set(text) & set(' "')
+        else json.dumps(text, ensure_ascii=not text.isprintable())
+    )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(one_line(text))

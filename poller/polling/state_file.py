@@ -1,0 +1,204 @@
+"""Remember the last good values over a restart, so that a redeploy leaves no hole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from poller.model.files import parse_json, read_regular, replace_file
+from poller.model.query import QueryDefinition
+from poller.model.result import EstimateReason, PollResult, Sample, UnbrokenSequence
+from poller.polling.store import Good
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 64 << 20
+"""Of the file."""
+_VERSION = 1
+_LEAST_ROOM = 64 * 1024
+"""Bytes that are appended at least before the file is replaced."""
+_CLOCK_SET_BACK = 60.0
+"""Seconds that a value may lie in the future before its age is taken for unknowable."""
+
+
+class Memory:
+    """One file of values: a line with all of them, then a line for each tick that came after.
+
+    The file is replaced at once (POSIX rename), so that no reader sees half of it. The values of a tick are
+    appended; once they have the size of the first line, the file is replaced again. So the bytes written are
+    in proportion to the values that are new, however many are known.
+
+    What is remembered is told only while the query still asks the same of the same database: a value of other
+    SQL, or of another server, would be an invented one.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
+        """Use `values.json` in `folder`; `database` tells, without a secret, where values are from."""
+        self._path = folder / "values.json"
+        self._database = hashlib.sha256(database.encode()).hexdigest()
+        self._failing = False
+        self._room = -1
+        """Bytes that may still be appended; below 0 the file is replaced."""
+
+    def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[Good]:
+        """The values of `queries` that were remembered, as old as they are by now.
+
+        `now` is in seconds on the store's clock, `wall` in seconds since 1970. A file that cannot be read is
+        a warning and a fresh start; it is set aside under `values.json.unreadable`.
+        """
+        try:
+            by_name: dict[str, Any] = {}
+            for told in _documents(read_regular(self._path, MAX_BYTES)):
+                _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
+                if told["database"] != self._database:
+                    logger.info("the remembered values are of another database and are left alone")
+                    return []
+                by_name |= {one["query"]: one for one in told["results"]}
+            return [
+                Good(result, now - max(0.0, wall - result.at))
+                for query in queries
+                if (one := by_name.get(query.name)) and one["definition"] == query.digest
+                if (result := _result(query, one)).at <= wall + _CLOCK_SET_BACK
+            ]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            logger.warning("the remembered values cannot be read, starting afresh: %s", error)
+            self._set_aside()
+            return []
+
+    def keep(self, values: Sequence[Good]) -> None:
+        """Replace the stored values. A folder that cannot be written to is logged once, and ends nothing."""
+        content = self._encoded(values)
+        self._room = -1
+        try:
+            self._replace(content)
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                logger.warning("the values cannot be remembered over a restart: %s", error)
+        else:
+            self._room = min(max(len(content), _LEAST_ROOM), MAX_BYTES - len(content))
+            if self._failing:
+                self._failing = False
+                logger.info("the values are remembered again")
+
+    def add(self, fresh: Sequence[Good], every: Callable[[], Sequence[Good]]) -> None:
+        """Store the values of one tick; `every` returns those of all queries, `fresh` among them."""
+        line = b"\n" + self._encoded(fresh)
+        self._room -= len(line)
+        if self._room >= 0:
+            try:
+                self._append(line)
+            except OSError:
+                logger.debug("the values cannot be appended", exc_info=True)
+            else:
+                return
+        self.keep(every())
+
+    def forget(self) -> None:
+        """Replace the file at the next tick, because the queries have changed."""
+        self._room = -1
+
+    def _encoded(self, values: Sequence[Good]) -> bytes:
+        told = {
+            "version": _VERSION,
+            "database": self._database,
+            "results": [
+                {
+                    "query": result.query.name,
+                    "definition": result.query.digest,
+                    "at": result.at,
+                    "duration": result.duration,
+                    "estimated": result.estimated,
+                    "server": result.server,
+                    "samples": [_told(sample) for sample in result.samples],
+                }
+                for result in (good.result for good in values)
+            ],
+        }
+        return json.dumps(told, separators=(",", ":")).encode()
+
+    def _append(self, line: bytes) -> None:
+        # O_NONBLOCK: opening a pipe that replaced the file must not wait.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(self._path, flags), "wb") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _replace(self, content: bytes) -> None:
+        if len(content) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"they are larger than {MAX_BYTES / 2**20:g} MiB")
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(self._path, content, durable=True)
+
+    def _set_aside(self) -> None:
+        try:
+            self._path.replace(self._path.with_suffix(".json.unreadable"))
+        except OSError:
+            logger.debug("it could not be set aside", exc_info=True)
+
+
+def _documents(content: bytes) -> Iterator[Any]:
+    """Each line as JSON; a last line that a crash cut off is skipped."""
+    first, *more = content.split(b"\n")
+    yield parse_json(first)
+    for number, line in enumerate(more, 1):
+        try:
+            told = parse_json(line)
+        except ValueError:
+            if number == len(more):
+                return
+            raise
+        yield told
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _told(sample: Sample) -> list[Any]:
+    """A sample; of a sum that was told the start of its sequence behind it."""
+    start = sample.sequence.start if sample.sequence else None
+    return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
+
+
+def _is_number(value: object) -> bool:
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_attribute(value: object) -> bool:
+    # Encoded here: half of a surrogate pair would make every later export fail.
+    return type(value) is bool or _is_number(value) or (type(value) is str and value.encode() is not None)
+
+
+def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
+    types = {metric.name: metric.type for metric in query.metrics}
+    samples = []
+    for metric, value, attributes, *past in one["samples"]:
+        _check(metric in types and _is_number(value), f"{metric!r} has {value!r}")
+        _check(all(map(_is_attribute, [*attributes, *attributes.values()])), f"{metric!r} has {attributes!r}")
+        _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
+        sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
+        samples.append(Sample(metric, value, dict(attributes), sequence))
+    _check(one["estimated"] in (None, *get_args(EstimateReason)), f"estimated is {one['estimated']!r}")
+    return PollResult(
+        query,
+        float(one["at"]),
+        float(one["duration"]),
+        "ok",
+        tuple(samples),
+        estimated=one["estimated"],
+        server=str(one.get("server", "")),
+    )

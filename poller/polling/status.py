@@ -1,0 +1,173 @@
+"""Say of every query how it stands at this moment: for the one who looks at a running poller."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poller.model.redaction import redact_beginning
+from poller.model.result import PollResult
+from poller.model.text import kind_of
+from poller.polling.report import attributes_text
+
+if TYPE_CHECKING:
+    from poller.model.result import Freshness
+    from poller.polling.store import Good
+
+MOST_READINGS = 20
+"""Series of one query that are told."""
+MOST_READINGS_OF_ALL = 2000
+_LONGEST_DETAIL = 300
+"""Characters; of the attributes of one series as well."""
+
+
+class Reading(NamedTuple):
+    """The newest value of one series."""
+
+    metric: str
+    unit: str
+    attributes: str
+    """As people write them, `state=queued tenant=a`."""
+    value: float
+
+
+class Glance(NamedTuple):
+    """One query."""
+
+    query: str
+    state: str
+    """`ok`, `failed(timeout)` and the like; see `poller.state.State`."""
+    detail: str
+    """What the server said, or why it was not asked; empty where all is well."""
+    last_success: float | None
+    """Seconds since 1970, UTC."""
+    next_run: float | None
+    """Seconds since 1970, UTC; None where nothing is planned."""
+    stale: bool
+    """Whether the values are withheld."""
+    series: int
+    """Series that it shows."""
+    readings: tuple[Reading, ...]
+    """The first of them."""
+
+    @property
+    def word(self) -> str:
+        """The state without its reason."""
+        return self.state.partition("(")[0]
+
+
+def glances(
+    freshness: Iterable[Freshness],
+    good: Iterable[Good],
+    last: Mapping[str, PollResult],
+    next_runs: Mapping[str, float],
+) -> Iterator[Glance]:
+    """All queries, in the order of `freshness`; `last` and `next_runs` are by the query's name."""
+    shown = {one.result.query.name: one.result for one in good}
+    room = MOST_READINGS_OF_ALL
+    for one in freshness:
+        name = one.query.name
+        readings = _readings(shown[name], min(room, MOST_READINGS)) if name in shown else ()
+        room -= len(readings)
+        yield Glance(
+            query=name,
+            state=str(one.state),
+            detail=_detail(last.get(name)),
+            last_success=one.last_success,
+            next_run=next_runs.get(name),
+            stale=one.stale,
+            series=one.series,
+            readings=readings,
+        )
+
+
+class Glances:
+    """The glances at all queries, made anew only where something is different from the look before."""
+
+    def __init__(self) -> None:
+        self._made: Sequence[Glance] = ()
+        self._last: object = None
+        self._seen: object = None
+
+    def look(
+        self,
+        freshness: Iterable[Freshness],
+        good: Iterable[Good],
+        last: Mapping[str, PollResult],
+        next_runs: Mapping[str, float],
+    ) -> Sequence[Glance]:
+        """What `glances` makes of the same; the same object for as long as it would make the same.
+
+        `last` is taken to be as before where it is the same object.
+        """
+        freshness = list(freshness)
+        # With everything of a glance that time alone changes: `stale` and `state`.
+        seen = [(one.query, one.last_success, one.stale, one.state) for one in freshness]
+        if last is not self._last or (seen, next_runs) != self._seen:
+            self._last, self._seen = last, (seen, next_runs)
+            self._made = tuple(glances(freshness, good, last, next_runs))
+        return self._made
+
+
+def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
+    """As plain objects."""
+    return [{**one._asdict(), "readings": [reading._asdict() for reading in one.readings]} for one in told]
+
+
+def from_json(told: object) -> list[Glance]:
+    """What `to_json` made; raises ValueError for anything else."""
+    try:
+        found = [
+            Glance(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
+            for one in told  # type: ignore[attr-defined] # whatever it is, it is tried
+        ]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"is no account of queries: {error}") from None
+    for one in found:
+        _check(one)
+        for reading in one.readings:
+            _check(reading)
+    return found
+
+
+def _check(part: Glance | Reading) -> None:
+    """Raise ValueError for a value of another type; another user may have written it."""
+    for name, value in part._asdict().items():
+        if name in ("query", "state", "detail", "metric", "unit", "attributes"):
+            good = isinstance(value, str)
+        elif name in ("last_success", "next_run"):
+            good = value is None or _is_number(value)
+        else:
+            good = name == "readings" or _is_number(value)
+        if not good:
+            raise ValueError(f"is no account of queries: {name} is {kind_of(value)}")
+
+
+def _is_number(value: object) -> bool:
+    # NaN is none, nor is an integer that no float holds.
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def _readings(result: PollResult, most: int) -> tuple[Reading, ...]:
+    units = {metric.name: metric.unit for metric in result.query.metrics}
+    return tuple(
+        Reading(
+            sample.metric,
+            units[sample.metric],
+            attributes_text(sample.attributes)[:_LONGEST_DETAIL],
+            sample.value,
+        )
+        for sample in result.samples[:most]
+    )
+
+
+def _detail(result: PollResult | None) -> str:
+    if result is None:
+        return ""
+    if result.error is not None:
+        told = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
+        told += f" ({result.error.hint})" if result.error.hint else ""
+    else:
+        told = result.skipped.detail if result.skipped is not None else result.advice or ""
+    return " ".join(redact_beginning(told).split())[:_LONGEST_DETAIL] if told else ""

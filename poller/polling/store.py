@@ -1,0 +1,139 @@
+"""Hold the last good samples of every query; the one place where the two clocks meet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from poller.model.query import QueryDefinition
+from poller.model.result import STALE, Freshness, PollResult, State, own_failure, state_after, state_of
+from poller.polling.counter_resets import continued
+from poller.polling.duplicates import Claims, Contested
+
+
+class Good(NamedTuple):
+    """A good result, and when it came on the store's clock."""
+
+    result: PollResult
+    at: float
+
+
+class SnapshotStore:
+    """The last good result of each query, kept by the poll's clock and shown by the export's clock.
+
+    A failed or skipped poll changes no value here; age alone takes a value away. Time is a parameter:
+    `now` is in seconds on a monotonic clock, the same one in every call.
+    """
+
+    def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[Good] = ()) -> None:
+        """Hold nothing yet but what is `restored` from an earlier process; its age goes on."""
+        self._lock = threading.Lock()
+        self._queries = tuple(queries)
+        self._good = {good.result.query.name: good for good in restored}
+        self._states: dict[str, tuple[State, float, float | None]] = {
+            name: (state_of(good.result), good.at, None) for name, good in self._good.items()
+        }
+        self._failing: dict[str, State] = {}
+        # Only the thread that polls reads and changes it.
+        self._claims = Claims(self._queries, (good.result for good in self._good.values()))
+
+    def put(self, results: Sequence[PollResult], now: float) -> list[Good]:
+        """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
+
+        Returns what was stored.
+        """
+        states = {
+            result.query.name: (
+                state_after(result, self._failing.get(result.query.name)),
+                now,
+                None if result.outcome == "skipped" else result.duration,
+            )
+            for result in results
+        }
+        for result in results:
+            failed = own_failure(result)
+            if failed:
+                self._failing[result.query.name] = state_of(result)
+            elif failed is not None:
+                self._failing.pop(result.query.name, None)
+        fresh = [
+            Good(continued(result, self._last(result.query.name)), now)
+            for result in results
+            if result.outcome == "ok"
+        ]
+        with self._lock:
+            self._good.update((good.result.query.name, good) for good in fresh)
+            self._states.update(states)
+        for good in fresh:
+            self._claims.put(good.result)
+        return fresh
+
+    def contested(self, results: Iterable[PollResult], now: float) -> Contested:
+        """The series of `results`, just stored, that another query shows as well."""
+
+        def is_shown(name: str) -> bool:
+            good = self._good[name]
+            return now - good.at <= good.result.query.max_age
+
+        return self._claims.contested((result.query.name for result in results), is_shown)
+
+    def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
+        """Show other queries from now on; what is kept of a query goes where it is gone or in `dropped`.
+
+        What stays is told by the new definition, whose description may be another.
+        """
+        queries = tuple(queries)
+        stay = {query.name: query for query in queries if query.name not in dropped}
+        with self._lock:
+            self._queries = queries
+            self._good = {
+                name: good._replace(result=good.result._replace(query=stay[name]))
+                for name, good in self._good.items()
+                if name in stay
+            }
+            self._claims = Claims(queries, (good.result for good in self._good.values()))
+            self._states = {name: state for name, state in self._states.items() if name in stay}
+            self._failing = {name: state for name, state in self._failing.items() if name in stay}
+
+    def shown(self, now: float) -> Iterator[PollResult]:
+        """The good results that are young enough to be told, in the order of the queries."""
+        for good in self.good(now):
+            yield good.result
+
+    def good(self, now: float) -> Iterator[Good]:
+        """The same, each with the time of its coming."""
+        with self._lock:  # or they could be of two catalogues, or change meanwhile
+            queries, kept = self._queries, self._good.copy()
+        for query in queries:
+            good = kept.get(query.name)
+            if good is not None and now - good.at <= query.max_age:
+                yield good
+
+    def freshness(self, now: float) -> Iterator[Freshness]:
+        """Every query's freshness, those that never succeeded included."""
+        with self._lock:
+            queries, good, states = self._queries, self._good.copy(), self._states.copy()
+        for query in queries:
+            state, since, duration = states.get(query.name, (STALE, now, None))
+            if now - since > query.max_age:
+                state = STALE
+            kept = good.get(query.name)
+            if kept is None:
+                yield Freshness(query, None, None, stale=True, series=0, state=state, duration=duration)
+                continue
+            stale = now - kept.at > query.max_age
+            yield Freshness(
+                query,
+                kept.result.at,
+                now - kept.at,
+                stale,
+                0 if stale else len(kept.result.samples),
+                state,
+                duration,
+                None if stale else state_of(kept.result),
+            )
+
+    def _last(self, name: str) -> PollResult | None:
+        good = self._good.get(name)
+        return good.result if good else None

@@ -1,0 +1,337 @@
+"""Hold the one connection to the replica: open it, say where it leads, hang up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn, TransactionStatus
+
+from poller.model.errors import PollError
+from poller.model.redaction import (
+    Redaction,
+    learn,
+    learn_conninfo,
+    learn_credentials,
+    learn_options,
+    redact_beginning,
+)
+from poller.model.secrets import URL, foreign_parameters, is_ambiguous
+from poller.postgres.cancellation import Waker
+from poller.postgres.sqlstate import connection_advice, one_line, refusal_of, server_error
+
+logger = logging.getLogger(__name__)
+
+_REDACTION = Redaction()
+_READ_ONLY = "-c default_transaction_read_only=on"
+_CONSOLE = "name the application's database in the connection string, not pgbouncer"
+_CONNECT_TIMEOUTS = 4
+"""How many addresses of one host name may each take the whole connect_timeout."""
+_STUCK = (
+    "the server may ask for absurdly many SCRAM iterations: look at who answers there, restart the poller"
+)
+_POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .{1,200} in options", re.IGNORECASE)
+"""What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The server that a connection leads to, of the several that a connection string may name."""
+
+    address: str
+    """Host name, address or socket directory, as it was chosen from the connection string."""
+    port: int
+    database: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Session:
+    """One connection at a time, opened when it is needed.
+
+    Everything that may change under way is read again at every connect: the connection string, libpq's
+    passfile and service file, the addresses behind a host name, and which of several hosts is fit by
+    `target_session_attrs` (PostgreSQL manual, "Connection Strings").
+    """
+
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        waker: Waker,
+        *,
+        connect_timeout: float,
+        password: Callable[[], str] | None = None,
+        application_name: str = "obscura-poller",
+    ) -> None:
+        """Remember how to connect; nothing is opened. `connect_timeout` is in seconds, for each host.
+
+        `conninfo` and `password` (which goes before the one in the connection string) are called at every
+        connect; both may raise PollError.
+        """
+        # It tells every attempt at DEBUG, with what the other side said.
+        logging.getLogger("psycopg").addFilter(_REDACTION)
+        self._conninfo = conninfo
+        self._waker = waker
+        self._password = password
+        self._connect_timeout = connect_timeout
+        self._application_name = application_name
+        self._connection: psycopg.Connection | None = None
+        self._behind_pooler = False
+        self._stuck: threading.Thread | None = None
+        self._wanted = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and not self._connection.closed
+
+    @property
+    def host(self) -> Host | None:
+        """Where the connection leads; None while there is none."""
+        if self._connection is None or self._connection.closed:
+            return None
+        info = self._connection.info
+        return Host(info.host, info.port, info.dbname)
+
+    def fits(self, *, standby: bool) -> bool:
+        """Whether a server in this role is what `target_session_attrs` asks for."""
+        if self._wanted in ("standby", "prefer-standby"):
+            return standby
+        return not standby if self._wanted in ("primary", "read-write") else True
+
+    def connection(self) -> psycopg.Connection:
+        """The open connection, or a new one.
+
+        Raises PollError: `cancelled` after the waker was raised, `unavailable` where no host is fit. No part
+        of it repeats a password.
+        """
+        if self._waker.raised:
+            raise PollError("cancelled", "told to stop")
+        if (
+            self._connection is not None
+            and self._connection.info.transaction_status != TransactionStatus.IDLE
+        ):
+            # A reader left in the middle of the last tick, and its snapshot is not this one's.
+            self.hang_up()
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def hang_up(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> psycopg.Connection:
+        conninfo = self._described()
+        try:
+            connection = self._attempt(conninfo)
+            if not (connection.info.parameter_status("server_version") or "").endswith("/bouncer"):
+                return connection
+            connection.close()
+            failure = PollError(
+                "unavailable", "this is PgBouncer's admin console, not a database", hint=_CONSOLE
+            )
+        except ValueError:
+            # A host name or a password that has no encoding.
+            failure = _not_understood()
+        except psycopg.Error as error:
+            if not self._behind_pooler and _POOLER_REFUSES.search(str(error)):
+                # READ ONLY of every transaction stays; only the session's default has to go.
+                logger.info("the pooler refuses startup options; connecting without them")
+                self._behind_pooler = True
+                return self._connect()
+            sqlstate, hint = refusal_of(str(error))
+            sqlstate = error.sqlstate or sqlstate
+            if error.pgconn is not None:
+                # A passfile's or a service file's password, which the other side may repeat.
+                learn(error.pgconn.password.decode(errors="replace"))
+            message = one_line(redact_beginning(str(error)))
+            # What a pooler says has hints of its own.
+            hint = hint or server_error(sqlstate, message).hint or connection_advice(message)
+            failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)
+            error.__traceback__ = None  # which leads back to it, by psycopg's own variables
+        # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
+        raise failure
+
+    def _attempt(self, conninfo: str) -> psycopg.Connection:
+        # What is given here takes the place of what the service file and libpq's own variables say.
+        effective = _effective(conninfo)
+        learn(effective.get("password", ""))
+        options = effective.get("options", "")
+        learn_options(options)
+        self._wanted = effective.get("target_session_attrs", "")
+        # libpq would take every server for read-only, and the user asks for the difference; the READ ONLY of
+        # every transaction stays.
+        told_apart = self._wanted in ("read-only", "read-write")
+        if not self._behind_pooler and not told_apart:
+            options = f"{options} {_READ_ONLY}".strip()
+        more: dict[str, Any] = {"options": options} if options else {}
+        if self._password is not None:
+            more["password"] = self._password()
+            learn_credentials(effective.get("user", ""), [more["password"]])
+        timeout = effective.get("connect_timeout") or str(max(2, round(self._connect_timeout)))
+        more |= {
+            "connect_timeout": timeout,
+            "application_name": effective.get("application_name") or self._application_name,
+        }
+        hosts = effective.get("host", "").count(",") + 1
+        # 0 and what is no number are libpq's to judge.
+        seconds = int(timeout) if timeout.isdecimal() else 0
+        longest = seconds * hosts * _CONNECT_TIMEOUTS or None
+        return self._connect_within(longest, conninfo, more)
+
+    def _connect_within(
+        self, seconds: float | None, conninfo: str, more: dict[str, Any]
+    ) -> psycopg.Connection:
+        """Connect in a thread, which is abandoned after `seconds`.
+
+        libpq computes as many rounds of SCRAM as the server asks for, in one call that no timeout ends:
+        2^31 take an hour. One such thread at most runs on.
+        """
+        if self._stuck is not None and self._stuck.is_alive():
+            raise PollError("unavailable", "an earlier attempt to connect still computes", hint=_STUCK)
+        attempt = _ConnectAttempt(conninfo, more)
+        thread = threading.Thread(target=attempt.run, name="connect", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if attempt.abandon():
+            self._stuck = thread
+            raise PollError("unavailable", f"connecting took longer than {seconds:.0f}s", hint=_STUCK)
+        if attempt.error is not None:
+            raise attempt.error
+        assert attempt.connection is not None  # noqa: S101  # one of the two is set
+        return attempt.connection
+
+    def _described(self) -> str:
+        """The connection string, if it is one; libpq's complaint about another may quote a password."""
+        try:
+            conninfo = self._conninfo()
+            learn_conninfo(conninfo)
+            learn(os.environ.get("PGPASSWORD") or "")
+            learn_options(os.environ.get("PGOPTIONS") or "")
+        except OSError as error:
+            raise PollError("unavailable", f"cannot read how to connect: {error.strerror}") from error
+        except UnicodeError:
+            raise _not_understood() from None
+        if not is_conninfo(conninfo):
+            raise _not_understood(conninfo)
+        return conninfo
+
+
+class _ConnectAttempt:
+    """One call of psycopg.connect, whose outcome is either taken or closed."""
+
+    def __init__(self, conninfo: str, more: dict[str, Any]) -> None:
+        self.connection: psycopg.Connection | None = None
+        self.error: Exception | None = None
+        self._arguments = conninfo, more
+        self._lock = threading.Lock()
+        self._over = False
+
+    def run(self) -> None:
+        conninfo, more = self._arguments
+        connection, error = None, None
+        try:
+            connection = psycopg.connect(conninfo, autocommit=True, client_encoding="UTF8", **more)
+        except Exception as failure:  # noqa: BLE001  # it is raised where the outcome is awaited
+            error = failure
+        with self._lock:
+            abandoned, self._over = self._over, True
+            self.connection, self.error = connection, error
+        if abandoned and connection is not None:
+            connection.close()
+
+    def abandon(self) -> bool:
+        """End the wait; return whether there is no outcome yet."""
+        with self._lock:
+            waiting, self._over = not self._over, True
+            return waiting
+
+
+def is_conninfo(text: str) -> bool:
+    """Whether libpq takes `text` for a connection string, and for the one that was meant."""
+    try:
+        given = conninfo_to_dict(text)
+    except (psycopg.ProgrammingError, UnicodeError):
+        return False
+    return bool(re.fullmatch(r"[0-9, ]*", str(given.get("port") or ""))) and not is_ambiguous(text)
+
+
+def database_of(conninfo: str) -> dict[str, object]:
+    """The parts of a connection string that name a database: equal for two that lead to the same one."""
+    parts = {"port": "5432", **conninfo_to_dict(conninfo)}  # the port may be left out
+    return {name: parts.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
+
+
+def ssl_mode(connection: psycopg.Connection) -> str:
+    """The `sslmode` of an open connection, from whichever source libpq has it."""
+    mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None)
+    return (mode or b"prefer").decode()
+
+
+def _effective(conninfo: str) -> dict[str, str]:
+    """What libpq makes of a connection string together with the service file and its own variables.
+
+    It tells so only of a connection (libpq, PQconninfo), so one is begun to where no server can be.
+    """
+    pgconn = PGconn.connect_start(make_conninfo(conninfo, host="/", hostaddr="", port="1").encode())
+    try:
+        return {
+            option.keyword.decode(): option.val.decode(errors="replace")
+            for option in pgconn.info
+            if option.val
+        }
+    finally:
+        pgconn.finish()
+
+
+# Only what is listed is repeated: anything else may be a part of a password.
+_FOREIGN_SCHEME = re.compile(
+    r"\s*((?:postgres(?:ql)?\+(?:asyncpg|psycopg|psycopg2|pg8000|aiopg)|jdbc:postgresql|mysql|mariadb|http|https)://)"
+)
+_FOREIGN_KEYWORD = re.compile(r"(?:^|\s)(passwd|pass|pwd|username|database|db|hostname|server)\s*=")
+_NO_SCHEME = re.compile(r"[\w.-]+:[0-9]+/\w*")
+NOT_UNDERSTOOD = "libpq does not understand the connection string"
+WRITE_INSTEAD = (
+    "write postgresql://user:password@host:5432/database, and what is special in the password as %XX"
+)
+
+
+def misunderstood(conninfo: str) -> tuple[str, str]:
+    """What libpq does not understand of a connection string, and what to write instead."""
+    if scheme := _FOREIGN_SCHEME.match(conninfo):
+        return f"{NOT_UNDERSTOOD}: it begins with {scheme[1]}", "begin it with postgresql://"
+    if URL.match(conninfo) and is_ambiguous(conninfo):
+        return f"{NOT_UNDERSTOOD}: its password has an @ or / that is not escaped", WRITE_INSTEAD
+    if names := foreign_parameters(conninfo):
+        one = len(names) == 1
+        what = f"the parameter {names[0]}" if one else f"the parameters {', '.join(names)}"
+        what += f" of the connection string, which {'belongs' if one else 'belong'} to another driver"
+        remove = f"remove {'it' if one else 'them'}"
+        return (
+            f"libpq does not know {what}",
+            f"{remove}; a setting of the server is written options=-c%20NAME=VALUE",
+        )
+    if "://" not in conninfo and (keyword := _FOREIGN_KEYWORD.search(conninfo)):
+        return (
+            f"libpq does not know the keyword {keyword[1]} of the connection string",
+            "write the keyword as libpq does: host, port, dbname, user, password",
+        )
+    if _NO_SCHEME.fullmatch(conninfo.strip()):
+        return f"{NOT_UNDERSTOOD}: it has no scheme", "begin it with postgresql://"
+    return NOT_UNDERSTOOD, WRITE_INSTEAD
+
+
+def _not_understood(conninfo: str = "") -> PollError:
+    message, hint = misunderstood(conninfo)
+    return PollError("unavailable", message, hint=hint)

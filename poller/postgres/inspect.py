@@ -1,0 +1,207 @@
+"""What a server says of a statement without running it: its columns and the planner's plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from poller.model.duration import format_duration
+from poller.model.errors import OverBudgetError, PollError
+from poller.model.query import QueryDefinition
+from poller.model.rows import Column, Rows
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.postgres.inspect_relations import Relation, Type, known_query, meant_by, names_query, read_known
+from poller.postgres.pipeline import Pipeline, Reply, Statement
+from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
+from poller.postgres.transaction import LONGEST_SNAPSHOT, Guards, rollback
+from poller.postgres.volatile_functions import read_volatile, volatile_query
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One relation that is read from end to end."""
+
+    relation: tuple[str, str]
+    """Schema and name."""
+    condition: str = ""
+    """What each row is compared with, as the server words it; empty where all are taken."""
+    rows: float = 0.0
+    """Rows that the planner expects to be left, of all workers together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the planner would do."""
+
+    cost: float
+    """The total, in the planner's units (PostgreSQL manual, "Using EXPLAIN")."""
+    scans: tuple[Scan, ...] = ()
+
+
+def plan_query(sql: str) -> str:
+    """The statement that plans `sql` without running it; VERBOSE names each relation's schema."""
+    return f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}"
+
+
+def read_plan(rows: Rows) -> Plan:
+    """Read what `plan_query` came to."""
+    top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
+    return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
+
+
+def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:
+    # Rows below Gather are those of one process: the workers and the leader, who helps them.
+    processes = processes * (1 + node.get("Workers Planned", 0))
+    if node["Node Type"] == "Seq Scan":
+        expected = node["Plan Rows"] * (processes if node.get("Parallel Aware") else 1)
+        relation = (node.get("Schema", ""), node["Relation Name"])
+        yield Scan(relation, node.get("Filter", ""), float(expected))
+    for inner in node.get("Plans", []):
+        yield from _scans(inner, processes)
+
+
+_NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
+_SYNTAX = "42601"
+_NO_RELATION = "42P01"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One statement: either what it would be, or why the server refuses it."""
+
+    columns: tuple[Column, ...] = ()
+    plan: Plan | None = None
+    """None where the statement has none (SHOW), or is refused."""
+    error: PollError | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """The planner's, in its own units, of which a sequentially read page is one."""
+        return self.plan.cost if self.plan else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the catalogue says of what some statements use."""
+
+    types: Mapping[int, Type]
+    """By OID."""
+    relations: Mapping[tuple[str, str], Relation]
+    """By schema and name."""
+
+
+class Inspection:
+    """One read-only transaction in which statements are looked at, bounded as a poll is."""
+
+    def __init__(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts) -> None:
+        self._pipeline = pipeline
+        self._guards = guards
+        self.facts = facts
+
+    def statements(self, sqls: Sequence[str]) -> list[Inspected]:
+        """Prepare and plan each of `sqls`, in one round trip; a refusal is in the answer.
+
+        Raises PollError where the connection is lost, or the whole takes too long: the planner runs what
+        is declared STABLE or IMMUTABLE, and the snapshot must not live for the sum of it all.
+        """
+        looks = [look for sql in sqls for look in self._looks(sql)]
+        try:
+            replies = list(self._pipeline.send(looks, self._guards.budget)) if looks else []
+        except OverBudgetError:
+            what = (
+                f"the server took longer than {format_duration(self._guards.budget)} to plan the statements"
+            )
+            raise PollError("timeout", what, hint="look at fewer of them at once") from None
+        inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
+        self._advise(sqls, inspected)
+        return inspected
+
+    def _advise(self, sqls: Sequence[str], inspected: Sequence[Inspected]) -> None:
+        """Name what was probably meant by a relation that there is not, in one more round trip."""
+        missing = [
+            (one.error, name_at(sql, one.error.position))
+            for sql, one in zip(sqls, inspected, strict=True)
+            if one.error and one.error.sqlstate == _NO_RELATION and one.error.position
+        ]
+        names = self.value(names_query()) if missing else b""
+        for error, name in missing:
+            if meant := meant_by(name, names):
+                error.hint = f"did you mean {meant!r}?"
+
+    def known(self, inspected: Sequence[Inspected]) -> Known:
+        """The types of all columns and the relations that are scanned; raises PollError."""
+        oids = {column.oid for one in inspected for column in one.columns}
+        names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
+        types, relations = read_known(self.value(known_query(oids, names)))
+        return Known(types, relations)
+
+    def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
+        """The volatile functions that each of `sqls` may call and that are not known to only read.
+
+        Raises PollError.
+        """
+        query = volatile_query(sqls, self._pipeline.charset)
+        found = read_volatile(self.value(query)) if sqls else {}
+        return [found.get(number, []) for number in range(len(sqls))]
+
+    def value(self, sql: str) -> bytes:
+        """The one JSON value that a look of ours comes to; raises PollError."""
+        (reply,) = self._pipeline.send([self._guards.look(sql)])
+        if reply.error is not None:
+            raise reply.error
+        return (reply.rows.values[0][0] if reply.rows else None) or b""
+
+    def _looks(self, sql: str) -> tuple[Statement, Statement]:
+        look = self._guards.look
+        return look(sql)._replace(describe=True), look(plan_query(sql))
+
+
+@contextmanager
+def inspecting(
+    session: Session,
+    waker: Waker,
+    lock_timeout: float,
+    queries: Sequence[QueryDefinition] = (),
+    *,
+    privileges: bool = False,
+) -> Iterator[Inspection]:
+    """Begin a transaction as a poll does and end it; `facts` is what the requirements of `queries` ask for.
+
+    With `privileges`, and what the role may do beyond reading. Raises PollError.
+    """
+    pipeline = Pipeline(session.connection(), waker)
+    guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
+    facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
+    replies = list(pipeline.send(guards.opening([facts_sql])))
+    if error := next((reply.error for reply in replies if reply.error), None):
+        session.hang_up()
+        raise error
+    facts = replies[2].rows
+    try:
+        yield Inspection(pipeline, guards, read_facts((facts.values[0][0] if facts else None) or b""))
+        list(pipeline.send([rollback()]))
+    except BaseException:
+        session.hang_up()
+        raise
+
+
+def _inspected(described: Reply, planned: Reply) -> Inspected:
+    if described.error is not None or described.rows is None:
+        return Inspected(error=described.error)
+    columns = described.rows.columns
+    if planned.rows is not None:
+        return Inspected(columns, read_plan(planned.rows))
+    # SHOW can be prepared, and has nothing to plan.
+    unplanned = planned.error is not None and planned.error.sqlstate == _SYNTAX
+    return Inspected(columns, error=None if unplanned else planned.error)
+
+
+def name_at(sql: str, position: int) -> str:
+    """The name that begins at character `position` (from 1) of `sql`, its quotes left away."""
+    found = _NAME.match(sql, position - 1)
+    return found[0].replace('"', "") if found else ""

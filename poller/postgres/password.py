@@ -1,0 +1,61 @@
+"""Ask a command for the password, as cloud services want it whose tokens live for minutes."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable
+
+from poller.config.orphans import ORPHANS
+from poller.model.errors import PollError
+
+COMMAND_TIMEOUT_SECONDS = 10.0
+
+
+def password_from(command: str) -> Callable[[], str]:
+    """Return a function that runs `command` and returns what it wrote, without the final line break.
+
+    The command is split as a shell would and run without one. The function raises PollError `unavailable`
+    where it cannot be run, fails, takes longer than COMMAND_TIMEOUT_SECONDS or says nothing. What it writes
+    is never part of an error, on stderr neither: tools quote tokens there.
+    """
+
+    def ask() -> str:
+        try:
+            with ORPHANS.own_child():
+                done = subprocess.run(  # noqa: S603 - the operator's own command
+                    _words(command),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=COMMAND_TIMEOUT_SECONDS,
+                    check=False,
+                )
+        except subprocess.TimeoutExpired:
+            problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
+        except (OSError, ValueError) as error:
+            # Only the program: an argument may be a secret.
+            named = f"{_words(command)[0]}: {error.strerror}" if isinstance(error, OSError) else ""
+            problem = f"cannot be run: {named or 'it is no command line'}"
+        else:
+            password = done.stdout.rstrip(b"\r\n")
+            try:
+                if done.returncode == 0 and password:
+                    return password.decode()
+                problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
+            except UnicodeDecodeError:
+                problem = "wrote no text in UTF-8"
+        # Not inside `except`: the errors of subprocess carry the command's line and its output.
+        raise PollError(
+            "unavailable",
+            f"the password command {problem}",
+            hint="run POLLER_PASSWORD_COMMAND by hand as the poller's user; it is run without a shell",
+        )
+
+    return ask
+
+
+def _words(command: str) -> list[str]:
+    words = shlex.split(command)
+    if not words:
+        raise ValueError
+    return words

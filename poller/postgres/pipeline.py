@@ -1,0 +1,348 @@
+"""Send a burst of statements down one connection and read each one's answer apart."""
+
+from __future__ import annotations
+
+import functools
+import math
+import select
+import time
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+import psycopg
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+from poller.model.errors import OverBudgetError, PollError
+from poller.model.rows import Column, Keeper, Limit, Row, Rows
+from poller.postgres.cancellation import Waker
+from poller.postgres.charset import charset_of
+from poller.postgres.relay import Relay
+from poller.postgres.sqlstate import one_line, server_error
+
+_FATAL, _SYNC = ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_SYNC
+_ROWS = {ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK}
+_COPY = {ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH}
+_CHUNK_ROWS = 256
+_CANCEL_SECONDS = 2.0
+_LATE = 0.25
+"""Seconds after its timeout from which a server that has not said so is taken to hang."""
+_CANCEL_AGAIN_SECONDS = 0.05
+_ONE_LOOK = Limit(1000)
+MAX_RESULT_BYTES = 16 * 2**20
+"""Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB.
+
+What has to be converted to UTF-8 may take three times as much of ours."""
+_NO_MEMORY = b"cannot allocate memory for input buffer"
+"""What libpq says if the host refuses it a buffer of the size of a message."""
+
+
+class Statement(NamedTuple):
+    """One statement of a burst."""
+
+    sql: str
+    patience: float
+    """Seconds without an answer after which the server is taken for dead; above the server's own timeout."""
+    limit: Limit = _ONE_LOOK
+    """Rows kept; the rest is received, accounted for and let go, so that memory stays bounded."""
+    timeout: float | None = None
+    """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
+    after: tuple[str, ...] = ()
+    """What runs before it, under the same Sync: where one of these fails, the statement is not run at all."""
+    describe: bool = False
+    """Whether it is only prepared, not run: the reply has the columns that it would have, and no row."""
+
+
+class Reply(NamedTuple):
+    """What one statement of a burst came to: exactly one of rows and error is set."""
+
+    rows: Rows | None
+    error: PollError | None
+    duration: float
+    """Seconds since the reply before it, which is how long the server was busy with this one."""
+
+
+class Pipeline:
+    """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").
+
+    The Sync is what keeps statements apart: an error aborts what stands up to the next Sync, and no more. All
+    statements travel in one go, so that a burst costs one network round trip, however many there are.
+    The extended query protocol is the first fence against writing: it refuses several statements in one
+    text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, waker: Waker, max_result_bytes: int = MAX_RESULT_BYTES
+    ) -> None:
+        self._connection = connection
+        self._pgconn: PGconn = connection.pgconn
+        self.charset = charset_of(self._pgconn.parameter_status(b"server_encoding"))
+        """What statements are sent in, and answers read in; the transaction has to set it on the server."""
+        self._waker = waker
+        self._max_bytes = max_result_bytes
+        self._received = 0
+        self._poll = select.poll()
+        self._relay: Relay
+        self._unanswered = 0
+        self._unsent = False
+        self._end = math.inf
+        self._overdue = math.inf
+
+    def send(self, statements: Sequence[Statement], budget: float = math.inf) -> Generator[Reply]:
+        """Send all statements at once and yield one reply each, in order, as they arrive.
+
+        Raises PollError where the connection cannot go on: by the server's last word where it ended the
+        session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
+        when the waker was raised, `timeout` when the whole took longer than `budget` seconds or a statement
+        outlived its own timeout, `too_large` when an answer has more bytes than are taken (in these three the
+        server has been told to stop). The connection is closed in all these cases, and also where the reader
+        leaves before the last reply.
+        """
+        self._end = time.monotonic() + budget
+        try:
+            with Relay(self._pgconn) as self._relay:
+                try:
+                    yield from self._send(statements)
+                except psycopg.OperationalError:
+                    raise
+                except BaseException as error:
+                    # A reader that leaves early, too, leaves answers that the next burst would take for its.
+                    cancelled = self._stop_server()
+                    if cancelled and isinstance(error, PollError) and error.kind == "unavailable":
+                        raise _overrun() from None
+                    raise
+        except psycopg.OperationalError as error:
+            self._connection.close()
+            raise PollError("unavailable", one_line(str(error))) from error
+        except OSError as error:
+            self._connection.close()
+            raise PollError("unavailable", f"cannot open a socket: {error.strerror}") from error
+
+    def _send(self, statements: Sequence[Statement]) -> Generator[Reply]:
+        pgconn = self._pgconn
+        self._poll = select.poll()
+        self._poll.register(self._waker.fileno(), select.POLLIN)
+        pgconn.nonblocking = 1
+        pgconn.enter_pipeline_mode()
+        refused: dict[int, PollError] = {}
+        for number, statement in enumerate(statements):
+            texts = (*statement.after, statement.sql)
+            try:
+                *after, sql = [text.encode(self.charset.codec) for text in texts]
+            except UnicodeEncodeError as flaw:
+                refused[number] = _unencodable(flaw, self.charset.encoding)
+                continue
+            for text in after:
+                pgconn.send_query_params(text, None)
+            if statement.describe:
+                pgconn.send_prepare(b"", sql)
+                pgconn.send_describe_prepared(b"")
+            else:
+                pgconn.send_query_params(sql, None)
+            pgconn.pipeline_sync()
+        self._unanswered = len(statements) - len(refused)
+        since = time.monotonic()
+        self._unsent = self._relay.flush()
+        for number, statement in enumerate(statements):
+            if number in refused:
+                yield Reply(None, refused[number], 0.0)
+                continue
+            self._received = 0
+            self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
+            rows, failure = self._read_one(statement, since + statement.patience)
+            self._unanswered -= 1
+            now = time.monotonic()
+            error = None if failure is None else self._failure(failure, now - since, statement.timeout)
+            yield Reply(rows if error is None else None, error, now - since)
+            since = now
+        pgconn.exit_pipeline_mode()
+
+    def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
+        """Read what one statement and those before it came to, up to and with their Sync."""
+        failure: PGresult | None = None
+        next_result = self._next_result
+        for _ in range(len(statement.after) + statement.describe):
+            while (result := next_result(deadline)) is not None:
+                if result.status == _FATAL:
+                    failure = result
+        keeper: Keeper | None = None
+        if failure is None and not statement.describe:
+            self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+        while (result := next_result(deadline)) is not None:
+            status = result.status
+            if status in _ROWS:
+                keeper = keeper or Keeper(statement.limit, self._columns(result))
+                keeper.take(self._values(result))
+            elif status == ExecStatus.COMMAND_OK and statement.describe:
+                keeper = Keeper(statement.limit, self._columns(result))
+            elif status in _COPY:
+                # libpq has no way out of COPY inside a pipeline but the end of the connection.
+                self._hang_up()
+                raise PollError("rejected", "COPY is no query")
+            elif status == _FATAL:
+                failure = result
+        try:
+            sync = next_result(deadline)
+        except psycopg.OperationalError:
+            if failure is None:
+                raise
+            sync = None
+        if sync is None or sync.status != _SYNC:
+            if failure is not None:
+                # The server's last word: an error that no Sync follows has ended the session.
+                raise self._failure(failure, 0.0, None)
+            raise psycopg.OperationalError("lost step with the server")
+        return keeper.rows() if keeper else Rows((), []), failure
+
+    def _columns(self, result: PGresult) -> tuple[Column, ...]:
+        codec = self.charset.codec
+        return tuple([_column(result.fname(i) or b"", codec, result.ftype(i)) for i in range(result.nfields)])
+
+    def _values(self, result: PGresult) -> list[Row]:
+        value, fields = result.get_value, range(result.nfields)
+        rows = [tuple([value(row, field) for field in fields]) for row in range(result.ntuples)]
+        if self.charset.converts:
+            to_utf8 = self.charset.to_utf8
+            return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
+        return rows
+
+    def _failure(self, result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+        if _NO_MEMORY in result.error_message:
+            return _too_large("there is no memory for a value of the result, or for an error message")
+
+        def text(raw: bytes) -> str:
+            try:
+                # What ends a session between two transactions is said in the session's own encoding.
+                return raw.decode()
+            except UnicodeDecodeError:
+                return raw.decode(self.charset.codec, "replace")
+
+        def field(which: DiagnosticField) -> str | None:
+            raw = result.error_field(which)
+            return text(raw) if raw else None
+
+        message = field(DiagnosticField.MESSAGE_PRIMARY) or text(result.error_message).strip()
+        if detail := field(DiagnosticField.MESSAGE_DETAIL):
+            message = f"{message} ({detail})"
+        hint = field(DiagnosticField.MESSAGE_HINT)
+        error = server_error(
+            field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
+        )
+        error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
+        return error
+
+    def _next_result(self, deadline: float) -> PGresult | None:
+        pgconn = self._pgconn
+        while pgconn.is_busy():
+            # All that was received belongs to this answer, as nothing behind it has been looked at yet.
+            if self._received > self._max_bytes:
+                raise _too_large(f"the result has more than {self._max_bytes:,} bytes")
+            # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
+            ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
+            if ready & ~select.POLLOUT:
+                self._received += self._relay.receive()
+            if self._unsent:
+                self._unsent = self._relay.flush()
+        return pgconn.get_result()
+
+    def _wait(self, events: int, deadline: float) -> int:
+        """Wait for the socket; return what it is ready for."""
+        self._poll.register(self._relay, events)
+        while True:
+            left = min(deadline, self._end) - time.monotonic()
+            ready = dict(self._poll.poll(max(0.0, left) * 1000))
+            if self._waker.fileno() in ready:
+                raise PollError("cancelled", "told to stop")
+            if self._relay.fileno() in ready:
+                return ready[self._relay.fileno()]
+            if left <= 0 and time.monotonic() < self._overdue and self._end < deadline:
+                raise OverBudgetError
+            if left <= 0:
+                raise PollError(
+                    "unavailable",
+                    "the server did not answer in time, its own timeout included",
+                    hint="the server or the network behind the connection hangs",
+                )
+
+    def _stop_server(self) -> bool:
+        """Cancel what runs, and what was to run behind it, then hang up: nothing of ours is left running.
+
+        Return whether the cancel ended a statement that had outlived its timeout.
+
+        The whole burst is on the server already and a cancel ends one statement only, so it is repeated
+        until every answer has come; a server that says nothing for long is left to notice the hang-up, and so
+        is one in the middle of a large answer, which it would complete before it looks at a cancel.
+        """
+        awaited = self._unanswered
+        cancelled = False
+        overdue = time.monotonic() > self._overdue
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        try:
+            while self._unanswered and self._pgconn.status == ConnStatus.OK and time.monotonic() < deadline:
+                self._connection.cancel_safe(timeout=deadline - time.monotonic())
+                if self._received > self._max_bytes:
+                    break
+                cancelled |= self._drain(_CANCEL_AGAIN_SECONDS, awaited)
+        except psycopg.Error:
+            pass  # It is gone already, or does not answer: hanging up is all that is left.
+        finally:
+            self._hang_up()
+        return cancelled and overdue
+
+    def _hang_up(self) -> None:
+        self._relay.close()
+        self._connection.close()
+
+    def _drain(self, quiet: float, awaited: int) -> bool:
+        """Discard answers until none is owed, none has come for `quiet` seconds, or too much has.
+
+        Return whether the statement that ran while `awaited` answers were owed ended by a cancel.
+        """
+        cancelled = False
+        readable = select.poll()
+        readable.register(self._relay, select.POLLIN)
+        while self._unanswered and self._pgconn.status == ConnStatus.OK:
+            while self._pgconn.is_busy():
+                if self._received > self._max_bytes or not readable.poll(quiet * 1000):
+                    return cancelled
+                self._received += self._relay.receive()
+            result = self._pgconn.get_result()
+            if result is None:
+                continue
+            if result.status == _SYNC:
+                self._unanswered -= 1
+            elif self._unanswered == awaited and result.error_field(DiagnosticField.SQLSTATE) == b"57014":
+                cancelled = True
+        return cancelled
+
+
+def _overrun() -> PollError:
+    return PollError(
+        "timeout",
+        "it ran for longer than its timeout, which the server did not enforce, and the poller cancelled it",
+        hint="a function that it calls may set statement_timeout; declare that function VOLATILE",
+    )
+
+
+def _too_large(message: str) -> PollError:
+    return PollError(
+        "too_large",
+        message,
+        hint="aggregate in SQL, select fewer rows or shorter columns, or raise POLLER_MAX_RESULT_SIZE",
+    )
+
+
+def _unencodable(error: UnicodeEncodeError, encoding: str) -> PollError:
+    refused = PollError(
+        "rejected",
+        f"the database's encoding, {encoding}, has no character {error.object[error.start]!r}",
+        sqlstate="22P05",
+        hint="remove it from the statement, comments included",
+    )
+    refused.position = error.start + 1
+    return refused
+
+
+@functools.lru_cache(4096)
+def _column(name: bytes, codec: str, oid: int) -> Column:
+    return Column(name.decode(codec, "replace"), oid)

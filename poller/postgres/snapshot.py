@@ -1,0 +1,163 @@
+"""Open the transaction that the queries of a tick share, and look at the server that it is on."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.postgres.admission import Admission
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.postgres.pipeline import Pipeline, Reply
+from poller.postgres.replay_lag import Lag, LagMeter, lag_query
+from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
+from poller.postgres.server_tracker import Sighting
+from poller.postgres.sqlcomment import Tags
+from poller.postgres.transaction import Guards, budget, commonest_timeout
+
+_SECOND_LOOK_SECONDS = 0.1
+_LAG_WORTH_A_SECOND_LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A transaction that has begun, and what the server told of itself in it."""
+
+    pipeline: Pipeline
+    guards: Guards
+    facts: ServerFacts
+    lag: Lag
+    at: float
+
+
+class Opening:
+    """Opens one transaction after the other, and keeps what one look teaches the next."""
+
+    def __init__(
+        self,
+        session: Session,
+        waker: Waker,
+        admission: Admission,
+        lock_timeout: float,
+        on_sighting: Callable[[Sighting], None],
+        tags: Tags,
+        max_result_bytes: int,
+    ) -> None:
+        """See `attempt.Attempts`."""
+        self._session = session
+        self._waker = waker
+        self._admission = admission
+        self._lock_timeout = lock_timeout
+        self._on_sighting = on_sighting
+        self._tags = tags
+        self._max_result_bytes = max_result_bytes
+        self._meter = LagMeter()
+        self._excess: tuple[str, ...] = ()
+        self._excess_at = -math.inf
+        self._excess_of = ("", "")
+
+    def open(self, queries: Sequence[QueryDefinition]) -> Opened:
+        """Open the shared transaction, on the kept connection if it is still of use.
+
+        Raises PollError, marked as `unsent`.
+        """
+        kept = self._session.is_open
+        try:
+            try:
+                opened = self._begin(queries)
+            except PollError as error:
+                if not kept or error.kind == "cancelled":
+                    raise
+                # The server may have gone and come back since the last tick; nothing has run yet: ask anew.
+                self._session.hang_up()
+                opened = self._begin(queries)
+            else:
+                if kept and not self._session.fits(standby=opened.facts.standby):
+                    # Promoted under way, or the second choice of several hosts: libpq looks at connect only.
+                    self._session.hang_up()
+                    opened = self._begin(queries)
+        except PollError as error:
+            error.unsent = True
+            raise
+        self._see(opened)
+        return opened
+
+    def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
+        # Excess privileges take a look at all of pg_class, and seldom change.
+        old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
+        privileges = self._admission.strict and (old or not self._session.is_open)
+        brief = self._meter.brief
+        looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
+        pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
+        facts = functools.partial(
+            facts_query, queries, count_active=self._admission.count_active, charset=pipeline.charset
+        )
+        guards = Guards(
+            self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
+        )
+        at = time.time()
+        opening = list(pipeline.send(guards.opening([facts(privileges=privileges), *looks])))
+        lag = opening.pop() if looks else None
+        if error := next((reply.error for reply in opening if reply.error), None):
+            # Without its transaction the burst would run unguarded, so it must not run at all.
+            self._session.hang_up()
+            raise error
+        told = read_facts(_value(opening[2]))
+        if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
+            # A pooler leads to another server than in the last tick.
+            privileges = True
+            (again,) = pipeline.send([guards.look(facts(privileges=True))])
+            if again.error:
+                self._session.hang_up()
+                raise again.error
+            told = read_facts(_value(again))
+        if privileges:
+            self._excess, self._excess_at = told.excess, time.monotonic()
+            self._excess_of = (told.server, told.session)
+        told = replace(told, excess=self._excess)
+        if self._admission.judges_server:
+            guards = replace(guards, server=told.server)
+        if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
+            (lag,) = pipeline.send([guards.look(lag_query())])
+        return Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
+
+    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply | None) -> Lag:
+        if reply is None:
+            return Lag(None, None, facts.standby, None, "it was not looked at")
+        for look in (1, 2):
+            if reply.error is not None:
+                return Lag(None, None, facts.standby, None, f"the look at it failed: {reply.error.message}")
+            lag = self._meter.read(_value(reply), time.monotonic())
+            if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
+                break
+            # What has come in a moment ago reads as old as the last look; now there is a younger one.
+            self._waker.pause(_SECOND_LOOK_SECONDS)
+            (reply,) = pipeline.send([guards.look(lag_query())])
+        return lag
+
+    def _see(self, opened: Opened) -> None:
+        host = self._session.host
+        if host is not None:
+            lag = opened.lag
+            sighting = Sighting(
+                address=host.address,
+                port=host.port,
+                database=host.database,
+                standby=opened.facts.standby,
+                timeline=lag.timeline,
+                lag=lag.seconds,
+                data_age=lag.data_age,
+                why=lag.why,
+                at=time.monotonic(),
+            )
+            self._on_sighting(sighting)
+
+
+def _value(reply: Reply) -> bytes:
+    """The one JSON value that a look came to."""
+    return (reply.rows.values[0][0] if reply.rows else None) or b""

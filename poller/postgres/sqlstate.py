@@ -1,0 +1,198 @@
+"""Say what an SQLSTATE means for a poll: its kind, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+
+from poller.model.errors import ConflictKind, ErrorKind, PollError
+from poller.model.redaction import redact_beginning
+
+LONGEST_MESSAGE = 1000
+"""Characters of what a server said; a value that it quotes may have millions."""
+
+_EXACT: dict[str, ErrorKind] = {
+    "40001": "conflict",  # serialization_failure: on a standby, a conflict with recovery
+    "40P01": "conflict",  # deadlock_detected: on a standby, a buffer-pin deadlock with recovery
+    "55P03": "timeout",  # lock_not_available: our lock_timeout
+    "25P03": "timeout",  # idle_in_transaction_session_timeout
+    "25P04": "timeout",  # transaction_timeout
+    "57014": "cancelled",  # query_canceled: by statement_timeout or by someone, see `server_error`
+    "57P01": "unavailable",  # admin_shutdown, pg_terminate_backend
+    "57P02": "unavailable",  # crash_shutdown
+    "57P03": "unavailable",  # cannot_connect_now: starting up
+    "57P04": "conflict",  # database_dropped, also by replay on a standby
+    "57P05": "unavailable",  # idle_session_timeout
+    "53300": "unavailable",  # too_many_connections
+}
+_CLASSES: dict[str, ErrorKind] = {
+    "08": "unavailable",  # connection exception
+    "28": "unavailable",  # invalid authorization
+}
+_HINTS = {
+    "42501": "GRANT SELECT on what the query reads to the poller's role",
+    "42P01": "if that is expected here, name it under requires.columns",
+    "42703": "if that is expected here, name it under requires.columns",
+    "42883": "no such function for these types; if an extension brings it, name it under requires.extensions",
+    "25006": "a query may only read",
+    "22021": "fix the value, or exclude it in the query",
+    "22P05": "fix the value, or exclude it in the query",
+    "22012": "guard the division: x / nullif(y, 0)",
+    "55P03": "another session held a lock for longer than POLLER_LOCK_TIMEOUT",
+    "53300": "the server has no free connection; the role needs only one",
+    "57P04": "the database is being dropped",
+    "28P01": "check the password",
+    "28000": "check the user's name, and the lines of pg_hba.conf for this host, user and database",
+    "3D000": "check the database's name in POLLER_DATABASE_URL",
+    "57P03": "the server is starting up or shutting down; polls go on when it is ready",
+}
+_CONFLICTS: tuple[tuple[str, ConflictKind], ...] = (
+    # errdetail_recovery_conflict in PostgreSQL's postgres.c; the texts are the same from 9.1 to 18.
+    ("row versions that must be removed", "snapshot"),
+    ("relation lock for too long", "lock"),
+    ("shared buffer pin", "buffer_pin"),
+    ("tablespace that must be dropped", "tablespace"),
+    ("database that must be dropped", "database"),
+    ("slot", "slot"),
+    ("deadlock", "deadlock"),
+)
+_STANDBY_WAITS = "raise max_standby_streaming_delay on the standby, or make the query shorter"
+_CONFLICT_HINTS: dict[ConflictKind, str] = {
+    "snapshot": "set hot_standby_feedback = on on the standby (the primary then keeps the rows), or "
+    + _STANDBY_WAITS,
+    "lock": "the primary locked the relation exclusively (DDL, VACUUM truncating it); " + _STANDBY_WAITS,
+    "buffer_pin": _STANDBY_WAITS,
+    # No delay is waited for here: recovery and the query wait for each other.
+    "deadlock": "the query waited for a relation that the primary had locked, and held a page that recovery "
+    "needed; keep exclusive locks on the primary short",
+    "tablespace": "a tablespace for temporary files was dropped; the next poll uses another",
+    "database": "the database was dropped",
+    "slot": _STANDBY_WAITS,
+    "unknown": "set hot_standby_feedback = on on the standby, or " + _STANDBY_WAITS,
+}
+_NEXT_SENTENCE = re.compile(r"(?<=[^\s.:?!])\n\t(?=[A-Z])")
+_GRANT_CONNECT = "GRANT CONNECT ON DATABASE ... TO the role"
+_REFUSALS: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
+    (re.compile(pattern), sqlstate, hint)
+    for pattern, sqlstate, hint in (
+        # The first that matches decides, so that what quotes a name comes after what says more.
+        (r"password authentication failed", "28P01", None),
+        (r"authentication failed for user|pg_hba\.conf", "28000", None),
+        (r"too many connections for role", "53300", "the role's CONNECTION LIMIT is reached; it needs 2"),
+        (r"too many connections for database", "53300", "the CONNECTION LIMIT of the database is reached"),
+        (r"too many clients|too many connections|connection slots are reserved", "53300", None),
+        (r"permission denied for database", "42501", _GRANT_CONNECT),
+        (
+            r"is not currently accepting connections|cannot connect to invalid database",
+            "55000",
+            "ALTER DATABASE ... ALLOW_CONNECTIONS true, or name another database",
+        ),
+        (r"the database system is", "57P03", None),
+        (r'role ".*" ', "28000", None),
+        (r'database ".*" ', "3D000", None),
+    )
+)
+
+_FULL = "the server has no free connection: raise max_connections, or end some sessions"
+_CONNECTION_ADVICE = (
+    ("Connection refused", "start the server, or correct host and port (and its listen_addresses)"),
+    (
+        "could not translate host name|failed to resolve host",
+        "correct the host's name, or make it known to DNS here",
+    ),
+    ("timeout expired", "nothing answers there: look for a firewall, or raise POLLER_CONNECT_TIMEOUT"),
+    ("No such file or directory", "correct the socket's directory (host=) and port, or start the server"),
+    ("no pg_hba.conf entry", "let the role in from here in the server's pg_hba.conf, then reload it"),
+    ("no password supplied", "give one by POLLER_DATABASE_URL_FILE, PGPASSFILE or POLLER_PASSWORD_COMMAND"),
+    ("authentication failed", "check role and password; to set a new one: \\password in psql on the primary"),
+    ("too many connections for role", "end what else logs in with this role, or raise CONNECTION LIMIT"),
+    ("too many clients", _FULL),
+    ("remaining connection slots", _FULL),
+    ("is not permitted to log in", "ALTER ROLE ... LOGIN on the primary; deploy/role.sql does"),
+    (r'role ".{0,200}" does not exist', "make the role on the primary: deploy/role.sql"),
+    (r'database ".{0,200}" does not exist', "correct the database's name"),
+    ("permission denied for database", "GRANT CONNECT ON DATABASE to the role; deploy/role.sql does"),
+    ("does not support SSL", "set ssl = on on the server; another sslmode only inside a trusted network"),
+    ("root certificate file", "name the authority's file with sslrootcert, or sslrootcert=system"),
+    ("does not match host name", "connect by a name that stands in the server's certificate"),
+    ("certificate verify failed", "name the authority of the server's certificate with sslrootcert"),
+    ("certificate", "look at sslcert, sslkey and sslrootcert, and at what the server's pg_hba.conf asks for"),
+    ("standby mode|session is (not )?read-only", "no server is what target_session_attrs asks for"),
+    ("starting up|not yet accepting", "wait: the server is starting"),
+)
+"""What libpq or the server says (in another language there is no advice), and what to do about it."""
+
+
+def one_line(message: str) -> str:
+    """What libpq says, on one line; what it says on lines of their own, without a stop, stays sentences."""
+    return " ".join(_NEXT_SENTENCE.sub(". ", message).split())
+
+
+def refusal_of(message: str) -> tuple[str | None, str | None]:
+    """The SQLSTATE of a refused connection, which libpq keeps to itself, and what to do about it.
+
+    By the server's English words; None where they are others. What a name in quotes contains is no such word.
+    """
+    _, fatal, said = message.rpartition("FATAL:")
+    if fatal:
+        said = re.sub(r'"[^"]*"', '""', said)
+        for pattern, sqlstate, hint in _REFUSALS:
+            if pattern.search(said):
+                return sqlstate, hint or _HINTS.get(sqlstate)
+    return None, None
+
+
+def connection_advice(message: str) -> str | None:
+    """What to do about a connection that failed with `message`, if its English words say so."""
+    return next((advice for pattern, advice in _CONNECTION_ADVICE if re.search(pattern, message)), None)
+
+
+def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
+    """The kind of recovery conflict behind a server's message and its detail."""
+    for text, kind in _CONFLICTS:
+        if text in message:
+            return kind
+    return "deadlock" if sqlstate == "40P01" else "database" if sqlstate == "57P04" else "unknown"
+
+
+def kind_of(sqlstate: str | None) -> ErrorKind:
+    """The kind of failure behind an SQLSTATE (PostgreSQL manual, Appendix A); None is a lost connection."""
+    if sqlstate is None:
+        return "unavailable"
+    return _EXACT.get(sqlstate) or _CLASSES.get(sqlstate[:2], "rejected")
+
+
+def server_error(
+    sqlstate: str | None,
+    message: str,
+    *,
+    hint: str | None = None,
+    elapsed: float = 0.0,
+    timeout: float | None = None,
+) -> PollError:
+    """Make the error of a poll from what the server said.
+
+    57014 has two meanings and one code, and its text follows lc_messages: in English it says so, and in any
+    language a statement that ran for (nearly) its whole `timeout` was ended by it; any other was cancelled by
+    somebody. The time alone is not enough: a reader that was held up sees less of it. All times in seconds.
+    """
+    kind = kind_of(sqlstate)
+    timed_out = timeout is not None and ("statement timeout" in message or elapsed >= 0.9 * timeout)
+    if sqlstate == "57014" and timed_out:
+        kind = "timeout"
+        hint = hint or "make the query cheaper or raise its timeout"
+    if "statement pooling mode" in message:  # PgBouncer's words
+        hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
+    # A server repeats what it was given, `options` for one.
+    hint = _told(hint) if hint else _HINTS.get(sqlstate or "")
+    error = PollError(kind, _told(message), sqlstate=sqlstate, hint=hint)
+    if kind == "conflict":
+        error.conflict = conflict_of(sqlstate, message)
+        # The server's own hint ("you should be able to reconnect") is what we do anyway.
+        error.hint = _CONFLICT_HINTS[error.conflict]
+    return error
+
+
+def _told(text: str) -> str:
+    """The server's words without secrets, and cut: they may quote a value that is as long as it likes."""
+    text = redact_beginning(text)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

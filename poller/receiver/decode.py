@@ -1,0 +1,280 @@
+"""OTLP requests to data points, spans and log records, every value exactly as it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+Attribute = str | bool | int | float | bytes | None | list["Attribute"] | dict[str, "Attribute"]
+
+
+def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Attribute]:
+    """The attributes by their names; of equal names the last one."""
+    return {pair.key: value_of(pair.value) for pair in pairs}
+
+
+def value_of(value: AnyValue) -> Attribute:
+    """One value, exactly as it was sent; None where none was."""
+    which = value.WhichOneof("value")
+    if which is None:
+        return None
+    if which == "array_value":
+        return [value_of(item) for item in value.array_value.values]
+    if which == "kvlist_value":
+        return attributes_of(value.kvlist_value.values)
+    found: Attribute = getattr(value, which)
+    return found
+
+
+Kind = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
+
+_TEMPORALITIES: dict[int, Literal["delta", "cumulative"]] = {
+    metrics_pb2.AGGREGATION_TEMPORALITY_DELTA: "delta",
+    metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE: "cumulative",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The value of a histogram, exponential histogram or summary."""
+
+    count: int
+    sum: float | None
+    min: float | None = None
+    max: float | None = None
+    bounds: tuple[float, ...] = ()
+    """Upper bounds of the buckets but the last; a histogram's only."""
+    buckets: tuple[int, ...] = ()
+    """One count more than there are bounds; a histogram's only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One data point, with all that is said of its metric, its scope and its resource."""
+
+    metric: str
+    value: int | float | Distribution | None
+    """An int where the sender sent `as_int`, a float where `as_double`; None where it sent neither."""
+    attributes: Mapping[str, Attribute]
+    unit: str
+    description: str
+    kind: Kind
+    time_unix_nano: int
+    start_time_unix_nano: int
+    resource: Mapping[str, Attribute]
+    scope: str
+    temporality: Literal["delta", "cumulative"] | None = None
+    """None for a gauge and a summary, which have none, and for others that name none."""
+    monotonic: bool | None = None
+    """None for anything but a sum."""
+    recorded: bool = True
+    """False for a point that says that its series has no value any more."""
+    scope_attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    exemplars: tuple[Mapping[str, Attribute], ...] = ()
+    """The attributes of each exemplar that the point itself does not have."""
+
+
+def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
+    """Yield the data points of one request, in the order in which they stand there."""
+    for resource_metrics in request.resource_metrics:
+        resource = attributes_of(resource_metrics.resource.attributes)
+        for scope_metrics in resource_metrics.scope_metrics:
+            scope, scope_attributes = scope_metrics.scope.name, attributes_of(scope_metrics.scope.attributes)
+            for metric in scope_metrics.metrics:
+                yield from _points(metric, resource, scope, scope_attributes)
+
+
+def _points(
+    metric: metrics_pb2.Metric,
+    resource: Mapping[str, Attribute],
+    scope: str,
+    scope_attributes: Mapping[str, Attribute],
+) -> Iterator[Point]:
+    kind = metric.WhichOneof("data")
+    if kind is None:
+        return
+    data = getattr(metric, kind)
+    for point in data.data_points:
+        yield Point(
+            metric=metric.name,
+            value=_number(point) if kind in ("gauge", "sum") else _distribution(point),
+            attributes=attributes_of(point.attributes),
+            unit=metric.unit,
+            description=metric.description,
+            kind=kind,
+            time_unix_nano=point.time_unix_nano,
+            start_time_unix_nano=point.start_time_unix_nano,
+            resource=resource,
+            scope=scope,
+            temporality=_TEMPORALITIES.get(getattr(data, "aggregation_temporality", 0)),
+            monotonic=data.is_monotonic if kind == "sum" else None,
+            recorded=not point.flags & metrics_pb2.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK,
+            scope_attributes=scope_attributes,
+            exemplars=tuple(
+                attributes_of(exemplar.filtered_attributes) for exemplar in getattr(point, "exemplars", ())
+            ),
+        )
+
+
+def _number(point: metrics_pb2.NumberDataPoint) -> int | float | None:
+    which = point.WhichOneof("value")
+    return None if which is None else getattr(point, which)
+
+
+def _distribution(
+    point: metrics_pb2.HistogramDataPoint
+    | metrics_pb2.ExponentialHistogramDataPoint
+    | metrics_pb2.SummaryDataPoint,
+) -> Distribution:
+    if isinstance(point, metrics_pb2.SummaryDataPoint):
+        return Distribution(point.count, point.sum)
+    told = Distribution(
+        point.count,
+        point.sum if point.HasField("sum") else None,
+        point.min if point.HasField("min") else None,
+        point.max if point.HasField("max") else None,
+    )
+    if isinstance(point, metrics_pb2.ExponentialHistogramDataPoint):
+        return told
+    return replace(told, bounds=tuple(point.explicit_bounds), buckets=tuple(point.bucket_counts))
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One log record, with all that is said of its scope and its resource."""
+
+    body: Attribute
+    attributes: Mapping[str, Attribute]
+    severity: int
+    """1 to 24 (logs data model, "SeverityNumber"), 0 where none is told."""
+    severity_text: str
+    event_name: str
+    trace_id: str
+    """32 hexadecimal digits; empty outside of any span."""
+    span_id: str
+    """16 hexadecimal digits; empty outside of any span."""
+    time_unix_nano: int
+    resource: Mapping[str, Attribute]
+    scope: str
+    """The logger, as most senders have it."""
+    scope_attributes: Mapping[str, Attribute]
+
+
+def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
+    """Yield the log records of one request, in the order in which they stand there."""
+    for resource_logs in request.resource_logs:
+        resource = attributes_of(resource_logs.resource.attributes)
+        for scope_logs in resource_logs.scope_logs:
+            scope_attributes = attributes_of(scope_logs.scope.attributes)
+            for record in scope_logs.log_records:
+                yield LogRecord(
+                    body=value_of(record.body),
+                    attributes=attributes_of(record.attributes),
+                    severity=int(record.severity_number),
+                    severity_text=record.severity_text,
+                    event_name=record.event_name,
+                    trace_id=record.trace_id.hex(),
+                    span_id=record.span_id.hex(),
+                    time_unix_nano=record.time_unix_nano,
+                    resource=resource,
+                    scope=scope_logs.scope.name,
+                    scope_attributes=scope_attributes,
+                )
+
+
+SpanKind = Literal["unspecified", "internal", "server", "client", "producer", "consumer"]
+SpanStatus = Literal["unset", "ok", "error"]
+
+_KINDS: tuple[SpanKind, ...] = ("unspecified", "internal", "server", "client", "producer", "consumer")
+_STATUSES: tuple[SpanStatus, ...] = ("unset", "ok", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEvent:
+    """Something that happened within a span."""
+
+    name: str
+    attributes: Mapping[str, Attribute]
+    time_unix_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    """What a span points to."""
+
+    attributes: Mapping[str, Attribute]
+    trace_state: str
+    """As the header `tracestate` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One span, with all that is said of its scope and its resource."""
+
+    name: str
+    kind: SpanKind
+    trace_id: str
+    """32 hexadecimal digits."""
+    span_id: str
+    """16 hexadecimal digits."""
+    parent_span_id: str
+    """Empty for a root."""
+    attributes: Mapping[str, Attribute]
+    events: tuple[SpanEvent, ...]
+    links: tuple[SpanLink, ...]
+    status: SpanStatus
+    status_message: str
+    start_time_unix_nano: int
+    end_time_unix_nano: int
+    resource: Mapping[str, Attribute]
+    scope: str
+    scope_attributes: Mapping[str, Attribute]
+    trace_state: str
+    """As the header `tracestate` has it."""
+
+
+def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
+    """Yield the spans of one request, in the order in which they stand there."""
+    for resource_spans in request.resource_spans:
+        resource = attributes_of(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            scope, scope_attributes = scope_spans.scope.name, attributes_of(scope_spans.scope.attributes)
+            for span in scope_spans.spans:
+                yield _span(span, resource, scope, scope_attributes)
+
+
+def _span(
+    span: trace_pb2.Span,
+    resource: Mapping[str, Attribute],
+    scope: str,
+    scope_attributes: Mapping[str, Attribute],
+) -> Span:
+    return Span(
+        name=span.name,
+        kind=_KINDS[span.kind] if span.kind < len(_KINDS) else "unspecified",
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_span_id=span.parent_span_id.hex(),
+        attributes=attributes_of(span.attributes),
+        events=tuple(
+            SpanEvent(event.name, attributes_of(event.attributes), event.time_unix_nano)
+            for event in span.events
+        ),
+        links=tuple(SpanLink(attributes_of(link.attributes), link.trace_state) for link in span.links),
+        status=_STATUSES[span.status.code] if span.status.code < len(_STATUSES) else "unset",
+        status_message=span.status.message,
+        start_time_unix_nano=span.start_time_unix_nano,
+        end_time_unix_nano=span.end_time_unix_nano,
+        resource=resource,
+        scope=scope,
+        scope_attributes=scope_attributes,
+        trace_state=span.trace_state,
+    )

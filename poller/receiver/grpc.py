@@ -1,0 +1,77 @@
+"""Listen for OTLP over gRPC."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import grpc
+
+from poller.receiver.answers import retry_info, status
+from poller.receiver.signals import KINDS, Kind, Request, Response, Take, Tls
+
+
+class GrpcListener:
+    """The three services of OTLP on one port."""
+
+    def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
+        """Listen; raises OSError where the port is taken."""
+        self._take = take
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp-grpc")
+        # Two servers on one port would share its connections, and a taken port would go unnoticed.
+        self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers(tuple(map(self._handler, KINDS)))
+        address = f"{host}:{port}"
+        try:
+            bound = (
+                self._server.add_insecure_port(address)
+                if tls is None
+                else self._server.add_secure_port(address, _grpc_credentials(tls))
+            )
+        except RuntimeError as error:
+            self._threads.shutdown()
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        if bound != port:
+            self._threads.shutdown()
+            raise OSError(f"cannot listen on {address}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop listening and cut every connection; the caller has let go of hanging requests."""
+        self._server.stop(grace=None).wait()
+        self._threads.shutdown()
+
+    def _handler(self, kind: Kind) -> Any:
+        export = grpc.unary_unary_rpc_method_handler(
+            partial(self._export, kind),
+            request_deserializer=kind.request.FromString,
+            response_serializer=lambda response: response.SerializeToString(),
+        )
+        return grpc.method_handlers_generic_handler(kind.service, {"Export": export})
+
+    def _export(self, kind: Kind, request: Request, context: Any) -> Response:
+        headers = {key.lower(): str(value) for key, value in context.invocation_metadata()}
+        answer = self._take("grpc", headers, request)
+        if answer.cut:
+            context.cancel()
+        elif not answer.accepts:
+            if answer.retry_after is not None:
+                told = status(answer)
+                # The first is gRPC's convention; the second is what OpenTelemetry's Python exporter reads.
+                context.set_trailing_metadata(
+                    (
+                        ("grpc-status-details-bin", told.SerializeToString()),
+                        ("google.rpc.retryinfo-bin", retry_info(answer.retry_after).SerializeToString()),
+                    )
+                )
+            context.abort(grpc.StatusCode[answer.grpc], answer.message)
+        return kind.response(answer)
+
+
+def _grpc_credentials(tls: Tls) -> Any:
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
+        require_client_auth=tls.client_ca is not None,
+    )

@@ -1,1 +1,0 @@
-"""Draw on a terminal what changes while one looks at it."""

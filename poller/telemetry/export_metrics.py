@@ -1,0 +1,74 @@
+"""Show what becomes of the exports: requests by outcome, what was lost, what waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+if TYPE_CHECKING:
+    from poller.otlp.retry_sender import Delivery
+    from poller.otlp.sending_queue import Spool
+
+SIGNAL = "poller.signal"
+REASON = "poller.reason"
+
+
+def register(meter: Meter, deliveries: Sequence[Delivery]) -> None:
+    """Create the metrics under `poller.export.*`, which read what each signal's delivery has counted.
+
+    Not the conventions' `otel.sdk.exporter.*`: these have a metric per signal, and none for what waits, is
+    tried again or is dropped from a queue.
+    """
+
+    def counter(
+        name: str,
+        unit: str,
+        description: str,
+        read: Callable[[Delivery], Counter[Any]],
+        attributes: Callable[[Any], Mapping[str, str | int]],
+    ) -> None:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            for one in deliveries:
+                for key, count in read(one).copy().items():
+                    yield Observation(count, {SIGNAL: one.form.signal, **attributes(key)})
+
+        meter.create_observable_counter(
+            f"poller.export.{name}", [observe], unit=unit, description=description
+        )
+
+    def gauge(name: str, unit: str, description: str, read: Callable[[Spool], float]) -> None:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            for one in deliveries:
+                yield Observation(read(one.spool), {SIGNAL: one.form.signal})
+
+        meter.create_observable_gauge(
+            f"poller.export.spool.{name}", [observe], unit=unit, description=description
+        )
+
+    counter(
+        "requests",
+        "{request}",
+        "Requests sent by outcome: ok, failed (kept and tried again), refused (dropped); by error.type.",
+        lambda one: one.tally.requests,
+        dict,
+    )
+    counter(
+        "rejected",
+        "{item}",
+        "Data points, spans and log records that the collector did not want, by reason.",
+        lambda one: one.tally.rejected,
+        lambda reason: {REASON: reason},
+    )
+    counter(
+        "dropped",
+        "{request}",
+        "Requests that waited and will never be delivered, by reason.",
+        lambda one: one.spool.dropped,
+        lambda reason: {REASON: reason},
+    )
+    gauge("requests", "{request}", "Requests that wait to be delivered.", lambda spool: spool.requests)
+    gauge("size", "By", "Size of the requests that wait.", lambda spool: spool.size)
+    gauge("age", "s", "Age of the oldest request that waits; 0 where none does.", lambda spool: spool.age)

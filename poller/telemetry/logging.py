@@ -1,0 +1,167 @@
+"""Records to stderr as text or JSON, with trace_id and span_id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+from poller.model.printable import indented, one_line
+from poller.model.redaction import learn_environment, redact_all, redact_beginning
+from poller.terminal.stdio import unguarded
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest are the `extra` fields of the one who logged."""
+
+_PLAIN = logging.Formatter()
+
+_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
+_OFF = "\x1b[0m"
+
+
+def configure(
+    form: Literal["text", "json"] = "text", level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Send the records of the whole process to `stream` (stderr) as one line each, from `level` on.
+
+    In the text form each line of a traceback follows, indented, so that none can look like a record.
+
+    Replaces what was configured before. Libraries are heard from WARNING on. No record shows a secret that
+    `poller.model.redaction` knows, those of this process' environment among them, nor does the traceback of a
+    defect that ends the process or one of its threads. Of a text longer than `LONGEST_BEGINNING` characters,
+    only the beginning is logged.
+    """
+    learn_environment(os.environ)
+    if stream is None:
+        stream = unguarded(sys.stderr)  # the formatters escape what they are given
+        sys.excepthook = _ended
+        threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
+        sys.unraisablehook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
+    handler = _Handler(stream)
+    coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(coloured=coloured))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # At INFO the scheduler tells every run of every job; at DEBUG the HTTP client tells every request.
+    quiet = max(logging.WARNING, root.level)
+    for library in ("apscheduler", "opentelemetry", "urllib3", "asyncio", "psycopg", "grpc"):
+        logging.getLogger(library).setLevel(quiet)
+    # A run that it leaves out is told (and counted) by the daemon, in words about ticks.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes records to a stream."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
+        """Report the failure without the record's arguments, which Python's own report shows in clear."""
+        kind = sys.exc_info()[0]
+        problem = kind.__name__ if kind else "unknown error"
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(
+                one_line(f"a record of logger {record.name} could not be written: {problem}") + "\n"
+            )
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
+
+    The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
+    compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": _timestamp(record),
+            "severity": record.levelname,
+            "logger": record.name,
+            "message": message_of(record),
+            **_trace(),
+        }
+        if exception := exception_of(record):
+            line["exception"] = exception
+        if record.stack_info:
+            line["stack"] = redact_beginning(record.stack_info)
+        for name, value in extras_of(record).items():
+            line[f"{name}_" if name in line else name] = _finite(value)
+        return one_line(json.dumps(line, ensure_ascii=False, default=str))
+
+
+class TextFormatter(logging.Formatter):
+    """Time, severity, logger, message, then every extra field as key=value; a traceback is indented below."""
+
+    def __init__(self, *, coloured: bool = False) -> None:
+        super().__init__()
+        self._coloured = coloured
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname:<7}"
+        if self._coloured and (colour := _COLOURS.get(record.levelname)):
+            level = f"{colour}{level}{_OFF}"
+        trace = {name: value for name, value in _trace().items() if value}
+        fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
+        # A server's message may have several lines; a record has one, or grep and journald take it apart.
+        said = one_line(" ".join([f"{record.name}:", message_of(record), *fields]))
+        below = [exception_of(record), redact_beginning(record.stack_info or "")]
+        return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
+
+
+def _ended(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Log a defect that nothing has caught, where Python would print it."""
+    if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
+        logging.getLogger("poller").critical("defect", exc_info=(kind, error, traceback))
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The message, secrets masked; the format alone if the arguments do not fit it."""
+    try:
+        return redact_beginning(record.getMessage())
+    except (TypeError, ValueError, KeyError) as error:
+        return redact_beginning(f"{record.msg} (its arguments do not fit: {type(error).__name__})")
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    at = datetime.fromtimestamp(record.created, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def exception_of(record: logging.LogRecord) -> str:
+    """The traceback of a record, secrets masked; empty where it has none."""
+    told = _PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+    return redact_beginning(told)
+
+
+def extras_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The `extra` fields of the one who logged, secrets masked."""
+    return redact_all({name: value for name, value in vars(record).items() if name not in _STANDARD})
+
+
+def _trace() -> dict[str, str]:
+    # Where nobody has imported the tracing API there is no span, and logging is no reason to import it.
+    api = sys.modules.get("opentelemetry.trace")
+    context = api.get_current_span().get_span_context() if api and hasattr(api, "get_current_span") else None
+    if context is None or not context.is_valid:
+        return {"trace_id": "", "span_id": ""}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+def _finite(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    plain = text != "" and text.isprintable() and not any(character in text for character in " \"'=\\")
+    return text if plain else json.dumps(text, ensure_ascii=False)

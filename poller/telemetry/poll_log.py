@@ -1,0 +1,257 @@
+"""Say in the log what changed: a failure once, its repeats summed up, its end announced."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from poller.model.duration import format_duration
+from poller.model.errors import PollError
+from poller.model.result import HOLDS, REFUSALS, PollResult, Skip, state_of
+from poller.model.text import counted
+
+if TYPE_CHECKING:
+    from poller.model.result import Freshness
+
+logger = logging.getLogger(__name__)
+
+HOLDS_TOLD_EVERY = 3600.0
+"""Seconds."""
+MOST_TOLD_APART, MOST_NAMES = 2, 20
+REPEATS_TOLD_EVERY = 3600.0
+"""Seconds after which what has not changed is summed up in a line."""
+
+Within = Callable[[str], AbstractContextManager[object]]
+"""Makes a query's span the current one, by the query's name."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    told: tuple[str | None, ...]
+    since: float
+    times: int = 1
+    summed_up: float = 0.0
+
+    def again(self, now: float) -> bool:
+        """Count one more of the same; return whether it is time to sum up."""
+        self.times += 1
+        due = now - max(self.since, self.summed_up) >= REPEATS_TOLD_EVERY
+        self.summed_up = now if due else self.summed_up
+        return due
+
+    def lasted(self, now: float) -> str:
+        return format_duration(round(now - self.since))
+
+
+class Announcer:
+    """Hears of every poll and speaks only when something is different from the poll before.
+
+    Each query's line names the query, the kind, the SQLSTATE, the server's words and what to do. A server
+    that cannot be reached, or that is refused, makes one line for all queries together, and one when that is
+    over. What stays as it is is summed up once in REPEATS_TOLD_EVERY. A query that is held back for its own
+    record is told once in HOLDS_TOLD_EVERY. With `every_result` (where nothing is pushed, the log is the only
+    place to see values) each good poll is told.
+    """
+
+    def __init__(self, *, every_result: bool = False, repeats: bool = True) -> None:
+        """`repeats`: the polls are repeated, so that a server that is away will be asked again."""
+        self._every_result = every_result
+        self._later = ", polls will be tried again" if repeats else ""
+        self._queries: dict[str, _Trouble] = {}
+        self._holds: dict[tuple[str, str], float] = {}
+        self._server: _Trouble | None = None
+        self._withheld: set[str] = set()
+
+    def tick(
+        self, results: Sequence[PollResult], now: float | None = None, within: Within = nullcontext
+    ) -> None:
+        """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock.
+
+        What concerns one query is told inside of `within` its name.
+        """
+        now = time.monotonic() if now is None else now
+        self._tell_server(results, now)
+        self._tell_unreached(results, now)
+        for result in results:
+            if self._is_no_news(result):
+                continue
+            if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
+                continue
+            if result.skipped is not None and result.skipped.reason in (*REFUSALS, "budget"):
+                continue
+            with within(result.query.name):
+                if result.skipped is not None and result.skipped.reason in HOLDS:
+                    self._tell_hold(result.query.name, result.skipped, now)
+                else:
+                    self._tell_query(result, now)
+
+    def values(self, freshness: Iterable[Freshness]) -> None:
+        """Tell whose values are withheld from now on because they are too old; of many in one line."""
+        fresh: list[Freshness] = []
+        for one in freshness:
+            name = one.query.name
+            if not one.stale:
+                self._withheld.discard(name)
+            elif one.age is not None and name not in self._withheld:
+                self._withheld.add(name)
+                fresh.append(one)
+        if len(fresh) > MOST_TOLD_APART:
+            names = ", ".join(one.query.name for one in fresh[:MOST_NAMES])
+            more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
+            what = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
+            logger.warning("%d queries: %s", len(fresh), what, extra={"queries": len(fresh)})
+            return
+        for one in fresh:
+            logger.warning(
+                "query %s: no good poll for %s, its values are withheld (max_age %s)",
+                one.query.name,
+                format_duration(round(one.age or 0.0)),
+                format_duration(one.query.max_age),
+                extra={"query": one.query.name, "state": str(one.state)},
+            )
+
+    def forget(self, names: Collection[str]) -> None:
+        """Take whatever comes of these queries for news: they are gone, or ask something else now."""
+        for name in names:
+            self._queries.pop(name, None)
+        self._withheld.difference_update(names)
+        self._holds = {key: at for key, at in self._holds.items() if key[0] not in names}
+
+    def _is_no_news(self, result: PollResult) -> bool:
+        """Whether a query is well, as it was before: of most, every time."""
+        return (
+            result.outcome == "ok"
+            and result.estimated is None
+            and not result.quarantined
+            and result.query.name not in self._queries
+            and not self._every_result
+        )
+
+    def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
+        """Tell what concerns all queries alike."""
+        gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
+        refused = [
+            result.skipped for result in results if result.skipped and result.skipped.reason in REFUSALS
+        ]
+        told = ("unavailable",) if gone else (refused[0].reason,) if refused else ()
+        if told:
+            if self._server is not None and self._server.told == told:
+                if self._server.again(now):
+                    logger.warning(
+                        "%s for %s by now",
+                        "replica unavailable" if gone else f"polls skipped ({refused[0].reason})",
+                        self._server.lasted(now),
+                        extra={"failed_ticks": self._server.times},
+                    )
+                return
+            self._server = _Trouble(told, now)
+        if gone:
+            logger.warning(
+                "replica unavailable%s: %s",
+                self._later,
+                gone[0].message,
+                extra={"error.type": "unavailable", "queries": len(gone)}
+                | _advice(gone[0].sqlstate, gone[0].hint),
+            )
+        elif refused:
+            logger.warning(
+                "polls skipped: %s",
+                refused[0].detail,
+                extra={"poller.reason": refused[0].reason, "queries": len(refused)},
+            )
+        elif self._server is not None and any(result.error_type != "cancelled" for result in results):
+            over = "replica available again" if self._server.told == ("unavailable",) else "polling again"
+            extra = {"failed_ticks": self._server.times}
+            logger.info("%s after %s", over, self._server.lasted(now), extra=extra)
+            self._server = None
+
+    def _tell_unreached(self, results: Sequence[PollResult], now: float) -> None:
+        left = [result.skipped for result in results if result.skipped and result.skipped.reason == "budget"]
+        last = self._holds.get(("", "budget"))
+        if left and (last is None or now - last >= HOLDS_TOLD_EVERY):
+            self._holds["", "budget"] = now
+            extra = {"poller.reason": "budget", "queries": len(left)}
+            logger.warning(
+                "%s not run in this tick: %s", counted(len(left), "query"), left[0].detail, extra=extra
+            )
+
+    def _tell_hold(self, name: str, skip: Skip, now: float) -> None:
+        last = self._holds.get((name, skip.reason))
+        if last is None or now - last >= HOLDS_TOLD_EVERY:
+            self._holds[name, skip.reason] = now
+            extra = {"query": name, "poller.reason": skip.reason}
+            logger.warning("query %s is polled less often: %s", name, skip.detail, extra=extra)
+
+    def _tell_query(self, result: PollResult, now: float) -> None:
+        name = result.query.name
+        before = self._queries.get(name)
+        # A NULL that `on_null: drop` leaves out is as declared: alone it is counted, and no news.
+        news = sorted(reason for reason in result.quarantined if reason != "null")
+        quarantined = {f"quarantined.{r}": count for r, count in result.quarantined.items() if news}
+        if result.error is not None:
+            error = result.error
+            told: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
+        elif result.skipped is not None:
+            told = ("skipped", result.skipped.reason)
+        elif result.estimated is not None:
+            told = ("estimated", result.estimated)
+        else:
+            told = ("quarantine", *news) if news else ()
+        if before is not None and before.told == told:
+            due = before.again(now)
+            level = logging.WARNING if due and result.error is not None else logging.DEBUG
+            extra = {"query": name, "times": before.times}
+            logger.log(
+                level,
+                "query %s is still %s after %s",
+                name,
+                state_of(result),
+                before.lasted(now),
+                extra=extra,
+            )
+            return
+        if before is not None and not told:
+            extra = {"query": name, "times": before.times}
+            logger.info("query %s is well again after %s", name, before.lasted(now), extra=extra)
+            del self._queries[name]
+            self._holds.pop((name, "breaker"), None)
+        elif told:
+            self._queries[name] = _Trouble(told, now)
+        self._tell_state(result, quarantined)
+
+    def _tell_state(self, result: PollResult, quarantined: dict[str, int]) -> None:
+        name = result.query.name
+        extra: dict[str, object] = {"query": name, "duration": round(result.duration, 4)}
+        if result.error is not None:
+            advice = _advice(result.error.sqlstate, result.error.hint)
+            extra |= {"error.type": result.error.kind, **advice}
+            if result.error.conflict is not None:
+                extra["poller.conflict"] = result.error.conflict
+            logger.warning("query %s failed: %s", name, result.error.message, extra=extra)
+        elif result.skipped is not None:
+            extra["poller.reason"] = result.skipped.reason
+            logger.warning("query %s skipped: %s", name, result.skipped.detail, extra=extra)
+        elif result.estimated is not None:
+            logger.info("query %s: the estimate answers (%s)", name, result.estimated, extra=extra)
+        elif quarantined:
+            advice = {"hint": result.advice} if result.advice else {}
+            logger.warning("query %s: rows left out", name, extra=extra | quarantined | advice)
+        if result.outcome == "ok" and self._every_result:
+            for sample in result.samples:
+                # As one field: a column may be called `name` or `message`, which logging keeps for itself.
+                attributes = {"attributes": dict(sample.attributes)} if sample.attributes else {}
+                logger.info("%s = %s", sample.metric, sample.value, extra={"query": name, **attributes})
+
+
+def _by_us(error: PollError) -> bool:
+    """Whether we cancelled the query ourselves; somebody else's cancel comes with the server's SQLSTATE."""
+    return error.kind == "cancelled" and error.sqlstate is None
+
+
+def _advice(sqlstate: str | None, hint: str | None) -> dict[str, str]:
+    told = {"db.response.status_code": sqlstate, "hint": hint}
+    return {key: value for key, value in told.items() if value}

@@ -1,0 +1,78 @@
+"""Metrics of the poller itself: polls, their durations and what was not exported, under `poller.*`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
+from poller.model.result import PollResult, state_of
+from poller.model.tick import tick_name
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+    from opentelemetry.trace import SpanContext
+
+QUERY = "poller.query.name"
+STATE = "poller.state"
+TICK = "poller.tick.name"
+DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
+"""Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
+
+
+class SelfMetrics:
+    """Synchronous instruments that count polls; their data points live as long as the process."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = meter.create_histogram(
+            "poller.poll.duration",
+            unit="s",
+            description="Time that the poll of one query used the connection, by tick.",
+            explicit_bucket_boundaries_advisory=DURATION_BOUNDARIES,
+        )
+        self._polls = meter.create_counter(
+            "poller.polls",
+            unit="{poll}",
+            description="Polls by the state they end in; failures by error.type and SQLSTATE as well.",
+        )
+        self._quarantined = meter.create_counter(
+            "poller.query.quarantined",
+            unit="{data_point}",
+            description="Data points that were not exported because they are not valid numbers, by reason.",
+        )
+        self._folded = meter.create_counter(
+            "poller.query.folded",
+            unit="{data_point}",
+            description="Data points above max_series that are added up in a series `other`.",
+        )
+        self._overruns = meter.create_counter(
+            "poller.tick.overruns",
+            unit="{tick}",
+            description="Ticks that were skipped because the previous one was still running.",
+        )
+
+    def record(self, result: PollResult, span: SpanContext | None = None) -> None:
+        """Count one poll; `span` is the one that an exemplar refers to."""
+        context = set_span_in_context(NonRecordingSpan(span)) if span is not None else None
+        query = {QUERY: result.query.name}
+        state, error = state_of(result), result.error
+        attributes = {**query, STATE: state.word}
+        if state.word != "skipped":
+            self._duration.record(result.duration, {TICK: tick_name(result.query)}, context)
+        if error is not None:
+            attributes["error.type"] = error.kind
+            if error.sqlstate:
+                attributes["db.response.status_code"] = error.sqlstate
+            if error.conflict:
+                attributes["poller.conflict"] = error.conflict
+        elif state.reason is not None:
+            attributes["poller.reason"] = state.reason
+        self._polls.add(1, attributes, context)
+        if result.folded:
+            self._folded.add(result.folded, query, context)
+        for reason, count in result.quarantined.items():
+            self._quarantined.add(count, {**query, "poller.reason": reason}, context)
+
+    def overrun(self, tick: str) -> None:
+        """Count one tick that was skipped."""
+        self._overruns.add(1, {TICK: tick})

@@ -1,0 +1,50 @@
+"""Show OpenTelemetry the server that is polled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+if TYPE_CHECKING:
+    from poller.postgres.server_tracker import Sighting, Whereabouts
+
+
+def register_replica_gauges(
+    meter: Meter, whereabouts: Whereabouts, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Create the gauges of the server itself; they are absent once it has not been seen for too long."""
+
+    def gauge(
+        name: str, unit: str, description: str, read: Callable[[Sighting, float], float | None]
+    ) -> None:
+        def observe(_: CallbackOptions) -> Iterator[Observation]:
+            now = clock()
+            seen = whereabouts.seen(now)
+            value = read(seen, now - seen.at) if seen else None
+            if seen and value is not None:
+                yield Observation(value, {"server.address": seen.address, "server.port": seen.port})
+
+        meter.create_observable_gauge(f"poller.replica.{name}", [observe], unit=unit, description=description)
+
+    gauge("lag", "s", "Replay lag when it was last looked at; absent while unknown.", lambda s, _: s.lag)
+    gauge(
+        "data_age",
+        "s",
+        "How old, at most, the newest state of the primary is that the values can show.",
+        lambda s, since: None if s.data_age is None else s.data_age + since,
+    )
+    gauge(
+        "standby",
+        "{standby}",  # a unit of 1 would make it a `_ratio` in Prometheus
+        "1 while the server is a standby, 0 while it is a primary.",
+        lambda s, _: int(s.standby),
+    )
+    gauge(
+        "timeline",
+        "{timeline}",
+        "Timeline of the server; it grows by one at a promotion.",
+        lambda s, _: s.timeline,
+    )

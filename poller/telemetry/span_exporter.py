@@ -1,0 +1,69 @@
+"""Export the poller's own spans over OTLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from poller.model.errors import ConfigError, Problem
+from poller.otlp.signal_exporter import SignalExport
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.trace import Tracer
+
+    from poller.config.endpoint import Endpoint
+
+
+class Spans:
+    """A tracer, and the export of its spans: every few seconds (OTEL_BSP_*) and at the end.
+
+    The standard OTEL_TRACES_SAMPLER decides which traces are made; by default all are.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        resource: Resource,
+        timeout: float,
+        *,
+        asked_for: bool = True,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        """Begin; `timeout` bounds one request, in seconds.
+
+        Spans that are sent by default were not `asked_for`. `meter_provider` gets the SDK's own metrics of
+        its processor, if OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them.
+
+        Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or the
+        package for HTTP is missing.
+        """
+        self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for)
+        self.delivery = self._export.delivery
+        try:
+            processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)
+        except ValueError as error:
+            raise ConfigError([Problem("OTEL_BSP_*", str(error))]) from None
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self.tracer: Tracer = self._provider.get_tracer(
+            "poller", str(resource.attributes.get("service.version", ""))
+        )
+
+    def shutdown(self, timeout: float) -> None:
+        """Send what waits and end, within `timeout` seconds even where the collector hangs."""
+        self._export.shutdown(self._provider.shutdown, timeout)
+
+
+class _Exporter(SpanExporter):
+    def __init__(self, export: SignalExport) -> None:
+        self._export = export
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        queued = self._export.export(encode_spans, spans)
+        return SpanExportResult.SUCCESS if queued else SpanExportResult.FAILURE

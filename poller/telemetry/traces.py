@@ -1,0 +1,227 @@
+"""Tell each tick as a span, with a child for each of its queries."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import NoOpTracer, Span, SpanContext, SpanKind, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from poller.model.redaction import redact_all
+from poller.model.result import state_of
+from poller.model.tick import tick_name
+
+if TYPE_CHECKING:
+    from poller.model.query import AttributeValue, QueryDefinition
+    from poller.model.result import Answer, PollResult
+    from poller.postgres.server_tracker import Sighting
+
+    Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
+
+SYSTEM = "postgresql"
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Makes the spans of one tick after the other.
+
+    A tick's span covers all of it and is the current one meanwhile, so that log records and exemplars carry
+    its ids. The queries of a tick travel in one burst, so their spans are made afterwards, each from its
+    answer: it ends when the answer came and began as long before as the query kept the connection.
+
+    Attributes are those of the semantic conventions 1.44 for database clients, and `poller.*` as on the
+    metrics. `db.query.summary`, and with it the span's name, is the query's name: it is the summary that its
+    author gave it. `error.type` is the kind of failure, as on metrics and in the log, not the SQLSTATE that
+    the conventions would repeat there. The SQL itself (`db.query.text`) is left out, as the name leads to it
+    and its literals may be anything; so are the server's messages, which may quote rows.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        """Without a `tracer` nothing comes of the spans, and none is current."""
+        self._tracer = tracer or NoOpTracer()
+        self._sighting: Sighting | None = None
+
+    def note(self, sighting: Sighting) -> None:
+        """Take the server that was reached for the one that the tick under way asks."""
+        self._sighting = sighting
+
+    @contextmanager
+    def tick(self, queries: Sequence[QueryDefinition]) -> Iterator[TickTrace]:
+        """Within the block, a span of the tick that polls `queries` is the current one."""
+        self._sighting = None
+        started = Started()
+        name = tick_name(queries[0]) if queries else "none"
+        span = self._tracer.start_span(
+            f"tick {name}",
+            attributes=redact_all({"poller.tick.name": name, "poller.tick.queries": len(queries)}),
+            start_time=started.at,
+        )
+        try:
+            # What an exception says may be a secret, and the log tells it masked.
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                yield TickTrace(self._tracer, span, started, lambda: self._sighting)
+        except BaseException as error:
+            _fail(span, type(error).__name__)
+            raise
+        finally:
+            span.end(started.ns(time.monotonic()))
+
+
+class Started:
+    """When a tick began; the one place where its two clocks meet.
+
+    Every time in a tick's spans is counted from its start by the monotonic clock, so that no child is seen
+    outside its parent when the wall clock is set.
+    """
+
+    def __init__(self) -> None:
+        self.at = time.time_ns()
+        self._monotonic = time.monotonic()
+
+    def ns(self, monotonic: float) -> int:
+        """Nanoseconds since 1970 of a moment in seconds of the monotonic clock; never before the start."""
+        return self.at + max(0, round((monotonic - self._monotonic) * 1e9))
+
+
+class TickTrace:
+    """The trace of one tick."""
+
+    def __init__(
+        self, tracer: Tracer, span: Span, started: Started, seen: Callable[[], Sighting | None]
+    ) -> None:
+        """`seen` tells the server that this tick has reached."""
+        self._tracer = tracer
+        self._span = span
+        self._started = started
+        self._seen = seen
+        self._answers: dict[str, Answer] = {}
+        self._spans: dict[str, Span] = {}
+
+    def asking(self, ask: Ask) -> Ask:
+        """Ask as `ask` does, and keep the answers for the spans."""
+
+        def asked(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
+            answers = ask(queries, on_answer)
+            self._answers = {answer.query.name: answer for answer in answers}
+            return answers
+
+        return asked
+
+    def tell(self, results: Sequence[PollResult]) -> None:
+        """Make a span for each result, in the order of their answers, and complete the tick's.
+
+        Where the tick's is not recorded (no tracer, or the sampler left it out), theirs would not be either.
+        """
+        if not self._span.is_recording():
+            return
+        server = self._server()
+        for result in sorted(results, key=lambda result: self._answered(result.query.name)):
+            self._spans[result.query.name] = self._query(result, server)
+        self._span.set_attributes(redact_all(self._replica() | _counts(results)))
+        errors = [result.error_type for result in results if result.error_type]
+        if errors and len(errors) == len(results):
+            _fail(self._span, errors[0])
+
+    def of(self, name: str) -> AbstractContextManager[object]:
+        """Within the block, the span of the query `name` is the current one, though it has ended.
+
+        Where it has none, the tick's stays.
+        """
+        span = self._spans.get(name)
+        if span is None:
+            return nullcontext()
+        return trace.use_span(span, record_exception=False, set_status_on_exception=False)
+
+    def context(self, name: str) -> SpanContext | None:
+        """What leads to the span of the query `name`, or to the tick's; None where neither is recorded."""
+        span = self._spans.get(name)
+        if span is not None:
+            return span.get_span_context()
+        return self._span.get_span_context() if self._span.is_recording() else None
+
+    def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
+        ended = self._answered(result.query.name)
+        sent = result.skipped is None
+        attributes = _attributes(result, self._answers.get(result.query.name))
+        if sent:
+            attributes |= server
+        if result.error_type is not None:
+            attributes["error.type"] = result.error_type
+        span = self._tracer.start_span(
+            result.query.name,
+            # A query that was held back made no call; its span says that it was its turn, and why not.
+            kind=SpanKind.CLIENT if sent else SpanKind.INTERNAL,
+            start_time=self._started.ns(ended - result.duration),
+            attributes=redact_all(attributes),
+        )
+        if result.error_type is not None:
+            span.set_status(StatusCode.ERROR)
+        span.end(self._started.ns(ended))
+        return span
+
+    def _answered(self, name: str) -> float:
+        answer = self._answers.get(name)
+        return answer.answered if answer else 0.0
+
+    def _server(self) -> dict[str, AttributeValue]:
+        """The attributes of the server, as far as it is known; where none was reached, nobody knows which."""
+        told: dict[str, AttributeValue] = {"db.system.name": SYSTEM}
+        if (seen := self._seen()) is not None:
+            told |= {"server.address": seen.address, "server.port": seen.port}
+            if seen.database:
+                told["db.namespace"] = seen.database
+        return told
+
+    def _replica(self) -> dict[str, AttributeValue]:
+        seen = self._seen()
+        if seen is None:
+            return {}
+        told: dict[str, AttributeValue] = {
+            "server.address": seen.address,
+            "server.port": seen.port,
+            "poller.replica.standby": seen.standby,
+        }
+        return told if seen.lag is None else told | {"poller.replica.lag": seen.lag}
+
+
+def traceparent() -> dict[str, str]:
+    """The current span in the words of W3C Trace Context; outside of a span, nothing."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier
+
+
+def _attributes(result: PollResult, answer: Answer | None) -> dict[str, AttributeValue]:
+    name, state = result.query.name, state_of(result)
+    told: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.word}
+    if state.reason is not None and result.error is None:
+        told["poller.reason"] = state.reason
+    if result.skipped is not None:
+        return told
+    told["db.query.summary"] = name
+    if answer is not None and answer.rows is not None:
+        told["db.response.returned_rows"] = len(answer.rows.values) + answer.rows.beyond
+    if result.error is None:
+        told["poller.query.series"] = len(result.samples)
+        told["poller.query.quarantined"] = sum(result.quarantined.values())
+        return told
+    if result.error.sqlstate is not None:
+        told["db.response.status_code"] = result.error.sqlstate
+    if result.error.conflict is not None:
+        told["poller.conflict"] = result.error.conflict
+    return told
+
+
+def _counts(results: Sequence[PollResult]) -> dict[str, AttributeValue]:
+    words = Counter(state_of(result).word for result in results)
+    return {f"poller.tick.{word}": words[word] for word in ("ok", "estimated", "failed", "skipped")}
+
+
+def _fail(span: Span, kind: str) -> None:
+    span.set_attribute("error.type", kind)
+    span.set_status(StatusCode.ERROR)

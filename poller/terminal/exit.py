@@ -1,0 +1,41 @@
+"""Run to the end, and make an exit code and a few words of what ended it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+from poller.model.errors import ConfigError
+from poller.model.printable import one_line
+from poller.terminal.stdio import drop_stdout, guard, open_missing, speak_utf8, unwritable
+
+
+def run_to_end(act: Callable[[], None]) -> None:
+    """Call `act` and end the process with its exit code.
+
+    2 for an unusable configuration, 1 where stdout cannot be written to.
+    """
+    open_missing()
+    speak_utf8()
+    guard()
+    try:
+        try:
+            act()
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+    except ConfigError as error:
+        for problem in error.problems:
+            print(one_line(str(problem)), file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        sys.exit(2)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            print(f"{error.strerror}; raise the limit to 256 or more (ulimit -n)", file=sys.stderr)  # noqa: T201 - the same
+            sys.exit(2)
+        if not unwritable(error):
+            raise
+        drop_stdout()
+        if error.errno != errno.EPIPE:  # a reader that leaves has what it wanted
+            print(f"the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
+        sys.exit(1)

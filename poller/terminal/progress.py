@@ -1,0 +1,68 @@
+"""Say on a terminal which queries are still running, and for how long; say nothing anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+
+class Progress:
+    """A line on stderr that is gone when the polls are done, so that stdout holds the result alone."""
+
+    def __init__(self, queries: Sequence[str]) -> None:
+        self._waiting = list(queries)
+        self._total = len(self._waiting)
+        self._since = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.live import Live
+
+            from poller.terminal.console import open_console
+
+            self._live = Live(
+                get_renderable=self._line,
+                console=open_console(stderr=True),
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def done(self, query: str) -> None:
+        """Take `query` off the line; the next one's time starts now."""
+        if query in self._waiting:
+            self._waiting.remove(query)
+        self._since = time.monotonic()
+
+    def _line(self) -> Text:
+        from rich.text import Text
+
+        waiting = self._waiting
+        if not waiting:
+            return Text("")
+        # One connection runs one query at a time, in order: the first that is owed is the one that runs.
+        elapsed = time.monotonic() - self._since
+        behind = (
+            f", then {', '.join(waiting[1:4])}{', ...' if len(waiting) > 4 else ''}" if waiting[1:] else ""
+        )
+        done = self._total - len(waiting)
+        return Text(
+            f"{done}/{self._total} done; running {waiting[0]} for {elapsed:.1f} s{behind}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )

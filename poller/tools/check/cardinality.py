@@ -1,0 +1,27 @@
+"""Say which columns have too many values to tell series apart by."""
+
+from __future__ import annotations
+
+from poller.model.numbers import NUMBERS
+from poller.model.rows import Column
+from poller.postgres.inspect_relations import Type
+
+_INTEGERS = {20, 21, 23, 26}
+_TIMES = {"D", "T"}
+_ARRAYS_AND_SHAPES = {"A", "G"}
+_MANY_TYPES = {"json", "jsonb", "xml", "bytea"}
+
+
+def many_values(column: Column, kind: Type) -> str | None:
+    """Why a column makes too many series as an attribute, and what to write instead; None for any other."""
+    if kind.category in _TIMES:
+        advice = f"round it with date_trunc, or make it a value: extract(epoch FROM {column.name})"
+    elif kind.category in _ARRAYS_AND_SHAPES or kind.name in _MANY_TYPES:
+        advice = "select the part that tells series apart"
+    elif column.oid in NUMBERS - _INTEGERS:
+        advice = "round it, or make it a value column"
+    else:
+        return None
+    return (
+        f"attribute column {column.name!r} is {kind.name}, and each value makes a series of its own; {advice}"
+    )

@@ -1,0 +1,224 @@
+"""Names and texts that identify a client or open an account, at every place of OTLP where they may occur.
+
+The names and most patterns are those that `poller.events` itself never exports. Other servers send more:
+other spellings, percent-encoding, credentials of well-known services. The time that a text takes has a bound,
+because a client may have chosen it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import unquote
+
+from poller.events._privacy.attributes import is_denied
+from poller.events._privacy.identity import OWN, PEER, personal_text
+from poller.model.text import shown
+from poller.receiver.decode import Attribute
+from poller.tools.conform.notes import Notes
+
+LONGEST = 16_384
+"""Characters of a text that are examined; the rest is not."""
+_WINDOW, _OVERLAP = 1024, 128
+"""Characters that are searched at once, and how many of them twice: some patterns take the square of it."""
+_LONGEST_KEPT = 256
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NAMES = frozenset(
+    {"private_key", "access_key", "secret_key", "sessionid", "jsessionid", "phpsessid", "useragent"}
+    | {"remoteaddr", "clientip", "ipaddress", "phonenumber", "mobile_number"}
+)
+"""The last part of an attribute's name; as well as those that `poller.events` denies."""
+
+_EMPTY = r"(?!\[redacted\](?![^\s\"',;&)\]}])|\*{3}|(?:null|none|nil|undefined)\b|[$?:%{<-])"
+_QUOTE = r"\\?[\"']?"
+_ANY = rf"{_QUOTE}(?:=|\s{{0,2}}:\s{{0,2}}){_QUOTE}{_EMPTY}[^\s\"',;&)\]}}]"
+# `invalid token: signature mismatch` is a sentence; `token: abc` and `token: 5eb, user` are values.
+_ONE_WORD = (
+    rf"(?:{_QUOTE}={_QUOTE}{_EMPTY}[^\s\"',;&]"
+    rf"|\\?[\"']?\s{{0,2}}:\s{{0,2}}\\?[\"']{_EMPTY}[^\"']"
+    rf"|\s{{0,2}}:\s{{0,2}}{_EMPTY}(?=[^\s,;]{{0,200}}\d|[^\s,;]{{1,200}}(?:[,;]|$))\S)"
+)
+_TEXTS = (
+    ("a user agent", rf"(?<![a-z])user[_-]?agent{_ANY}"),
+    ("a user name", rf"(?<![a-z])(?:user[_-]?name|full[_-]?name){_ANY}"),
+    ("a phone number", rf"(?<![a-z])phone(?:[_-]?number)?{_ANY}"),
+    ("a session id", rf"(?<![a-z])(?:j|php|asp\.net_)?sess(?:ion)?id{_ANY}"),
+    ("a private key", rf"private[_-]?key{_ANY}|-----begin [a-z ]{{0,20}}private key-----"),
+    ("a token", rf"(?<![a-z])(?:authorization|cookie){_ANY}"),
+    ("an e-mail address", rf"(?<![a-z])e[_-]?mail(?:[_-]?address)?{_ONE_WORD}"),
+    ("a password", rf"(?:password|passwd|passphrase|(?<![a-z])pwd){_ONE_WORD}"),
+    (
+        "a token",
+        rf"(?:token|secret|credentials?|(?:api|access|secret)[_-]?key|(?<![a-z])(?:jwt|ticket|otp)){_ONE_WORD}",
+    ),
+)
+_NAMED = [(what, re.compile(pattern, re.IGNORECASE)) for what, pattern in _TEXTS]
+_KEYS = re.compile(
+    r"\bgh[pousr]_[A-Za-z0-9]{16}|\bgithub_pat_[A-Za-z0-9_]{16}|\bglpat-[\w-]{16}"  # GitHub, GitLab
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30}"  # AWS, Google
+    r"|\bxox[abeoprs]-[A-Za-z0-9-]{10}|\b[srp]k_(?:live|test)_[A-Za-z0-9]{10}"  # Slack, Stripe
+)
+
+
+def is_personal(name: str, *, outgoing: bool = False) -> bool:
+    """Whether an attribute of this name must not leave a server, in any spelling.
+
+    `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
+    """
+    parts = {name[:_LONGEST_KEPT], name[-_LONGEST_KEPT:]}
+    return any(_is_personal(part, outgoing) for part in parts)
+
+
+@lru_cache(4096)
+def _is_personal(name: str, outgoing: bool) -> bool:
+    spelled = _CAMEL.sub("_", name)
+    last = spelled.rpartition(".")[2].lower().replace("-", "_")
+    return last in _NAMES or any(is_denied(one, outgoing) for one in (name, spelled))
+
+
+def gives_away(text: str, *, addresses: bool = True) -> str | None:
+    """What a text gives away, `an IP address` for example, also percent-encoded; None if nothing.
+
+    Only the first LONGEST characters are examined. `addresses=False` skips IP addresses.
+    """
+    return _kept(text, addresses) if len(text) <= _LONGEST_KEPT else _gives_away(text, addresses)
+
+
+@lru_cache(4096)
+def _kept(text: str, addresses: bool) -> str | None:
+    return _gives_away(text, addresses)
+
+
+def _gives_away(text: str, addresses: bool) -> str | None:
+    for window in windows(text):
+        for form in _forms(window):
+            if what := personal_text(form, addresses=addresses, named=False) or _named(form):
+                return what
+    return None
+
+
+def _named(text: str) -> str | None:
+    if _KEYS.search(text):
+        return "a token"
+    if ":" in text or "=" in text or "-----" in text:
+        return next((what for what, pattern in _NAMED if pattern.search(text)), None)
+    return None
+
+
+def _forms(text: str) -> Iterator[str]:
+    """A text, and what its percent-encoding, once or twice, stands for."""
+    yield text
+    for _ in range(2):
+        decoded = unquote(text) if "%" in text else text
+        if decoded == text:
+            return
+        text = decoded
+        yield text
+
+
+def windows(text: str) -> Iterator[str]:
+    """Overlapping parts of a text, to be searched one by one; they begin and end at blanks if they can."""
+    text, start = text[:LONGEST], 0
+    while len(text) - start > _WINDOW:
+        end = start + _WINDOW
+        blank = text.rfind(" ", end - _OVERLAP, end)
+        yield text[start : blank if blank > 0 else end]
+        following = end - 2 * _OVERLAP
+        blank = text.find(" ", following, end - _OVERLAP - 64)
+        start = blank if blank > 0 else following
+    yield text[start:]
+
+
+ADVICE = "keep it out of what leaves the process (design document 005, section 4.1)"
+
+
+class Places:
+    """Notes what is personal, with its place and without its value."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._resource: Mapping[str, Attribute] | None = None
+        self._scope: Mapping[str, Attribute] | None = None
+
+    def origin(
+        self, resource: Mapping[str, Attribute], scope: str, scope_attributes: Mapping[str, Attribute]
+    ) -> None:
+        """Examine the resource and the scope, each once in a request.
+
+        An address in a resource is the server's own.
+        """
+        if resource is not self._resource:
+            self._resource = resource
+            self.attributes(resource, "the resource", addresses=False)
+        if scope_attributes is not self._scope:
+            self._scope = scope_attributes
+            self.text("scope name", scope, "a scope", addresses=False)
+            self.attributes(scope_attributes, f"scope {safe(scope)}")
+
+    def attributes(
+        self,
+        attributes: Mapping[str, Attribute],
+        where: str,
+        *,
+        outgoing: bool = False,
+        addresses: bool = True,
+    ) -> None:
+        """Examine names and values; `outgoing`: of a span of kind client or producer."""
+        for name, value in attributes.items():
+            if is_personal(name, outgoing=outgoing):
+                detail = "identifies or locates a client, on $"
+                self._notes.add("personal_attribute", safe_name(name), detail, where, advice=ADVICE)
+                continue
+            own = name in OWN or (outgoing and name in PEER)
+            for text in texts(value):
+                if what := gives_away(text, addresses=addresses and not own):
+                    self._personal_text(safe_name(name), what, where)
+                    break
+
+    def text(self, subject: str, text: str, where: str, *, addresses: bool = True) -> None:
+        """Examine one text."""
+        if what := gives_away(text, addresses=addresses):
+            self._personal_text(subject, what, where)
+
+    def trace_state(self, header: str, where: str) -> None:
+        """Examine the entries of a `tracestate`, which a client may have sent."""
+        for entry in header[:_LONGEST_STATE].split(","):
+            if what := gives_away(entry) or gives_away(entry.partition("=")[2]):
+                self._personal_text("tracestate", what, where)
+                return
+
+    def _personal_text(self, subject: str, what: str, where: str) -> None:
+        self._notes.add("personal_text", subject, f"holds {what}, on $", where, advice=ADVICE)
+
+
+_LONGEST_STATE = 4096
+"""Characters of a `tracestate`; W3C Trace Context asks senders for 512."""
+
+
+def texts(value: Attribute) -> Iterator[str]:
+    """Every text within a value, names of a mapping's items with their values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            # As one text, because `authorization: ...` says what it is only together.
+            yield from (f"{name}: {text}" for text in texts(item))
+
+
+def safe(text: str) -> str:
+    """A name for the report, unless it gives something away itself."""
+    what = gives_away(text)
+    return f"({what})" if what else shown(text)
+
+
+def safe_name(name: str) -> str:
+    """The name of an attribute for the report, unless it gives something away itself."""
+    what = gives_away(name)
+    return f"({what})" if what else name

@@ -1,0 +1,102 @@
+"""What section 4 of design document 005 asks of spans: a root with a request id, current names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from poller.events.attributes import HTTP_METHODS
+from poller.model.text import shown
+from poller.receiver.decode import Attribute, Span
+from poller.tools.doctor.finding import State
+
+_IDS = ("request.id", "request_id")
+_USERS = ("user.id", "user_id")
+_SWITCHED = "101"
+"""Status of a request that became a WebSocket session."""
+
+_OLD: Mapping[str, str] = {
+    "http.method": "http.request.method",
+    "http.status_code": "http.response.status_code",
+    "http.url": "url.full",
+    "http.target": "url.path",
+    "http.scheme": "url.scheme",
+    "http.host": "server.address",
+    "http.server_name": "server.address",
+    "http.flavor": "network.protocol.version",
+    "http.request_content_length": "http.request.header.content-length",
+    "net.host.name": "server.address",
+    "net.host.port": "server.port",
+    "net.peer.name": "server.address",
+    "net.peer.port": "server.port",
+    "net.sock.peer.addr": "network.peer.address",
+    "net.sock.peer.port": "network.peer.port",
+    "net.transport": "network.transport",
+    "net.protocol.name": "network.protocol.name",
+    "net.protocol.version": "network.protocol.version",
+    "db.system": "db.system.name",
+    "db.name": "db.namespace",
+    "db.statement": "db.query.text",
+    "db.operation": "db.operation.name",
+    "db.sql.table": "db.collection.name",
+    "messaging.operation": "messaging.operation.type",
+}
+"""Names of semantic conventions before 1.23 (HTTP), 1.28 (databases), and the current ones."""
+
+
+class Flaw(NamedTuple):
+    """One difference of a span."""
+
+    check: str
+    subject: str
+    what: str
+    advice: str | None = None
+    state: State = "fail"
+
+
+def flaws(span: Span) -> Iterator[Flaw]:
+    """What a span lacks or has too much of, without its values."""
+    attributes = span.attributes
+    for old, new in _OLD.items():
+        if old in attributes and new not in attributes:
+            # Other spans are made by libraries, some of which offer no current names.
+            state: State = "fail" if span.kind == "server" else "warn"
+            yield Flaw("old_convention", old, "is a former name, on $", f"send {new}", state)
+    if span.kind == "server":
+        yield from _of_a_root(attributes)
+    elif not span.parent_span_id and "http.request.method" in attributes and span.kind != "client":
+        what = f"has the kind {span.kind}, on $: the root span of a request has the kind server"
+        yield Flaw("span_kind", "root span", what)
+    yield from _impossible(span)
+
+
+def _of_a_root(attributes: Mapping[str, Attribute]) -> Iterator[Flaw]:
+    if not any(attributes.get(name) for name in _IDS):
+        yield Flaw("missing_attribute", "request.id", "is missing, on $", "set it on each root span")
+    if not any(name.startswith("rpc.") for name in attributes):
+        for name, also in (("http.request.method", "http.method"), ("url.path", "http.target")):
+            # Under its former name it is reported already.
+            if name not in attributes and also not in attributes:
+                yield Flaw("missing_attribute", name, "is missing, on $", "set it on each root span")
+    switched = str(attributes.get("http.response.status_code")) == _SWITCHED
+    if switched and not any(attributes.get(name) for name in _USERS):
+        what = "is missing, on $: the root span of a WebSocket session has it"
+        yield Flaw("missing_attribute", "user.id", what)
+
+
+def _impossible(span: Span) -> Iterator[Flaw]:
+    if not (_is_id(span.trace_id, 32) and _is_id(span.span_id, 16)):
+        yield Flaw("impossible_value", "span ids", "are none, on $")
+    if not 0 < span.start_time_unix_nano <= span.end_time_unix_nano:
+        yield Flaw("impossible_value", "span times", "end before they start, or are 0, on $")
+    status = span.attributes.get("http.response.status_code")
+    if status is not None and not (type(status) is int and 100 <= status <= 599):
+        yield Flaw("impossible_value", "http.response.status_code", "is no number from 100 to 599, on $")
+    method = span.attributes.get("http.request.method")
+    if method is not None and method not in HTTP_METHODS:
+        what = "is no method of HTTP, on $"
+        yield Flaw("impossible_value", "http.request.method", what, f"send {shown(HTTP_METHODS[-1])}")
+
+
+def _is_id(digits: str, length: int) -> bool:
+    return len(digits) == length and digits.strip("0") != ""

@@ -1,0 +1,118 @@
+"""Say what a check-up found: one line for each thing looked at, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from poller.model.printable import one_line
+from poller.model.redaction import redact, redact_all
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+State = Literal["ok", "skip", "warn", "fail"]
+"""`skip` is what could not be looked at or does not apply: no fault by itself."""
+
+_STYLES: dict[State, str] = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red"}
+_NAME_WIDTH = 28
+"""Columns of the names on a terminal; a query's may have 63 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one look."""
+
+    check: str
+    """What was looked at, in one word."""
+    state: State
+    detail: str
+    """What there is, in words."""
+    advice: str | None = None
+    """What to do about it."""
+    subject: str | None = None
+    """Which of several: the name of a query."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """The same for programs; seconds, counts and names."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.check} {self.subject}" if self.subject else self.check
+
+
+def healthy(findings: Iterable[Finding]) -> bool:
+    """Whether nothing failed; warnings are no failure."""
+    return all(finding.state != "fail" for finding in findings)
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """All of it in a line: `1 failed, 2 warnings, 9 ok, 1 skipped`."""
+    count = Counter(finding.state for finding in findings)
+    warnings = f"{count['warn']} warning{'' if count['warn'] == 1 else 's'}"
+    return f"{count['fail']} failed, {warnings}, {count['ok']} ok, {count['skip']} skipped"
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print a row for each finding, its advice below it on a terminal, behind it elsewhere; and a summary.
+
+    On a terminal long cells fold, so that nothing is cut off.
+    """
+    if console.is_terminal:
+        console.print(_table(findings))
+        console.print(summary(findings))
+        return
+    # Piped to a program a finding is a line: grep must find it whole.
+    names = [_plain(finding.name) for finding in findings]
+    width = max(map(len, names), default=0)
+    for finding, name in zip(findings, names, strict=True):
+        advice = f" -> {_plain(finding.advice)}" if finding.advice else ""
+        line = f"{finding.state:4}  {name:{width}}  {_plain(finding.detail)}{advice}"
+        console.print(line, markup=False, emoji=False, soft_wrap=True)
+    console.print(summary(findings))
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, show_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", max_width=_NAME_WIDTH)
+    table.add_column(overflow="fold")
+    before: Finding | None = None
+    for finding in findings:
+        if before is not None and bool(before.subject) != bool(finding.subject):
+            table.add_row()  # queries stand by themselves, and need no word that says what they are
+        before = finding
+        told = Text(_plain(finding.detail))
+        if finding.advice:
+            told.append(f"\n-> {_plain(finding.advice)}", "bold")
+        table.add_row(
+            Text(finding.state, _STYLES[finding.state]), Text(_plain(finding.subject or finding.check)), told
+        )
+    return table
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """One object: `ok` as the exit code says it, and a list `checks`."""
+    checks = [
+        {
+            "check": finding.check,
+            **({"subject": finding.subject} if finding.subject else {}),
+            "state": finding.state,
+            "detail": redact(finding.detail),
+            "advice": finding.advice and redact(finding.advice),
+            "facts": redact_all(finding.facts),
+        }
+        for finding in findings
+    ]
+    return json.dumps({"ok": healthy(findings), "checks": checks}, indent=2, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    """One line without secrets, nor what would act on the reader's terminal: a message may hold anything."""
+    return one_line(redact(text))

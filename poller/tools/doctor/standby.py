@@ -1,0 +1,99 @@
+"""Examine the standby: its role, how far behind it is, and what its recovery does to queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from poller.model.duration import format_duration
+from poller.model.query import QueryDefinition
+from poller.postgres.admission import RequireStandby
+from poller.postgres.server_tracker import Sighting
+from poller.tools.doctor.finding import Finding
+
+
+def examine(
+    sighting: Sighting,
+    settings: dict[str, str],
+    queries: Sequence[QueryDefinition],
+    *,
+    require_standby: RequireStandby,
+    max_lag: float | None,
+) -> list[Finding]:
+    """Say what a tick saw of the server; `settings` are the server's own, as `pg_settings` writes them.
+
+    `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
+    """
+    return [
+        _standby(sighting, require_standby),
+        _lag(sighting, queries, max_lag),
+        _conflicts(settings, queries, standby=sighting.standby),
+    ]
+
+
+def _standby(sighting: Sighting, require: RequireStandby) -> Finding:
+    timeline = f", timeline {sighting.timeline}" if sighting.timeline is not None else ""
+    detail = f"a {sighting.role}{timeline}"
+    facts = {"role": sighting.role, "timeline": sighting.timeline}
+    if sighting.standby or require == "false":
+        return Finding("standby", "ok", detail, facts=facts)
+    if require == "true":
+        advice = "point POLLER_DATABASE_URL at a standby (target_session_attrs=standby chooses among several)"
+        return Finding(
+            "standby", "fail", f"{detail}, and POLLER_REQUIRE_STANDBY is true", advice, facts=facts
+        )
+    advice = "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false if this is meant"
+    return Finding("standby", "warn", detail, advice, facts=facts)
+
+
+def _lag(sighting: Sighting, queries: Iterable[QueryDefinition], limit: float | None) -> Finding:
+    seconds, why = sighting.lag, sighting.why
+    facts = {"lag": seconds, "data_age": sighting.data_age, "why": why, "limit": limit}
+    shortest = min((query.interval for query in queries), default=0.0)
+    above = f"; the limit is {format_duration(limit)}" if limit is not None else ""
+    advice = "look at the link to the primary (pg_stat_wal_receiver) and at what replay waits for"
+    if not sighting.standby:
+        return Finding("lag", "ok", why, facts=facts)
+    if seconds is None:
+        state = "warn" if limit is None else "fail"
+        return Finding("lag", state, f"not known: {why}{above}", advice, facts=facts)  # type: ignore[arg-type]  # one of the two
+    detail = f"{format_duration(round(seconds, 3))}: {why}{above}"
+    if limit is not None and seconds > limit:
+        return Finding("lag", "fail", detail, f"{advice}; or raise POLLER_MAX_REPLAY_LAG", facts=facts)
+    if seconds > shortest:
+        detail += f"; longer than an interval ({format_duration(shortest)}), so that old numbers look new"
+        return Finding("lag", "warn", detail, f"{advice}; POLLER_MAX_REPLAY_LAG stops polls", facts=facts)
+    unseen = "GRANT pg_monitor TO the role, so that a link that has fallen silent is noticed as well"
+    return Finding("lag", "ok", detail, unseen if sighting.data_age is None else None, facts=facts)
+
+
+def _conflicts(settings: dict[str, str], queries: Sequence[QueryDefinition], *, standby: bool) -> Finding:
+    """What recovery does to a query that is in its way (PostgreSQL manual, "Handling Query Conflicts")."""
+    if not standby:
+        return Finding("conflicts", "skip", "only a standby cancels queries for its recovery")
+    longest = max(queries, key=lambda query: query.timeout, default=None)
+    timeout = longest.timeout if longest else 0.0
+    delay = int(settings["max_standby_streaming_delay"]) / 1000
+    feedback = settings["hot_standby_feedback"] == "on"
+    facts = {
+        "max_standby_streaming_delay": None if delay < 0 else delay,
+        "hot_standby_feedback": feedback,
+        "longest_timeout": timeout,
+    }
+    shown = "-1" if delay < 0 else format_duration(delay)
+    both = f"max_standby_streaming_delay {shown}, hot_standby_feedback {'on' if feedback else 'off'}"
+    run = f"a query may run {format_duration(timeout)} ({longest.name if longest else '-'})"
+    if delay < 0:
+        return Finding("conflicts", "ok", f"{both}: {run}, and replay waits for it", facts=facts)
+    if delay >= timeout:
+        return Finding("conflicts", "ok", f"{both}: {run}, and replay waits as long", facts=facts)
+    if feedback:
+        detail = f"{both}: {run}; VACUUM on the primary does not cancel it, only DDL may"
+        return Finding("conflicts", "ok", detail, facts=facts)
+    return Finding(
+        "conflicts",
+        "warn",
+        f"{both}: {run}, and VACUUM or DDL on the primary may cancel it",
+        "set hot_standby_feedback = on on the standby (the primary then keeps dead rows for as long as a "
+        f"query runs), or max_standby_streaming_delay = {format_duration(timeout)} (replay is then as late)",
+        facts=facts,
+    )

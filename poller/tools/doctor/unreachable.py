@@ -1,0 +1,20 @@
+"""Say why there is no connection to the database, and what to do about it."""
+
+from __future__ import annotations
+
+from poller.model.errors import PollError
+from poller.postgres.sqlstate import connection_advice
+from poller.tools.doctor.finding import Finding
+
+
+def unreachable(error: PollError, place: str) -> Finding:
+    """Say why there is no connection; `place` is the connection string without its secrets."""
+    return Finding(
+        "database",
+        "fail",
+        f"{place}: {error.message}",
+        connection_advice(error.message)
+        or error.hint
+        or "correct POLLER_DATABASE_URL, or what stands between here and there",
+        facts={"error": error.kind, "sqlstate": error.sqlstate},
+    )

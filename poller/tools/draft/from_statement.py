@@ -1,0 +1,158 @@
+"""Draft the query that a statement suggests: which columns are values, which attributes, in which units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poller.config.queries.sql_ast import counted_columns, first_relation, grouped_columns
+from poller.model.numbers import NUMBERS
+from poller.model.rows import Column, Rows
+from poller.model.units import guessed_unit
+from poller.postgres.inspect_relations import Type
+from poller.tools.check.cardinality import many_values
+
+MOST_CLOSED = 20
+"""Values of one attribute that are worth listing."""
+
+_UNNAMED = "?column?"
+_SAYS_NOTHING = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
+_BOOLEAN = "B"
+_VOID = 2278
+"""What `pg_sleep` and its like give; no row differs by it (OIDs of pg_type.dat)."""
+_AS_NUMBER = {"D": "extract(epoch FROM ...)", "T": "extract(epoch FROM ...)", _BOOLEAN: "(...)::int"}
+_BY_1024 = re.compile(r"/\s*\(?\s*(1024|1048576|1073741824)\b")
+_BINARY = {"kBy": "KiBy", "MBy": "MiBy", "GBy": "GiBy", "TBy": "TiBy"}
+
+
+class NoDraftError(Exception):
+    """The result cannot feed a metric; its argument says why and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A query in the keys of a query file, and what is doubtful about it."""
+
+    query: dict[str, Any]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.query["name"])
+
+
+def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: str | None = None) -> Draft:
+    """Draft a query of `sql`, whose result has `columns`; `name` is for it, and for its metric.
+
+    Raises NoDraftError where no column is a number, or a column has no name of its own.
+    """
+    _refuse_unnamed([column.name for column in columns])
+    grouped = grouped_columns(sql)
+    numbers = [column for column in columns if column.oid in NUMBERS and column.name not in grouped]
+    # An identifier is a number that nobody adds up; where there is nothing else, it is the value.
+    values = [one for one in numbers if not re.search(r"(^|_)id$", one.name)] or numbers
+    if not values:
+        raise NoDraftError(_nothing_to_measure(columns, types))
+    nothing = [column for column in columns if column.oid == _VOID]
+    attributes = [column for column in columns if column not in [*values, *nothing]]
+    relation = word(first_relation(sql) or "")
+    query: dict[str, Any] = {"name": name or "", "sql": sql}
+    counted = counted_columns(sql)
+    metrics = []
+    for column in values:
+        metric = _metric_name(relation, column.name, name if len(values) == 1 else None, prefix=name)
+        thing = relation or word(column.name)
+        told: dict[str, Any] = {
+            "name": metric,
+            "description": sentence(metric),
+            "unit": f"{{{_thing(thing)}}}" if column.name in counted else _unit(sql, column.name, thing),
+            "value_column": column.name,
+        }
+        if attributes:
+            told["attribute_columns"] = [attribute.name for attribute in attributes]
+        metrics.append(told)
+    query["name"] = name or (metrics[0]["name"] if len(metrics) == 1 else relation or "query")[:63]
+    query["metrics"] = metrics
+    kinds = [(attribute, types.get(attribute.oid)) for attribute in attributes]
+    doubts = [many_values(attribute, kind) for attribute, kind in kinds if kind is not None]
+    return Draft(query, tuple(filter(None, doubts)))
+
+
+def closed(drafted: Draft, rows: Rows, types: Mapping[int, Type]) -> Draft:
+    """The same with the attribute values listed that the types of its columns fix, where no row is NULL.
+
+    A value that no row has is then 0 instead of absent.
+    """
+    values: dict[str, list[str]] = {}
+    for position, column in enumerate(rows.columns):
+        kind = types.get(column.oid)
+        labels = _labels(kind)
+        if 0 < len(labels) <= MOST_CLOSED and all(row[position] is not None for row in rows.values):
+            values[column.name] = labels
+    metrics = []
+    for metric in drafted.query["metrics"]:
+        own = {name: values[name] for name in metric.get("attribute_columns", []) if name in values}
+        metrics.append({**metric, "attribute_values": own} if own else metric)
+    return Draft({**drafted.query, "metrics": metrics}, drafted.doubts)
+
+
+def _labels(kind: Type | None) -> list[str]:
+    if kind is None:
+        return []
+    return ["true", "false"] if kind.category == _BOOLEAN else list(kind.labels)
+
+
+def _refuse_unnamed(names: Sequence[str]) -> None:
+    if _UNNAMED in names:
+        number = names.index(_UNNAMED) + 1
+        raise NoDraftError(f"column {number} of the result has no name; give it one with AS")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise NoDraftError(f"column {twice!r} comes {names.count(twice)} times; rename all but one with AS")
+
+
+def _nothing_to_measure(columns: Sequence[Column], types: Mapping[int, Type]) -> str:
+    told = ", ".join(
+        f"{column.name} is {types[column.oid].name if column.oid in types else 'of an unknown type'}"
+        for column in columns
+    )
+    advice = ""
+    # Around the expression itself: its name is not known yet where it is given.
+    for column in columns:
+        category = types[column.oid].category if column.oid in types else ""
+        if form := _AS_NUMBER.get(category):
+            advice = f"wrap the expression of {column.name}: {form} AS {column.name}, or "
+            break
+    return f"no column of the result is a number to measure ({told}); {advice}cast one, or add count(*) AS n"
+
+
+def _metric_name(relation: str, column: str, only: str | None, prefix: str | None) -> str:
+    if only:
+        return word(only)
+    own = word(column)
+    last = "count" if own in _SAYS_NOTHING else own
+    front = word(prefix or relation)
+    if not front or last.startswith(front):
+        return last or "value"
+    return f"{front}_{last}"
+
+
+def word(text: str) -> str:
+    """As a metric's name takes it."""
+    word = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
+    return word if word[:1].isalpha() else f"x_{word}" if word else ""
+
+
+def _unit(sql: str, column: str, thing: str) -> str:
+    unit = guessed_unit(column, thing)
+    return _BINARY.get(unit, unit) if _BY_1024.search(sql) else unit
+
+
+def _thing(relation: str) -> str:
+    return guessed_unit("", relation).strip("{}") if relation else "row"
+
+
+def sentence(metric: str) -> str:
+    """Something to begin a description with."""
+    return metric.replace("_", " ").capitalize() + "."

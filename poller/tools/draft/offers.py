@@ -1,0 +1,108 @@
+"""Offer the usual aggregates of a table by what is known of its columns, or one that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from poller.model.text import did_you_mean
+from poller.model.units import guessed_unit
+from poller.tools.draft import aggregates
+from poller.tools.draft.aggregates import KINDS, Offer, UnknownAggregateError
+from poller.tools.draft.from_statement import MOST_CLOSED
+from poller.tools.draft.tables import Table, TableColumn
+
+OF_THE_TABLE = {"count", "count-estimate", "size"}
+"""Those that need no column."""
+DEFAULT_TOP = 10
+DEFAULT_MOST = 1000
+"""Series of one query, as `max_series`."""
+
+_OF_TABLE: dict[str, Callable[[Table], Offer]] = {
+    "count": aggregates.count,
+    "count-estimate": aggregates.count_estimate,
+    "size": aggregates.size,
+}
+_OF_COLUMN: dict[str, Callable[[Table, TableColumn], Offer]] = {
+    "newest-age": aggregates.newest_age,
+    "oldest-age": aggregates.oldest_age,
+    "sum": aggregates.total,
+}
+
+
+def offers(table: Table, columns: Mapping[str, TableColumn], top: int = DEFAULT_TOP) -> list[Offer]:
+    """The aggregates that make sense by what is known of the columns."""
+    return [offer(key, table, columns, top) for key in _keys(columns)]
+
+
+def offer(
+    key: str,
+    table: Table,
+    columns: Mapping[str, TableColumn],
+    top: int = DEFAULT_TOP,
+    most: int = DEFAULT_MOST,
+) -> Offer:
+    """The aggregate that is asked for as `kind` or `kind=column`; `top` is the length of a top list.
+
+    More than `most` series are worth a word. Raises UnknownAggregateError where there is none, or it cannot
+    be made of that column.
+    """
+    kind, _, name = key.partition("=")
+    if kind not in KINDS:
+        alike = [repr(one) for one in KINDS if kind in one.split("-")]
+        meant = f"; did you mean {' or '.join(alike)}?" if alike else did_you_mean(kind, KINDS)
+        raise UnknownAggregateError(f"{kind!r} is no aggregate{meant or ';'} there are: {', '.join(KINDS)}")
+    if kind in OF_THE_TABLE:
+        if name:
+            raise UnknownAggregateError(f"{kind!r} is of the whole table; write {kind}")
+        return _OF_TABLE[kind](table)
+    if not name:
+        raise UnknownAggregateError(f"{kind!r} needs a column; write {kind}=COLUMN")
+    column = columns.get(name)
+    if column is None:
+        raise UnknownAggregateError(
+            f"{table.full} has no column {name!r} that may be read{did_you_mean(name, columns) or ';'} "
+            f"there are: {', '.join(columns)}"
+        )
+    if kind == "top":
+        return aggregates.top(table, column, top)
+    if kind == "count-by":
+        return aggregates.count_by(table, column, most)
+    return _OF_COLUMN[kind](table, column)
+
+
+def _keys(columns: Mapping[str, TableColumn]) -> Iterator[str]:
+    yield from ("count", "count-estimate")
+    few = [column.name for column in columns.values() if _has_few_values(column)]
+    yield from (f"count-by={name}" for name in few)
+    yield from (
+        f"top={column.name}"
+        for column in columns.values()
+        if column.category == "S" and column.name not in few and _repeats(column)
+    )
+    past = [
+        column.name
+        for column in columns.values()
+        if aggregates.is_moment(column) and not aggregates.lies_ahead(column)
+    ]
+    yield from (f"{kind}={name}" for kind in ("newest-age", "oldest-age") for name in past)
+    yield from (f"sum={column.name}" for column in columns.values() if _is_amount(column))
+    yield "size"
+
+
+def _has_few_values(column: TableColumn) -> bool:
+    if column.labels or column.category == "B":
+        return len(column.labels) <= MOST_CLOSED
+    known = column.distinct is not None and 1 < column.distinct <= MOST_CLOSED
+    return known and (column.category == "S" or column.kind in ("smallint", "integer"))
+
+
+def _repeats(column: TableColumn) -> bool:
+    """Whether a value stands in several rows, as far as is known."""
+    return column.distinct is not None and (column.distinct > 1 or -0.5 < column.distinct < 0)
+
+
+def _is_amount(column: TableColumn) -> bool:
+    """A number that may be added up, by its name or its kind; or bytes, which have a length."""
+    if column.kind == "bytea":
+        return True
+    return column.category == "N" and guessed_unit(column.name, "row") != "{row}"

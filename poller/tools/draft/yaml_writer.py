@@ -1,0 +1,66 @@
+"""Write a query as YAML, the way that people write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from poller.config.queries.yaml_reader import parse
+from poller.config.queries.yaml_text import to_text
+
+_ENDLESS = 10_000
+"""Columns: a text that YAML folds is no longer the one that was typed."""
+
+
+class Pairs(dict[str, Any]):
+    """A mapping that stands on one line."""
+
+
+class _Writer(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless  # a list stands deeper than its key, as in the shipped files
+        super().increase_indent(flow, False)
+
+
+def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # A query file's reader takes some words for numbers that PyYAML's own does not.
+    quoted = "{" in text or not isinstance(_read(text), str)
+    style = "|" if "\n" in text else '"' if quoted else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flat = all(isinstance(item, str) for item in items)
+    return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+def _pairs(writer: yaml.SafeDumper, pairs: Pairs) -> yaml.MappingNode:
+    return writer.represent_mapping("tag:yaml.org,2002:map", pairs, flow_style=True)
+
+
+def _read(text: str) -> Any:
+    document = parse(text.encode())
+    return "" if document.flaws else document.data
+
+
+_Writer.add_representer(str, _text)
+_Writer.add_representer(list, _list)
+_Writer.add_representer(Pairs, _pairs)
+
+
+def to_yaml(query: Mapping[str, Any], indent: int = 2) -> str:
+    """An item of a file's `queries`, its dash behind `indent` blanks."""
+    told = to_text([dict(query)], _Writer, width=_ENDLESS)
+    margin = " " * indent
+    return "".join(margin + line if line.strip() else line for line in told.splitlines(keepends=True))
+
+
+def to_file(*queries: Mapping[str, Any]) -> str:
+    """A whole query file."""
+    return "queries:\n" + "\n".join(map(to_yaml, queries))

@@ -1,0 +1,187 @@
+"""Make the alerting rules of the poller itself: numbers that are missing, or soon will be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from poller.model.duration import format_duration
+from poller.model.query import Severity
+from poller.model.result import DECLARED
+from poller.tools.generate.alert_rules import Rule
+
+MINUTE, HOUR = 60.0, 3600.0
+
+_DECLARED = "|".join(DECLARED)
+_QUERY = "{{ $labels.poller_query_name }}"
+_PLACE = "{{ $labels.server_address }}:{{ $labels.server_port }}"
+_METRICS = '{poller_signal="metrics"}'
+"""Spans and log records are kept for minutes only: their like is in the log, and no alert is about them."""
+_SAME_QUERY = "on (job, instance, poller_query_name)"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the rules are made for."""
+
+    service: str
+    """service.name of the pollers; with a service.namespace before it, it is the label `job`."""
+    replay_lag: float
+    """Seconds of replay lag that are too many."""
+    spool_size: int
+    """Bytes that the spool may hold."""
+
+
+def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
+    """All rules of the poller; `runbook` is the address of RUNBOOK.md, which has a section for each."""
+
+    def rule(
+        name: str, severity: Severity, lasting: float, expr: str, summary: str, description: str
+    ) -> Rule:
+        return Rule(
+            name, expr, lasting, severity, summary, description, f"{runbook}#{name.lower()}", labels={}
+        )
+
+    service = limits.service
+    yield rule(
+        "PollerGone",
+        "critical",
+        10 * MINUTE,
+        f"absent(poller_query_series{{job=~{_job(service)}}})",
+        f"No poller of the service {service} pushes",
+        "Nothing was heard of any poller for 10 minutes: it is down, or what it pushes does not arrive.",
+    )
+    yield rule(
+        "PollerFewer",
+        "warning",
+        10 * MINUTE,
+        "count by (job) (group by (job, instance) (poller_query_series offset 1h))\n"
+        "  > count by (job) (group by (job, instance) (poller_query_series))",
+        "Fewer pollers of {{ $labels.job }} push than an hour ago",
+        "An hour ago there were {{ $value }}. The alert ends by itself an hour after the last one went.",
+    )
+    yield rule(
+        "PollerQueryStale",
+        "critical",
+        5 * MINUTE,
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="stale"}) == 1\n'
+        f"  unless {_SAME_QUERY}\n"
+        f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
+        f"The values of the query {_QUERY} are withheld",
+        "No poll succeeded for longer than its max_age, or none ever did: its series are absent.",
+    )
+    yield rule(
+        "PollerQueryFailing",
+        "warning",
+        15 * MINUTE,
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="failed"}) == 1',
+        f"The query {_QUERY} fails",
+        "It has not succeeded for 15 minutes. Its last good values are exported until they are older than "
+        "its max_age.",
+    )
+    yield rule(
+        "PollerQuerySkipped",
+        "warning",
+        HOUR,
+        f'poller_query_state{{poller_state="skipped",poller_reason!~"{_DECLARED}"}} == 1\n'
+        "or\n"
+        f'poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1\n'
+        f"  and {_SAME_QUERY}\n"
+        "  time() - poller_query_last_success_seconds < 86400",
+        f"The query {_QUERY} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
+        "It is held back, or what it requires of the server was there a day ago and is not any more.",
+    )
+    yield rule(
+        "PollerReplicaLag",
+        "warning",
+        10 * MINUTE,
+        f"poller_replica_lag_seconds > {limits.replay_lag:g}",
+        f"The replica {_PLACE} is {{{{ $value | humanizeDuration }}}} behind",
+        f"All values are that old. The limit is {format_duration(limits.replay_lag)}.",
+    )
+    yield rule(
+        "PollerReplicaLagUnknown",
+        "warning",
+        30 * MINUTE,
+        "poller_replica_standby == 1\n"
+        "  unless on (job, instance, server_address, server_port) poller_replica_lag_seconds",
+        f"Nobody knows how far the replica {_PLACE} is behind",
+        "The standby was started while its primary was away, or does not tell; the values may be of any age.",
+    )
+    yield rule(
+        "PollerExportFailing",
+        "warning",
+        15 * MINUTE,
+        "sum by (job, instance) (\n"
+        '  rate(poller_export_requests_total{poller_signal="metrics",poller_outcome!="ok"}[10m])\n'
+        ") > 0\n"
+        "or\n"
+        f"max by (job, instance) (poller_export_spool_age_seconds{_METRICS}) > {5 * MINUTE:g}",
+        "Pushes of the poller {{ $labels.instance }} fail",
+        "The collector does not take what is sent, or not all. What it did not take waits in the spool.",
+    )
+    yield rule(
+        "PollerSpoolFilling",
+        "critical",
+        5 * MINUTE,
+        f"poller_export_spool_size_bytes{_METRICS} > {limits.spool_size // 2}\n"
+        "or\n"
+        f"predict_linear(poller_export_spool_size_bytes{_METRICS}[30m], 4 * 3600) > {limits.spool_size}\n"
+        f"  and poller_export_spool_age_seconds{_METRICS} > {5 * MINUTE:g}",
+        "The spool of the poller {{ $labels.instance }} fills up",
+        f"It may hold {limits.spool_size:,} bytes, and is half full or will be full within 4 hours. Then the "
+        "oldest is dropped.",
+    )
+    yield rule(
+        "PollerExportDropped",
+        "critical",
+        0,
+        _grew(f"poller_export_dropped_total{_METRICS}", "15m"),
+        "The poller {{ $labels.instance }} has given up {{ $labels.poller_reason }} requests",
+        "What waited for the collector was dropped and will never be delivered.",
+    )
+    yield rule(
+        "PollerExportRejected",
+        "warning",
+        0,
+        _grew(f"poller_export_rejected_total{_METRICS}", "15m"),
+        "The collector rejects data points of the poller {{ $labels.instance }}",
+        "They are lost. By reason: {{ $labels.poller_reason }}.",
+    )
+    yield rule(
+        "PollerDataPointsRefused",
+        "warning",
+        0,
+        _grew('poller_query_quarantined_total{poller_reason!="null"}', "1h"),
+        f"Rows of the query {_QUERY} are no true numbers: {{{{ $labels.poller_reason }}}}",
+        "They are left out and counted; what remains is exact, and not all there is.",
+    )
+    yield rule(
+        "PollerTicksLeftOut",
+        "warning",
+        0,
+        "increase(poller_tick_overruns_total[1h]) > 3",
+        "Ticks {{ $labels.poller_tick_name }} are left out",
+        "Several times within the last hour the tick before still ran when the next was due.",
+    )
+    yield rule(
+        "PollerReloadFailed",
+        "warning",
+        5 * MINUTE,
+        "poller_config_reload_success == 0",
+        "The query files of the poller {{ $labels.instance }} have mistakes",
+        "The files on disk were refused as a whole; the queries from before go on.",
+    )
+
+
+def _job(service: str) -> str:
+    """A text of PromQL that matches the label `job` of a service in whatever namespace."""
+    told = re.escape(service).replace(r"\-", "-")
+    return json.dumps(f"(.+/)?{told}", ensure_ascii=False)
+
+
+def _grew(counter: str, window: str) -> str:
+    # `increase` sees nothing of a series that begins with its first event.
+    return f"increase({counter}[{window}]) > 0\nor\n{counter} > 0 unless {counter} offset {window}"

@@ -1,0 +1,194 @@
+"""Draw what the queries measure, with growth and projection, and marks on what is not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from poller.model.duration import format_duration
+from poller.model.prometheus import label_name, metric_name
+from poller.model.query import MetricDefinition, QueryDefinition
+from poller.tools.generate.grafana import (
+    DASHED,
+    DOTTED,
+    WIDTH,
+    Frame,
+    Level,
+    Panel,
+    Section,
+    Target,
+    Text,
+    graph,
+    listing,
+    numbers,
+    to_json,
+    unit_id,
+)
+from poller.tools.generate.promql import of, stale_count
+
+UID = "obscura-poller-inventory"
+GROWTH_OVER = "1d"
+PROJECTION_FROM, PROJECTION_DAYS = "7d", 30
+RATE_OVER = 900.0
+"""Seconds, at least."""
+SHORT = 900.0
+"""Seconds; with more between two polls an hour says little."""
+MOST_LINES = 25
+
+
+def inventory(queries: Sequence[QueryDefinition]) -> str:
+    """The dashboard of all metrics of `queries`, as JSON."""
+    fed: dict[str, list[tuple[QueryDefinition, MetricDefinition]]] = {}
+    for query in queries:
+        for metric in query.metrics:
+            fed.setdefault(metric.name, []).append((query, metric))
+    panels: list[Panel] = []
+    for pairs in fed.values():
+        feeders = {query.name: query for query, _ in pairs}
+        panels += _panels([metric for _, metric in pairs], list(feeders.values()))
+    frame = Frame(
+        uid=UID,
+        title="Inventory",
+        description="What the poller's queries measure. Written by `poller dashboard inventory`.",
+        since="now-7d",
+        instances=False,
+        link=("Poller", "obscura-poller"),
+    )
+    return to_json(frame, [Section("", [*_head()]), Section("", panels)])
+
+
+def _head() -> Iterator[Panel]:
+    def count(title: str, description: str, expr: str, bad: str) -> Panel:
+        levels = [Level(None, "green"), Level(1, bad)]
+        return numbers(Text(title, description), "none", [Target(expr)], span=6, levels=levels)
+
+    yield numbers(
+        Text("Queries", "Queries that the poller runs."),
+        "none",
+        [Target(f"count({of('poller_query_series')})")],
+        span=6,
+    )
+    yield count(
+        "Estimated",
+        "Queries whose values are estimates at the moment, drawn as dashed lines.",
+        f"""count({of("poller_query_state", 'poller_state="estimated"')} == 1) or vector(0)""",
+        "orange",
+    )
+    yield count(
+        "Stale",
+        "Queries whose values are too old to be shown, or were never there; the last known is drawn dotted.",
+        stale_count(),
+        "red",
+    )
+    yield numbers(
+        Text("Oldest value", "Time since the last successful poll, of the query where that is longest."),
+        "s",
+        [Target(f"time() - min({of('poller_query_last_success_seconds')})")],
+        span=6,
+    )
+
+
+def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition]) -> Iterator[Panel]:
+    metric = fed[0]
+    labels = list(
+        dict.fromkeys(label_name(name) for one in fed for name in (*one.attribute_columns, *one.attributes))
+    )
+    if metric.type == "counter":
+        yield from _counter(metric, labels, queries)
+        return
+    series = of(metric_name(metric.name, metric.unit, metric.type))
+    growth = f"deriv({series}[{GROWTH_OVER}]) * 86400"
+    projection = f"predict_linear({series}[{PROJECTION_FROM}], {PROJECTION_DAYS} * 86400)"
+    unit = unit_id(metric.unit)
+    yield graph(
+        Text(metric.name, _description(metric, queries)),
+        unit,
+        _marked(series, labels, queries),
+        span=14,
+    )
+    columns = {"now": series, "growth per day": growth, f"in {PROJECTION_DAYS} days": projection}
+    beside = Text(
+        f"{metric.name}: growth",
+        f"Growth per day by the slope of the last day. In {PROJECTION_DAYS} days: the straight line through "
+        f"the last {PROJECTION_FROM.removesuffix('d')} days, which no cause stands behind.",
+    )
+    yield _beside(beside, unit, columns, labels)
+
+
+def _counter(
+    metric: MetricDefinition, labels: Sequence[str], queries: Sequence[QueryDefinition]
+) -> Iterator[Panel]:
+    """What was counted, by rate and by day: the count itself mostly says how long it has counted."""
+    series = of(metric_name(metric.name, metric.unit, metric.type))
+    # Several polls have to lie in it, or the rate is 0 in between.
+    window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
+    rate, unit = f"rate({series}[{window}])", unit_id(f"{'' if metric.unit == '1' else metric.unit}/s")
+    yield graph(
+        Text(metric.name, _description(metric, queries)),
+        unit,
+        [Target(_greatest(rate, labels), _legend(labels))],
+        span=14,
+    )
+    columns = {"in the last hour": f"increase({series}[1h])", "in the last day": f"increase({series}[1d])"}
+    if max(query.interval for query in queries) > SHORT:
+        del columns["in the last hour"]
+    beside = Text(f"{metric.name}: counted", "What was counted, resets not taken for a fall.")
+    yield _beside(beside, unit_id(metric.unit), columns, labels)
+
+
+def _beside(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[str]) -> Panel:
+    """Figures: a table where there are several series."""
+    if labels:
+        return listing(text, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
+    targets = [Target(expr, heading) for heading, expr in columns.items()]
+    return numbers(text, unit, targets, span=WIDTH - 14, height=8, trend=True)
+
+
+def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
+    """The exact values, the estimates, and the last values known of what is stale now."""
+    estimated = _of_queries("poller_query_state", queries, 'poller_state="estimated"') + " == 1"
+    every = _of_queries("poller_query_series", queries)
+    withheld = _of_queries("poller_query_state", queries, 'poller_state="stale"') + " == 1"
+    # Stale is a metric whose queries all are.
+    fresh = f"{every} unless on (job, instance, poller_query_name) ({withheld})"
+    stale = f"{every} unless on (job, instance) ({fresh})"
+    legend = _legend(labels)
+    return [
+        Target(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
+        Target(
+            _greatest(
+                f"{series} and on (job, instance) ({estimated}) unless on (job, instance) ({stale})", labels
+            ),
+            f"{legend} (estimated)",
+            DASHED,
+            None if labels else "orange",
+        ),
+        Target(
+            _greatest(f"last_over_time({series}[1d]) and on (job, instance) ({stale})", labels),
+            f"{legend} (stale: the last value known)",
+            DOTTED,
+            "gray",
+        ),
+    ]
+
+
+def _greatest(expr: str, labels: Sequence[str]) -> str:
+    return f"topk({MOST_LINES}, {expr})" if labels else expr
+
+
+def _legend(labels: Sequence[str]) -> str:
+    return " ".join(f"{{{{{label}}}}}" for label in labels) or "{{instance}}"
+
+
+def _of_queries(metric: str, queries: Sequence[QueryDefinition], *more: str) -> str:
+    # Two backslashes, because a string of PromQL consumes one.
+    names = "|".join(query.name.replace(".", r"\\.") for query in queries)
+    return of(metric, f'poller_query_name=~"{names}"', *more)
+
+
+def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:
+    polled = ", ".join(f"`{query.name}` every {format_duration(query.interval)}" for query in queries)
+    most = f" At most {MOST_LINES} series, the greatest of each moment." if metric.attribute_columns else ""
+    marks = "Dashed: an estimate. Dotted: stale, the last value known; nobody knows the present one."
+    if metric.type == "counter":
+        marks = "Per second."
+    return f"{metric.description}\n\nPolled by {polled}. {marks}{most}"

@@ -1,0 +1,174 @@
+"""Draw how the poller itself is doing: its queries, its replica, its deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poller.tools.generate.grafana import Frame, Level, Panel, Section, Target, Text, graph, numbers, to_json
+from poller.tools.generate.promql import METRICS, of, polls, queries, stale_count
+
+UID = "obscura-poller"
+_GREEN_RED = (Level(None, "green"), Level(1, "red"))
+
+
+def itself() -> str:
+    """The dashboard of the poller, as JSON."""
+    frame = Frame(
+        uid=UID,
+        title="Poller",
+        description="How the poller itself is doing. Written by `poller dashboard poller`.",
+        since="now-24h",
+        instances=True,
+        link=("Inventory", "obscura-poller-inventory"),
+    )
+    return to_json(
+        frame,
+        [
+            Section("", [*_head()]),
+            Section("Queries", [*queries()]),
+            Section("Polls", [*polls()]),
+            Section("Replica", [*_replica()]),
+            Section("Delivery", [*_delivery()]),
+            Section("Query files", [*_query_files()]),
+        ],
+    )
+
+
+def _head() -> Iterator[Panel]:
+    yield numbers(
+        Text("Pollers", "Pollers of this service that push."),
+        "none",
+        [Target(f"count(group by (job, instance) ({of('poller_query_series')}))")],
+    )
+    yield numbers(
+        Text("Queries", "Queries that they run."),
+        "none",
+        [Target(f"count({of('poller_query_series')})")],
+    )
+    for title, state, color in (("Failed", "failed", "red"), ("Skipped", "skipped", "yellow")):
+        yield numbers(
+            Text(title, f"Queries whose state is {state}."),
+            "none",
+            [Target(f"""sum({of("poller_query_state", f'poller_state="{state}"')}) or vector(0)""")],
+            levels=(Level(None, "green"), Level(1, color)),
+        )
+    yield numbers(
+        Text(
+            "Stale",
+            "Queries whose values are withheld: too old, or never there, though not by their `requires`.",
+        ),
+        "none",
+        [Target(stale_count())],
+        levels=_GREEN_RED,
+    )
+    yield numbers(
+        Text("Waiting requests", "Pushes that the collector has not taken yet."),
+        "none",
+        [Target(f"sum({of('poller_export_spool_requests', METRICS)})")],
+        levels=(Level(None, "green"), Level(5, "red")),
+    )
+
+
+def _replica() -> Iterator[Panel]:
+    place = "{{server_address}}:{{server_port}}"
+    yield graph(
+        Text(
+            "Replay lag",
+            "0 on an idle primary's standby, growing when the link is cut, absent while nobody can know.",
+        ),
+        "s",
+        [Target(of("poller_replica_lag_seconds"), place)],
+        span=8,
+    )
+    yield graph(
+        Text(
+            "Age of the data",
+            "How old, at most, the newest state of the primary is that the values can show.",
+        ),
+        "s",
+        [Target(of("poller_replica_data_age_seconds"), place)],
+        span=8,
+    )
+    yield graph(
+        Text("Role and timeline", "Standby: 1, primary: 0. The timeline grows by one at a promotion."),
+        "none",
+        [
+            Target(of("poller_replica_standby"), f"{place} is a standby"),
+            Target(of("poller_replica_timeline"), f"{place} timeline"),
+        ],
+        span=8,
+    )
+
+
+def _delivery() -> Iterator[Panel]:
+    requests = of("poller_export_requests_total")
+    by_reason = "sum by (poller_signal, poller_reason)"
+    yield graph(
+        Text(
+            "Requests in five minutes, by outcome",
+            "Failed ones are kept and tried again, refused ones dropped.",
+        ),
+        "short",
+        [
+            Target(
+                f"sum by (poller_signal, poller_outcome, error_type) (increase({requests}[5m]))",
+                "{{poller_signal}} {{poller_outcome}} {{error_type}}",
+            )
+        ],
+    )
+    yield graph(
+        Text(
+            "Lost in an hour",
+            "Data points, spans and log records that the collector rejected; requests that were dropped.",
+        ),
+        "short",
+        [
+            Target(
+                f"{by_reason} (increase({of('poller_export_rejected_total')}[1h])) > 0",
+                "{{poller_signal}}: {{poller_reason}}",
+            ),
+            Target(
+                f"{by_reason} (increase({of('poller_export_dropped_total')}[1h])) > 0",
+                "requests of {{poller_signal}}: {{poller_reason}}",
+            ),
+        ],
+    )
+    for title, description, unit, name in (
+        ("Spool: requests", "Requests that wait to be delivered.", "short", "poller_export_spool_requests"),
+        ("Spool: size", "Size of the requests that wait.", "bytes", "poller_export_spool_size_bytes"),
+        ("Spool: age", "Age of the oldest request that waits.", "s", "poller_export_spool_age_seconds"),
+    ):
+        yield graph(
+            Text(title, description), unit, [Target(of(name), "{{instance}} {{poller_signal}}")], span=8
+        )
+
+
+def _query_files() -> Iterator[Panel]:
+    yield numbers(
+        Text(
+            "Query files", "Whether the files on disk are those that run; a refused reload changes nothing."
+        ),
+        "none",
+        [Target(f"1 - min({of('poller_config_reload_success')})")],
+        levels=_GREEN_RED,
+        span=6,
+        height=6,
+    )
+    yield numbers(
+        Text("Read since", "Time since the running queries were read."),
+        "s",
+        [Target(f"time() - max({of('poller_config_reload_last_success_seconds')})")],
+        span=6,
+        height=6,
+    )
+    yield graph(
+        Text("Reloads in an hour", "By outcome."),
+        "short",
+        [
+            Target(
+                f"sum by (poller_outcome) (increase({of('poller_config_reloads_total')}[1h]))",
+                "{{poller_outcome}}",
+            )
+        ],
+        height=6,
+    )

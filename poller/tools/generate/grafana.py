@@ -1,0 +1,325 @@
+"""Panels, dashboards and units of Grafana, made with Grafana's own builders."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import common, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as looks
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+Panel = Builder[model.Panel]
+SOURCE = model.DataSourceRef("prometheus", "${datasource}")
+"""What is chosen by the dashboard's variable `datasource`."""
+_REFS = "ABCDEFGHIJ"
+WIDTH = 24
+"""Columns of Grafana's grid."""
+DASHED = {"fill": "dash", "dash": [10, 10]}
+DOTTED = {"fill": "dot", "dash": [0, 10]}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One expression of a panel, and what its series are called; `line` and `color` mark them."""
+
+    expr: str
+    legend: str = ""
+    line: Mapping[str, object] | None = None
+    color: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What a panel says of itself."""
+
+    title: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """From `least` on a value has this colour."""
+
+    least: float | None
+    color: str
+
+
+def graph(
+    text: Text, unit: str, targets: Sequence[Target], *, span: int = 12, height: int = 8, bars: bool = False
+) -> Panel:
+    """Lines over time (or, of what happened in each step, stacked bars)."""
+    panel = (
+        timeseries.Panel()
+        .title(text.title)
+        .description(text.description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(span)
+        .height(height)
+        .axis_soft_min(0)
+        .line_width(1)
+        .fill_opacity(60 if bars else 8)
+        .show_points(looks.VisibilityMode.AUTO)
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(True)
+            .display_mode(looks.LegendDisplayMode.LIST)
+            .placement(looks.LegendPlacement.BOTTOM)
+        )
+        .tooltip(
+            common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING)
+        )
+    )
+    if bars:
+        panel.draw_style(looks.GraphDrawStyle.BARS)
+        panel.stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
+    for ref, target in zip(_REFS, targets, strict=False):
+        panel.with_target(_query(ref, target))
+        marks: list[model.DynamicConfigValue] = []
+        if target.line is not None:
+            marks.append(model.DynamicConfigValue("custom.lineStyle", target.line))
+            marks.append(model.DynamicConfigValue("custom.fillOpacity", 0))
+        if target.color is not None:
+            fixed = {"mode": "fixed", "fixedColor": target.color}
+            marks.append(model.DynamicConfigValue("color", fixed))
+        if marks:
+            panel.override_by_query(ref, marks)
+    return panel
+
+
+def numbers(
+    text: Text,
+    unit: str,
+    targets: Sequence[Target],
+    *,
+    span: int = 4,
+    height: int = 4,
+    levels: Sequence[Level] = (),
+    trend: bool = False,
+    none: str | None = None,
+) -> Panel:
+    """Big numbers, the newest of each series; `none` is said where there is no series."""
+    panel = (
+        stat.Panel()
+        .title(text.title)
+        .description(text.description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(span)
+        .height(height)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .graph_mode(looks.BigValueGraphMode.AREA if trend else looks.BigValueGraphMode.NONE)
+        .color_mode(looks.BigValueColorMode.VALUE)
+        .text_mode(looks.BigValueTextMode.VALUE_AND_NAME if len(targets) > 1 else looks.BigValueTextMode.AUTO)
+        .thresholds(_thresholds(levels))
+    )
+    if none is not None:
+        panel.no_value(none)
+    for ref, target in zip(_REFS, targets, strict=False):
+        panel.with_target(_query(ref, target, instant=not trend))
+    return panel
+
+
+def states(
+    text: Text, target: Target, words: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
+) -> Panel:
+    """A band per series, coloured by what its value stands for: `words` gives word and colour."""
+    told = {
+        str(value): model.ValueMappingResult(text=word, color=color, index=index)
+        for index, (value, (word, color)) in enumerate(words.items())
+    }
+    return (
+        statetimeline.Panel()
+        .title(text.title)
+        .description(text.description)
+        .datasource(SOURCE)
+        .span(span)
+        .height(height)
+        .mappings([model.ValueMap(told)])
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color("text"))
+        .show_value(looks.VisibilityMode.NEVER)
+        .merge_values(True)
+        .row_height(0.8)
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(True)
+            .display_mode(looks.LegendDisplayMode.LIST)
+            .placement(looks.LegendPlacement.BOTTOM)
+        )
+        .with_target(_query("A", target))
+    )
+
+
+def listing(
+    text: Text,
+    unit: str,
+    targets: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
+    span: int = 12,
+    height: int = 8,
+    none: str | None = None,
+) -> Panel:
+    """A table: a line per set of `labels` (label: heading), a column per target (heading: expression)."""
+    headings = {f"Value #{ref}": heading for ref, heading in zip(_REFS, targets, strict=False)}
+    if len(targets) == 1:
+        headings = {"Value": next(iter(targets))}  # `merge` numbers the columns where there are several
+    hidden = ("Time", "__name__", "job")
+    panel = (
+        table.Panel()
+        .title(text.title)
+        .description(text.description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(span)
+        .height(height)
+        .filterable(True)
+        .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+        .with_transformation(
+            model.DataTransformerConfig(
+                id_val="organize",
+                options={
+                    "excludeByName": {name: True for name in hidden if name not in labels},
+                    "indexByName": {name: at for at, name in enumerate((*labels, *headings))},
+                    "renameByName": {**labels, **headings},
+                },
+            )
+        )
+        .sort_by([common.TableSortByFieldState().display_name(next(iter(targets))).desc(True)])
+    )
+    if none is not None:
+        panel.no_value(none)
+    for ref, expr in zip(_REFS, targets.values(), strict=False):
+        panel.with_target(_query(ref, Target(expr), instant=True).format(PromQueryFormat.TABLE))
+    return panel
+
+
+def _query(ref: str, target: Target, *, instant: bool = False) -> Dataquery:
+    query = Dataquery().ref_id(ref).expr(target.expr).legend_format(target.legend).datasource(SOURCE)
+    return query.instant() if instant else query.range()
+
+
+def _thresholds(levels: Sequence[Level]) -> build.ThresholdsConfig:
+    steps = levels or (Level(None, "text"),)
+    return (
+        build.ThresholdsConfig()
+        .mode(model.ThresholdsMode.ABSOLUTE)
+        .steps([model.Threshold(step.least, step.color) for step in steps])
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A headed row of panels."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a dashboard is apart from its panels."""
+
+    uid: str
+    title: str
+    description: str
+    since: str
+    """Start of the time range shown at first."""
+    instances: bool
+    """Whether several instances may be looked at together."""
+    link: tuple[str, str]
+    """Title and uid of the other dashboard."""
+
+
+def to_json(frame: Frame, sections: Sequence[Section]) -> str:
+    """The dashboard as Grafana imports and provisions it, the same text each time."""
+    title, uid = frame.link
+    board = (
+        build.Dashboard(frame.title)
+        .uid(frame.uid)
+        .description(frame.description)
+        .tags(["obscura-poller"])
+        .editable()
+        .refresh("1m")
+        .time(frame.since, "now")
+        .timezone("browser")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .link(
+            build.DashboardLink(title)
+            .type(model.DashboardLinkType.LINK)
+            .url(f"/d/{uid}")
+            .keep_time(True)
+            .include_vars(True)
+        )
+        .with_variable(build.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+        .with_variable(_variable("job", "Service", "label_values(poller_query_series, job)"))
+        .with_variable(
+            _variable(
+                "instance",
+                "Poller",
+                'label_values(poller_query_series{job=~"$job"}, instance)',
+                several=frame.instances,
+            )
+        )
+    )
+    number = 0
+    for section in sections:
+        row = build.Row(section.title)
+        if section.title:
+            number += 1
+            board.with_row(row.id(number))
+        for panel in section.panels:
+            number += 1
+            panel.build().id_val = number
+            board.with_panel(panel)
+    return json.dumps(board.build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _variable(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:
+    variable = (
+        build.QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query({"query": query, "refId": name})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+    )
+    if several:
+        variable.multi(True).include_all(True)
+        variable.current(model.VariableOption(selected=True, text="All", value="$__all"))
+    return variable
+
+
+# Identifiers of Grafana's value formats (grafana-data, valueFormats/categories.ts).
+_IDS = {
+    "": "short", "1": "none", "%": "percent",
+    "By": "bytes", "kBy": "deckbytes", "MBy": "decmbytes", "GBy": "decgbytes", "TBy": "dectbytes",
+    "PBy": "decpbytes", "KiBy": "kbytes", "MiBy": "mbytes", "GiBy": "gbytes", "TiBy": "tbytes",
+    "PiBy": "pbytes", "bit": "decbits",
+    "ns": "ns", "us": "µs", "ms": "ms", "s": "s", "min": "m", "h": "h", "d": "d",
+    "Hz": "hertz", "Cel": "celsius", "K": "kelvin", "deg": "degree",
+    "mm": "lengthmm", "m": "lengthm", "km": "lengthkm", "mg": "massmg", "g": "massg", "kg": "masskg",
+    "mL": "mlitre", "L": "litre", "Pa": "pressurepa", "kPa": "pressurekpa", "N": "forceN",
+    "J": "joule", "mW": "mwatt", "W": "watt", "kW": "kwatt", "MW": "megwatt", "GW": "gwatt",
+    "mV": "mvolt", "V": "volt", "kV": "kvolt", "mA": "mamp", "A": "amp", "kA": "kamp", "Ohm": "ohm",
+    "By/s": "Bps", "kBy/s": "KBs", "MBy/s": "MBs", "GBy/s": "GBs", "bit/s": "bps",
+    "/s": "cps", "/min": "cpm", "m/s": "velocityms", "km/h": "velocitykmh",
+}  # fmt: skip
+
+
+def unit_id(unit: str) -> str:
+    """Grafana's identifier for a unit of a query file.
+
+    A count of things, `{message}`, becomes a plain number that is shortened where it is long; what Grafana
+    does not know is written behind the number.
+    """
+    bare = re.sub(r"\{[^}]*\}", "", unit)
+    return _IDS.get(bare) or f"suffix: {bare}"

@@ -1,0 +1,137 @@
+"""The metric catalogue, state and events, as JSON or Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from poller.events._catalog.declaration import Attribute, Metric
+from poller.model.catalog import Catalog
+from poller.model.errors import ConfigError, Problem
+from poller.model.prometheus import metric_name
+from poller.model.query import MetricDefinition
+
+
+def to_json(metrics: Iterable[Metric], generation: str) -> str:
+    """One object: the name of the generation, and the list `metrics` with everything that is declared."""
+    told = {"generation": generation, "metrics": [_metric(metric) for metric in metrics]}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "event": metric.event,
+        "instrument": metric.instrument,
+        "unit": metric.unit,
+        "description": metric.description,
+        "attributes": [_attribute(attribute) for attribute in metric.attributes],
+        "boundaries": list(metric.boundaries),
+        "prometheus": metric_name(metric.name, metric.unit, metric.instrument),
+        "source": metric.source,
+        "status": metric.status,
+        "since": metric.since or None,
+        "tunes": metric.tunes or None,
+    }
+
+
+def _attribute(attribute: Attribute) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": attribute.name, "description": attribute.description}
+    if attribute.open:
+        return told | {"values": None, "open": attribute.open, "examples": list(attribute.examples)}
+    return told | {"values": list(attribute.values)}
+
+
+def joined(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]:
+    """Return every metric, those of queries first, in the order of the files and then of the events.
+
+    Raises ConfigError for each that bears an event's name, in OpenTelemetry or in Prometheus.
+    """
+    taken = {metric_name(metric.name, metric.unit, metric.instrument): metric for metric in events.values()}
+    problems = []
+    polled = []
+    for name in catalog.metrics:
+        metric = _polled(name, catalog)
+        if (other := taken.get(metric_name(name, metric.unit, metric.instrument))) is not None:
+            what = f"has the name of an event, {other.name}; rename one, or set another POLLER_NAMESPACE"
+            problems.append(Problem(f"{metric.source}: {name}", what))
+        polled.append(metric)
+    if problems:
+        raise ConfigError(problems)
+    return (*polled, *events.values())
+
+
+def _polled(name: str, catalog: Catalog) -> Metric:
+    feeding = [(query, one) for query in catalog.queries for one in query.metrics if one.name == name]
+    queries = list(dict.fromkeys(query.name for query, _ in feeding))
+    first = feeding[0][1]
+    return Metric(
+        event=queries[0],
+        name=name,
+        instrument=first.type,
+        unit=first.unit,
+        description=first.description,
+        source=f"{'query' if len(queries) == 1 else 'queries'} {', '.join(queries)}",
+        since="",
+        status="polled",
+        attributes=_attributes([one for _, one in feeding]),
+        boundaries=(),
+        tunes="",
+    )
+
+
+def _attributes(definitions: list[MetricDefinition]) -> tuple[Attribute, ...]:
+    columns = dict.fromkeys(name for one in definitions for name in one.attribute_columns)
+    fixed: dict[str, dict[str, None]] = {}
+    for one in definitions:
+        for name, value in one.attributes.items():
+            fixed.setdefault(name, {})[str(value)] = None
+    opened = [
+        Attribute(name, f"The query's column {name}.", open="whatever the database holds, up to max_series")
+        for name in columns
+    ]
+    closed = [
+        Attribute(name, "Set by the query file.", tuple(values))
+        for name, values in fixed.items()
+        if name not in columns
+    ]
+    return (*opened, *closed)
+
+
+def to_markdown(metrics: Iterable[Metric]) -> str:
+    """One row for each metric.
+
+    The last column says since which release the server has it, or that it is planned, added or polled.
+    """
+    rows = ["| metric | kind, unit | attributes | meaning | from | server |", "|---|---|---|---|---|---|"]
+    for metric in metrics:
+        unit = f", `{metric.unit}`" if metric.unit else ""
+        attributes = "; ".join(map(_attribute_markdown, metric.attributes)) or "-"
+        cells = (
+            f"`{metric.name}`",
+            f"{metric.instrument}{unit}",
+            attributes,
+            _meaning(metric),
+            metric.source,
+            metric.since or metric.status,
+        )
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def _attribute_markdown(attribute: Attribute) -> str:
+    values = ", ".join(f"`{value}`" for value in attribute.values or attribute.examples)
+    if attribute.open and values:
+        values += ", ..."
+    return f"`{attribute.name}`" + (f": {values}" if values else "")
+
+
+def _meaning(metric: Metric) -> str:
+    told = [metric.description]
+    if metric.tunes:
+        told.append(f"Tunes {metric.tunes}.")
+    translated = metric_name(metric.name, metric.unit, metric.instrument)
+    if translated != metric.name:
+        told.append(f"In Prometheus `{translated}`.")
+    return " ".join(told)

@@ -1,0 +1,152 @@
+"""PromQL expressions of the dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poller.model.result import DECLARED
+from poller.tools.generate.grafana import Panel, Target, Text, graph, listing, states
+
+SCOPE = 'job=~"$job",instance=~"$instance"'
+"""Matchers of PromQL; the dashboard's variables fill them."""
+METRICS = 'poller_signal="metrics"'
+"""Only the requests that carry metrics, not those of spans and log records."""
+
+
+def of(metric: str, *more: str) -> str:
+    """A metric of those pollers; `more` are further matchers."""
+    return f"{metric}{{{','.join((SCOPE, *more))}}}"
+
+
+def stale_count() -> str:
+    """PromQL for the number of queries without values, except those whose `requires` is not met."""
+    stale = of("poller_query_state", 'poller_state="stale"')
+    declared = of("poller_query_state", 'poller_state="skipped"', f'poller_reason=~"{"|".join(DECLARED)}"')
+    return f"count({stale} == 1 unless on (job, instance, poller_query_name) ({declared} == 1)) or vector(0)"
+
+
+_QUERY = "{{poller_query_name}}"
+_TICK = "{{poller_tick_name}}"
+_STATES = {
+    1: ("ok", "green"),
+    2: ("estimated", "blue"),
+    3: ("stale", "purple"),
+    4: ("skipped", "yellow"),
+    5: ("failed", "red"),
+}
+"""Values of `poller.state` by their number in the time line; of several the highest is shown."""
+
+
+def queries() -> Iterator[Panel]:
+    """The state of every query, and since when."""
+    # A query without a state is ok; every query has its number of series.
+    shown = " or ".join(
+        f"""{number} * {of("poller_query_state", f'poller_state="{word}"')}"""
+        if word != "ok"
+        else f"0 * {of('poller_query_series')} + {number}"
+        for number, (word, _) in _STATES.items()
+    )
+    yield states(
+        Text(
+            "State of every query",
+            "The result of the last poll of each query; stale: its values are withheld (max_age).",
+        ),
+        Target(f"max by (instance, poller_query_name) ({shown})", "{{instance}} {{poller_query_name}}"),
+        _STATES,
+    )
+    yield listing(
+        Text(
+            "Not ok, and why", "The queries whose last poll was anything but ok, with error.type or reason."
+        ),
+        "none",
+        {"now": f"{of('poller_query_state')} == 1"},
+        {
+            "poller_query_name": "query",
+            "poller_state": "state",
+            "error_type": "error.type",
+            "poller_reason": "reason",
+            "instance": "poller",
+        },
+        none="every query is ok",
+    )
+    yield graph(
+        Text("Age", "Time since the last successful poll."),
+        "s",
+        [Target(f"time() - {of('poller_query_last_success_seconds')}", _QUERY)],
+    )
+    yield graph(
+        Text("Series", "Series of each query."),
+        "short",
+        [Target(of("poller_query_series"), _QUERY)],
+    )
+
+
+def polls() -> Iterator[Panel]:
+    """The cost of the polls, and their results."""
+    duration = "poller_poll_duration_seconds"
+    buckets = f"rate({of(duration + '_bucket')}[1h])"
+    yield graph(
+        Text(
+            "Duration, 95th percentile",
+            "Time that 95 % of an hour's polls used the connection at most.",
+        ),
+        "s",
+        [Target(f"histogram_quantile(0.95, sum by (le, poller_tick_name) ({buckets}))", _TICK)],
+    )
+    yield graph(
+        Text("Duration of the last poll", "Time that the last poll of each query used the connection."),
+        "s",
+        [Target(of("poller_query_duration_seconds"), _QUERY)],
+    )
+    yield graph(
+        Text(
+            "Share of the database's time",
+            "Of an hour, the part in which a tick used the connection.",
+        ),
+        "percentunit",
+        [Target(f"sum by (poller_tick_name) (rate({of(duration + '_sum')}[1h]))", _TICK)],
+    )
+    yield graph(
+        Text("Polls in an hour, by state", "Results of the polls of an hour."),
+        "short",
+        [Target(f"sum by (poller_state) (increase({of('poller_polls_total')}[1h]))", "{{poller_state}}")],
+    )
+    failed = of("poller_polls_total", 'poller_state="failed"')
+    refused = of("poller_query_quarantined_total")
+    yield graph(
+        Text(
+            "Failures in an hour, by SQLSTATE", "By query, error.type and SQLSTATE; conflicts by their kind."
+        ),
+        "short",
+        [
+            Target(
+                "sum by (poller_query_name, error_type, db_response_status_code, poller_conflict) "
+                f"(increase({failed}[1h])) > 0",
+                _QUERY + " {{error_type}} {{db_response_status_code}} {{poller_conflict}}",
+            )
+        ],
+    )
+    yield graph(
+        Text("Data points refused in an hour", "Rows that are not valid numbers, by reason: never exported."),
+        "short",
+        [
+            Target(
+                f"sum by (poller_query_name, poller_reason) (increase({refused}[1h])) > 0",
+                _QUERY + " {{poller_reason}}",
+            ),
+            Target(
+                f"sum by (poller_query_name) (increase({of('poller_query_folded_total')}[1h])) > 0",
+                _QUERY + " added up in `other`",
+            ),
+        ],
+    )
+    yield graph(
+        Text("Ticks skipped in an hour", "Ticks that were due while the previous one was still running."),
+        "short",
+        [
+            Target(
+                f"sum by (poller_tick_name) (increase({of('poller_tick_overruns_total')}[1h])) > 0",
+                _TICK,
+            )
+        ],
+    )

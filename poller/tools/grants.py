@@ -1,0 +1,469 @@
+"""The least privileges that a role needs to run queries, by their parse trees and their `requires`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from poller.config.queries.sql_ast import identifier, nodes, output_name, read_relations, statement
+from poller.config.queries.sql_functions import calls
+from poller.model.query import QueryDefinition
+
+Relation = tuple[str, str]
+"""Schema and name."""
+
+_CLOSED = re.compile(
+    r"pg_(aios|authid|backend_memory_contexts|config|file_settings|hba_file_rules|ident_file_mappings|"
+    r"largeobject|replication_origin_status|shadow|shmem_allocations|shmem_allocations_numa|"
+    r"statistic|statistic_ext_data|subscription|user_mapping)"
+)
+"""Relations of pg_catalog that PUBLIC may not read as a whole."""
+_OPEN = re.compile(
+    r"pg_(aggregate|am|amop|amproc|attrdef|attribute|auth_members|available_extension_versions|"
+    r"available_extensions|cast|class|collation|constraint|conversion|cursors|database|"
+    r"db_role_setting|default_acl|depend|description|enum|event_trigger|extension|"
+    r"foreign_data_wrapper|foreign_server|foreign_table|group|index|indexes|inherits|init_privs|"
+    r"language|largeobject_metadata|locks|matviews|namespace|opclass|operator|opfamily|"
+    r"parameter_acl|partitioned_table|policies|policy|prepared_statements|prepared_xacts|proc|"
+    r"publication|publication_namespace|publication_rel|publication_tables|range|replication_origin|"
+    r"replication_slots|rewrite|roles|rules|seclabel|seclabels|sequence|sequences|settings|"
+    r"shdepend|shdescription|shseclabel|stat_activity|stat_all_indexes|stat_all_tables|"
+    r"stat_archiver|stat_bgwriter|stat_checkpointer|stat_database|stat_database_conflicts|"
+    r"stat_gssapi|stat_io|stat_progress_analyze|stat_progress_basebackup|stat_progress_cluster|"
+    r"stat_progress_copy|stat_progress_create_index|stat_progress_vacuum|stat_recovery_prefetch|"
+    r"stat_replication|stat_replication_slots|stat_slru|stat_ssl|stat_subscription|"
+    r"stat_subscription_stats|stat_sys_indexes|stat_sys_tables|stat_user_functions|stat_user_indexes|"
+    r"stat_user_tables|stat_wal|stat_wal_receiver|stat_xact_all_tables|stat_xact_sys_tables|"
+    r"stat_xact_user_functions|stat_xact_user_tables|statio_all_indexes|statio_all_sequences|"
+    r"statio_all_tables|statio_sys_indexes|statio_sys_sequences|statio_sys_tables|statio_user_indexes|"
+    r"statio_user_sequences|statio_user_tables|statistic_ext|stats|stats_ext|stats_ext_exprs|"
+    r"subscription_rel|tables|tablespace|timezone_abbrevs|timezone_names|transform|trigger|"
+    r"ts_config|ts_config_map|ts_dict|ts_parser|ts_template|type|user|user_mappings|views|"
+    r"wait_events)"
+)
+"""The other relations of pg_catalog, of releases 15 to 18."""
+_EXTENSIONS = re.compile(r"pg_(stat_statements(_info)?|buffercache|stat_monitor|stat_kcache)")
+"""Well-known relations of extensions, which say themselves who may read them."""
+_BY_NAME = re.compile(
+    r"to_reg(class|type|proc|procedure|oper|operator|collation)|(curr|next|set)val"
+    r"|pg_get_(serial_sequence|viewdef|replica_identity_index)|row_security_active"
+    r"|pg_(relation|table|indexes|total_relation)_size|pg_relation_file(node|path)|pg_relation_is_\w+|pg_relpages"
+    r"|pg_partition_(tree|ancestors|root)|pg_sequence_last_value|pg_(column_is_updatable|freespace|visibility\w*)"
+    r"|pg_index_(column_)?has_property|pgstat\w+|pgrowlocks|bt_index_check|gin_index_check|verify_heapam"
+)
+"""Functions whose first argument is the name of a relation, function, operator or type."""
+_NAMING_TYPES = {
+    "regclass",
+    "regtype",
+    "regproc",
+    "regprocedure",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+}
+_PLAIN = re.compile(
+    r"(count|sum|min|max|avg|bool_or|bool_and|array_agg|string_agg|percentile_cont|"
+    r"percentile_disc|coalesce|extract|date_trunc|date_part|now|age|clock_timestamp|"
+    r"statement_timestamp|timezone|length|lower|upper|round|floor|ceil|abs|greatest|least|"
+    r"nullif|generate_series|unnest|pg_backend_pid|pg_is_in_recovery|current_database)"
+)
+"""Functions that are in every query and that no administrator revokes."""
+_QUALIFIED = ("funcname", "name", "names", "collname", "operName", "useOp", "method")
+"""Where a parse tree has the names of functions, operators, types, collations and sampling methods."""
+_SYSTEM_COLUMNS = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
+
+
+@dataclass(slots=True)
+class Needs:
+    """What a role must be granted."""
+
+    schema: str
+    """The schema of every relation that is named without one."""
+    columns: dict[Relation, set[str]] = field(default_factory=dict)
+    """Columns that certainly are of the relation."""
+    qualified: dict[Relation, set[str]] = field(default_factory=dict)
+    """Names after the relation's own: a column, or a function of the whole row."""
+    possible: dict[Relation, set[str]] = field(default_factory=dict)
+    """Names that are a column of the relation or of anything else that the statement reads or returns."""
+    whole: dict[Relation, str] = field(default_factory=dict)
+    """Relations of which every column is needed, and why."""
+    schemas: set[str] = field(default_factory=set)
+    catalogs: set[str] = field(default_factory=set)
+    """Relations of PostgreSQL and of extensions, on which nothing is granted."""
+    roles: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+
+    def relation(self, node: Mapping[str, Any]) -> Relation | None:
+        """The relation of a RangeVar; None if nothing is granted on it."""
+        schema, name = node.get("schemaname"), str(node.get("relname"))
+        if _is_system(schema) if schema else any(of.fullmatch(name) for of in (_OPEN, _CLOSED, _EXTENSIONS)):
+            self.catalogs.add(name)
+            return None
+        found = (str(schema) if schema else self.schema, name)
+        self.columns.setdefault(found, set())
+        self.schemas.add(found[0])
+        return found
+
+    def read(self, relation: Relation, column: str, names: dict[Relation, set[str]]) -> None:
+        """Add `column` to `names`, which is one of `columns`, `qualified` and `possible`."""
+        if column in _SYSTEM_COLUMNS:
+            self.read_all(relation, f"the system column {column} cannot be granted")
+        else:
+            names.setdefault(relation, set()).add(column)
+
+    def read_all(self, relation: Relation, why: str) -> None:
+        self.whole.setdefault(relation, why)
+
+
+def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
+    """What a role needs to run `queries`; relations without a schema are in `schema`.
+
+    The result is a superset: without a database a name may be a column of several tables, and is then
+    in `possible` of each.
+    """
+    needs = Needs(schema)
+    for query in queries:
+        for name, listed in query.requires.columns.items():
+            if relation := needs.relation(_named(name)):
+                needs.columns[relation] |= set(listed)
+        needs.roles |= set(query.requires.member_of)
+        for sql in [query.sql, *([query.estimate.sql] if query.estimate else [])]:
+            _Statement(needs).read(sql)
+    for relation, columns in needs.columns.items():
+        if not any(relation in names for names in (needs.qualified, needs.possible)) and not columns:
+            needs.read_all(relation, "its rows are counted; name a column of it under requires")
+    return needs
+
+
+def to_sql(needs: Needs, role: str) -> str:
+    """The GRANTs as a script for psql, sorted, each once."""
+    to = f"TO {identifier(role)};"
+    lines = [f"GRANT USAGE ON SCHEMA {identifier(schema)} {to}" for schema in sorted(needs.schemas)]
+    for relation in sorted(needs.columns):
+        lines += _on(needs, relation, to)
+    lines += [f"GRANT {identifier(member)} {to}" for member in sorted(needs.roles)]
+    closed = {name for name in needs.catalogs if _CLOSED.fullmatch(name)}
+    unusual = {name for name in needs.functions if not _PLAIN.fullmatch(name)}
+    lines += [
+        f"-- {why}: {', '.join(map(_comment, sorted(names)))}."
+        for why, names in (
+            ("Not granted, because they are PostgreSQL's or an extension's own", needs.catalogs - closed),
+            ("Not granted, because PostgreSQL restricts who may read them", closed),
+            ("Grant EXECUTE, or membership in pg_monitor, if PUBLIC may not call", unusual),
+        )
+        if names
+    ]
+    if needs.columns:
+        lines.append("-- A view with security_invoker needs these privileges on its tables as well.")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _on(needs: Needs, relation: Relation, to: str) -> Iterator[str]:
+    """The GRANTs on one relation. The server decides on each name that may be no column of it."""
+    full = ".".join(map(identifier, relation))
+    everything = f"GRANT SELECT ON {full} {to}"
+    if why := needs.whole.get(relation):
+        yield f"-- All columns, because {_comment(why)}."
+        yield everything
+        return
+    sure = needs.columns[relation]
+    qualified = needs.qualified.get(relation, set()) - sure
+    possible = needs.possible.get(relation, set()) - sure - qualified
+    if sure:
+        yield f"GRANT SELECT ({_list(sure)}) ON {full} {to}"
+    if qualified:
+        yield "-- All columns if one of these is a function of the row."
+        yield _if_columns(f"GRANT SELECT ({_list(qualified)}) ON {full} {to}", everything)
+    if possible and not sure and not qualified:
+        # Its rows can be read with a privilege on at least one column.
+        names = _comment(", ".join(sorted(possible)))
+        yield f"-- All columns if one of these is not of this table; write TABLE.COLUMN for {names}."
+        yield _if_columns(f"GRANT SELECT ({_list(possible)}) ON {full} {to}", everything)
+    elif possible:
+        yield "-- Only if there is such a column."
+        for name in sorted(possible):
+            yield _if_columns(f"GRANT SELECT ({identifier(name)}) ON {full} {to}", "NULL;")
+
+
+def _if_columns(grant: str, otherwise: str) -> str:
+    """`grant`, or `otherwise` if the table lacks a column that it names."""
+    body = f"BEGIN {grant} EXCEPTION WHEN undefined_column THEN {otherwise} END"
+    quote = "$$"
+    while quote in body:
+        quote = f"{quote[:-1]}x$"
+    return f"DO {quote}{body}{quote};"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(identifier(name) for name in sorted(names))
+
+
+def _is_system(schema: str) -> bool:
+    """Whether `schema` is one of PostgreSQL's own, which every role may use or no role is granted."""
+    return schema == "information_schema" or schema.startswith("pg_")
+
+
+@dataclass(slots=True)
+class _Item:
+    """One entry of FROM."""
+
+    alias: str
+    relation: Relation | None = None
+    columns: frozenset[str] = frozenset()
+    """Columns that anything else than a relation certainly has."""
+
+
+@dataclass(slots=True)
+class _Scope:
+    items: list[_Item]
+    outer: _Scope | None
+
+    def levels(self) -> Iterator[list[_Item]]:
+        scope: _Scope | None = self
+        while scope is not None:
+            yield scope.items
+            scope = scope.outer
+
+
+_Columns = frozenset[str]
+
+
+class _Statement:
+    """Finds for each name in a statement every relation that it may be a column of."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+
+    def read(self, sql: str) -> None:
+        tree = statement(sql)
+        self._schemas(tree)
+        try:
+            self._select(tree.get("SelectStmt", {}), None, {})
+        except RecursionError:
+            for schema, name in read_relations(sql):
+                if relation := self._needs.relation({"schemaname": schema, "relname": name}):
+                    self._needs.read_all(relation, "the statement is nested too deeply")
+
+    def _schemas(self, tree: Any) -> None:
+        """Schemas of functions, types, operators and collations, and of relations that a text names."""
+        names: list[list[Any]] = []
+        pending = [tree]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, list):
+                pending.extend(node)
+            elif isinstance(node, dict):
+                names += [node[key] for key in _QUALIFIED if isinstance(node.get(key), list)]
+                pending.extend(node.values())
+        schemas = {parts[-2] for parts in map(_strings, names) if len(parts) > 1}
+        schemas |= {str(schema) for text in _naming_texts(tree) if (schema := _named(text).get("schemaname"))}
+        self._needs.schemas |= {schema for schema in schemas if not _is_system(schema)}
+        self._needs.functions |= {
+            f"{call.schema}.{call.name}" if call.schema else call.name
+            for call in calls(tree)
+            if not call.of_row and (call.schema is None or call.schema != "pg_catalog")
+        }
+
+    def _select(self, body: Any, outer: _Scope | None, ctes: dict[str, _Columns]) -> _Columns:
+        """Read one SELECT and return the names that its columns certainly have."""
+        ctes = dict(ctes)
+        with_clause = body.get("withClause", {})
+        entries = [entry["CommonTableExpr"] for entry in with_clause.get("ctes", [])]
+        results = {
+            cte["ctename"]: frozenset(_strings(cte.get("aliascolnames", [])))
+            or _result(cte["ctequery"].get("SelectStmt", {}))
+            for cte in entries
+        }
+        if with_clause.get("recursive"):
+            ctes.update(results)
+        for cte in entries:
+            self._select(cte["ctequery"].get("SelectStmt", {}), outer, ctes)
+            ctes[cte["ctename"]] = results[cte["ctename"]]
+        if "larg" in body:
+            self._select(body["larg"], outer, ctes)
+            self._select(body["rarg"], outer, ctes)
+            self._expression([body.get("limitCount"), body.get("limitOffset")], _Scope([], outer), ctes)
+            return _result(body)
+        scope = _Scope([], outer)
+        for item in body.get("fromClause", []):
+            self._from(item, scope, ctes)
+        names = [output_name(one["ResTarget"]) for one in body.get("targetList", [])]
+        for key, clause in body.items():
+            if key in ("sortClause", "distinctClause", "groupClause"):
+                for one in clause:
+                    self._by_name(one, key == "groupClause", names, scope, ctes)
+            elif key not in ("fromClause", "withClause"):
+                self._expression(clause, scope, ctes)
+        return _result(body)
+
+    def _by_name(
+        self, clause: Any, input_first: bool, names: list[str], scope: _Scope, ctes: dict[str, _Columns]
+    ) -> None:
+        """One entry of GROUP BY, ORDER BY or DISTINCT ON, which may name a column of the result."""
+        used = {name for column in nodes(clause, "ColumnRef") for name in _strings(column["fields"])[-1:]}
+        if not input_first and _bare_name(clause) in set(names) - {""}:
+            return
+        if "" in names or not used.isdisjoint(names):
+            scope = _Scope([*scope.items, _Item("")], scope.outer)
+        self._expression(clause, scope, ctes)
+
+    def _from(self, item: Any, scope: _Scope, ctes: dict[str, _Columns]) -> list[_Item]:
+        """Add an entry of FROM to `scope`; returns what it added."""
+        first = len(scope.items)
+        if sampled := item.get("RangeTableSample"):
+            self._from(sampled["relation"], scope, ctes)
+            self._expression(sampled.get("args"), scope, ctes)
+        elif table := item.get("RangeVar"):
+            scope.items.append(self._table(table, ctes))
+        elif join := item.get("JoinExpr"):
+            sides = [self._from(join[side], scope, ctes) for side in ("larg", "rarg")]
+            for side in sides:
+                for name in _strings(join.get("usingClause", [])):
+                    self._unqualified(name, [side])
+                for one in side if join.get("isNatural") else ():
+                    self._all_of(one, "it is in a NATURAL JOIN")
+                for one in side if "alias" in join else ():
+                    self._all_of(one, "the join has an alias")
+            self._expression(join.get("quals"), _Scope(scope.items[first:], scope.outer), ctes)
+            if "alias" in join:  # hides the names inside
+                scope.items[first:] = [_derived(join)]
+            elif merged := join.get("join_using_alias"):
+                scope.items.append(_Item(str(merged["aliasname"])))
+        elif query := item.get("RangeSubselect"):
+            around = scope if query.get("lateral") else scope.outer
+            columns = self._select(query["subquery"].get("SelectStmt", {}), around, ctes)
+            scope.items.append(_derived(query, columns))
+        else:
+            for call in item.values():
+                self._expression({key: one for key, one in call.items() if key != "alias"}, scope, ctes)
+                named = frozenset(str(one["ColumnDef"].get("colname")) for one in call.get("coldeflist", []))
+                scope.items.append(_derived(call, named))
+        return scope.items[first:]
+
+    def _table(self, table: Mapping[str, Any], ctes: dict[str, _Columns]) -> _Item:
+        name = str(table.get("relname"))
+        alias = table.get("alias", {})
+        called = str(alias.get("aliasname", name))
+        if "schemaname" not in table and name in ctes:
+            return _derived(table, ctes[name], called)
+        relation = self._needs.relation(table)
+        if relation and alias.get("colnames"):
+            self._needs.read_all(relation, "its columns are renamed by an alias")
+        return _Item(called, relation)
+
+    def _expression(self, tree: Any, scope: _Scope, ctes: dict[str, _Columns]) -> None:
+        pending = [tree]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, list):
+                pending.extend(node)
+            elif isinstance(node, dict):
+                for key, value in node.items():
+                    if key == "SelectStmt":
+                        self._select(value, scope, ctes)
+                    elif key == "ColumnRef":
+                        self._column(value.get("fields", []), scope)
+                    else:
+                        pending.append(value)
+
+    def _column(self, fields: list[Any], scope: _Scope) -> None:
+        names = _strings(fields)
+        star = "A_Star" in fields[-1]
+        if star and not names:
+            for item in scope.items:
+                self._all_of(item, "of SELECT *")
+        elif star or len(names) > 1:
+            *schema, alias = names if star else names[:-1]
+            found = self._find(schema[-1:], alias, scope)
+            if found and star:
+                self._all_of(found, f"of {alias}.*")
+            elif found and found.relation:
+                self._needs.read(found.relation, names[-1], self._needs.qualified)
+        else:
+            self._unqualified(names[0], list(scope.levels()))
+
+    def _find(self, schema: list[str], alias: str, scope: _Scope) -> _Item | None:
+        """The innermost entry of FROM that `alias`, or `schema` and `alias`, is the name of."""
+        items = [item for level in scope.levels() for item in level]
+        named = [item for item in items if schema and item.relation == (schema[0], alias)]
+        return next(iter(named or [item for item in items if item.alias == alias]), None)
+
+    def _all_of(self, item: _Item, why: str) -> None:
+        if item.relation:
+            self._needs.read_all(item.relation, why)
+
+    def _unqualified(self, name: str, levels: list[list[_Item]]) -> None:
+        only = len([item for items in levels for item in items]) == 1
+        for items in levels:
+            if any(name in item.columns for item in items):
+                return
+            for item in items:
+                if item.relation and item.alias == name:
+                    self._all_of(item, f"{name} is its whole row")
+                elif item.relation:
+                    self._needs.read(
+                        item.relation, name, self._needs.columns if only else self._needs.possible
+                    )
+
+
+def _naming_texts(tree: Any) -> Iterator[str]:
+    """Texts that PostgreSQL reads as the name of a relation, function or type."""
+    for call in nodes(tree, "FuncCall"):
+        name = _strings(call.get("funcname", []))[-1:]
+        if name and _BY_NAME.fullmatch(name[0]):
+            yield from map(_constant, call.get("args", [])[:1])
+    for cast in nodes(tree, "TypeCast"):
+        if not _NAMING_TYPES.isdisjoint(_strings(cast["typeName"].get("names", []))[-1:]):
+            yield _constant(cast["arg"])
+
+
+def _constant(node: Any) -> str:
+    while "TypeCast" in node:
+        node = node["TypeCast"]["arg"]
+    return str(node.get("A_Const", {}).get("sval", {}).get("sval", ""))
+
+
+def _named(text: str) -> dict[str, Any]:
+    """The RangeVar of a name as SQL writes it, without arguments and brackets after it."""
+    name = re.split(r"[(\[]", text)[0]
+    items = statement(f"SELECT FROM {name}").get("SelectStmt", {}).get("fromClause", [])
+    found: dict[str, Any] = items[0].get("RangeVar", {}) if len(items) == 1 else {}
+    return found or {"relname": text}
+
+
+def _result(body: dict[str, Any]) -> _Columns:
+    """The names that the columns of a SELECT certainly have."""
+    while "larg" in body:
+        body = body["larg"]
+    return frozenset(output_name(one["ResTarget"]) for one in body.get("targetList", [])) - {""}
+
+
+def _derived(node: Mapping[str, Any], columns: _Columns = frozenset(), called: str = "") -> _Item:
+    """An entry of FROM that is not a table, under the names that its alias gives."""
+    alias = node.get("alias", {})
+    # An alias renames the first columns, however many there are.
+    return _Item(
+        str(alias.get("aliasname", called)), None, frozenset(_strings(alias.get("colnames", []))) or columns
+    )
+
+
+def _bare_name(clause: Any) -> str:
+    node = clause.get("SortBy", {}).get("node", clause)
+    names = _strings(_fields(node))
+    return names[0] if len(names) == 1 else ""
+
+
+def _fields(node: Any) -> list[Any]:
+    fields: list[Any] = node.get("ColumnRef", {}).get("fields", [])
+    return fields
+
+
+def _strings(parts: list[Any]) -> list[str]:
+    return [str(part["String"].get("sval", "")) for part in parts if "String" in part]
+
+
+def _comment(text: str) -> str:
+    """`text` on one line, so that nothing of it leaves the comment."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

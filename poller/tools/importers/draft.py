@@ -1,0 +1,83 @@
+"""Hold a query on its way from another tool's file into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from poller.model.duration import format_duration
+from poller.model.query import MetricType
+from poller.tools.importers.losses import Place
+from poller.tools.importers.sql_columns import columns_of
+from poller.tools.importers.sql_projection import projected, statement
+
+
+@dataclass(slots=True)
+class DraftMetric:
+    """One metric: what its file says, under the name that it had there."""
+
+    place: Place
+    original: str
+    """Its name in Prometheus, as the other tool exports it."""
+    name: str
+    description: str
+    value_column: str
+    unit: str = ""
+    attribute_columns: tuple[str, ...] = ()
+    attributes: dict[str, str] = field(default_factory=dict)
+    zero_for_null: bool = False
+    type: MetricType = "gauge"
+
+    def data(self) -> dict[str, Any]:
+        """As a query file has it."""
+        return {
+            "name": self.name,
+            **({"type": self.type} if self.type != "gauge" else {}),
+            "description": self.description,
+            "unit": self.unit,
+            "value_column": self.value_column,
+            **({"attribute_columns": list(self.attribute_columns)} if self.attribute_columns else {}),
+            **({"attributes": dict(self.attributes)} if self.attributes else {}),
+            **({"on_null": "zero"} if self.zero_for_null else {}),
+        }
+
+
+@dataclass(slots=True)
+class DraftQuery:
+    """One statement with its metrics; durations in seconds, None where the file says nothing."""
+
+    place: Place
+    name: str
+    sql: str
+    metrics: list[DraftMetric]
+    comment: tuple[str, ...] = ()
+    interval: float | None = None
+    timeout: float | None = None
+    max_age: float | None = None
+    requires: dict[str, Any] = field(default_factory=dict)
+    computed: Mapping[str, str] = field(default_factory=dict)
+    """SQL over the columns of `sql`, by the name of the column that it makes."""
+    where: str = ""
+    """SQL that chooses among the rows of `sql`."""
+
+    def data(self) -> dict[str, Any]:
+        """As a query file has it."""
+        durations = {"interval": self.interval, "timeout": self.timeout, "max_age": self.max_age}
+        return {
+            "name": self.name,
+            "sql": self._statement(),
+            **{key: format_duration(value) for key, value in durations.items() if value is not None},
+            **({"requires": self.requires} if self.requires else {}),
+            "metrics": [metric.data() for metric in self.metrics],
+        }
+
+    def _statement(self) -> str:
+        sql = statement(self.sql)
+        columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
+        columns |= {metric.value_column: None for metric in self.metrics}
+        # Rows that differ only by a column without a use are refused as duplicates, and `check` warns of it.
+        unused = any(column.name not in columns for column in columns_of(sql) or ())
+        if not self.computed and not self.where and not unused:
+            return sql
+        return projected(sql, tuple(columns), self.computed, self.where)

@@ -1,0 +1,139 @@
+"""Open the files of other tools, YAML and TOML, with the place of every key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from poller.config.queries.files import unreadable
+from poller.config.queries.yaml_reader import parse
+from poller.model.errors import ConfigError, Problem
+from poller.model.files import NotRegularError, read_regular
+from poller.model.path import Key
+from poller.tools.importers.losses import Losses, Place
+from poller.tools.importers.node import Node, Source
+
+_MAX_BYTES = 16 << 20
+"""Of one file; YAML has a lower limit of its own."""
+_TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"\s*([\w-]+)\s*=")
+
+
+def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[Source]:
+    """All of `files`; raises ConfigError with the problem of each that cannot be read."""
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            sources.append(opened(file))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return sources
+
+
+def files_of(given: Path, suffixes: Collection[str]) -> list[Path]:
+    """The file `given`, or those in the folder `given`, by name; raises ConfigError where there are none."""
+    try:
+        if not given.is_dir():
+            return [given]
+        found = sorted(one for one in given.iterdir() if one.suffix in suffixes and one.is_file())
+    except OSError as error:
+        raise _unusable(str(given), unreadable(error)) from None
+    if not found:
+        raise _unusable(str(given), f"holds no file that ends in {', '.join(sorted(suffixes))}")
+    return found
+
+
+def open_yaml(
+    file: Path,
+    losses: Losses,
+    tags: Collection[str] = (),
+    resolve: Callable[[Node], Node] = lambda node: node,
+) -> Source:
+    """Read `file` as YAML; what is wrong with single keys is lost. Raises ConfigError."""
+    raw = _raw(file)
+    text = raw.decode("utf-8-sig", errors="replace")
+    if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
+        return Source(file, text, {}, lambda _: 1, losses, resolve)  # as people keep notes in
+    document = parse(raw, tags)
+    if document.root is None or not isinstance(document.data, dict | list):
+        flaw = document.flaws[-1] if document.flaws else None
+        where = f"{file}:{flaw.line}" if flaw else str(file)
+        raise _unusable(where, flaw.what if flaw else "holds no mapping; is it the right file?")
+    for flaw in document.flaws:
+        losses.lost(Place(file, flaw.line, flaw.path), flaw.what.partition(";")[0], "mend it there first")
+    return Source(file, text, document.data, document.line, losses, resolve)
+
+
+def open_toml(file: Path, losses: Losses) -> Source:
+    """Read `file` as TOML. Raises ConfigError."""
+    try:
+        text = _raw(file).decode("utf-8-sig")
+        data = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise _unusable(str(file), f"is not UTF-8 ({error.reason})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _unusable(str(file), f"is not TOML: {error}") from None
+    except RecursionError:
+        raise _unusable(str(file), "is nested too deeply") from None
+    return Source(file, text, data, _Tables(tuple(_marks(text))).line, losses)
+
+
+def _unusable(where: str, what: str) -> ConfigError:
+    return ConfigError([Problem(where, what)])
+
+
+def _raw(file: Path) -> bytes:
+    try:
+        return read_regular(file, _MAX_BYTES)
+    except NotRegularError:
+        raise _unusable(str(file), "is not a regular file") from None
+    except (OSError, ValueError) as error:
+        raise _unusable(str(file), unreadable(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Where the tables and keys of a TOML file stand; its parser does not say."""
+
+    marks: tuple[tuple[tuple[Key, ...], int], ...]
+
+    def line(self, path: Sequence[Key]) -> int:
+        """The line of `path`, or of the innermost table around it."""
+        best = 1
+        for length in range(1, len(path) + 1):
+            best = next((line for mark, line in self.marks if mark == tuple(path[:length])), best)
+        return best
+
+
+def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
+    counts: dict[tuple[Key, ...], int] = {}
+    table: tuple[Key, ...] = ()
+    until = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if until:  # inside a text of several lines
+            until = "" if line.count(until) % 2 else until
+            continue
+        if match := _TABLE.fullmatch(line):
+            table = _resolved([word.strip(" \"'") for word in match[2].split(".")], counts, match[1] == "[[")
+            yield table, number
+        elif match := _KEY.match(line):
+            yield (*table, match[1]), number
+        until = next((quote for quote in ('"""', "'''") if line.count(quote) % 2), "")
+
+
+def _resolved(words: Sequence[str], counts: dict[tuple[Key, ...], int], one_more: bool) -> tuple[Key, ...]:
+    """The path of a table, each array of tables on the way by its last member."""
+    path: tuple[Key, ...] = ()
+    for number, word in enumerate(words):
+        path = (*path, word)
+        if one_more and number == len(words) - 1:
+            counts[path] = counts.get(path, -1) + 1
+        if path in counts:
+            path = (*path, counts[path])
+    return path

@@ -1,0 +1,141 @@
+"""The formats that can be imported, and how each is recognised."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from poller.config.queries.yaml_reader import parse
+from poller.model.catalog import Defaults
+from poller.model.errors import ConfigError, Problem
+from poller.model.files import read_regular
+from poller.tools.importers.draft import DraftQuery
+from poller.tools.importers.files import files_of
+from poller.tools.importers.losses import Losses, Place
+from poller.tools.importers.validate import fit
+
+_MAX_BYTES = 16 << 20
+_TAGS = ("!include", "!file", "!env")
+_ONLY_PG_EXPORTER = {
+    "name", "desc", "predicate_queries", "tags", "ttl", "timeout", "priority", "min_version", "max_version",
+    "fatal", "skip",
+}  # fmt: skip
+_ONLY_POSTGRES_EXPORTER = {"master", "cache_seconds", "runonserver"}
+
+
+def tools_of(file: Path) -> set[str]:
+    """The tools that `file` may be of, as `--from` has them; empty where it is unreadable or no key tells."""
+    try:
+        raw = read_regular(file, _MAX_BYTES)
+        if file.suffix in (".toml", ".conf"):
+            return set(_of_toml(tomllib.loads(raw.decode("utf-8-sig"))))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    data = parse(raw, _TAGS).data
+    if isinstance(data, list):
+        listed = any({"conn_str", "preset_metrics", "custom_metrics"} & one.keys() for one in _mappings(data))
+        return {"pgwatch"} if listed else set()
+    return set(_of_mapping(data)) if isinstance(data, dict) else set()
+
+
+def _of_toml(data: dict[str, Any]) -> Iterator[str]:
+    inputs = data.get("inputs", data)
+    if isinstance(inputs, dict) and {"sql", "postgresql_extensible"} & inputs.keys():
+        yield "telegraf"
+
+
+def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
+    receivers, queries, metrics = (data.get(key) for key in ("receivers", "queries", "metrics"))
+    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in _names(receivers)) or (
+        "driver" in data and isinstance(queries, list)
+    ):
+        yield "sqlquery"
+    if {"collector_name", "collector_files", "collectors"} & data.keys() or any(
+        "queries" in job for job in _mappings(data.get("jobs"))
+    ):
+        yield "sql_exporter"
+    if any("dsn" in one for one in _mappings(data.get("databases"))) or (
+        isinstance(queries, dict) and any({"sql", "metrics"} <= one.keys() for one in _mappings(queries))
+    ):
+        yield "query-exporter"
+    if isinstance(metrics, dict) and any("sqls" in one for one in _mappings(metrics)):
+        yield "pgwatch"
+    yield from _of_namespaces(data)
+
+
+def _of_namespaces(data: dict[str, Any]) -> Iterator[str]:
+    """Both exporters have a query with its columns under each name; keys of its own tell which it is."""
+    found = [one for one in _mappings(data) if "query" in one and isinstance(one.get("metrics"), list)]
+    keys = {key for one in found for key in one}
+    if found and not keys & _ONLY_POSTGRES_EXPORTER:
+        yield "pg_exporter"
+    if found and not keys & _ONLY_PG_EXPORTER:
+        yield "postgres_exporter"
+
+
+def _names(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, dict) else []
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    """The mappings right below a mapping or a list."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in inside if isinstance(one, dict)]
+
+
+Format = Literal[
+    "sqlquery", "sql_exporter", "query-exporter", "pg_exporter", "pgwatch", "postgres_exporter", "telegraf"
+]
+
+Reader = Callable[[Sequence[Path], Losses], list[DraftQuery]]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came of some files: the queries that the model takes, and what was lost."""
+
+    drafts: Sequence[DraftQuery]
+    losses: Losses
+    files: Sequence[Path]
+
+
+def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
+    """Read `given` (files, or folders of them) as `form`.
+
+    Raises ConfigError with every file that cannot be read, or looks like another tool's.
+    """
+    suffixes = (".toml", ".conf") if form == "telegraf" else (".yaml", ".yml")
+    losses, problems = Losses(), list[Problem]()
+    files: list[Path] = []
+    for one in given:
+        try:
+            files += [file for file in files_of(one, suffixes) if file not in files]
+        except ConfigError as error:
+            problems += error.problems
+    mistaken = {file: tools for file in files if (tools := tools_of(file)) and form not in tools}
+    for file, tools in mistaken.items():
+        instead = " or ".join(f"--from {tool}" for tool in sorted(tools))
+        what = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {instead}"
+        problems.append(Problem(str(file), what))
+    drafts: list[DraftQuery] = []
+    reader = cast(Reader, importlib.import_module(f"poller.tools.importers.{form.replace('-', '_')}").read)
+    try:
+        drafts = reader([file for file in files if file not in mistaken], losses)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    if not drafts and not losses.counts[0]:
+        for file in files:
+            losses.lost(
+                Place(file, 1), f"holds no query of {form}", "give a file that does, or another --from"
+            )
+    return Imported(fit(drafts, defaults, losses), losses, files)
+
+
+FORMATS: tuple[Format, ...] = get_args(Format)

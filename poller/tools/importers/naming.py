@@ -1,0 +1,106 @@
+"""Names, drivers and version requirements of imported queries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable
+from typing import Any
+
+from poller.model.units import unit_instead, unit_problem
+
+_POSTGRESQL = {"postgres", "postgresql", "pgx", "pg", "pq", "rds-postgres", "cloudsql-postgres"}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\+[A-Za-z0-9_]+)?://")
+
+
+def others(connections: Iterable[Any]) -> list[str]:
+    """What all of `connections` lead to, where none leads to PostgreSQL or cannot be told; else nothing."""
+    schemes = [_scheme(one) for one in connections]
+    if any(scheme is None or scheme in _POSTGRESQL for scheme in schemes):
+        return []
+    return sorted({scheme for scheme in schemes if scheme})
+
+
+def _scheme(connection: Any) -> str | None:
+    if isinstance(connection, dict):
+        connection = f"{connection.get('dialect', '')}://"
+    match = _SCHEME.match(connection) if isinstance(connection, str) else None
+    return match[1].lower() if match else None
+
+
+_UNITS = {
+    "seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns", "minutes": "min",
+    "hours": "h", "days": "d", "bytes": "By", "kibibytes": "KiBy", "mebibytes": "MiBy", "gibibytes": "GiBy",
+    "kilobytes": "kBy", "megabytes": "MBy", "gigabytes": "GBy", "ratio": "1", "percent": "%",
+    "celsius": "Cel",
+}  # fmt: skip
+"""The units that a Prometheus name ends in (Prometheus documentation, "Metric and label naming")."""
+_BEHIND_THE_UNIT = {"total", "sum", "max", "min", "avg"}
+
+
+def metric_name(original: str) -> str:
+    """The nearest name that a query file may give a metric; empty where nothing is left of it."""
+    return re.sub(r"[^a-z0-9_.]", "_", original.lower()).lstrip("_.0123456789")[:255]
+
+
+def query_name(wanted: str, taken: Container[str]) -> str:
+    """The nearest name that a query file may give a query, and that is none of `taken`."""
+    name = re.sub(r"[^a-z0-9_.-]", "_", wanted.lower()).lstrip("_.-0123456789")[:58] or "query"
+    number = 2
+    unique = name
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
+
+
+def unit_of(name: str) -> str:
+    """The unit that the name of a Prometheus metric states; no unit where it states none."""
+    words = [word for word in name.lower().split("_") if word]
+    while words and words[-1] in _BEHIND_THE_UNIT:
+        words.pop()
+    return _UNITS.get(words[-1], "") if words else ""
+
+
+def unit_like(unit: str) -> str | None:
+    """`unit` as UCUM writes it; None where nobody can know what is meant."""
+    if not unit_problem(unit):
+        return unit
+    if known := unit_instead(unit):
+        return known
+    if re.fullmatch(r"[A-Za-z][A-Za-z_ -]*", unit):
+        return "{" + re.sub(r"[ -]+", "_", unit.strip()) + "}"
+    return None
+
+
+_TERM = re.compile(r"(>=|<=|>|<|==|=|)\s*v?(\d+)(?:\.(\d+))?(?:\.(\d+))?")
+_OLDEST = 10
+"""Before that, a version's first two numbers were its major; none of those is polled."""
+
+
+def between(least: int | None, below: int | None) -> str | None:
+    """The range from `least` to before `below`, both as `server_version_num` (140005 is 14.5)."""
+    parts = [f">={_spoken(least)}"] if least and least // 10000 >= _OLDEST else []
+    parts += [f"<{_spoken(max(below, _OLDEST * 10000))}"] if below else []
+    return ",".join(parts) or None
+
+
+def from_semver(text: str) -> str | None:
+    """A range of semantic versions, as in `>=9.6.0 <15.0.0`; None where `requires:` cannot say it."""
+    parts: list[str] = []
+    for word in re.sub(r"([<>=])\s+", r"\1", text).split():
+        match = _TERM.fullmatch(word)
+        if match is None:
+            return None
+        sign, major, minor = match[1] or "==", int(match[2]), int(match[3] or 0)
+        sign = "==" if sign == "=" else sign
+        if major < _OLDEST:
+            parts += [] if sign.startswith(">") else [f"<{_OLDEST}"]
+        elif minor == 0 and sign in (">=", "<"):
+            parts.append(f"{sign}{major}")
+        else:
+            parts.append(f"{sign}{major}.{minor}")
+    return ",".join(parts)
+
+
+def _spoken(number: int) -> str:
+    major, minor = divmod(number, 10000)
+    return f"{major}.{minor}" if minor else str(major)

@@ -1,0 +1,157 @@
+"""Read the collectors of pg_exporter (Vonng, pgsty).
+
+Source: pgsty/pg_exporter 1.4, config/0000-doc.yml and exporter/{query,column,server}.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from poller.tools.importers.draft import DraftMetric, DraftQuery
+from poller.tools.importers.files import open_each, open_yaml
+from poller.tools.importers.losses import HISTOGRAM, Losses
+from poller.tools.importers.naming import between, metric_name, unit_of
+from poller.tools.importers.node import Node
+from poller.tools.importers.sql_columns import columns_of, kinds_of, number, relations_of
+from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
+from poller.tools.importers.sql_types import Kind
+
+_QUERY = (
+    "name", "desc", "query", "predicate_queries", "tags", "ttl", "timeout", "priority", "min_version",
+    "max_version", "fatal", "skip", "metrics",
+)  # fmt: skip
+_COLUMN = ("name", "usage", "rename", "bucket", "scale", "default", "description")
+_PRIMARY = {"primary", "master", "leader"}
+_STANDBY = {"standby", "replica", "slave"}
+
+
+def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
+    """Every collector of `files`; a later one of the same name replaces an earlier one."""
+    collectors: dict[str, Node] = {}
+    for source in open_each(files, lambda file: open_yaml(file, losses)):
+        if source.root.is_mapping():
+            collectors |= {name: node for name, node in source.root.members() if node.is_mapping()}
+    drafts = [_collector(name, node) for name, node in collectors.items()]
+    return [draft for draft in drafts if draft is not None]
+
+
+def _collector(branch: str, node: Node) -> DraftQuery | None:
+    node.others(*_QUERY)
+    tags = node.texts("tags")
+    if node.flag("skip"):
+        node.changed("skip", f"{branch} is left out, as there")
+        return None
+    if "pgbouncer" in tags:
+        node.lost("tags", f"{branch} asks PgBouncer's console", "the poller asks PostgreSQL only")
+        return None
+    if "predicate_queries" in node:
+        node.lost("predicate_queries", "no query decides about another", "write requires:")
+    if node.flag("fatal"):
+        node.changed("fatal", "a query that fails costs no other its values")
+    name, sql = node.text("name") or branch, node.text("query")
+    timeout = node.number("timeout")
+    if timeout is not None and timeout < 0:
+        node.changed("timeout", "every query has a timeout here; it is POLLER_TIMEOUT")
+    draft = DraftQuery(
+        node.place,
+        branch,
+        sql,
+        [],
+        comment=node.comment(),
+        interval=node.number("ttl") or None,
+        timeout=timeout if timeout and timeout > 0 else None,
+        requires=_requires(node, tags, sql),
+    )
+    if draft.interval is None:
+        node.changed("ttl", "was collected at every scrape; here it is every POLLER_INTERVAL")
+    _columns(node, name, draft)
+    return draft
+
+
+def _requires(node: Node, tags: Sequence[str], sql: str) -> dict[str, Any]:
+    requires: dict[str, Any] = {}
+    columns: dict[str, list[str]] = {}
+    extensions: list[str] = []
+    for tag in tags:
+        kind, _, what = tag.partition(":")
+        if tag in _PRIMARY | _STANDBY:
+            requires["role"] = "primary" if tag in _PRIMARY else "standby"
+        elif kind == "extension":
+            extensions.append(what)
+        elif kind == "schema" and (relations := relations_of(sql, what)):
+            columns |= {relation: [] for relation in relations}
+        elif kind == "schema":
+            node.lost("tags", tag, "write a relation of it: requires: columns: {schema.relation: []}")
+        elif kind == "dbname":
+            node.lost("tags", tag, "give the file to the poller of that database only")
+        elif tag != "cluster":
+            node.lost("tags", tag, "give the file to those pollers that shall have it")
+    least, below = (node.number(key) for key in ("min_version", "max_version"))
+    version = between(int(least or 0), int(below or 0))
+    return {
+        **({"columns": columns} if columns else {}),
+        **requires,
+        **({"server_version": version} if version else {}),
+        **({"extensions": extensions} if extensions else {}),
+    }
+
+
+def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
+    declared = [
+        (column.text("name") or name, column)
+        for item in node.items("metrics")
+        for name, column in item.members()
+        if column.is_mapping()
+    ]
+    for _, column in declared:
+        column.others(*_COLUMN)
+    usages = [(name, column, column.text("usage").strip().upper()) for name, column in declared]
+    labels = {column.text("rename") or name: name for name, column, usage in usages if usage == "LABEL"}
+    filled = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
+    if filled:
+        what = f"the default of counters ({', '.join(filled)}), which would look like a reset"
+        node.lost("metrics", what, "write coalesce() in the SQL of those where NULL means 0")
+    columns = Columns(labels)
+    kinds = kinds_of(statement(draft.sql))
+    known = {one.name for one in columns_of(statement(draft.sql)) or () if one.type is not None}
+    for name, column, usage in usages:
+        if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
+            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+        elif usage in ("GAUGE", "COUNTER"):
+            original = f"{prefix}_{column.text('rename') or name}"
+            expression, zero = _value(name, column, usage, kinds.get(name))
+            if expression and name not in known:
+                what = "scale and default need a number; cast the column in the SQL if it has another type"
+                node.source.losses.changed(column.place, what)
+            draft.metrics.append(
+                DraftMetric(
+                    column.place,
+                    original,
+                    metric_name(original),
+                    column.text("description") or node.text("desc"),
+                    columns.value(name, expression),
+                    unit=unit_of(original),
+                    attribute_columns=columns.labels,
+                    zero_for_null=zero,
+                    type="counter" if usage == "COUNTER" else "gauge",
+                )
+            )
+        elif usage == "HISTOGRAM":
+            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
+        elif usage not in ("LABEL", "DISCARD"):
+            column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
+    draft.computed = columns.computed
+
+
+def _value(name: str, column: Node, usage: str, kind: Kind | None) -> tuple[str, bool]:
+    """What is to be computed for a value, and whether NULL is 0 in it."""
+    scale = None if kind in ("time", "boolean") else column.number("scale")  # which it does not scale
+    inner = number(name, kind) or identifier(name)
+    # A counter that is 0 for a moment has begun anew, as far as anybody can tell.
+    default = column.number("default") if usage == "GAUGE" else None
+    scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
+    if default is not None and (default != 0 or scaled):
+        return f"coalesce({inner}, {literal(default)}){scaled}", False
+    return f"{inner}{scaled}" if scaled or kind in ("time", "boolean") else "", default is not None

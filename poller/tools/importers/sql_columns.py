@@ -1,0 +1,472 @@
+"""Names and types of the columns of a statement, without a database."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import pgparse
+
+from poller.tools.importers import sql_types as sqltypes
+from poller.tools.importers.sql_projection import identifier
+from poller.tools.importers.sql_types import Kind, Type
+
+_UNNAMED = "?column?"
+_NAMES = {
+    "CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping",
+    "XmlSerialize": "xmlserialize", "JsonParseExpr": "json", "JsonScalarExpr": "json_scalar",
+    "JsonSerializeExpr": "json_serialize", "JsonObjectConstructor": "json_object",
+    "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array",
+    "JsonObjectAgg": "json_objectagg", "JsonArrayAgg": "json_arrayagg",
+}  # fmt: skip
+_VALUE_FUNCTIONS: dict[str, Type] = {
+    "CURRENT_DATE": "date",
+    **dict.fromkeys(("CURRENT_TIME", "CURRENT_TIME_N", "LOCALTIME", "LOCALTIME_N"), "clock"),
+    **dict.fromkeys(("CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP_N"), "timestamp"),
+    **dict.fromkeys(("LOCALTIMESTAMP", "LOCALTIMESTAMP_N"), "timestamp"),
+}
+"""The others are names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a result."""
+
+    name: str
+    type: Type | None = None
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it holds, if that is certainly no number."""
+        return sqltypes.kind_of(self.type)
+
+
+Columns = tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One table, function or subquery that an expression can refer to."""
+
+    name: str
+    columns: Columns
+    complete: bool = True
+    """Whether these are all of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What the names in a statement refer to."""
+
+    ctes: Mapping[str, Columns | None]
+    levels: tuple[tuple[_Item, ...], ...] = ()
+    """What is in FROM, of the statement itself first, then of each one around it."""
+
+    def inside(self, items: Sequence[_Item]) -> _Scope:
+        return replace(self, levels=(tuple(items), *self.levels))
+
+
+@lru_cache(maxsize=1024)
+def columns_of(sql: str) -> Columns | None:
+    """The columns of the one statement `sql`, as PostgreSQL names them; None if only a server knows them."""
+    try:
+        ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
+        return _of_query(body, _Scope({})) if kind == "SelectStmt" else None
+    except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
+        return None
+
+
+def kinds_of(sql: str) -> dict[str, Kind]:
+    """By name, the columns of the one statement `sql` that are certainly no numbers."""
+    columns = columns_of(sql) or ()
+    double = twice(columns)
+    return {one.name: one.kind for one in columns if one.kind is not None and one.name not in double}
+
+
+def number(name: str, kind: Kind | None) -> str:
+    """The SQL that makes a number of a column, as Go's database tools do; empty if it needs none."""
+    if kind == "time":
+        return f"extract(epoch FROM {identifier(name)})"
+    return f"{identifier(name)}::int" if kind == "boolean" else ""
+
+
+def twice(columns: Sequence[Column]) -> set[str]:
+    """The names that several of `columns` have, so that none of them can be meant."""
+    return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
+
+
+def names_in(expression: str) -> set[str]:
+    """The names of the columns that an SQL expression reads; none if it is not valid."""
+    try:
+        nodes = _nodes(pgparse.parse(f"SELECT {expression}"))
+    except (pgparse.PGQueryError, RecursionError):
+        return set()
+    return {_last(node["ColumnRef"]["fields"]) for node in nodes if "ColumnRef" in node}
+
+
+def relations_of(sql: str, schema: str) -> list[str]:
+    """The relations that `sql` names with that `schema`, as `requires: columns:` has them."""
+    try:
+        nodes = _nodes(pgparse.parse(sql))
+    except (pgparse.PGQueryError, RecursionError):
+        return []
+    ranges = [node["RangeVar"] for node in nodes if "RangeVar" in node]
+    return sorted(
+        {f"{_quoted(schema)}.{_quoted(one['relname'])}" for one in ranges if one.get("schemaname") == schema}
+    )
+
+
+def _nodes(tree: Any) -> list[dict[str, Any]]:
+    """Every mapping in a parse tree."""
+    found: list[dict[str, Any]] = []
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            found.append(node)
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+    return found
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else identifier(name)
+
+
+# --- statements -------------------------------------------------------------------------------------------
+
+
+def _of_query(select: Any, scope: _Scope) -> Columns | None:
+    """The columns of a statement that is not part of a UNION: a literal without a type is a text there."""
+    columns = _of_select(select, scope)
+    if columns is None:
+        return None
+    return tuple(replace(one, type="text") if one.type == "literal" else one for one in columns)
+
+
+def _of_select(select: Any, scope: _Scope) -> Columns | None:
+    scope = _with_ctes(select.get("withClause", {}), scope)
+    if "larg" in select:
+        return _united(_of_select(select["larg"], scope), _of_select(select["rarg"], scope))
+    if "valuesLists" in select:
+        rows = [one["List"]["items"] for one in select["valuesLists"]]
+        types = [[_type(value, scope) for value in column] for column in zip(*rows, strict=True)]
+        return tuple(Column(f"column{n}", sqltypes.common(found)) for n, found in enumerate(types, 1))
+    starred: list[Columns | None] = []
+    items: list[_Item] = []
+    for source in select.get("fromClause", []):
+        columns, named = _of_source(source, scope, items)
+        starred.append(columns)
+        items += named
+    scope = scope.inside(items)
+    found: list[Column] = []
+    for target in select.get("targetList", []):
+        inner = target["ResTarget"]
+        value = inner.get("val", {})
+        if "A_Star" not in str(_path(value)):
+            found.append(Column(inner.get("name") or _named(value)[0], _type(value, scope)))
+            continue
+        for columns in _of_star(value, starred, items):
+            if columns is None:
+                return None
+            found += columns
+    return tuple(found)
+
+
+def _path(value: Any) -> Any:
+    """What a name consists of, or what follows an expression in parentheses."""
+    return value.get("ColumnRef", {}).get("fields") or value.get("A_Indirection", {}).get("indirection")
+
+
+def _of_star(
+    value: Any, starred: Sequence[Columns | None], items: Sequence[_Item]
+) -> Sequence[Columns | None]:
+    """The columns that a star stands for; None for those that only a server knows."""
+    fields = value.get("ColumnRef", {}).get("fields", [])
+    if len(fields) == 1:
+        return starred
+    named = [one for one in items if len(fields) == 2 and one.name == _last(fields[:1])]
+    return [named[0].columns if len(named) == 1 and named[0].complete else None]
+
+
+def _united(left: Columns | None, right: Columns | None) -> Columns | None:
+    if left is None:
+        return None
+    if right is None or len(right) != len(left):
+        right = tuple(Column("") for _ in left)
+    return tuple(
+        Column(one.name, sqltypes.common((one.type, other.type)))
+        for one, other in zip(left, right, strict=True)
+    )
+
+
+def _with_ctes(clause: Any, scope: _Scope) -> _Scope:
+    ctes = [one["CommonTableExpr"] for one in clause.get("ctes", [])]
+    known = dict(scope.ctes)
+    if clause.get("recursive"):
+        # Each may refer to itself and to a later one, which hide those of the same name outside.
+        known |= {cte["ctename"]: None for cte in ctes}
+    for cte in ctes:
+        query = cte["ctequery"].get("SelectStmt")
+        inside = replace(scope, ctes=known)
+        if query is None or "search_clause" in cte or "cycle_clause" in cte:
+            columns = None
+        elif clause.get("recursive") and "larg" in query:
+            columns = _of_recursive(query, cte, inside)
+        else:
+            columns = _of_query(query, inside)
+        known = {**known, cte["ctename"]: _renamed(columns, cte.get("aliascolnames"))}
+    return replace(scope, ctes=known)
+
+
+def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
+    """The part before UNION determines the types of the part that refers to the statement itself."""
+    scope = _with_ctes(query.get("withClause", {}), scope)
+    first = _of_query(query["larg"], scope)
+    own = {cte["ctename"]: _renamed(first, cte.get("aliascolnames"))}
+    return _united(first, _of_query(query["rarg"], replace(scope, ctes={**scope.ctes, **own})))
+
+
+# --- FROM -------------------------------------------------------------------------------------------------
+
+
+def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
+    """The columns that a star stands for, and what names can refer to; `before` is what is left of it."""
+    ((kind, inner),) = node.items()
+    alias = inner.get("alias", {})
+    name, renamed = alias.get("aliasname", ""), alias.get("colnames")
+    if kind == "JoinExpr":
+        return _of_join(inner, scope, before)
+    if kind == "RangeTableSample":
+        return _of_source(inner["relation"], scope, before)
+    columns: Columns | None = None
+    partial: Columns = ()
+    if kind == "RangeVar":
+        name = name or inner["relname"]
+        schema = inner.get("schemaname", "")
+        if not schema and inner["relname"] in scope.ctes:
+            columns = scope.ctes[inner["relname"]]
+        elif not renamed and schema in ("", "pg_catalog"):
+            partial = tuple(Column(*one) for one in sqltypes.RELATIONS.get(inner["relname"], {}).items())
+    elif kind == "RangeSubselect":
+        around = scope.inside(before) if inner.get("lateral") else scope
+        columns = _of_query(inner["subquery"]["SelectStmt"], around)
+    elif kind == "RangeFunction":
+        columns = _of_functions(inner, name, scope.inside(before))
+        name = name or _named(inner["functions"][0]["List"]["items"][0])[0]
+    columns = _renamed(columns, renamed)
+    return columns, [_Item(name, partial if columns is None else columns, columns is not None)]
+
+
+def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
+    """The columns of functions in FROM; None if one of them may return a row type."""
+    found: list[Column] = []
+    for one in node["functions"]:
+        call, *defined = one["List"]["items"]
+        definitions = node.get("coldeflist") or [
+            column for item in defined if "List" in item for column in item["List"]["items"]
+        ]
+        if definitions:
+            columns = [column["ColumnDef"] for column in definitions]
+            found += [Column(column["colname"], _of_type_name(column["typeName"])) for column in columns]
+        elif (type_ := _type(call, scope)) is not None:
+            name = alias if alias and len(node["functions"]) == 1 else _named(call)[0]
+            found.append(Column(name, type_))
+        else:
+            return None
+    return (*found, Column("ordinality", "number")) if node.get("ordinality") else tuple(found)
+
+
+def _of_join(join: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
+    left, left_items = _of_source(join["larg"], scope, before)
+    right, right_items = _of_source(join["rarg"], scope, (*before, *left_items))
+    merged = [one["String"]["sval"] for one in join.get("usingClause", [])]
+    columns: Columns | None = None
+    if left is not None and right is not None and not join.get("isNatural"):
+        both = [Column(name, _of_column(name, (_Item("", left), _Item("", right)))) for name in merged]
+        columns = (*both, *(one for one in (*left, *right) if one.name not in merged))
+    items = [*left_items, *right_items]
+    if using := join.get("join_using_alias"):
+        items.append(_Item(using["aliasname"], (), complete=False))
+    if alias := join.get("alias"):
+        columns = _renamed(columns, alias.get("colnames"))
+        items = [_Item(alias["aliasname"], columns or (), columns is not None)]
+    return columns, items
+
+
+def _renamed(columns: Columns | None, names: Any) -> Columns | None:
+    if columns is None or not names:
+        return columns
+    given = [one["String"]["sval"] for one in names]
+    return (*(replace(one, name=name) for one, name in zip(columns, given)), *columns[len(given) :])  # noqa: B905
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def _named(value: Any) -> tuple[str, bool]:
+    """The name that PostgreSQL gives a column without one, and whether a cast keeps it.
+
+    Source: src/backend/parser/parse_target.c, FigureColnameInternal.
+    """
+    ((node, inner),) = value.items() if len(value) == 1 else ((_UNNAMED, {}),)
+    match node:
+        case "ColumnRef":
+            return _last(inner["fields"]), True
+        case "FuncCall":
+            return _last(inner["funcname"]), True
+        case "TypeCast":
+            name, strong = _named(inner["arg"])
+            return (name, True) if strong else (_last(inner["typeName"]["names"]), False)
+        case "CaseExpr":
+            name, strong = _named(inner.get("defresult", {}))
+            return (name, True) if strong else ("case", False)
+        case "MinMaxExpr":
+            return ("least" if inner.get("op") == "IS_LEAST" else "greatest"), True
+        case "A_Indirection":
+            field = _last(inner["indirection"])
+            return (field, True) if field != _UNNAMED else _named(inner["arg"])
+        case "CollateClause":
+            return _named(inner["arg"])
+        case "SubLink":
+            return _of_sublink(inner)
+        case "SQLValueFunction":
+            return str(inner["op"]).removeprefix("SVFOP_").lower().removesuffix("_n"), True
+        case "A_Expr" if inner.get("kind") == "AEXPR_NULLIF":
+            return "nullif", True
+        case "XmlExpr" if inner.get("op") != "IS_DOCUMENT":
+            return str(inner["op"]).removeprefix("IS_").lower(), True
+        case "JsonFuncExpr":
+            return str(inner["op"]).removesuffix("_OP").lower(), True
+    return _NAMES.get(node, _UNNAMED), node in _NAMES
+
+
+def _of_sublink(link: Any) -> tuple[str, bool]:
+    kind = link.get("subLinkType")
+    if kind == "EXPR_SUBLINK":
+        select = link["subselect"]["SelectStmt"]
+        while "larg" in select:
+            select = select["larg"]
+        if "valuesLists" in select:
+            return "column1", True
+        target = select["targetList"][0]["ResTarget"]
+        return (target["name"], True) if "name" in target else _named(target["val"])
+    name = {"EXISTS_SUBLINK": "exists", "ARRAY_SUBLINK": "array"}.get(str(kind))
+    return (name, True) if name else (_UNNAMED, False)
+
+
+def _last(names: Any) -> str:
+    strings = [one["String"].get("sval", "") for one in names if "String" in one]
+    return str(strings[-1]) if strings else _UNNAMED
+
+
+# --- expressions ------------------------------------------------------------------------------------------
+
+
+def _type(value: Any, scope: _Scope) -> Type | None:
+    """The type of `value`, if it is certain."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    ((node, inner),) = value.items()
+    match node:
+        case "A_Const":
+            return _of_constant(inner)
+        case "TypeCast":
+            return _of_type_name(inner["typeName"])
+        case "ColumnRef":
+            return _of_reference([one["String"]["sval"] for one in inner["fields"] if "String" in one], scope)
+        case "BoolExpr" | "NullTest" | "BooleanTest":
+            return "boolean"
+        case "SubLink":
+            return _of_subquery(inner, scope)
+        case "A_Expr":
+            return _of_expression(inner, scope)
+        case "FuncCall":
+            name = _of_catalog(inner["funcname"])
+            arguments = [_type(one, scope) for one in inner.get("args", [])]
+            return sqltypes.of_call(name, arguments) if name else None
+        case "CoalesceExpr" | "MinMaxExpr":
+            return sqltypes.common([_type(one, scope) for one in inner["args"]])
+        case "CaseExpr":
+            results = [one["CaseWhen"]["result"] for one in inner["args"]]
+            results += [inner["defresult"]] if "defresult" in inner else []
+            return sqltypes.common([_type(one, scope) for one in results])
+        case "SQLValueFunction":
+            return _VALUE_FUNCTIONS.get(inner["op"].removeprefix("SVFOP_"), "text")
+        case "CollateClause":
+            return _type(inner["arg"], scope)
+    return None
+
+
+def _of_constant(constant: Any) -> Type:
+    if "ival" in constant or "fval" in constant:
+        return "number"
+    return "boolean" if "boolval" in constant else "other" if "bsval" in constant else "literal"
+
+
+def _of_catalog(names: Any) -> str:
+    """The name of a type, function or operator of PostgreSQL itself; empty for those of another schema."""
+    *schema, name = [one["String"]["sval"] for one in names]
+    return name if schema in ([], ["pg_catalog"]) else ""
+
+
+def _of_type_name(type_name: Any) -> Type | None:
+    if "arrayBounds" in type_name or "names" not in type_name:
+        return None
+    return sqltypes.TYPES.get(_of_catalog(type_name["names"]))
+
+
+def _of_subquery(link: Any, scope: _Scope) -> Type | None:
+    if link.get("subLinkType") in ("EXISTS_SUBLINK", "ANY_SUBLINK", "ALL_SUBLINK"):
+        return "boolean"
+    if link.get("subLinkType") != "EXPR_SUBLINK":
+        return None
+    columns = _of_query(link["subselect"]["SelectStmt"], scope)
+    return columns[0].type if columns else None
+
+
+def _of_expression(expression: Any, scope: _Scope) -> Type | None:
+    form = expression["kind"]
+    if form not in ("AEXPR_OP", "AEXPR_NULLIF"):
+        return "boolean"  # IN, LIKE, BETWEEN, IS DISTINCT FROM, ANY
+    right = _type(expression.get("rexpr"), scope)
+    if form == "AEXPR_NULLIF":
+        left = _type(expression["lexpr"], scope)
+        return right if left == "literal" else left
+    if not (sign := _of_catalog(expression["name"])):
+        return None
+    if "lexpr" not in expression:
+        return sqltypes.of_prefix(sign, right)
+    return sqltypes.of_operator(sign, _type(expression["lexpr"], scope), right)
+
+
+def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
+    """The type of the column that a name refers to: of the innermost statement that has it."""
+    *qualifiers, name = fields or [""]
+    for items in scope.levels:
+        if qualifiers:
+            named = [one for one in items if one.name == qualifiers[-1]]
+            if named:
+                return _of_column(name, named) if len(named) == 1 else None
+        else:
+            if any(column.name == name for one in items for column in one.columns):
+                return _of_column(name, items)
+            if not all(one.complete for one in items):
+                return None  # one of those whose columns are unknown may have it
+    return None
+
+
+def _of_column(name: str, items: Sequence[_Item]) -> Type | None:
+    """The type of the column `name`; several items have it if USING merged them."""
+    found: list[Type | None] = []
+    for item in items:
+        types = [column.type for column in item.columns if column.name == name]
+        if len(types) > 1:
+            return None  # ambiguous
+        found += types
+    return sqltypes.common(found) if found else None

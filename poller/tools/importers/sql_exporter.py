@@ -1,0 +1,201 @@
+"""Read sql_exporter's collectors: burningalchemist's, and justwatchcom's jobs, which Debian packages.
+
+Source: burningalchemist/sql_exporter, config/*.go.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from poller.tools.importers import justwatch
+from poller.tools.importers.draft import DraftMetric, DraftQuery
+from poller.tools.importers.files import open_each, open_yaml
+from poller.tools.importers.losses import Losses
+from poller.tools.importers.naming import metric_name, others, unit_of
+from poller.tools.importers.node import Node
+from poller.tools.importers.sql_projection import literal
+
+_CONNECTION = (
+    "max_connections", "max_idle_connections", "max_connection_lifetime", "ping_interval", "warmup_delay",
+    "enable_query_metrics", "scrape_timeout_offset", "scrape_error_drop_interval",
+)  # fmt: skip
+_METRIC = (
+    "metric_name", "type", "help", "key_labels", "static_labels", "value_label", "values", "query",
+    "query_ref", "no_prepared_statement", "static_value", "timestamp_value",
+)  # fmt: skip
+
+
+def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
+    """Every collector of `files`, and of the files that their `collector_files` name."""
+    drafts: list[DraftQuery] = []
+    seen = {os.path.realpath(file) for file in files}
+    for source in open_each(files, lambda file: open_yaml(file, losses)):
+        root = source.root
+        if not root.is_mapping():
+            continue
+        if justwatch.is_one(root):
+            drafts += justwatch.read(root)
+            continue
+        if "collector_name" in root:
+            drafts += _collector(root, _Around())
+            continue
+        if told := others(_connections(root)):
+            what = f"{', '.join(told)} is not PostgreSQL"
+            root.lost("target" if "target" in root else "jobs", what, "the poller speaks to nothing else")
+            continue
+        around = _around(root)
+        for collector in root.items("collectors"):
+            drafts += _collector(collector, around)
+        named = [file for file in _named(root) if os.path.realpath(file) not in seen]
+        seen |= {os.path.realpath(file) for file in named}
+        for inner in open_each(named, lambda file: open_yaml(file, losses)):
+            drafts += _collector(inner.root, around)
+    return drafts
+
+
+class _Around:
+    """What a main file says of its collectors."""
+
+    interval: float | None = None
+    timeout: float | None = None
+    used: Sequence[str] = ("*",)
+    labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+
+
+def _around(root: Node) -> _Around:
+    around = _Around()
+    root.others("global", "collector_files", "target", "jobs", "collectors")
+    root.connection("target", "jobs")
+    if "jobs" in root:
+        root.unmade("jobs", "job", "target")
+    if "global" in root and (settings := root.child("global")).is_mapping():
+        around.interval = settings.seconds("min_interval") or None
+        around.timeout = settings.seconds("scrape_timeout") or None
+        settings.others("min_interval", "scrape_timeout", *_CONNECTION)
+        if around.timeout:
+            settings.changed("scrape_timeout", "is the timeout of each query, not of all together")
+    targets = [root.child("target")] if "target" in root else []
+    jobs = root.items("jobs")
+    for target in targets:
+        target.others("name", "data_source_name", "collectors", "enable_ping", "aws_secret_name")
+    for job in jobs:
+        job.others("job_name", "collectors", "static_configs", "enable_ping")
+    used = [
+        name for one in (*targets, *jobs) if isinstance(one.value, dict) for name in one.texts("collectors")
+    ]
+    around.used = used or ("*",)
+    statics = [static for job in jobs for static in job.items("static_configs")]
+    several = len(statics) > 1 or any(len(static.entries("targets")) > 1 for static in statics)
+    for static in statics:
+        labels = {name: static.child("labels").text(name) for name, _ in static.entries("labels")}
+        if labels and several:
+            static.lost(
+                "labels", "labels that differ by target", "set OTEL_RESOURCE_ATTRIBUTES of each poller"
+            )
+        elif labels:
+            around.labels = labels
+    return around
+
+
+def _connections(root: Node) -> list[Any]:
+    targets = [node.value for job in root.items("jobs") for node in job.items("static_configs")]
+    found = [
+        dsn for one in targets if isinstance(one.get("targets"), dict) for dsn in one["targets"].values()
+    ]
+    target = root.value.get("target")
+    return [*found, target.get("data_source_name")] if isinstance(target, dict) else found
+
+
+def _named(root: Node) -> list[Path]:
+    folder = root.source.file.parent
+    found: list[Path] = []
+    for pattern in root.texts("collector_files"):
+        path = Path(pattern)
+        base = Path(path.anchor) if path.is_absolute() else folder
+        inside = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+        try:
+            matches = sorted(file for file in base.glob(inside) if file.is_file()) if inside else []
+        except (OSError, ValueError):
+            matches = []
+        if not matches:
+            root.lost("collector_files", f"{pattern} matches no file", "give the files as arguments")
+        found += matches
+    return found
+
+
+def _collector(node: Node, around: _Around) -> list[DraftQuery]:
+    node.others("collector_name", "min_interval", "metrics", "queries")
+    name = node.text("collector_name")
+    if not any(fnmatchcase(name, pattern) for pattern in around.used):
+        node.changed("collector_name", f"no target and no job collects {name}; it is imported all the same")
+    interval = node.seconds("min_interval")
+    interval = around.interval if interval is None else interval or None
+    if interval is None:
+        node.changed("min_interval", "was collected at every scrape; here it is every POLLER_INTERVAL")
+    queries = {query.text("query_name"): query for query in node.items("queries")}
+    drafts: dict[str, DraftQuery] = {}
+    for metric in node.items("metrics"):
+        metric.others(*_METRIC)
+        reference = metric.text("query_ref")
+        if reference and reference not in queries:
+            metric.lost("query_ref", f"there is no query {reference}", "name one of the collector's queries")
+            continue
+        query = queries[reference] if reference else metric
+        if reference:
+            query.others("query_name", "query", "no_prepared_statement")
+        key = reference or f"\0{metric.path}"
+        draft = drafts.setdefault(
+            key,
+            DraftQuery(
+                query.place,
+                reference or metric.text("metric_name"),
+                query.text("query"),
+                [],
+                comment=query.comment(),
+                interval=interval,
+                timeout=around.timeout,
+            ),
+        )
+        _add(metric, draft, around.labels)
+    for name, query in queries.items():
+        if name not in drafts:
+            query.changed("query_name", f"no metric refers to {name}; it is left out")
+    return list(drafts.values())
+
+
+def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
+    """A metric of several values becomes one of the same name for each, told apart as they were."""
+    original = node.text("metric_name")
+    kind = node.text("type").lower()
+    if kind not in ("gauge", "counter"):
+        node.lost("type", f"{original} is of type {kind or 'none'}", "write gauge or counter")
+        return
+    values = node.texts("values")
+    if "static_value" in node:
+        value = literal(node.number("static_value") or 0)
+        values = [f"static_value={value}"]
+        draft.computed = {**draft.computed, values[0]: value}
+    if not values:
+        node.lost("values", f"{original} has no values", "name the columns with the values")
+    node.timestamp("timestamp_value")
+    fixed = {name: node.child("static_labels").text(name) for name, _ in node.entries("static_labels")}
+    value_label = node.text("value_label")
+    for column in values:
+        fan_out = {value_label: column} if value_label and "static_value" not in node else {}
+        draft.metrics.append(
+            DraftMetric(
+                node.place,
+                original,
+                metric_name(original),
+                node.text("help"),
+                column,
+                unit=unit_of(original),
+                attribute_columns=tuple(node.texts("key_labels")),
+                attributes={**labels, **fixed, **fan_out},
+                type="counter" if kind == "counter" else "gauge",
+            )
+        )

@@ -1,0 +1,237 @@
+"""Read Telegraf's inputs that run SQL: postgresql_extensible, and sql where it speaks to PostgreSQL.
+
+Source: influxdata/telegraf, plugins/inputs/postgresql_extensible and plugins/inputs/sql; the names are those
+of its serializer for Prometheus.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from poller.config.queries.files import MAX_BYTES
+from poller.model.files import read_regular
+from poller.tools.importers.draft import DraftMetric, DraftQuery
+from poller.tools.importers.files import open_each, open_toml
+from poller.tools.importers.losses import Losses
+from poller.tools.importers.naming import between, metric_name, unit_of
+from poller.tools.importers.node import Node
+from poller.tools.importers.sql_columns import Column, columns_of, twice
+from poller.tools.importers.sql_projection import Columns, identifier, statement
+
+_CONNECTION = (
+    "address", "outputaddress", "max_lifetime", "prepared_statements", "databases", "dsn",
+    "connection_max_idle_time", "connection_max_life_time", "connection_max_open", "connection_max_idle",
+    "disconnected_servers_behavior", "startup_error_behavior", "driver",
+)  # fmt: skip
+_PLUGIN = (
+    "interval", "timeout", "query", "tags", "name_override", "name_prefix", "name_suffix", "alias",
+    "precision", "collection_jitter", "collection_offset", "log_level", "fieldinclude", "fieldpass",
+    "fieldexclude", "fielddrop",
+)  # fmt: skip
+_FILTERS = (
+    "namepass", "namedrop", "taginclude", "tagexclude", "tagpass", "tagdrop", "metricpass",
+)  # fmt: skip
+_EXTENSIBLE = (
+    "sqlquery", "script", "version", "minversion", "maxversion", "withdbname", "tagvalue", "measurement",
+    "timestamp",
+)  # fmt: skip
+_SQL = (
+    "query", "query_script", "measurement", "measurement_column", "time_column", "time_format",
+    "tag_columns_include", "tag_columns_exclude", "field_columns_include", "field_columns_exclude",
+    "field_columns_float", "field_columns_int", "field_columns_uint", "field_columns_bool",
+    "field_columns_string",
+)  # fmt: skip
+_DRIVERS = {"pgx", "postgres", "postgresql", "cockroach"}
+_CASTS = {
+    "field_columns_float": "{}::float8",
+    "field_columns_int": "trunc({}::numeric)",
+    "field_columns_uint": "trunc({}::numeric)",
+    "field_columns_bool": "{}::boolean::int",
+}
+_IGNORED = {"stats_reset"}
+
+Matches = Callable[[str], bool]
+
+
+def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
+    """Every query of every such input of `files`, which are one configuration together."""
+    roots = [source.root for source in open_each(files, lambda file: open_toml(file, losses))]
+    usual = next((root.child("agent").seconds("interval") for root in roots if "agent" in root), None)
+    drafts: list[DraftQuery] = []
+    for root in roots:
+        inputs = root.child("inputs") if "inputs" in root else root
+        found = inputs.items("postgresql_extensible")
+        other = inputs.items("sql")
+        if not found and not other:
+            losses.lost(root.place, "holds no input postgresql_extensible or sql", "give the file that does")
+        for plugin in found:
+            drafts += _plugin(plugin, usual, _extensible)
+        for plugin in other:
+            if (driver := plugin.text("driver")) in _DRIVERS:
+                drafts += _plugin(plugin, usual, _sql)
+            else:
+                what = f"{driver or 'no driver'} is not PostgreSQL"
+                plugin.lost("driver", what, "the poller speaks to nothing else")
+    return drafts
+
+
+def _plugin(
+    node: Node, usual: float | None, query: Callable[[Node, Node, DraftQuery], Columns | None]
+) -> Iterator[DraftQuery]:
+    node.others(*_PLUGIN, *_CONNECTION, *_FILTERS)
+    for key in _FILTERS:
+        if key in node:
+            node.lost(key, "the filter of Telegraf", "take out what it would, or say it in SQL")
+    node.connection("address", "dsn")
+    interval = node.seconds("interval") or usual
+    if interval is None:
+        node.changed("interval", "is 10s where it is not written; here it is POLLER_INTERVAL")
+    for one in node.items("query"):
+        sql = _statement(one)
+        if sql is None:
+            continue
+        draft = DraftQuery(one.place, "", sql, [], comment=one.comment(), interval=interval)
+        draft.timeout = node.seconds("timeout") if "timeout" in node else None
+        columns = query(node, one, draft)
+        if columns is not None:
+            draft.computed = columns.computed
+            draft.name = draft.metrics[0].name if draft.metrics else "query"
+            yield draft
+
+
+def _statement(node: Node) -> str | None:
+    sql = node.text("sqlquery") or node.text("query")
+    script = node.text("script") or node.text("query_script")
+    if not sql and script:
+        try:
+            sql = read_regular(node.source.file.parent / script, MAX_BYTES).decode()
+        except (OSError, ValueError):
+            key = "script" if "script" in node else "query_script"
+            node.lost(key, f"{script} cannot be read", "write the SQL itself")
+            return None
+    if re.search(r"\$\{\w+", sql):
+        node.source.losses.lost(node.place, "its SQL holds ${...}", "write what stands for it")
+        return None
+    return sql
+
+
+def _extensible(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
+    node.others(*_EXTENSIBLE)
+    if node.flag("withdbname"):
+        names = ", ".join("'" + name.replace("'", "''") + "'" for name in plugin.texts("databases"))
+        draft.sql += f" IN ({names})" if names else " is not null"
+    node.timestamp("timestamp")
+    least = node.number("minversion") or node.number("version")
+    version = between(_version(least), _version(node.number("maxversion")))
+    draft.requires = {"server_version": version} if version else {}
+    tags = {tag.strip() for tag in node.text("tagvalue").split(",")} - {""}
+    columns = _columns_of(node, draft)
+    if columns is None:
+        return None
+    labels = {column.name: column.name for column in columns if column.name in tags}
+    plugin.unmade("address", "server")
+    connected: dict[str, str] = {}
+    if any(column.name == "datname" for column in columns):
+        labels["db"] = "datname"
+    elif "db" not in labels:
+        connected = {"db": "current_database()"}
+    for missing in sorted(tags - labels.keys()):
+        node.lost("tagvalue", f"the query has no column {missing}", "name it in the SQL with AS")
+    measured = _measurement(plugin, node, "postgresql")
+    left = [c for c in columns if c.name not in labels.values() and c.name != node.text("timestamp")]
+    fields = {column: "" for column in left if column.name not in _IGNORED}
+    return _fields(plugin, draft, measured, Columns(labels, connected), fields)
+
+
+def _version(number: float | None) -> int | None:
+    """As `server_version_num`; theirs lacks its last two digits, and so the minor version."""
+    return None if number is None else math.ceil(number / 100) * 10000
+
+
+def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
+    node.others(*_SQL)
+    node.timestamp("time_column")
+    if "measurement_column" in node:
+        node.lost("measurement_column", "a metric's name is not in a column", "make a label of the column")
+    columns = _columns_of(node, draft)
+    if columns is None:
+        return None
+    is_tag = _filter(node, "tag_columns_include", "tag_columns_exclude", unless=False)
+    is_field = _filter(node, "field_columns_include", "field_columns_exclude", unless=True)
+    labels = {column.name: column.name for column in columns if is_tag(column.name)}
+    fields: dict[Column, str] = {}
+    for column in columns:
+        if column.name in (*labels, node.text("time_column"), node.text("measurement_column")):
+            continue
+        cast = next((cast for key, cast in _CASTS.items() if _matches(node.texts(key))(column.name)), "")
+        if _matches(node.texts("field_columns_string"))(column.name):
+            node.lost("field_columns_string", f"{column.name} is a text", "make a label of it")
+        elif cast or is_field(column.name):
+            # A cast from boolean to float8 or numeric does not exist; as a time it is no number there either.
+            known = Column(column.name) if cast and column.kind == "text" else column
+            fields[known] = cast.format(identifier(column.name))
+    return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
+
+
+def _columns_of(node: Node, draft: DraftQuery) -> list[Column] | None:
+    columns = columns_of(statement(draft.sql))
+    if columns is None:
+        node.source.losses.lost(node.place, "the columns of its SQL", "name them in it, without a star")
+        return None
+    double = twice(columns)
+    for name in sorted(double):
+        node.source.losses.lost(node.place, f"{name}, which its SQL has twice", "rename one with AS")
+    return [column for column in columns if column.name not in double]
+
+
+def _measurement(plugin: Node, node: Node, usual: str) -> str:
+    name = plugin.text("name_override") or node.text("measurement") or usual
+    return f"{plugin.text('name_prefix')}{name}{plugin.text('name_suffix')}"
+
+
+def _fields(
+    plugin: Node, draft: DraftQuery, measured: str, columns: Columns, fields: dict[Column, str]
+) -> Columns:
+    fixed = {name: plugin.child("tags").text(name) for name, _ in plugin.entries("tags")}
+    include = _matches([*plugin.texts("fieldinclude"), *plugin.texts("fieldpass")] or ["*"])
+    exclude = _matches([*plugin.texts("fieldexclude"), *plugin.texts("fielddrop")])
+    for column, expression in fields.items():
+        if not include(column.name) or exclude(column.name):
+            continue
+        if column.kind in ("text", "time"):
+            what = f"{column.name} holds a {column.kind}, not a number"
+            plugin.source.losses.lost(draft.place, what, "cast it to a number, or make a label of it")
+            continue
+        number = f"{identifier(column.name)}::int" if column.kind == "boolean" else expression
+        original = measured if column.name == "value" else f"{measured}_{column.name}"
+        original = re.sub(r"[^A-Za-z0-9_:]", "_", original)
+        draft.metrics.append(
+            DraftMetric(
+                draft.place,
+                original,
+                metric_name(original),
+                "",
+                columns.value(column.name, number),
+                unit=unit_of(original),
+                attribute_columns=columns.labels,
+                attributes=fixed,
+            )
+        )
+    return columns
+
+
+def _filter(node: Node, include: str, exclude: str, *, unless: bool) -> Matches:
+    """Which names are included and not excluded; `unless` neither says anything."""
+    if include not in node and exclude not in node:
+        return lambda _: unless
+    wanted = _matches(node.texts(include) or ["*"])
+    unwanted = _matches(node.texts(exclude))
+    return lambda name: wanted(name) and not unwanted(name)
+
+
+def _matches(patterns: Sequence[str]) -> Matches:
+    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)

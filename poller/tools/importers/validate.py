@@ -1,0 +1,211 @@
+"""Imported drafts to valid queries, and the query file that is written."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from poller.config.queries.load import validated
+from poller.config.queries.query_file import Found, QueryFile
+from poller.config.queries.yaml_reader import Document
+from poller.model.catalog import Defaults
+from poller.model.duration import format_duration
+from poller.model.path import Key
+from poller.model.printable import one_line
+from poller.model.prometheus import metric_name
+from poller.model.text import shown
+from poller.tools.check.warnings import remarks
+from poller.tools.draft import yaml_writer as write
+from poller.tools.importers.draft import DraftMetric, DraftQuery
+from poller.tools.importers.losses import Losses
+from poller.tools.importers.naming import query_name
+from poller.tools.importers.sql_columns import columns_of, names_in
+from poller.tools.importers.sql_projection import statement
+
+_SHORTEST, _LONGEST = 1.0, 86400.0
+"""Seconds; the bounds of `interval`."""
+
+
+@dataclass(slots=True)
+class _Drafted(Document):
+    """A draft as if it were a query file, whose lines are those of the file that it comes from."""
+
+    draft: DraftQuery = field(kw_only=True)
+
+    @property
+    def data(self) -> Any:
+        return {"queries": [self.draft.data()]}
+
+    def line(self, path: Sequence[Key]) -> int:
+        number = _metric_at(path)
+        return self.draft.place.line if number is None else self.draft.metrics[number].place.line
+
+
+def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
+    """What of `drafts` the model takes, with unique names; the rest is lost, each with its reason."""
+    taken: set[str] = set()
+    for draft in drafts:
+        _match_columns(draft, losses)
+        if not draft.metrics and not losses.has_lost(draft.place):
+            what = f"query {draft.name}, which no metric is of"
+            losses.lost(draft.place, what, "name the columns with its values")
+        draft.name = query_name(draft.name, taken)
+        taken.add(draft.name)
+        _bound(draft, defaults, losses)
+    _agree(drafts, losses)
+    kept = [draft for draft in drafts if draft.metrics]
+    while found := _wrong(kept, defaults):
+        refused = {id(metric) for one in found for metric in _refused(kept[one.order[0]], one, losses)}
+        for draft in kept:
+            draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
+        kept = [draft for draft in kept if draft.metrics]
+    standing = {draft.place for draft in kept}
+    for draft in drafts:
+        if draft.place.path and draft.place not in standing:
+            losses.forget_changes(draft.place)
+    for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
+        _tell_name(metric, losses)
+    for remark in remarks(_as_files(kept)):
+        draft, number = kept[remark.file.number], _metric_at(remark.path)
+        place = draft.place if number is None else draft.metrics[number].place
+        losses.warned(place, f"query {draft.name}: {remark.what}")
+    return kept
+
+
+def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
+    """Keep interval and timeout within what the model allows, and say so."""
+
+    def change(key: str, to: float, why: str) -> None:
+        losses.changed(
+            draft.place, f"{key} {format_duration(getattr(draft, key))} {why}; it is {format_duration(to)}"
+        )
+        setattr(draft, key, to)
+
+    if draft.interval is not None and draft.interval < _SHORTEST:
+        change("interval", _SHORTEST, "is shorter than an interval can be")
+    if draft.interval is not None and draft.interval > _LONGEST:
+        change("interval", _LONGEST, "is longer than an interval can be")
+    interval = defaults.interval if draft.interval is None else draft.interval
+    if draft.timeout is not None and draft.timeout > interval:
+        change("timeout", interval, "is longer than the interval")
+    if draft.max_age is not None and draft.max_age < interval:
+        change("max_age", interval, "is shorter than the interval")
+
+
+def _match_columns(draft: DraftQuery, losses: Losses) -> None:
+    """Drop what reads a column that the SQL lacks or has twice: a poll would refuse the whole query."""
+    columns = columns_of(statement(draft.sql))
+    if columns is None:
+        return
+    counts = Counter(column.name for column in columns)
+    kept = []
+    for metric in draft.metrics:
+        read = {
+            name
+            for column in (metric.value_column, *metric.attribute_columns)
+            for name in (names_in(draft.computed[column]) if column in draft.computed else {column})
+            if name  # the model refuses an empty one
+        }
+        wrong = sorted(name for name in read if counts[name] != 1)
+        if wrong:
+            found = "has twice" if counts[wrong[0]] else "lacks"
+            what = f"{metric.original}: its SQL {found} the column {wrong[0]}"
+            losses.lost(metric.place, what, "name every column with AS")
+        else:
+            kept.append(metric)
+    draft.metrics = kept
+
+
+def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
+    """Several queries may feed one metric, which has one unit, one type and one description."""
+    first: dict[str, DraftMetric] = {}
+    for draft in drafts:
+        for metric in draft.metrics:
+            known = _namesake(metric, first)
+            known.description = known.description or metric.description
+            metric.description = metric.description or known.description
+            for key in ("unit", "type", "description"):
+                mine, its = getattr(metric, key), getattr(known, key)
+                if mine != its:
+                    what = f"{key} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
+                    losses.changed(metric.place, what)
+                    setattr(metric, key, its)
+    for draft in drafts:
+        for metric in draft.metrics:
+            told = first[metric.name].description
+            metric.description = told or f"Column {metric.value_column} of query {draft.name}."
+
+
+def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:
+    """The first of that name; another metric that only in lower case has the same name gets another."""
+    name, number = metric.name, 2
+    while (known := first.setdefault(metric.name, metric)).original != metric.original:
+        metric.name, number = f"{name}_{number}", number + 1
+    return known
+
+
+def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
+    return validated(_as_files(drafts), defaults)[1]
+
+
+def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
+    return [
+        QueryFile(number, draft.place.file, _Drafted([], draft=draft)) for number, draft in enumerate(drafts)
+    ]
+
+
+def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:
+    """The metrics that go because of what is wrong: the one where it stands, or all of the query's."""
+    number = _metric_at(found.path)
+    key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
+    what, _, instead = found.problem.what.partition("; ")
+    refused = draft.metrics if number is None else [draft.metrics[number]]
+    whose = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
+    place = draft.place if number is None else refused[0].place
+    losses.lost(place, f"{whose}: its {key} {what}", instead or "write it by hand")
+    return refused
+
+
+def _metric_at(path: Sequence[Key]) -> int | None:
+    """Which metric `queries[0].metrics[N]...` leads to."""
+    match path:
+        case (_, _, "metrics", int(number), *_):
+            return number
+    return None
+
+
+def _tell_name(metric: DraftMetric, losses: Losses) -> None:
+    """Say under which other name the metric reaches Prometheus, where it does."""
+    told = metric_name(metric.name, metric.unit, metric.type)
+    if told != metric.original:
+        what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
+        losses.changed(metric.place, what)
+
+
+def to_yaml(drafts: Sequence[DraftQuery], head: str) -> str:
+    """A query file: `head` and each query's own comment as comments, and the queries."""
+    return _commented(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
+
+
+def _query(draft: DraftQuery) -> str:
+    data = draft.data()
+    if "\n" in data["sql"]:
+        data["sql"] += "\n"
+    text = _commented(draft.comment) + write.to_yaml(_flowing(data), indent=0)
+    return textwrap.indent(text, "  ", lambda line: line != "\n")
+
+
+def _flowing(value: Any, depth: int = 0) -> Any:
+    """Mappings of words on one line each."""
+    if isinstance(value, Mapping):
+        inner = {key: _flowing(item, depth + 1) for key, item in value.items()}
+        flat = depth and not any(isinstance(one, dict) for one in value.values())
+        return write.Pairs(inner) if flat else inner
+    return [_flowing(item) for item in value] if isinstance(value, list) else value
+
+
+def _commented(lines: Sequence[str]) -> str:
+    return "".join(f"# {one_line(line)}".rstrip() + "\n" for line in lines)

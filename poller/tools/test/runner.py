@@ -1,0 +1,236 @@
+"""Run a test case: create its rows, run its query as a poll does, roll everything back."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+
+from poller.model.errors import ConfigError, PollerError, PollError, Problem
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer, EstimateReason, PollResult
+from poller.polling.poll import to_result
+from poller.postgres.cancellation import Waker
+from poller.postgres.connection import Session
+from poller.postgres.pipeline import Pipeline
+from poller.postgres.server_facts import facts_query, read_facts, unmet
+from poller.postgres.transaction import Guards, formats_query
+from poller.tools.test.case_file import Fixture, Step, Trial
+
+_RELATIONS = """
+SELECT c.oid::pg_catalog.regclass::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[])
+  AND n.nspname OPERATOR(pg_catalog.!~) '^pg_|^information_schema$'
+  AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+  )
+ORDER BY c.oid
+"""
+"""Those that neither the server nor an extension has made; no schema but the server's may begin with pg_
+(PostgreSQL manual, "The System Catalog Schema")."""
+
+
+def refuse_used(connection: psycopg.Connection) -> None:
+    """Raise ConfigError where the database holds relations: the DDL of a case would lock whoever uses them.
+
+    Rolling back gives no lock back before its time, and what waits behind ACCESS EXCLUSIVE is every query.
+    """
+    names = [name for (name,) in connection.execute(_RELATIONS)]
+    if not names:
+        return
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    what = (
+        f"holds the relation {names[0]}{more}, and a case would lock whoever uses it; write an empty "
+        "database (createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
+    )
+    raise ConfigError([Problem("--database", what)])
+
+
+_CANCEL_SECONDS = 2.0
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+@contextmanager
+def stoppable(connection: psycopg.Connection, waker: Waker) -> Iterator[None]:
+    """Cancel what `connection` runs in here once the waker is raised; raises PollError `cancelled` then.
+
+    Rows are made by COPY too, which has no place in a pipeline, and psycopg waits for nothing but the server.
+    """
+    over, end = os.pipe()
+    watcher = threading.Thread(target=_watch, args=(connection, waker, over), name="stopping")
+    watcher.start()
+    try:
+        yield
+    except (psycopg.Error, PollerError):
+        if not waker.raised:
+            raise
+    finally:
+        os.close(end)
+        watcher.join()
+        os.close(over)
+    if waker.raised:
+        raise PollError("cancelled", "told to stop")
+
+
+def _watch(connection: psycopg.Connection, waker: Waker, over: int) -> None:
+    ready, _, _ = select.select([waker.fileno(), over], [], [])
+    while over not in ready:
+        # A cancel ends one statement only, and one that comes between two ends none.
+        with contextlib.suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        ready, _, _ = select.select([over], [], [], _CANCEL_AGAIN_SECONDS)
+
+
+_FIXTURE_SECONDS = 60
+_LOCK_SECONDS = 5
+_LIMITS = {
+    "57014": (
+        f"; the limit is {_FIXTURE_SECONDS} s a statement, where no SET before it says otherwise: split it, "
+        "make fewer rows, or write for example SET statement_timeout = '5min' before it"
+    ),
+    "55P03": (
+        f"; the limit is {_LOCK_SECONDS} s, where no SET before it says otherwise: write a database that "
+        "nobody else uses"
+    ),
+}
+"""What to do about a statement that took or waited too long, by SQLSTATE."""
+
+
+class FixtureError(PollerError):
+    """The rows of a case could not be made; says where they are written, and what the server says."""
+
+
+class Bench:
+    """A database on which cases are tried, each in a transaction of its own that is rolled back."""
+
+    def __init__(self, session: Session, waker: Waker) -> None:
+        self._session = session
+        self._waker = waker
+        # Only what bounds a query matters here, and that is its own timeout.
+        self._guards = Guards(_LOCK_SECONDS, budget=0.0)
+
+    def reach(self, *, empty: bool) -> None:
+        """Connect; raises PollError where that is not possible.
+
+        Where the database has to be `empty`, raises ConfigError for one that holds relations.
+        """
+        connection = self._session.connection()
+        if not empty:
+            return
+        try:
+            with stoppable(connection, self._waker):
+                refuse_used(connection)
+        except psycopg.Error as error:
+            raise PollError("unavailable", _spoken(error)) from error
+
+    def attempt(self, trial: Trial) -> PollResult:
+        """What a poll of the query comes to on the rows of the case.
+
+        Time stands still in it: `now()` is the same for the rows and for the query. Raises FixtureError, and
+        PollError where the server is not to be reached, or `cancelled` once the waker was raised.
+        """
+        connection = self._session.connection()
+        try:
+            with self._undone(connection):
+                with stoppable(connection, self._waker):
+                    _prepare(connection, trial.fixture)
+                # As a poll does it from here on, the savepoint that its statements go back to included.
+                connection.execute("SET TRANSACTION READ ONLY")
+                pipeline = Pipeline(connection, self._waker)
+                connection.execute(formats_query(pipeline.charset))
+                connection.execute("SAVEPOINT tick")
+                return to_result(self._answer(pipeline, trial))
+        except psycopg.Error as error:
+            raise PollError("unavailable", _spoken(error)) from error
+
+    @contextmanager
+    def _undone(self, connection: psycopg.Connection) -> Iterator[None]:
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE")
+        except psycopg.Error as error:
+            raise PollError("rejected", f"no rows can be made there: {_spoken(error)}") from error
+        try:
+            yield
+        finally:
+            # Where the connection is lost, the server has rolled back by itself.
+            if not connection.closed:
+                connection.execute("ROLLBACK")
+
+    def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
+        query = trial.query
+        (look,) = pipeline.send([self._guards.look(facts_query([query], charset=pipeline.charset))])
+        if look.error is not None:
+            return Answer(query, 0.0, look.duration, error=look.error)
+        facts = read_facts((look.rows.values[0][0] if look.rows else None) or b"")
+        if query.requires.role != "any":
+            # Rows can be made on a primary only.
+            facts = replace(facts, standby=query.requires.role == "standby")
+        if skip := unmet(query.requires, facts):
+            return Answer(query, 0.0, 0.0, skipped=skip)
+        (reply,) = pipeline.send(self._guards.shared(query, _asked(trial, query)))
+        estimated: EstimateReason | None = "cost" if trial.case.estimate else None
+        return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
+
+
+def _asked(trial: Trial, query: QueryDefinition) -> str:
+    return query.estimate.sql if trial.case.estimate and query.estimate else query.sql
+
+
+def _prepare(connection: psycopg.Connection, fixture: Fixture) -> None:
+    connection.execute(f"SET LOCAL statement_timeout = '{_FIXTURE_SECONDS}s'")
+    connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+    ((path,),) = connection.execute("SHOW search_path").fetchall()
+    for place, step in fixture.schema:
+        _run(connection, place, step)
+    # A dump empties it.
+    connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
+    for place, table, rows in fixture.rows:
+        _copy(connection, place, table, rows)
+    for place, step in fixture.script:
+        _run(connection, place, step)
+
+
+def _run(connection: psycopg.Connection, place: str, step: Step) -> None:
+    try:
+        connection.execute(step.sql.encode())
+    except psycopg.Error as error:
+        position = int(error.diag.statement_position or 1)
+        line = step.line + step.sql[: position - 1].count("\n")
+        raise FixtureError(f"{place}: line {line} of it: {_spoken(error)}{_limit(error)}") from error
+
+
+def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> None:
+    header = next(csv.reader(io.StringIO(rows)), [])
+    names = sql.SQL(", ").join(sql.Identifier(name.strip()) for name in header)
+    target = sql.SQL(".").join(map(sql.Identifier, table.split(".")))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT csv, HEADER)").format(target, names)
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(rows)
+    except psycopg.Error as error:
+        context = (error.diag.context or "").splitlines()
+        where = f" ({context[0]})" if context else ""
+        raise FixtureError(f"{place}: {_spoken(error)}{where}{_limit(error)}") from error
+
+
+def _limit(error: psycopg.Error) -> str:
+    return _LIMITS.get(error.sqlstate or "", "")
+
+
+def _spoken(error: psycopg.Error) -> str:
+    said = [error.diag.message_primary or " ".join(str(error).split())]
+    said += [f"({detail})" for detail in (error.diag.message_detail,) if detail]
+    said += [f"- {hint}" for hint in (error.diag.message_hint,) if hint]
+    return " ".join(said)
