@@ -1,36 +1,31 @@
 """The command line: one module per command.
 
-alerts        Write Prometheus alerting rules from the query files.
-app           The command line: which commands there are, each loaded only when it is invoked.
-catalog       Print the one complete catalogue: gauges of the state and events.
-check         Validate the query files, and on a database what they ask for.
-completion    Tell a shell how a command line may go on: names of queries, words of a setting.
-conform       Hold what a server really sends against the catalogue.
-dashboard     Write a Grafana dashboard from the query files.
-database      Visit the database by hand: one connection, ended by a signal as a poll is.
-demo          Show the whole thing at work, with nothing installed.
-doctor        Command `doctor`: examine everything that the poller depends on, and say what to do about it.
-grants        Print the privileges that the query files need.
-health        Tell whether the poller that runs here is alive, or ready; made for probes, so it loads almost
-              nothing.
-health_help   Declare `poller health` to the command line, which completes it; poller.cli.health does the
-              work.
-help          Examples below the help of each command, and errors about a command line that cannot be used.
-import_       Bring the queries of another tool along.
-load_catalog  Read the query files that the settings name.
-loader_child  Entry point of the child process that reads the configuration; its argument is the descriptor to
-              answer.
-main          Entry point: `poller health`, which probes run all the time, `poller run` with a child, and the
-              rest.
-new           Command `new`: write queries for the usual aggregates of a table.
-options       Give a command one option per setting it uses, made from the settings themselves.
-poll          Poll once and print what came of it.
-run           Command `run`, as far as the child process goes that reads the configuration of the daemon.
-schema        Print what a query file may hold as JSON Schema.
-settings      Print every effective setting, its source and its meaning.
-test          Try the queries on rows of the users' making; the command is `poller test`, which pytest shall
-              not find.
-try_          Command `try`: run a statement as a poll would, and write the query for it.
-watch         Show a poller live in the terminal.
+alerts        Command `alerts`: Prometheus alerting rules for the query files and for the poller itself.
+app           Typer application with all commands; each command's module is loaded when it is invoked.
+catalog       Command `catalog`: the complete metric catalogue, both the gauges of queries and the events.
+check         Command `check`: validation of query files, on request also against a database.
+completion    Shell completion: names of queries, packaged folders and values of settings.
+conform       Command `conform`: comparison of a server's OTLP output with the metric catalogue.
+dashboard     Command `dashboard`: a Grafana dashboard for the query files and for the poller itself.
+database      Database session of the commands that connect once; signals close it and end the process.
+demo          Command `demo`: a complete setup on 127.0.0.1 with a messaging server, a standby and the daemon.
+doctor        Command `doctor`: checks of the database, the role, the queries and the collector, with fixes.
+grants        Command `grants`: the least privileges that the query files need, as SQL.
+health        Command `health`: liveness and readiness probe, which imports as little as possible.
+health_help   Declaration of the command `health` for help and shell completion.
+help          Examples in the help of each command, and usage errors in plain English.
+import_       Command `import`: conversion of another tool's queries into query files.
+load_catalog  Catalogue loader for the query files that the settings name.
+loader_child  Entry point of the child process that loads the configuration and answers through a pipe.
+main          Entry point of the command line, with fast paths for `poller health` and `poller run`.
+new           Command `new`: queries for the usual aggregates of a table.
+options       Decorator that gives a command one option per setting it uses.
+poll          Command `poll`: one poll of every query, with the values on stdout.
+run           Command `run`: the part in the child process that loads the daemon's configuration.
+schema        Command `schema`: the JSON Schema of query files.
+settings      Command `settings`: every effective setting with its source and its meaning.
+test          Command `test`: test cases that run queries on the user's own rows.
+try_          Command `try`: one run of a statement as in a poll, and a query file for it.
+watch         Command `watch`: live view of a running poller in the terminal.
 watch_view    The screen of `poller watch`.
 """

@@ -1,4 +1,4 @@
-"""Write Prometheus alerting rules from the query files."""
+"""Command `alerts`: Prometheus alerting rules for the query files and for the poller itself."""
 
 from __future__ import annotations
 

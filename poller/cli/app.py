@@ -1,4 +1,4 @@
-"""The command line: which commands there are, each loaded only when it is invoked."""
+"""Typer application with all commands; each command's module is loaded when it is invoked."""
 
 from __future__ import annotations
 

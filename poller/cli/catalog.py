@@ -1,4 +1,4 @@
-"""Print the one complete catalogue: gauges of the state and events."""
+"""Command `catalog`: the complete metric catalogue, both the gauges of queries and the events."""
 
 from __future__ import annotations
 

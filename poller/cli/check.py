@@ -1,4 +1,4 @@
-"""Validate the query files, and on a database what they ask for."""
+"""Command `check`: validation of query files, on request also against a database."""
 
 from __future__ import annotations
 

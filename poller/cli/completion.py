@@ -1,4 +1,4 @@
-"""Tell a shell how a command line may go on: names of queries, words of a setting."""
+"""Shell completion: names of queries, packaged folders and values of settings."""
 
 from __future__ import annotations
 

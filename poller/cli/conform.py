@@ -1,4 +1,4 @@
-"""Hold what a server really sends against the catalogue."""
+"""Command `conform`: comparison of a server's OTLP output with the metric catalogue."""
 
 from __future__ import annotations
 

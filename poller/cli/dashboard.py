@@ -1,4 +1,4 @@
-"""Write a Grafana dashboard from the query files."""
+"""Command `dashboard`: a Grafana dashboard for the query files and for the poller itself."""
 
 from __future__ import annotations
 

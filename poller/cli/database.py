@@ -1,4 +1,4 @@
-"""Visit the database by hand: one connection, ended by a signal as a poll is."""
+"""Database session of the commands that connect once; signals close it and end the process."""
 
 from __future__ import annotations
 

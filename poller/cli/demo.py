@@ -1,4 +1,4 @@
-"""Show the whole thing at work, with nothing installed."""
+"""Command `demo`: a complete setup on 127.0.0.1 with a messaging server, a standby and the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command `doctor`: examine everything that the poller depends on, and say what to do about it."""
+"""Command `doctor`: checks of the database, the role, the queries and the collector, with fixes."""
 
 from __future__ import annotations
 

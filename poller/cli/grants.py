@@ -1,4 +1,4 @@
-"""Print the privileges that the query files need."""
+"""Command `grants`: the least privileges that the query files need, as SQL."""
 
 from __future__ import annotations
 

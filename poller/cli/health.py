@@ -1,4 +1,4 @@
-"""Tell whether the poller that runs here is alive, or ready; made for probes, so it loads almost nothing."""
+"""Command `health`: liveness and readiness probe, which imports as little as possible."""
 
 from __future__ import annotations
 

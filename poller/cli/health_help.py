@@ -1,4 +1,4 @@
-"""Declare `poller health` to the command line, which completes it; poller.cli.health does the work."""
+"""Declaration of the command `health` for help and shell completion."""
 
 from __future__ import annotations
 

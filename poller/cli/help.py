@@ -1,4 +1,4 @@
-"""Examples below the help of each command, and errors about a command line that cannot be used."""
+"""Examples in the help of each command, and usage errors in plain English."""
 
 from __future__ import annotations
 

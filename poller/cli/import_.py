@@ -1,4 +1,4 @@
-"""Bring the queries of another tool along."""
+"""Command `import`: conversion of another tool's queries into query files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the query files that the settings name."""
+"""Catalogue loader for the query files that the settings name."""
 
 from __future__ import annotations
 

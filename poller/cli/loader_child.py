@@ -1,4 +1,4 @@
-"""Entry point of the child process that reads the configuration; its argument is the descriptor to answer."""
+"""Entry point of the child process that loads the configuration and answers through a pipe."""
 
 from __future__ import annotations
 

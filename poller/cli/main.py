@@ -1,4 +1,4 @@
-"""Entry point: `poller health`, which probes run all the time, `poller run` with a child, and the rest."""
+"""Entry point of the command line, with fast paths for `poller health` and `poller run`."""
 
 from __future__ import annotations
 

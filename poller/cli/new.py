@@ -1,4 +1,4 @@
-"""Command `new`: write queries for the usual aggregates of a table."""
+"""Command `new`: queries for the usual aggregates of a table."""
 
 from __future__ import annotations
 

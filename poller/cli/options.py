@@ -1,4 +1,4 @@
-"""Give a command one option per setting it uses, made from the settings themselves."""
+"""Decorator that gives a command one option per setting it uses."""
 
 from __future__ import annotations
 

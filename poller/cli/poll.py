@@ -1,4 +1,4 @@
-"""Poll once and print what came of it."""
+"""Command `poll`: one poll of every query, with the values on stdout."""
 
 from __future__ import annotations
 

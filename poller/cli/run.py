@@ -1,4 +1,4 @@
-"""Command `run`, as far as the child process goes that reads the configuration of the daemon."""
+"""Command `run`: the part in the child process that loads the daemon's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print what a query file may hold as JSON Schema."""
+"""Command `schema`: the JSON Schema of query files."""
 
 from __future__ import annotations
 

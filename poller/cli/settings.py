@@ -1,4 +1,4 @@
-"""Print every effective setting, its source and its meaning."""
+"""Command `settings`: every effective setting with its source and its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Try the queries on rows of the users' making; the command is `poller test`, which pytest shall not find."""
+"""Command `test`: test cases that run queries on the user's own rows."""
 
 from __future__ import annotations
 

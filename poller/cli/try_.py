@@ -1,4 +1,4 @@
-"""Command `try`: run a statement as a poll would, and write the query for it."""
+"""Command `try`: one run of a statement as in a poll, and a query file for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show a poller live in the terminal."""
+"""Command `watch`: live view of a running poller in the terminal."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
 """The running service: build, schedule, poll cycle, reload, health, shutdown.
 
-build              The objects of one process, built from its settings and connected.
-health             Judge a poller by the heartbeat it leaves in a file: does it live, and is it ready?
-heartbeat          Heartbeat file that the poller writes every few seconds, for probes that have no port to
-                   ask.
-heartbeat_content  Gather what the heartbeat tells of a running daemon.
-poll_cycle         Send every tick the one way through: ask the replica, keep what is good, count, announce.
-reload             Read the query files anew and put them in the place of the running ones, or leave those as
-                   they are.
-run                Run the daemon: poll on schedule, push, reload when asked, stop in order.
-scheduler          Poll on schedule until told to stop, and swap the schedule between two runs.
-sd_notify          Tell systemd, or whatever else listens on NOTIFY_SOCKET, how the service gets on.
-signals            Turn signals into a word to stop, an exit at once, or a call.
-timer              Keep what runs when: every tick at its place, what comes in between, and one worker for all
-                   of it.
-watchdog           Look every few seconds whether the poller's loops go on, and tell whoever wants to know.
+build              Factories for the connection, the exporter, the queue and the telemetry of one process.
+health             Liveness and readiness of a poller, derived from its heartbeat file.
+heartbeat          Heartbeat file, rewritten every few seconds for probes, which need no port.
+heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
+poll_cycle         Poll cycle of one tick: fetch, map, store, count, log and save.
+reload             Reload of the query files, all or nothing: invalid files leave the running queries in use.
+run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
+scheduler          Scheduler of the ticks, with one worker and a schedule that can be replaced between two
+                   runs.
+sd_notify          Service notifications to systemd or any other listener on NOTIFY_SOCKET.
+signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at
+                   once.
+timer              APScheduler timetable of all ticks, with one worker thread.
+watchdog           Watchdog thread that checks the poller's loops every few seconds and reports to its
+                   subscribers.
 """

@@ -1,4 +1,4 @@
-"""The objects of one process, built from its settings and connected."""
+"""Factories for the connection, the exporter, the queue and the telemetry of one process."""
 
 from __future__ import annotations
 

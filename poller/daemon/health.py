@@ -1,13 +1,13 @@
-"""Judge a poller by the heartbeat it leaves in a file: does it live, and is it ready?
+"""Liveness and readiness of a poller, derived from its heartbeat file.
 
-*Alive*: the process is there, its heartbeat is young, and each of its loops (scheduler, worker, push) goes
-on. A database, a collector or a query file that is out of order never makes it anything else: a restart would
-mend none of them, and would lose what is in memory.
+*Alive*: the process exists, its heartbeat is recent, and each of its loops (scheduler, worker, push) makes
+progress. An unreachable database or collector or an invalid query file does not change this: a restart would
+fix none of them and would lose the data in memory.
 
-*Ready*: alive, and every query has had its first poll, whatever that came to. A sidecar that is not ready
-takes its whole pod out of service, so that this waits for nobody but the poller itself, and stays once true.
+*Ready*: alive, and the first poll of every query has ended, with any result. This condition stays met.
+A sidecar that is not ready takes its whole pod out of service, so readiness depends only on the poller.
 
-This module loads nothing but a little of the standard library: probes run it every few seconds.
+This module imports only a small part of the standard library, because probes run it every few seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Heartbeat file that the poller writes every few seconds, for probes that have no port to ask."""
+"""Heartbeat file, rewritten every few seconds for probes, which need no port."""
 
 from __future__ import annotations
 

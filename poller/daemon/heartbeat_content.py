@@ -1,4 +1,4 @@
-"""Gather what the heartbeat tells of a running daemon."""
+"""Content of the heartbeat: the state of a running daemon and of its queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send every tick the one way through: ask the replica, keep what is good, count, announce."""
+"""Poll cycle of one tick: fetch, map, store, count, log and save."""
 
 from __future__ import annotations
 

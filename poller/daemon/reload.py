@@ -1,4 +1,4 @@
-"""Read the query files anew and put them in the place of the running ones, or leave those as they are."""
+"""Reload of the query files, all or nothing: invalid files leave the running queries in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the daemon: poll on schedule, push, reload when asked, stop in order."""
+"""Daemon process: start-up, schedule, export, reload and ordered shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Poll on schedule until told to stop, and swap the schedule between two runs."""
+"""Scheduler of the ticks, with one worker and a schedule that can be replaced between two runs."""
 
 from __future__ import annotations
 

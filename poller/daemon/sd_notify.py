@@ -1,7 +1,7 @@
-"""Tell systemd, or whatever else listens on NOTIFY_SOCKET, how the service gets on.
+"""Service notifications to systemd or any other listener on NOTIFY_SOCKET.
 
-The protocol is sd_notify(3): one datagram of `NAME=value` lines each time. Without the variable nothing is
-sent, and a listener that is gone stops nothing.
+The protocol is sd_notify(3): each notification is one datagram of `NAME=value` lines. Without the variable
+nothing is sent. If the listener has gone, the poller continues without it.
 """
 
 from __future__ import annotations

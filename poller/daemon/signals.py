@@ -1,4 +1,4 @@
-"""Turn signals into a word to stop, an exit at once, or a call."""
+"""Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep what runs when: every tick at its place, what comes in between, and one worker for all of it."""
+"""APScheduler timetable of all ticks, with one worker thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look every few seconds whether the poller's loops go on, and tell whoever wants to know."""
+"""Watchdog thread that checks the poller's loops every few seconds and reports to its subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL primary with a streaming standby on loopback, in a temporary folder."""
+"""PostgreSQL primary with a streaming standby on loopback, in a temporary folder."""
 
 from __future__ import annotations
 

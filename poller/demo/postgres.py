@@ -1,4 +1,4 @@
-"""PostgreSQL's programs, and one server on 127.0.0.1 that is started and stopped by its process id."""
+"""PostgreSQL installation, and one server on 127.0.0.1 that is started and stopped by process id."""
 
 from __future__ import annotations
 

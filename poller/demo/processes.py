@@ -1,4 +1,4 @@
-"""Processes of the demo, which end when the demo ends, even after SIGKILL."""
+"""Child processes of the demo, which end when the demo ends, even after SIGKILL."""
 
 from __future__ import annotations
 

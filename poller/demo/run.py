@@ -1,4 +1,4 @@
-"""The demo: start its processes, show what arrives, remove everything at the end."""
+"""Demo runner: start of all processes, live display, and removal of everything at the end."""
 
 from __future__ import annotations
 

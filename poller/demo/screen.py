@@ -1,4 +1,4 @@
-"""The screen of the demo: one line per series, and one per metric of the event catalogue."""
+"""Screen of the demo: one line per series, and one per metric of the event catalogue."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Live as the messaging server's users do: register, send, deliver, upload, and let things expire.
+"""Database workload of a messaging server: sign-ups, messages, deliveries, uploads and expiry.
 
     python -m poller.demo.workload DSN [--rate 1.0] [--seed 0]
 
-It writes to the *primary* through one connection, in a database that has `schema.sql`. What it does is
-decided by the seed and the number of the step alone, never by an answer of the database, so that two runs
-write the same rows in the same order; only the clock's times differ.
+It writes to the *primary* through one connection, in a database that has `schema.sql`. The seed and the
+number of the step alone decide what each step writes, never an answer of the database. So two runs write the
+same rows in the same order; only the timestamps differ.
 
 Nothing grows without limit: sign-ups slow down towards `MOST_USERS`, a user has at most two devices, a
-device at most `FULL_STOCK` keys, and whatever else is written is delivered, replaced or expired.
+device at most `FULL_STOCK` keys, and all other rows are delivered, replaced or expired.
 """
 
 from __future__ import annotations

@@ -1,24 +1,23 @@
 """Values that every package shares: queries, rows, results, diagnostics, redaction. Standard library only.
 
-casts        Names of PostgreSQL's types that hold no number, and the expression that makes a number of each.
-catalog      Hold every query of every file.
-diagnostics  Hold one thing that `check` has to say: how grave, by which rule, where, and what to write
-             instead.
-duration     Read and write durations as people do in a query file.
-errors       Name every failure raised on purpose and what each one ends.
-files        Bounded reading of regular files, and replacement of a file in one step.
-numbers      Read a number as PostgreSQL wrote it, exactly, or say why it is none that can be told.
+casts        Types of PostgreSQL that hold no number, and an expression that converts each into one.
+catalog      Catalogue of all queries of all files.
+diagnostics  Diagnostic of `check`: its severity, rule, place, problem and fix.
+duration     Durations as query files write them, such as `5m` or `1h30m`.
+errors       Exceptions that the poller raises on purpose, and what each one ends.
+files        Bounded reading of regular files, and atomic replacement of a file.
+numbers      Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
 otlp_limits  Parts of an endpoint and of headers that OTLP's transports cannot send.
-path         A path into the data of a file: keys of mappings and indices of lists.
-printable    Escapes for text that reaches a terminal or a log: nothing in it acts on the reader's screen.
-prometheus   Say samples in Prometheus' text format, under the names its OTLP receiver would give them.
-query        A query: its SQL, schedule, limits, requirements, metrics and their alerts.
-redaction    Know every secret that came in, and keep it out of every text that goes out.
-result       The result of one poll, and the state and status of a query.
-rows         Keep the first rows of a result, in a stated order, and account for the rest.
-secrets      Show a URL or a connection string without its secrets.
-series       The identity of a series: its attributes as Prometheus compares them.
-text         Say values, kinds and near misses in plain words, never longer than a line.
-tick         Give every query its tick, and every tick its fixed place in the interval.
-units        Say whether a text is a unit that OpenTelemetry's backends understand (UCUM, case-sensitive).
+path         Path into the data of a file: keys of mappings and indices of lists.
+printable    Escapes for text in a terminal or a log, so that it cannot control the terminal.
+prometheus   Prometheus text format of samples, with the names that its OTLP receiver assigns.
+query        Query definition: SQL, schedule, limits, requirements, metrics and their alerts.
+redaction    Redaction of every known secret in output.
+result       Result of one poll, and the state and status of a query.
+rows         Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
+secrets      Masking of URLs and connection strings, and secrets that no message shows.
+series       Identity of a series: its attributes as Prometheus compares them.
+text         Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
+tick         Ticks: groups of queries with one interval and a fixed offset in it.
+units        Validation of units (UCUM, case-sensitive), and suggestions for a correct one.
 """

@@ -1,4 +1,4 @@
-"""Names of PostgreSQL's types that hold no number, and the expression that makes a number of each.
+"""Types of PostgreSQL that hold no number, and an expression that converts each into one.
 
 Object identifiers of the built-in types never change (PostgreSQL: src/include/catalog/pg_type.dat).
 """

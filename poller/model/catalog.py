@@ -1,4 +1,4 @@
-"""Hold every query of every file."""
+"""Catalogue of all queries of all files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold one thing that `check` has to say: how grave, by which rule, where, and what to write instead."""
+"""Diagnostic of `check`: its severity, rule, place, problem and fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read and write durations as people do in a query file."""
+"""Durations as query files write them, such as `5m` or `1h30m`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Name every failure raised on purpose and what each one ends.
+"""Exceptions that the poller raises on purpose, and what each one ends.
 
 PollerError
 +-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
-|   +-- StateInUseError   the same for the daemon; one poll by hand goes on without the folder
+|   +-- StateInUseError   ends the daemon in the same way; `poller poll` continues without the folder
 +-- PollError     ends one query's poll and nothing else; becomes `PollResult.error`
-    +-- OverBudgetError   ends the transaction under way; its unanswered queries wait for another
+    +-- OverBudgetError   ends the current transaction; its unanswered queries run in a later one
 """
 
 from __future__ import annotations

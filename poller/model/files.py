@@ -1,4 +1,4 @@
-"""Bounded reading of regular files, and replacement of a file in one step."""
+"""Bounded reading of regular files, and atomic replacement of a file."""
 
 from __future__ import annotations
 

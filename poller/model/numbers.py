@@ -1,4 +1,4 @@
-"""Read a number as PostgreSQL wrote it, exactly, or say why it is none that can be told."""
+"""Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Parts of an endpoint and of headers that OTLP's transports cannot send.
 
-A leaf without imports of ours, because both the daemon and `poller.events` need it.
+It imports no other module of the poller, because both the daemon and `poller.events` need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A path into the data of a file: keys of mappings and indices of lists."""
+"""Path into the data of a file: keys of mappings and indices of lists."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Escapes for text that reaches a terminal or a log: nothing in it acts on the reader's screen.
+"""Escapes for text in a terminal or a log, so that it cannot control the terminal.
 
-A leaf without imports of ours, because both the daemon and `poller.events` need it.
+It imports no other module of the poller, because both the daemon and `poller.events` need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Say samples in Prometheus' text format, under the names its OTLP receiver would give them."""
+"""Prometheus text format of samples, with the names that its OTLP receiver assigns."""
 
 from __future__ import annotations
 

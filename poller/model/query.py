@@ -1,4 +1,4 @@
-"""A query: its SQL, schedule, limits, requirements, metrics and their alerts."""
+"""Query definition: SQL, schedule, limits, requirements, metrics and their alerts."""
 
 from __future__ import annotations
 

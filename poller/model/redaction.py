@@ -1,4 +1,4 @@
-"""Know every secret that came in, and keep it out of every text that goes out."""
+"""Redaction of every known secret in output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of one poll, and the state and status of a query."""
+"""Result of one poll, and the state and status of a query."""
 
 from __future__ import annotations
 

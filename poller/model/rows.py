@@ -1,4 +1,4 @@
-"""Keep the first rows of a result, in a stated order, and account for the rest."""
+"""Rows of a result up to a limit, in a stated order, with the sum or count of the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show a URL or a connection string without its secrets."""
+"""Masking of URLs and connection strings, and secrets that no message shows."""
 
 from __future__ import annotations
 

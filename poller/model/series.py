@@ -1,4 +1,4 @@
-"""The identity of a series: its attributes as Prometheus compares them."""
+"""Identity of a series: its attributes as Prometheus compares them."""
 
 from __future__ import annotations
 

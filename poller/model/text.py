@@ -1,4 +1,4 @@
-"""Say values, kinds and near misses in plain words, never longer than a line."""
+"""Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give every query its tick, and every tick its fixed place in the interval."""
+"""Ticks: groups of queries with one interval and a fixed offset in it."""
 
 from __future__ import annotations
 

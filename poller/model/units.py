@@ -1,4 +1,4 @@
-"""Say whether a text is a unit that OpenTelemetry's backends understand (UCUM, case-sensitive)."""
+"""Validation of units (UCUM, case-sensitive), and suggestions for a correct one."""
 
 from __future__ import annotations
 

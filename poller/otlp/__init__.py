@@ -1,22 +1,18 @@
 """Encode, queue, send and retry requests of OTLP.
 
-export_log       Counts of exported and lost requests, and one log line when exporting fails and recovers.
-exporter         Collect all metrics at every interval and hand them to the delivery over OTLP.
-grpc             Send one request over gRPC and read what comes back.
-http             Send one request over HTTP and read what comes back.
-metric_reader    A reader of the SDK's instruments, and changes to what it has read.
-preferences      The standard variables that choose temporality, histograms and exemplars of the poller's own
-                 metrics.
-queue_lock       Let one process work in a folder, and tell the second which one it is.
-queue_storage    Keep encoded requests in one SQLite database, on disk or in memory.
-request          Encode collected metrics, and split the OTLP requests of any signal into a size that
-                 collectors accept.
-response         Say what a collector's answer to one request means for the request.
-retry_sender     Deliver what waits, oldest first, one request at a time, until the collector has it.
-sender           The sender for an endpoint, built from the standard OTEL_EXPORTER_OTLP_* variables.
-sending_queue    Keep what could not be delivered, and hand it out again in order.
-signal_exporter  Delivery of the poller's own spans or log records: encoded, queued in memory and sent as
-                 metrics are.
-signals          How the signals of OTLP differ: gRPC method, messages, where the items are, and the words for
-                 log lines.
+export_log       Counts of exported and lost requests, and log records when exporting fails and recovers.
+exporter         Periodic exporter of all metrics: collection, encoding and hand-over to the delivery.
+grpc             gRPC sender for one OTLP request.
+http             HTTP sender for one OTLP request.
+metric_reader    Metric reader of the SDK's instruments, and corrections of collected metrics.
+preferences      Standard variables for temporality, histograms and exemplars of the poller's own metrics.
+queue_lock       Lock on the state folder, so that only one process uses it.
+queue_storage    SQLite storage of encoded requests, on disk or in memory, with recovery from damage.
+request          OTLP requests: encoding of collected metrics, and splitting to a size that collectors accept.
+response         Verdict on a collector's response: accepted, rejected or to be retried.
+retry_sender     Retry-aware delivery of OTLP requests, oldest first, one at a time.
+sender           Sender for an endpoint, configured by the standard OTEL_EXPORTER_OTLP_* variables.
+sending_queue    Queue of undelivered OTLP requests, oldest first, bounded by size and age.
+signal_exporter  Exporter of the poller's own spans or log records, with a queue in memory.
+signals          Differences between OTLP's signals: gRPC method, messages, item fields and log wording.
 """

@@ -1,4 +1,4 @@
-"""Counts of exported and lost requests, and one log line when exporting fails and recovers."""
+"""Counts of exported and lost requests, and log records when exporting fails and recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collect all metrics at every interval and hand them to the delivery over OTLP."""
+"""Periodic exporter of all metrics: collection, encoding and hand-over to the delivery."""
 
 from __future__ import annotations
 

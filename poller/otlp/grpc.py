@@ -1,4 +1,4 @@
-"""Send one request over gRPC and read what comes back."""
+"""gRPC sender for one OTLP request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send one request over HTTP and read what comes back."""
+"""HTTP sender for one OTLP request."""
 
 from __future__ import annotations
 

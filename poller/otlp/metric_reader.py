@@ -1,4 +1,4 @@
-"""A reader of the SDK's instruments, and changes to what it has read."""
+"""Metric reader of the SDK's instruments, and corrections of collected metrics."""
 
 from __future__ import annotations
 

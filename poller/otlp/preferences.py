@@ -1,4 +1,4 @@
-"""The standard variables that choose temporality, histograms and exemplars of the poller's own metrics."""
+"""Standard variables for temporality, histograms and exemplars of the poller's own metrics."""
 
 from __future__ import annotations
 

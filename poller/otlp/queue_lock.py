@@ -1,4 +1,4 @@
-"""Let one process work in a folder, and tell the second which one it is."""
+"""Lock on the state folder, so that only one process uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep encoded requests in one SQLite database, on disk or in memory."""
+"""SQLite storage of encoded requests, on disk or in memory, with recovery from damage."""
 
 from __future__ import annotations
 

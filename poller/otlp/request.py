@@ -1,4 +1,4 @@
-"""Encode collected metrics, and split the OTLP requests of any signal into a size that collectors accept."""
+"""OTLP requests: encoding of collected metrics, and splitting to a size that collectors accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say what a collector's answer to one request means for the request."""
+"""Verdict on a collector's response: accepted, rejected or to be retried."""
 
 from __future__ import annotations
 

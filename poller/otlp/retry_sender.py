@@ -1,4 +1,4 @@
-"""Deliver what waits, oldest first, one request at a time, until the collector has it."""
+"""Retry-aware delivery of OTLP requests, oldest first, one at a time."""
 
 from __future__ import annotations
 

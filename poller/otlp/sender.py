@@ -1,4 +1,4 @@
-"""The sender for an endpoint, built from the standard OTEL_EXPORTER_OTLP_* variables."""
+"""Sender for an endpoint, configured by the standard OTEL_EXPORTER_OTLP_* variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep what could not be delivered, and hand it out again in order."""
+"""Queue of undelivered OTLP requests, oldest first, bounded by size and age."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delivery of the poller's own spans or log records: encoded, queued in memory and sent as metrics are."""
+"""Exporter of the poller's own spans or log records, with a queue in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the signals of OTLP differ: gRPC method, messages, where the items are, and the words for log lines."""
+"""Differences between OTLP's signals: gRPC method, messages, item fields and log wording."""
 
 from __future__ import annotations
 

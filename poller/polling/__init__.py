@@ -1,16 +1,15 @@
 """From rows to samples, the last good result per query, and the instruments that show it.
 
-attributes      Hold a result to the attribute values that its metric declares: no other, and 0 for each
-                without a row.
-counter_resets  Carry the sequence of each sum from one poll to the next, and begin another where it was
-                broken.
-duplicates      Find the series that two queries claim: one of them is wrong, and nobody can know which.
+attributes      Closed attributes of a metric: undeclared values are rejected, and missing ones are filled
+                with 0.
+counter_resets  Counter resets: start times of sums, continued from poll to poll or begun again after a reset.
+duplicates      Duplicate series of several queries, which are omitted because the right value is unknown.
 instruments     Observable instruments over the store: one per metric definition, read at each collection.
-mapping         Rows to samples; rows that do not fit are rejected and counted by reason.
-otlp_metrics    Samples as OTLP/JSON, the form that the Collector's file receiver reads.
-poll            Poll: ask, map, account for every row; never raise for a query's sake.
-report          Show what a poll came to: a table for people, JSON for programs.
-state_file      Remember the last good values over a restart, so that a redeploy leaves no hole.
-status          Say of every query how it stands at this moment: for the one who looks at a running poller.
-store           Hold the last good samples of every query; the one place where the two clocks meet.
+mapping         Mapping of rows to samples; rows that do not fit are rejected and counted by reason.
+otlp_metrics    OTLP/JSON encoding of samples, as the Collector's file receiver reads it.
+poll            Poll of one tick: results of all its queries, with failures as values instead of exceptions.
+report          Report of a poll: tables for people, JSON for programs.
+state_file      State file with the last good values, which preserves them across a restart.
+status          Status of every query at one moment, for `poller watch`.
+store           Store of each query's last good samples, by the poll's clock and the export's clock.
 """

@@ -1,4 +1,4 @@
-"""Hold a result to the attribute values that its metric declares: no other, and 0 for each without a row."""
+"""Closed attributes of a metric: undeclared values are rejected, and missing ones are filled with 0."""
 
 from __future__ import annotations
 

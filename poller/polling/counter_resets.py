@@ -1,4 +1,4 @@
-"""Carry the sequence of each sum from one poll to the next, and begin another where it was broken."""
+"""Counter resets: start times of sums, continued from poll to poll or begun again after a reset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the series that two queries claim: one of them is wrong, and nobody can know which."""
+"""Duplicate series of several queries, which are omitted because the right value is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to samples; rows that do not fit are rejected and counted by reason."""
+"""Mapping of rows to samples; rows that do not fit are rejected and counted by reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples as OTLP/JSON, the form that the Collector's file receiver reads."""
+"""OTLP/JSON encoding of samples, as the Collector's file receiver reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Poll: ask, map, account for every row; never raise for a query's sake."""
+"""Poll of one tick: results of all its queries, with failures as values instead of exceptions."""
 
 from __future__ import annotations
 

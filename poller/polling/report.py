@@ -1,4 +1,4 @@
-"""Show what a poll came to: a table for people, JSON for programs."""
+"""Report of a poll: tables for people, JSON for programs."""
 
 from __future__ import annotations
 

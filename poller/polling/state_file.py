@@ -1,4 +1,4 @@
-"""Remember the last good values over a restart, so that a redeploy leaves no hole."""
+"""State file with the last good values, which preserves them across a restart."""
 
 from __future__ import annotations
 

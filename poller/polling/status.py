@@ -1,4 +1,4 @@
-"""Say of every query how it stands at this moment: for the one who looks at a running poller."""
+"""Status of every query at one moment, for `poller watch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold the last good samples of every query; the one place where the two clocks meet."""
+"""Store of each query's last good samples, by the poll's clock and the export's clock."""
 
 from __future__ import annotations
 

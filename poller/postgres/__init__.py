@@ -1,30 +1,26 @@
 """Fetch the queries of one tick from a read replica.
 
-admission           Decide, with the server's facts at hand, which of the due queries are sent.
-batch               One batch: the queries of one tick, sent in one transaction, with an answer for each of
-                    them.
-cancellation        Interrupt from another thread what waits for a server.
-charset             Encodings of databases, and the Python codecs that read them.
-circuit_breaker     Hold back queries by their own record: too slow, too often failed, too dear for a busy
-                    server.
-connection          Hold the one connection to the replica: open it, say where it leads, hang up.
-inspect             What a server says of a statement without running it: its columns and the planner's plan.
-inspect_relations   Say what the catalogue knows of relations and types: sizes by statistics, indexes, names.
-password            Ask a command for the password, as cloud services want it whose tokens live for minutes.
-pipeline            Send a burst of statements down one connection and read each one's answer apart.
-relay               A relay between a server and libpq that passes on a limited number of bytes at a time.
-replay_lag          Tell how far a standby is behind, right on an idle primary and right when the link is cut.
-replica             Ask the read replica the questions of one tick, again where its recovery cancelled them.
-server_facts        Facts about the server that requirements depend on, and what the role may do beyond
-                    reading.
-server_tracker      Remember which server answered last, and say in the log when it is another one.
-snapshot            Open the transaction that the queries of a tick share, and look at the server that it is
-                    on.
+admission           Admission of due queries, by the server's role, replay lag, load and facts.
+batch               Batch: the queries of one tick in one transaction, with an answer for each query.
+cancellation        Waker that lets another thread or a signal handler interrupt a wait for the server.
+charset             Database encodings, and the Python codecs that decode them.
+circuit_breaker     Circuit breaker per query: skip queries that are too slow, fail too often or cost too
+                    much.
+connection          Connection to the replica: connect, host, fitness of the session and close.
+inspect             Inspection of statements without running them: result columns and the planner's plan.
+inspect_relations   Catalogue facts about relations and types: estimated sizes, indexes and names.
+password            Password command, for cloud services whose access tokens expire within minutes.
+pipeline            Pipeline of statements on one connection, with a separate reply for each.
+relay               Relay between a server and libpq that passes on a limited number of bytes at a time.
+replay_lag          Replay lag of a standby, correct on an idle primary and after a lost link.
+replica             Read replica: the queries of one tick, retried after a recovery conflict.
+server_facts        Server facts that requirements depend on, and the role's privileges beyond reading.
+server_tracker      Tracker of the polled server, which logs a change of server, role or timeline.
+snapshot            Opening of the transaction that the queries of a tick share, with the server's facts and
+                    lag.
 sql_text            SQL text that the poller writes itself.
-sqlcomment          Name a query in a comment on its SQL, so that the server says which entry of the query
-                    files runs.
-sqlstate            Say what an SQLSTATE means for a poll: its kind, and what to do about it.
-transaction         Word the transactions that queries run in: read-only, bounded, leaving nothing behind.
-volatile_functions  Find the volatile functions that a statement may call, which READ ONLY does not always
-                    stop.
+sqlcomment          SQL comment that names the query, so that the server's views and logs show which one runs.
+sqlstate            SQLSTATE classification: the kind of failure, and its fix.
+transaction         Transaction statements for queries: read-only, with timeouts, without lasting effects.
+volatile_functions  Volatile functions that a statement may call, which READ ONLY does not always prevent.
 """

@@ -1,4 +1,4 @@
-"""Decide, with the server's facts at hand, which of the due queries are sent."""
+"""Admission of due queries, by the server's role, replay lag, load and facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch: the queries of one tick, sent in one transaction, with an answer for each of them."""
+"""Batch: the queries of one tick in one transaction, with an answer for each query."""
 
 from __future__ import annotations
 

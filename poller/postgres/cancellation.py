@@ -1,4 +1,4 @@
-"""Interrupt from another thread what waits for a server."""
+"""Waker that lets another thread or a signal handler interrupt a wait for the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encodings of databases, and the Python codecs that read them."""
+"""Database encodings, and the Python codecs that decode them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold back queries by their own record: too slow, too often failed, too dear for a busy server."""
+"""Circuit breaker per query: skip queries that are too slow, fail too often or cost too much."""
 
 from __future__ import annotations
 

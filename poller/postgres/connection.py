@@ -1,4 +1,4 @@
-"""Hold the one connection to the replica: open it, say where it leads, hang up."""
+"""Connection to the replica: connect, host, fitness of the session and close."""
 
 from __future__ import annotations
 

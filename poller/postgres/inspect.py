@@ -1,4 +1,4 @@
-"""What a server says of a statement without running it: its columns and the planner's plan."""
+"""Inspection of statements without running them: result columns and the planner's plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say what the catalogue knows of relations and types: sizes by statistics, indexes, names."""
+"""Catalogue facts about relations and types: estimated sizes, indexes and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask a command for the password, as cloud services want it whose tokens live for minutes."""
+"""Password command, for cloud services whose access tokens expire within minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send a burst of statements down one connection and read each one's answer apart."""
+"""Pipeline of statements on one connection, with a separate reply for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A relay between a server and libpq that passes on a limited number of bytes at a time."""
+"""Relay between a server and libpq that passes on a limited number of bytes at a time."""
 
 from __future__ import annotations
 

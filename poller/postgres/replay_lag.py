@@ -1,4 +1,4 @@
-"""Tell how far a standby is behind, right on an idle primary and right when the link is cut."""
+"""Replay lag of a standby, correct on an idle primary and after a lost link."""
 
 from __future__ import annotations
 

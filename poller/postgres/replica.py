@@ -1,4 +1,4 @@
-"""Ask the read replica the questions of one tick, again where its recovery cancelled them."""
+"""Read replica: the queries of one tick, retried after a recovery conflict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about the server that requirements depend on, and what the role may do beyond reading."""
+"""Server facts that requirements depend on, and the role's privileges beyond reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remember which server answered last, and say in the log when it is another one."""
+"""Tracker of the polled server, which logs a change of server, role or timeline."""
 
 from __future__ import annotations
 

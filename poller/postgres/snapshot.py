@@ -1,4 +1,4 @@
-"""Open the transaction that the queries of a tick share, and look at the server that it is on."""
+"""Opening of the transaction that the queries of a tick share, with the server's facts and lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name a query in a comment on its SQL, so that the server says which entry of the query files runs."""
+"""SQL comment that names the query, so that the server's views and logs show which one runs."""
 
 from __future__ import annotations
 

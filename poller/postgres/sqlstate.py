@@ -1,4 +1,4 @@
-"""Say what an SQLSTATE means for a poll: its kind, and what to do about it."""
+"""SQLSTATE classification: the kind of failure, and its fix."""
 
 from __future__ import annotations
 

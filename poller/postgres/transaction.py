@@ -1,4 +1,4 @@
-"""Word the transactions that queries run in: read-only, bounded, leaving nothing behind."""
+"""Transaction statements for queries: read-only, with timeouts, without lasting effects."""
 
 from __future__ import annotations
 

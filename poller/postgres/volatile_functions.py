@@ -1,4 +1,4 @@
-"""Find the volatile functions that a statement may call, which READ ONLY does not always stop."""
+"""Volatile functions that a statement may call, which READ ONLY does not always prevent."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """An OTLP receiver, for the demo, the tests and `poller conform`.
 
-__main__   Receive OTLP and print one line of JSON when listening, and one for each accepted request with
-           metrics.
+__main__   OTLP receiver that prints one line of JSON when ready, and one for each accepted metrics request.
 answers    Answers of an OTLP receiver, also as google.rpc.Status.
-decode     OTLP requests to data points, spans and log records, every value exactly as it was sent.
-grpc       Listen for OTLP over gRPC.
-http       Listen for OTLP over HTTP, in Protobuf and in JSON.
-otlp_json  Read and write OTLP's JSON form, which is not quite Protobuf's.
-ports      Find TCP ports of 127.0.0.1 that stay free while their server is down.
-receiver   An OTLP receiver that keeps exactly what it was sent, by gRPC and by HTTP.
-signals    The three signals of OTLP: paths, methods, message types, and how a listener hands over a request.
+decode     Decoder of OTLP requests into data points, spans and log records, with unchanged values.
+grpc       OTLP listener over gRPC.
+http       OTLP listener over HTTP, for Protobuf and JSON.
+otlp_json  OTLP's JSON encoding, which differs from Protobuf's in the ids.
+ports      Free TCP ports on 127.0.0.1 outside the range of outgoing connections.
+receiver   OTLP receiver over gRPC and HTTP that keeps every request exactly as sent.
+signals    The three signals of OTLP: paths, methods and message types, and the listeners' common interface.
 """

@@ -1,4 +1,4 @@
-"""Receive OTLP and print one line of JSON when listening, and one for each accepted request with metrics."""
+"""OTLP receiver that prints one line of JSON when ready, and one for each accepted metrics request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OTLP requests to data points, spans and log records, every value exactly as it was sent."""
+"""Decoder of OTLP requests into data points, spans and log records, with unchanged values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listen for OTLP over gRPC."""
+"""OTLP listener over gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listen for OTLP over HTTP, in Protobuf and in JSON."""
+"""OTLP listener over HTTP, for Protobuf and JSON."""
 
 from __future__ import annotations
 

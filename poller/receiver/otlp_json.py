@@ -1,4 +1,4 @@
-"""Read and write OTLP's JSON form, which is not quite Protobuf's."""
+"""OTLP's JSON encoding, which differs from Protobuf's in the ids."""
 
 from __future__ import annotations
 

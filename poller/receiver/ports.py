@@ -1,4 +1,4 @@
-"""Find TCP ports of 127.0.0.1 that stay free while their server is down."""
+"""Free TCP ports on 127.0.0.1 outside the range of outgoing connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OTLP receiver that keeps exactly what it was sent, by gRPC and by HTTP."""
+"""OTLP receiver over gRPC and HTTP that keeps every request exactly as sent."""
 
 from __future__ import annotations
 

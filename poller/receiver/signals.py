@@ -1,4 +1,4 @@
-"""The three signals of OTLP: paths, methods, message types, and how a listener hands over a request."""
+"""The three signals of OTLP: paths, methods and message types, and the listeners' common interface."""
 
 from __future__ import annotations
 

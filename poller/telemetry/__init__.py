@@ -1,13 +1,13 @@
 """The poller's own metrics, traces and logs.
 
-export_metrics   Show what becomes of the exports: requests by outcome, what was lost, what waits.
-log_exporter     Export the poller's own log records over OTLP.
-logging          Records to stderr as text or JSON, with trace_id and span_id.
-poll_log         Say in the log what changed: a failure once, its repeats summed up, its end announced.
+export_metrics   Metrics `poller.export.*`: requests by outcome, lost data points and queue size.
+log_exporter     OTLP export of the poller's own log records.
+logging          Log configuration: records on stderr as text or JSON, with trace_id and span_id.
+poll_log         Log records of polls: each failure once, a summary of its repeats, and its recovery.
 poll_metrics     Metrics of the poller itself: polls, their durations and what was not exported, under
                  `poller.*`.
 query_metrics    Gauges `poller.query.*`: the status of every query.
-replica_metrics  Show OpenTelemetry the server that is polled.
-span_exporter    Export the poller's own spans over OTLP.
-traces           Tell each tick as a span, with a child for each of its queries.
+replica_metrics  Gauges of the polled server: role, timeline, replay lag and age of its data.
+span_exporter    OTLP export of the poller's own spans.
+traces           Spans of each tick, with a child span for each of its queries.
 """

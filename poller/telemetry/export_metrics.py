@@ -1,4 +1,4 @@
-"""Show what becomes of the exports: requests by outcome, what was lost, what waits."""
+"""Metrics `poller.export.*`: requests by outcome, lost data points and queue size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export the poller's own log records over OTLP."""
+"""OTLP export of the poller's own log records."""
 
 from __future__ import annotations
 

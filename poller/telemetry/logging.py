@@ -1,4 +1,4 @@
-"""Records to stderr as text or JSON, with trace_id and span_id."""
+"""Log configuration: records on stderr as text or JSON, with trace_id and span_id."""
 
 from __future__ import annotations
 

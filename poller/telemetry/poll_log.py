@@ -1,4 +1,4 @@
-"""Say in the log what changed: a failure once, its repeats summed up, its end announced."""
+"""Log records of polls: each failure once, a summary of its repeats, and its recovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show OpenTelemetry the server that is polled."""
+"""Gauges of the polled server: role, timeline, replay lag and age of its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export the poller's own spans over OTLP."""
+"""OTLP export of the poller's own spans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell each tick as a span, with a child for each of its queries."""
+"""Spans of each tick, with a child span for each of its queries."""
 
 from __future__ import annotations
 

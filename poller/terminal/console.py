@@ -1,4 +1,4 @@
-"""The console that every table and every coloured line is printed with."""
+"""Console for every table and every coloured line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run to the end, and make an exit code and a few words of what ended it."""
+"""Exit codes and final error messages of commands."""
 
 from __future__ import annotations
 

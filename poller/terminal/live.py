@@ -1,4 +1,4 @@
-"""A screen that is redrawn until a key is pressed."""
+"""Live screen that is redrawn until a key is pressed."""
 
 from __future__ import annotations
 

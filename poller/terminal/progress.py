@@ -1,4 +1,4 @@
-"""Say on a terminal which queries are still running, and for how long; say nothing anywhere else."""
+"""Progress line on a terminal: the queries that are still running, and for how long."""
 
 from __future__ import annotations
 

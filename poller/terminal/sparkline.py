@@ -1,4 +1,4 @@
-"""Keep the values of a series for a while, and draw them in a line of text."""
+"""Sparkline of a series, and the short history of values that it shows."""
 
 from __future__ import annotations
 

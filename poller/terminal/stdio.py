@@ -1,4 +1,4 @@
-"""Have all three standard streams, whatever the caller left closed, and know when stdout takes no more."""
+"""Standard streams: closed ones are opened, output is escaped, and write errors are recognised."""
 
 from __future__ import annotations
 

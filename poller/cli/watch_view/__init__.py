@@ -1,6 +1,6 @@
 """The screen of `poller watch`.
 
-board   Draw every query in a line or a few, as many as the screen has room for.
-show    Show what is seen of a poller: live on a terminal, once to anything else.
-source  Look at a running poller: at one beside us by its heartbeat, or at our own.
+board   Table of all queries, sized to the terminal, with scrolling.
+show    Display of a poller's state: live on a terminal, once for any other output.
+source  State of a poller as `watch` displays it, and its reader from the heartbeat file.
 """

@@ -1,4 +1,4 @@
-"""Draw every query in a line or a few, as many as the screen has room for."""
+"""Table of all queries, sized to the terminal, with scrolling."""
 
 from __future__ import annotations
 

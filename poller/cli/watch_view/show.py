@@ -1,4 +1,4 @@
-"""Show what is seen of a poller: live on a terminal, once to anything else."""
+"""Display of a poller's state: live on a terminal, once for any other output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at a running poller: at one beside us by its heartbeat, or at our own."""
+"""State of a poller as `watch` displays it, and its reader from the heartbeat file."""
 
 from __future__ import annotations
 

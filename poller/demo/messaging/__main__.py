@@ -1,4 +1,4 @@
-"""Serve the messaging server until SIGTERM; prints one line of JSON with its URL when it does."""
+"""Messaging server as a process: prints its URL as one line of JSON, and runs until SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sign users up, let them in and out, and know who is who."""
+"""Accounts, sign-up, login, logout, and authentication by access token."""
 
 from __future__ import annotations
 

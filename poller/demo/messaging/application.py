@@ -1,4 +1,4 @@
-"""Put the messaging server together: services, routes, workers, health, telemetry around it all."""
+"""ASGI application of the messaging server: services, routes, workers, health checks, telemetry."""
 
 from __future__ import annotations
 

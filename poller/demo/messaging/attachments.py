@@ -1,4 +1,4 @@
-"""Keep what is too large for a message, for a while."""
+"""Attachments: files too large for a message, deleted after their lifetime."""
 
 from __future__ import annotations
 

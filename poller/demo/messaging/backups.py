@@ -1,4 +1,4 @@
-"""Keep the newest backup of each device."""
+"""Backups: the newest one of each device."""
 
 from __future__ import annotations
 

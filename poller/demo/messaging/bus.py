@@ -1,4 +1,4 @@
-"""Publish and subscribe by the database's own NOTIFY and LISTEN."""
+"""Publish/subscribe bus on PostgreSQL's NOTIFY and LISTEN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One user with one device, who speaks to the messaging server by HTTP and WebSocket."""
+"""HTTP and WebSocket client of the messaging server, for one user with one device."""
 
 from __future__ import annotations
 

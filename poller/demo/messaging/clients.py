@@ -1,4 +1,4 @@
-"""Simulated users who keep a messaging server busy.
+"""Simulated users that generate load on a messaging server.
 
 python -m poller.demo.messaging.clients URL [--people 16] [--seed 0]
 """

@@ -1,4 +1,4 @@
-"""The pool of connections, and the rows' type."""
+"""Connection pool of the messaging server, and the type of its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set devices up, and hand out the keys with which others write to them."""
+"""Devices of users, and the public keys that other clients fetch to encrypt messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deliver messages to connected devices by WebSocket, and take their acknowledgements."""
+"""WebSocket gateway: message delivery to connected devices, and their acknowledgements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Let each client do only so much in a second."""
+"""Rate limit per client and tier, as ASGI middleware with token buckets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep messages until the devices that they are for have them."""
+"""Message store: each message is kept until its device has received it."""
 
 from __future__ import annotations
 

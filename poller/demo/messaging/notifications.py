@@ -1,4 +1,4 @@
-"""Tell devices what waits for them: at once where they are connected, by push where they are not."""
+"""Notifications to devices: at once over an open session, otherwise by push."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep bytes under names: in S3, or in a folder."""
+"""Object store for attachments and backups, in S3 or in a folder."""
 
 from __future__ import annotations
 

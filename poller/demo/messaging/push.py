@@ -1,4 +1,4 @@
-"""Wake devices up that are not connected, by a provider who knows their tokens."""
+"""Push notifications to disconnected devices, sent through an external provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server answers to a request that it will not serve."""
+"""Exception for a request that the server rejects with a 4xx status."""
 
 from __future__ import annotations
 

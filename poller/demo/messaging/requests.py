@@ -1,4 +1,4 @@
-"""What clients send, and what makes it acceptable."""
+"""Schemas and size limits of client requests."""
 
 from __future__ import annotations
 

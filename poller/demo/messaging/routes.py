@@ -1,4 +1,4 @@
-"""Map HTTP requests to the services, and their results to answers."""
+"""HTTP routes of the messaging server below `/v1`, and their error responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limits, sizes and times of the messaging server."""
+"""Limits, sizes and times of the messaging server."""
 
 from __future__ import annotations
 

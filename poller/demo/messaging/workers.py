@@ -1,4 +1,4 @@
-"""Do at an interval what no request asks for."""
+"""Periodic background tasks of the messaging server."""
 
 from __future__ import annotations
 
