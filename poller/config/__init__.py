@@ -1,12 +1,13 @@
 """Environment variables and YAML files to Settings and Catalog.
 
-endpoint         Decide where OTLP goes and how: URL, protocol, TLS or plain text.
-environment      Find each setting's value in an environment, and remember which variable it stands in.
-load_settings    Settings from options, environment variables and defaults; an option wins over a variable.
+endpoint         Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
+environment      Settings source for environment variables and `*_FILE` secrets, which records each variable's
+                 name.
+load_settings    Loader of the settings from options, environment variables and defaults; an option overrides
+                 a variable.
 loader_process   Child process that reads the command line, the settings and the query files for the daemon.
-orphans          Reaping of orphans, which the kernel hands to the poller if it is process 1 of a container.
+orphans          Reaper of orphaned processes, for a poller that is process 1 of a container.
 queries          Query files to a Catalog.
-settings         Everything the environment decides, read once at start-up.
-settings_schema  Say of every setting what it is called in the environment, what it means and what may be
-                 written.
+settings         Effective settings of the poller, with the source of each value.
+settings_schema  Schema of the settings: environment variables, descriptions and accepted values.
 """

@@ -1,4 +1,4 @@
-"""Decide where OTLP goes and how: URL, protocol, TLS or plain text."""
+"""Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text."""
 
 from __future__ import annotations
 

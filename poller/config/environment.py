@@ -1,4 +1,4 @@
-"""Find each setting's value in an environment, and remember which variable it stands in."""
+"""Settings source for environment variables and `*_FILE` secrets, which records each variable's name."""
 
 from __future__ import annotations
 

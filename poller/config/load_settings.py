@@ -1,4 +1,4 @@
-"""Settings from options, environment variables and defaults; an option wins over a variable."""
+"""Loader of the settings from options, environment variables and defaults; an option overrides a variable."""
 
 from __future__ import annotations
 

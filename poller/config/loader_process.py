@@ -1,7 +1,7 @@
 """Child process that reads the command line, the settings and the query files for the daemon.
 
-The libraries for it (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the memory of the daemon. So
-a child imports them, sends what it reads through a pipe, because it may hold secrets, and ends.
+Their libraries (typer, pydantic, YAML, PostgreSQL's grammar) would stay in the daemon's memory. Therefore a
+child imports them, sends its result through a pipe, because the result may hold secrets, and exits.
 
 The request is one pickle on the child's stdin. Each answer is a pickle of two values: its kind, and its
 content as a pickle.

@@ -1,4 +1,4 @@
-"""Reaping of orphans, which the kernel hands to the poller if it is process 1 of a container."""
+"""Reaper of orphaned processes, for a poller that is process 1 of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything the environment decides, read once at start-up."""
+"""Effective settings of the poller, with the source of each value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say of every setting what it is called in the environment, what it means and what may be written."""
+"""Schema of the settings: environment variables, descriptions and accepted values."""
 
 from __future__ import annotations
 

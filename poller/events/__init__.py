@@ -1,4 +1,4 @@
-"""What a server imports to tell the event half of the catalogue; it needs `opentelemetry-api` alone."""
+"""API for recording the event half of the metric catalogue; requires only `opentelemetry-api`."""
 
 from poller.events.attributes import (
     OTHER,

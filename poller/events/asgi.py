@@ -1,4 +1,4 @@
-"""Measure and trace every request and every WebSocket session of an ASGI application."""
+"""ASGI middleware that traces and measures HTTP requests and WebSocket sessions."""
 
 from __future__ import annotations
 

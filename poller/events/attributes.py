@@ -1,4 +1,4 @@
-"""The values that attributes of events may have, once for the type checker and once for the catalogue."""
+"""Attributes of the events and their values, as Literal types and catalogue declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Know the event half of the catalogue in both of its generations, under any namespace."""
+"""Event half of the metric catalogue in both of its generations, under any namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give pytest the fixture `event_recorder`: `pytest_plugins = ["poller.events.fixtures"]` in conftest.py."""
+"""Pytest fixture `event_recorder` (in conftest.py: `pytest_plugins = ["poller.events.fixtures"]`)."""
 
 from __future__ import annotations
 

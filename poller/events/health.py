@@ -1,4 +1,4 @@
-"""Check a server's components at an interval and when asked, and never show a check that is too old."""
+"""Periodic health checks of a server's components, and the endpoints `/livez` and `/readyz`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Have OpenTelemetry's own packages make the spans of what a server calls: its database and its storage."""
+"""Instrumentation of the database and storage libraries by OpenTelemetry's own packages."""
 
 from __future__ import annotations
 

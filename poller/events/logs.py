@@ -1,4 +1,4 @@
-"""Write every log record of the process to stderr as one line, JSON or text, with trace_id and span_id."""
+"""Log formatters and handler for stderr: one JSON or text line per record, with trace_id and span_id."""
 
 from __future__ import annotations
 

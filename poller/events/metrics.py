@@ -1,4 +1,4 @@
-"""Tell OpenTelemetry what happens in a messaging server: one typed method for each event."""
+"""Metrics API of a messaging server: one typed method per event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read how many connections of a database pool are in use, whoever made the pool."""
+"""Observer of the connection counts of database pools (psycopg, SQLAlchemy)."""
 
 from __future__ import annotations
 

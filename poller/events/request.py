@@ -1,4 +1,4 @@
-"""Reach the root span of the request that runs, from however deep inside of it."""
+"""Context of the current request: root span, route, request id and user."""
 
 from __future__ import annotations
 

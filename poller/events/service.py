@@ -1,4 +1,4 @@
-"""Trace the methods of a service: a span for each call, an error told once, at the level it deserves."""
+"""Decorator `traced`: a span for each call of a service method, and one log record per error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configure a server's traces, metrics and logs from its environment."""
+"""Configuration of a server's traces, metrics and logs from its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record what a server tells of its events, and ask in a test what it was; needs `opentelemetry-sdk`."""
+"""Event recorder for assertions in tests; requires `opentelemetry-sdk`."""
 
 from __future__ import annotations
 

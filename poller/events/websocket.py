@@ -1,4 +1,4 @@
-"""Follow a WebSocket session from its handshake to its close, and count what it has to drop."""
+"""Telemetry of a WebSocket session from handshake to close, with counts of dropped items."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ conform    Check the telemetry of a server against the metric catalogue.
 doctor     Examine the environment that the daemon depends on.
 draft      Draft queries from tables and statements.
 generate   Generate dashboards, alerting rules and the metric catalogue.
-grants     The least privileges that a role needs to run queries, by their parse trees and their `requires`.
+grants     Least privileges that a role needs to run queries, from their parse trees and `requires`.
 importers  Import other tools' query files.
 test       Test queries against fixture rows.
 """

@@ -1,4 +1,4 @@
-"""The least privileges that a role needs to run queries, by their parse trees and their `requires`."""
+"""Least privileges that a role needs to run queries, from their parse trees and `requires`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find what is wrong between queries and between files, though each is right alone."""
+"""Validation across queries and files: duplicate names, conflicting metric definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell what is different between two catalogues, and what of the first still holds in the second."""
+"""Difference between two catalogues, and the queries whose state remains valid after a reload."""
 
 from __future__ import annotations
 

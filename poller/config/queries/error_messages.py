@@ -1,4 +1,4 @@
-"""Put what pydantic says about a query into sentences for the one who wrote it."""
+"""Error messages for query files, made from pydantic's validation errors."""
 
 from __future__ import annotations
 

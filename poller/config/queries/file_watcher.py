@@ -1,4 +1,4 @@
-"""Watch the query files, and have them read again when they changed or when somebody asks."""
+"""Watcher that reloads the query files after a change or on request."""
 
 from __future__ import annotations
 

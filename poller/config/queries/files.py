@@ -1,4 +1,4 @@
-"""Find the query files that a setting means."""
+"""Resolution of `POLLER_QUERIES` to query files."""
 
 from __future__ import annotations
 

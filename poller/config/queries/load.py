@@ -1,4 +1,4 @@
-"""Read folders of YAML into one validated Catalog."""
+"""Loader that reads query files and folders of them into one validated Catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Know where in its file each part of a query stands, down to a character of its SQL."""
+"""Source locations of the parts of a query, down to a character of its SQL."""
 
 from __future__ import annotations
 

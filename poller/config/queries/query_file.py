@@ -1,4 +1,4 @@
-"""Hold one query file as read: what it says, where each part stands, and what is wrong with its frame."""
+"""Query file as parsed YAML: top-level keys, source locations and structural errors."""
 
 from __future__ import annotations
 

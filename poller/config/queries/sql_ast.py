@@ -1,4 +1,4 @@
-"""Read from a statement's parse tree what its result is made of."""
+"""Facts from a statement's parse tree: result columns, relations, functions, operators and types."""
 
 from __future__ import annotations
 

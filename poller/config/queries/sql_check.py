@@ -1,6 +1,6 @@
-"""Say whether a text is one SQL statement that only reads, by PostgreSQL's own grammar.
+"""Validation by PostgreSQL's grammar that a text is a single read-only SQL statement.
 
-The grammar is libpg_query's (PostgreSQL 17), so a server that is older may still refuse what passes here.
+The grammar is libpg_query's (PostgreSQL 17), so an older server may still reject a statement that passes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions by what a READ ONLY transaction does not stop: those that act, and volatile ones that only read.
+"""Functions that have side effects despite READ ONLY, and volatile functions that only read.
 
 The lists cover PostgreSQL and its contrib modules; a test compares them with `pg_proc` of releases 15 and 18.
 """

@@ -1,4 +1,4 @@
-"""Say what is wrong with a text as YAML, and what to write instead."""
+"""Error messages for invalid YAML, each with its position and its fix."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""YAML as data with the position of every key.
+"""Strict YAML reader that records the position of every key.
 
 Stricter than YAML 1.1 and PyYAML's constructor, which keep the last of two equal keys without a message and
 read `no` as false, `12:30:00` as 45000 and `010` as 8. Here a key may occur once, `true` and `false` are the
-only truth values (YAML 1.2, core schema), and a number is decimal: `007`, `0x10` and `12:30:00` stay texts.
+only booleans (YAML 1.2, core schema), and a number is decimal: `007`, `0x10` and `12:30:00` stay strings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""YAML text from data."""
+"""YAML serializer in block style."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """Parts of the ASGI middleware.
 
-errors    Say of an exception what telemetry needs to know: its type, its SQLSTATE, whose fault it is, and
-          where.
-exchange  Follow what happens between a client and an ASGI application: its root span, its route, its request
-          id.
+errors    Telemetry facts about an exception: type, SQLSTATE, client or server error, and originating span.
+exchange  Base class of a client's exchange with an ASGI application: root span, route and request id.
 lifespan  Functions to run at the end of an ASGI application's lifespan.
-routes    Find the template of the route that an ASGI framework has matched; never the path itself.
+routes    Route templates from the scopes of ASGI frameworks; the path itself is never used.
 """

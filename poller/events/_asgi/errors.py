@@ -1,4 +1,4 @@
-"""Say of an exception what telemetry needs to know: its type, its SQLSTATE, whose fault it is, and where."""
+"""Telemetry facts about an exception: type, SQLSTATE, client or server error, and originating span."""
 
 from __future__ import annotations
 

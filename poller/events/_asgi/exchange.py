@@ -1,4 +1,4 @@
-"""Follow what happens between a client and an ASGI application: its root span, its route, its request id."""
+"""Base class of a client's exchange with an ASGI application: root span, route and request id."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Find the template of the route that an ASGI framework has matched; never the path itself.
+"""Route templates from the scopes of ASGI frameworks; the path itself is never used.
 
-The frameworks leave what they matched in the scope, each in its own way; mounted applications see only their
-own part of it, so that the whole is put together here. A client can only ever choose among the templates.
+Each framework stores the matched route in the scope in its own way. A mounted application sees only its own
+part of the route, so this module joins the parts. A client can only choose among the templates.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Parts of the event catalogue.
 
-declaration  Declarations of the catalogue: a metric with its instrument, unit, attributes and histogram
-             boundaries.
-events       Everything that can happen in a messaging server and is measured.
-instruments  Make the instruments of declared metrics, and the attribute sets that they may be given.
-names        What design document 005 calls the events, and what the server calls them at v0.9.4.
-semconv      The HTTP server metrics of OpenTelemetry's semantic conventions (1.44, HTTP metrics, "HTTP
-             server").
+declaration  Declarations of the catalogue: events, metrics, attributes and histogram boundaries.
+events       Measured events of a messaging server.
+instruments  OpenTelemetry instruments of the declared metrics, and their permitted attribute sets.
+names        Metric names of the events, in design document 005 and in the server's v0.9.4.
+semconv      HTTP server metrics of OpenTelemetry's semantic conventions (1.44, HTTP metrics, "HTTP server").
 """

@@ -1,4 +1,4 @@
-"""Declarations of the catalogue: a metric with its instrument, unit, attributes and histogram boundaries."""
+"""Declarations of the catalogue: events, metrics, attributes and histogram boundaries."""
 
 from __future__ import annotations
 

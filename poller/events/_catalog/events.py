@@ -1,4 +1,4 @@
-"""Everything that can happen in a messaging server and is measured."""
+"""Measured events of a messaging server."""
 
 from __future__ import annotations
 

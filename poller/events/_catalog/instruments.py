@@ -1,4 +1,4 @@
-"""Make the instruments of declared metrics, and the attribute sets that they may be given."""
+"""OpenTelemetry instruments of the declared metrics, and their permitted attribute sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What design document 005 calls the events, and what the server calls them at v0.9.4."""
+"""Metric names of the events, in design document 005 and in the server's v0.9.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP server metrics of OpenTelemetry's semantic conventions (1.44, HTTP metrics, "HTTP server")."""
+"""HTTP server metrics of OpenTelemetry's semantic conventions (1.44, HTTP metrics, "HTTP server")."""
 
 from __future__ import annotations
 

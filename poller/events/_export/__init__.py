@@ -1,10 +1,9 @@
 """Parts of the export of a server.
 
-delivery   Hand batches to an OTLP exporter, and know whether they arrive.
-endpoint   Decide where one signal goes by OTLP, and how: URL, protocol, TLS or plain text.
-exporters  Build OpenTelemetry's own exporter of a signal for a target, as the standard variables want it.
-providers  Collect spans, metrics and log records of this process, and push them until it ends, forks
-           included.
-reader     Push what the meters of a server show, every interval and when told.
-settings   Everything the environment decides of a server's telemetry, read once.
+delivery   OTLP exporter wrapper that tracks whether the collector is reachable.
+endpoint   Resolver of one signal's OTLP endpoint: URL, protocol, and TLS or plain text.
+exporters  Factory of OpenTelemetry's OTLP exporters, configured by the standard environment variables.
+providers  Tracer, meter and logger providers of this process, with their export pipelines, fork-safe.
+reader     Metric reader that exports at an interval and on request.
+settings   Telemetry settings of a server, loaded from the environment.
 """

@@ -1,4 +1,4 @@
-"""Hand batches to an OTLP exporter, and know whether they arrive."""
+"""OTLP exporter wrapper that tracks whether the collector is reachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide where one signal goes by OTLP, and how: URL, protocol, TLS or plain text."""
+"""Resolver of one signal's OTLP endpoint: URL, protocol, and TLS or plain text."""
 
 from __future__ import annotations
 

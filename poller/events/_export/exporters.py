@@ -1,4 +1,4 @@
-"""Build OpenTelemetry's own exporter of a signal for a target, as the standard variables want it."""
+"""Factory of OpenTelemetry's OTLP exporters, configured by the standard environment variables."""
 
 from __future__ import annotations
 

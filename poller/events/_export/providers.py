@@ -1,4 +1,4 @@
-"""Collect spans, metrics and log records of this process, and push them until it ends, forks included.
+"""Tracer, meter and logger providers of this process, with their export pipelines, fork-safe.
 
 It knows the SDK, so that nothing imports it before telemetry is configured.
 """

@@ -1,4 +1,4 @@
-"""Push what the meters of a server show, every interval and when told.
+"""Metric reader that exports at an interval and on request.
 
 It knows the SDK, so that nothing imports it before telemetry is configured.
 """

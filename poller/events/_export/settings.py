@@ -1,4 +1,4 @@
-"""Everything the environment decides of a server's telemetry, read once."""
+"""Telemetry settings of a server, loaded from the environment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Parts of the log records of a server.
 
-otlp_handler  Carry the standard library's log records over to OpenTelemetry's.
-records       Give every log record the span that it belongs to, and take out of it what must not be logged.
+otlp_handler  Log handler that exports records over OTLP.
+records       Log record factory and filters that add the current span and scrub personal data.
 """

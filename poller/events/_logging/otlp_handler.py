@@ -1,4 +1,4 @@
-"""Carry the standard library's log records over to OpenTelemetry's."""
+"""Log handler that exports records over OTLP."""
 
 from __future__ import annotations
 

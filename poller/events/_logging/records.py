@@ -1,4 +1,4 @@
-"""Give every log record the span that it belongs to, and take out of it what must not be logged."""
+"""Log record factory and filters that add the current span and scrub personal data."""
 
 from __future__ import annotations
 

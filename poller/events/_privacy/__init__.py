@@ -1,9 +1,9 @@
 """What keeps personal data out of the telemetry of a server.
 
-attributes  Keep who a client is, and what opens their account, out of every attribute.
-identity    Names and texts that identify a client or hold a secret: what `poller conform` looks for.
+attributes  Scrubber of attributes: removal of client identities and credentials.
+identity    Detection of names and texts that identify a client or hold a secret, for `poller conform`.
 names       Names of attributes, fields and parameters that identify a client or hold a secret.
-patterns    Recognise addresses, user agents, queries and secrets in a text by their shapes, and remove them.
-processors  Scrub the SDK's spans and log records before any processor sees them, whoever made them.
-views       Leave out of metrics what would tell clients apart, whoever recorded it.
+patterns    Patterns of addresses, user agents, query strings and secrets, and their removal from texts.
+processors  Tracer and logger providers that scrub every span and log record before any processor.
+views       Metric view and filter that remove attributes identifying a client.
 """

@@ -1,4 +1,4 @@
-"""Keep who a client is, and what opens their account, out of every attribute."""
+"""Scrubber of attributes: removal of client identities and credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and texts that identify a client or hold a secret: what `poller conform` looks for."""
+"""Detection of names and texts that identify a client or hold a secret, for `poller conform`."""
 
 from __future__ import annotations
 

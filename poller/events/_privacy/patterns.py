@@ -1,8 +1,8 @@
-"""Recognise addresses, user agents, queries and secrets in a text by their shapes, and remove them.
+"""Patterns of addresses, user agents, query strings and secrets, and their removal from texts.
 
-Clients choose these texts, so the work must grow no faster than their length. Texts are cut first; a pattern
-is tried only if its marker occurs; every quantifier is bounded and possessive, and consumes what it has read
-even if the shape then turns out to be another one, so that no part of a text is read again and again.
+Clients choose these texts, so the running time must grow at most linearly with their length. Texts are cut
+first. A pattern is tried only if its marker occurs. Every quantifier is bounded and possessive, and consumes
+the characters it has read even if the match then fails, so that no part of a text is read repeatedly.
 """
 
 from __future__ import annotations

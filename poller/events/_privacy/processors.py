@@ -1,4 +1,4 @@
-"""Scrub the SDK's spans and log records before any processor sees them, whoever made them.
+"""Tracer and logger providers that scrub every span and log record before any processor.
 
 It knows the SDK, so that nothing imports it before telemetry is configured.
 """

@@ -1,4 +1,4 @@
-"""Leave out of metrics what would tell clients apart, whoever recorded it.
+"""Metric view and filter that remove attributes identifying a client.
 
 It knows the SDK, so that nothing imports it before telemetry is configured.
 """

@@ -1,13 +1,11 @@
 """Check query files, with and without a database.
 
-cardinality  Say which columns have too many values to tell series apart by.
+cardinality  Check for columns with too many values for an attribute (high cardinality).
 output       Diagnostics as text, JSON, SARIF, or workflow commands of GitHub.
-own_session  Find in a statement what the poller's own session distorts: settings that it sets, and its own
-             backend.
-rejection    Say why a server refuses a statement, and show the place.
-result       Hold what a server said of one query.
-rules        Judge every query by what a server says of it: would it run here, feed its metrics, and at what
-             cost.
-warnings     Warnings that need no database: series that two queries feed, and values that are not what they
-             seem.
+own_session  Check for values that the poller's own session distorts: its settings and its own backend.
+rejection    Explanation of a statement that the server rejects, with the position of the error.
+result       Result of checking one query against a server.
+rules        Checks of every query against a server: validity, result columns and cost.
+warnings     Warnings that require no database: shared series, distorted values, YAML values changed by
+             parsing.
 """

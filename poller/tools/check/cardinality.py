@@ -1,4 +1,4 @@
-"""Say which columns have too many values to tell series apart by."""
+"""Check for columns with too many values for an attribute (high cardinality)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find in a statement what the poller's own session distorts: settings that it sets, and its own backend."""
+"""Check for values that the poller's own session distorts: its settings and its own backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say why a server refuses a statement, and show the place."""
+"""Explanation of a statement that the server rejects, with the position of the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold what a server said of one query."""
+"""Result of checking one query against a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge every query by what a server says of it: would it run here, feed its metrics, and at what cost."""
+"""Checks of every query against a server: validity, result columns and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings that need no database: series that two queries feed, and values that are not what they seem."""
+"""Warnings that require no database: shared series, distorted values, YAML values changed by parsing."""
 
 from __future__ import annotations
 

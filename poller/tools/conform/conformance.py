@@ -1,4 +1,4 @@
-"""Examine a stream of OTLP requests, and say at the end how it differs from the catalogue."""
+"""Conformance check of a stream of OTLP requests against the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of `conform`: a receiver that listens for a while, or a file of OTLP/JSON requests."""
+"""Inputs of `conform`: a receiver that listens for a limited time, or a file of OTLP/JSON requests."""
 
 from __future__ import annotations
 

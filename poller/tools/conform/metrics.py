@@ -1,4 +1,4 @@
-"""Hold data points against the metrics of the catalogue."""
+"""Comparison of data points with the metrics of the catalogue."""
 
 from __future__ import annotations
 

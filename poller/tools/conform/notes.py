@@ -1,4 +1,4 @@
-"""Gather what differs, each difference once, with examples and how often it was met."""
+"""Collection of distinct differences, each with examples and its number of occurrences."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Names and texts that identify a client or open an account, at every place of OTLP where they may occur.
+"""Detection of personal data and credentials at every place of an OTLP request.
 
 The names and most patterns are those that `poller.events` itself never exports. Other servers send more:
-other spellings, percent-encoding, credentials of well-known services. The time that a text takes has a bound,
-because a client may have chosen it.
+other spellings, percent-encoding, credentials of well-known services. The processing time of each text is
+bounded, because a client may have chosen the text.
 """
 
 from __future__ import annotations

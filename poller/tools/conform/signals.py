@@ -1,4 +1,4 @@
-"""What the spans and the log records of a server differ in: personal data, structure, trace context."""
+"""Checks of spans and log records: personal data, structure and trace context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What section 4 of design document 005 asks of spans: a root with a request id, current names."""
+"""Span checks of design document 005, section 4: a root span with a request id, current names."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Examine the environment that the daemon depends on.
 
-collector    Whether the collector accepts an empty request, and what answers at its port.
-finding      Say what a check-up found: one line for each thing looked at, and what to do about it.
-queries      Examine every query: whether it may run here, how long it takes and what the planner thinks of
-             it.
-server       Examine the connection: where it leads, how safe it is, and as whom.
-standby      Examine the standby: its role, how far behind it is, and what its recovery does to queries.
-unreachable  Say why there is no connection to the database, and what to do about it.
+collector    Diagnosis of the collector: result of an empty export, and the protocol at its port.
+finding      Finding of one diagnostic check with its advice, and the output of findings as text or JSON.
+queries      Diagnosis of every query: requirements, duration and planner cost.
+server       Diagnosis of the connection: destination, encryption, role, limits and clock skew.
+standby      Diagnosis of the standby: role, replay lag and recovery conflicts with queries.
+unreachable  Explanation of a failed database connection, and its fix.
 """

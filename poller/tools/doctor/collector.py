@@ -1,4 +1,4 @@
-"""Whether the collector accepts an empty request, and what answers at its port."""
+"""Diagnosis of the collector: result of an empty export, and the protocol at its port."""
 
 from __future__ import annotations
 

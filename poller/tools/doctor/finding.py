@@ -1,4 +1,4 @@
-"""Say what a check-up found: one line for each thing looked at, and what to do about it."""
+"""Finding of one diagnostic check with its advice, and the output of findings as text or JSON."""
 
 from __future__ import annotations
 

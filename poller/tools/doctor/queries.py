@@ -1,4 +1,4 @@
-"""Examine every query: whether it may run here, how long it takes and what the planner thinks of it."""
+"""Diagnosis of every query: requirements, duration and planner cost."""
 
 from __future__ import annotations
 

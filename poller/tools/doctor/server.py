@@ -1,4 +1,4 @@
-"""Examine the connection: where it leads, how safe it is, and as whom."""
+"""Diagnosis of the connection: destination, encryption, role, limits and clock skew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examine the standby: its role, how far behind it is, and what its recovery does to queries."""
+"""Diagnosis of the standby: role, replay lag and recovery conflicts with queries."""
 
 from __future__ import annotations
 

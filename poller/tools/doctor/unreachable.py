@@ -1,4 +1,4 @@
-"""Say why there is no connection to the database, and what to do about it."""
+"""Explanation of a failed database connection, and its fix."""
 
 from __future__ import annotations
 

@@ -1,16 +1,12 @@
 """Draft queries from tables and statements.
 
-aggregates      Write the query of each aggregate that a table can be asked for.
-append          Append a query to a query file and change nothing else in it.
-from_statement  Draft the query that a statement suggests: which columns are values, which attributes, in
-                which units.
-offers          Offer the usual aggregates of a table by what is known of its columns, or one that is asked
-                for.
-preview         Show a person what a statement came to: its rows, the metrics drafted of them, and what is
-                doubtful.
-prompt          Show a person the tables there are, and what can be asked of one.
-save            Keep new queries in a file, beside those that are there.
-tables          Say which tables the role may read, how large they are, and what the statistics know of their
-                columns.
-yaml_writer     Write a query as YAML, the way that people write it.
+aggregates      Query drafts for each aggregate of a table.
+append          Insertion of a query into a query file that leaves the rest of the file unchanged.
+from_statement  Query draft from a statement's result columns: values, attributes and units.
+offers          Selection of a table's aggregates, by its column statistics or by name.
+preview         Preview of a drafted query: rows, metrics and warnings.
+prompt          Numbered lists of tables and of their aggregates, for the interactive prompt.
+save            Storage of new queries in a query file, with checks for names that are already in use.
+tables          Catalogue queries for readable tables: size, columns and column statistics.
+yaml_writer     YAML writer for queries, in the style of hand-written files.
 """

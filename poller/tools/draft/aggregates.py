@@ -1,4 +1,4 @@
-"""Write the query of each aggregate that a table can be asked for."""
+"""Query drafts for each aggregate of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Append a query to a query file and change nothing else in it."""
+"""Insertion of a query into a query file that leaves the rest of the file unchanged."""
 
 from __future__ import annotations
 

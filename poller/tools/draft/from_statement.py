@@ -1,4 +1,4 @@
-"""Draft the query that a statement suggests: which columns are values, which attributes, in which units."""
+"""Query draft from a statement's result columns: values, attributes and units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offer the usual aggregates of a table by what is known of its columns, or one that is asked for."""
+"""Selection of a table's aggregates, by its column statistics or by name."""
 
 from __future__ import annotations
 

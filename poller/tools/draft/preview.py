@@ -1,4 +1,4 @@
-"""Show a person what a statement came to: its rows, the metrics drafted of them, and what is doubtful."""
+"""Preview of a drafted query: rows, metrics and warnings."""
 
 from __future__ import annotations
 

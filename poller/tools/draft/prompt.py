@@ -1,4 +1,4 @@
-"""Show a person the tables there are, and what can be asked of one."""
+"""Numbered lists of tables and of their aggregates, for the interactive prompt."""
 
 from __future__ import annotations
 

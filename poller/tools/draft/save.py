@@ -1,4 +1,4 @@
-"""Keep new queries in a file, beside those that are there."""
+"""Storage of new queries in a query file, with checks for names that are already in use."""
 
 from __future__ import annotations
 

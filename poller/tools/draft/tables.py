@@ -1,4 +1,4 @@
-"""Say which tables the role may read, how large they are, and what the statistics know of their columns."""
+"""Catalogue queries for readable tables: size, columns and column statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a query as YAML, the way that people write it."""
+"""YAML writer for queries, in the style of hand-written files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus alerting rules, those of `alert:` in query files, and the rule file."""
+"""Prometheus alerting rules from `alert:` in query files, and the rule file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the alerting rules of the poller itself: numbers that are missing, or soon will be."""
+"""Prometheus alerting rules for the poller itself: values that are missing or soon will be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw what the queries measure, with growth and projection, and marks on what is not exact."""
+"""Grafana dashboard of the queries' metrics, with growth, projection and marks on inexact values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw how the poller itself is doing: its queries, its replica, its deliveries."""
+"""Grafana dashboard of the poller itself: queries, standby and exports."""
 
 from __future__ import annotations
 

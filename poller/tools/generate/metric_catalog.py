@@ -1,4 +1,4 @@
-"""The metric catalogue, state and events, as JSON or Markdown."""
+"""Metric catalogue, state and events, as JSON or Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell the catalogue as a registry of OpenTelemetry Weaver, which makes code of it in any language."""
+"""Catalogue as a registry of OpenTelemetry Weaver, for code generation in any language."""
 
 from __future__ import annotations
 

@@ -1,24 +1,23 @@
 """Import other tools' query files.
 
-draft              Hold a query on its way from another tool's file into ours.
-files              Open the files of other tools, YAML and TOML, with the place of every key.
-formats            The formats that can be imported, and how each is recognised.
-justwatch          Read the jobs of justwatchcom's sql_exporter.
-losses             Tell what of a file could not be brought along, where it stands, and what to do instead.
-naming             Names, drivers and version requirements of imported queries.
-node               Walk through the data of another tool's file, knowing where each value stands.
-pg_exporter        Read the collectors of pg_exporter (Vonng, pgsty).
-pgwatch            Read pgwatch's metrics and presets, and the intervals in its sources.
-postgres_exporter  Read postgres_exporter's custom queries (`--extend.query-path`).
-query_exporter     Read query-exporter's configuration, its tags and parameters included.
+draft              Draft of a query that an importer has read from another tool's file.
+files              Readers of other tools' YAML and TOML files, with the line of every key.
+formats            Registry of the importable formats, and their detection.
+justwatch          Importer for the jobs of justwatchcom's sql_exporter.
+losses             Report of what an import could not convert: location, reason and alternative.
+naming             Names, units, drivers and version requirements of imported queries.
+node               Typed access to the data of another tool's file, with the location of each value.
+pg_exporter        Importer for the collectors of pg_exporter (Vonng, pgsty).
+pgwatch            Importer for pgwatch's metrics and presets, and the intervals in its sources.
+postgres_exporter  Importer for postgres_exporter's custom queries (`--extend.query-path`).
+query_exporter     Importer for query-exporter's configuration files.
 sql_columns        Names and types of the columns of a statement, without a database.
-sql_exporter       Read sql_exporter's collectors: burningalchemist's, and justwatchcom's jobs, which Debian
-                   packages.
-sql_projection     Put a query around another one that computes what the inner one does not say.
-sql_types          Types of SQL expressions, as far as they follow from PostgreSQL's own types, functions and
-                   operators.
-sqlquery           Read the receivers `sqlquery` of an OpenTelemetry Collector.
-telegraf           Read Telegraf's inputs that run SQL: postgresql_extensible, and sql where it speaks to
-                   PostgreSQL.
-validate           Imported drafts to valid queries, and the query file that is written.
+sql_exporter       Importer for the collectors of burningalchemist's sql_exporter, and for justwatchcom's
+                   jobs.
+sql_projection     Projection query around an imported statement that adds computed columns.
+sql_types          Type inference for SQL expressions from PostgreSQL's own types, functions and operators.
+sqlquery           Importer for the `sqlquery` receivers of an OpenTelemetry Collector.
+telegraf           Importer for Telegraf's SQL inputs: postgresql_extensible, and sql if its driver is
+                   PostgreSQL's.
+validate           Validation of imported drafts, and the resulting query file.
 """

@@ -1,4 +1,4 @@
-"""Hold a query on its way from another tool's file into ours."""
+"""Draft of a query that an importer has read from another tool's file."""
 
 from __future__ import annotations
 

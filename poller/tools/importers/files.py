@@ -1,4 +1,4 @@
-"""Open the files of other tools, YAML and TOML, with the place of every key."""
+"""Readers of other tools' YAML and TOML files, with the line of every key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats that can be imported, and how each is recognised."""
+"""Registry of the importable formats, and their detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the jobs of justwatchcom's sql_exporter.
+"""Importer for the jobs of justwatchcom's sql_exporter.
 
 Source: justwatchcom/sql_exporter, config.go, job.go and query.go.
 """

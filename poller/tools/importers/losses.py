@@ -1,4 +1,4 @@
-"""Tell what of a file could not be brought along, where it stands, and what to do instead."""
+"""Report of what an import could not convert: location, reason and alternative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, drivers and version requirements of imported queries."""
+"""Names, units, drivers and version requirements of imported queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walk through the data of another tool's file, knowing where each value stands."""
+"""Typed access to the data of another tool's file, with the location of each value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the collectors of pg_exporter (Vonng, pgsty).
+"""Importer for the collectors of pg_exporter (Vonng, pgsty).
 
 Source: pgsty/pg_exporter 1.4, config/0000-doc.yml and exporter/{query,column,server}.go.
 """

@@ -1,4 +1,4 @@
-"""Read pgwatch's metrics and presets, and the intervals in its sources.
+"""Importer for pgwatch's metrics and presets, and the intervals in its sources.
 
 Source: cybertec-postgresql/pgwatch 6, internal/metrics/types.go and internal/sinks/prometheus.go.
 """

@@ -1,4 +1,4 @@
-"""Read postgres_exporter's custom queries (`--extend.query-path`).
+"""Importer for postgres_exporter's custom queries (`--extend.query-path`).
 
 Source: prometheus-community/postgres_exporter, exporter/{queries,postgres_exporter,namespace,util}.go.
 """

@@ -1,4 +1,6 @@
-"""Read query-exporter's configuration, its tags and parameters included.
+"""Importer for query-exporter's configuration files.
+
+It resolves YAML tags such as `!include`, and expands the parameters of queries.
 
 Source: albertodonato/query-exporter 5.2, docs/configuration.rst and query_exporter/schema.py.
 """

@@ -1,4 +1,6 @@
-"""Read sql_exporter's collectors: burningalchemist's, and justwatchcom's jobs, which Debian packages.
+"""Importer for the collectors of burningalchemist's sql_exporter, and for justwatchcom's jobs.
+
+Debian packages the sql_exporter of justwatchcom.
 
 Source: burningalchemist/sql_exporter, config/*.go.
 """

@@ -1,4 +1,4 @@
-"""Put a query around another one that computes what the inner one does not say."""
+"""Projection query around an imported statement that adds computed columns."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Types of SQL expressions, as far as they follow from PostgreSQL's own types, functions and operators.
+"""Type inference for SQL expressions from PostgreSQL's own types, functions and operators.
 
-The type of an expression is None unless it is certain: a wrong type would convert a number into another one.
+The type of an expression is None unless it is certain: a wrong type could change a value.
 """
 
 from __future__ import annotations

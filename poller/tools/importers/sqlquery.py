@@ -1,4 +1,4 @@
-"""Read the receivers `sqlquery` of an OpenTelemetry Collector.
+"""Importer for the `sqlquery` receivers of an OpenTelemetry Collector.
 
 Source: opentelemetry-collector-contrib, internal/sqlquery/config.go and receiver/sqlqueryreceiver.
 """

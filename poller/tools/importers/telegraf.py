@@ -1,4 +1,4 @@
-"""Read Telegraf's inputs that run SQL: postgresql_extensible, and sql where it speaks to PostgreSQL.
+"""Importer for Telegraf's SQL inputs: postgresql_extensible, and sql if its driver is PostgreSQL's.
 
 Source: influxdata/telegraf, plugins/inputs/postgresql_extensible and plugins/inputs/sql; the names are those
 of its serializer for Prometheus.

@@ -1,4 +1,4 @@
-"""Imported drafts to valid queries, and the query file that is written."""
+"""Validation of imported drafts, and the resulting query file."""
 
 from __future__ import annotations
 

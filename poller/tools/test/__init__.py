@@ -1,9 +1,9 @@
 """Test queries against fixture rows.
 
-case        Say what a case is: rows to begin with, the query that is asked, and what must come of it.
-case_file   Files of test cases: read them and report every mistake at once.
-comparison  Hold what came of a query against what its case expects, line by line.
-discovery   Find the cases that are meant, beside the query files that they try.
-report      Tell how the cases went: a difference for people, a JUnit file for CI.
-runner      Run a test case: create its rows, run its query as a poll does, roll everything back.
+case        Schema of a test case: fixture rows, a query, and the expected result.
+case_file   Reader of test case files that reports every error at once.
+comparison  Comparison of a query's result with what its test case expects, line by line.
+discovery   Discovery of test cases next to the query files that they test.
+report      Reports of test results: text with differences, and JUnit XML for CI.
+runner      Test runner: fixture rows, the query as in a real poll, and a rollback of everything.
 """

@@ -1,4 +1,4 @@
-"""Say what a case is: rows to begin with, the query that is asked, and what must come of it."""
+"""Schema of a test case: fixture rows, a query, and the expected result."""
 
 from __future__ import annotations
 

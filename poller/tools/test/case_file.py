@@ -1,4 +1,4 @@
-"""Files of test cases: read them and report every mistake at once."""
+"""Reader of test case files that reports every error at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold what came of a query against what its case expects, line by line."""
+"""Comparison of a query's result with what its test case expects, line by line."""
 
 from __future__ import annotations
 

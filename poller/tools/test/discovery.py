@@ -1,4 +1,4 @@
-"""Find the cases that are meant, beside the query files that they try."""
+"""Discovery of test cases next to the query files that they test."""
 
 from __future__ import annotations
 

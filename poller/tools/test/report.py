@@ -1,4 +1,4 @@
-"""Tell how the cases went: a difference for people, a JUnit file for CI."""
+"""Reports of test results: text with differences, and JUnit XML for CI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a test case: create its rows, run its query as a poll does, roll everything back."""
+"""Test runner: fixture rows, the query as in a real poll, and a rollback of everything."""
 
 from __future__ import annotations
 

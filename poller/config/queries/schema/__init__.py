@@ -1,7 +1,7 @@
 """The schema of query files.
 
-fields       Say what every part of a query file has in common: strict keys, and the definition it becomes.
-json_schema  Describe query files in JSON Schema, so that editors know every key.
+fields       Base model of all parts of a query file: strict keys and conversion to a definition.
+json_schema  JSON Schema of query files, for completion and validation in editors.
 metric       Schema of a metric in a query file, and of its alert.
 query        Schema of a query in a query file, and of its `requires`.
 """

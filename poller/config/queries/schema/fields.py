@@ -1,4 +1,4 @@
-"""Say what every part of a query file has in common: strict keys, and the definition it becomes."""
+"""Base model of all parts of a query file: strict keys and conversion to a definition."""
 
 from __future__ import annotations
 

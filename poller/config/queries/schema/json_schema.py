@@ -1,4 +1,4 @@
-"""Describe query files in JSON Schema, so that editors know every key."""
+"""JSON Schema of query files, for completion and validation in editors."""
 
 from __future__ import annotations
 
