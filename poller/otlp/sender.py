@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from poller.otlp.grpc import GrpcSender
     from poller.otlp.http import HttpSender
 
+logger = logging.getLogger(__name__)
 
 MAX_TLS_BYTES = 1 << 20
 """Of a key or of certificates."""
@@ -65,8 +66,6 @@ class Variables:
             shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
             raise ConfigError([Problem(where, f"{shown} cannot be read: {error.strerror}")]) from None
 
-
-logger = logging.getLogger(__name__)
 
 USER_AGENT = "obscura-poller"
 _TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
