@@ -17,45 +17,45 @@ logger = logging.getLogger(__name__)
 
 RequireStandby = Literal["warn", "true", "false"]
 Hold = Callable[[QueryDefinition, float, int | None], Skip | None]
-"""Says whether a query has to wait for its own doings: `Restraint.hold` is the one that does it for real."""
+"""Return why a query must wait because of its own history, or None (see `Restraint.hold`)."""
 
 
 @dataclass(slots=True)
 class Admission:
-    """What an operator allows: on which kind of server, how far behind, how busy.
+    """Conditions that the operator sets: the server's role, its replay lag and its load.
 
-    `require_standby`: `true` sends nothing to a primary, `warn` says once that it is one, `false` is silent.
-    `max_replay_lag` is in seconds; a lag that is not known counts as too much, because it may be any.
+    `require_standby`: `true` sends nothing to a primary, `warn` logs once that the server is a primary,
+    `false` logs nothing. `max_replay_lag` is in seconds; an unknown lag counts as above the limit.
     """
 
     require_standby: RequireStandby = "warn"
     max_replay_lag: float | None = None
     hold: Hold = lambda _query, _now, _active: None
     count_active: bool = False
-    """Whether `hold` wants to know how many backends are active."""
+    """Whether `hold` needs the number of active backends."""
     strict: bool = False
-    """Whether nothing is sent with a role that may do more than read."""
+    """Whether no query is sent if the role has more than read privileges."""
     excess_seconds: float = 60.0
-    """After which a kept connection looks at that again: a GRANT takes effect in open sessions."""
+    """Age after which an open connection reads these privileges again: a GRANT applies to open sessions."""
     report_lag: bool = True
-    """Whether the lag is looked at even if nothing limits it."""
+    """Whether the lag is read even if no limit is set."""
     _warned: bool = False
     _blind: bool = False
 
     @property
     def wants_lag(self) -> bool:
-        """Whether each tick looks at the lag."""
+        """Whether each tick reads the lag."""
         return self.report_lag or self.max_replay_lag is not None
 
     @property
     def judges_server(self) -> bool:
-        """Whether what is true of one server decides if any query is sent."""
+        """Whether a property of the server decides if any query is sent."""
         return self.strict or self.require_standby == "true" or self.max_replay_lag is not None
 
     def decide(
         self, queries: Sequence[QueryDefinition], facts: ServerFacts, lag: Lag | None, now: float
     ) -> dict[str, Skip]:
-        """Why each query that is not sent is not sent, by its name; `now` is in seconds, monotonic."""
+        """Return the reason for each query that is not sent, by query name; `now` is in monotonic seconds."""
         if self.count_active and facts.active is None and not self._blind:
             self._blind = True
             logger.warning(
@@ -71,7 +71,7 @@ class Admission:
         return told
 
     def _whole(self, facts: ServerFacts, lag: Lag | None) -> Skip | None:
-        """Why nothing at all is sent."""
+        """Return why no query at all is sent, or None."""
         if self.strict and facts.excess:
             return Skip(
                 "excess_privilege",

@@ -26,23 +26,23 @@ from poller.postgres.transaction import rollback
 
 
 def cost_query(sql: str) -> str:
-    """The statement that plans `sql` without running it (PostgreSQL manual, EXPLAIN)."""
+    """Return the statement that plans `sql` without running it (PostgreSQL manual, EXPLAIN)."""
     return f"EXPLAIN (FORMAT JSON) {sql}"
 
 
 def read_cost(rows: Rows) -> float:
-    """The total cost in the planner's units, of which a sequentially read page is one."""
-    plan = (rows.values[0][0] or b"").decode(errors="replace")  # it names relations, in any encoding
+    """Return the total cost in the planner's units: 1 is one sequentially read page."""
+    plan = (rows.values[0][0] or b"").decode(errors="replace")  # relation names may be in any encoding
     return float(json.loads(plan)[0]["Plan"]["Total Cost"])
 
 
 _OUT_OF_TIME = {"25P03", "25P04"}
-"""The server's own ends of a transaction: idle for too long, or too long altogether."""
+"""SQLSTATEs with which the server ends a transaction that was idle for too long or lasted too long."""
 _UNREACHED = Skip("budget", "the tick used up its share of the interval; it is first next time")
 
 
 class _Sent(NamedTuple):
-    """What goes out for one query: its own SQL, or its estimate and why."""
+    """One query that is sent: its own SQL, or its estimate with the reason."""
 
     query: QueryDefinition
     estimated: EstimateReason | None = None
@@ -54,12 +54,12 @@ class _Sent(NamedTuple):
 
     @property
     def may_estimate(self) -> bool:
-        """Whether an estimate could still take its place."""
+        """Whether the query's estimate can still replace it."""
         return self.query.estimate is not None and self.estimated is None
 
 
 class Attempts:
-    """Makes single attempts at ticks on the connection of `session`."""
+    """Runs the queries of a tick on the connection of `session`, one attempt per call."""
 
     def __init__(
         self,
@@ -71,9 +71,10 @@ class Attempts:
         tags: Tags = untagged,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
-        """`lock_timeout` is in seconds; `on_sighting` hears of the server once an attempt has reached it.
+        """Store the settings; `lock_timeout` is in seconds.
 
-        `tags` is asked, when a query is sent, what a comment on its SQL says.
+        `on_sighting` is called when an attempt has reached the server. `tags` returns the content of the
+        comment on a query's SQL.
         """
         self._session = session
         self._admission = admission
@@ -88,12 +89,14 @@ class Attempts:
         *,
         together: bool,
     ) -> dict[str, Answer]:
-        """Answer each of `queries` once, by name; `together` in one snapshot, or else each in its own.
+        """Answer each of `queries` once and return the answers by query name.
 
-        What is not answered when it `ends` (monotonic seconds) is cancelled, or skipped if it did not begin.
-        Raises nothing: what ends the session is the answer of all that had none yet.
+        With `together`, all queries except those with `snapshot: false` share one snapshot; otherwise each
+        has its own. When the attempt `ends` (monotonic seconds), the running query is cancelled and the rest
+        are skipped. Raises nothing: if an error ends the session, every query without an answer gets that
+        error or is skipped.
         """
-        # In the order in which they are sent; who was passed over in the last tick goes first in this one.
+        # In sending order: queries that the last tick did not reach go first.
         queries = sorted(
             queries, key=lambda query: (together and not query.snapshot, query.name not in self._passed_over)
         )
@@ -130,15 +133,15 @@ class Attempts:
         except PollError as error:
             for answer in timeouts.values():
                 settle(answer)
-            # Only the first of them kept the connection (or waited for one); the others never came to it.
+            # Only the first query used the connection (or waited for it); the others never started.
             elapsed = time.monotonic() - since
             left = [query for query in queries if query.name not in answers]
             over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
-            # The session ended because of the query that ran, and not of those after it.
+            # The running query ended the session; the queries after it did not run.
             by_query = error.kind in ("too_large", "timeout") and not error.unsent
             for number, query in enumerate(left):
                 took = 0.0 if number else elapsed
-                # Our own budget is no fault of the query that ran when it was used up.
+                # If the budget is used up, that is not a failure of the running query.
                 if isinstance(error, OverBudgetError) or ((over_budget or by_query) and number > 0):
                     settle(Answer(query, at, took, skipped=_UNREACHED))
                 else:
@@ -146,14 +149,17 @@ class Attempts:
             if over_budget:
                 self._passed_over = {query.name for query in left}
             elif left and (by_query or (error.kind == "conflict" and not error.unsent)):
-                # Both end the session: behind the others that costs them nothing.
+                # Both failures end the session. The failed query goes last, so that the others get results.
                 self._passed_over = {query.name for query in queries} - {left[0].name}
         else:
             self._passed_over -= answers.keys()
         return answers
 
     def _priced(self, opened: Opened, sent: list[_Sent]) -> list[_Sent]:
-        """Put the estimate where the planner finds the query too dear; what has no plan runs to tell why."""
+        """Switch to the estimate if a plan costs more than the limit; run a query that cannot be planned.
+
+        Such a query runs so that it reports its own error.
+        """
         asked = [one for one in sent if one.may_estimate]
         if not asked:
             return sent
@@ -175,11 +181,11 @@ class Attempts:
         *,
         together: bool,
     ) -> Iterator[Answer]:
-        """Send it all; `timeouts` holds those whose estimates are still to come."""
+        """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
         guards = opened.guards
         shared = [one for one in sent if together and one.query.snapshot]
         alone = [one for one in sent if not (together and one.query.snapshot)]
-        # An estimate that takes the place of a timeout belongs into the same snapshot, so ROLLBACK waits.
+        # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
         waits = any(one.may_estimate for one in shared)
         end_of_shared: tuple[Statement, ...] = (rollback(),)
         for part, word, end, ends in (
@@ -194,7 +200,7 @@ class Attempts:
                     yield answer
             late = [one._replace(estimated="timeout") for one in part if one.query.name in timeouts]
             for one, reply in _burst(opened.pipeline, late, word, end if waits else (), ends):
-                # Without an estimate, too, the timeout is what there is to tell.
+                # If the estimate fails as well, report the timeout.
                 exact = timeouts.pop(one.query.name)
                 answer = _answer(one, reply, exact.at)
                 yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
@@ -207,15 +213,15 @@ def _burst(
     end: Sequence[Statement],
     until: float,
 ) -> Iterator[tuple[_Sent, Reply]]:
-    """Send all in one burst and yield each one's reply; the first statement of each is the query.
+    """Send all queries in one burst and yield the reply to each; each query is its first statement.
 
-    `until`, in monotonic seconds, bounds the burst.
+    `until` (monotonic seconds) bounds the burst.
     """
     worded = [word(one.query, one.sql) for one in sent]
     statements = [*itertools.chain(*worded), *end]
     if not statements:
         return
-    # Closing an unfinished burst cancels on the server what of it has still to run.
+    # Closing an unfinished burst cancels its remaining statements on the server.
     with closing(pipeline.send(statements, until - time.monotonic())) as replies:
         for one, each in zip(sent, worded, strict=True):
             reply = next(replies)
@@ -223,7 +229,7 @@ def _burst(
                 next(replies)
             yield one, reply
         for _ in replies:
-            pass  # ROLLBACK of a transaction that changed nothing: whatever it says, all is told
+            pass  # The transaction changed nothing, so the result of ROLLBACK does not matter.
 
 
 def _answer(one: _Sent, reply: Reply, at: float) -> Answer:

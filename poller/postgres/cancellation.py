@@ -7,7 +7,7 @@ import select
 
 
 class Waker:
-    """Interrupts a burst from another thread, a signal handler's included."""
+    """Interrupts a burst from another thread or from a signal handler."""
 
     def __init__(self) -> None:
         self._read, write = os.pipe()
@@ -15,13 +15,13 @@ class Waker:
         self.raised = False
 
     def raise_(self) -> None:
-        """Interrupt the burst under way and every later one."""
+        """Interrupt the current burst and every later one."""
         self.raised = True
         if self._write is not None:
             os.write(self._write, b"x")
 
     def pause(self, seconds: float) -> bool:
-        """Wait, unless raised; return whether it was."""
+        """Wait for `seconds`, or until raised; return whether the waker was raised."""
         if not self.raised:
             select.select([self._read], [], [], seconds)
         return self.raised
@@ -30,7 +30,7 @@ class Waker:
         return self._read
 
     def close(self) -> None:
-        # Forgotten first: its number may soon be a file of somebody else's, and a signal may still come.
+        # Forget the descriptor first: its number may be reused, and a signal may still arrive.
         write, self._write = self._write, None
         if write is not None:
             os.close(write)

@@ -9,10 +9,10 @@ _NEVER_UTF8 = b"\xff"
 
 
 class Charset(NamedTuple):
-    """How the texts of one connection are encoded, in both directions."""
+    """Encoding of the texts of one connection, in both directions."""
 
     encoding: str
-    """PostgreSQL's name, as `client_encoding`."""
+    """PostgreSQL's name, for `client_encoding`."""
     codec: str
     """Python's name."""
 
@@ -22,7 +22,7 @@ class Charset(NamedTuple):
         return self.codec != _UTF8
 
     def has(self, text: str) -> bool:
-        """Whether `text` can be written in it."""
+        """Return whether the charset can encode `text`."""
         try:
             text.encode(self.codec)
         except UnicodeEncodeError:
@@ -30,7 +30,7 @@ class Charset(NamedTuple):
         return True
 
     def to_utf8(self, raw: bytes) -> bytes:
-        """The same text in UTF-8; bytes that are no character become 0xFF, which is never valid UTF-8."""
+        """Return `raw` in UTF-8; bytes that are not a character become 0xFF, which is never valid UTF-8."""
         if not self.converts or raw.isascii():
             return raw
         return raw.decode(self.codec, "replace").encode().replace(_REPLACEMENT, _NEVER_UTF8)
@@ -39,7 +39,7 @@ class Charset(NamedTuple):
 _UTF8 = "utf-8"
 UTF8 = Charset("UTF8", _UTF8)
 _CODECS = {
-    "SQL_ASCII": _UTF8,  # no encoding at all: what is not UTF-8 is found out value by value
+    "SQL_ASCII": _UTF8,  # no encoding at all: each value is checked for valid UTF-8
     "EUC_CN": "gb2312",
     "KOI8R": "koi8-r",
     "KOI8U": "koi8-u",
@@ -49,16 +49,16 @@ _CODECS = {
 }
 """Encodings in which Python and PostgreSQL give every byte the same meaning.
 
-EUC_JP, EUC_JIS_2004 and EUC_KR are not among them: Python lacks some of their characters and reads a few
-differently. Of EUC_TW and MULE_INTERNAL it knows nothing.
+EUC_JP, EUC_JIS_2004 and EUC_KR are missing: Python lacks some of their characters and decodes a few
+differently. Python does not support EUC_TW and MULE_INTERNAL.
 """
 
 
 def charset_of(server_encoding: bytes | None) -> Charset:
-    """The charset to talk in to a database of this encoding (None: unknown).
+    """Return the charset for the connection to a database with this encoding (None: unknown).
 
-    The server fails a whole query if it cannot convert one value to UTF-8. So where Python can convert it as
-    the server would, the values travel unconverted.
+    If the server cannot convert one value to UTF-8, the whole query fails. So if Python decodes the encoding
+    exactly as the server does, the server sends the values unconverted.
     """
     encoding = (server_encoding or b"").decode(errors="replace")
     return Charset(encoding, _CODECS[encoding]) if encoding in _CODECS else UTF8

@@ -14,9 +14,9 @@ from poller.model.result import PollResult, Skip, own_failure
 FAILURES_BEFORE_A_BREAK = 3
 LONGEST_BREAK_SECONDS = 3600.0
 EXPENSIVE_SECONDS = 1.0
-"""A query whose last exact run took as long waits while the server is busy."""
+"""A query whose last exact run took this long or longer waits while the server is busy."""
 _JITTER = 0.1
-"""Share of an interval by which a tick may be early against the one before."""
+"""Share of the interval by which a tick may be early."""
 
 
 @dataclass(slots=True)
@@ -28,31 +28,31 @@ class _Record:
 
 
 class Restraint:
-    """What each query's record allows; remembers for as long as the process runs.
+    """Decides from each query's history whether it may run; the history ends with the process.
 
-    Duty cycle: a query that ran for d seconds, more than `max_duty_cycle` of its interval, is not run again
-    before d / `max_duty_cycle` have passed since it began.
-    Breaker: after FAILURES_BEFORE_A_BREAK failures in a row it is tried after 2, 4, 8 ... intervals, at least
-    once in LONGEST_BREAK_SECONDS (or in its interval, if that is longer): each of these tries is the
-    half-open probe, and one success closes the breaker. A result that is too large opens it at once. A
-    timeout that an estimate made up for is a failure too; one that is no query's fault (no connection, told
-    to stop) counts for nothing.
-    Busy: while more than `max_active_backends` others are active, a query that last took EXPENSIVE_SECONDS
-    or longer waits.
+    Duty cycle: if a run took d seconds, more than `max_duty_cycle` of the interval, the next run starts no
+    earlier than d / `max_duty_cycle` seconds after the start of that run.
+    Breaker: after FAILURES_BEFORE_A_BREAK failures in a row, the query is tried after 2, 4, 8 ... intervals,
+    and at least once in LONGEST_BREAK_SECONDS (or in its interval, if that is longer). Each of these tries is
+    the half-open probe; one success closes the breaker. A result that is too large opens the breaker at once.
+    A timeout counts as a failure even if an estimate replaced the result. Failures that the query did not
+    cause (no connection, shutdown) do not count.
+    Busy: while more than `max_active_backends` other backends are active, a query whose last run took
+    EXPENSIVE_SECONDS or longer waits.
     """
 
     def __init__(self, max_duty_cycle: float, max_active_backends: int | None = None) -> None:
-        """`max_duty_cycle` is a share of 1 and above 0."""
+        """Start without history; `max_duty_cycle` is a share, above 0 and at most 1."""
         self._max_duty_cycle = max_duty_cycle
         self._max_active = max_active_backends
         self._records: dict[str, _Record] = {}
 
     def hold(self, query: QueryDefinition, now: float, active: int | None) -> Skip | None:
-        """Why `query` must not run at `now` (monotonic seconds) and with `active` other backends."""
+        """Return why `query` must wait at `now` (monotonic seconds) with `active` other backends, or None."""
         record = self._records.get(query.name)
         if record is None:
             return None
-        # The texts name no time that is left: they are read after they were written.
+        # The texts contain no remaining time: it would be outdated when they are read.
         pause = self._break(query, record)
         if pause - query.interval * _JITTER > now - record.ended:
             told = f"failed {record.failures} times in a row, tried at most once in {_spoken(pause)}"
@@ -61,7 +61,7 @@ class Restraint:
             return Skip("breaker", f"{told}: {what}" if what else told)
         share = record.duration / self._max_duty_cycle
         wait = share - record.duration - (now - record.ended)
-        # A quick one that is due twice in a moment, as after a tick that was left out, costs nobody anything.
+        # A quick query may run twice in quick succession, for example after an omitted tick: it is cheap.
         if wait > 0 and record.duration > self._max_duty_cycle * query.interval:
             return Skip(
                 "duty_cycle",
@@ -78,7 +78,7 @@ class Restraint:
         return None
 
     def note(self, result: PollResult, now: float | None = None) -> None:
-        """Take in what a poll came to; `now` is in monotonic seconds."""
+        """Record the result of a poll; `now` is in monotonic seconds."""
         failed = own_failure(result)
         if failed is None:
             return
@@ -90,21 +90,21 @@ class Restraint:
         record.error = result.error
         record.failures = record.failures + 1 if failed else 0
         if result.error_type == "too_large":
-            # The same rows would come again, and each try closes the connection.
+            # The next try would return the same rows, and each try closes the connection.
             record.failures = max(record.failures, FAILURES_BEFORE_A_BREAK)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Begin anew with these queries: they are gone, or ask something else now."""
+        """Delete the history of these queries, because they were removed or changed."""
         for name in names:
             self._records.pop(name, None)
 
     def _break(self, query: QueryDefinition, record: _Record) -> float:
-        """Seconds since its last try that a failing query has to wait."""
+        """Return how many seconds after its last try a failing query has to wait."""
         excess = record.failures - FAILURES_BEFORE_A_BREAK
         if excess < 0:
             return 0.0
         longest = max(LONGEST_BREAK_SECONDS, query.interval)
-        # Bounded before it is a float: a day of failures would overflow it.
+        # Limit the exponent: a day of failures would overflow the float.
         wait: float = query.interval * 2.0 ** min(excess + 1, 20)
         return min(wait, longest)
 

@@ -33,20 +33,20 @@ _REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
 _CONSOLE = "name the application's database in the connection string, not pgbouncer"
 _CONNECT_TIMEOUTS = 4
-"""How many addresses of one host name may each take the whole connect_timeout."""
+"""Number of addresses of one host name that may each take the whole connect_timeout."""
 _STUCK = (
     "the server may ask for absurdly many SCRAM iterations: look at who answers there, restart the poller"
 )
 _POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .{1,200} in options", re.IGNORECASE)
-"""What pgbouncer says to `options` (its manual, ignore_startup_parameters); not translated."""
+"""PgBouncer's messages that reject `options` (its manual, ignore_startup_parameters); not translated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The server that a connection leads to, of the several that a connection string may name."""
+    """The connected server, if the connection string names several."""
 
     address: str
-    """Host name, address or socket directory, as it was chosen from the connection string."""
+    """Host name, address or socket directory, as chosen from the connection string."""
     port: int
     database: str = ""
 
@@ -57,8 +57,8 @@ class Host:
 class Session:
     """One connection at a time, opened when it is needed.
 
-    Everything that may change under way is read again at every connect: the connection string, libpq's
-    passfile and service file, the addresses behind a host name, and which of several hosts is fit by
+    Every connect reads again everything that may change at run time: the connection string, libpq's passfile
+    and service file, the addresses of a host name, and which of several hosts matches
     `target_session_attrs` (PostgreSQL manual, "Connection Strings").
     """
 
@@ -71,12 +71,12 @@ class Session:
         password: Callable[[], str] | None = None,
         application_name: str = "obscura-poller",
     ) -> None:
-        """Remember how to connect; nothing is opened. `connect_timeout` is in seconds, for each host.
+        """Store the settings without connecting; `connect_timeout` is in seconds, for each host.
 
-        `conninfo` and `password` (which goes before the one in the connection string) are called at every
-        connect; both may raise PollError.
+        Every connect calls `conninfo` and `password` (which overrides the password of the connection string).
+        Both may raise PollError.
         """
-        # It tells every attempt at DEBUG, with what the other side said.
+        # psycopg logs every attempt at DEBUG, with the server's message.
         logging.getLogger("psycopg").addFilter(_REDACTION)
         self._conninfo = conninfo
         self._waker = waker
@@ -90,28 +90,28 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether a connection is open, as far as libpq knows."""
         return self._connection is not None and not self._connection.closed
 
     @property
     def host(self) -> Host | None:
-        """Where the connection leads; None while there is none."""
+        """The connected server; None without a connection."""
         if self._connection is None or self._connection.closed:
             return None
         info = self._connection.info
         return Host(info.host, info.port, info.dbname)
 
     def fits(self, *, standby: bool) -> bool:
-        """Whether a server in this role is what `target_session_attrs` asks for."""
+        """Return whether a server in this role matches `target_session_attrs`."""
         if self._wanted in ("standby", "prefer-standby"):
             return standby
         return not standby if self._wanted in ("primary", "read-write") else True
 
     def connection(self) -> psycopg.Connection:
-        """The open connection, or a new one.
+        """Return the open connection, or a new one.
 
-        Raises PollError: `cancelled` after the waker was raised, `unavailable` where no host is fit. No part
-        of it repeats a password.
+        Raises PollError: `cancelled` after the waker was raised, `unavailable` if no host accepts the
+        connection. The error never contains a password.
         """
         if self._waker.raised:
             raise PollError("cancelled", "told to stop")
@@ -119,14 +119,14 @@ class Session:
             self._connection is not None
             and self._connection.info.transaction_status != TransactionStatus.IDLE
         ):
-            # A reader left in the middle of the last tick, and its snapshot is not this one's.
+            # A caller stopped in the middle of the last tick, so the snapshot is an old one.
             self.hang_up()
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection
 
     def hang_up(self) -> None:
-        """Close the connection; the next use opens another."""
+        """Close the connection; the next use opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -142,36 +142,36 @@ class Session:
                 "unavailable", "this is PgBouncer's admin console, not a database", hint=_CONSOLE
             )
         except ValueError:
-            # A host name or a password that has no encoding.
+            # The host name or the password cannot be encoded.
             failure = _not_understood()
         except psycopg.Error as error:
             if not self._behind_pooler and _POOLER_REFUSES.search(str(error)):
-                # READ ONLY of every transaction stays; only the session's default has to go.
+                # Every transaction stays READ ONLY; only the default of the session is omitted.
                 logger.info("the pooler refuses startup options; connecting without them")
                 self._behind_pooler = True
                 return self._connect()
             sqlstate, hint = refusal_of(str(error))
             sqlstate = error.sqlstate or sqlstate
             if error.pgconn is not None:
-                # A passfile's or a service file's password, which the other side may repeat.
+                # The server may repeat a password from the passfile or the service file.
                 learn(error.pgconn.password.decode(errors="replace"))
             message = one_line(redact_beginning(str(error)))
-            # What a pooler says has hints of its own.
+            # PgBouncer's messages have their own hints.
             hint = hint or server_error(sqlstate, message).hint or connection_advice(message)
             failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)
-            error.__traceback__ = None  # which leads back to it, by psycopg's own variables
-        # Not inside `except`, nor `from` it: psycopg's error carries every parameter, the password as well.
+            error.__traceback__ = None  # it refers to psycopg's local variables, which hold the password
+        # Raised outside `except` and without `from`, because psycopg's error contains the password.
         raise failure
 
     def _attempt(self, conninfo: str) -> psycopg.Connection:
-        # What is given here takes the place of what the service file and libpq's own variables say.
+        # Parameters passed here override those of the service file and of libpq's environment variables.
         effective = _effective(conninfo)
         learn(effective.get("password", ""))
         options = effective.get("options", "")
         learn_options(options)
         self._wanted = effective.get("target_session_attrs", "")
-        # libpq would take every server for read-only, and the user asks for the difference; the READ ONLY of
-        # every transaction stays.
+        # With default_transaction_read_only on, libpq would classify every server as read-only. So it is
+        # omitted if the user selects by that property; every transaction stays READ ONLY.
         told_apart = self._wanted in ("read-only", "read-write")
         if not self._behind_pooler and not told_apart:
             options = f"{options} {_READ_ONLY}".strip()
@@ -185,7 +185,7 @@ class Session:
             "application_name": effective.get("application_name") or self._application_name,
         }
         hosts = effective.get("host", "").count(",") + 1
-        # 0 and what is no number are libpq's to judge.
+        # libpq checks 0 and values that are not a number.
         seconds = int(timeout) if timeout.isdecimal() else 0
         longest = seconds * hosts * _CONNECT_TIMEOUTS or None
         return self._connect_within(longest, conninfo, more)
@@ -193,10 +193,10 @@ class Session:
     def _connect_within(
         self, seconds: float | None, conninfo: str, more: dict[str, Any]
     ) -> psycopg.Connection:
-        """Connect in a thread, which is abandoned after `seconds`.
+        """Connect in a thread, which is abandoned after `seconds`; raise PollError `unavailable` then.
 
-        libpq computes as many rounds of SCRAM as the server asks for, in one call that no timeout ends:
-        2^31 take an hour. One such thread at most runs on.
+        libpq computes as many rounds of SCRAM as the server requests, in one call that no timeout ends:
+        2^31 rounds take an hour. At most one such thread keeps running.
         """
         if self._stuck is not None and self._stuck.is_alive():
             raise PollError("unavailable", "an earlier attempt to connect still computes", hint=_STUCK)
@@ -213,7 +213,10 @@ class Session:
         return attempt.connection
 
     def _described(self) -> str:
-        """The connection string, if it is one; libpq's complaint about another may quote a password."""
+        """Return the connection string if it is valid; raise PollError without quoting it otherwise.
+
+        libpq's own message about an invalid string may quote a password.
+        """
         try:
             conninfo = self._conninfo()
             learn_conninfo(conninfo)
@@ -229,7 +232,7 @@ class Session:
 
 
 class _ConnectAttempt:
-    """One call of psycopg.connect, whose outcome is either taken or closed."""
+    """One call of psycopg.connect; its connection is either returned to the caller or closed."""
 
     def __init__(self, conninfo: str, more: dict[str, Any]) -> None:
         self.connection: psycopg.Connection | None = None
@@ -252,14 +255,14 @@ class _ConnectAttempt:
             connection.close()
 
     def abandon(self) -> bool:
-        """End the wait; return whether there is no outcome yet."""
+        """End the wait; return whether the call has not finished yet."""
         with self._lock:
             waiting, self._over = not self._over, True
             return waiting
 
 
 def is_conninfo(text: str) -> bool:
-    """Whether libpq takes `text` for a connection string, and for the one that was meant."""
+    """Return whether libpq accepts `text` as a connection string and reads it without ambiguity."""
     try:
         given = conninfo_to_dict(text)
     except (psycopg.ProgrammingError, UnicodeError):
@@ -268,21 +271,22 @@ def is_conninfo(text: str) -> bool:
 
 
 def database_of(conninfo: str) -> dict[str, object]:
-    """The parts of a connection string that name a database: equal for two that lead to the same one."""
-    parts = {"port": "5432", **conninfo_to_dict(conninfo)}  # the port may be left out
+    """Return the parts of a connection string that identify a database, to compare two strings."""
+    parts = {"port": "5432", **conninfo_to_dict(conninfo)}  # the port is optional
     return {name: parts.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
 
 
 def ssl_mode(connection: psycopg.Connection) -> str:
-    """The `sslmode` of an open connection, from whichever source libpq has it."""
+    """Return the `sslmode` of an open connection, from any source that libpq reads."""
     mode = next((option.val for option in connection.pgconn.info if option.keyword == b"sslmode"), None)
     return (mode or b"prefer").decode()
 
 
 def _effective(conninfo: str) -> dict[str, str]:
-    """What libpq makes of a connection string together with the service file and its own variables.
+    """Return the parameters that libpq uses: connection string, service file and environment variables.
 
-    It tells so only of a connection (libpq, PQconninfo), so one is begun to where no server can be.
+    libpq reports them only for a connection (PQconninfo). So this function starts a connection to an address
+    that cannot have a server.
     """
     pgconn = PGconn.connect_start(make_conninfo(conninfo, host="/", hostaddr="", port="1").encode())
     try:
@@ -295,7 +299,7 @@ def _effective(conninfo: str) -> dict[str, str]:
         pgconn.finish()
 
 
-# Only what is listed is repeated: anything else may be a part of a password.
+# Repeat only these words in a message: any other part may be a password.
 _FOREIGN_SCHEME = re.compile(
     r"\s*((?:postgres(?:ql)?\+(?:asyncpg|psycopg|psycopg2|pg8000|aiopg)|jdbc:postgresql|mysql|mariadb|http|https)://)"
 )
@@ -308,7 +312,7 @@ WRITE_INSTEAD = (
 
 
 def misunderstood(conninfo: str) -> tuple[str, str]:
-    """What libpq does not understand of a connection string, and what to write instead."""
+    """Return what is wrong with a connection string that libpq rejects, and what to write instead."""
     if scheme := _FOREIGN_SCHEME.match(conninfo):
         return f"{NOT_UNDERSTOOD}: it begins with {scheme[1]}", "begin it with postgresql://"
     if URL.match(conninfo) and is_ambiguous(conninfo):

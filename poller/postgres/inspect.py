@@ -24,38 +24,38 @@ from poller.postgres.volatile_functions import read_volatile, volatile_query
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One relation that is read from end to end."""
+    """One sequential scan of a relation."""
 
     relation: tuple[str, str]
     """Schema and name."""
     condition: str = ""
-    """What each row is compared with, as the server words it; empty where all are taken."""
+    """The filter on each row, in the server's text; empty if there is no filter."""
     rows: float = 0.0
-    """Rows that the planner expects to be left, of all workers together."""
+    """Rows that the planner expects after the filter, from all workers together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the planner would do."""
+    """The planner's plan of one statement."""
 
     cost: float
-    """The total, in the planner's units (PostgreSQL manual, "Using EXPLAIN")."""
+    """The total cost, in the planner's units (PostgreSQL manual, "Using EXPLAIN")."""
     scans: tuple[Scan, ...] = ()
 
 
 def plan_query(sql: str) -> str:
-    """The statement that plans `sql` without running it; VERBOSE names each relation's schema."""
+    """Return the statement that plans `sql` without running it; VERBOSE names each relation's schema."""
     return f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}"
 
 
 def read_plan(rows: Rows) -> Plan:
-    """Read what `plan_query` came to."""
+    """Read the result of `plan_query`."""
     top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
     return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
 
 
 def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:
-    # Rows below Gather are those of one process: the workers and the leader, who helps them.
+    # Row counts below Gather are per process: the workers, and the leader, which also executes the plan.
     processes = processes * (1 + node.get("Workers Planned", 0))
     if node["Node Type"] == "Seq Scan":
         expected = node["Plan Rows"] * (processes if node.get("Parallel Aware") else 1)
@@ -72,22 +72,22 @@ _NO_RELATION = "42P01"
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """One statement: either what it would be, or why the server refuses it."""
+    """The inspection of one statement: either its columns and plan, or the server's error."""
 
     columns: tuple[Column, ...] = ()
     plan: Plan | None = None
-    """None where the statement has none (SHOW), or is refused."""
+    """None if the statement has no plan (SHOW) or the server rejects it."""
     error: PollError | None = None
 
     @property
     def cost(self) -> float | None:
-        """The planner's, in its own units, of which a sequentially read page is one."""
+        """The planner's cost: 1 is one sequentially read page; None without a plan."""
         return self.plan.cost if self.plan else None
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the catalogue says of what some statements use."""
+    """Catalogue facts about the types and relations that some statements use."""
 
     types: Mapping[int, Type]
     """By OID."""
@@ -96,7 +96,7 @@ class Known:
 
 
 class Inspection:
-    """One read-only transaction in which statements are looked at, bounded as a poll is."""
+    """One read-only transaction for inspecting statements, with the same limits as a poll."""
 
     def __init__(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts) -> None:
         self._pipeline = pipeline
@@ -104,10 +104,10 @@ class Inspection:
         self.facts = facts
 
     def statements(self, sqls: Sequence[str]) -> list[Inspected]:
-        """Prepare and plan each of `sqls`, in one round trip; a refusal is in the answer.
+        """Prepare and plan each of `sqls`, in one round trip; a rejected statement has its error.
 
-        Raises PollError where the connection is lost, or the whole takes too long: the planner runs what
-        is declared STABLE or IMMUTABLE, and the snapshot must not live for the sum of it all.
+        Raises PollError if the connection is lost or the round trip takes too long. It has a limit because
+        the planner runs STABLE and IMMUTABLE functions, and the snapshot must not live that long.
         """
         looks = [look for sql in sqls for look in self._looks(sql)]
         try:
@@ -122,7 +122,7 @@ class Inspection:
         return inspected
 
     def _advise(self, sqls: Sequence[str], inspected: Sequence[Inspected]) -> None:
-        """Name what was probably meant by a relation that there is not, in one more round trip."""
+        """Add a hint with a similar name to each "relation does not exist" error, in one more round trip."""
         missing = [
             (one.error, name_at(sql, one.error.position))
             for sql, one in zip(sqls, inspected, strict=True)
@@ -134,14 +134,14 @@ class Inspection:
                 error.hint = f"did you mean {meant!r}?"
 
     def known(self, inspected: Sequence[Inspected]) -> Known:
-        """The types of all columns and the relations that are scanned; raises PollError."""
+        """Return the types of all columns and the scanned relations; raises PollError."""
         oids = {column.oid for one in inspected for column in one.columns}
         names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
         types, relations = read_known(self.value(known_query(oids, names)))
         return Known(types, relations)
 
     def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
-        """The volatile functions that each of `sqls` may call and that are not known to only read.
+        """Return, for each of `sqls`, the volatile functions that it may call, except harmless ones.
 
         Raises PollError.
         """
@@ -150,7 +150,7 @@ class Inspection:
         return [found.get(number, []) for number in range(len(sqls))]
 
     def value(self, sql: str) -> bytes:
-        """The one JSON value that a look of ours comes to; raises PollError."""
+        """Return the single JSON value of one of the poller's own statements; raises PollError."""
         (reply,) = self._pipeline.send([self._guards.look(sql)])
         if reply.error is not None:
             raise reply.error
@@ -170,9 +170,10 @@ def inspecting(
     *,
     privileges: bool = False,
 ) -> Iterator[Inspection]:
-    """Begin a transaction as a poll does and end it; `facts` is what the requirements of `queries` ask for.
+    """Begin a transaction as a poll does, and end it; `facts` holds what the `queries` require.
 
-    With `privileges`, and what the role may do beyond reading. Raises PollError.
+    With `privileges`, the facts include the role's privileges beyond reading. `lock_timeout` is in seconds.
+    Raises PollError.
     """
     pipeline = Pipeline(session.connection(), waker)
     guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
@@ -196,12 +197,12 @@ def _inspected(described: Reply, planned: Reply) -> Inspected:
     columns = described.rows.columns
     if planned.rows is not None:
         return Inspected(columns, read_plan(planned.rows))
-    # SHOW can be prepared, and has nothing to plan.
+    # SHOW can be prepared, but has no plan.
     unplanned = planned.error is not None and planned.error.sqlstate == _SYNTAX
     return Inspected(columns, error=None if unplanned else planned.error)
 
 
 def name_at(sql: str, position: int) -> str:
-    """The name that begins at character `position` (from 1) of `sql`, its quotes left away."""
+    """Return the name that begins at character `position` (from 1) of `sql`, without its quotes."""
     found = _NAME.match(sql, position - 1)
     return found[0].replace('"', "") if found else ""

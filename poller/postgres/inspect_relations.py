@@ -10,23 +10,24 @@ from poller.model.text import near
 from poller.postgres.sql_text import literal
 
 _MOST_NAMES = 2000
-"""Looked at for one that was meant."""
+"""Number of relation names that are searched for a similar one."""
 _CLOSE = 0.75
-"""Of thousands of names some are always a little alike: pg_buffercache is not pgbench_branches (0.6)."""
+"""Minimum similarity. Among thousands of names, unrelated ones are similar too:
+pg_buffercache and pgbench_branches have 0.6."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One table, as the last ANALYZE or VACUUM left word of it."""
+    """One table, with the statistics of the last ANALYZE or VACUUM."""
 
     schema: str
     name: str
     quoted: str
-    """Schema and name as SQL takes them."""
+    """Schema and name, quoted for SQL."""
     rows: float | None
-    """By statistics (`reltuples`); None where nobody has looked yet."""
+    """Estimated rows (`reltuples`); None if the table was never analyzed."""
     indexed: Mapping[str, str]
-    """Columns that an index begins with, as SQL takes them, whole indexes only."""
+    """Leading columns of valid, non-partial indexes, and their names quoted for SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,11 @@ class Type:
     name: str
     category: str
     labels: tuple[str, ...] = ()
-    """Those of an enum, in order."""
+    """The labels of an enum, in order."""
 
 
 def known_query(oids: Collection[int], relations: Collection[tuple[str, str]]) -> str:
-    """The one statement that tells of types and relations, as a single JSON value."""
+    """Return the statement that reads types and relations, as a single JSON value."""
     types = ", ".join(map(str, sorted(oids)))
     names = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in sorted(relations))
     return f"""\
@@ -67,7 +68,7 @@ SELECT pg_catalog.json_build_object(
 
 
 def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Relation]]:
-    """Read what `known_query` came to: types by OID, relations by schema and name."""
+    """Read the result of `known_query`: types by OID, relations by schema and name."""
     told = json.loads(answer.decode(errors="replace"))
     types = {oid: Type(name, category, tuple(labels)) for oid, name, category, labels in told["types"]}
     relations = {
@@ -78,7 +79,7 @@ def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Re
 
 
 def names_query() -> str:
-    """The one statement that lists the names of relations the role may read, as a JSON value."""
+    """Return the statement that lists the names of relations the role may read, as a JSON value."""
     return f"""\
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_name, visible)), '[]') FROM (
   SELECT relname, pg_catalog.concat(nspname, '.', relname) AS full_name,
@@ -95,7 +96,7 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_na
 
 
 def meant_by(name: str, answer: bytes) -> str | None:
-    """The relation that was probably meant by `name`, by what `names_query` came to."""
+    """Return the relation that is most similar to `name` in the result of `names_query`, or None."""
     told = json.loads(answer.decode(errors="replace"))
     if "." in name:
         return near(name, [full for _, full, _ in told], _CLOSE)

@@ -13,11 +13,11 @@ COMMAND_TIMEOUT_SECONDS = 10.0
 
 
 def password_from(command: str) -> Callable[[], str]:
-    """Return a function that runs `command` and returns what it wrote, without the final line break.
+    """Return a function that runs `command` and returns its output without the final line break.
 
-    The command is split as a shell would and run without one. The function raises PollError `unavailable`
-    where it cannot be run, fails, takes longer than COMMAND_TIMEOUT_SECONDS or says nothing. What it writes
-    is never part of an error, on stderr neither: tools quote tokens there.
+    The command is split as a shell splits it, and runs without a shell. The function raises PollError
+    `unavailable` if the command cannot be run, fails, takes longer than COMMAND_TIMEOUT_SECONDS or writes
+    nothing. An error never contains its output, not even stderr, because tools quote tokens there.
     """
 
     def ask() -> str:
@@ -33,7 +33,7 @@ def password_from(command: str) -> Callable[[], str]:
         except subprocess.TimeoutExpired:
             problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
         except (OSError, ValueError) as error:
-            # Only the program: an argument may be a secret.
+            # Name only the program: an argument may be a secret.
             named = f"{_words(command)[0]}: {error.strerror}" if isinstance(error, OSError) else ""
             problem = f"cannot be run: {named or 'it is no command line'}"
         else:
@@ -44,7 +44,7 @@ def password_from(command: str) -> Callable[[], str]:
                 problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
             except UnicodeDecodeError:
                 problem = "wrote no text in UTF-8"
-        # Not inside `except`: the errors of subprocess carry the command's line and its output.
+        # Raised outside `except`, because subprocess errors contain the command line and its output.
         raise PollError(
             "unavailable",
             f"the password command {problem}",

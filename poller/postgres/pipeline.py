@@ -26,15 +26,17 @@ _COPY = {ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH}
 _CHUNK_ROWS = 256
 _CANCEL_SECONDS = 2.0
 _LATE = 0.25
-"""Seconds after its timeout from which a server that has not said so is taken to hang."""
+"""Seconds after its timeout from which a server that has not reported it counts as hanging."""
 _CANCEL_AGAIN_SECONDS = 0.05
 _ONE_LOOK = Limit(1000)
 MAX_RESULT_BYTES = 16 * 2**20
-"""Of one statement's answer. libpq, its result and ours hold it three times over at worst: 48 MiB.
+"""Maximum bytes of one statement's answer. At worst it is in memory three times: 48 MiB.
 
-What has to be converted to UTF-8 may take three times as much of ours."""
+libpq's buffer, libpq's result and the poller's rows hold one copy each. The poller's copy may be three times
+as large if it is converted to UTF-8.
+"""
 _NO_MEMORY = b"cannot allocate memory for input buffer"
-"""What libpq says if the host refuses it a buffer of the size of a message."""
+"""libpq's message if the host refuses it a buffer for a whole message."""
 
 
 class Statement(NamedTuple):
@@ -42,32 +44,32 @@ class Statement(NamedTuple):
 
     sql: str
     patience: float
-    """Seconds without an answer after which the server is taken for dead; above the server's own timeout."""
+    """Seconds without an answer after which the server counts as dead; above the server's own timeout."""
     limit: Limit = _ONE_LOOK
-    """Rows kept; the rest is received, accounted for and let go, so that memory stays bounded."""
+    """Rows that are kept; the rest is received, counted and discarded, so that memory stays bounded."""
     timeout: float | None = None
-    """The statement_timeout in force, in seconds, to tell the two meanings of SQLSTATE 57014 apart."""
+    """The statement_timeout in effect, in seconds, to distinguish the two meanings of SQLSTATE 57014."""
     after: tuple[str, ...] = ()
-    """What runs before it, under the same Sync: where one of these fails, the statement is not run at all."""
+    """Statements that run before this one, under the same Sync; if one of them fails, this one is not run."""
     describe: bool = False
-    """Whether it is only prepared, not run: the reply has the columns that it would have, and no row."""
+    """Whether the statement is only prepared, not run: the reply has its columns and no rows."""
 
 
 class Reply(NamedTuple):
-    """What one statement of a burst came to: exactly one of rows and error is set."""
+    """Reply to one statement of a burst: exactly one of rows and error is set."""
 
     rows: Rows | None
     error: PollError | None
     duration: float
-    """Seconds since the reply before it, which is how long the server was busy with this one."""
+    """Seconds since the previous reply, which is how long the server worked on this statement."""
 
 
 class Pipeline:
     """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").
 
-    The Sync is what keeps statements apart: an error aborts what stands up to the next Sync, and no more. All
-    statements travel in one go, so that a burst costs one network round trip, however many there are.
-    The extended query protocol is the first fence against writing: it refuses several statements in one
+    The Sync separates the statements: an error aborts only the statements up to the next Sync. All statements
+    are sent together, so a burst costs one network round trip, whatever their number.
+    The extended query protocol is the first protection against writes: it rejects several statements in one
     text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
     """
 
@@ -77,7 +79,7 @@ class Pipeline:
         self._connection = connection
         self._pgconn: PGconn = connection.pgconn
         self.charset = charset_of(self._pgconn.parameter_status(b"server_encoding"))
-        """What statements are sent in, and answers read in; the transaction has to set it on the server."""
+        """Encoding of statements and answers; the transaction has to set it on the server."""
         self._waker = waker
         self._max_bytes = max_result_bytes
         self._received = 0
@@ -91,12 +93,18 @@ class Pipeline:
     def send(self, statements: Sequence[Statement], budget: float = math.inf) -> Generator[Reply]:
         """Send all statements at once and yield one reply each, in order, as they arrive.
 
-        Raises PollError where the connection cannot go on: by the server's last word where it ended the
-        session, `unavailable` when the connection was lost or the server did not answer in time, `cancelled`
-        when the waker was raised, `timeout` when the whole took longer than `budget` seconds or a statement
-        outlived its own timeout, `too_large` when an answer has more bytes than are taken (in these three the
-        server has been told to stop). The connection is closed in all these cases, and also where the reader
-        leaves before the last reply.
+        Raises PollError if the connection cannot continue:
+
+        - the server's own error, if it ended the session;
+        - `unavailable`, if the connection is lost, the server does not answer in time, or no socket can be
+          opened;
+        - `rejected`, if a statement is COPY;
+        - `cancelled`, if the waker was raised;
+        - `timeout`, if the burst takes longer than `budget` seconds or a statement exceeds its own timeout;
+        - `too_large`, if an answer exceeds the byte limit.
+
+        In the last three cases the poller cancels the statements on the server. The connection is closed in
+        all of them, and also if the caller stops before the last reply.
         """
         self._end = time.monotonic() + budget
         try:
@@ -106,7 +114,7 @@ class Pipeline:
                 except psycopg.OperationalError:
                     raise
                 except BaseException as error:
-                    # A reader that leaves early, too, leaves answers that the next burst would take for its.
+                    # Close also if the caller stops early: the next burst would read the remaining answers.
                     cancelled = self._stop_server()
                     if cancelled and isinstance(error, PollError) and error.kind == "unavailable":
                         raise _overrun() from None
@@ -158,7 +166,7 @@ class Pipeline:
         pgconn.exit_pipeline_mode()
 
     def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
-        """Read what one statement and those before it came to, up to and with their Sync."""
+        """Read the results of one statement and of those before it, up to and including their Sync."""
         failure: PGresult | None = None
         next_result = self._next_result
         for _ in range(len(statement.after) + statement.describe):
@@ -176,7 +184,7 @@ class Pipeline:
             elif status == ExecStatus.COMMAND_OK and statement.describe:
                 keeper = Keeper(statement.limit, self._columns(result))
             elif status in _COPY:
-                # libpq has no way out of COPY inside a pipeline but the end of the connection.
+                # In pipeline mode, libpq can leave COPY only by closing the connection.
                 self._hang_up()
                 raise PollError("rejected", "COPY is no query")
             elif status == _FATAL:
@@ -189,7 +197,7 @@ class Pipeline:
             sync = None
         if sync is None or sync.status != _SYNC:
             if failure is not None:
-                # The server's last word: an error that no Sync follows has ended the session.
+                # An error without a Sync has ended the session.
                 raise self._failure(failure, 0.0, None)
             raise psycopg.OperationalError("lost step with the server")
         return keeper.rows() if keeper else Rows((), []), failure
@@ -212,7 +220,7 @@ class Pipeline:
 
         def text(raw: bytes) -> str:
             try:
-                # What ends a session between two transactions is said in the session's own encoding.
+                # An error that ends the session between two transactions is in the session's own encoding.
                 return raw.decode()
             except UnicodeDecodeError:
                 return raw.decode(self.charset.codec, "replace")
@@ -234,10 +242,10 @@ class Pipeline:
     def _next_result(self, deadline: float) -> PGresult | None:
         pgconn = self._pgconn
         while pgconn.is_busy():
-            # All that was received belongs to this answer, as nothing behind it has been looked at yet.
+            # All received bytes belong to this answer, because libpq has not parsed any later one.
             if self._received > self._max_bytes:
                 raise _too_large(f"the result has more than {self._max_bytes:,} bytes")
-            # What we cannot send yet may wait for what the server cannot send yet, so both go on together.
+            # Send and receive together: the server may be unable to read until the poller reads.
             ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
             if ready & ~select.POLLOUT:
                 self._received += self._relay.receive()
@@ -246,7 +254,10 @@ class Pipeline:
         return pgconn.get_result()
 
     def _wait(self, events: int, deadline: float) -> int:
-        """Wait for the socket; return what it is ready for."""
+        """Wait for the server's socket; return its ready events.
+
+        Raises PollError `cancelled` or `unavailable`, and OverBudgetError.
+        """
         self._poll.register(self._relay, events)
         while True:
             left = min(deadline, self._end) - time.monotonic()
@@ -265,13 +276,14 @@ class Pipeline:
                 )
 
     def _stop_server(self) -> bool:
-        """Cancel what runs, and what was to run behind it, then hang up: nothing of ours is left running.
+        """Cancel all unanswered statements on the server, then close the connection.
 
-        Return whether the cancel ended a statement that had outlived its timeout.
+        Return whether the cancel ended a statement that had exceeded its timeout.
 
-        The whole burst is on the server already and a cancel ends one statement only, so it is repeated
-        until every answer has come; a server that says nothing for long is left to notice the hang-up, and so
-        is one in the middle of a large answer, which it would complete before it looks at a cancel.
+        The server has the whole burst already, and a cancel ends only one statement. So the cancel is
+        repeated until every answer has arrived. If the server is silent for too long, the closed connection
+        has to end its work. The same applies to a large answer: the server sends all of it before it reacts
+        to a cancel.
         """
         awaited = self._unanswered
         cancelled = False
@@ -284,7 +296,7 @@ class Pipeline:
                     break
                 cancelled |= self._drain(_CANCEL_AGAIN_SECONDS, awaited)
         except psycopg.Error:
-            pass  # It is gone already, or does not answer: hanging up is all that is left.
+            pass  # The server is gone or does not answer: only closing the connection is left.
         finally:
             self._hang_up()
         return cancelled and overdue
@@ -294,9 +306,9 @@ class Pipeline:
         self._connection.close()
 
     def _drain(self, quiet: float, awaited: int) -> bool:
-        """Discard answers until none is owed, none has come for `quiet` seconds, or too much has.
+        """Discard answers until all have arrived, `quiet` seconds pass without data, or they are too large.
 
-        Return whether the statement that ran while `awaited` answers were owed ended by a cancel.
+        Return whether a cancel ended the statement that ran while `awaited` answers were outstanding.
         """
         cancelled = False
         readable = select.poll()

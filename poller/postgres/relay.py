@@ -15,23 +15,24 @@ import psycopg
 from psycopg.pq.abc import PGconn
 
 PIECE_BYTES = 65536
-"""Most bytes that one call of `receive` passes on."""
+"""Maximum bytes that one call of `receive` passes on."""
 
 
 class Relay:
-    """Passes bytes between a server and libpq, at most PIECE_BYTES at a time in the server's direction.
+    """Passes bytes between a server and libpq, at most PIECE_BYTES at a time from the server to libpq.
 
     libpq makes its buffer as large as the message that it receives, and one PQconsumeInput reads until the
-    buffer is full or the socket is empty: from a fast server a value of 500 MB in one call. No option of
-    libpq or of the socket limits that. Within the block, libpq's descriptor is therefore one end of a pair of
-    sockets, and the relay has the server's socket. TLS works, because libpq encrypts above its descriptor.
-    What libpq flushes at each Sync leaves in full segments, because the relay sends all that has gathered.
+    buffer is full or the socket is empty: a fast server can deliver a value of 500 MB in one call. No option
+    of libpq or of the socket limits that. Therefore libpq's descriptor is one end of a socket pair within the
+    `with` block, and the relay has the server's socket. TLS works, because libpq encrypts above its
+    descriptor. The relay sends everything that libpq has flushed so far, so segments are full although libpq
+    flushes at each Sync.
 
-    libpq must not wait by itself within the block, as nothing passes on what it waits for.
+    libpq must not wait by itself within the block, because then no code would pass on its data.
     """
 
     def __init__(self, pgconn: PGconn) -> None:
-        """Raises OSError if the process may open no more descriptors; three are needed."""
+        """Take over the server's socket; raises OSError if the process cannot open three more descriptors."""
         self._pgconn = pgconn
         self._descriptor = pgconn.socket
         self._server = socket.socket(fileno=os.dup(self._descriptor))
@@ -53,11 +54,11 @@ class Relay:
         self.close()
 
     def fileno(self) -> int:
-        """The descriptor of the server's socket, to wait for."""
+        """Return the descriptor of the server's socket, to wait for."""
         return self._server.fileno()
 
     def receive(self) -> int:
-        """Let libpq read the next piece of what the server has sent; return the number of its bytes.
+        """Pass the next piece of the server's data to libpq; return its size in bytes.
 
         Raises psycopg.OperationalError if the connection is lost.
         """
@@ -74,12 +75,12 @@ class Relay:
             raise psycopg.OperationalError(f"could not receive data from server: {error.strerror}") from error
         self._pgconn.consume_input()
         while _unread(self._theirs):
-            # libpq had no more room, and makes some at each call.
+            # libpq's buffer was full; each call makes room.
             self._pgconn.consume_input()
         return received
 
     def flush(self) -> bool:
-        """Send what libpq has to send, as far as the server takes it; return whether something is left."""
+        """Send libpq's data as far as the server accepts it; return whether data is left."""
         while True:
             unsent = bool(self._pgconn.flush())
             # A lost connection is reported by `receive`, after the server's last message.
@@ -94,14 +95,14 @@ class Relay:
         """Return the server's socket to libpq, unless libpq has closed its own."""
         if self._ours.fileno() < 0:
             return
-        # Without a part of what libpq sent, the connection is useless, and libpq finds it closed.
+        # If a part of libpq's data is unsent, the connection is useless. libpq then finds it closed.
         if not _unread(self._ours) and self._is_open():
             os.dup2(self._server.fileno(), self._descriptor, inheritable=False)
         for end in (self._server, self._ours, self._theirs):
             end.close()
 
     def _is_open(self) -> bool:
-        """Whether the descriptor is still libpq's: another thread may have got its number since."""
+        """Return whether libpq still owns the descriptor: another thread may have reused its number."""
         try:
             return self._pgconn.socket == self._descriptor
         except psycopg.OperationalError:
@@ -109,7 +110,10 @@ class Relay:
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> int:
-    """Move what `target` takes of the next piece, so that nothing is held in between; return its bytes."""
+    """Move as much of the next piece as `target` accepts, so that no data is held in between.
+
+    Return the number of bytes.
+    """
     piece = source.recv(PIECE_BYTES, socket.MSG_PEEK)
     sent = target.send(piece) if piece else 0
     source.recv(sent)
@@ -117,5 +121,5 @@ def _pass_on(source: socket.socket, target: socket.socket) -> int:
 
 
 def _unread(end: socket.socket) -> int:
-    """The number of bytes that can be read from `end`."""
+    """Return the number of bytes that can be read from `end`."""
     return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, b"\0" * 4), sys.byteorder)

@@ -11,9 +11,9 @@ from typing import Any
 from poller.postgres.sql_text import literal
 
 _PING_SLACK_SECONDS = 10.0
-"""Longer than a ping and its answer take on a link that works."""
+"""Longer than a ping and its answer take on a working link."""
 _LEAST_SECONDS = 0.001
-"""What is not known to be in sync never reads 0, whatever two servers' clocks say."""
+"""Minimum lag of a standby that is not known to be in sync, even if the two servers' clocks differ."""
 _MARKS = 64
 
 _AURORA = """\
@@ -29,37 +29,40 @@ _SYSTEM = "SELECT system_identifier AS found FROM pg_catalog.pg_control_system()
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far one server was behind when it was asked."""
+    """Replay lag of one server at the time of the reading."""
 
     seconds: float | None
-    """Since when something the primary has committed may be missing; 0 is in sync, None is unknown."""
+    """Maximum age of committed changes that may be missing; 0 means in sync, None means unknown."""
     data_age: float | None
-    """How old, at most, the newest state of the primary is that is certainly shown; None is unknown."""
+    """Upper bound on the age of the primary's state that the values reflect, in seconds; None is unknown."""
     standby: bool
     timeline: int | None
-    """None where the server does not tell."""
+    """None if the server does not report it."""
     why: str
-    """The rule that decided, in words."""
+    """The rule that decided, as text."""
 
 
 @functools.cache
 def lag_query(*, brief: bool = False) -> str:
-    """The one SELECT whose one JSON value `LagMeter.read` understands: PostgreSQL 14 and later, any role.
+    """Return the SELECT whose single JSON value `LagMeter.read` reads: PostgreSQL 14 and later, any role.
 
-    A `brief` one takes the server half the time. It omits what cannot change while the server process runs,
-    and the control file, whose timeline a connected WAL receiver knows as well: see `LagMeter.brief`.
+    A `brief` query takes the server half the time. It omits values that cannot change while the server
+    process runs, and the control file. A connected WAL receiver also reports the timeline of the control
+    file: see `LagMeter.brief`.
 
-    - What raises where it does not belong stands in a CASE, which PostgreSQL does not enter: the pause state
-      on a primary, the WAL file's name on a standby, everything about WAL on Aurora, whose readers share
-      their primary's storage and refuse it ("not currently supported for Aurora").
-    - A function that must not be executed raises even in a CASE not entered, as it is checked when the
-      statement starts; and one that does not exist does not parse. Those (the control file's, Aurora's) go
-      through `ts_stat`, which is given its statement as a text, and only after a look at the privilege.
-    - What was received is read before what was replayed: the other way round, a busy standby that is in sync
-      would look behind by what came in between.
-    - `clock_timestamp()`, as `now()` is the start of the transaction.
+    - A function that raises an error on some servers is inside a CASE, which PostgreSQL does not enter there:
+      the pause state on a primary, the WAL file's name on a standby, and everything about WAL on Aurora.
+      Aurora's readers share their primary's storage and reject WAL functions ("not currently supported for
+      Aurora").
+    - A function without EXECUTE privilege raises an error even in a CASE that is not entered, because
+      PostgreSQL checks it when the statement starts. A function that does not exist fails at parsing.
+      Functions of the control file and of Aurora are therefore called through `ts_stat`, which takes its
+      statement as text, and only after a check of the privilege.
+    - The received position is read before the replayed one. In the other order, WAL that arrives in between
+      would make a busy standby that is in sync seem to lag.
+    - The query uses `clock_timestamp()`, because `now()` is the start of the transaction.
     - Every name is qualified: see `poller.postgres.sql_text`.
-    - `pg_settings` would make a row of every parameter to find one.
+    - The query does not use `pg_settings`, which builds a row for every parameter to find one.
     """
     aurora = "false" if brief else "pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL"
     aurora_lag = "NULL" if brief else _guarded(_AURORA, "aurora_replica_status()")
@@ -104,10 +107,10 @@ FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering, {aurora} AS aurora OF
 
 
 def _guarded(sql: str, *functions: str) -> str:
-    """An expression for the column `found` of `sql` as text; NULL where a function may not be executed.
+    """Return an expression for the column `found` of `sql` as text; NULL if a function may not be executed.
 
-    `ts_stat` is the one function of every PostgreSQL that runs a text as a query and hands back what it found
-    (`query_to_xml` is refused by servers built without libxml): each lexeme, here the value as it is.
+    `ts_stat` is the only function in every PostgreSQL that runs a text as a query and returns its result
+    (servers built without libxml reject `query_to_xml`). It returns each lexeme, here the unchanged value.
     """
     text = (
         f"SELECT pg_catalog.array_to_tsvector(ARRAY[found::pg_catalog.text]) FROM ({sql}) AS it "
@@ -124,51 +127,53 @@ def _guarded(sql: str, *functions: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """At `at` (our monotonic clock) the primary had written up to `position` and not beyond."""
+    """At `at` (the poller's monotonic clock), the primary had written WAL exactly up to `position`."""
 
     at: float
     position: int
 
 
 class LagMeter:
-    """Makes a lag out of each answer, with a memory of what the answers before it said.
+    """Computes the replay lag from each answer and from a memory of earlier answers.
 
-    Neither formula in wide use is right. `now() - pg_last_xact_replay_timestamp()` grows on an idle primary,
-    where nothing is missing. `CASE WHEN receive_lsn = replay_lsn THEN 0` says 0 for a dead primary, as what
-    never arrived is not seen to be missing. The rules here, first match first:
+    Neither of the two common formulas is correct. `now() - pg_last_xact_replay_timestamp()` grows on an idle
+    primary, although no change is missing. `CASE WHEN receive_lsn = replay_lsn THEN 0` reports 0 if the
+    primary is dead, because WAL that never arrived is not counted. The meter uses these rules, and the first
+    match decides:
 
-    1. A primary is behind nothing: 0, and all memory is forgotten (a later standby is another one).
-    2. Aurora shares storage and has no receiver: it says the lag itself (AWS, "aurora_replica_status").
-    3. In sync is a standby whose receiver streams, has heard from the primary since it connected, and whose
-       replay has reached what was received as well as what the primary said it had written
-       (`latest_end_lsn`; on a slow link it is ahead of what was received). The lag is 0, and the data are as
-       old as the last message at most: what was committed after it may still be under way.
-       Until the first message both of its times are when the receiver started (walreceiver.c), and positions
-       are those of the connection before, so nothing is concluded from them.
-    4. A receiver that has heard nothing for half of wal_receiver_timeout has asked the primary to answer
-       (PostgreSQL manual, "wal_receiver_timeout"). No answer 10 s later is a link that swallows everything,
-       and is treated as one that is cut.
-    5. Otherwise something is missing, or nobody knows, and the lag is the time since all was there. Two
-       witnesses, of which the younger is believed, as each is true by itself:
-       the last replayed transaction's commit time (by two servers' clocks, so they should agree); and the
-       youngest mark that replay has reached. A mark is made at every look at a live link and says "then, the
-       primary had written up to here"; PostgreSQL's sender measures with the same means (LagTracker in
-       walsender.c). So after an idle hour one transaction that is received and not yet replayed reads as the
-       time since the last look, not as an hour, and a paused replay counts from when the first thing was
-       missing. A caller that would act on a lag does well to look twice: the first look's mark makes
-       the second one sharp.
-       Never 0 in this rule.
-    6. None where neither witness is there: a standby that was started while its primary is away.
+    1. A primary has lag 0. The meter deletes its memory, because a later standby is a different one.
+    2. Aurora shares storage and has no receiver. It reports the lag itself (AWS, "aurora_replica_status").
+    3. A standby is in sync under three conditions: its receiver streams, the receiver has had a message from
+       the primary since it connected, and replay has reached both the received position and the position
+       that the primary reported as written (`latest_end_lsn`; on a slow link it is ahead of the received
+       one). The lag is 0. The data age is at most the age of the last message, because later commits may
+       still be in transit.
+       Until the first message, both message times are the start time of the receiver (walreceiver.c), and
+       the positions are those of the previous connection. So the meter draws no conclusion from them.
+    4. A receiver without a message for half of wal_receiver_timeout has asked the primary to answer
+       (PostgreSQL manual, "wal_receiver_timeout"). If no answer arrives within 10 s, the link drops packets
+       and counts as cut.
+    5. Otherwise changes are missing or may be missing. The lag is the time since the standby had all changes.
+       There are two estimates. Each one is an upper bound, so the smaller one is used:
+       the age of the last replayed transaction's commit (by the clocks of two servers, which should agree);
+       and the age of the newest mark that replay has reached. Each reading on a live link sets a mark: "at
+       this time, the primary had written up to this position". PostgreSQL's sender measures in the same way
+       (LagTracker in walsender.c). So if one transaction is received but not yet replayed after an idle hour,
+       the lag is the time since the last reading, not an hour. If replay is paused, the lag starts when the
+       first change was missing. A caller that acts on a lag should read twice, because the mark of the first
+       reading makes the second one precise.
+       The lag is never 0 under this rule.
+    6. The lag is None without both estimates: the standby was started while its primary was away.
 
-    A standby started anew may show an older state than before, so a mark counts only while replay is at or
-    past its position. Marks are forgotten with another server (its own address, port and system identifier,
-    as a host name may lead to several) and with a later timeline, on which a position is another history.
-    An earlier timeline on the same server is none: without a receiver, only the control file tells it,
-    which is late.
+    A restarted standby may show an older state than before. So a mark counts only while replay has reached
+    its position. The meter deletes its marks if the server changes (identified by its own address, port and
+    system identifier, because a host name may resolve to several servers). It also deletes them on a later
+    timeline, where a position belongs to another history. An earlier timeline on the same server does not
+    count as a change: without a receiver, only the control file contains the timeline, and it is late.
 
-    Without pg_monitor the receiver's row is there and empty: rules 3 and 4 then go without the primary's own
-    position, the first message and the age (None), so a link that swallows everything is seen only
-    when the receiver gives up, after wal_receiver_timeout.
+    Without pg_monitor, the receiver's row exists but is empty. Rules 3 and 4 then work without the primary's
+    written position, the first message and the message age (None). So a link that drops packets is noticed
+    only when the receiver stops, after wal_receiver_timeout.
     """
 
     def __init__(self) -> None:
@@ -181,20 +186,20 @@ class LagMeter:
 
     @property
     def brief(self) -> bool:
-        """Whether a brief look may be enough, because the whole look before it has told the rest."""
+        """Whether a brief query may be enough, because an earlier full query has read the other values."""
         return self._process is not None
 
     def covers(self, answer: bytes) -> bool:
-        """Whether a brief look is enough to be read; if not, take a whole one.
+        """Return whether the answer to a brief query is enough; if not, send the full query.
 
-        It is if the same server process answers (a pooler may lead to another one), and if the timeline is
-        known without the control file.
+        It is enough if the same server process answers (a pooler may switch to another one), and if the
+        timeline is known without the control file.
         """
         told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
         return _process(told) == self._process and _is_self_contained(told)
 
     def read(self, answer: bytes, now: float) -> Lag:
-        """Read what `lag_query` came to at `now`, in seconds of a monotonic clock."""
+        """Read the result of `lag_query` that arrived at `now` (monotonic seconds)."""
         told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
         receiver: dict[str, Any] | None = told["receiver"]
         if _process(told) != self._process:
@@ -236,13 +241,13 @@ class LagMeter:
 
     def _mark(self, at: float, position: int) -> None:
         for earlier in (self._passed, *self._ahead):
-            # A receiver that has just connected may not know what an earlier one did.
+            # A receiver that has just connected may report less than an earlier one did.
             position = max(position, earlier.position if earlier else 0)
         if self._ahead and self._ahead[-1].position == position:
             self._ahead.pop()
         self._ahead.append(_Mark(at, position))
         if len(self._ahead) > _MARKS:
-            # A replay that stands still for long: fewer marks make a lag coarser, never smaller.
+            # Replay has stopped for long: with fewer marks, the lag gets coarser but never smaller.
             self._ahead = deque(list(self._ahead)[::2])
 
     def _pass(self, replayed: int) -> None:
@@ -252,7 +257,7 @@ class LagMeter:
             self._passed = None
 
     def _recognised(self, server: tuple[str, str | None], timeline: int | None) -> int | None:
-        """Forget what does not concern this server on this timeline; return its timeline."""
+        """Delete marks of another server or an earlier timeline; return the timeline."""
         later = timeline is not None and self._timeline is not None and timeline > self._timeline
         if server != self._server or later:
             self._forget()
@@ -266,23 +271,23 @@ class LagMeter:
 
 
 def _process(told: dict[str, Any]) -> tuple[str, float]:
-    """The server process that answered: no two have started at one address in the same microsecond."""
+    """Return the identity of the server process: its address and start time (in microseconds)."""
     return told["address"], told["started"]
 
 
 def _is_self_contained(told: dict[str, Any]) -> bool:
-    """Whether the timeline is certain without the control file: a primary's, or a connected receiver's."""
+    """Return whether the timeline is certain without the control file: primary or connected receiver."""
     receiver = told["receiver"]
     return not told["standby"] or (receiver is not None and receiver["timeline"] is not None)
 
 
 def _link(receiver: dict[str, Any] | None, ping: float | None) -> tuple[str, bool]:
-    """What to say of the link to the primary, and whether it is known (or, unseen, taken) to be alive."""
+    """Return the state of the link to the primary as text, and whether it is alive or assumed to be."""
     if receiver is None:
         return "no WAL receiver runs", False
     status, age = receiver["status"], receiver["age"]
     if status is None:
-        # Not for our eyes. That there is a row says that a receiver has connected.
+        # The role may not see the values. The row exists, so a receiver has connected.
         return "not all that was received is replayed", True
     if status != "streaming":
         return f"the WAL receiver is {status}", False

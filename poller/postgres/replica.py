@@ -20,24 +20,24 @@ from poller.postgres.transaction import budget
 logger = logging.getLogger(__name__)
 
 KEEP_CONNECTION_SECONDS = 60.0
-"""A connection is kept between two ticks at most this far apart, else closed after the tick.
+"""A connection is kept if the next tick is due within this time; otherwise it is closed after the tick.
 
-Reopening costs some 4 ms a tick and buys what an idle connection cannot have: a changed password, a new
-address after a failover, and no socket that a firewall has forgotten.
+Reopening costs about 4 ms per tick. In return, the poller picks up a changed password or a new address after
+a failover, and does not depend on a socket that a firewall has dropped.
 """
 
 TRIES_TOGETHER = 3
-"""How often a tick is tried in one snapshot before its queries are tried one by one."""
+"""Number of attempts in one snapshot before the queries are tried one by one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class Replica:
-    """One PostgreSQL server (or the fit one of several), asked by one tick at a time.
+    """One PostgreSQL server (or the matching one of several), polled by one tick at a time.
 
-    Reading only is enforced in layers: the extended protocol takes one statement a time,
+    Several layers enforce read-only access: the extended protocol accepts one statement at a time,
     `default_transaction_read_only` is set for the session, every tick is a READ ONLY transaction, and every
     statement has a statement_timeout and a lock_timeout on the server (PostgreSQL manual, "Client Connection
-    Defaults"). None of that stops a function with side effects outside the database: privileges do.
+    Defaults"). These layers do not stop a function with side effects outside the database; privileges do.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Replica:
         application_name: str = "obscura-poller",
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
-        """Remember how to connect; nothing is opened before the first tick.
+        """Store the settings without connecting; the first tick connects.
 
-        `conninfo` and `password` are called at every connect, so that a password may change under way.
-        Without `admission` everything whose requirements hold is sent. `on_sighting` hears of the server
-        that answers, once a tick. `tags` says what a comment on a query's SQL tells. Times in seconds. A
-        result of more than `max_result_bytes` is cancelled.
+        Every connect calls `conninfo` and `password`, so that a password may change at run time. Without
+        `admission`, every query whose requirements hold is sent. `on_sighting` is called once per tick with
+        the server that answers. `tags` returns the content of the comment on a query's SQL. Timeouts are in
+        seconds. A result of more than `max_result_bytes` is cancelled.
         """
         self._waker = Waker()
         self._session = Session(
@@ -83,16 +83,18 @@ class Replica:
     ) -> list[Answer]:
         """Run `queries` in one REPEATABLE READ, READ ONLY transaction; return an answer for each, in order.
 
-        Two round trips, whatever the number of queries: one opens the transaction and takes the looks that
-        admission needs, one carries every query behind its own timeout and a rollback to a savepoint, so that
-        an error costs no other query its result. Queries with `snapshot: false` follow in a round trip of
-        their own, each in a transaction of its own; estimates cost one or two more where there are any.
+        This takes two round trips, whatever the number of queries. The first opens the transaction and reads
+        what admission needs. The second carries every query, after its own timeout and a rollback to a
+        savepoint, so that an error costs no other query its result. Queries with `snapshot: false` follow in
+        another round trip, each in its own transaction. Estimates take one or two more round trips.
 
-        A snapshot that has lived for its budget is let go, and what is left is asked in a new one. A standby
-        that cancels queries for its recovery is asked again: what shares the snapshot twice, all in a new
-        one, then what is still cancelled once more, one by one. No try begins after half of the shortest
-        interval, and whatever has not been answered at its end is cancelled.
-        `on_answer` hears the name of each query as it is answered. Raises nothing: a failure is an answer.
+        A snapshot that has reached its budget is closed, and the remaining queries run in a new one. If a
+        standby cancels queries because of a recovery conflict, they are retried: twice together with all
+        queries of the shared snapshot, in a new snapshot, and then once more one by one. No attempt begins
+        after half of the shortest interval. Queries without an answer at the end of the interval are
+        cancelled.
+        `on_answer` is called with the name of each query when it is answered. Raises nothing: a failure is an
+        answer.
         """
         started = time.monotonic()
         shortest = min((query.interval for query in queries), default=0.0)
@@ -104,12 +106,12 @@ class Replica:
         while True:
             tried = self._attempts.one(asked, on_answer, ends, together=attempt <= TRIES_TOGETHER)
             if not any(map(_good, tried.values())):
-                # It has nothing that an earlier answer would have to share a snapshot with.
+                # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
                 tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
             answers |= tried
             unreached = [query for query in asked if _unreached(answers[query.name])]
             if unreached and time.monotonic() < started + shortest / 2:
-                asked = unreached  # in a snapshot of their own, as that of the others has lived long enough
+                asked = unreached  # in a new snapshot, because the first one has reached its budget
                 continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
             late = time.monotonic() + pause > started + shortest / 2
@@ -120,12 +122,12 @@ class Replica:
             attempt += 1
             asked = cancelled
             if attempt <= TRIES_TOGETHER and any(query.snapshot for query in cancelled):
-                # What shares a snapshot is asked together again; only the last try, one by one, fills gaps.
+                # Retry all queries of the shared snapshot together; only the last attempt is one by one.
                 again = {query.name for query in cancelled}
                 asked = [query for query in queries if query.snapshot or query.name in again]
         for answer in answers.values():
             if answer.error is not None:
-                # As a value it needs no way that it came: that holds every object on it, and itself.
+                # The traceback would keep every object of its frames alive, and the error itself.
                 answer.error.__traceback__ = None
         return [answers[query.name] for query in queries]
 
@@ -135,11 +137,11 @@ class Replica:
             self._session.hang_up()
 
     def interrupt(self) -> None:
-        """End the tick under way from another thread; whatever runs on the server is cancelled there."""
+        """End the current tick, from another thread, and cancel its statements on the server."""
         self._waker.raise_()
 
     def close(self) -> None:
-        """Hang up. The replica is of no use afterwards."""
+        """Close the connection and the waker. The replica cannot be used afterwards."""
         self._session.hang_up()
         self._waker.close()
 

@@ -27,13 +27,13 @@ _SHOWN = 3
 
 
 def excess() -> str:
-    """An SQL expression: a JSON array that says in words what the current role may do beyond reading.
+    """Return an SQL expression: a JSON array of texts, one for each privilege of the role beyond reading.
 
-    Attributes of the role, predefined roles that write or reach outside the database (PostgreSQL manual,
-    "Predefined Roles"), relations it owns, tables it may change, schemas and databases it may create in. Of a
-    superuser it says only that: everything else would be true as well. The role is the one that logged in
-    (`session_user`) as well as the current one, as SET ROLE lays no right down for good; and what a role may
-    do that it only could switch to counts too.
+    It covers attributes of the role, predefined roles that write or act outside the database (PostgreSQL
+    manual, "Predefined Roles"), owned relations, tables that the role may change, and schemas and databases
+    in which it may create objects. For a superuser it names only that, because all others would apply too.
+    The role is the one that logged in (`session_user`), because SET ROLE drops no privilege permanently.
+    Predefined roles and owned relations also count if the role has to use SET ROLE first.
     """
     powers = ", ".join(f"CASE WHEN {column} THEN '{word}' END" for column, word in _POWERS.items())
     roles = ", ".join(f"'{role}'" for role in _ROLES)
@@ -76,7 +76,7 @@ _SUPERUSER = "(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(p
 
 
 def _listed(what: str, column: str) -> str:
-    """`what` and the first few names, in one text."""
+    """Return an SQL expression for `what` and the first few names, in one text."""
     sorted_names = f"pg_catalog.array_agg({column}::pg_catalog.text ORDER BY {column})"
     names = f"pg_catalog.array_to_string(({sorted_names})[1:{_SHOWN}], ', ')"
     others = f"pg_catalog.count(*) OPERATOR(pg_catalog.-) {_SHOWN}"
@@ -95,26 +95,26 @@ _COMPARISON = re.compile(r"(>=|>|<=|<|==)\s*(\d+)(?:\.(\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What one look at the server told: enough to decide every requirement of a tick."""
+    """State of one server in one tick: enough to check every requirement."""
 
     standby: bool
     version: int
-    """As `server_version_num`: 150018 is 15.18."""
+    """As in `server_version_num`: 150018 is 15.18."""
     columns: Mapping[str, frozenset[str]]
-    """Columns of each relation that exists, by its name in the query files; no key, no relation."""
+    """Columns of each relation that exists, by its name in the query files; missing relations have no key."""
     extensions: frozenset[str]
     unreadable: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Columns of those relations that the role may not SELECT."""
+    """Columns of these relations that the role may not SELECT."""
     member_of: frozenset[str] = frozenset()
-    """Those of the wanted roles whose privileges the poller's role has."""
+    """The required roles whose privileges the poller's role has."""
     active: int | None = None
-    """Active client backends but our own; None where it was not asked for, or the role may not see them."""
+    """Active client backends except the poller's; None if not requested, or if the role may not see them."""
     excess: tuple[str, ...] = ()
-    """What the role may do beyond reading, in words; empty where it was not asked for."""
+    """Privileges of the role beyond reading, as texts; empty if not requested."""
     server: str = ""
-    """The server process: the value of SERVER."""
+    """Identity of the server process: the value of SERVER."""
     session: str = ""
-    """Database and role, of which `excess` is true only together with the server."""
+    """Database and role; `excess` applies only to this session and server together."""
 
 
 def facts_query(
@@ -124,17 +124,17 @@ def facts_query(
     privileges: bool = False,
     charset: Charset = UTF8,
 ) -> str:
-    """The one statement that fetches ServerFacts for `queries`, as a single JSON value.
+    """Return the statement that reads ServerFacts for `queries`, as a single JSON value.
 
-    With `count_active` it counts active backends too, which only pg_read_all_stats sees of other roles;
-    with `privileges` it looks for excess ones, which reads all of pg_class. Nothing can have a name that
-    `charset` does not have, so none is asked for: it would cost all queries their answers.
+    With `count_active` it also counts active backends; other roles' backends are visible only to
+    pg_read_all_stats. With `privileges` it reads excess privileges, which scans all of pg_class. It omits
+    names that `charset` cannot encode: no such object exists, and the statement would fail for all queries.
 
-    It looks only at what a query requires or a parameter asks for; only the role and the version are always
-    in it. It reads the system catalogue only and never names a relation of the user's as such, so that a
-    missing one makes no error in the server's log, and follows the search_path as the query will.
-    `to_regclass` would do the same, but raises for a schema that may not be used and for a name of three
-    parts, and one query's error here would be every query's.
+    It reads only what a query requires or a parameter requests, and always the server's role, version,
+    process and session. It reads only the system catalogue and never uses a user's relation as a relation.
+    So a missing relation causes no error in the server's log, and names follow the search_path as in the
+    query. `to_regclass` does the same, but raises an error for a schema without USAGE privilege and for a
+    name of three parts. Here such an error would fail every query.
     """
     queries = tuple(queries)
     has = charset.has
@@ -171,7 +171,7 @@ SERVER = (
     "pg_catalog.concat_ws(' ', pg_catalog.inet_server_addr(), pg_catalog.current_setting('port'),"
     " extract(epoch FROM pg_catalog.pg_postmaster_start_time()))"
 )
-"""An expression that no two server processes give the same text."""
+"""An SQL expression whose text is unique for each server process."""
 _NONE = "'[]'::pg_catalog.json"
 _EXTENSIONS = "(SELECT coalesce(pg_catalog.json_agg(extname), '[]') FROM pg_catalog.pg_extension)"
 
@@ -206,8 +206,8 @@ def _columns(relations: Sequence[str]) -> str:
 
 
 def read_facts(answer: bytes) -> ServerFacts:
-    """Read what `facts_query` came to."""
-    # A database in SQL_ASCII keeps names in any encoding.
+    """Read the result of `facts_query`."""
+    # In a SQL_ASCII database, names may be in any encoding.
     told = json.loads(answer.decode(errors="replace"))
     return ServerFacts(
         standby=told["standby"],
@@ -224,10 +224,10 @@ def read_facts(answer: bytes) -> ServerFacts:
 
 
 def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
-    """Say which requirement does not hold; None where all hold.
+    """Return the first requirement that does not hold, as a Skip; None if all hold.
 
-    A relation or column that is named must be readable as well: without the privilege the query would be an
-    error in the server's log at every tick.
+    A named relation or column must also be readable: without the privilege, the query would cause an error
+    in the server's log at every tick.
     """
     if requires.role != "any" and (requires.role == "standby") != facts.standby:
         return Skip("role", f"needs a {requires.role}, this server is a {_role(facts)}")
@@ -240,7 +240,7 @@ def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
     for role in requires.member_of:
         if role not in facts.member_of:
             return Skip("privilege", f"the role has not the privileges of {role}; GRANT {role} to it")
-    denied: Skip | None = None  # of less use than what is missing, which no GRANT repairs
+    denied: Skip | None = None  # reported only if nothing is missing, because a GRANT does not fix that
     for relation, columns in requires.columns.items():
         if relation not in facts.columns:
             return Skip("relation", f"relation {relation} does not exist")
@@ -260,7 +260,7 @@ def _role(facts: ServerFacts) -> str:
 
 
 def _in_range(wanted: str, version: int) -> bool:
-    # 14 means every 14.x: where no minor is written, only majors are compared.
+    # 14 means every 14.x: without a minor version, only major versions are compared.
     return all(
         _COMPARISONS[sign](version // 10000, int(major))
         if minor == ""
@@ -274,14 +274,14 @@ def _spoken(version: int) -> str:
 
 
 def _row(name: str) -> str:
-    """One row of what is wanted: the name as it stands, its schema (or NULL) and its relation."""
+    """Return one row of VALUES: the name as written, its schema (or NULL) and its relation."""
     match = _RELATION.fullmatch(name)
     schema, relation = (_folded(part) for part in match.groups()) if match else (None, None)
     return f"({', '.join('NULL' if text is None else literal(text) for text in (name, schema, relation))})"
 
 
 def _folded(identifier: str | None) -> str | None:
-    """Read an identifier as PostgreSQL does: what is not quoted is folded to lower case."""
+    """Read an identifier as PostgreSQL does: an unquoted one is folded to lower case."""
     if identifier is None or not identifier.startswith('"'):
         return identifier and identifier.lower()
     return identifier[1:-1].replace('""', '"')

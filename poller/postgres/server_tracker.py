@@ -10,20 +10,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One server as it was when a tick reached it."""
+    """State of one server when a tick reached it."""
 
     address: str
-    """Host name, address or socket directory, as it was chosen from the connection string."""
+    """Host name, address or socket directory, as chosen from the connection string."""
     port: int
     standby: bool
     timeline: int | None
-    """None where the server does not tell."""
+    """None if the server does not report it."""
     lag: float | None
-    """Replay lag in seconds; None where it is not known."""
+    """Replay lag in seconds; None if unknown."""
     data_age: float | None
-    """How old, at most, the newest state of the primary is that was certainly shown; seconds."""
+    """Upper bound on the age of the primary's state that the values reflect, in seconds; None if unknown."""
     why: str
-    """The rule that decided the lag, in words."""
+    """The rule that decided the lag, as text."""
     at: float
     """Seconds on a monotonic clock."""
     database: str = ""
@@ -38,16 +38,16 @@ class Sighting:
 
 
 class Whereabouts:
-    """The last sighting, as long as it says something about now."""
+    """The last sighting, until it is too old."""
 
     def __init__(self, max_age: float, *, announce_first: bool = True) -> None:
-        """`max_age` is in seconds; without `announce_first` only a change is told in the log."""
+        """`max_age` is in seconds; without `announce_first`, only changes are logged."""
         self.max_age = max_age
         self._announce_first = announce_first
         self._last: Sighting | None = None
 
     def note(self, sighting: Sighting) -> None:
-        """Take over a sighting; a server, role or timeline other than before is one line in the log."""
+        """Store a sighting; log one line if the server, role or timeline has changed."""
         before, self._last = self._last, sighting
         extra: dict[str, object] = {
             "server.address": sighting.address,
@@ -75,6 +75,6 @@ class Whereabouts:
             logger.warning("%s follows timeline %s now", sighting.place, sighting.timeline, extra=extra)
 
     def seen(self, now: float) -> Sighting | None:
-        """The last sighting; None where none is young enough to be told at `now` (monotonic seconds)."""
+        """Return the last sighting; None if it is older than `max_age` at `now` (monotonic seconds)."""
         last = self._last
         return last if last is not None and now - last.at <= self.max_age else None

@@ -26,7 +26,7 @@ _LAG_WORTH_A_SECOND_LOOK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A transaction that has begun, and what the server told of itself in it."""
+    """An open transaction, with the server's facts and replay lag."""
 
     pipeline: Pipeline
     guards: Guards
@@ -36,7 +36,7 @@ class Opened:
 
 
 class Opening:
-    """Opens one transaction after the other, and keeps what one look teaches the next."""
+    """Opens one transaction after the other and keeps data that the next opening needs."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Opening:
         tags: Tags,
         max_result_bytes: int,
     ) -> None:
-        """See `attempt.Attempts`."""
+        """See `batch.Attempts`."""
         self._session = session
         self._waker = waker
         self._admission = admission
@@ -62,7 +62,7 @@ class Opening:
         self._excess_of = ("", "")
 
     def open(self, queries: Sequence[QueryDefinition]) -> Opened:
-        """Open the shared transaction, on the kept connection if it is still of use.
+        """Open the shared transaction, on the open connection if it is usable.
 
         Raises PollError, marked as `unsent`.
         """
@@ -73,12 +73,12 @@ class Opening:
             except PollError as error:
                 if not kept or error.kind == "cancelled":
                     raise
-                # The server may have gone and come back since the last tick; nothing has run yet: ask anew.
+                # The server may have restarted since the last tick. No query has run yet, so connect again.
                 self._session.hang_up()
                 opened = self._begin(queries)
             else:
                 if kept and not self._session.fits(standby=opened.facts.standby):
-                    # Promoted under way, or the second choice of several hosts: libpq looks at connect only.
+                    # The server's role changed, or libpq chose its fallback: libpq checks only at connect.
                     self._session.hang_up()
                     opened = self._begin(queries)
         except PollError as error:
@@ -88,7 +88,7 @@ class Opening:
         return opened
 
     def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
-        # Excess privileges take a look at all of pg_class, and seldom change.
+        # Excess privileges require a scan of all of pg_class, and they change rarely.
         old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
         privileges = self._admission.strict and (old or not self._session.is_open)
         brief = self._meter.brief
@@ -104,12 +104,12 @@ class Opening:
         opening = list(pipeline.send(guards.opening([facts(privileges=privileges), *looks])))
         lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
-            # Without its transaction the burst would run unguarded, so it must not run at all.
+            # Without its transaction, the burst would run without guards, so it must not run.
             self._session.hang_up()
             raise error
         told = read_facts(_value(opening[2]))
         if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
-            # A pooler leads to another server than in the last tick.
+            # A pooler has switched to another server since the last tick.
             privileges = True
             (again,) = pipeline.send([guards.look(facts(privileges=True))])
             if again.error:
@@ -135,7 +135,7 @@ class Opening:
             lag = self._meter.read(_value(reply), time.monotonic())
             if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
                 break
-            # What has come in a moment ago reads as old as the last look; now there is a younger one.
+            # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
             self._waker.pause(_SECOND_LOOK_SECONDS)
             (reply,) = pipeline.send([guards.look(lag_query())])
         return lag
@@ -159,5 +159,5 @@ class Opening:
 
 
 def _value(reply: Reply) -> bytes:
-    """The one JSON value that a look came to."""
+    """Return the single JSON value of a reply."""
     return (reply.rows.values[0][0] if reply.rows else None) or b""

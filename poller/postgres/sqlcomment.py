@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 Tags = Callable[[str], Mapping[str, str]]
-"""What the comment on the SQL of the query of a name says."""
+"""Returns the content of the SQL comment for the query with the given name."""
 
 SHOWN_BYTES = 1023
-"""Of a statement in pg_stat_activity, by default (PostgreSQL manual, "track_activity_query_size")."""
+"""Bytes of a statement in pg_stat_activity, by default (manual, "track_activity_query_size")."""
 _HINT = "/*+"
 _LINE_END = "\n"
 
@@ -21,24 +21,24 @@ def _quoted(text: str) -> str:
 
 
 def untagged(name: str) -> Mapping[str, str]:
-    """No comment at all."""
+    """Return no tags: no comment is added."""
     del name
     return {}
 
 
 def commented(sql: str, tags: Mapping[str, str]) -> str:
-    """`sql` with `tags` in a comment of sqlcommenter's form; without tags as it is.
+    """Return `sql` with `tags` in a comment of the sqlcommenter format; without tags, `sql` unchanged.
 
-    Keys are sorted, keys and values percent-encoded, values in quotes, so that nothing ends the comment, and
-    it stands behind the SQL (https://google.github.io/sqlcommenter/spec/). There it moves no position that an
-    error names, and is in nobody's way: Pgpool-II sends to the primary what begins with a comment, and
-    pg_hint_plan looks for hints in the first one only. In front it stands where the server would not show it
-    else, unless there is a hint.
+    Keys are sorted, keys and values are percent-encoded, and values are quoted, so that no value can end the
+    comment (https://google.github.io/sqlcommenter/spec/). The comment follows the SQL: there it does not
+    shift the positions in error messages, Pgpool-II does not send the query to the primary because it begins
+    with a comment, and pg_hint_plan, which reads hints only from the first comment, still finds them. If the
+    server would cut the comment off there, it precedes the SQL, unless the SQL contains a hint.
     """
     if not tags:
         return sql
     told = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
-    # What is commented out to the end of its line must not swallow this one.
+    # A comment to the end of the last line must not swallow this comment.
     behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{told}*/"
     fits = len(behind) <= SHOWN_BYTES if behind.isascii() else len(behind.encode()) <= SHOWN_BYTES
     return behind if fits or _HINT in sql else f"/*{told}*/ {sql}"

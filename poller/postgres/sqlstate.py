@@ -8,15 +8,15 @@ from poller.model.errors import ConflictKind, ErrorKind, PollError
 from poller.model.redaction import redact_beginning
 
 LONGEST_MESSAGE = 1000
-"""Characters of what a server said; a value that it quotes may have millions."""
+"""Maximum characters of a server's message, because a quoted value may have millions."""
 
 _EXACT: dict[str, ErrorKind] = {
     "40001": "conflict",  # serialization_failure: on a standby, a conflict with recovery
     "40P01": "conflict",  # deadlock_detected: on a standby, a buffer-pin deadlock with recovery
-    "55P03": "timeout",  # lock_not_available: our lock_timeout
+    "55P03": "timeout",  # lock_not_available: the poller's lock_timeout
     "25P03": "timeout",  # idle_in_transaction_session_timeout
     "25P04": "timeout",  # transaction_timeout
-    "57014": "cancelled",  # query_canceled: by statement_timeout or by someone, see `server_error`
+    "57014": "cancelled",  # query_canceled: by statement_timeout or by a user, see `server_error`
     "57P01": "unavailable",  # admin_shutdown, pg_terminate_backend
     "57P02": "unavailable",  # crash_shutdown
     "57P03": "unavailable",  # cannot_connect_now: starting up
@@ -61,7 +61,7 @@ _CONFLICT_HINTS: dict[ConflictKind, str] = {
     + _STANDBY_WAITS,
     "lock": "the primary locked the relation exclusively (DDL, VACUUM truncating it); " + _STANDBY_WAITS,
     "buffer_pin": _STANDBY_WAITS,
-    # No delay is waited for here: recovery and the query wait for each other.
+    # max_standby_streaming_delay does not apply: recovery and the query wait for each other.
     "deadlock": "the query waited for a relation that the primary had locked, and held a page that recovery "
     "needed; keep exclusive locks on the primary short",
     "tablespace": "a tablespace for temporary files was dropped; the next poll uses another",
@@ -74,7 +74,7 @@ _GRANT_CONNECT = "GRANT CONNECT ON DATABASE ... TO the role"
 _REFUSALS: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
     (re.compile(pattern), sqlstate, hint)
     for pattern, sqlstate, hint in (
-        # The first that matches decides, so that what quotes a name comes after what says more.
+        # The first match decides, so messages with a quoted name come after the more specific ones.
         (r"password authentication failed", "28P01", None),
         (r"authentication failed for user|pg_hba\.conf", "28000", None),
         (r"too many connections for role", "53300", "the role's CONNECTION LIMIT is reached; it needs 2"),
@@ -119,18 +119,18 @@ _CONNECTION_ADVICE = (
     ("standby mode|session is (not )?read-only", "no server is what target_session_attrs asks for"),
     ("starting up|not yet accepting", "wait: the server is starting"),
 )
-"""What libpq or the server says (in another language there is no advice), and what to do about it."""
+"""Messages of libpq or the server, in English only, and the fix for each."""
 
 
 def one_line(message: str) -> str:
-    """What libpq says, on one line; what it says on lines of their own, without a stop, stays sentences."""
+    """Return libpq's message on one line; lines without a full stop become separate sentences."""
     return " ".join(_NEXT_SENTENCE.sub(". ", message).split())
 
 
 def refusal_of(message: str) -> tuple[str | None, str | None]:
-    """The SQLSTATE of a refused connection, which libpq keeps to itself, and what to do about it.
+    """Return the SQLSTATE of a refused connection, which libpq does not expose, and the fix.
 
-    By the server's English words; None where they are others. What a name in quotes contains is no such word.
+    Both come from the server's English message; None if it is in another language. Quoted names are ignored.
     """
     _, fatal, said = message.rpartition("FATAL:")
     if fatal:
@@ -142,12 +142,12 @@ def refusal_of(message: str) -> tuple[str | None, str | None]:
 
 
 def connection_advice(message: str) -> str | None:
-    """What to do about a connection that failed with `message`, if its English words say so."""
+    """Return the fix for a connection that failed with `message`; None for an unknown message."""
     return next((advice for pattern, advice in _CONNECTION_ADVICE if re.search(pattern, message)), None)
 
 
 def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
-    """The kind of recovery conflict behind a server's message and its detail."""
+    """Return the kind of recovery conflict from the SQLSTATE and the server's message with its detail."""
     for text, kind in _CONFLICTS:
         if text in message:
             return kind
@@ -155,7 +155,7 @@ def conflict_of(sqlstate: str | None, message: str) -> ConflictKind:
 
 
 def kind_of(sqlstate: str | None) -> ErrorKind:
-    """The kind of failure behind an SQLSTATE (PostgreSQL manual, Appendix A); None is a lost connection."""
+    """Return the kind of failure for an SQLSTATE (PostgreSQL manual, Appendix A); None: connection lost."""
     if sqlstate is None:
         return "unavailable"
     return _EXACT.get(sqlstate) or _CLASSES.get(sqlstate[:2], "rejected")
@@ -169,30 +169,30 @@ def server_error(
     elapsed: float = 0.0,
     timeout: float | None = None,
 ) -> PollError:
-    """Make the error of a poll from what the server said.
+    """Return the error of a poll for a server's error; `elapsed` and `timeout` are in seconds.
 
-    57014 has two meanings and one code, and its text follows lc_messages: in English it says so, and in any
-    language a statement that ran for (nearly) its whole `timeout` was ended by it; any other was cancelled by
-    somebody. The time alone is not enough: a reader that was held up sees less of it. All times in seconds.
+    57014 has two meanings, and the message depends on lc_messages. The English message names the statement
+    timeout. In any language, a statement that ran for (nearly) its whole `timeout` was ended by it; otherwise
+    a user cancelled it. The time alone is not enough, because a delayed reader measures less of it.
     """
     kind = kind_of(sqlstate)
     timed_out = timeout is not None and ("statement timeout" in message or elapsed >= 0.9 * timeout)
     if sqlstate == "57014" and timed_out:
         kind = "timeout"
         hint = hint or "make the query cheaper or raise its timeout"
-    if "statement pooling mode" in message:  # PgBouncer's words
+    if "statement pooling mode" in message:  # PgBouncer's message
         hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
-    # A server repeats what it was given, `options` for one.
+    # A server repeats its input, for example `options`.
     hint = _told(hint) if hint else _HINTS.get(sqlstate or "")
     error = PollError(kind, _told(message), sqlstate=sqlstate, hint=hint)
     if kind == "conflict":
         error.conflict = conflict_of(sqlstate, message)
-        # The server's own hint ("you should be able to reconnect") is what we do anyway.
+        # The server's own hint ("you should be able to reconnect") describes what the poller does anyway.
         error.hint = _CONFLICT_HINTS[error.conflict]
     return error
 
 
 def _told(text: str) -> str:
-    """The server's words without secrets, and cut: they may quote a value that is as long as it likes."""
+    """Return the server's text without secrets and cut, because it may quote a very long value."""
     text = redact_beginning(text)
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

@@ -14,11 +14,11 @@ from poller.postgres.sql_text import literal
 from poller.postgres.sqlcomment import Tags, commented, untagged
 
 OPENING_TIMEOUT = 10.0
-"""Seconds that each of our own looks at the server's catalogue may take."""
+"""Seconds that each of the poller's own catalogue queries may take."""
 PATIENCE_SECONDS = 5.0
-"""How much longer than the server's own timeout we wait before taking the server for dead."""
+"""Seconds after the server's own timeout until the poller treats the server as dead."""
 LONGEST_SNAPSHOT = 150.0
-"""Seconds. A snapshot that lives long keeps rows from vacuum (hot_standby_feedback) or is in replay's way."""
+"""Seconds. A long snapshot keeps rows from vacuum (hot_standby_feedback) or blocks replay."""
 _ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
 _LAST_WORD_SECONDS = 0.5
 _OTHER_SERVER = "the pooler leads to another server than the one that was looked at"
@@ -28,31 +28,31 @@ _CONNECTION_CHECK = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What bounds every transaction; all in seconds.
+    """Limits of every transaction; all times are in seconds.
 
-    Everything is set by SET LOCAL or its function form and so ends with the transaction: a pooler may hand
-    the session to somebody else (PostgreSQL manual, "Client Connection Defaults").
+    Everything is set by SET LOCAL or set_config and ends with the transaction, because a pooler may give the
+    session to another client (PostgreSQL manual, "Client Connection Defaults").
     """
 
     lock_timeout: float
     budget: float
-    """Longest life of the transaction that queries share."""
+    """Maximum duration of the transaction that queries share."""
     tags: Tags = untagged
-    """What a comment on its SQL says of each query."""
+    """Returns the content of the comment on each query's SQL."""
     timeout: float | None = None
-    """The statement_timeout that holds behind the savepoint: a query that has this one needs not set it."""
+    """The statement_timeout set after the savepoint: a query with this timeout does not set its own."""
     charset: Charset = UTF8
-    """What the pipeline encodes the statements in, once the bounds are set."""
+    """Encoding of the statements, once the limits are set."""
     server: str | None = None
-    """The server process (`gates.SERVER`) that a later transaction must be on; None: any."""
+    """The server process (`server_facts.SERVER`) that a later transaction requires; None: any."""
 
     def opening(self, looks: Sequence[str]) -> list[Statement]:
-        """Begin the shared transaction, take the looks it starts with, and set the savepoint `tick`.
+        """Return the statements that begin the shared transaction, run `looks` and set savepoint `tick`.
 
-        The first look must succeed. The others stand behind the savepoint, so that an error costs nothing.
+        The first look must succeed. The others run after the savepoint, so that an error has no effect.
         """
         first, *others = looks
-        # The role's own limits may be so tight that they would end what sets ours.
+        # The role's own limits may be too short for the statements that set the poller's limits.
         begin = _look(
             f"SET LOCAL idle_in_transaction_session_timeout = {_ms(_IDLE_TIMEOUT)}",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
@@ -64,23 +64,23 @@ class Guards:
         return [begin, _look(bounds), _look(first), savepoint, *map(self.look, others)]
 
     def look(self, sql: str) -> Statement:
-        """One more look of ours, in the shared transaction."""
+        """Return another of the poller's own statements, for the shared transaction."""
         return _look(sql, _ROLLBACK, _set_timeout(OPENING_TIMEOUT))
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
-        """`sql` for `query`, in the shared transaction.
+        """Return the statement that runs `sql` for `query` in the shared transaction.
 
-        The rollback before it undoes what the query before left, be it an error; and where the transaction
-        is gone, the rollback fails and the query is not run, rather than run without its guards.
+        The rollback before it undoes the effects of the previous query, including an error. If the
+        transaction is gone, the rollback fails and the query is not run, so it never runs without guards.
         """
         timeout = () if query.timeout == self.timeout else (_set_timeout(query.timeout),)
         return (_query(query, self.tagged(query, sql), _ROLLBACK, *timeout),)
 
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
-        """`sql` for `query` in a short transaction of its own, and that transaction's end."""
+        """Return the statements that run `sql` for `query` in its own short transaction and end it."""
         bounds = self._bounds(query.timeout, query.timeout + PATIENCE_SECONDS)
         if self.server is not None:
-            # A pooler may lead to another server than the one that was judged; the statement fails then.
+            # A pooler may switch to another server than the checked one; the statement then fails.
             is_same = f"{SERVER} OPERATOR(pg_catalog.=) {literal(self.server)}"
             checked = f"CASE WHEN {is_same} THEN '{_ms(self.lock_timeout)}' ELSE '{_OTHER_SERVER}' END"
             bounds += f", pg_catalog.set_config('lock_timeout', {checked}, true)"
@@ -88,13 +88,14 @@ class Guards:
         return _query(query, self.tagged(query, sql), begin, bounds), rollback()
 
     def tagged(self, query: QueryDefinition, sql: str) -> str:
-        """`sql` with the comment that says that it runs for `query`."""
+        """Return `sql` with a comment that names `query`."""
         return commented(sql, self.tags(query.name))
 
     def _bounds(self, statement_timeout: float, transaction_timeout: float) -> str:
-        """client_connection_check_interval (14 and later, not on Windows) ends a query whose poller has died.
+        """Return the statement that sets the limits, where the server has the parameter.
 
-        transaction_timeout (17 and later) does the same for what is left of a burst when the network is gone.
+        client_connection_check_interval (14 and later, not on Windows) ends a query whose poller has died.
+        transaction_timeout (17 and later) ends the rest of a burst if the network fails.
         """
         fixed = {
             "statement_timeout": statement_timeout,
@@ -112,15 +113,15 @@ class Guards:
 
 
 def formats_query(charset: Charset) -> str:
-    """The statement that pins, for the transaction, how the server reads SQL and writes values."""
+    """Return the statement that sets, for the transaction, how the server reads SQL and writes values."""
     return f"SELECT {_formats(charset)}"
 
 
 def _formats(charset: Charset) -> str:
-    if charset == UTF8:  # as the session's own
+    if charset == UTF8:  # the encoding of the session
         return _FORMATS
-    # A pooler may lead to another database than the one that the session was told of. No encoding has this
-    # name, so the statement fails, and nothing is read in an encoding that it is not written in.
+    # A pooler may switch to a database with another encoding than the session reported. No encoding has this
+    # name, so the statement fails, and no value is decoded in the wrong encoding.
     encoding = charset.encoding
     is_same = f"pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) '{encoding}'"
     other = f"'the database is not in {encoding} any more'"
@@ -135,14 +136,14 @@ def _set_config(name: str, value: object) -> str:
 _NOT_WINDOWS = " AND pg_catalog.version() OPERATOR(pg_catalog.!~*) '(mingw|visual c)'"
 _FORMATS = ", ".join(
     [
-        # The statement that was checked is the one that runs: where a text ends depends on this.
+        # The checked statement must be the one that runs: the end of a string depends on this setting.
         _set_config("standard_conforming_strings", "on"),
-        # 0 is exact; otherwise the result of a search in a GIN index is a random part of the rows.
+        # 0 is exact; otherwise a search in a GIN index returns a random part of the rows.
         _set_config("gin_fuzzy_search_limit", 0),
-        # Floats with all their digits, whatever the role, the database or the server sets.
+        # All digits of floats, whatever the role, the database or the server sets.
         _set_config("extra_float_digits", 1),
-        # Attributes with the same text on every server. The order of day and month, TimeZone and lc_monetary
-        # also change what SQL means, so they stay as the operator has set them.
+        # The same text of attributes on every server. The order of day and month, TimeZone and lc_monetary
+        # also change the meaning of SQL, so they keep the operator's setting.
         _set_config("DateStyle", "ISO"),
         _set_config("IntervalStyle", "postgres"),
         _set_config("bytea_output", "hex"),
@@ -153,17 +154,17 @@ _FORMATS = ", ".join(
 
 
 def commonest_timeout(queries: Iterable[QueryDefinition]) -> float | None:
-    """The timeout that most of `queries` have, in seconds."""
+    """Return the most frequent timeout of `queries`, in seconds; None without queries."""
     counted = Counter(query.timeout for query in queries).most_common(1)
     return counted[0][0] if counted else None
 
 
 def budget(queries: Iterable[QueryDefinition]) -> float:
-    """Longest life, in seconds, of the transaction that `queries` share.
+    """Return the maximum duration, in seconds, of the transaction that `queries` share.
 
-    Half of the shortest interval, so that no snapshot is held all the time, and LONGEST_SNAPSHOT at most; but
-    always more than the longest of their timeouts: one query must be able to use its own, and the server to
-    say that it did.
+    It is half of the shortest interval, so that a snapshot is not held all the time, and at most
+    LONGEST_SNAPSHOT. But it is always longer than the longest timeout, so that a query can use its whole
+    timeout and the server can report it.
     """
     queries = tuple(queries)
     half = min((query.interval for query in queries), default=0.0) / 2
@@ -171,10 +172,10 @@ def budget(queries: Iterable[QueryDefinition]) -> float:
 
 
 def rollback() -> Statement:
-    """End a transaction, whatever state it is in, and undo what it left.
+    """Return the statement that ends a transaction in any state and undoes its effects.
 
-    A READ ONLY one, too, may set parameters for the whole session and notify listeners, and COMMIT would let
-    both out.
+    A READ ONLY transaction can also set parameters for the session and notify listeners. COMMIT would make
+    both effective.
     """
     return Statement("ROLLBACK", PATIENCE_SECONDS)
 
@@ -192,5 +193,5 @@ def _set_timeout(seconds: float) -> str:
 
 
 def _ms(seconds: float) -> int:
-    # 0 would mean "no timeout" to the server.
+    # The server reads 0 as "no timeout".
     return max(1, round(seconds * 1000))

@@ -15,17 +15,17 @@ ADVICE = (
     "ALTER FUNCTION ... STABLE; else omit it"
 )
 _MOST = 1000
-"""Names of one statement that are looked up."""
+"""Maximum number of names of one statement that are looked up."""
 
 
 def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
-    """The statement that finds, for each of `sqls`, the volatile functions that it may call.
+    """Return the statement that finds, for each of `sqls`, the volatile functions that it may call.
 
     It looks up function calls by name and number of arguments; operators, types (their casts, and the checks
-    of domains) and relations (views, row security policies) by name; and what these depend on, and so on.
-    Functions in the expressions of views, policies and checks are read from their trees, because PostgreSQL
-    records no dependency on a function of its own. It does not look into the bodies of functions. Nothing can
-    have a name that `charset` does not have, so none is asked for: the statement would fail for all `sqls`.
+    of domains) and relations (views, row security policies) by name; and all their dependencies. It reads the
+    functions of views, policies and checks from their expression trees, because PostgreSQL records no
+    dependency on its built-in functions. It does not read the bodies of functions. It omits names that
+    `charset` cannot encode: no such object exists, and the statement would fail for all `sqls`.
     """
 
     def exists(schema: str | None, name: str) -> bool:
@@ -56,9 +56,10 @@ def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
 
 
 def read_volatile(answer: bytes) -> dict[int, list[str]]:
-    """The functions that `volatile_query` found and that are not known to be harmless, by statement.
+    """Return the functions that `volatile_query` found and that may be harmful, by statement number.
 
-    The names of harmless functions are those of PostgreSQL and its contrib modules, and no one else's.
+    Only functions of PostgreSQL and its contrib modules can be harmless; a user's function of the same name
+    is not.
     """
     found: dict[int, list[str]] = {}
     for number, schema, name, shipped in json.loads(answer.decode(errors="replace")):
@@ -76,7 +77,7 @@ def _oid(catalog: str) -> str:
 
 
 def _edges() -> str:
-    """From which object to which others, as the body of a query over `reached`."""
+    """Return the dependencies of objects, as the body of a query over `reached`."""
     parts = [
         ("pg_rewrite", "oid", "pg_class", "pg_rewrite", "ev_class"),
         ("pg_policy", "oid", "pg_class", "pg_policy", "polrelid"),
@@ -138,7 +139,7 @@ def _visible(kind: str, catalog: str, name: str, namespace: str, visible: str) -
 
 _START = "\n  UNION\n".join(
     [
-        # PostgreSQL's own operators, which have the OIDs below that, are never volatile.
+        # PostgreSQL's own operators, which have lower OIDs, are never volatile.
         _visible("operator", "pg_operator", "oprname", "oprnamespace", "pg_operator_is_visible")
         + "\n    AND pg_operator.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid",
         _visible("type", "pg_type", "typname", "typnamespace", "pg_type_is_visible"),
