@@ -12,19 +12,18 @@ from poller.model.series import Key, key_of
 
 
 class Closed:
-    """The closed attributes of one metric, and what one result showed of the open ones beside them."""
+    """The closed attributes of one metric, and the values of its open attributes in one result."""
 
     def __init__(self, metric: MetricDefinition) -> None:
         self._values = metric.attribute_values
         self._all_closed = set(metric.attribute_columns) == set(self._values)
-        # Where no attribute is open, every set is known before the first row.
+        # If no attribute is open, every set is known before the first row.
         self._open: dict[Key, None] = {(): None} if self._values and self._all_closed else {}
 
     def see(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Take note of one row's attributes.
+        """Record one row's attributes.
 
-        Raises NotTellableError (`undeclared_value`) where one has a value that is not declared for it, or is
-        NULL.
+        Raises NotTellableError (`undeclared_value`) if a closed attribute is NULL or has an undeclared value.
         """
         if not self._values:
             return
@@ -34,10 +33,10 @@ class Closed:
         self._open[self._open_part(attributes)] = None
 
     def missing(self, seen: Collection[Key]) -> Iterator[dict[str, AttributeValue]]:
-        """The declared sets that no row had, for each set of open attributes that one had.
+        """Yield the declared sets without a row, for each set of open attributes that has a row.
 
-        `seen` are the keys of all rows that `see` let pass; one that was refused for its value is among them,
-        as there is a row and 0 would not be true.
+        `seen` has the keys of all rows that `see` accepted, also of rows whose value was rejected later:
+        these rows exist, so a 0 would be wrong.
         """
         names = list(self._values)
         for open_part in self._open:
@@ -47,7 +46,7 @@ class Closed:
                     yield attributes
 
     def count_missing(self, seen: Collection[Key]) -> int:
-        """How many these are, however many."""
+        """Return the number of missing sets, without producing them."""
         if not self._values:
             return 0
         return len(self._open) * math.prod(map(len, self._values.values())) - len(seen)

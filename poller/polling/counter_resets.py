@@ -10,11 +10,11 @@ from poller.model.series import Key, key_of
 
 
 def continued(result: PollResult, before: PollResult | None) -> PollResult:
-    """`result` with the sequences of its sums: those of `before`, the last good result of the same query.
+    """Return `result` with the start times of its sums, continued from `before`.
 
-    A counter that is lower than before was reset: another sequence begins. So it does for a series that
-    `before` has not, for nobody knows what became of it meanwhile, and for all of them where another server
-    answered: what it counted is its own.
+    `before` is the last good result of the same query. A new start time begins if a counter is lower than
+    before (it was reset), if `before` lacks the series (its history is unknown), or if another server
+    answered (it has its own counters).
     """
     types = {metric.name: metric.type for metric in result.query.metrics if metric.type != "gauge"}
     if not types:

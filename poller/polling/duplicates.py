@@ -14,7 +14,7 @@ Contested = Mapping[str, Collection[Key]]
 
 
 def contested(results: Iterable[PollResult]) -> Contested:
-    """The series that more than one of `results` has a value for."""
+    """Return the series for which more than one of `results` has a value."""
     results = tuple(results)
     names = [metric.name for result in results for metric in result.query.metrics]
     if len(set(names)) == len(names):
@@ -31,14 +31,14 @@ def contested(results: Iterable[PollResult]) -> Contested:
 
 
 class Claims:
-    """Which queries have a value for a series, of the metrics that several queries feed.
+    """Tracks which queries have a value for a series, for metrics that several queries report.
 
-    It is kept up to date with each result, so that finding the contested series of one tick takes time in
-    proportion to that tick, however many queries are known.
+    Each result updates it. So the time to find the contested series of a tick depends only on the size of
+    that tick, not on the total number of queries.
     """
 
     def __init__(self, queries: Iterable[QueryDefinition], results: Iterable[PollResult]) -> None:
-        """Begin with the last good `results` of `queries`."""
+        """Start with the last good `results` of `queries`."""
         feeders = Counter(name for query in queries for name in {metric.name for metric in query.metrics})
         self._shared = {name for name, count in feeders.items() if count > 1}
         self._series: dict[str, list[tuple[str, Key]]] = {}
@@ -65,7 +65,7 @@ class Claims:
             self._claimants.setdefault(series, set()).add(query)
 
     def contested(self, queries: Iterable[str], is_shown: Callable[[str], bool]) -> Contested:
-        """The series of `queries` that more than one query shows now."""
+        """Return the series of `queries` that several queries report now; `is_shown` takes a query name."""
         found: defaultdict[str, set[Key]] = defaultdict(set)
         for query in queries:
             for metric, key in self._series.get(query, ()):
@@ -76,7 +76,7 @@ class Claims:
 
 
 def without(result: PollResult, claims: Contested) -> PollResult:
-    """`result` without its contested series, which count as `duplicate`, as they do within one result."""
+    """Return `result` without its contested series, which count as `duplicate`, as within one result."""
     if not claims or not any(metric.name in claims for metric in result.query.metrics):
         return result
     kept = tuple(

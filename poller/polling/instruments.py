@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from poller.polling.store import SnapshotStore
 
 RENEWAL_FLOOR = 1000
-"""Attribute sets that an unchanged catalogue may go through before its provider is replaced."""
+"""Attribute sets above twice the reported number at which an unchanged catalogue's provider is replaced."""
 
 Attributes = Mapping[str, AttributeValue]
 _CREATE = {
@@ -41,10 +41,10 @@ _CREATE = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frame:
-    """What the store shows at one collection; every callback reads the same one."""
+    """Content of the store at one collection; all callbacks read the same frame."""
 
     metrics: Sequence[MetricDefinition] = ()
-    """All definitions of the catalogue, those without a sample as well."""
+    """All definitions of the catalogue, including those without a sample."""
     results: Sequence[PollResult] = ()
     """The results whose samples are reported."""
     statuses: Sequence[Freshness] = ()
@@ -52,7 +52,7 @@ class Frame:
 
 
 def read_store(store: SnapshotStore) -> Frame:
-    """The frame of this moment."""
+    """Return the content of the store at this moment."""
     now = time.monotonic()
     statuses = tuple(store.freshness(now))
     return Frame(
@@ -88,10 +88,10 @@ class CatalogInstruments:
         starts: bool = True,
         snapshot_times: bool = False,
     ) -> None:
-        """Report what `frame` returns at each collection, and `query_metrics` of the same frame.
+        """Report the result of `frame` at each collection, and `query_metrics` of the same frame.
 
-        Without `starts` no sum has a start time: a process that polls once cannot know it. With
-        `snapshot_times` each data point has the time of its snapshot instead of the collection's.
+        Without `starts`, sums have no start time, because a process that polls once cannot know it. With
+        `snapshot_times`, each data point has the time of its snapshot instead of the collection's.
         """
         self._query_metrics = query_metrics
         self._frame = frame
@@ -107,9 +107,9 @@ class CatalogInstruments:
         self._reader = Collector()
 
     def collect(self) -> list[Metric]:
-        """Each metric with one data point per sample; a series that two results report has none.
+        """Return each metric with one data point per sample; omit a series that two results report.
 
-        Sums are cumulative, and each data point has the start time of its sequence where one is known.
+        Sums are cumulative. Each data point has the start time of its sequence if that is known.
         """
         frame = self._frame()
         claims = contested(frame.results)
@@ -127,7 +127,7 @@ class CatalogInstruments:
         return [self._dated(metric) for metric in self._reader.read()]
 
     def shutdown(self) -> None:
-        """End the provider."""
+        """Shut down the provider."""
         if self._provider is not None:
             self._provider.shutdown()
 
@@ -165,7 +165,7 @@ class CatalogInstruments:
                 )
 
     def _dated(self, metric: Metric) -> Metric:
-        """The metric with the start times of its sequences and, if asked for, the times of the snapshots."""
+        """Return the metric with the start times of its sequences and, if requested, the snapshot times."""
         is_sum = isinstance(metric.data, Sum)
         if metric.name not in self._shown or not (is_sum or self._snapshot_times):
             return metric

@@ -18,30 +18,30 @@ from poller.model.series import Key, key_of
 from poller.polling.attributes import Closed
 
 MOST_REFUSALS_SHOWN = 20
-"""Of one result; what is beyond is counted only."""
+"""Maximum number of rejected rows of one result that are listed; the others are only counted."""
 
 _MOST_BYTES_SHOWN = 400
 
 
 @dataclass(slots=True)
 class Account:
-    """What becomes of the candidates while they are gone through."""
+    """Outcome of each candidate data point, collected while a result is mapped."""
 
     columns: tuple[Column, ...]
     taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
-    """Of all metrics of the query, as two of them may have one name; None where twins were withdrawn."""
+    """By series, across all metrics, because two may have one name; None if duplicates were withdrawn."""
     quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     refused: list[Refusal] = field(default_factory=list)
     made: int = 0
     folded: int = 0
 
     def take(self, sample: Sample, row: Row | None = None) -> None:
-        """Keep one sample, made from a row or from none, unless its series is taken already."""
+        """Store one sample; `row` is its source, if any. If its series exists already, refuse both."""
         series = sample.metric, key_of(sample.attributes)
         if series not in self.taken:
             self.taken[series] = sample, row
             return
-        # The first of the twins is withdrawn too: one of them is wrong and nobody knows which.
+        # Refuse the first sample as well: one of the two is wrong, and it is unknown which.
         first = self.taken[series]
         if first is not None:
             self.refuse(sample.metric, "duplicate", first[1])
@@ -60,41 +60,45 @@ class Account:
 
 
 OTHER = "other"
-"""Value of every attribute column of the series that sums up the rows beyond `max_series`."""
+"""Attribute value of the series that sums the rows beyond `max_series`, in every attribute column."""
 _BOOL = 16
 
 
 class Mapped(NamedTuple):
-    """The data points of one result, and the account of all that are none.
+    """The data points of one result, and the counts of rows that became none.
 
-    Every row makes one candidate per metric: `len(samples) + folded + sum(quarantined.values()) - made` is
-    the number of rows (those beyond max_series too) times the number of metrics.
+    Each row makes one candidate per metric. So `len(samples) + folded + sum(quarantined.values()) - made`
+    equals the number of rows (including those beyond max_series) times the number of metrics.
     """
 
     samples: tuple[Sample, ...]
     quarantined: Mapping[str, int]
     made: int = 0
-    """Candidates that no row of their own stands behind: declared values without a row, and `other`."""
+    """Candidates without a row of their own: declared values without a row, and `other`."""
     folded: int = 0
-    """Candidates that are summed up in `other`."""
+    """Candidates that are summed in `other`."""
     refused: tuple[Refusal, ...] = ()
-    """The first MOST_REFUSALS_SHOWN that were quarantined."""
+    """The first MOST_REFUSALS_SHOWN rejected rows."""
     advice: str | None = None
-    """What is wrong with a metric that none of the rows could feed."""
+    """The problem of each metric for which all rows were rejected."""
 
 
 def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
-    """Map the rows of one result by the query's definition.
+    """Map the rows of one result to samples, by the query's definition.
 
-    Refused alone and counted are a NULL under `on_null: drop` (`null`), NaN (`nan`), infinity (`infinite`),
-    what is no number (`not_a_number`; a metric with a value column of another type loses all of its rows so),
-    a counter below 0 (`negative`), every row of a series that comes twice (`duplicate`: which of them is true
-    cannot be known), an attribute that is not UTF-8 (`not_utf8`), is longer than MAX_ATTRIBUTE_LENGTH
-    (`attribute_too_long`) or has a value that its `attribute_values` do not list (`undeclared_value`), and
-    what lies beyond `max_series` (`overflow`), unless it is summed up.
+    These rows are rejected and counted, without failing the result:
 
-    Raises PollError of kind `mismatch` where the whole result contradicts the definition: a declared column
-    is missing or comes twice, no value column is of a numeric type, a NULL under `on_null: fail`.
+    - `null`: NULL under `on_null: drop`;
+    - `nan`, `infinite`: NaN or infinity;
+    - `not_a_number`: not a number; a value column of a non-numeric type rejects all rows of its metric;
+    - `negative`: a counter below 0;
+    - `duplicate`: every row of a series that occurs twice, because the right value is unknown;
+    - `not_utf8`, `attribute_too_long`: an attribute that is not UTF-8, or exceeds MAX_ATTRIBUTE_LENGTH;
+    - `undeclared_value`: an attribute value that `attribute_values` does not list;
+    - `overflow`: rows beyond `max_series`, unless they are summed.
+
+    Raises PollError of kind `mismatch` if the whole result contradicts the definition: a declared column is
+    missing or occurs twice, no value column has a numeric type, or a value is NULL under `on_null: fail`.
     """
     positions = _positions(query, rows.columns)
     advice = _wrong_types(query, rows.columns, positions)
@@ -147,14 +151,14 @@ def _map_metric(
             attributes.update(metric.attributes)
             account.take(Sample(metric.name, value, attributes), row)
     if closed is not None and not rows.beyond and metric.type != "counter":
-        # Only a complete result tells that there is no row. Of a counter the 0 would be a reset.
+        # Only a complete result shows that a row is missing. For a counter, the 0 would be a reset.
         _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
 
 
 def _fill(
     metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: Account
 ) -> None:
-    """Make a 0 of each declared set that no row had, as far as there is room, and count the others."""
+    """Add a 0 for each declared set without a row, up to `room` samples, and count the others."""
     wanted = closed.count_missing(seen)
     account.made += wanted
     account.quarantined["overflow"] += max(0, wanted - room)
@@ -163,7 +167,7 @@ def _fill(
 
 
 def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account) -> None:
-    """Sum up the rows beyond the limit in one series, or count them."""
+    """Sum the rows beyond the limit in one series, or count them."""
     folded = rows.folded.get(metric.value_column)
     if folded is None:
         account.quarantined["overflow"] += rows.beyond
@@ -179,7 +183,7 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
     if refused or (metric.name, key_of(attributes)) in account.taken:
-        # A sum over some of them would look like the sum over all.
+        # A partial sum would look like the sum of all rows.
         account.quarantined["overflow"] += rest
         return
     account.take(Sample(metric.name, total, attributes))
@@ -198,7 +202,7 @@ def _refused(metric: MetricDefinition, folded: Folded) -> Counter[str]:
 
 
 def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:
-    """Find each declared column once; tell all that is wrong with them in one error."""
+    """Return the position of each declared column; raise one PollError that lists all problems."""
     at = {column.name: position for position, column in enumerate(columns)}
     if len(at) == len(columns) and all(
         name in at for metric in query.metrics for name in (metric.value_column, *metric.attribute_columns)
@@ -229,7 +233,7 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
 def _wrong_types(
     query: QueryDefinition, columns: tuple[Column, ...], positions: Mapping[str, int]
 ) -> dict[str, str]:
-    """What to say of each value column that is not of a numeric type."""
+    """Return a message for each value column that has a non-numeric type."""
     said: dict[str, str] = {}
     for metric in query.metrics:
         name = metric.value_column
@@ -261,9 +265,9 @@ def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, Attr
     for name, position, oid in columns:
         raw = row[position]
         if raw is None:
-            continue  # OpenTelemetry has no null attribute; an absent one is what NULL says.
+            continue  # OpenTelemetry has no null attribute, so NULL omits the attribute.
         if len(raw) > 4 * MAX_ATTRIBUTE_LENGTH:
-            raise NotTellableError("attribute_too_long")  # whatever it is, it is not worth decoding
+            raise NotTellableError("attribute_too_long")  # UTF-8 has at most 4 bytes per character
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:

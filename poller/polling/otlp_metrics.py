@@ -14,11 +14,11 @@ from poller.polling.instruments import CatalogInstruments, Frame
 
 
 def to_otlp_json(results: Sequence[PollResult], resource: Resource, version: str) -> str:
-    """One ExportMetricsServiceRequest on one line; each data point has the time of its snapshot.
+    """Return one ExportMetricsServiceRequest on one line; each data point has the time of its snapshot.
 
     Source: OpenTelemetry protocol specification, "JSON Protobuf Encoding" (64-bit integers are strings).
     """
-    # It turns off what the SDK exports; this is printed.
+    # The variable disables the SDK's exports, but this output is printed.
     os.environ.pop("OTEL_SDK_DISABLED", None)
     metrics = [metric for result in results for metric in result.query.metrics]
     instruments = CatalogInstruments(

@@ -10,21 +10,21 @@ from poller.model.result import Answer, PollResult
 from poller.polling.mapping import to_samples
 
 Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
-"""Puts queries to a server, tells each name as it is answered, and returns one answer each.
+"""Sends queries to a server, calls back with each name when it is answered, and returns one answer each.
 
-`Replica.ask` is the one that does it for real.
+The daemon uses `Replica.ask`.
 """
 
 
 def poll(
     queries: Sequence[QueryDefinition], ask: Ask, on_answer: Callable[[str], None] = lambda _: None
 ) -> list[PollResult]:
-    """Poll `queries` in one tick and return one result each; `on_answer` hears each name when answered."""
+    """Poll `queries` in one tick and return one result each; `on_answer` is called per answered name."""
     return [to_result(answer) for answer in ask(queries, on_answer)]
 
 
 def to_result(answer: Answer) -> PollResult:
-    """Turn what the server said into what the poll came to."""
+    """Convert a server's answer to the result of the poll."""
     query, at, duration = answer.query, answer.at, answer.duration
     if answer.skipped is not None:
         return PollResult(query, at, duration, "skipped", skipped=answer.skipped)

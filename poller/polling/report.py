@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _ENDLESS = 100_000
-"""Columns of a line that is read by a program: wide enough to fold nothing."""
+"""Columns of a line for a program: wide enough to avoid folding."""
 _CELL = 80
-"""Characters shown of one value of a row that was left out."""
+"""Maximum characters shown of one value of an omitted row."""
 _STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yellow", "stale": "red"}
 
 
 def print_table(
     console: Console, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition]
 ) -> None:
-    """Print one row per series, and one per query that has none; wide cells fold, nothing is cut off.
+    """Print one row per series, and one per query without series; wide cells fold, nothing is cut off.
 
-    Behind the state stands what was left out, and why: `ok, 585 duplicate`.
-    Types are told where there is one that is no gauge.
+    Omitted rows follow the state, with the reason: `ok, 585 duplicate`.
+    The type column appears if a metric is not a gauge.
     """
     from rich.table import Table
 
@@ -37,7 +37,7 @@ def print_table(
     types = ["TYPE"] if typed else []
     for heading in ("QUERY", "METRIC", *types, "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
         right = heading in ("VALUE", "DURATION")
-        # Piped to a program, a row is a line: grep and awk must find a series whole.
+        # In a pipe, each row is one line, so that grep and awk find a whole series.
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
         state = state_of(result)
@@ -58,7 +58,7 @@ def print_table(
 
 
 def refusals(result: PollResult) -> Iterator[str]:
-    """A line for each row that was left out, as far as they are known, and one for the rest."""
+    """Yield a line for each listed omitted row, and one for the number of others."""
     name = result.query.name
     if result.advice:
         yield f"{name}: {result.advice}"
@@ -79,7 +79,7 @@ def refusals(result: PollResult) -> Iterator[str]:
 
 
 def _null_and_empty(result: PollResult) -> Iterator[str]:
-    """The attribute columns that are NULL in one duplicate row and empty in another."""
+    """Yield the attribute columns that are NULL in one duplicate row and empty in another."""
     for name in dict.fromkeys(name for metric in result.query.metrics for name in metric.attribute_columns):
         values = {one.row.get(name, "-") for one in result.refused if one.reason == "duplicate"}
         if {None, ""} <= values:
@@ -87,14 +87,14 @@ def _null_and_empty(result: PollResult) -> Iterator[str]:
 
 
 def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:
-    """One object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact."""
+    """Return a JSON object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact."""
     return json.dumps(
         {"queries": [_as_object(result, metrics) for result in results]}, indent=2, ensure_ascii=False
     )
 
 
 def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
-    """Attributes the way people write them, `state=queued tenant=a`; quoted where it would be unclear."""
+    """Return attributes as text, `state=queued tenant=a`; ambiguous values are quoted."""
     return " ".join(f"{name}={_quoted(str(value))}" for name, value in attributes.items())
 
 
@@ -137,7 +137,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
 
 
 def _left_out(result: PollResult) -> str:
-    """How many data points a result lacks, by reason: `, 585 duplicate`."""
+    """Return the number of omitted data points, by reason: `, 585 duplicate`."""
     told = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
     return f"[yellow]{told}[/]" if told else ""
 
@@ -153,7 +153,7 @@ def _cell(text: str | None) -> str:
 
 
 def _quoted(text: str) -> str:
-    # A line break would make two lines of a row, and an escape sequence would steer the reader's terminal.
+    # A line break would split the row, and an escape sequence would control the reader's terminal.
     return (
         text
         if text.isprintable() and text and not set(text) & set(' "')

@@ -20,38 +20,38 @@ from poller.polling.store import Good
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 64 << 20
-"""Of the file."""
+"""Maximum size of the file."""
 _VERSION = 1
 _LEAST_ROOM = 64 * 1024
-"""Bytes that are appended at least before the file is replaced."""
+"""Minimum number of bytes that are appended before the file is replaced."""
 _CLOCK_SET_BACK = 60.0
-"""Seconds that a value may lie in the future before its age is taken for unknowable."""
+"""Seconds that a value may be in the future; beyond that, its age is unknown and it is discarded."""
 
 
 class Memory:
-    """One file of values: a line with all of them, then a line for each tick that came after.
+    """One file of values: a line with all of them, then a line for each later tick.
 
-    The file is replaced at once (POSIX rename), so that no reader sees half of it. The values of a tick are
-    appended; once they have the size of the first line, the file is replaced again. So the bytes written are
-    in proportion to the values that are new, however many are known.
+    The file is replaced atomically (POSIX rename), so that no reader sees half of it. Each tick appends its
+    values. When the appended lines have the size of the first line, the file is replaced again. So the bytes
+    written are proportional to the number of new values, not to the number of all values.
 
-    What is remembered is told only while the query still asks the same of the same database: a value of other
-    SQL, or of another server, would be an invented one.
+    A stored value is restored only if the query is unchanged and the database is the same: values of other
+    SQL or of another server would be wrong.
     """
 
     def __init__(self, folder: Path, database: str) -> None:
-        """Use `values.json` in `folder`; `database` tells, without a secret, where values are from."""
+        """Use `values.json` in `folder`; `database` identifies the source, as text without secrets."""
         self._path = folder / "values.json"
         self._database = hashlib.sha256(database.encode()).hexdigest()
         self._failing = False
         self._room = -1
-        """Bytes that may still be appended; below 0 the file is replaced."""
+        """Bytes that may still be appended; if negative, the file is replaced."""
 
     def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[Good]:
-        """The values of `queries` that were remembered, as old as they are by now.
+        """Return the stored values of `queries`, with their age.
 
-        `now` is in seconds on the store's clock, `wall` in seconds since 1970. A file that cannot be read is
-        a warning and a fresh start; it is set aside under `values.json.unreadable`.
+        `now` is in seconds on the store's clock, `wall` in seconds since 1970. If the file cannot be read, a
+        warning is logged, the file is renamed to `values.json.unreadable`, and no value is restored.
         """
         try:
             by_name: dict[str, Any] = {}
@@ -75,7 +75,7 @@ class Memory:
             return []
 
     def keep(self, values: Sequence[Good]) -> None:
-        """Replace the stored values. A folder that cannot be written to is logged once, and ends nothing."""
+        """Replace the stored values. If the folder is not writable, log it once and continue."""
         content = self._encoded(values)
         self._room = -1
         try:
@@ -91,7 +91,7 @@ class Memory:
                 logger.info("the values are remembered again")
 
     def add(self, fresh: Sequence[Good], every: Callable[[], Sequence[Good]]) -> None:
-        """Store the values of one tick; `every` returns those of all queries, `fresh` among them."""
+        """Store the values of one tick; `every` returns those of all queries, including `fresh`."""
         line = b"\n" + self._encoded(fresh)
         self._room -= len(line)
         if self._room >= 0:
@@ -127,7 +127,7 @@ class Memory:
         return json.dumps(told, separators=(",", ":")).encode()
 
     def _append(self, line: bytes) -> None:
-        # O_NONBLOCK: opening a pipe that replaced the file must not wait.
+        # O_NONBLOCK: if a pipe has replaced the file, opening it must not wait.
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(self._path, flags), "wb") as file:
             file.write(line)
@@ -148,7 +148,7 @@ class Memory:
 
 
 def _documents(content: bytes) -> Iterator[Any]:
-    """Each line as JSON; a last line that a crash cut off is skipped."""
+    """Yield each line as JSON; skip a last line that a crash cut off."""
     first, *more = content.split(b"\n")
     yield parse_json(first)
     for number, line in enumerate(more, 1):
@@ -167,7 +167,7 @@ def _check(holds: bool, otherwise: str) -> None:
 
 
 def _told(sample: Sample) -> list[Any]:
-    """A sample; of a sum that was told the start of its sequence behind it."""
+    """Return a sample as a list; if its sequence has a start time, that is the last element."""
     start = sample.sequence.start if sample.sequence else None
     return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
 
@@ -179,7 +179,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_attribute(value: object) -> bool:
-    # Encoded here: half of a surrogate pair would make every later export fail.
+    # encode() fails for half of a surrogate pair, which would make every later export fail.
     return type(value) is bool or _is_number(value) or (type(value) is str and value.encode() is not None)
 
 

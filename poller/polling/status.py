@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from poller.polling.store import Good
 
 MOST_READINGS = 20
-"""Series of one query that are told."""
+"""Maximum number of listed series of one query."""
 MOST_READINGS_OF_ALL = 2000
 _LONGEST_DETAIL = 300
-"""Characters; of the attributes of one series as well."""
+"""Maximum characters, also of the attributes of one series."""
 
 
 class Reading(NamedTuple):
@@ -28,28 +28,28 @@ class Reading(NamedTuple):
     metric: str
     unit: str
     attributes: str
-    """As people write them, `state=queued tenant=a`."""
+    """As text: `state=queued tenant=a`."""
     value: float
 
 
 class Glance(NamedTuple):
-    """One query."""
+    """Status of one query."""
 
     query: str
     state: str
-    """`ok`, `failed(timeout)` and the like; see `poller.state.State`."""
+    """`ok`, `failed(timeout)` and similar; see `poller.model.result.State`."""
     detail: str
-    """What the server said, or why it was not asked; empty where all is well."""
+    """The server's message, or why the query was not sent; empty without a problem."""
     last_success: float | None
     """Seconds since 1970, UTC."""
     next_run: float | None
-    """Seconds since 1970, UTC; None where nothing is planned."""
+    """Seconds since 1970, UTC; None if no run is planned."""
     stale: bool
-    """Whether the values are withheld."""
+    """Whether the values are not exported because of their age."""
     series: int
-    """Series that it shows."""
+    """Number of exported series."""
     readings: tuple[Reading, ...]
-    """The first of them."""
+    """The first of these series."""
 
     @property
     def word(self) -> str:
@@ -63,7 +63,7 @@ def glances(
     last: Mapping[str, PollResult],
     next_runs: Mapping[str, float],
 ) -> Iterator[Glance]:
-    """All queries, in the order of `freshness`; `last` and `next_runs` are by the query's name."""
+    """Yield all queries, in the order of `freshness`; `last` and `next_runs` are by query name."""
     shown = {one.result.query.name: one.result for one in good}
     room = MOST_READINGS_OF_ALL
     for one in freshness:
@@ -83,7 +83,7 @@ def glances(
 
 
 class Glances:
-    """The glances at all queries, made anew only where something is different from the look before."""
+    """The status of all queries, rebuilt only if something has changed since the last call."""
 
     def __init__(self) -> None:
         self._made: Sequence[Glance] = ()
@@ -97,12 +97,12 @@ class Glances:
         last: Mapping[str, PollResult],
         next_runs: Mapping[str, float],
     ) -> Sequence[Glance]:
-        """What `glances` makes of the same; the same object for as long as it would make the same.
+        """Return the result of `glances`; the same object as before if nothing has changed.
 
-        `last` is taken to be as before where it is the same object.
+        `last` counts as unchanged if it is the same object.
         """
         freshness = list(freshness)
-        # With everything of a glance that time alone changes: `stale` and `state`.
+        # `stale` and `state` are included because they change with time alone.
         seen = [(one.query, one.last_success, one.stale, one.state) for one in freshness]
         if last is not self._last or (seen, next_runs) != self._seen:
             self._last, self._seen = last, (seen, next_runs)
@@ -111,16 +111,16 @@ class Glances:
 
 
 def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
-    """As plain objects."""
+    """Return the queries as plain objects for JSON."""
     return [{**one._asdict(), "readings": [reading._asdict() for reading in one.readings]} for one in told]
 
 
 def from_json(told: object) -> list[Glance]:
-    """What `to_json` made; raises ValueError for anything else."""
+    """Read the output of `to_json`; raises ValueError for anything else."""
     try:
         found = [
             Glance(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
-            for one in told  # type: ignore[attr-defined] # whatever it is, it is tried
+            for one in told  # type: ignore[attr-defined] # any object is tried
         ]
     except (TypeError, KeyError) as error:
         raise ValueError(f"is no account of queries: {error}") from None
@@ -132,7 +132,7 @@ def from_json(told: object) -> list[Glance]:
 
 
 def _check(part: Glance | Reading) -> None:
-    """Raise ValueError for a value of another type; another user may have written it."""
+    """Raise ValueError for a value of the wrong type, because another user may have written it."""
     for name, value in part._asdict().items():
         if name in ("query", "state", "detail", "metric", "unit", "attributes"):
             good = isinstance(value, str)
@@ -145,7 +145,7 @@ def _check(part: Glance | Reading) -> None:
 
 
 def _is_number(value: object) -> bool:
-    # NaN is none, nor is an integer that no float holds.
+    # NaN is rejected, as is an integer that exceeds the range of a float.
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 

@@ -13,21 +13,21 @@ from poller.polling.duplicates import Claims, Contested
 
 
 class Good(NamedTuple):
-    """A good result, and when it came on the store's clock."""
+    """A good result, and the time of its arrival on the store's clock."""
 
     result: PollResult
     at: float
 
 
 class SnapshotStore:
-    """The last good result of each query, kept by the poll's clock and shown by the export's clock.
+    """The last good result of each query, with its age by the poll's clock, for the export's clock.
 
-    A failed or skipped poll changes no value here; age alone takes a value away. Time is a parameter:
-    `now` is in seconds on a monotonic clock, the same one in every call.
+    A failed or skipped poll does not change a value; a value is removed only because of its age. `now` is in
+    seconds on a monotonic clock, the same clock in every call.
     """
 
     def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[Good] = ()) -> None:
-        """Hold nothing yet but what is `restored` from an earlier process; its age goes on."""
+        """Start with the results `restored` from an earlier process, which keep their age."""
         self._lock = threading.Lock()
         self._queries = tuple(queries)
         self._good = {good.result.query.name: good for good in restored}
@@ -35,13 +35,13 @@ class SnapshotStore:
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
         }
         self._failing: dict[str, State] = {}
-        # Only the thread that polls reads and changes it.
+        # Only the polling thread reads and changes it.
         self._claims = Claims(self._queries, (good.result for good in self._good.values()))
 
     def put(self, results: Sequence[PollResult], now: float) -> list[Good]:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
 
-        Returns what was stored.
+        Return the stored results. `now` is in seconds.
         """
         states = {
             result.query.name: (
@@ -70,7 +70,7 @@ class SnapshotStore:
         return fresh
 
     def contested(self, results: Iterable[PollResult], now: float) -> Contested:
-        """The series of `results`, just stored, that another query shows as well."""
+        """Return the series of `results`, which were just stored, that another query reports too."""
 
         def is_shown(name: str) -> bool:
             good = self._good[name]
@@ -79,9 +79,9 @@ class SnapshotStore:
         return self._claims.contested((result.query.name for result in results), is_shown)
 
     def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
-        """Show other queries from now on; what is kept of a query goes where it is gone or in `dropped`.
+        """Replace the queries; delete the stored state of removed queries and of those in `dropped`.
 
-        What stays is told by the new definition, whose description may be another.
+        The remaining results use the new definition, whose description may differ.
         """
         queries = tuple(queries)
         stay = {query.name: query for query in queries if query.name not in dropped}
@@ -97,13 +97,13 @@ class SnapshotStore:
             self._failing = {name: state for name, state in self._failing.items() if name in stay}
 
     def shown(self, now: float) -> Iterator[PollResult]:
-        """The good results that are young enough to be told, in the order of the queries."""
+        """Yield the good results that are not older than `max_age`, in the order of the queries."""
         for good in self.good(now):
             yield good.result
 
     def good(self, now: float) -> Iterator[Good]:
-        """The same, each with the time of its coming."""
-        with self._lock:  # or they could be of two catalogues, or change meanwhile
+        """Yield the same results, each with the time of its arrival."""
+        with self._lock:  # so that both are of one catalogue, and do not change meanwhile
             queries, kept = self._queries, self._good.copy()
         for query in queries:
             good = kept.get(query.name)
@@ -111,7 +111,7 @@ class SnapshotStore:
                 yield good
 
     def freshness(self, now: float) -> Iterator[Freshness]:
-        """Every query's freshness, those that never succeeded included."""
+        """Yield the freshness of every query, including those that never succeeded."""
         with self._lock:
             queries, good, states = self._queries, self._good.copy(), self._states.copy()
         for query in queries:
