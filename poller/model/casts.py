@@ -10,7 +10,7 @@ import re
 _EPOCH = "extract(epoch FROM {0})"
 _TEXT = "{0}::text::numeric"
 _COUNT = "count({0})"
-"""Works for every type, also where no number is in it."""
+"""Works for every type, even if its values contain no number."""
 _CASTS: dict[int, tuple[str, str]] = {
     16: ("boolean", "({0})::int"),
     17: ("bytea", "octet_length({0})"),
@@ -78,7 +78,7 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 def not_a_number(column: str, oid: int) -> str:
-    """Why the type `oid` of a value column is of no use, and which expression to write instead."""
+    """Return why the type `oid` of a value column is not usable, and which expression to write instead."""
     name, expression = _CASTS.get(oid, (f"of the type with OID {oid}", _COUNT))
     quoted = column if _PLAIN.fullmatch(column) else '"' + column.replace('"', '""') + '"'
     advice = f"write {expression.format(quoted)}"

@@ -15,25 +15,25 @@ from poller.model.text import did_you_mean, shown
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a query gets where it declares nothing; durations in seconds."""
+    """Settings of queries that do not declare them; durations in seconds."""
 
     interval: float
     timeout: float
     max_series: int
     namespace: str = ""
-    """Put before the name of every metric, with an underscore."""
+    """Prefix of every metric name, followed by an underscore."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every query of every file, valid each and together; queries in the order of the files."""
+    """All queries of all files, each validated alone and together; queries in the order of the files."""
 
     queries: tuple[QueryDefinition, ...]
     files: tuple[Path, ...]
 
     @cached_property
     def metrics(self) -> dict[str, MetricDefinition]:
-        """One definition for each metric by its exported name; several queries may feed it."""
+        """One definition for each metric, by its exported name; several queries may report the metric."""
         found: dict[str, MetricDefinition] = {}
         for query in self.queries:
             for metric in query.metrics:
@@ -41,9 +41,9 @@ class Catalog:
         return found
 
     def select(self, patterns: Sequence[str]) -> tuple[QueryDefinition, ...]:
-        """The queries whose name matches any of `patterns` (`*`, `?` and `[...]`), in the catalogue's order.
+        """Return the queries whose name matches any of `patterns` (`*`, `?` and `[...]`), in catalogue order.
 
-        Raises ConfigError for every pattern that matches nothing.
+        Raises ConfigError for patterns that match no query.
         """
         names = [query.name for query in self.queries]
         problems = [

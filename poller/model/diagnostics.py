@@ -40,7 +40,7 @@ RULES: dict[Rule, str] = {
     "own-backend": "A query over backends or locks should exclude the poller's own backend.",
     "attribute-text": "A fixed attribute should be exported as it is written.",
 }
-"""What each rule asks for."""
+"""The requirement of each rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class Complaint:
     rule: Rule
     level: Level
     what: str
-    """What is wrong; what to write instead."""
+    """The problem and its fix."""
     place: Place | None = None
     where: str = ""
-    """What to show where there is no place: the name of a variable or option."""
+    """Location if `place` is None: the name of a variable or option."""
     query: str | None = None
 
     @property
@@ -65,17 +65,17 @@ class Complaint:
 
 
 def of_problem(problem: Problem) -> Complaint:
-    """What is wrong with the files themselves."""
+    """Return the diagnostic for a problem in the files themselves."""
     return Complaint("query-file", "error", problem.what, problem.place, problem.where)
 
 
 def failed(complaints: Sequence[Complaint]) -> bool:
-    """Whether there is any error."""
+    """Return whether any diagnostic is an error."""
     return any(complaint.level == "error" for complaint in complaints)
 
 
 def summary(complaints: Sequence[Complaint]) -> str:
-    """All of them in a few words: `1 error, 2 warnings, 0 notes`."""
+    """Return the counts by level: `1 error, 2 warnings, 0 notes`."""
     count = Counter(complaint.level for complaint in complaints)
     levels: tuple[Level, ...] = ("error", "warning", "note")
     return ", ".join(f"{count[level]} {level}{'' if count[level] == 1 else 's'}" for level in levels)

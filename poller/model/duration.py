@@ -15,7 +15,7 @@ _A_DURATION = "write one like 30s, 5m or 1h30m"
 
 
 def parse_duration(value: object) -> object:
-    """Turn `5m`, `90s`, `1h30m` or a plain number of seconds into seconds.
+    """Convert `5m`, `90s`, `1h30m` or a plain number of seconds to seconds.
 
     Raises ValueError (which pydantic reports at its key) for anything else.
     """
@@ -36,7 +36,7 @@ def parse_duration(value: object) -> object:
 
 
 def format_duration(seconds: float) -> str:
-    """Say seconds the way a query file writes them: 300 -> `5m`, 5400 -> `1h30m`, 0.25 -> `250ms`."""
+    """Format seconds as in a query file: 300 -> `5m`, 5400 -> `1h30m`, 0.25 -> `250ms`."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:.3g}ms"
     text, rest = "", seconds

@@ -13,39 +13,39 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "too_large", "cancelled"]
-"""What went wrong, in the words of `error.type` on metric, span and log.
+"""Kind of failure, as in `error.type` of metrics, spans and log records.
 
 unavailable  no usable connection: refused, cut, authentication, server shutting down
-timeout      the server's statement_timeout or lock_timeout, or our own deadline behind them
+timeout      the server's statement_timeout or lock_timeout, or the poller's own deadline after them
 conflict     a standby cancelled the query for its recovery (SQLSTATE 40001, 40P01, 57P04)
-rejected     the server refused the statement: syntax, missing relation, privilege, division by zero
-mismatch     the rows came, but they are not what the definition declares
+rejected     the server rejected the statement: syntax, missing relation, privilege, division by zero
+mismatch     the result contradicts the query's definition
 too_large    the result has more bytes than POLLER_MAX_RESULT_SIZE, and the query was cancelled
-cancelled    we were told to stop and cancelled it ourselves
+cancelled    the poller is stopping and cancelled the query itself
 """
 
 ConflictKind = Literal[
     "snapshot", "lock", "buffer_pin", "tablespace", "deadlock", "database", "slot", "unknown"
 ]  # fmt: skip
-"""What of the standby's recovery a query stood in the way of (PostgreSQL manual, "Handling Query Conflicts").
+"""The part of recovery that the query blocked on a standby (PostgreSQL manual, "Handling Query Conflicts").
 
-`unknown` where the server's messages are not in English: only their text tells.
+`unknown` if the server's messages are not in English, because only their text contains the kind.
 """
 
 
 class PollerError(Exception):
-    """The base of every failure this program raises on purpose."""
+    """Base class of every failure that this program raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A spot in a file, for programs; lines and columns count from 1."""
+    """A position in a file, for programs; lines and columns count from 1."""
 
     file: str
     line: int | None = None
     column: int | None = None
     path: str = ""
-    """The key, as `queries[0].sql`; empty where the file itself is meant."""
+    """The key, as `queries[0].sql`; empty for the whole file."""
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -54,20 +54,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration: where it stands, what is wrong, what to write instead."""
+    """One problem in the configuration: its location, the problem and its fix."""
 
     where: str
     """`file:line: path.to.key`, or the name of a variable."""
     what: str
     place: Place | None = field(default=None, compare=False)
-    """The same as `where`, in parts; None where no file is at fault."""
+    """The same as `where`, in parts; None if no file has the problem."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
 
 class ConfigError(PollerError):
-    """The configuration cannot be used; carries all of its problems at once."""
+    """The configuration cannot be used; contains all of its problems."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -75,7 +75,7 @@ class ConfigError(PollerError):
 
 
 class StateInUseError(ConfigError):
-    """Another process works with the state folder."""
+    """Another process uses the state folder."""
 
 
 class PollError(PollerError):
@@ -88,19 +88,19 @@ class PollError(PollerError):
         self.kind: ErrorKind = kind
         self.message = message
         self.sqlstate = sqlstate
-        """Five characters (PostgreSQL manual, Appendix A), or None where no server said a word."""
+        """Five characters (PostgreSQL manual, Appendix A), or None if the error is not from a server."""
         self.unsent = False
-        """Whether it came before any query was sent: none is to blame then, and trying soon is safe."""
+        """Whether the error came before any query was sent: no query caused it, and a retry is safe."""
         self.hint = hint
-        """What to do about it, when we know."""
+        """The fix, if known."""
         self.position: int | None = None
-        """The character of the statement that it is about, from 1, where the server names one."""
+        """Position of the error in the statement, in characters from 1, if the server reports it."""
         self.conflict: ConflictKind | None = None
-        """Set exactly when the kind is `conflict`."""
+        """Set if and only if the kind is `conflict`."""
 
 
 class OverBudgetError(PollError):
-    """The tick's transaction reached its longest life; what was not answered by then is nobody's failure."""
+    """The tick's transaction reached its budget; its unanswered queries did not fail."""
 
     def __init__(self) -> None:
         super().__init__(

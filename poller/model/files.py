@@ -19,7 +19,7 @@ _KINDS = {
 
 
 class NotRegularError(OSError):
-    """The file is a pipe, a socket or a device: reading it could block for ever or never end."""
+    """The file is a pipe, a socket or a device: reading it could block or never end."""
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -48,12 +48,12 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """Read a regular file of at most `most` bytes as JSON; raises OSError, or ValueError for no JSON."""
+    """Read a regular file of at most `most` bytes as JSON; raises OSError, or ValueError for invalid JSON."""
     return parse_json(read_regular(path, most))
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse JSON; raises ValueError for anything else, also if it is nested too deeply for the parser."""
+    """Parse JSON; raises ValueError for invalid JSON and for JSON that is nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -63,11 +63,11 @@ def parse_json(content: bytes) -> Any:
 def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Replace a file in one step, so that no reader sees half of it; only its owner may read it.
 
-    With `durable` the new content outlasts a loss of power once this returns. Two processes must not write
+    With `durable`, the new content survives a power failure after the return. Two processes must not write
     the same file at the same time. Raises OSError; the file is unchanged then.
     """
     new = path.with_name(f".{path.name}.new")
-    # A process that was killed can leave one; O_EXCL then refuses whatever another user puts there.
+    # A killed process can leave this file. O_EXCL then rejects any file that another user creates.
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -86,7 +86,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names of new and replaced files in a folder outlast a loss of power; raises OSError."""
+    """Make the names of new and replaced files in a folder survive a power failure; raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

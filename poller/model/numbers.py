@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Context, Decimal, InvalidOperation
 
-# Object identifiers of the built-in types are fixed for ever (PostgreSQL: src/include/catalog/pg_type.dat).
+# Object identifiers of the built-in types never change (PostgreSQL: src/include/catalog/pg_type.dat).
 _INTEGERS = {20, 21, 23, 26}
 _FLOATS = {700, 701}
 _NUMERIC = 1700
@@ -19,13 +19,13 @@ _WIDE = Context(prec=60)
 
 
 class NotTellableError(Exception):
-    """A value that OpenTelemetry cannot carry as a number; its one argument is the reason it counts under."""
+    """A value that OpenTelemetry cannot represent as a number; its argument is the reason that is counted."""
 
 
 def parse(raw: bytes, oid: int) -> Number:
-    """The exact value of the text `raw` of a numeric type.
+    """Return the exact value of the text `raw` of a numeric type.
 
-    Raises NotTellableError: `nan`, `infinite`, or `not_a_number` for a text that no server writes for it.
+    Raises NotTellableError: `nan`, `infinite`, or `not_a_number` for text that a server never writes.
     """
     try:
         if oid in _INTEGERS:
@@ -41,16 +41,16 @@ def parse(raw: bytes, oid: int) -> Number:
 
 
 def told(number: Number) -> int | float:
-    """As OTLP carries it: an integer where it is integral and fits 64 bits, else the nearest double.
+    """Return the OTLP value: an integer if it is integral and fits 64 bits, otherwise the nearest double.
 
-    Raises NotTellableError (`infinite`) if the value is beyond every double, as a sum of doubles may be.
+    Raises NotTellableError (`infinite`) if the value exceeds the range of a double.
     """
     if isinstance(number, float):
         if not math.isfinite(number):
             raise NotTellableError("infinite")
         return number
     if _LEAST <= number <= _GREATEST and number == int(number):
-        return int(number)  # sum(bigint) is numeric: a count stays a count
+        return int(number)  # sum(bigint) is numeric, and a count must stay an integer
     try:
         nearest = float(number)
     except OverflowError:
@@ -61,14 +61,14 @@ def told(number: Number) -> int | float:
 
 
 def is_tellable(value: object) -> bool:
-    """Whether OTLP carries `value` as a number: an integer within 64 bits or a finite double."""
+    """Return whether OTLP can represent `value`: an integer within 64 bits or a finite double."""
     if isinstance(value, int):
         return not isinstance(value, bool) and _LEAST <= value <= _GREATEST
     return isinstance(value, float) and math.isfinite(value)
 
 
 def add(one: Number, other: Number) -> Number:
-    """The sum: exact for integers, to 60 digits for numeric, of doubles where one of them is a double."""
+    """Return the sum: exact for integers, 60 digits for numeric, a double if either value is a double."""
     if isinstance(one, float) or isinstance(other, float):
         return float(one) + float(other)
     if isinstance(one, Decimal) or isinstance(other, Decimal):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from urllib.parse import SplitResult
 
 LONGEST_HEADER = 8_192
-"""Characters of a header's value; servers of HTTP and gRPC refuse about as much by default."""
+"""Maximum characters of a header's value; HTTP and gRPC servers reject longer ones by default."""
 
 
 def unsent_by_grpc(parts: SplitResult, protocol_setting: str) -> str | None:
     """Return what is wrong with the URL of a gRPC endpoint that has a path or a query, or None.
 
-    The text shows nothing of the query, which may hold a secret; the user part must have been refused before.
+    The text omits the query, which may contain a secret. The caller must have rejected a user part before.
     """
     lost = [name for name, text in (("path", parts.path.strip("/")), ("query", parts.query)) if text]
     if not lost:

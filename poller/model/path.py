@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 Key = str | int
-"""A step into data: a mapping's key or a list's index."""
+"""A step into the data: a mapping's key or a list's index."""
 
 _LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
 
 
 def format_path(path: Sequence[Key]) -> str:
-    """A path as people write it: `queries[0].metrics[1].unit`."""
+    """Return a path as text: `queries[0].metrics[1].unit`."""
 
     def steps() -> Iterator[str]:
         for step in path[:_LONGEST_PATH]:

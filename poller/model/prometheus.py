@@ -9,7 +9,7 @@ from poller.model import printable
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import Sample
 
-# The units that Prometheus spells out; any other is appended as it stands.
+# The units that Prometheus spells out; any other unit is appended unchanged.
 # Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
 _UNITS = {
     "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds",
@@ -31,9 +31,9 @@ _PER = {
 
 
 def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
-    """The name of a metric after OTLP-to-Prometheus translation with suffixes, Prometheus' default.
+    """Return the name of a metric after OTLP-to-Prometheus translation with suffixes, Prometheus' default.
 
-    A histogram's has `_bucket`, `_sum` and `_count` behind it.
+    The series of a histogram add the suffixes `_bucket`, `_sum` and `_count`.
     """
     tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
     main, _, per = unit.partition("/")
@@ -48,12 +48,12 @@ def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
 
 
 def label_name(attribute: str) -> str:
-    """The label that an attribute becomes."""
+    """Return the label name of an attribute."""
     return re.sub(r"[^A-Za-z0-9_]", "_", attribute)
 
 
 def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
-    """Attributes as they stand behind a metric's name: `{state="queued"}`; nothing where there are none."""
+    """Return attributes as labels after a metric's name: `{state="queued"}`; empty without attributes."""
     pairs = [
         f'{label_name(name)}="{_escaped(_text(value), quote=True)}"' for name, value in attributes.items()
     ]
@@ -61,9 +61,9 @@ def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample]) -> str:
-    """Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
+    """Return Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
 
-    Source: Prometheus documentation, "Exposition formats". Fit for the node exporter's textfile collector.
+    Source: Prometheus documentation, "Exposition formats". The node exporter's textfile collector reads it.
     """
     grouped: dict[str, list[Sample]] = {name: [] for name in metrics}
     for sample in samples:
@@ -77,7 +77,7 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
         lines.append(f"# HELP {told} {_escaped(printable.lines(metric.description))}")
         lines.append(f"# TYPE {told} {'counter' if metric.type == 'counter' else 'gauge'}")
         for sample in members:
-            # The format has no escape for a control character: the label shows a backslash and its code.
+            # The format cannot escape a control character, so the label has a backslash and its code.
             attributes = {name: printable.lines(_text(value)) for name, value in sample.attributes.items()}
             lines.append(f"{told}{labels_text(attributes)} {sample.value}")
     return "".join(line + "\n" for line in lines)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from poller.model.rows import Limit
 
 Of = Literal["value", "daily_growth", "weekly_change"]
-"""What is compared with the limit.
+"""The value that is compared with the limit.
 
 value          the metric itself, in its unit
-daily_growth   what it grows by in a day (by the slope of the last day), in its unit
-weekly_change  the last hour against the same hour a week ago, as a share: 0.5 is half as much again
+daily_growth   its growth per day (by the slope of the last day), in its unit
+weekly_change  the last hour compared with the same hour a week ago, as a share: 0.5 is 50 % more
 """
 Side = Literal["above", "below"]
 Severity = Literal["critical", "warning", "info"]
@@ -25,11 +25,11 @@ Severity = Literal["critical", "warning", "info"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alerting rule of Prometheus over one metric: a limit, and how long it must be passed."""
+    """One Prometheus alerting rule for one metric: a limit, and how long it must be exceeded."""
 
     of: Of = "value"
     above: float | None = None
-    """In the metric's unit; of a `weekly_change` a share. One of the two limits is there."""
+    """In the metric's unit; a share for `weekly_change`. One of the two limits is set."""
     below: float | None = None
     for_: float = 900.0
     """Seconds."""
@@ -43,39 +43,39 @@ class Alert:
 
     @property
     def limit(self) -> float:
-        """In the metric's unit; of a `weekly_change` a share."""
+        """In the metric's unit; a share for `weekly_change`."""
         return self.above if self.above is not None else (self.below or 0.0)
 
 
 MetricType = Literal["gauge", "counter", "updowncounter"]
-"""What is exported, in the words of OpenTelemetry's instruments.
+"""The exported type, with the names of OpenTelemetry's instruments.
 
-gauge          a value as it is now
-counter        a cumulative, monotonic sum: it only grows, and a lower value means that it began anew
+gauge          a current value
+counter        a cumulative, monotonic sum: it only grows, and a lower value means that it was reset
 updowncounter  a cumulative sum that may fall
 """
 OnNull = Literal["drop", "zero", "fail"]
 AttributeValue = str | bool | int | float
-"""An attribute value that OTLP carries as it is (OpenTelemetry specification, common/README.md)."""
+"""An attribute value that OTLP supports directly (OpenTelemetry specification, common/README.md)."""
 
 MAX_ATTRIBUTE_LENGTH = 1024
-"""Characters; a longer attribute value is a sign of data that was never meant to be one."""
+"""Characters; a longer value is probably data that was not intended as an attribute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricDefinition:
-    """One metric that a query feeds: a value column, and the columns that tell its series apart."""
+    """One metric of a query: a value column, and the columns that distinguish its series."""
 
     name: str
-    """As it is exported, with the namespace."""
+    """The exported name, with the namespace."""
     description: str
     unit: str
-    """UCUM."""
+    """In UCUM."""
     type: MetricType = "gauge"
     value_column: str
     attribute_columns: tuple[str, ...] = ()
     attribute_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """All values that a column can have."""
+    """All values that an attribute column can have."""
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     on_null: OnNull = "drop"
     alert: tuple[Alert, ...] = ()
@@ -86,16 +86,16 @@ RequiredRole = Literal["standby", "primary", "any"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What must hold on the server before a query is sent; where it does not, the query is skipped."""
+    """Conditions on the server for sending a query; if one does not hold, the query is skipped."""
 
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Relations and the columns they must have; none: the relation alone."""
+    """Relations and the columns they must have; without columns, only the relation must exist."""
     role: RequiredRole = "any"
     server_version: str | None = None
     """`>=14` or `>=14,<18`."""
     extensions: tuple[str, ...] = ()
     member_of: tuple[str, ...] = ()
-    """Roles whose privileges ours must have."""
+    """Roles whose privileges the poller's role must have."""
 
 
 DEFAULT_INTERVAL = 300.0
@@ -108,25 +108,24 @@ Overflow = Literal["drop", "other"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The cheap answer to a query that would cost too much."""
+    """The cheap replacement for an expensive query."""
 
     sql: str
     above_cost: float
-    """Planner cost of the query's own SQL from which on this is run."""
+    """Planner cost of the query's own SQL above which the estimate runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryDefinition:
-    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed.
+    """One SQL statement, its schedule and limits, and the metrics of its rows.
 
-    Durations are in seconds. `poller.declared` makes it of what a query file says, and says what may stand
-    there.
+    Durations are in seconds. `poller.config.queries` builds and validates it from a query file.
     """
 
     name: str
     sql: str
     ordered: bool = field(default=False, repr=False, compare=False)
-    """Whether `sql` says in which order its rows come."""
+    """Whether `sql` specifies the order of its rows."""
     interval: float = DEFAULT_INTERVAL
     timeout: float = DEFAULT_TIMEOUT
     max_age: float = DEFAULT_INTERVAL * STALE_AFTER_INTERVALS
@@ -139,14 +138,14 @@ class QueryDefinition:
     metrics: tuple[MetricDefinition, ...]
 
     def told(self) -> dict[str, Any]:
-        """All that was declared, in plain values."""
+        """Return the declared settings as plain values."""
         told = dataclasses.asdict(self)
         del told["ordered"]
         return told
 
     @cached_property
     def digest(self) -> str:
-        """What it asks and what its rows feed, in short: where this is another, so are its values."""
+        """Hash of the SQL and the mapping of its rows: if it changes, earlier values do not apply."""
         told = self.told()
         asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
         for metric in asked["metrics"]:
@@ -155,11 +154,11 @@ class QueryDefinition:
 
     @cached_property
     def limit(self) -> Limit:
-        """Which rows of a result are kept, and what is made of the rest."""
+        """Which rows of a result are kept, and whether the rest is summed."""
         columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
         return Limit(
             self.max_series,
-            # Without an ORDER BY the server may give them in another order each time.
+            # Without an ORDER BY, the server may return them in a different order each time.
             order=() if self.ordered else tuple(columns),
             fold=tuple(metric.value_column for metric in self.metrics) if self.overflow == "other" else (),
         )

@@ -14,20 +14,20 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from poller.model.secrets import CONFIDENTIAL, MASK, PAIR, URL, userinfo
 
 SHORTEST = 4
-"""Characters. A shorter secret would be found in every other word, and is none."""
+"""Minimum characters of a secret. A shorter text occurs in too many words, and is too short for a secret."""
 _STANDS_ALONE = 8
-"""Characters of a secret from which on it is masked inside of words, too."""
+"""Characters from which a secret is also masked inside words."""
 _MOST = 1000
-"""Texts that are remembered, the newest: a token that rotates every few minutes must not fill the memory."""
+"""Maximum number of stored texts, the newest: a token that rotates every few minutes must not fill memory."""
 LONGEST_BEGINNING = 16_384
-"""Characters of a longer text that are searched for secrets."""
+"""Characters of a longer text that are searched for secrets; the rest is cut."""
 _LONGEST_SECRET = 8_192
-"""Characters of a password in a URL that is masked by its place."""
+"""Maximum characters of a password in a URL that is masked by its position."""
 _MOST_MASKED, _LONGEST_MASKED = 10_000, 100
-"""Values of which it is kept what came of them, and their characters."""
+"""Maximum number of values whose masked text is cached, and their maximum characters."""
 
-# Servers and collectors choose the texts, so a pattern must not read a part of them again and again: every
-# quantifier is bounded, and possessive where another match could begin inside of what it has read.
+# Servers and collectors choose the texts, so a pattern must not read a part of them repeatedly: every
+# quantifier is bounded, and possessive if another match could begin inside the text that it has read.
 _URL_RUN = re.compile(r"://[^\s\"']{1,8192}+")
 _USER = re.compile(r"://[^\s/:@]{0,1024}+:(?!password@)")
 _PASSWORD = re.compile(
@@ -41,7 +41,7 @@ _HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "METRI
 
 
 class _Memory:
-    """The texts to look for, and the pattern made of them."""
+    """The known secrets, and the pattern that matches them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,11 +58,11 @@ class _Memory:
             self._texts.update(dict.fromkeys(fresh))
             for old in list(self._texts)[:-_MOST]:
                 del self._texts[old]
-            # The longest first, or the rest of a secret that begins with another would stay.
+            # The longest first: otherwise the rest of a secret that begins with another would stay.
             wanted = sorted(self._texts, key=len, reverse=True)
             self._longest = max(self._longest, len(wanted[0]))
             self._pattern = re.compile("|".join(map(_worded, wanted)), re.IGNORECASE)
-            # Last, and another object: what the old pattern masks meanwhile is kept in the old one.
+            # Last, and a new object: a concurrent call may still store results of the old pattern in the old.
             self._masked = {}
 
     def mask(self, text: str) -> str:
@@ -71,14 +71,14 @@ class _Memory:
         return _URL_RUN.sub(_without_password, masked) if "://" in masked and "@" in masked else masked
 
     def mask_beginning(self, text: str) -> str:
-        """The same of the beginning of a text that is longer than `LONGEST_BEGINNING`."""
+        """Mask a text; if it is longer than `LONGEST_BEGINNING`, mask and return only its beginning."""
         if len(text) <= LONGEST_BEGINNING:
             return self.mask(text)
         masked = self.mask(text[:LONGEST_BEGINNING])
         return f"{masked[: max(0, len(masked) - self._longest)]}... ({len(text)} characters)"
 
     def mask_value(self, text: str) -> str:
-        """Mask the beginning of a text that probably comes again, as names do."""
+        """Mask the beginning of a text that probably occurs again, such as a name."""
         if len(text) > _LONGEST_MASKED:
             return self.mask_beginning(text)
         kept = self._masked
@@ -95,19 +95,19 @@ _memory = _Memory()
 
 
 def learn(*secrets: str) -> None:
-    """Remember texts as secret for the life of the process; what is too short or blank is passed over."""
+    """Store texts as secrets for the life of the process; skip texts that are blank or too short."""
     _memory.add(form for secret in secrets for form in forms(secret))
 
 
 def learn_conninfo(conninfo: str) -> None:
-    """Remember the secrets of a connection string, also of one that libpq does not understand.
+    """Store the secrets of a connection string, even if libpq cannot parse it.
 
-    A password that equals what is shown of the same string (the user, say) is none.
+    A password that equals a visible part of the same string (for example the user) is not a secret.
     """
     user, found, public = "", [], {""}
     if scheme := URL.match(conninfo):
         user, _, password = userinfo(conninfo).partition(":")
-        # Unescaped, it falls apart where libpq and others look for the parts of a URI.
+        # An unescaped password is split where libpq and others expect the parts of a URI.
         found = [password, *re.split(r"[@/?#,:\[\]]", password)]
         rest = conninfo[scheme.end() :].rpartition("@")[2]
         hosts, _, query = rest.partition("?")
@@ -119,7 +119,7 @@ def learn_conninfo(conninfo: str) -> None:
         pairs = [(one["name"], _unquoted(one["value"])) for one in PAIR.finditer(conninfo)]
         public |= {value for name, value in pairs if name in ("user", "dbname", "host")}
         user = dict(pairs).get("user", "")
-        # A blank or a quote in a password that is not quoted ends it for libpq, and for PAIR.
+        # A blank or a quote ends an unquoted password for libpq, and for PAIR.
         for after in _PASSWORD.findall(conninfo):
             found += [after, after.strip("'")]
     for name, value in pairs:
@@ -131,12 +131,12 @@ def learn_conninfo(conninfo: str) -> None:
 
 
 def learn_options(options: str) -> None:
-    """Remember the values of custom parameters (`-c app.token=...`) in libpq's `options`."""
+    """Store the values of custom parameters (`-c app.token=...`) in libpq's `options`."""
     learn(*_CUSTOM_PARAMETER.findall(options))
 
 
 def learn_credentials(user: str, passwords: Iterable[str]) -> None:
-    """Remember passwords, and how HTTP would send them with `user` (RFC 7617)."""
+    """Store passwords, and their HTTP encoding with `user` (RFC 7617)."""
     for password in passwords:
         learn(password)
         if len(password) >= SHORTEST:
@@ -144,7 +144,7 @@ def learn_credentials(user: str, passwords: Iterable[str]) -> None:
 
 
 def learn_url(url: str) -> None:
-    """Remember the user part of an endpoint's URL and the values of its query."""
+    """Store the user part of an endpoint's URL and the values of its query."""
     if found := userinfo(url):
         user, colon, password = found.partition(":")
         learn(found, *([] if colon else [user]))
@@ -153,7 +153,7 @@ def learn_url(url: str) -> None:
 
 
 def learn_headers(headers: str) -> None:
-    """Remember the values of OTLP headers as the variable holds them: `name=value,name=value`, %-escaped."""
+    """Store the values of OTLP headers in the variable's format: `name=value,name=value`, %-escaped."""
     for pair in headers.split(","):
         value = pair.partition("=")[2].strip()
         words = unquote(value).split()
@@ -162,12 +162,12 @@ def learn_headers(headers: str) -> None:
             if word and (decoded := _decoded(word)):
                 learn(decoded, decoded.partition(":")[2])
         if "=" not in pair:
-            learn(pair.strip())  # a comma in a value, or a name forgotten
+            learn(pair.strip())  # a comma in a value, or a missing name
     learn(headers)
 
 
 def learn_environment(environ: Mapping[str, str]) -> None:
-    """Remember whatever of an environment is secret to us or to a library of ours."""
+    """Store the secrets of an environment: the poller's own variables and those of its libraries."""
     for name, value in environ.items():
         if name in ("PGPASSWORD", "POLLER_PASSWORD_COMMAND"):
             learn(value)
@@ -182,7 +182,7 @@ def learn_environment(environ: Mapping[str, str]) -> None:
 
 
 def _without_password(found: re.Match[str]) -> str:
-    """A run that holds a URL, its password masked up to the last @."""
+    """Return a text run with a URL, its password masked up to the last @."""
     run = found[0]
     if user := _USER.search(run):
         password, at, host = run[user.end() :].rpartition("@")
@@ -192,30 +192,30 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def redact(text: str) -> str:
-    """The text with every secret that is known in place of `***`, in whatever form it was written."""
+    """Return the text with every known secret replaced by `***`, in all its `forms`."""
     return _memory.mask(text)
 
 
 def redact_beginning(text: str) -> str:
-    """`redact` of a text that may have millions of characters: only its beginning, and how long it was.
+    """Redact a text that may have millions of characters: return only its beginning, and its length.
 
-    The text is cut before it is masked, because masking with many secrets is slow; the end of the rest is
-    dropped as well, as long as the longest secret, because half of a secret is not found.
+    The text is cut before it is masked, because masking with many secrets is slow. As many characters as the
+    longest secret has are also dropped at the end, because a cut secret is not found.
     """
     return _memory.mask_beginning(text)
 
 
 class Redaction(logging.Filter):
-    """Masks the message of each record, and its exception, for any handler of a library's logger.
+    """Masks the message and the exception of each record, for any handler of a library's logger.
 
-    A message or a traceback that is too long to be masked whole is cut, as `redact_beginning` does.
+    Long messages and tracebacks are cut, as in `redact_beginning`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             told = record.getMessage()
-        except Exception as error:  # noqa: BLE001 - arguments that do not fit, or cannot be shown
-            # Python would print the arguments as they are, and drop the record.
+        except Exception as error:  # noqa: BLE001 - arguments that do not match, or cannot be formatted
+            # Python would print the raw arguments and drop the record.
             form = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
             told = f"{form} (its arguments do not fit: {type(error).__name__})"
             record.msg, record.args = redact_beginning(told), None
@@ -224,13 +224,13 @@ class Redaction(logging.Filter):
         if record.exc_info:
             told = _UNFORMATTED.formatException(record.exc_info)
             if (masked := redact_beginning(told)) != told:
-                # What a formatter shows where there is no exception any more.
+                # A formatter uses exc_text if there is no exception.
                 record.exc_info, record.exc_text = None, masked
         return True
 
 
 def forms(secret: str) -> set[str]:
-    """A secret as it is, and as URL, Python, JSON, Base64 and a message on one line would write it."""
+    """Return a secret in its forms: plain, URL, Python, JSON, Base64 and on one line."""
     found: set[str] = set()
     for text in {secret, unquote(secret), unquote_plus(secret)}:
         if len(text.strip()) < SHORTEST:
@@ -250,7 +250,7 @@ def _base64(text: str) -> set[str]:
 
 
 def _decoded(word: str) -> str:
-    """What HTTP's Basic credentials say; empty where it is none."""
+    """Return decoded HTTP Basic credentials; empty for any other text."""
     try:
         told = base64.b64decode(word, validate=True).decode()
     except ValueError:
@@ -265,13 +265,13 @@ def _unquoted(value: str) -> str:
 
 def _worded(text: str) -> str:
     alone = len(text) < _STANDS_ALONE and text.isalnum()
-    # Behind `%20` or `\\n` a word begins as well.
+    # A word also begins after `%20` or `\\n`.
     begins = r"(?:(?<![^\W_])|(?<=%[0-9A-F]{2})|(?<=\\[nrt]))"
     return rf"{begins}{re.escape(text)}(?![^\W_])" if alone else re.escape(text)
 
 
 def redact_all(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mapping, its values masked, and cut as `redact_beginning` does; a number stays a number."""
+    """Return the mapping with its values masked, and cut as in `redact_beginning`; numbers stay numbers."""
     return {name: _redacted(value) for name, value in values.items()}
 
 

@@ -15,22 +15,22 @@ SkipReason = Literal[
     "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
     "busy", "duty_cycle", "breaker", "budget",
 ]  # fmt: skip
-"""Why a query was not sent, in the words of `poller.reason`."""
+"""Why a query was not sent, as in `poller.reason`."""
 REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})
-"""Those that keep back all queries alike."""
+"""The reasons that stop all queries."""
 HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
-"""Those for which an estimate, where there is one, answers instead."""
+"""The reasons for which the query's estimate, if it has one, runs instead."""
 DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column")
-"""Those that the query itself asks for, by its `requires`."""
+"""The reasons that come from the query's own `requires`."""
 
 
 EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]
-"""Why an estimate answered: the planner's cost, the exact query's timeout, or what would have skipped it."""
+"""Why an estimate answered: the planner's cost, the exact query's timeout, or the reason for a skip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A query that was not sent: why, in a word and in a sentence."""
+    """A query that was not sent: the reason, and a sentence."""
 
     reason: SkipReason
     detail: str
@@ -41,37 +41,37 @@ class Skip:
 
 @dataclass(slots=True)
 class Answer:
-    """What the replica said to one query: exactly one of rows, error and skipped is set."""
+    """The server's answer to one query: exactly one of rows, error and skipped is set."""
 
     query: QueryDefinition
     at: float
-    """When the snapshot was taken: seconds since 1970, UTC; the same for all answers of one tick."""
+    """Time of the snapshot: seconds since 1970, UTC; all queries of one snapshot have the same."""
     duration: float
-    """Seconds the query kept the connection."""
+    """Seconds that the query used the connection."""
     rows: Rows | None = None
     error: PollError | None = None
     skipped: Skip | None = None
     estimated: EstimateReason | None = None
-    """Set where the rows are those of the estimate: why the query's own are not there."""
+    """Set if the rows are those of the estimate: why the exact query has no rows."""
     answered: float = 0.0
-    """When it was told: seconds on a monotonic clock."""
+    """Time of the answer: seconds on a monotonic clock."""
     server: str = ""
-    """Address and port of who answered; empty where nobody did."""
+    """Address and port of the server that answered; empty without a server."""
 
 
 @dataclass(slots=True)
 class UnbrokenSequence:
-    """A series of a sum for as long as it goes on unbroken."""
+    """The data points of one sum series without a reset in between."""
 
     start: int | None = None
-    """Nanoseconds since 1970; None before its first data point."""
+    """Nanoseconds since 1970; None before the first data point."""
 
     def begun(self, at: int) -> int:
-        """The start, told with the data point of `at`; the first one is the start itself.
+        """Return the start time for a data point at `at` (nanoseconds); the first data point sets it.
 
-        When the database began to count is not known, and a sequence that begins with a data point of no
-        duration says so: what it counted before is nobody's rate (OpenTelemetry specification, metrics data
-        model, "Cumulative streams: handling unknown start time").
+        PostgreSQL does not record when the counter started. A first data point without duration expresses
+        that: its value is not counted in any rate (OpenTelemetry specification, metrics data model,
+        "Cumulative streams: handling unknown start time").
         """
         if self.start is None or self.start > at:  # a clock was set back; no data point may precede its start
             self.start = at
@@ -86,12 +86,12 @@ class Sample:
     value: int | float
     attributes: Mapping[str, AttributeValue]
     sequence: UnbrokenSequence | None = field(default=None, compare=False)
-    """Of a sum, what a process that goes on knows of its past."""
+    """For a sum: the start time, known only to a process that polls repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One row that a metric got no data point of: why, and what the row held, as text (NULL as None)."""
+    """One row without a data point for a metric: the reason, and the row's values as text (NULL as None)."""
 
     metric: str
     reason: str
@@ -102,35 +102,35 @@ Outcome = Literal["ok", "failed", "skipped"]
 
 
 class PollResult(NamedTuple):
-    """What one poll of one query came to; a failure is a value here, not an exception in flight."""
+    """The result of one poll of one query; a failure is a value here, not an exception."""
 
     query: QueryDefinition
     at: float
-    """When the answer was asked for: seconds since 1970, UTC."""
+    """Time of the query's snapshot: seconds since 1970, UTC."""
     duration: float
-    """Seconds from asking to the last row."""
+    """Seconds that the query used the connection."""
     outcome: Outcome
     samples: tuple[Sample, ...] = ()
     quarantined: Mapping[str, int] = MappingProxyType({})
     """Data points that were not exported, by reason."""
     refused: tuple[Refusal, ...] = ()
-    """The first of them, for people to look at."""
+    """The first of these rows, for display."""
     folded: int = 0
-    """Data points that are in the sums of a series `other`."""
+    """Data points that are summed in a series `other`."""
     advice: str | None = None
-    """What is wrong with a metric that got no data point at all, and what to write instead."""
+    """The problem of a metric without any data point, and its fix."""
     error: PollError | None = None
-    """Set exactly when the outcome is `failed`."""
+    """Set if and only if the outcome is `failed`."""
     skipped: Skip | None = None
-    """Set exactly when the outcome is `skipped`."""
+    """Set if and only if the outcome is `skipped`."""
     estimated: EstimateReason | None = None
-    """Set where the samples are the estimate's: why the exact ones are not there."""
+    """Set if the samples are the estimate's: why the exact query has no samples."""
     server: str = ""
-    """Address and port of who answered; empty where nobody did."""
+    """Address and port of the server that answered; empty without a server."""
 
     @property
     def all_refused(self) -> bool:
-        """Whether rows came and not one fitted; those with a NULL are left out as the definition asks."""
+        """Whether rows arrived but all were rejected; rows with a NULL do not count as rejected."""
         return not self.samples and any(
             count for reason, count in self.quarantined.items() if reason != "null"
         )
@@ -144,18 +144,18 @@ Word = Literal["ok", "estimated", "failed", "skipped", "stale"]
 
 
 class State(NamedTuple):
-    """What the last poll came to, in the words of table, JSON, log, metrics and health: `failed(timeout)`.
+    """State of a query after its last poll, as in table, JSON, log, metrics and health: `failed(timeout)`.
 
-    A query that failed stays `failed` for as long as its polls are only postponed (see `state_after`).
+    A query that failed stays `failed` as long as its polls are only postponed (see `state_after`).
 
     ok         the query's own answer
     estimated  its estimate answered; the reason is an `EstimateReason`
     failed     no answer; the reason is an `ErrorKind`
     skipped    not sent; the reason is a `SkipReason`
-    stale      no poll of it ended within its max_age, nor ever: nothing is known
+    stale      no poll ended within its max_age, or ever: the state is unknown
 
-    Whether values are withheld is another question (`Freshness.stale`): those of a failed query are shown
-    until they are too old.
+    The state does not decide whether values are exported (see `Freshness.stale`): the values of a failed
+    query are exported until they are too old.
     """
 
     word: Word
@@ -171,7 +171,7 @@ STALE = State("stale")
 
 
 def state_of(result: PollResult) -> State:
-    """The state that a poll leaves its query in."""
+    """Return the state of a query after a poll."""
     if result.error is not None:
         return State("failed", result.error.kind)
     if result.skipped is not None:
@@ -180,9 +180,9 @@ def state_of(result: PollResult) -> State:
 
 
 def own_failure(result: PollResult) -> bool | None:
-    """Whether the query itself failed; None if it was not run, so that nothing is known of it.
+    """Return whether the query itself failed; None if it was not run, so that its state is unknown.
 
-    A timeout that an estimate made up for is a failure too.
+    A timeout counts as a failure even if the estimate answered.
     """
     if result.outcome == "skipped" or result.error_type in _NOT_ITS_FAULT:
         return None
@@ -194,9 +194,9 @@ def own_failure(result: PollResult) -> bool | None:
 
 
 def state_after(result: PollResult, failing: State | None) -> State:
-    """The state after a poll; `failing` is that of the last poll that ran the query, if it failed.
+    """Return the state after a poll; `failing` is that of the last poll that ran the query, if it failed.
 
-    A poll that was only postponed, or answered by the estimate instead, is no news of a query that fails.
+    If a poll was only postponed or answered by the estimate, a failing query keeps its state.
     """
     reason = result.skipped.reason if result.skipped is not None else result.estimated
     postponed = reason in HOLDS or reason == "budget"
@@ -210,13 +210,13 @@ class Freshness(NamedTuple):
     last_success: float | None
     """Seconds since 1970, UTC; None before the first success."""
     age: float | None
-    """Seconds since the last success, on a clock that is never set."""
+    """Seconds since the last success, on a monotonic clock."""
     stale: bool
-    """Whether the values are withheld: older than `max_age`, or never there."""
+    """Whether the values are not exported: they are older than `max_age`, or there are none."""
     series: int
-    """Series shown at this instant."""
+    """Number of series that are exported at this instant."""
     state: State
     duration: float | None = None
-    """Seconds that the last poll used the connection; None before the first and if it was skipped."""
+    """Seconds that the last poll used the connection; None before the first poll and if it was skipped."""
     reported: State | None = None
-    """State of the poll whose values are reported: ok or estimated; None while none are."""
+    """State of the poll whose values are exported: ok or estimated; None without values."""

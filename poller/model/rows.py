@@ -23,11 +23,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many rows are kept, which, and what is made of the rest."""
+    """How many rows are kept, which ones, and whether the rest is summed."""
 
     rows: int
     order: tuple[str, ...] = ()
-    """Columns by whose text (NULL first) the first rows are found; empty: in the order of their coming."""
+    """Columns whose text (NULL first) sorts the rows before the cut; empty: order of arrival."""
     fold: tuple[str, ...] = ()
     """Columns whose values are summed over the rows that are not kept."""
 
@@ -38,7 +38,7 @@ class Folded:
 
     total: Number = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Values that are in no sum, by reason: `null`, `nan`, `infinite`, `not_a_number`."""
+    """Number of values that are not in the sum, by reason: `null`, `nan`, `infinite`, `not_a_number`."""
 
     def take(self, raw: bytes | None, oid: int) -> None:
         """Add one value."""
@@ -52,18 +52,18 @@ class Folded:
 
 
 class Rows(NamedTuple):
-    """What the server answered: every value as the text the server wrote, NULL as None."""
+    """A result of the server: every value as the server's text, NULL as None."""
 
     columns: tuple[Column, ...]
     values: list[Row]
     beyond: int = 0
-    """Rows past the limit, received and let go."""
+    """Number of rows beyond the limit, which were received and discarded."""
     folded: Mapping[str, Folded] = MappingProxyType({})
-    """The sums over those, by column, where they were asked for."""
+    """The sums over these rows, by column, if requested."""
 
 
 class Keeper:
-    """Takes rows as they come and never holds more than twice the limit (and one portion)."""
+    """Collects rows as they arrive, and never holds more than twice the limit and one chunk."""
 
     def __init__(self, limit: Limit, columns: tuple[Column, ...]) -> None:
         self._limit = limit
@@ -80,13 +80,13 @@ class Keeper:
                     self._folded[name] = at[name], Folded()
 
     def take(self, rows: Iterable[Row]) -> None:
-        """Take in one portion."""
+        """Add one chunk of rows."""
         self._rows.extend(rows)
         if len(self._rows) >= 2 * self._limit.rows:
             self._cut()
 
     def rows(self) -> Rows:
-        """What was kept, and the account of the rest."""
+        """Return the kept rows, and the counts and sums of the rest."""
         self._cut()
         folded = {name: sums for name, (_, sums) in self._folded.items()} if self._beyond else {}
         return Rows(self._columns, self._rows, self._beyond, folded)

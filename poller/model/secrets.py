@@ -10,12 +10,12 @@ from poller.model.files import NotRegularError, read_regular
 
 MASK = "***"
 MAX_SECRET_BYTES = 1 << 20
-"""Of a file that holds a secret."""
+"""Maximum size of a file that contains a secret."""
 
 CONFIDENTIAL = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key", "options"}
 )
-"""libpq's parameters whose value is a secret, or may hold one as `-c app.token=...` does."""
+"""libpq's parameters whose value is a secret, or may contain one, as in `-c app.token=...`."""
 
 _HARMLESS = frozenset(
     """application_name channel_binding client_encoding connect_timeout dbname fallback_application_name
@@ -26,12 +26,12 @@ _HARMLESS = frozenset(
     sslcrldir sslkey sslkeylogfile sslmode sslnegotiation sslrootcert sslsni target_session_attrs
     tcp_user_timeout user""".split()  # noqa: SIM905 - a list of fifty quoted names is no easier to read
 )
-"""The other ones (PostgreSQL 18 manual, 34.1.2). What is neither may be a piece of a password."""
+"""All other parameters (PostgreSQL 18 manual, 34.1.2). An unknown name may be a part of a password."""
 
 PAIR = re.compile(
     r"\s*(?P<name>\w+)(?P<is>\s*=\s*)(?P<value>'(?:[^'\\]|\\.)*(?:'|$)|(?:[^\s\\]|\\.)*)(?=\s|$)", re.DOTALL
 )
-"""One parameter of a keyword string; a quote that nobody closes takes what is left."""
+"""One parameter of a keyword string; an unclosed quote extends to the end."""
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
 _HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
@@ -40,8 +40,9 @@ _HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,
 def mask_conninfo(conninfo: str) -> str:
     """Mask the secrets of a libpq URI or keyword string; host, database and user stay readable.
 
-    What is neither, is masked whole: it may be a password that went into the wrong variable. What libpq does
-    not understand is masked as well: an unescaped @, a blank or a quote leaves a part of a password there.
+    Any other text is masked completely, because it may be a password in the wrong variable. Parts that libpq
+    does not understand are masked as well: an unescaped @, a blank or a quote leaves a part of a password
+    there.
     """
     if scheme := URL.match(conninfo):
         return scheme.group() + _mask_uri(conninfo[scheme.end() :])
@@ -51,23 +52,24 @@ def mask_conninfo(conninfo: str) -> str:
 
 
 def is_ambiguous(conninfo: str) -> bool:
-    """Whether libpq would take a part of what is meant as the password for a host or a database.
+    """Return whether libpq would read a part of the password as a host or a database.
 
-    It ends the password of a URI at the first @, and finds none behind a slash; so an @ or a slash that is
-    not written as %40 or %2F leads to messages that quote the rest. So does a URI in the wrong place.
+    libpq ends the password of a URI at the first @, and finds none after a slash. So if @ or / is not written
+    as %40 or %2F, libpq's messages quote the rest. The same happens with a URI in the wrong parameter.
     """
     if scheme := URL.match(conninfo):
         rest = conninfo[scheme.end() :]
-        # It may stand in a parameter's value.
+        # An @ may be part of a parameter's value.
         return "@" in _QUERY.split(rest[rest.find("@") + 1 if _has_user(rest) else 0 :])[0]
     places = [pair["value"] for pair in PAIR.finditer(conninfo) if pair["name"] in ("dbname", "host")]
     return any("://" in value for value in places)
 
 
 def foreign_parameters(conninfo: str) -> list[str]:
-    """The parameters of a libpq URI that libpq does not know, such as `pool_max_conns`.
+    """Return the parameters of a libpq URI that libpq does not know, such as `pool_max_conns`.
 
-    Only where none of them can be a part of a password: after a host, in front of which any password ends.
+    The list is empty unless the parameters follow a valid host: otherwise a name could be a part of a
+    password.
     """
     scheme = URL.match(conninfo)
     if scheme is None or scheme[0].strip() not in ("postgresql://", "postgres://") or is_ambiguous(conninfo):
@@ -84,10 +86,10 @@ def foreign_parameters(conninfo: str) -> list[str]:
 
 
 def mask_url(url: str) -> str:
-    """Mask the whole user part of an endpoint and the values of its query: either may be a token."""
+    """Mask the user part of an endpoint and the values of its query, because each may be a token."""
     scheme = URL.match(url)
     start = scheme.end() if scheme else 0
-    # A question mark in a password begins no query.
+    # A question mark in a password does not begin the query.
     query = _QUERY.search(url, max(start, url.rfind("@") + 1))
     base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
     before, at, host = base[start:].rpartition("@")
@@ -96,7 +98,7 @@ def mask_url(url: str) -> str:
 
 
 def show_path(given: str) -> str:
-    """The path of a file in quotes, if it is one: a secret may stand where the name of its file belongs."""
+    """Return the path of a file in quotes, if it is a path: a secret may be in its place."""
     path = Path(given)
     try:
         known = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
@@ -106,7 +108,7 @@ def show_path(given: str) -> str:
 
 
 def userinfo(url: str) -> str:
-    """What stands before the host of a URL or a bare `user:password@host`, up to the last @ there is."""
+    """Return the text before the host of a URL or of a bare `user:password@host`, up to the last @."""
     scheme = URL.match(url)
     return url[scheme.end() if scheme else 0 :].rpartition("@")[0]
 
@@ -120,7 +122,7 @@ def _mask_uri(rest: str) -> str:
         user, _, tail = rest.partition("@")
         base, query = _split_query(tail)
         if "@" in base or ("@" in query and (":" in user or not _known(query))):
-            # A part of the password, if anything.
+            # The base may contain a part of the password.
             base, query = _split_query(rest.rpartition("@")[2])
     elif "@" in _split_query(rest)[0]:
         user, _, tail = rest.rpartition("@")
@@ -131,7 +133,7 @@ def _mask_uri(rest: str) -> str:
     name, colon, _ = user.partition(":")
     shown = f"{name}:{MASK}@" if colon else f"{name}@" if user else ""
     if not _HOSTS.fullmatch(base):
-        # A port that is no number: `user:password/database`, the host forgotten.
+        # The port is not a number: `user:password/database`, without a host.
         base = f"{base.partition(':')[0]}:{MASK}" if ":" in base and not user else MASK
     parameters = [
         one if name.lower() in _HARMLESS else f"{name}={MASK}" if name.lower() in CONFIDENTIAL else MASK
@@ -172,7 +174,7 @@ def _no_port(value: str) -> bool:
 
 
 class Secret:
-    """A text that no message shows by accident."""
+    """A text that does not appear in a message by accident."""
 
     __slots__ = ("_text",)
 
@@ -196,15 +198,15 @@ class Secret:
 
 
 def read_secret(file: Path) -> str:
-    """What a secret's file holds, without the final line break.
+    """Return the content of a secret's file, without the final line break.
 
-    Raises OSError if it is not a regular file, cannot be read, is empty or larger than MAX_SECRET_BYTES,
+    Raises OSError if it is not a regular file, cannot be read, is empty or larger than MAX_SECRET_BYTES, and
     UnicodeDecodeError if it is not UTF-8.
     """
     try:
         secret = read_regular(file, MAX_SECRET_BYTES).decode().rstrip("\r\n")
     except NotRegularError as error:
-        # A pipe, of `<(command)` for example, can be read once only.
+        # A pipe, for example from `<(command)`, can be read only once.
         advice = "write the secret to a file (not <(command): it may be read again at every connect)"
         raise NotRegularError(error.errno, f"{error.strerror}; {advice}", str(file)) from None
     if secret.strip() == "":

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from poller.model.query import AttributeValue
 
 Key = tuple[tuple[str, AttributeValue], ...]
-"""Attributes in the order of their names."""
+"""Attributes, sorted by name."""
 
 
 def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
-    """What tells one series of a metric from another; to Prometheus an empty attribute is none."""
+    """Return the identity of a series within its metric; Prometheus ignores empty attributes."""
     if not attributes:
         return ()
     items = [item for item in attributes.items() if item[1] != ""]
@@ -20,7 +20,7 @@ def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
 
 
 def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]:
-    """What fixed attributes add to the identity of a series; an empty one adds nothing, as in Prometheus."""
+    """Return the fixed attributes of a series' identity, as text; empty ones are omitted as in Prometheus."""
     texts = {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in attributes.items()

@@ -12,18 +12,18 @@ _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
 
 
 def shown(value: object) -> str:
-    """A value as people would quote it, at most some 60 characters of it."""
+    """Return a value as quoted text, at most about 60 characters."""
     if isinstance(value, str):
         return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value.bit_length() > 200:
-        return "a number of more than 60 digits"  # str() refuses beyond 4300 of them
+        return "a number of more than 60 digits"  # str() rejects more than 4300 digits
     return str(value) if isinstance(value, int | float) else kind_of(value)
 
 
 def kind_of(value: object) -> str:
-    """What a value read from YAML is, without a word of what it holds."""
+    """Return the kind of a value read from YAML, without its content."""
     match value:
         case None:
             return "empty"
@@ -43,23 +43,23 @@ _SEVERAL = {"query": "queries", "more query": "more queries"}
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 file`, `2 queries`."""
+    """Return a number with its noun: `1 file`, `2 queries`."""
     return f"{number} {thing if number == 1 else _SEVERAL.get(thing, f'{thing}s')}"
 
 
 def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The one of `known` that was probably meant by `word`, if any is close; `cutoff` as in difflib."""
+    """Return the entry of `known` that is most similar to `word`, if any is; `cutoff` as in difflib."""
     return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known word is close."""
+    """Return `; did you mean 'x'?`, or an empty text if no known word is similar."""
     meant = near(word, known)
     return f"; did you mean {meant!r}?" if meant else ""
 
 
 def as_yaml(value: object) -> str:
-    """An example the way one may type it into a query file, on one line."""
+    """Return an example in the syntax of a query file, on one line."""
     match value:
         case Mapping():
             return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"

@@ -12,7 +12,7 @@ from poller.model.query import QueryDefinition
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Queries of equal group and interval, polled together."""
+    """Queries with the same group and interval, polled together."""
 
     name: str
     """`group/interval`, unique in a catalogue."""
@@ -23,29 +23,29 @@ class Tick:
     """Seconds after every multiple of the interval (counted from 1970) at which the tick is due."""
 
     def first_due(self, now: float) -> float:
-        """The first regular due time after the poll at start-up, in seconds since 1970.
+        """Return the first regular due time after the poll at start-up; both times in seconds since 1970.
 
-        It keeps at least half an interval's distance to `now`, so that a start shortly before the regular
-        time does not poll twice in a row.
+        It is at least half an interval after `now`, so that a start shortly before the regular time does not
+        poll twice in a row.
         """
         earliest = now + self.interval / 2
         return earliest + (self.offset - earliest) % self.interval
 
 
 def tick_name(query: QueryDefinition) -> str:
-    """The name of the tick that polls `query`: its group and its interval."""
+    """Return the name of the tick that polls `query`: its group and its interval."""
     return f"{query.group}/{format_duration(query.interval)}"
 
 
 def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
-    """Gather `queries` into ticks, in the order of their first query.
+    """Group `queries` into ticks, in the order of their first query.
 
-    The offset comes from a hash of instance and tick, so that many pollers of one replica spread over the
-    interval by themselves, and each keeps its place after a restart.
+    The offset comes from a hash of instance and tick. So many pollers of one replica spread over the
+    interval, and each keeps its offset after a restart.
     """
     together: dict[str, list[QueryDefinition]] = {}
     for query in queries:
-        # By name, as the name is what tells ticks apart: intervals that read the same are the same.
+        # By name, because the name identifies a tick: intervals with the same text are the same.
         together.setdefault(tick_name(query), []).append(query)
     made = []
     for name, members in together.items():
@@ -55,6 +55,6 @@ def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
 
 
 def _fraction(instance: str, tick: str) -> float:
-    """A number in [0, 1) that looks random and never changes, which Python's own hash() does."""
+    """Return a number in [0, 1) that looks random and never changes; Python's own hash() changes."""
     digest = hashlib.blake2b(f"{instance}\0{tick}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48

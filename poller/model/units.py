@@ -15,8 +15,8 @@ _UNITS = (
     | {prefix + atom for prefix in _METRIC for atom in _ATOMS + _DATA}
     | {prefix + atom for prefix in _BINARY for atom in _DATA}
 )
-_BY_CASE = sorted(_UNITS, key=str.swapcase)  # small letters first: MS was meant as ms rather than as Ms
-_ANNOTATION = re.compile(r"\{[!-z|~][ -z|~]*\}")  # printable ASCII but braces, as UCUM has it
+_BY_CASE = sorted(_UNITS, key=str.swapcase)  # lower case first: MS more probably means ms than Ms
+_ANNOTATION = re.compile(r"\{[!-z|~][ -z|~]*\}")  # printable ASCII except braces, as in UCUM
 
 _INSTEAD = {
     "byte": "By", "bytes": "By", "b": "By", "by": "By", "kb": "kBy", "mb": "MBy", "gb": "GBy", "tb": "TBy",
@@ -30,10 +30,10 @@ _INSTEAD = {
 
 
 def unit_problem(unit: str) -> str | None:
-    """Tell what is wrong with `unit` and what to write instead; None where nothing is.
+    """Return what is wrong with `unit` and what to write instead; None if the unit is valid.
 
-    Accepted are UCUM's common units with their prefixes, `1`, an annotation such as `{message}`, quotients of
-    those, and the empty text for no unit. Source: OpenTelemetry semantic conventions, general/metrics.md,
+    Valid units are UCUM's common units with their prefixes, `1`, an annotation such as `{message}`, quotients
+    of those, and the empty text for no unit. Source: OpenTelemetry semantic conventions, general/metrics.md,
     "Instrument units"; at most 63 ASCII characters (metrics API specification, "Instrument unit").
     """
     if len(unit) > 63:
@@ -52,7 +52,7 @@ def unit_problem(unit: str) -> str | None:
 
 
 def unit_instead(unit: str) -> str | None:
-    """The UCUM unit that people mean by a word such as `bytes`, or by one in the wrong case."""
+    """Return the UCUM unit for a word such as `bytes`, or for a unit in the wrong case; None if unknown."""
     lower = unit.lower()
     return _INSTEAD.get(lower) or next((known for known in _BY_CASE if known.lower() == lower), None)
 
@@ -81,9 +81,9 @@ _MEASURES = {
 
 
 def guessed_unit(name: str, thing: str) -> str:
-    """What a column called `name` is probably measured in: `By` for `stored_bytes`, `s` for `oldest_age`.
+    """Return the probable unit of a column: `By` for `stored_bytes`, `s` for `oldest_age`.
 
-    Where no word of the name is a measure, things are counted: `{message}` for the `thing` messages.
+    If no word of `name` is a measure, the column counts things: `{message}` for the `thing` messages.
     """
     words = [word for word in name.lower().split("_") if word not in ("b", "by")]
     known = (_MEASURES.get(word) or _INSTEAD.get(word) for word in reversed(words))
