@@ -157,7 +157,7 @@ class Telemetry:
     """Export of spans and log records; without either no SDK is imported."""
 
     def __init__(self, settings: Settings | None, push: Push | None = None) -> None:
-        """Start the exports of `settings`, or none if None; `push` gets the metrics about all exports.
+        """Start the exports that `settings` enable, if any; `push` receives the metrics about all exports.
 
         Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
         """

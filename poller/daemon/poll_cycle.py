@@ -105,7 +105,7 @@ class Pipe:
         return results
 
     def announce_stale(self) -> None:
-        """Log the queries whose values are withheld from now on; called by a timer, as only age decides."""
+        """Log the queries whose values are withheld from now on; called by a timer, because age decides."""
         self._announcer.values(self.store.freshness(time.monotonic()))
 
     def overran(self, tick: str) -> None:

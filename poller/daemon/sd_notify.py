@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """A sender of notifications to the socket that the environment names; without one it does nothing."""
+    """A sender of notifications to the socket that the environment names; without a socket it is silent."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Read the address from `environ`: a path, or `@` and a name in the abstract namespace."""

@@ -143,7 +143,7 @@ class Tally:
         self.requests: Counter[tuple[tuple[str, str | int], ...]] = Counter()
         """Requests, by `poller.outcome` and the attributes of the error."""
         self.rejected: Counter[Rejection] = Counter()
-        """Data points, spans or log records that were lost one request at a time, by reason."""
+        """Data points, spans or log records that were lost, by reason."""
 
     def answered(self, verdict: Verdict) -> None:
         """Count one request."""

@@ -69,7 +69,7 @@ class GrpcSender:
         return found
 
     def rest(self) -> None:
-        """Close the channel until the next request: an open one wakes the process several times a second."""
+        """Close the channel until the next request, because it wakes the process several times a second."""
         channel, self._channel, self._proven = self._channel, None, False
         if channel is not None:
             channel.close()

@@ -194,10 +194,10 @@ class Shelf:
         return _readable(self._db, self.floor)
 
     def settle(self, number: int) -> None:
-        """Remove a finished request. If that fails, record the oldest request's id in the mark, and raise.
+        """Remove a finished request. If that fails, raise, and record it in the mark if it is the oldest.
 
         A full disk accepts no removal, because SQLite writes its journal first. The mark's space is already
-        allocated, so the next process skips the request.
+        allocated, so the record lets the next process skip the request.
         """
         try:
             self.remove(number, number)

@@ -217,7 +217,7 @@ class Spool:
                 return None
 
     def _trim(self, now: float) -> None:
-        """Drop requests above the age limit, then above the size limit, but never the one in hand.
+        """Drop requests above the age limit, then above the size limit, except the request being sent.
 
         The size limit never drops the newest export.
         """
