@@ -38,14 +38,15 @@ logger = logging.getLogger(__name__)
 
 
 def version() -> str:
-    """The version of this package, as installed."""
+    """Return the installed version of this package."""
     return importlib.metadata.version("obscura-poller")
 
 
 def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
-    """Begin to push what `store` shows; None without an endpoint (logs-only mode: no SDK is imported).
+    """Start to push the values in `store`; return None without an endpoint.
 
-    Raises ConfigError where the endpoint's variables or the state folder cannot be used.
+    Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
+    the state folder cannot be used.
     """
     if settings.endpoint is None:
         return None
@@ -77,7 +78,7 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
 
 
 def open_spool(settings: Settings, *, shared: bool) -> Spool:
-    """Open what keeps the undelivered; `shared`, one that another process has is replaced by memory."""
+    """Open the queue of undelivered requests; in memory if `shared` and another process uses the folder."""
     from poller.otlp.sending_queue import Spool
 
     def opened(folder: Path | None) -> Spool:
@@ -100,11 +101,11 @@ def open_spool(settings: Settings, *, shared: bool) -> Spool:
 
 
 def open_memory(settings: Settings) -> Memory | None:
-    """Where values outlive a restart; None without POLLER_STATE_DIR. Raises ConfigError."""
+    """Open the storage of values across restarts; None without POLLER_STATE_DIR. Raises ConfigError."""
     if settings.state_dir is None:
         return None
     make_folder(settings.state_dir)
-    # Without a secret, so that a rotated password makes no other database of it.
+    # The key contains no secret, so that a rotated password does not make it another database.
     libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
     return Memory(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
 
@@ -112,7 +113,7 @@ def open_memory(settings: Settings) -> Memory | None:
 def open_replica(
     settings: Settings, restraint: Restraint, on_sighting: Callable[[Sighting], None]
 ) -> Replica:
-    """Prepare the connection; raises ConfigError where no database is named that libpq understands."""
+    """Prepare the connection; raises ConfigError if no database is named, or libpq rejects its name."""
     conninfo = settings.conninfo()
     if not is_conninfo(conninfo):
         where = settings.source("database_url").name
@@ -138,7 +139,7 @@ def open_replica(
 
 
 def tags(comments: str) -> Tags:
-    """What a comment on the SQL of a query tells, by POLLER_SQL_COMMENTS."""
+    """Return the function that makes the tags of a query's SQL comment, by POLLER_SQL_COMMENTS."""
     if comments == "off":
         return untagged
     if comments == "name":
@@ -153,12 +154,12 @@ class _Part(Protocol):
 
 
 class Telemetry:
-    """Spans and log records on their way to the collector; where neither is wanted, no SDK is imported."""
+    """Export of spans and log records; without either no SDK is imported."""
 
     def __init__(self, settings: Settings | None, push: Push | None = None) -> None:
-        """Begin what the settings want, None nothing; `push` shows what becomes of all exports, its own too.
+        """Start the exports that `settings` enable, if any; `push` receives the metrics about all exports.
 
-        Raises ConfigError where a standard variable cannot be used, or the package for HTTP is missing.
+        Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
         """
         self._parts: list[_Part] = []
         self.tracing = Tracing()
@@ -199,9 +200,9 @@ class Telemetry:
             self._parts.append(records)
 
     def shutdown(self, timeout: float, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Send what waits and end, within `timeout` seconds even where the collector hangs.
+        """Send the queues and end, within `timeout` seconds even if the collector hangs.
 
-        As soon as `stopped` is true, it waits no longer.
+        Returns early as soon as `stopped` returns true.
         """
         endings = [
             threading.Thread(target=part.shutdown, args=[timeout], name="ending", daemon=True)

@@ -23,26 +23,27 @@ from typing import Any, NamedTuple
 from poller.model.files import read_json
 
 MAX_AGE_SECONDS = 60.0
-"""Age from which a heartbeat is too old: three are missing by then."""
+"""Age in seconds above which a heartbeat is too old; three beats are missing by then."""
 MAX_BYTES = 4 << 20
-"""Of a heartbeat; the poller writes at most a third of it."""
+"""Maximum size of a heartbeat that is read; the poller writes at most a third of it."""
 REMEDY = "set POLLER_HEALTH_FILE to a path of its own for each poller"
 _MOST_NAMES = 10
 _FILE = "heartbeat.json"
 
 
 class Verdict(NamedTuple):
-    """Whether it is as was asked, and why, in one line."""
+    """A result, and its reason in one line."""
 
     good: bool
     why: str
 
 
 def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
-    """Where the heartbeat may be, the best place first.
+    """Return the possible paths of the heartbeat, the preferred path first.
 
-    `file` (POLLER_HEALTH_FILE), or else in `state_dir`, or else in a folder of the user's own: below TMPDIR
-    or /tmp, and where a container may not write there, in /dev/shm, which it may.
+    The path is `file` (POLLER_HEALTH_FILE), or else a file in `state_dir`, or else a file in a private
+    folder of the user. That folder is in TMPDIR or /tmp, or in /dev/shm, where a container can write even if
+    its /tmp is read-only.
     """
     if file:
         return [Path(file)]
@@ -53,7 +54,7 @@ def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether this is a folder, not a link to one, and nobody else's; anybody may make one in /tmp."""
+    """Return whether `folder` is this user's folder and no link; any user may create a folder in /tmp."""
     try:
         found = folder.lstat()
     except OSError:
@@ -62,12 +63,12 @@ def is_ours(folder: Path) -> bool:
 
 
 def clock() -> float:
-    """Seconds since the system's start, its sleep included: the same in every process, and never set."""
+    """Return the seconds since the system's start, including sleep; equal in all processes and never set."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def process_namespace() -> str | None:
-    """What tells whether a process id means the same here as there; None where the system has none."""
+    """Return the id of the namespace of process ids; None if the system has none."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -75,7 +76,7 @@ def process_namespace() -> str | None:
 
 
 def read(candidates: list[Path]) -> dict[str, Any] | str:
-    """The youngest heartbeat of `candidates`, or why there is none."""
+    """Return the youngest heartbeat of `candidates`, or the reason why there is none."""
     found: list[dict[str, Any]] = []
     troubles = []
     for path in candidates:
@@ -105,7 +106,7 @@ def _checked(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def whose(heartbeat: dict[str, Any]) -> str:
-    """The poller that wrote a heartbeat: its process id, and its instance if it has one."""
+    """Return the poller that wrote a heartbeat: its process id, and its instance if it has one."""
     instance = heartbeat.get("instance")
     return f"process {heartbeat['pid']}" + (f" (instance {instance})" if instance else "")
 
@@ -113,7 +114,7 @@ def whose(heartbeat: dict[str, Any]) -> str:
 def judge(
     heartbeat: dict[str, Any] | str, *, ready: bool, now: float, max_age: float = MAX_AGE_SECONDS
 ) -> Verdict:
-    """Whether a poller with this heartbeat is alive, or `ready`, at `now` of `clock`; times in seconds."""
+    """Judge whether the poller of a heartbeat is alive (or `ready`) at `now` of `clock`; times in seconds."""
     word = "ready" if ready else "alive"
     if isinstance(heartbeat, str):
         return Verdict(False, f"not {word}: {heartbeat}")
@@ -155,13 +156,13 @@ def _exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True  # somebody else's
+        return True  # the process belongs to another user
     return True
 
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
     parts = [f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
-    if "queries" in heartbeat:  # a full disk has no room for them
+    if "queries" in heartbeat:  # a heartbeat on a full disk omits them
         words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
         queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
         parts.append(f"queries: {queries}")
@@ -174,7 +175,7 @@ def _summary(heartbeat: dict[str, Any], now: float) -> str:
 
 
 def _count(queries: dict[str, Any]) -> Counter[str]:
-    # `failed(timeout)` and its like, by their first word.
+    # States such as `failed(timeout)` are counted by their first word.
     return Counter(str(state).partition("(")[0] for state in queries.values())
 
 

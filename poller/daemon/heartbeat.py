@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """A file that always holds one whole heartbeat.
+    """A file that always holds one complete heartbeat.
 
-    On a full disk it is written over the file of before, without the details of single queries. If it cannot
-    be written at all, the poller goes on without it and logs that once. Another poller that writes the
-    same file is logged once, and is named in the heartbeat.
+    On a full disk the heartbeat overwrites the existing file, without the details of single queries. If it
+    cannot be written at all, the poller continues without it and logs that once. If another poller writes
+    the same file, this is logged once, and the heartbeat names the other poller.
     """
 
     def __init__(self, places: Sequence[Path], instance: str = "") -> None:
@@ -53,11 +53,11 @@ class Heartbeat:
 
     @property
     def path(self) -> Path | None:
-        """Where it is; None while it could not be written."""
+        """Path of the heartbeat; None while it cannot be written."""
         return self._written
 
     def write(self, told: Mapping[str, object], more: bytes = b"{}") -> None:
-        """Write `told`, the time and which poller this is, and `more`: a JSON object. Raises nothing."""
+        """Write `told`, the time, the poller's identity, and `more` (a JSON object). Raises nothing."""
         private = len(self._places) > 1
         troubles = []
         for path in self._places:
@@ -75,13 +75,13 @@ class Heartbeat:
         self._say("; ".join(troubles), None)
 
     def remove(self) -> None:
-        """Remove the heartbeat of a poller that has ended, but not the one that another has put there."""
+        """Remove the heartbeat at the end, unless another poller has replaced it."""
         if self._written is None or _state(self._written) != self._state:
             return
         with contextlib.suppress(OSError):
             self._written.unlink()
             if len(self._places) > 1:
-                self._written.parent.rmdir()  # it is the poller's own, unless it holds anything else
+                self._written.parent.rmdir()  # the poller's own folder; fails if it is not empty
 
     def _encoded(self, told: Mapping[str, object], more: bytes) -> bytes:
         now = clock()
@@ -99,7 +99,7 @@ class Heartbeat:
         if isinstance(there, str) or self._is_this(there) or not judge(there, ready=False, now=clock()).good:
             return
         if self._state is None and there.get("process_namespace") != self._identity["process_namespace"]:
-            return  # perhaps of the container that ran before this one: only a later one is of another poller
+            return  # it may belong to this poller's previous container; only a later one shows another poller
         other = whose(there)
         self._other = other, clock()
         if other not in self._warned:
@@ -129,27 +129,27 @@ class Heartbeat:
 
 
 def _write(path: Path, whole: bytes, short: bytes) -> None:
-    """Replace the file by `whole`; on a full disk write `short` over it. Raises OSError."""
+    """Replace the file's content by `whole`; on a full disk overwrite it with `short`. Raises OSError."""
     try:
         replace_file(path, whole)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # A full disk is no reason to restart the poller: the blocks that the file has already can be written.
+        # A full disk must not make a probe restart the poller; the file's own blocks are still writable.
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
             ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.getuid()
             if not ours or len(short) > max(found.st_size, 512 * found.st_blocks):
                 raise
-            # Blanks up to its length: to shorten it would return blocks that are not to be had again.
+            # Padded with blanks, because a shorter file would release blocks that cannot be allocated again.
             os.pwrite(descriptor, short.ljust(found.st_size), 0)
         finally:
             os.close(descriptor)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file is replaced; None if it is missing."""
+    """Return an id that changes whenever the file is replaced; None if the file is missing."""
     try:
         found = path.lstat()
     except OSError:
@@ -158,7 +158,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 
 def _make_folder(folder: Path, *, private: bool) -> None:
-    """Make a folder if it is missing; raises OSError if a `private` one is another user's, or a link."""
+    """Create the folder if missing; raises OSError if a `private` folder is a link or another user's."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if private and not is_ours(folder):

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from poller.otlp.exporter import Push
 
 MAX_DETAIL_BYTES = 1 << 20
-"""Of what the heartbeat holds about single queries, about."""
+"""Approximate maximum size in bytes of the details of single queries in the heartbeat."""
 MAX_TICKS = 500
 
 
 class Vitals:
-    """What probes and people want to know; no part of it is a secret. Times in seconds since 1970."""
+    """The state of the poller for probes and people, without secrets. Times are in seconds since 1970."""
 
     def __init__(self, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None) -> None:
         self._daemon = daemon
@@ -35,9 +35,9 @@ class Vitals:
         self._encoded = b"{}"
 
     def told(self, stuck: str | None) -> dict[str, Any]:
-        """How the poller is."""
+        """Return the poller's state; `stuck` is the reason why it counts as hung, if it does."""
         problems = self._reload.problems
-        # Those that have not run first: `poller health --ready` names them.
+        # Ticks that have not run come first, because `poller health --ready` names them.
         runs = sorted(self._daemon.last_runs().items(), key=lambda run: run[1][1] is not None)
         return {
             "stuck": stuck,
@@ -53,7 +53,7 @@ class Vitals:
         }
 
     def queries(self) -> bytes:
-        """How its queries are, as a JSON object; encoded anew only where something is different."""
+        """Return the status of all queries as a JSON object; it is encoded only after a change."""
         glances = self._pipe.glances(self._daemon.next_runs())
         if glances is not self._glances:
             self._encoded = encode(glances)
@@ -62,9 +62,9 @@ class Vitals:
 
 
 def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
-    """All queries as a JSON object of bounded size: how many are in which state, and each by itself.
+    """Encode all queries as a JSON object of bounded size: the number in each state, and each query.
 
-    If all would take more than about `most` bytes, those that are ok are omitted first, and counted.
+    Above about `most` bytes, queries in state `ok` are omitted first; the object has the number omitted.
     """
     texts = [json.dumps(one) for one in to_json(glances)]
     room, listed = most, set()

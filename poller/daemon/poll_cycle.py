@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class Pipe:
-    """The one way through: ask the replica, keep what is good, count, announce.
+    """The code path of every poll: query the replica, store good values, count and log.
 
-    `run` sends every tick through it and `poll` sends one.
+    Both `run` and `poll` use it.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Pipe:
         memory: Memory | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """Prepare everything; nothing is opened. Raises ConfigError where no database is named.
+        """Prepare everything without opening a connection. Raises ConfigError if no database is named.
 
-        A `daemon` tells in the log where it polls, and the values too where nothing is pushed. Good values
-        are kept in `memory`, where there is one.
+        A `daemon` also logs which server it polls, and logs all values if nothing is pushed. Good values are
+        saved in `memory`, if given.
         """
         own = push is not None and settings.self_metrics != "off"
         self.meter: Meter = push.meter if push is not None and own else NoOpMeter("poller")
@@ -79,7 +79,7 @@ class Pipe:
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
     ) -> list[PollResult]:
-        """Poll `queries` once."""
+        """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
         with self._tracing.tick(queries) as span:
             return self._tick(queries, on_answer, span)
 
@@ -105,16 +105,16 @@ class Pipe:
         return results
 
     def announce_stale(self) -> None:
-        """Log whose values are withheld from now on. Age alone decides it, so the clock calls, not a tick."""
+        """Log the queries whose values are withheld from now on; called by a timer, because age decides."""
         self._announcer.values(self.store.freshness(time.monotonic()))
 
     def overran(self, tick: str) -> None:
-        """Count one tick that was left out."""
+        """Count one tick that was skipped."""
         if self._metrics is not None:
             self._metrics.overrun(tick)
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
-        """Go on with other queries; all that is known of those in `dropped` is let go. Not during a tick."""
+        """Replace the queries, and discard all data of those in `dropped`. Must not run during a tick."""
         self.store.swap(queries, dropped)
         self._restraint.forget(dropped)
         self._announcer.forget(dropped)
@@ -126,20 +126,20 @@ class Pipe:
             self._last_shown = None
 
     def glances(self, next_runs: Mapping[str, float]) -> Sequence[Glance]:
-        """How every query stands; `next_runs` is by query, in seconds since 1970.
+        """Return the status of every query; `next_runs` is by query, in seconds since 1970.
 
-        It is the same object for as long as nothing is different.
+        Without a change it returns the same object.
         """
         now = time.monotonic()
         with self._lock:
-            # Copied here and not at each tick, whose work must not grow with all queries.
+            # The copy is made here, because the work of a tick must not grow with the number of queries.
             if self._last_shown is None:
                 self._last_shown = self._last.copy()
             last = self._last_shown
         return self._glances.look(self.store.freshness(now), self.store.good(now), last, next_runs)
 
     def server(self) -> str:
-        """The server that answered last, in a line; empty where none has for too long."""
+        """Describe the server that answered last in one line; empty if none answered recently."""
         seen = self._whereabouts.seen(time.monotonic())
         if seen is None:
             return ""
@@ -154,5 +154,5 @@ def _own_metrics(meter: Meter) -> SelfMetrics:
 
 
 def _longest_absence(queries: Sequence[QueryDefinition]) -> float:
-    """Seconds without an answer after which nothing is told of the server any more."""
+    """Return the seconds without an answer after which the server is no longer reported."""
     return STALE_AFTER_INTERVALS * min((query.interval for query in queries), default=0.0)

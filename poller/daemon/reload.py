@@ -20,20 +20,20 @@ from poller.model.tick import Tick
 logger = logging.getLogger(__name__)
 
 MOST_PROBLEMS = 20
-"""Problems told in the log; `poller check` tells all."""
+"""Number of problems that are logged; `poller check` reports all."""
 
 Outcome = Literal["changed", "unchanged", "refused", "unsteady", "too late"]
-"""What a reload came to.
+"""Result of a reload.
 
-unsteady  the files changed while they were read: what was read is not believed, bad or good
-too late  the daemon was told to stop before the swap
+unsteady  the files changed while they were read, so the result is ignored
+too late  the daemon was stopped before the swap
 """
 
 
 class Reload:
-    """Reloads the query files, all of them or none: what is not valid as a whole changes nothing.
+    """Reload of the query files, all or nothing: an invalid file changes nothing.
 
-    Settings are not read again, the ones that are defaults of a query (`POLLER_INTERVAL`) included.
+    Settings are not read again, including those that are defaults of queries (`POLLER_INTERVAL`).
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Reload:
         swap: Callable[[Sequence[QueryDefinition], Collection[str]], None],
         meter: Meter,
     ) -> None:
-        """Begin with `catalog`, whose ticks `daemon` runs; `load` reads another, raising ConfigError.
+        """Start with `catalog`, whose ticks `daemon` runs; `load` reads a new catalog or raises ConfigError.
 
-        `look` digests what the files hold, `plan` makes ticks. `swap` hears, between two of
-        them, of the queries to go on with and of the names for which nothing known counts any more. `meter`
-        shows what reloads came to.
+        `look` returns a digest of the files' contents, and `plan` makes ticks. `swap` is called between two
+        ticks with the new queries and the names of queries whose data must be discarded. `meter` gets the
+        metrics about reloads.
         """
         self.catalog = catalog
         self.problems: tuple[Problem, ...] = ()
-        """Why the last reload was refused; empty where it was not."""
+        """Problems for which the last reload was refused; empty if it was not refused."""
         self._load = load
         self._look = look
         self._daemon = daemon
@@ -66,7 +66,7 @@ class Reload:
         self._reloads = _meters(meter, lambda: not self.problems, lambda: self._last_success)
 
     def __call__(self, asked: bool) -> Outcome:
-        """Reload; where nobody `asked`, only what was not read before."""
+        """Reload the files; unless `asked`, only if their contents changed since the last read."""
         before = self._look()
         if before == self._read and not asked:
             return "unchanged"
@@ -117,7 +117,7 @@ class Reload:
 def _meters(
     meter: Meter, is_good: Callable[[], bool], last_success: Callable[[], float]
 ) -> Callable[[str], None]:
-    """Show how reloads go; returns what counts one, by its outcome `ok` or `failed`."""
+    """Create the metrics about reloads; return a function that counts a reload as `ok` or `failed`."""
     reloads = meter.create_counter(
         "poller.config.reloads", unit="{reload}", description="Reloads of the query files by outcome."
     )

@@ -43,35 +43,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WORKER_SHARE = 0.4
-"""Of the grace period: for the tick under way to end. The rest is the last push's."""
+"""Share of the grace period in which the running tick may end. The last push gets the rest."""
 _LEAST_GRACE = 0.5
-"""Seconds."""
+"""Minimum time in seconds until a stopping process is ended by force."""
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-"""More than a tick of a thousand queries holds at once: a tick leaves nothing behind that only Python's
-collector could free, so that its looks would be in vain."""
+"""More than a tick of a thousand queries allocates at once. A tick leaves no cyclic garbage, so a garbage
+collection during it would be useless."""
 _PATIENCE = 900.0
-"""Seconds beyond all that a tick may take after which it is taken for hung."""
+"""Seconds above the longest possible tick after which a tick counts as hung."""
 
 
 def main(loader: LoaderProcess, asked: Sequence[bool]) -> None:
-    """Run the daemon with what `loader` reads, and end the process with its exit code.
+    """Run the daemon with the data that `loader` reads, and end the process with its exit code.
 
-    `asked` is not empty once a reload was requested. Raises LoaderError.
+    `asked` is non-empty after a reload was requested. Raises LoaderError.
     """
     run_to_end(lambda: serve(loader, asked))
 
 
 def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
-    """Poll on schedule and push until a signal says to stop; ends the process then.
+    """Poll on schedule and push until a signal requests the stop; then end the process.
 
-    Raises ConfigError with every problem, LoaderError if the loader failed or printed what was asked for.
+    Raises ConfigError with every problem, LoaderError if the loader failed or printed requested output.
     """
     settings: Settings = loader.receive()
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
     if settings.endpoint is not None:
-        importlib.import_module("poller.otlp.exporter")  # while the files are read
+        importlib.import_module("poller.otlp.exporter")  # imported while the loader reads the files
     sources, seen = loader.receive()
     notifier = Notifier(os.environ)
 
@@ -89,7 +89,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         watcher.ask()
     catalog: Catalog = loader.receive()
     loader.close()
-    settings.conninfo()  # so that a missing database is told at once
+    settings.conninfo()  # reports a missing database before anything is opened
     memory = open_memory(settings)
     store = SnapshotStore(
         catalog.queries,
@@ -111,7 +111,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         rest=rest,
         on_overrun=pipe.overran,
         on_first_polls=lambda: _tell([push, pulse]),
-        # Several hosts, each tried twice, may take a multiple of it.
+        # A connection attempt may take a multiple of it: several hosts, each tried twice.
         patience=_PATIENCE + 20 * settings.connect_timeout,
     )
     reload = Reload(
@@ -137,7 +137,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         every=notifier.every(BEAT_SECONDS),
     )
     _begin(settings, planned)
-    gc.freeze()  # the catalogue and the SDK stay as well
+    gc.freeze()  # the catalogue and the SDK's objects live until the end
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     gc.enable()
     daemon.start()
@@ -150,7 +150,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
 
 
 def _read_again(settings: Settings) -> Catalog:
-    """The queries as another process reads them; raises ConfigError, also if that process fails."""
+    """Return the queries as a loader process reads them; raises ConfigError, also if that process fails."""
     try:
         catalog: Catalog = LoaderProcess.run("load", settings)
     except LoaderError as error:
@@ -160,7 +160,7 @@ def _read_again(settings: Settings) -> Catalog:
 
 
 def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
-    """Say what is polled and where it goes."""
+    """Log the number of queries, the ticks, the database and the endpoints."""
     logger.info(
         "polling %s",
         counted(sum(len(tick.queries) for tick in planned), "query"),
@@ -178,13 +178,13 @@ def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
 
 
 def _status(reload: Reload) -> str:
-    """What the service's manager shows of it."""
+    """Return the status text for the service manager."""
     refused = ", changed files refused" if reload.problems else ""
     return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
 
 
 def _tell(whom: Sequence[Push | Pulse | None]) -> None:
-    """Have the news told now."""
+    """Start a push and a heartbeat now."""
     for one in whom:
         if one is not None:
             one.soon()
@@ -198,9 +198,9 @@ def _end(
     telemetry: Telemetry,
     pulse: Pulse,
 ) -> None:
-    """Stop polling, push once more, leave: all within `grace` seconds."""
+    """Stop polling, push once more and end the process, within `grace` seconds."""
     deadline = time.monotonic() + grace
-    # Whoever reads our log may have stopped, and then its next line waits for ever.
+    # A stopped reader of the log would block the next record forever.
     watchdog = threading.Timer(max(grace, _LEAST_GRACE), os._exit, [0])
     watchdog.daemon = True
     watchdog.start()
@@ -209,13 +209,13 @@ def _end(
     if at_rest:
         replica.close()
     if push is not None:
-        # What is left but for a moment to end in; the push takes what it needs of it.
+        # The push may use the remaining time except for a reserve for the exit.
         push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
     pulse.stop()
     logger.info("stopped")
-    # Spans and log records have what the push has left.
+    # Spans and log records may use the time that the push has left.
     telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
     logging.shutdown()
     sys.stdout.flush()
-    # A worker that still waits for a server that does not answer would hold up an ordinary exit.
+    # An ordinary exit would wait for a worker whose server does not answer.
     os._exit(0)

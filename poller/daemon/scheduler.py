@@ -25,7 +25,7 @@ _HUNG_SECONDS = 60.0
 
 
 class Poll(Protocol):
-    """Poll one tick's queries and take their results in; returns them."""
+    """Function that polls one tick's queries, stores their results and returns them."""
 
     def __call__(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]: ...
 
@@ -33,9 +33,9 @@ class Poll(Protocol):
 class Daemon:
     """One worker that runs every tick at its time, one after the other.
 
-    There is one worker because there is one connection: two ticks due together follow each other, a tick
-    that is still running when it is due again is left out once (and counted), and any number of missed runs
-    makes one. A tick that found no server is tried again soon, at doubling distances up to a minute.
+    There is one worker because there is one connection. Ticks that are due together run one after the other.
+    A tick that is still running when it is due again is skipped and counted, and several missed runs are
+    combined into one. A tick that found no server is retried soon, with pauses that double up to a minute.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Daemon:
     ) -> None:
         """Prepare the schedule; nothing runs before `start`.
 
-        After each tick `rest` is told the seconds until the next one. `on_first_polls` is called, on the
-        worker's thread, after queries were polled for the first time since the start or a swap: after the
-        first of them, after the last, and between these at most every `spacing` seconds, so that many ticks
-        make few pushes. A tick that runs for `patience` seconds more than its interval is taken for hung.
+        After each tick `rest` is called with the seconds until the next run. `on_first_polls` is called on
+        the worker's thread after queries were polled for the first time since the start or a swap: after the
+        first of them, after the last, and in between at most every `spacing` seconds, so that many ticks
+        cause few pushes. A tick that runs for `patience` seconds more than its interval counts as hung.
         """
         self._planned = ticks
         self._poll = poll
@@ -79,15 +79,15 @@ class Daemon:
         self._timetable = Timetable(self._run, self._overran)
 
     def start(self) -> None:
-        """Run every tick once now, and from then on at its place in the interval."""
+        """Run every tick once now, and then on its schedule."""
         self._take_over(self._planned, {query.name for tick in self._planned for query in tick.queries})
         self._timetable.start()
 
     def swap(self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None]) -> bool:
-        """Run `ticks` instead from now on, and `act`, between two runs; wait for the one under way to end.
+        """Replace the ticks and call `act` between two runs; wait until that is done.
 
-        A tick whose name stays keeps its next time. The queries named in `fresh` are polled once at once.
-        Returns whether it was done: not where the daemon is stopped before. Raises what `act` raises.
+        A tick whose name stays keeps its next time. The queries named in `fresh` are polled once immediately.
+        Returns False if the daemon is stopped first. Raises the errors of `act`.
         """
         done: Future[None] = Future()
         self._timetable.once(self._swap, ticks, fresh, act, done)
@@ -99,9 +99,9 @@ class Daemon:
         return True
 
     def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
-        """Start no tick any more, interrupt the one under way, wait at most `timeout` seconds for its end.
+        """Start no further tick, interrupt the running tick and wait at most `timeout` seconds for its end.
 
-        Returns whether the worker came to rest.
+        Returns whether the worker is idle.
         """
         self._stopping = True
         interrupt()
@@ -110,24 +110,24 @@ class Daemon:
 
     @property
     def ready(self) -> bool:
-        """Whether every tick has run once since the start, whatever came of it."""
+        """Whether every tick has run once since the start, with any result."""
         return not self._awaited
 
     def last_runs(self) -> dict[str, tuple[float, float | None]]:
-        """Every tick's interval in seconds, and when its last run ended in seconds since 1970, if it ran."""
+        """Return each tick's interval (seconds) and the end of its last run (seconds since 1970) or None."""
         return {name: (tick.interval, self._ended.get(name)) for name, tick in self._ticks.items()}
 
     def next_runs(self) -> dict[str, float]:
-        """When each query is polled next, by its name, in seconds since 1970."""
+        """Return the time of each query's next poll, by its name, in seconds since 1970."""
         due = ((tick, self._timetable.next_run(tick.name)) for tick in self._ticks.values())
         return {query.name: at for tick, at in due if at is not None for query in tick.queries}
 
     def stuck(self, now: float) -> str | None:
-        """Why scheduler or worker are taken for hung at `now` (monotonic seconds); None while they go on.
+        """Return why scheduler or worker count as hung at `now` (monotonic seconds); None if neither does.
 
-        The worker's bound is beyond all of the replica's own: no server that is gone or hangs comes to it.
-        Asked every few seconds, it also wakes a scheduler that sleeps past its time, and one whose clock was
-        set back.
+        The worker's limit is above all timeouts of the replica, so no unreachable or hanging server exceeds
+        it. The call also wakes a scheduler that is overdue, and corrects the schedule after the clock was set
+        back.
         """
         if self._stopping:
             return None
@@ -165,7 +165,7 @@ class Daemon:
             try:
                 act()
                 self._take_over(ticks, fresh)
-                self._report_first_polls()  # the ticks that were waited for may be gone
+                self._report_first_polls()  # the awaited ticks may have been removed
                 self._rest(self._timetable.until_next())
             except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
                 done.set_exception(error)
@@ -173,12 +173,12 @@ class Daemon:
                 done.set_result(None)
 
     def _run_fresh(self, name: str) -> None:
-        """Poll what is new in a tick, unless the whole tick was polled meanwhile."""
+        """Poll the new queries of a tick, unless the whole tick was polled meanwhile."""
         if (tick := self._ticks.get(name)) and (fresh := self._fresh.get(name)):
             self._poll_now(tick, [query for query in tick.queries if query.name in fresh])
 
     def _run(self, name: str) -> None:
-        # By name, as the tick may have waited in the worker's queue while the queries were swapped.
+        # By name, because a swap may have replaced the tick while it waited in the worker's queue.
         if tick := self._ticks.get(name):
             self._poll_now(tick, tick.queries)
 
@@ -188,7 +188,7 @@ class Daemon:
             if not allowed:
                 return
             first = self._fresh.pop(tick.name, None)
-            if not queries:  # they are in another tick by now
+            if not queries:  # a swap moved them to another tick
                 self._report_first_polls()
                 return
             try:
@@ -196,12 +196,12 @@ class Daemon:
                 if not self._stopping:
                     self._plan_retry(tick, results)
                     self._rest(self._timetable.until_next())
-            except Exception:  # a defect of ours, in this tick: the others go on
+            except Exception:  # a defect in this tick must not stop the others
                 logger.exception("tick %s ended in a defect of the poller", tick.name)
             self._ended[tick.name] = time.time()
             self._awaited.discard(tick.name)
             if self._left_out.get(tick.name, 0) == left_out:
-                self._left_out.pop(tick.name, None)  # it keeps up again, and the next time is news
+                self._left_out.pop(tick.name, None)  # the tick keeps up again; the next skip is a warning
             self._first_polls |= bool(first)
             self._report_first_polls()
 
@@ -215,18 +215,18 @@ class Daemon:
 
     @contextmanager
     def _busy(self, doing: str, longest: float) -> Iterator[bool]:
-        """Keep `stop` waiting; tells whether there is anything to be done any more."""
+        """Make `stop` wait for the block; yields whether the daemon still runs."""
         self._idle.clear()
         self._doing = (doing, time.monotonic(), longest)
         try:
-            # Looked at after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
+            # Read after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
             yield not self._stopping
         finally:
             self._doing = None
             self._idle.set()
 
     def _plan_retry(self, tick: Tick, results: Sequence[PollResult]) -> None:
-        # Soon only where no query was sent: one that kills its own backend must not do so every second.
+        # Only if no query was sent, because a query that kills its backend must not run every second.
         if not any(
             result.error and result.error.kind == "unavailable" and result.error.unsent for result in results
         ):
@@ -234,7 +234,7 @@ class Daemon:
             return
         failures = self._failures.get(tick.name, 0)
         self._failures[tick.name] = failures + 1
-        # Bounded before it is a float: a day's outage would overflow it.
+        # The exponent is bounded, because the power would become huge in a long outage.
         again = time.time() + min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
         self._timetable.again(tick.name, again)
 

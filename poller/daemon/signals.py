@@ -9,33 +9,34 @@ from types import FrameType
 
 
 def on_hangup(act: Callable[[], None]) -> None:
-    """Have SIGHUP call `act` for the rest of the process; call it in the main thread.
+    """Call `act` at each SIGHUP for the rest of the process; must be called in the main thread.
 
-    `act` runs in the signal handler, perhaps inside of itself: it must need no lock. `SimpleQueue.put` fits.
+    `act` runs in the signal handler and may interrupt itself, so it must need no lock (`SimpleQueue.put` is
+    suitable).
     """
     signal.signal(signal.SIGHUP, lambda *_: act())
 
 
 class StopSignal:
-    """Set by the first signal."""
+    """A handler of SIGTERM and SIGINT that records the first signal; a second one ends the process."""
 
     def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
-        """Take over SIGTERM and SIGINT for the rest of the process; call it in the main thread.
+        """Handle SIGTERM and SIGINT for the rest of the process; must be called in the main thread.
 
-        `on_first` is called in the signal handler: it may set a flag or write to a pipe, no more.
+        `on_first` is called in the signal handler, so it may only set a flag or write to a pipe.
         """
         self.number: int | None = None
-        """The first signal's number."""
+        """Number of the first signal; None before it."""
         self._on_first = on_first
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
     def wait(self) -> None:
-        """Return at the first signal; call it in the main thread.
+        """Return at the first signal; must be called in the main thread.
 
-        It reads from the pipe that Python writes every signal to, the moment it comes: in a lock of Python's
-        own, a signal that comes just before the thread falls asleep would not wake it, and one that comes
-        while the lock is taken would wait for ever.
+        The wait reads from the pipe to which Python writes every signal. In a wait for a lock, a signal that
+        arrives just before the thread sleeps would not wake it, and a signal that arrives while the lock is
+        held would wait forever.
         """
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -50,7 +51,7 @@ class StopSignal:
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
-            # Not the default action: for process 1 of a container that would be none.
+            # The default action would not end process 1 of a container.
             os._exit(128 + number)
         self.number = number
         self._on_first()

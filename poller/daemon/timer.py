@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class Timetable:
-    """APScheduler with one worker, so that what is due at the same time follows one another.
+    """An APScheduler with one worker, so that jobs that are due together run one after the other.
 
-    A tick that is still running, or still waits for the worker, when it is due again is left out; any number
-    of missed runs makes one.
+    A tick is skipped if its previous run is still running or waiting when it is due again. Several missed
+    runs are combined into one.
     """
 
     def __init__(self, run: Callable[[str], None], on_left_out: Callable[[str], None]) -> None:
-        """Prepare; `run` is given the name of a tick that is due, `on_left_out` of one that is left out."""
+        """Prepare; `run` is called with the name of a due tick, `on_left_out` with that of a skipped tick."""
         self._run = run
         self._on_left_out = on_left_out
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
-            # The defaults would drop a tick that starts a second late (misfire_grace_time) without a word.
+            # The default misfire_grace_time silently skips a job that starts a second late.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
         self._scheduler.add_listener(self._left_out, EVENT_JOB_MAX_INSTANCES)
@@ -41,15 +41,15 @@ class Timetable:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Begin nothing any more; what runs goes on."""
-        # Shut down while it hands out a job, APScheduler misses that job afterwards (JobLookupError in its
-        # thread). Paused, it hands out none; the look at the jobs waits for the one in its hands.
+        """Start no further job; a running job continues."""
+        # If APScheduler shuts down while it submits a job, its thread fails with JobLookupError. While paused
+        # it submits none, and `get_jobs` waits for a submission in progress.
         self._scheduler.pause()
         self._scheduler.get_jobs()
         self._scheduler.shutdown(wait=False)
 
     def enter(self, tick: Tick, now: float) -> None:
-        """Run a tick in every interval, at its place in it; `now` is in seconds since 1970."""
+        """Run a tick in every interval, at its offset in it; `now` is in seconds since 1970."""
         self._scheduler.add_job(
             self._run,
             "interval",
@@ -60,20 +60,20 @@ class Timetable:
         )
 
     def leave(self, name: str) -> None:
-        """Run a tick no more, nor again."""
+        """Remove a tick and its retry from the schedule."""
         for job in (name, _again(name)):
             with suppress(JobLookupError):
                 self._scheduler.remove_job(job)
 
     def once(self, act: Callable[..., None], *arguments: object, number: int = 0) -> None:
-        """Have the worker call `act` in its turn, now; of several, those of lower `number` first."""
-        # A microsecond apart, added to the time as a datetime: two floats of today may round to the same one.
-        # Without an id of ours: a run before may not be accounted for yet, and would be in the way of this.
+        """Queue a call of `act` on the worker now; calls with a lower `number` run first."""
+        # The times differ by a microsecond, added as timedelta because two floats may round to the same time.
+        # Without an id, because a previous run with it may still be registered and would block this run.
         at = _utc(time.time()) + timedelta(microseconds=number)
         self._scheduler.add_job(act, "date", run_date=at, args=arguments)
 
     def again(self, name: str, at: float) -> None:
-        """Run a tick once more `at` some seconds since 1970, unless its own time comes before."""
+        """Run a tick once more at `at` (seconds since 1970), unless its regular run is earlier."""
         regular = self._scheduler.get_job(name)
         if regular is None or at < regular.next_run_time.timestamp():
             self._scheduler.add_job(
@@ -81,23 +81,23 @@ class Timetable:
             )
 
     def next_run(self, name: str) -> float | None:
-        """When a tick runs next in seconds since 1970; None where it is not entered."""
+        """Return the time of a tick's next run in seconds since 1970; None if it is not scheduled."""
         jobs = [self._scheduler.get_job(job) for job in (name, _again(name))]
         return min((job.next_run_time.timestamp() for job in jobs if job and job.next_run_time), default=None)
 
     def until_next(self) -> float:
-        """Seconds until something is due, a day at most; below 0 where it should have begun by now."""
+        """Return the seconds until the next job is due, at most a day; negative if it is overdue."""
         due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(due, default=_utc(time.time()) + timedelta(days=1)).timestamp() - time.time()
 
     def set_right(self, ticks: Iterable[Tick], now: float) -> None:
-        """Give those of `ticks` a new time that are further away than they can be: the clock was set back."""
+        """Reschedule the `ticks` that are due too late because the clock was set back; `now` since 1970."""
         for tick in ticks:
             job = self._scheduler.get_job(tick.name)
             # `first_due` is at most one and a half intervals ahead.
             if job and job.next_run_time and job.next_run_time.timestamp() - now > 1.6 * tick.interval + 1.0:
                 logger.warning("the clock was set back; tick %s is planned anew", tick.name)
-                with suppress(JobLookupError):  # it has just been left
+                with suppress(JobLookupError):  # the tick may have been removed just now
                     self._scheduler.reschedule_job(
                         tick.name,
                         trigger="interval",
@@ -106,10 +106,10 @@ class Timetable:
                     )
 
     def wake(self) -> None:
-        """Look at what is due now.
+        """Make the scheduler look for due jobs now.
 
-        Where the clock was set forward, or the machine slept, APScheduler would wait on: it plans by another
-        clock than it waits by.
+        APScheduler plans by the wall clock but waits by the monotonic clock. So it would sleep too long after
+        the clock was set forward or the machine was suspended.
         """
         self._scheduler.wakeup()
 
@@ -119,7 +119,7 @@ class Timetable:
 
 
 def _again(tick: str) -> str:
-    return f"{tick} again"  # no tick's own name: those end in a duration
+    return f"{tick} again"  # no tick has this name, because tick names end in a duration
 
 
 def _utc(seconds: float) -> datetime:

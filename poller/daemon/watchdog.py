@@ -10,20 +10,20 @@ from collections.abc import Callable, Sequence
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 20.0
-"""A third of the age from which `poller health` calls a heartbeat too old."""
+"""A third of the age above which `poller health` rejects a heartbeat."""
 NEWS_SECONDS = 5.0
-"""At most, until a beat reports what a tick changed."""
+"""Maximum delay in seconds until a beat reports the changes of a tick."""
 
 Check = Callable[[float], str | None]
-"""Says why a loop is taken for hung at a time in monotonic seconds; None while it goes on."""
+"""Function that returns why a loop counts as hung at a time in monotonic seconds; None if it does not."""
 OnBeat = Callable[[str | None], None]
-"""Hears at every beat why the poller is taken for hung; None while it is well."""
+"""Function that is called at every beat with the reason why the poller counts as hung, or None."""
 
 
 class Pulse:
-    """A thread that beats for as long as the process lives, whatever its other threads do.
+    """A thread that beats for as long as the process lives, independently of its other threads.
 
-    What hangs in a check stops the pulse, and so shows as well.
+    A check that hangs stops the beats, so probes notice it as well.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Pulse:
         *,
         every: float = BEAT_SECONDS,
     ) -> None:
-        """Prepare; `on_end` is called behind the last beat of one that is stopped; `every` is in seconds."""
+        """Prepare; `on_end` is called after the last beat, by `stop`; `every` is in seconds."""
         self._checks = tuple(checks)
         self._on_beat = tuple(on_beat)
         self._on_end = on_end
@@ -46,16 +46,16 @@ class Pulse:
         self._thread = threading.Thread(target=self._go, name="pulse", daemon=True)
 
     def start(self) -> None:
-        """Beat at once, and from then on every few seconds."""
+        """Beat now, and then every few seconds."""
         self._thread.start()
 
     def soon(self, within: float = 0.0) -> None:
-        """Beat within so many seconds, as there is news, on the pulse's own thread."""
+        """Beat within `within` seconds on the pulse's own thread, because something changed."""
         self._due = min(self._due, time.monotonic() + within)
         self._wake.set()
 
     def stop(self) -> None:
-        """Beat no more; a beat under way is waited for, a little."""
+        """Stop the beats; wait at most one second for a beat in progress."""
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout=1.0)
@@ -66,7 +66,7 @@ class Pulse:
             self._due = time.monotonic() + self._every
             try:
                 self._beat()
-            except Exception:  # a defect of ours must not end the pulse
+            except Exception:  # a defect must not end the thread
                 logger.exception("a heartbeat failed")
             self._rest()
 

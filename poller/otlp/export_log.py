@@ -14,13 +14,13 @@ from poller.otlp.response import Fate, Verdict, advice
 from poller.otlp.signals import Form
 
 _UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
-"""The answers of a collector that has no pipeline for a signal."""
+"""Error types that mean that the collector has no pipeline for a signal."""
 
 
 class Outage:
-    """A line for the first success; for each outage one when it begins, for its first loss and at its end.
+    """Log the first success, the start, first loss and end of each outage, and new remarks of the collector.
 
-    The rest is logged at debug level.
+    Repetitions are logged at debug level.
     """
 
     def __init__(
@@ -32,9 +32,10 @@ class Outage:
         confirm: bool = True,
         asked_for: bool = True,
     ) -> None:
-        """`endpoint` is what the log shows of the collector; with `confirm` the first success is logged.
+        """Prepare; records show the collector as `endpoint`. With `confirm` the first success is logged.
 
-        A collector that has no place for a signal that was not `asked_for` is no reason to warn.
+        Without `asked_for` a collector that does not support the signal is logged at info level, not as a
+        warning.
         """
         self._form = form
         self._logger = form.logger
@@ -47,12 +48,12 @@ class Outage:
         self._remark = ""
 
     def failed(self, verdict: Verdict, pause: float) -> None:
-        """A request was not taken and is kept; it is tried again in `pause` seconds."""
+        """Log that a request failed and stays queued; the next attempt is in `pause` seconds."""
         begins = self._begin()
         self._counts["failures"] += 1
         extra = self._extra(verdict, failures=self._counts["failures"])
         if begins:
-            # Of a single push the last record says whether its requests are kept.
+            # After a single push, the last record reports whether its requests are kept.
             what = "failed" if self._once else "failed, it is kept and tried again"
             level = self._unwanted_level if self._is_unwanted(verdict) else logging.WARNING
             self._logger.log(level, "%s %s: %s", self._form.export, what, verdict.reason, extra=extra)
@@ -62,7 +63,7 @@ class Outage:
             self._logger.debug(message, self._form.export, again, verdict.reason, extra=extra)
 
     def refused(self, verdict: Verdict, items: int) -> None:
-        """A request was refused for its data, and is dropped."""
+        """Log that the collector refused a request for its data; the request is dropped."""
         self._begin()
         self._counts["refused"] += 1
         level = logging.WARNING if self._counts["refused"] == 1 else logging.DEBUG
@@ -71,7 +72,7 @@ class Outage:
         self._logger.log(level, message, self._form.export, self._form.items, verdict.reason, extra=extra)
 
     def taken(self, verdict: Verdict, items: int, *, last: bool) -> None:
-        """A request was taken; `last` where none waits behind it."""
+        """Log that the collector accepted a request; `last` means that the queue is empty now."""
         self._note(verdict, items)
         proven, self._proven = self._proven, True
         if self._since is None:
@@ -100,7 +101,7 @@ class Outage:
         return True
 
     def _note(self, verdict: Verdict, items: int) -> None:
-        """Tell what a collector remarks on a request that it takes; the same again is no news."""
+        """Log the collector's remark on an accepted request; a repeated remark only at debug level."""
         remark, self._remark = self._remark, verdict.reason or ("rejected" if verdict.rejected else "")
         if not self._remark:
             return
@@ -136,13 +137,13 @@ _OUTCOMES: dict[Fate, str] = {
 
 
 class Tally:
-    """Counts since the start; whoever reads them takes a copy."""
+    """Counts since the start. Another thread must copy the counters before it iterates over them."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[tuple[str, str | int], ...]] = Counter()
         """Requests, by `poller.outcome` and the attributes of the error."""
         self.rejected: Counter[Rejection] = Counter()
-        """Data points, spans or log records that were lost one request at a time, by reason."""
+        """Data points, spans or log records that were lost, by reason."""
 
     def answered(self, verdict: Verdict) -> None:
         """Count one request."""

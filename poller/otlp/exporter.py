@@ -33,18 +33,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Collect = Callable[[], list[Metric]]
-"""Returns metrics with their data points; called at every collection."""
+"""Function that returns metrics with their data points; called at every collection."""
 
 LONGEST_PAUSE_SECONDS = 60.0
-"""Longest pause between two attempts to deliver, if the interval is not shorter."""
+"""Upper limit of the longest pause between two delivery attempts; a shorter interval lowers it."""
 SILENT_INTERVALS = 3
-"""Intervals without a delivered export after which `poller health` calls the export failing."""
+"""Intervals without a delivered export after which `poller health` reports that the export fails."""
 
 
 def resource(service_name: str, instance: str, version: str) -> Resource:
-    """Describe this process: our three attributes, and what OTEL_RESOURCE_ATTRIBUTES adds to them.
+    """Return the resource of this process: three attributes of the poller and OTEL_RESOURCE_ATTRIBUTES.
 
-    `service.instance.id` is always ours: the SDK's is random, and each restart would begin every series anew.
+    `service.instance.id` is always set, because the SDK's default is random and each restart would create
+    new series.
     """
     return Resource.create(
         {"service.name": service_name, "service.instance.id": instance, "service.version": version}
@@ -52,11 +53,11 @@ def resource(service_name: str, instance: str, version: str) -> Resource:
 
 
 class Push:
-    """A meter, and a thread that collects what it shows: every `interval` seconds, at `flush` and at the end.
+    """A meter, and a thread that collects its metrics every `interval` seconds, at `flush` and at the end.
 
-    What is collected is encoded at once and kept in the spool, from where it is delivered: a collector that
-    is slow or away holds up no collection. The thread is ours because the SDK's ends for good at the first
-    error of a collection.
+    Collected metrics are encoded at once and stored in the spool, from which they are delivered. So a slow
+    or unreachable collector delays no collection. The SDK's own thread is not used because it ends at the
+    first error of a collection.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class Push:
         interval: float = math.inf,
         timeout: float = 10.0,
     ) -> None:
-        """Begin to push, first what `spool` holds; the first collection is one interval away.
+        """Start to push, beginning with the contents of `spool`; the first collection is one interval away.
 
-        Infinite, only `flush` and `shutdown` collect. `timeout` bounds one request; both are in seconds. The
-        spool is closed at the end. Raises ConfigError where the standard OTEL_* variables cannot be used, or
-        the package for HTTP is missing.
+        With an infinite `interval` only `flush` and `shutdown` collect. `timeout` bounds one request; both
+        are in seconds. `shutdown` closes the spool. Raises ConfigError if a standard OTEL_* variable cannot
+        be used, or if the package for HTTP is missing.
         """
         self._interval = interval
         self._unencodable: set[str] = set()
@@ -89,9 +90,9 @@ class Push:
             [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
         )
         self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
-        """For instruments that live as long as the process."""
+        """Meter for instruments that live as long as the process."""
         pause = min(interval, LONGEST_PAUSE_SECONDS)
-        # Of a single push the exit code says what came of it.
+        # The result of a single push is its exit code.
         self._delivery = Delivery(
             form_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
         )
@@ -104,28 +105,28 @@ class Push:
             self._ticker.start()
 
     def add(self, collect: Collect) -> None:
-        """Export what `collect` returns as well as the instruments of `meter`."""
+        """Export the metrics that `collect` returns in addition to the instruments of `meter`."""
         self._collectors.append(collect)
 
     @property
     def last_export_ok(self) -> bool | None:
-        """Whether the collector took the last request; None before the first."""
+        """Whether the collector accepted the last request; None before the first."""
         return self._delivery.last_ok
 
     @property
     def delivery(self) -> Delivery:
-        """What sends the exports, and counts what becomes of them."""
+        """The delivery of the exports, with its counts."""
         return self._delivery
 
     @property
     def meter_provider(self) -> MeterProvider:
-        """The provider of `meter`."""
+        """The meter provider of `meter`."""
         return self._provider
 
     def stuck(self, now: float) -> str | None:
-        """Why one of the two threads is taken for hung at `now` (monotonic seconds); None while they go on.
+        """Return why a thread counts as hung at `now` (monotonic seconds); None while both make progress.
 
-        No collector that is gone or hangs comes to that: every request ends at its timeout.
+        An unreachable or hanging collector is no such reason, because every request ends at its timeout.
         """
         if self._ticker is None or self._stopping.is_set():
             return None
@@ -138,11 +139,11 @@ class Push:
         return None
 
     def soon(self) -> None:
-        """Push at once on the push's own thread, without waiting for it or for its interval."""
+        """Start a collection on the push thread at once; returns without waiting for it."""
         self._wake.set()
 
     def silent(self, now: float) -> float | None:
-        """Seconds without a delivered export at `now` (monotonic seconds); None while they are few enough."""
+        """Return the seconds without a delivered export at `now` (monotonic seconds); None if not silent."""
         silent = now - self._delivery.taken_at
         return silent if silent > SILENT_INTERVALS * self._interval else None
 
@@ -153,15 +154,15 @@ class Push:
         patient: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Push now and tell the truth: whether the collector took all of it within `timeout` seconds.
+        """Push now; return whether the collector accepted everything within `timeout` seconds.
 
-        What waited before goes first, what is not taken goes on waiting. One that is not `patient` gives up
-        after the first try that fails, if what waits outlives the process. It waits no longer as soon as
-        `stopped` is true.
+        Requests that already wait go first; undelivered requests stay queued. Unless `patient`, the call
+        returns after the first failed attempt if the queue outlives the process. It also returns as soon as
+        `stopped` returns true.
         """
         with self._one_at_a_time:
             requests = self._collect()
-            # Kept inside the lock, or a later collection could come to stand before this one.
+            # Inside the lock, because a later collection must not enter the queue before this one.
             ticket = self._delivery.keep(requests or [], watched=True)
         patient = patient or not self._spool.outlives
         taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
@@ -174,10 +175,10 @@ class Push:
         patient: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Push the last values once more and end, within `timeout` seconds even where the collector hangs.
+        """Push the last values and end, within `timeout` seconds even if the collector hangs.
 
-        It is `patient` and `stopped` as `flush` is. Returns whether the collector took them. A second call
-        does nothing.
+        `patient` and `stopped` are those of `flush`. Returns whether the collector accepted everything. A
+        second call only returns whether the last request was accepted.
         """
         if self._stopping.is_set():
             return bool(self.last_export_ok)
@@ -199,18 +200,18 @@ class Push:
             self._turned = time.monotonic()
             asked = self._wake.wait(max(0.0, due - self._turned))
             self._wake.clear()
-            # Not from the end of a collection, or the intervals would be longer than they are said to be.
+            # Count from the due time, not from the end of a collection, or every interval would be longer.
             now = time.monotonic()
             due = now + self._interval if asked or due + self._interval < now else due + self._interval
             try:
                 with self._one_at_a_time:
                     if not self._stopping.is_set():
                         self._delivery.keep(self._collect() or [])
-            except Exception:  # no thread or no memory is left, say; none may end the pushing
+            except Exception:  # for example out of threads or memory; no error may end the thread
                 logger.exception("the collected metrics could not be kept")
 
     def _collect(self) -> list[Request] | None:
-        """What the meter shows, encoded; None where that failed."""
+        """Collect and encode all metrics; return None if that fails."""
         try:
             metrics = [metric for collect in self._collectors for metric in _collected(collect)]
             metrics += map(starting_in_time, self._reader.read())
@@ -218,7 +219,7 @@ class Push:
                 return encode(metrics, self._resource, self._version)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
                 return encode(list(filter(self._is_encodable, metrics)), self._resource, self._version)
-        except Exception:  # the SDK's own and the callbacks': none may end the pushing
+        except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
             return None
 
@@ -241,7 +242,7 @@ class Push:
 
 
 def _collected(collect: Collect) -> list[Metric]:
-    """The metrics of one source; its error costs the others nothing."""
+    """Return the metrics of one source; an error is logged and does not affect the other sources."""
     try:
         return collect()
     except Exception:

@@ -30,11 +30,12 @@ class GrpcSender:
         user_agent: str,
         proxy: str | None = None,
     ) -> None:
-        """Open nothing yet; without `credentials` in plain text. `timeout` in seconds bounds a request.
+        """Prepare without opening a channel; without `credentials` the channel uses plain text.
 
-        `credentials` is called here and for each channel, so that rotated certificate files are read again.
-        It raises whatever it raises here; later an error keeps the credentials from before. `proxy` is
-        the URL of the proxy that gRPC takes from the environment, for messages.
+        `timeout` bounds one request, in seconds. `credentials` is called here and for each channel, so that
+        rotated certificate files are read again. An error of the call here is raised; after a later error
+        the previous credentials stay in use. `proxy` is the URL of the proxy that gRPC takes from the
+        environment, for messages.
         """
         self._target = target
         self._headers = tuple(headers)
@@ -44,7 +45,7 @@ class GrpcSender:
         self._compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         self._options = (
             ("grpc.primary_user_agent", user_agent),
-            # Else a new channel would find the old one's connection, and its pause of up to two minutes.
+            # Otherwise a new channel reuses the old connection and its pause of up to two minutes.
             ("grpc.use_local_subchannel_pool", 1),
         )
         self._proxy = proxy
@@ -54,27 +55,27 @@ class GrpcSender:
         self._closed = False
 
     def send(self, body: bytes) -> Verdict:
-        """Send an encoded request of the signal; raises nothing for the collector's sake."""
+        """Send an encoded request of the signal; a failure is returned as a verdict, not raised."""
         proven = self._proven
         found = self._send(body)
         code = found.error.get("error.type")
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-            # A connection that has died without a word would go on to be used for a quarter of an hour.
+            # gRPC would use a silently broken connection for another 15 minutes.
             self.rest()
             if code == "UNAVAILABLE" and proven and found.wait is None:
-                # What worked before and lay idle may have been cut by whoever stands between.
+                # A proxy or firewall may have cut an idle connection that worked before.
                 found = self._send(body)
         self._proven = found.fate == "taken"
         return found
 
     def rest(self) -> None:
-        """Close the channel until the next request: an open one wakes the process several times a second."""
+        """Close the channel until the next request, because it wakes the process several times a second."""
         channel, self._channel, self._proven = self._channel, None, False
         if channel is not None:
             channel.close()
 
     def close(self) -> None:
-        """End the channel, and with it a request under way; nothing is sent any more."""
+        """Close the channel and cancel a request in progress; later requests fail."""
         self._closed = True
         if (channel := self._channel) is not None:
             channel.close()
@@ -88,7 +89,7 @@ class GrpcSender:
             self._form.logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
 
     def _connected(self) -> grpc.Channel:
-        """The channel, opened if there is none."""
+        """Return the channel; open it if there is none."""
         channel = self._channel
         if channel is None:
             self._read_credentials()
@@ -98,14 +99,14 @@ class GrpcSender:
             else:
                 channel = grpc.secure_channel(self._target, self._given, **options)
             self._channel = channel
-        if self._closed:  # looked at after the channel is set: `close` may run at any point in between
+        if self._closed:  # checked after the channel is set, because `close` may run at any time
             channel.close()
         return channel
 
     def _send(self, body: bytes) -> Verdict:
         try:
-            # Without serializers the bytes go and come as they are: gRPC would call an answer that cannot be
-            # read INTERNAL, which is also a server's word for a request that it did not take.
+            # Without serializers gRPC passes the bytes unchanged. Otherwise it would report an unreadable
+            # answer as INTERNAL, which servers also send for a failed request.
             export = self._connected().unary_unary(self._form.method)
             answer = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
@@ -121,7 +122,7 @@ class GrpcSender:
 
 
 def _retry_delay(error: Any) -> float | None:
-    """The seconds of RetryInfo; gRPC's convention first, then what some servers send instead."""
+    """Return the seconds of RetryInfo: from gRPC's standard trailer, else from one that some servers send."""
     trailers = dict(error.trailing_metadata() or ())
     info = RetryInfo()
     try:

@@ -36,28 +36,28 @@ COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 _LONGEST_ANSWER = 4 * 2**20
-"""Bytes of an answer that are read, as many as gRPC reads; a collector's answer has some hundred."""
+"""Bytes of an answer that are read, the same as gRPC's limit; a collector's answer has some hundred."""
 _PIECE = 64 * 1024
 _MARGIN_SECONDS = 0.5
-"""The deadline ends an exchange this much after its timeout: a wait that ends by itself gives more detail."""
+"""Time after the timeout at which the deadline ends an exchange. An earlier timeout gives more detail."""
 _UNREAD_ANSWER = (DecodeError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""Errors of the parsers for an answer that is not what OTLP defines."""
+"""Errors of the parsers for an answer that does not conform to OTLP."""
 
 
 class Session(requests.Session):
-    """A session that knows the collector's authority better than the environment of `requests` does."""
+    """A session in which the configured CA certificate takes precedence over the environment."""
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would take the place of."""
+        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would override."""
         if verify is None and self.verify is not True:
             verify = self.verify
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
 class Line:
-    """The current connection of one sender, which another thread can end at any point of an exchange.
+    """The current connection of one sender, which another thread can close at any time.
 
-    It keeps a duplicate of the socket, because TLS takes the socket itself away during its handshake.
+    It keeps a duplicate of the socket, because TLS detaches the socket during its handshake.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Line:
             self._deadline = deadline
 
     def opened(self, connection: socket.socket) -> None:
-        """Take a new connection; it replaces the one before. Raises TimeoutError after the deadline."""
+        """Replace the connection with a new one. Raises TimeoutError after the deadline."""
         with self._lock:
             self._drop()
             if time.monotonic() > self._deadline:
@@ -80,7 +80,7 @@ class Line:
             self._socket = connection.dup()
 
     def cut(self) -> None:
-        """End the connection under whichever thread uses it; a connection that opens later is refused."""
+        """Close the connection, even while a thread uses it; a connection that opens later is refused."""
         with self._lock:
             self._deadline = -math.inf
             if self._socket is not None:
@@ -95,7 +95,7 @@ class Line:
 
 
 class _Adapter(HTTPAdapter):
-    """The transport of `requests`, with connections that a Line can end."""
+    """The transport of `requests`, with connections that a Line can close."""
 
     def __init__(self, line: Line) -> None:
         self._pools = _pools(line)
@@ -142,8 +142,8 @@ class HttpSender:
         """Prepare the session; `compression` is one of COMPRESSIONS.
 
         `timeout`, in seconds, bounds a whole exchange: name resolution, connection, TLS, and every byte of
-        the answer. A session that brings its own transport adapters keeps them; their connections end at
-        their own timeouts.
+        the answer. A session with its own transport adapters keeps them; their connections end at their own
+        timeouts.
         """
         self._url = url
         self._timeout = timeout
@@ -151,7 +151,7 @@ class HttpSender:
         self._compress = COMPRESSIONS[compression]
         self._session = session
         if session.auth is None:
-            # Without it `requests` would send what ~/.netrc has for the host, in place of our own header.
+            # Otherwise `requests` replaces the configured header with the host's entry in ~/.netrc.
             session.auth = _credentials_of_url
         self._line = Line()
         for prefix, adapter in list(session.adapters.items()):
@@ -164,9 +164,9 @@ class HttpSender:
         self._closed = False
 
     def send(self, body: bytes) -> Verdict:
-        """Send an encoded request of the signal; raises nothing for the collector's sake.
+        """Send an encoded request of the signal; a failure is returned as a verdict, not raised.
 
-        The exchange runs on its own thread: nothing else can end a name resolution that hangs.
+        The exchange runs on its own thread, because a hanging name resolution cannot be cancelled.
         """
         if self._exchange is not None:
             self._exchange.join(self._timeout)
@@ -180,7 +180,7 @@ class HttpSender:
         exchange = threading.Thread(
             target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
         )
-        exchange.start()  # may raise; a thread that was not started cannot be joined
+        exchange.start()  # may raise; a thread that did not start cannot be joined
         self._exchange = exchange
         exchange.join(self._timeout + _MARGIN_SECONDS)
         if answers:
@@ -189,10 +189,10 @@ class HttpSender:
         return self._overdue()
 
     def rest(self) -> None:
-        """Keep the connection: an idle one needs no CPU, and opening another needs some."""
+        """Keep the connection, because an idle connection needs no CPU time and opening another does."""
 
     def close(self) -> None:
-        """End the connections, and with them a request under way."""
+        """Close the connections and cancel a request in progress."""
         self._closed = True
         self._line.cut()
         self._session.close()
@@ -209,7 +209,7 @@ class HttpSender:
         except requests.Timeout as error:
             return self._unsent(error)
         except requests.ConnectionError as error:
-            # What worked before and lay idle may have been cut by whoever stands between.
+            # A proxy or firewall may have cut an idle connection that worked before.
             left = deadline - time.monotonic()
             if not proven or left <= 0:
                 return self._unsent(error)
@@ -233,7 +233,7 @@ class HttpSender:
         if not taken:
             return _refused(response, kind, content)
         if kind == "text/html":
-            # A collector's answer is never one, so whoever says so has thrown the values away.
+            # A collector never answers with HTML, so another server received and discarded the values.
             return verdict.of_http(response.status_code, "a web page answers, no collector", None)
         self._proven = True
         if unread:
@@ -241,7 +241,7 @@ class HttpSender:
         return verdict.of_response(*_partial_success(self._form, kind, content))
 
     def _unsent(self, error: Exception) -> Verdict:
-        # A header or a proxy that cannot be used is no RequestException, or one that also is a ValueError.
+        # An unusable header or proxy raises no RequestException, or one that is also a ValueError.
         passing = isinstance(error, requests.RequestException | OSError) and not isinstance(error, ValueError)
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
@@ -250,7 +250,7 @@ class HttpSender:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of an error of `requests`, which repeats every layer above it with its objects."""
+    """Return the innermost reason of an error of `requests`, whose own text repeats every layer above it."""
     inner: object = error
     while isinstance(inner, BaseException):
         error = inner
@@ -264,13 +264,13 @@ def _cause(error: BaseException) -> str:
 
 
 def _credentials_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Send the user and password that the endpoint's URL holds, if any."""
+    """Add the user and password of the endpoint's URL to a request, if any."""
     user, password = get_auth_from_url(request.url or "")
     return HTTPBasicAuth(user, password)(request) if user or password else request
 
 
 def _read(response: requests.Response) -> tuple[bytes, str]:
-    """The answer's body; or nothing, and why not."""
+    """Return the answer's body and no error, or an empty body and why it was not read."""
     content = bytearray()
     for piece in response.iter_content(_PIECE):
         content += piece
@@ -281,7 +281,7 @@ def _read(response: requests.Response) -> tuple[bytes, str]:
 
 def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
     if 300 <= response.status_code < 400:
-        # To follow it would send the headers' secrets wherever the answer says.
+        # Following a redirect would send secret headers to a host that the answer chooses.
         return verdict.of_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
     message = response.reason or ""
     if kind == PROTOBUF:
@@ -293,7 +293,7 @@ def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
 
 
 def _partial_success(form: Form, kind: str, content: bytes) -> tuple[int, str]:
-    """How many are rejected, and the message; what cannot be parsed is a success without remarks."""
+    """Return the rejected item count and the message; 0 and no message if the answer cannot be parsed."""
     try:
         if kind == "application/json":
             told = (json.loads(content or b"{}") or {}).get("partialSuccess") or {}
@@ -305,7 +305,7 @@ def _partial_success(form: Form, kind: str, content: bytes) -> tuple[int, str]:
 
 
 def retry_after(value: str | None) -> float | None:
-    """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); None if invalid."""
     if value is None:
         return None
     try:

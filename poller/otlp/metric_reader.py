@@ -24,8 +24,8 @@ _INSTRUMENTS = (
     ObservableUpDownCounter,
 )
 _NO_LIMIT: Any = dict.fromkeys(_INSTRUMENTS, 10**9)
-"""The SDK counts the attribute sets ever seen and folds those above its limit (2000) into one data point.
-`max_series` bounds the sets that are alive at once."""
+"""The SDK counts every attribute set since the start and merges those above its limit (2000) into one data
+point. `max_series` limits the attribute sets that are active at the same time."""
 
 
 class Collector(MetricReader):
@@ -53,14 +53,14 @@ class Collector(MetricReader):
         self._data = metrics_data
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
-        """Do nothing: there is no thread and no exporter."""
+        """Do nothing, because the reader has no thread and no exporter."""
 
 
 def starting_in_time(metric: Metric) -> Metric:
-    """The metric with no data point that starts after its own time, as when the clock was set back.
+    """Return the metric with each start time at most the point's own time; the clock may have been set back.
 
-    Such a point starts at its own time: a sequence whose duration is not known (OpenTelemetry specification,
-    metrics data model, "Cumulative streams: handling unknown start time").
+    A corrected point starts at its own time, which marks a sequence of unknown duration (OpenTelemetry
+    specification, metrics data model, "Cumulative streams: handling unknown start time").
     """
     if all((point.start_time_unix_nano or 0) <= point.time_unix_nano for point in metric.data.data_points):
         return metric
@@ -76,6 +76,6 @@ def starting_in_time(metric: Metric) -> Metric:
 
 
 def with_points(metric: Metric, points: list[Any]) -> Metric:
-    """The metric with other data points; the SDK's values are never changed in place."""
+    """Return a copy of the metric with other data points; the SDK's objects are never changed in place."""
     data: Any = metric.data
     return dataclasses.replace(metric, data=dataclasses.replace(data, data_points=points))

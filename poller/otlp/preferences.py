@@ -44,19 +44,19 @@ T = TypeVar("T")
 
 
 class Preferences(NamedTuple):
-    """Arguments of a MetricReader, the first two, and of a MeterProvider."""
+    """Arguments of a MetricReader (the first two) and of a MeterProvider (the last)."""
 
     temporality: dict[type, AggregationTemporality]
-    """By instrument class; cumulative for all others."""
+    """Temporality by instrument class; cumulative for all other classes."""
     aggregation: dict[type, Aggregation]
-    """By instrument class."""
+    """Aggregation by instrument class."""
     exemplar_filter: ExemplarFilter
 
 
 def read_preferences(environ: Mapping[str, str]) -> Preferences:
-    """Read the variables; an empty one counts as unset, and upper and lower case are the same.
+    """Read the variables; an empty value counts as unset, and case is ignored.
 
-    Raises ConfigError with every variable that has another value. Source: OpenTelemetry specification,
+    Raises ConfigError with every variable that has an unknown value. Source: OpenTelemetry specification,
     metrics/sdk_exporters/otlp.md and configuration/sdk-environment-variables.md, "Exemplar".
     """
     problems: list[Problem] = []

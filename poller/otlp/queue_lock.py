@@ -15,7 +15,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def make_folder(folder: Path) -> None:
-    """Make the state folder if it is missing, unless the disk is full; raises ConfigError if it cannot be."""
+    """Create the state folder if it is missing. Raises ConfigError if that fails, except on a full disk."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -30,13 +30,13 @@ def _unusable(folder: Path, error: OSError) -> ConfigError:
 
 
 class FolderLock:
-    """Held from its making until `release` or the end of the process, however that comes."""
+    """A lock that is held from its creation until `release` or the end of the process."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Make the folder where it is missing, and lock the file `name` in it.
+        """Create the folder if it is missing, and lock the file `name` in it.
 
-        Raises StateInUseError where another has it, ConfigError where the folder cannot be used, OSError
-        where the disk is full, which may pass.
+        Raises StateInUseError if another process holds the lock, ConfigError if the folder cannot be used,
+        and OSError if the disk is full, because that may be temporary.
         """
         self._path = folder / name
         try:
@@ -60,20 +60,20 @@ class FolderLock:
             os.close(self._file)
             what = f"{str(folder)!r} cannot be locked: {error.strerror}; name a folder on a local disk"
             raise ConfigError([Problem(_WHERE, what)]) from None
-        with contextlib.suppress(OSError):  # a full disk is no reason not to start
+        with contextlib.suppress(OSError):  # a full disk must not prevent the start
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
 
     @property
     def is_there(self) -> bool:
-        """Whether the locked file still has its name; if not, another process may use the folder."""
+        """Whether the locked file still has its name; otherwise another process may use the folder."""
         try:
             return os.path.samestat(os.fstat(self._file), self._path.stat())
         except OSError:
             return False
 
     def release(self) -> None:
-        """Let the next one in; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -17,24 +17,24 @@ from poller.otlp.request import Request
 
 SCHEMA_VERSION = 2
 _PARTS = "", "-journal", "-wal"
-"""Suffixes of the names of a database's files; version 1 had a write-ahead log."""
+"""Suffixes of the names of a database's files; version 1 used a write-ahead log."""
 _MARK = "spool.settled"
 _MARK_BYTES = 32
 _LARGEST_GAP = 10_000
-"""Ids that are looked up one by one between two damaged pages."""
+"""Number of ids between two damaged pages that are looked up individually."""
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _PAGE = 4096
-"""Bytes of a page."""
+"""Size of a page in bytes."""
 _FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
 """Bytes 16 to 23 of the header: page size, format (2 for a write-ahead log), reserved bytes, fractions."""
 _MAPPED = _PAGE // 5
-"""Pages that one page of the pointer map describes, in 5 bytes each."""
+"""Number of pages that one page of the pointer map describes, in 5 bytes each."""
 _TREE_PAGES = 1, 5
-"""Types of the root and of the other pages of a tree, in the pointer map."""
+"""Types of the root page and of the other pages of a tree, in the pointer map."""
 _LEAF = b"\x0d"
 """First byte of a page that holds rows."""
 _ROOM_PAGES = 1024
-"""Pages of 4 KiB that an empty database may go on taking."""
+"""Number of pages (4 KiB each) that an empty database may keep allocated."""
 _TABLES = (
     """
 CREATE TABLE IF NOT EXISTS request (
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS total (
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A request as it was put down."""
+    """A request as it is stored."""
 
     id: int
     at: float
@@ -67,11 +67,11 @@ class Kept:
 
 
 class DamagedError(Exception):
-    """The database is not what was written."""
+    """The database differs from what was written."""
 
 
 class DamagedRowError(Exception):
-    """One request is not what was written; the others may well be."""
+    """One request differs from what was written; the others may be intact."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"request {number} is not what was written")
@@ -79,7 +79,7 @@ class DamagedRowError(Exception):
 
 
 SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
-"""What a shelf raises; UnicodeDecodeError where SQLite's message quotes a damaged schema."""
+"""Errors that a shelf raises; UnicodeDecodeError if SQLite's message quotes a damaged schema."""
 _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
@@ -89,14 +89,14 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_TOOBIG,
     }
 )
-"""SQLite's primary result codes: bad pages, bad header, an id twice, a table that has not our columns, a
-length that no request has."""
+"""SQLite's primary result codes for bad pages, a bad header, a duplicate id, a table with other columns, and
+a length that no request has."""
 
 
 def is_damage(error: Exception, *, reading: bool = False) -> bool:
-    """Whether the file itself is damaged, and not the disk full, away or read-only.
+    """Return whether the file is damaged, as opposed to a full, missing or read-only disk.
 
-    While `reading`, a disk that cannot return a page counts as damage as well: the other pages may be good.
+    While `reading`, a disk that cannot return a page also counts as damage, because other pages may be good.
     """
     if isinstance(error, DamagedError | UnicodeDecodeError):
         return True
@@ -105,13 +105,14 @@ def is_damage(error: Exception, *, reading: bool = False) -> bool:
 
 
 class Shelf:
-    """The requests of one database, in the order of their ids; whoever calls takes turns.
+    """The requests of one database, ordered by id; not thread-safe, so callers must take turns.
 
-    Every method but `close` raises one of SHELF_ERRORS where the database cannot be used, or is damaged.
+    Every method except `close` and `rescue` raises one of SHELF_ERRORS if the database is damaged or cannot
+    be used.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Open the database, or make it; None keeps it in memory. Its folder is locked by the caller."""
+        """Open or create the database; None keeps it in memory. The caller holds the lock of its folder."""
         self._path = path
         self._mark = -1
         if path is not None:
@@ -121,19 +122,19 @@ class Shelf:
             _check_header(path)
             if not _has_sound_journal(path):
                 raise DamagedError("its journal is damaged")
-            Path(f"{path}-journal").touch(mode=0o600)  # it is there from now on, so its removal is noticed
+            Path(f"{path}-journal").touch(mode=0o600)  # it exists from now on, so its removal is noticed
         self._db = _connect(path)
         try:
             # The lock is never released, so that no reader can block a commit.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # No write-ahead log: one flipped bit in it hides every commit after that bit.
+            # No write-ahead log, because one flipped bit in it hides every later commit.
             self._db.execute("PRAGMA journal_mode = TRUNCATE")
             # FULL syncs the database and the truncated journal before a commit returns.
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA temp_store = MEMORY")
             if self._db.execute("PRAGMA page_count").fetchone() == (0,):
                 _lay_out(self._db)
-            # Writes nothing if all is well: a full disk is no reason not to open it.
+            # Writes nothing to an intact database, so that it also opens on a full disk.
             self._db.execute("BEGIN EXCLUSIVE")
             self._open_tables()
             self._db.execute("COMMIT")
@@ -145,35 +146,35 @@ class Shelf:
             raise
 
     requests: int
-    """Requests kept."""
+    """Number of stored requests."""
     size: int
-    """Bytes of their bodies."""
+    """Total size of their bodies in bytes."""
     last: int
-    """The highest id that was used; 0 if there is none."""
+    """Highest id in use; 0 if there is none."""
     floor = 0
-    """The highest id that was settled but could not be removed; what is up to it counts as removed."""
+    """Highest id that was settled but could not be removed; ids up to it count as removed."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether the files were removed or replaced: SQLite goes on in files that no name leads to."""
+        """Whether the files were removed or replaced; SQLite keeps using the files it opened."""
         return any(
             then is not None and then != now for then, now in zip(self._files, self._state(), strict=True)
         )
 
     @property
     def has_name(self) -> bool:
-        """Whether the database itself is still the file of its name."""
+        """Whether the database's path still leads to the open file."""
         return self._state()[:1] == self._files[:1]
 
     def add(self, kept: Sequence[Kept]) -> None:
-        """Put requests down, all or none; their ids are higher than those of all before."""
+        """Store all of the requests or none; their ids must be higher than all stored ids."""
         rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
         size = sum(len(one.request.body) for one in kept)
         self._change("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows, len(rows), size)
         self.last = kept[-1].id
 
     def first(self, after: int) -> tuple[int, float] | None:
-        """The oldest request's id above `after`, and when it was made; None where there is none."""
+        """Return the id and time of the oldest request above the id `after`; None if there is none."""
         found = self._db.execute(
             "SELECT id, at FROM request WHERE id > ? ORDER BY id LIMIT 1", (max(after, self.floor),)
         ).fetchone()
@@ -185,17 +186,18 @@ class Shelf:
         return number, at
 
     def read(self, number: int) -> Kept:
-        """The request with an id that is there; raises DamagedRowError if it has changed."""
+        """Return the request with an existing id; raises DamagedRowError if it has changed."""
         return _read(self._db, number)
 
     def rescue(self) -> Iterator[Kept | None]:
-        """Every request, oldest first, None for one that cannot be read any more; raises nothing."""
+        """Yield every request, oldest first, and None for an unreadable request; raises nothing."""
         return _readable(self._db, self.floor)
 
     def settle(self, number: int) -> None:
-        """Remove a request for good. If there is no room to do so, the next process still knows about it.
+        """Remove a finished request. If that fails, raise, and record it in the mark if it is the oldest.
 
-        A full disk takes no removal, because SQLite writes its journal first; the mark has its room already.
+        A full disk accepts no removal, because SQLite writes its journal first. The mark's space is already
+        allocated, so the record lets the next process skip the request.
         """
         try:
             self.remove(number, number)
@@ -208,7 +210,7 @@ class Shelf:
             raise
 
     def remove(self, first: int, last: int) -> int:
-        """Remove the requests from one id to another, which may be none; returns how many."""
+        """Remove the requests with ids from `first` to `last`; return how many there were."""
         between = (max(first, self.floor + 1), last)
         count, size = self._db.execute(
             "SELECT count(*), coalesce(sum(length(body)), 0) FROM request WHERE id BETWEEN ? AND ?", between
@@ -217,13 +219,13 @@ class Shelf:
             return 0
         self._change("DELETE FROM request WHERE id BETWEEN ? AND ?", [between], -count, -size)
         if not self.requests and self._db.execute("PRAGMA page_count").fetchone()[0] > _ROOM_PAGES:
-            # What an outage has taken of the disk is given back when it is over.
-            # A script, because `execute` would free one page of it.
+            # After an outage the disk space is returned. `executescript` runs the pragma to its end, but
+            # `execute` would free only one page.
             self._db.executescript("PRAGMA incremental_vacuum")
         return int(count)
 
     def close(self) -> None:
-        """Close the database, also one that is damaged."""
+        """Close the database, even if it is damaged."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         if self._mark >= 0:
@@ -231,7 +233,7 @@ class Shelf:
             self._mark = -1
 
     def _change(self, sql: str, rows: Sequence[tuple[object, ...]], requests: int, size: int) -> None:
-        """Run a statement for every row, all or none, which adds so many requests and bytes."""
+        """Run a statement for all rows or none; it changes the totals by `requests` and `size` (bytes)."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
@@ -246,7 +248,7 @@ class Shelf:
         self.size += size
 
     def _open_tables(self) -> None:
-        """Make the tables, or check them; raises DamagedError if they are not what was written."""
+        """Create or check the tables; raises DamagedError if they differ from what was written."""
         version, tables = _version(self._db)
         if version not in ((1, SCHEMA_VERSION) if tables else (0,)):
             raise DamagedError(f"its version is {version}, and this program knows {SCHEMA_VERSION}")
@@ -273,17 +275,17 @@ class Shelf:
         return tuple(map(_inode, parts(self._path))) if self._path else ()
 
     def _read_mark(self) -> None:
-        """Open the mark, and take its room while there is some."""
+        """Open the mark file and allocate its space, if the disk has any."""
         if self._path is None:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         text = b""
-        with contextlib.suppress(OSError):  # the mark is for a full disk, and a full disk may not take it
+        with contextlib.suppress(OSError):  # the mark helps on a full disk, which may not accept it
             self._mark = os.open(self._path.with_name(_MARK), flags, 0o600)
             text = os.pread(self._mark, _MARK_BYTES, 0)
         with contextlib.suppress(ValueError):
             self.floor = int(text[:20])
-        if text != self._mark_text():  # of a database that was here before, or of none
+        if text != self._mark_text():  # the mark is empty or belongs to an earlier database
             self.floor = 0
             with contextlib.suppress(OSError):
                 self._write_mark()
@@ -300,10 +302,10 @@ class Shelf:
 
 
 def salvage(path: Path) -> Iterator[Kept | None]:
-    """What `Shelf.rescue` finds, of a database that cannot be opened; raises nothing.
+    """Yield the requests of a database that cannot be opened, like `Shelf.rescue`; raises nothing.
 
-    The first page is the same in every spool. So a copy of the file gets a new one, and whatever is in the
-    file is judged by the checksums of its rows.
+    The first page is the same in every spool, so a copy of the file gets a new first page. The checksums of
+    the rows show which rows are intact.
     """
     copy = path.with_name("spool.salvage.db")
     with contextlib.suppress(*SHELF_ERRORS):
@@ -315,7 +317,7 @@ def salvage(path: Path) -> Iterator[Kept | None]:
                         shutil.copyfile(part, target, follow_symlinks=False)
                         target.chmod(0o600)
                 if not _has_sound_journal(copy):
-                    Path(f"{copy}-journal").unlink()  # the rows are there without it
+                    Path(f"{copy}-journal").unlink()  # the rows can be read without it
                 with copy.open("r+b") as file:
                     file.write(_first_page())
                 with contextlib.closing(_connect(copy)) as db:
@@ -326,18 +328,18 @@ def salvage(path: Path) -> Iterator[Kept | None]:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a database."""
+    """Return the paths of a database's files."""
     return [Path(f"{path}{part}") for part in _PARTS]
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
-    db.text_factory = bytes  # a damaged text need not be UTF-8
+    db.text_factory = bytes  # damaged text may not be UTF-8
     return db
 
 
 def _version(db: sqlite3.Connection) -> tuple[int, int]:
-    """The version of the tables, and how many there are."""
+    """Return the version of the tables, and the number of tables."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return version, tables
@@ -355,7 +357,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 
 def _new() -> sqlite3.Connection:
-    """An empty database in memory, laid out as every other."""
+    """Return an empty database in memory with the same layout as every other."""
     db = _connect(None)
     _lay_out(db)
     _make_tables(db)
@@ -363,7 +365,7 @@ def _new() -> sqlite3.Connection:
 
 
 def _read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
-    """Requests in the database after the last commit, and the highest id; None if damaged or missing."""
+    """Return the request count and highest id after the last commit; None if damaged or missing."""
     found = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
     if found is None or found[2] != zlib.crc32(repr(found[:2]).encode()):
         return None
@@ -385,15 +387,15 @@ def _schema(db: sqlite3.Connection) -> list[object]:
 
 
 def _first_page() -> bytes:
-    """The first page of a database of any number of pages."""
+    """Return a first page that fits a database with any number of pages."""
     with contextlib.closing(_new()) as db:
         page = bytearray(db.serialize()[:_PAGE])
-    page[28:32] = bytes(4)  # no number of pages: SQLite goes by the size of the file
+    page[28:32] = bytes(4)  # without a page count SQLite uses the file size
     return bytes(page)
 
 
 def _check_header(path: Path) -> None:
-    """Raise DamagedError for a header that SQLite would take for a read-only file or another layout."""
+    """Raise DamagedError for a header that SQLite would read as a read-only file or another layout."""
     with path.open("rb") as file:
         header = file.read(100)
     if header and header[16:24] not in _FORMATS:
@@ -401,10 +403,10 @@ def _check_header(path: Path) -> None:
 
 
 def _has_sound_journal(path: Path) -> bool:
-    """Whether SQLite can roll back the journal of a database; its header has no checksum of its own.
+    """Return whether SQLite can roll back a database's journal, whose header has no checksum.
 
     The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
-    transaction shortens the file only after it has ended, so a larger number is damage.
+    transaction shortens the file only after it has ended, so a larger number means damage.
     """
     journal = Path(f"{path}-journal")
     if not journal.is_file():
@@ -416,7 +418,7 @@ def _has_sound_journal(path: Path) -> bool:
 
 
 def _check_pages(db: sqlite3.Connection) -> None:
-    """Raise DamagedError where rows would be missed, or new ones written over others."""
+    """Raise DamagedError if SQLite would miss rows or overwrite existing rows."""
     with contextlib.closing(_new()) as new:
         if _schema(db) != _schema(new):
             raise DamagedError("its table is not the one that was made")
@@ -426,10 +428,10 @@ def _check_pages(db: sqlite3.Connection) -> None:
 
 
 def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
-    """Every request of a copy with a new first page, oldest first; None for one that cannot be read."""
+    """Yield every request of a copy with a new first page, oldest first; None for an unreadable request."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA synchronous = OFF")
-    db.execute("PRAGMA journal_mode = MEMORY")  # what is in a log is in the file from now on
+    db.execute("PRAGMA journal_mode = MEMORY")  # moves the contents of a write-ahead log into the file
     db.execute("PRAGMA writable_schema = ON")
     roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema"))
     root = roots[b"request"]
@@ -438,7 +440,7 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
         total = _read_total(db)
     whole = db.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
     places: dict[int, int] = {}
-    # Where the tree is broken, some leaves may be out of its reach. Each is a tree as well, of one page.
+    # A broken tree may not reach some leaves. Each leaf is read as a tree of one page.
     for place in [root] if whole else [*_leaves(path), root]:
         _plant(db, place)
         for order in ("ASC", "DESC"):
@@ -460,14 +462,14 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
 
 
 def _plant(db: sqlite3.Connection, root: int) -> None:
-    """Have the table begin at a page of the file."""
+    """Set a page of the file as the root page of the request table."""
     db.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'request'", (root,))
     db.execute("PRAGMA writable_schema = RESET")
     db.execute("PRAGMA writable_schema = ON")
 
 
 def _leaves(path: Path) -> list[int]:
-    """The pages with rows. By the pointer map, as pages that were freed hold rows that were removed."""
+    """Return the pages with rows; the pointer map excludes freed pages, which still hold removed rows."""
     found: list[int] = []
     with path.open("rb") as file:
         for first in range(2, path.stat().st_size // _PAGE + 1, _MAPPED + 1):
@@ -481,7 +483,7 @@ def _leaves(path: Path) -> list[int]:
 
 
 def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
-    # A damaged page ends a scan, so each end is scanned from its own side, and the rest looked up by id.
+    # A damaged page ends a scan. So the table is scanned from both ends, and the gap is looked up by id.
     ends: list[list[int]] = []
     for order in ("ASC", "DESC"):
         ends.append([])

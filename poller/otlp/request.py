@@ -16,10 +16,10 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from poller.otlp.signals import Form, form_of
 
 SCOPE = "poller"
-"""Name of the instrumentation scope of everything that is exported."""
+"""Name of the instrumentation scope of all exported metrics."""
 MAX_SIZE = 1_000_000
-"""Bytes of one request: some 10,000 ordinary data points. nginx accepts 1 MiB by default, a gRPC server,
-and so the collector's receiver, 4 MiB."""
+"""Maximum size of one request in bytes, some 10,000 ordinary data points. By default nginx accepts 1 MiB, and
+a gRPC server (such as the collector's receiver) 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +28,28 @@ class Request:
 
     body: bytes
     items: int
-    """Data points, spans or log records in it."""
+    """Number of data points, spans or log records in it."""
 
 
 def encode(
     metrics: Sequence[Metric], resource: Resource, version: str, most_bytes: int = MAX_SIZE
 ) -> list[Request]:
-    """Encode `metrics` of our scope at its `version`; without data points there is no request.
+    """Encode `metrics` under the poller's scope in `version`; without data points return no request.
 
-    A request has at most `most_bytes`, or one data point. Raises what the SDK's encoder raises for a value
+    A request has at most `most_bytes`, or one data point. Raises the errors of the SDK's encoder for a value
     that OTLP cannot carry.
     """
     return list(split(message(metrics, resource, version), form_of("metrics"), most_bytes))
 
 
 def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
-    """The same as one message, whatever its size."""
+    """Encode `metrics` as one message of any size; raises the errors of the SDK's encoder."""
     scope = ScopeMetrics(InstrumentationScope(SCOPE, version), metrics, "")
     return encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
 
 
 def is_encodable(metric: Metric) -> bool:
-    """Whether OTLP can carry all values of a metric."""
+    """Return whether OTLP can carry all values of a metric."""
     try:
         message([metric], Resource({}), "")
     except Exception:  # noqa: BLE001 - the encoder raises anything
@@ -58,7 +58,7 @@ def is_encodable(metric: Metric) -> bool:
 
 
 def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
-    """Encode a request message of a signal; without items there is no request.
+    """Yield a signal's request message as encoded requests; without items yield none.
 
     A request has at most `most_bytes`, or one item.
     """
@@ -72,13 +72,13 @@ def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Reques
 
 
 def halves(request: Request, form: Form) -> list[Request]:
-    """The same items in two requests; a request with one item stays one."""
+    """Return the same items in two requests; a request with one item is not split."""
     parts = _parts(form.request.FromString(request.body), form, min(2, request.items))
     return [Request(part.SerializeToString(), _count(part, form.path)) for part in parts]
 
 
 def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
-    """The items of `whole` in `count` messages with equally many, in their order."""
+    """Yield the items of `whole` in order, in `count` messages with about equally many items."""
     items = _count(whole, form.path)
     each = math.ceil(items / count)
     for start in range(0, items, each):
@@ -89,7 +89,7 @@ def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
 
 
 def _keep(message: Any, path: Sequence[str], first: int, last: int) -> int:
-    """Keep the items from `first` up to `last`, and nothing without items; returns how many there were."""
+    """Keep the items from `first` up to `last` and remove empty parents; return how many items there were."""
     children, below = _children(message, path[0]), path[1:]
     if not below:
         count = len(children)
@@ -111,7 +111,7 @@ def _count(message: Any, path: Sequence[str]) -> int:
 
 
 def _children(message: Any, field: str) -> Any:
-    if field == "data_points":  # the only level that depends on a kind, the metric's
+    if field == "data_points":  # the only level whose location depends on the kind of the metric
         kind = message.WhichOneof("data")
         return getattr(message, kind).data_points if kind else []
     return getattr(message, field)

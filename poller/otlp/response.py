@@ -11,18 +11,18 @@ from poller.model.redaction import redact, redact_beginning
 from poller.model.secrets import mask_url
 
 Fate = Literal["taken", "later", "held", "invalid", "too_large"]
-"""What becomes of a request.
+"""The result of a request.
 
-taken      the collector has it, but for `rejected` data points
-later      nobody took it, and the specification says that the same request may be sent again
-held       it was refused for what an operator repairs (a token, a path), or for no reason that says anything
-           of the data; the specification would drop it, we keep it and ask again slowly
-invalid    its data were refused, and would be again
-too_large  it was refused for its size; its halves may be taken
+taken      the collector accepted it, except for `rejected` items
+later      it was not accepted, and the specification permits to send the same request again
+held       it was refused for a cause that an operator must fix (a token, a path), or for a cause unrelated
+           to its data; the specification would drop it, the poller keeps it and retries slowly
+invalid    its data were refused, and would be refused again
+too_large  it was refused for its size; its halves may be accepted
 """
 
 LONGEST_REASON = 300
-"""Characters of a collector's own words that are told; a proxy may answer with a whole web page."""
+"""Maximum length in characters of a collector's text in logs; a proxy may answer with a whole web page."""
 
 _GRPC_LATER = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
@@ -33,25 +33,25 @@ _HTTP_LATER = frozenset({429, 502, 503, 504})
 _GRPC_INVALID = frozenset({"INVALID_ARGUMENT"})
 _HTTP_INVALID = frozenset({400, 422})
 _TOO_LARGE = re.compile(r"larger than max|too large|exceeds (the )?max", re.IGNORECASE)
-"""What gRPC's servers in C++, Go, Java, .NET and Rust say of a message above their limit."""
+"""Texts of gRPC's servers in C++, Go, Java, .NET and Rust for a message above their limit."""
 
 _ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
-"""gRPC's core says this of an answer above 4 MiB, and `SERVER: ...` of a request."""
+"""Text of gRPC's core for an answer above 4 MiB; for a request it writes `SERVER: ...`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One answer, or the lack of one."""
+    """The result of one request, with or without an answer."""
 
     fate: Fate
     reason: str = ""
-    """Why, in words; without secrets, on one line. With `taken`, what the collector warns of."""
+    """Reason as text, without secrets, on one line. With `taken` it is a warning of the collector."""
     error: Mapping[str, str | int] = field(default_factory=dict)
-    """`error.type` and the status code, as attributes of metric and log; empty where all went well."""
+    """`error.type` and the status code, as attributes of metrics and log records; empty after success."""
     rejected: int = 0
-    """Data points that a partial success left out."""
+    """Number of items that a partial success rejected."""
     wait: float | None = None
-    """Seconds that the collector asks for before the next try; None where it asks for none."""
+    """Seconds that the collector requests before the next attempt; None if it requests no pause."""
 
 
 _TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
@@ -61,7 +61,7 @@ _PATH = (
     "is added; look whether its otlp receiver has a metrics pipeline"
 )
 _ANSWERED = (
-    # An answer that only a collector (or what stands before it) gives: the port itself is right.
+    # Only a collector or its proxy gives such an answer, so the port itself is correct.
     ("UNAUTHENTICATED", _TOKEN),
     (r"(HTTP|code:) 401", _TOKEN),
     ("PERMISSION_DENIED", _DENIED),
@@ -82,24 +82,24 @@ _UNREACHED = (
 
 
 def advice(reason: str, *, answered: bool = False) -> str | None:
-    """What to do about a failed export, if its reason says so; with `answered` only about an answer."""
+    """Return a hint for a failed export, or None; with `answered` only hints about answers."""
     table = _ANSWERED if answered else _ANSWERED + _UNREACHED
     return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
 
 
 def of_response(rejected: int, message: str) -> Verdict:
-    """Judge an accepted request by its ExportMetricsPartialSuccess."""
+    """Judge an accepted request by the two fields of its partial success."""
     return Verdict("taken", told(message), rejected=max(0, rejected))
 
 
 def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> Verdict:
-    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without one.
+    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without RetryInfo.
 
-    `proxy` is the URL of the proxy on the way, if any; it is named where no connection was made.
+    `proxy` is the URL of the proxy, if any; the reason names it if the connection failed.
     """
     fate: Fate = "held"
     if _ANSWER_TOO_LARGE in details:
-        # Only a request that was taken has an answer.
+        # Only an accepted request has an answer.
         return of_unread_answer(details)
     if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
         fate = "too_large"
@@ -113,7 +113,7 @@ def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = Non
 
 
 def of_http(status: int, message: str, wait: float | None) -> Verdict:
-    """Judge an HTTP status that is no success; `wait` is its Retry-After in seconds, None without one."""
+    """Judge an HTTP error status; `wait` is its Retry-After in seconds, None without that header."""
     fate: Fate = "held"
     if status in _HTTP_LATER:
         fate = "later"
@@ -126,27 +126,27 @@ def of_http(status: int, message: str, wait: float | None) -> Verdict:
 
 
 def of_unread_answer(why: str) -> Verdict:
-    """Judge a request that was accepted with an answer that cannot be read."""
+    """Judge an accepted request whose answer cannot be read."""
     return Verdict("taken", told(f"the answer cannot be read: {why}"))
 
 
 def of_error(
     error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
 ) -> Verdict:
-    """Judge a request that got no answer at all; `proxy` is the URL of the proxy on the way, if any.
+    """Judge a request without an answer; `proxy` is the URL of the proxy, if any.
 
-    `cause` is the error in other words than its own.
+    `cause` replaces the error's own text.
     """
     name = type(error).__name__
     return Verdict(fate, told(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
 
 
 def via(proxy: str | None) -> str:
-    """The words that name the proxy of a connection that failed; empty without a proxy."""
+    """Return a prefix that names the proxy of a failed connection; empty without a proxy."""
     return f"through the proxy {mask_url(proxy)}: " if proxy else ""
 
 
 def told(text: str) -> str:
-    """The text without secrets, on one line, not too long."""
+    """Return the text without secrets, on one line, cut to LONGEST_REASON characters."""
     line = redact(" ".join(redact_beginning(text).split()))
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

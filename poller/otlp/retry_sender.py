@@ -19,47 +19,48 @@ from poller.otlp.signals import Form
 
 FIRST_PAUSE_SECONDS = 1.0
 HELD_PAUSES = 5
-"""How many times longer the pauses may get where only an operator can help."""
+"""Factor by which the longest pause grows if only an operator can fix the failure."""
 LONGEST_WISH_SECONDS = 3600.0
-"""Longest wait that a collector may ask for; a date in its answer may come from a clock that is wrong."""
+"""Longest pause that a collector may request; a date in its answer may come from a wrong clock."""
 _LOOK_SECONDS = 0.2
-"""Between two looks whether a wait for the delivery is stopped: a signal handler may not notify."""
+"""Seconds between two checks whether a wait was stopped, because a signal handler may not notify."""
 IDLE_SECONDS = 6.0
-"""Without a request, after which the sender rests: about the time in which an open gRPC channel uses as much
-CPU as opening another. So exports some seconds apart share one, and exports a minute apart do not."""
+"""Seconds without a request after which the sender rests. In about this time an open gRPC channel uses as
+much CPU as opening another. So exports a few seconds apart share a channel, and others do not."""
 REFUSALS_BEFORE_DOUBT = 10
-"""After so many refusals of a request another one shows whether the request itself is at fault."""
+"""Refusals of a request after which another request shows whether the request itself is at fault."""
 
 
 class Sender(Protocol):
-    """Sends one request and judges the answer; raises nothing for the collector's sake."""
+    """A sender of one request at a time; it returns failures as verdicts and raises no error for them."""
 
     def send(self, body: bytes) -> Verdict:
-        """Send an encoded request of the signal."""
+        """Send an encoded request of the signal and judge the answer."""
 
     def rest(self) -> None:
-        """Release what only sending needs: no request is expected soon."""
+        """Release resources that only sending needs, because no request is expected soon."""
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """To wait for the delivery of some requests with."""
+    """A handle to wait for the delivery of certain requests."""
 
     waiting: set[int]
-    """Ids in the spool."""
+    """Ids of undelivered requests in the spool."""
     clean: bool = True
-    """Whether all that is delivered was taken, with nothing rejected."""
+    """Whether every delivered request was accepted without rejected items."""
 
 
 class Delivery:
-    """A thread that sends what the spool keeps of one signal; nothing overtakes what is older.
+    """A thread that sends the requests in a signal's spool, strictly in order.
 
-    A request leaves the spool only when it was taken, or refused for its data. One that is refused again and
-    again for a reason that says nothing of its data is poison if the collector takes another meanwhile: one
-    that it had before, as a request may come twice and never out of order.
+    A request leaves the spool only after the collector accepted it or refused it for its data. A request
+    that is repeatedly refused for an unrelated reason is dropped as poison if the collector still accepts
+    another request. That is one it accepted before, because a request may arrive twice but never out of
+    order; before the first success it is the next request in the queue.
     """
 
     def __init__(
@@ -74,21 +75,21 @@ class Delivery:
         asked_for: bool = True,
         idle: float = IDLE_SECONDS,
     ) -> None:
-        """Begin with what the spool holds; `longest_pause` between two tries is in seconds.
+        """Start with the contents of the spool; `longest_pause` between two attempts is in seconds.
 
-        `form` is that of the signal. With `confirm` the log has a line for the first request that was taken.
-        A collector that has no place for a signal that was not `asked_for` is no reason to warn. The sender
-        rests after `idle` seconds without a request.
+        With `confirm` the first accepted request is logged. Without `asked_for` a collector that does not
+        support the signal is logged at info level, not as a warning. The sender rests after `idle` seconds
+        without a request.
         """
         self.form = form
         self.spool = spool
         self.tally = Tally()
         self.last_ok: bool | None = None
-        """Whether the last request was taken; None before the first."""
+        """Whether the last request was accepted; None before the first."""
         self.busy_since: float | None = None
-        """When the request under way was begun, in monotonic seconds; None while none is."""
+        """Start of the request in progress, in monotonic seconds; None if there is none."""
         self.taken_at = time.monotonic()
-        """When a request was last taken, in monotonic seconds; before the first one, the start."""
+        """Time of the last accepted request, in monotonic seconds; initially the start."""
         self._sender = sender
         self._logger = form.logger
         self._outage = Outage(form, endpoint, confirm=confirm, asked_for=asked_for)
@@ -108,9 +109,9 @@ class Delivery:
             self._thread.start()
 
     def keep(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
-        """Put requests behind what waits, and return; they outlive the process then, see `Spool.append`.
+        """Append requests to the queue and return; see `Spool.append` for their durability.
 
-        The ticket is of use only when `watched`, and has to be given to `wait`.
+        The ticket is useful only if `watched`, and must then be passed to `wait`.
         """
         with self._changed:
             ticket = Ticket(set(self.spool.append(requests)))
@@ -125,7 +126,7 @@ class Delivery:
         return ticket
 
     def drain(self, timeout: float) -> None:
-        """Wait for the delivery of all that was kept, for `timeout` seconds at most, as `wait` does."""
+        """Wait like `wait` for the delivery of everything in the queue, at most `timeout` seconds."""
         with self._changed:
             ticket = Ticket(set() if self.spool.empty else {self._newest})
             self._tickets.append(ticket)
@@ -139,11 +140,11 @@ class Delivery:
         patient: bool = True,
         stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Whether all of a ticket's requests are taken within `timeout` seconds, nothing of them rejected.
+        """Return whether the collector accepts a ticket's requests in full within `timeout` seconds.
 
-        Tries at once, unless the collector asked for a pause; gives up early where that pause is longer,
-        where only an operator can help, where it is not `patient`, and as soon as `stopped` is true. What is
-        not delivered goes on waiting.
+        Starts an attempt at once, unless the collector requested a pause. Returns early if that pause is
+        longer, if only an operator can fix the failure, if an attempt fails and the caller is not `patient`,
+        and as soon as `stopped` returns true. Undelivered requests stay queued.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -159,7 +160,7 @@ class Delivery:
             return ticket.clean and not ticket.waiting
 
     def close(self) -> None:
-        """End the thread, and a request under way; what waits stays in the spool. Returns at once."""
+        """End the thread and cancel a request in progress; undelivered requests stay in the spool."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -184,14 +185,14 @@ class Delivery:
         finally:
             self.busy_since = None
         with self._changed:
-            if not self._ended:  # else it was cut short by us, which is no news of the collector
+            if not self._ended:  # otherwise `close` cancelled it, which shows nothing about the collector
                 self._note(head, verdict)
                 self._changed.notify_all()
 
     def _await(self) -> Kept | None:
-        """The oldest request, as soon as one is there and due; None at the end.
+        """Return the oldest request as soon as there is one and it is due; None at the end.
 
-        Lets the sender rest once if that takes long.
+        Lets the sender rest once if that takes longer than the idle time.
         """
         resting = False
         with self._changed:
@@ -214,7 +215,7 @@ class Delivery:
         elif verdict.fate == "held":
             self._refusals += 1
             if self._refusals > REFUSALS_BEFORE_DOUBT and self._takes_another(head):
-                # What was taken again may show that the collector has just become well, so once more.
+                # Retry, because the collector may have recovered just before it accepted the other request.
                 verdict = self._send(head.request) if self._witness is not None else verdict
                 if verdict.fate == "held":
                     self.tally.lost("poison", head.request.items)
@@ -222,9 +223,9 @@ class Delivery:
         return verdict
 
     def _takes_another(self, head: Kept) -> bool:
-        """Whether the collector takes what it took last; before it took anything, the next in line.
+        """Return whether the collector accepts the request it accepted last, or else the next in the queue.
 
-        Then this one cannot be tried once more: it would come out of order.
+        After the next request was accepted, `head` must not be sent again: it would arrive out of order.
         """
         other = self._witness
         if other is None and (after := self.spool.behind(head.id)):
@@ -232,11 +233,11 @@ class Delivery:
         return other is not None and self._send(other).fate == "taken"
 
     def _send(self, request: Request) -> Verdict:
-        """Send a request, or its halves where it is too large."""
+        """Send a request, or its halves if it is too large."""
         if request.items > 1 and len(request.body) >= self._too_large:
             return self._send_halves(request)
         verdict = self._sender.send(request.body)
-        # The number is the collector's: whatever it says, no more than all items can be rejected.
+        # The collector may report more rejected items than the request has.
         verdict = replace(verdict, rejected=min(verdict.rejected, request.items))
         self.tally.answered(verdict)
         if verdict.fate == "too_large" and request.items > 1:
@@ -251,7 +252,7 @@ class Delivery:
         for half in halves(request, self.form):
             verdict = self._send(half)
             if verdict.fate in ("later", "held"):
-                return verdict  # and then all of it once more: what comes twice is the same
+                return verdict  # the whole request is retried; sending its items twice changes nothing
             rejected += verdict.rejected if verdict.fate == "taken" else half.items
             reason = verdict.reason or reason
         if rejected >= request.items:
@@ -287,7 +288,7 @@ class Delivery:
         longest = self._longest_pause * (HELD_PAUSES if verdict.fate == "held" else 1)
         pause = min(FIRST_PAUSE_SECONDS, longest)
         wish = min(verdict.wait or 0.0, LONGEST_WISH_SECONDS)
-        # Where somebody waits for an answer, or the collector says when, every pause is like the first.
+        # If a caller waits, or the collector requested a pause, every pause is like the first.
         if not self._tickets and verdict.wait is None:
             pause = min(pause * 2.0 ** min(self._tries, 16), longest)
         self._tries += 1
@@ -297,5 +298,5 @@ class Delivery:
         self._outage.failed(verdict, pause)
 
     def _is_in_vain(self, *, patient: bool) -> bool:
-        """Whether the last answer is no reason to wait for the next."""
+        """Return whether the last verdict rules out an early success."""
         return self._last is not None and self._last.fate in (("held",) if patient else ("held", "later"))

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_TLS_BYTES = 1 << 20
-"""Of a key or of certificates."""
+"""Maximum size of a key or certificate file."""
 
 
 class Variables:
-    """Each option's variable of the signal's own goes before that of all signals.
+    """The OTLP exporter variables; the signal's own variable takes precedence over the general variable.
 
     Source: OpenTelemetry specification, protocol/exporter.md, "Configuration Options".
     """
@@ -42,36 +42,36 @@ class Variables:
         self._prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
 
     def read(self, option: str) -> str | None:
-        """What `option` is set to, like HEADERS; None where it is not, or empty."""
+        """Return the value of `option`, such as HEADERS; None if it is unset or empty."""
         name = self.where(option)
         return self.environ[name].rstrip("\r\n") if name else None
 
     def where(self, option: str) -> str | None:
-        """The variable that sets `option`; None where none does."""
+        """Return the name of the variable that sets `option`; None if it is unset or empty."""
         names = (prefix + option for prefix in self._prefixes)
         return next((name for name in names if self.environ.get(name, "").strip()), None)
 
     def file(self, option: str) -> Path | None:
-        """The file that `option` names; raises ConfigError where it cannot be read."""
+        """Return the file that `option` names, None if unset; raises ConfigError if it cannot be read."""
         where = self.where(option)
         if where is None:
             return None
         name = self.environ[where].rstrip("\r\n")
         path = Path(name)
         try:
-            read_regular(path, MAX_TLS_BYTES)  # before a library that reads a file of any kind and size
+            read_regular(path, MAX_TLS_BYTES)  # first, because libraries read files of any kind and size
             return path
         except OSError as error:
-            # A key itself may stand where its file's name belongs.
+            # The variable may hold the key itself instead of its file's name.
             shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
             raise ConfigError([Problem(where, f"{shown} cannot be read: {error.strerror}")]) from None
 
 
 USER_AGENT = "obscura-poller"
 _TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
-"""Loggers that write the URL of every request."""
+"""Loggers that log the URL of every request."""
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
-"""Names that HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can both send."""
+"""Header names that both HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can send."""
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _REDACTION = Redaction()
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
@@ -80,11 +80,11 @@ _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 def build(
     endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ, signal: Signal = "metrics"
 ) -> GrpcSender | HttpSender:
-    """Build what sends `signal`; `timeout` is in seconds and bounds one request. Nothing is sent yet.
+    """Build the sender of `signal`; `timeout` bounds one request, in seconds. It sends nothing yet.
 
     TLS, client certificates, headers and compression come from the standard `OTEL_EXPORTER_OTLP_[METRICS_]*`
-    variables (OpenTelemetry specification, protocol/exporter.md). Raises ConfigError where one of them
-    cannot be used, or where the package for HTTP is missing.
+    variables (OpenTelemetry specification, protocol/exporter.md). Raises ConfigError if one of them cannot be
+    used, or if the package for HTTP is missing.
     """
     learn_environment(environ)
     learn_url(endpoint.url)
@@ -101,12 +101,12 @@ def build(
 
 
 def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> GrpcSender:
-    # gRPC's core writes its own lines to stderr, past every logger; what matters comes as a status.
+    # gRPC's core writes to stderr without using a logger. Errors that matter also arrive as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # gRPC reads the name in small letters only, everything else in both.
+    # gRPC reads this variable only in lower case, and all other variables in both cases.
     if "NO_PROXY" in os.environ:
         os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
-    # Its traces show every header of every request, and it lets nobody mask them.
+    # gRPC's traces contain every header of every request, and cannot be masked.
     if told.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
     from grpc import ChannelCredentials, ssl_channel_credentials
@@ -177,9 +177,10 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
 
 
 def _headers(told: Variables) -> Mapping[str, str]:
-    """The headers of `name=value,name=value`, values %-escaped (OpenTelemetry specification, exporter.md).
+    """Return the headers of `name=value,name=value` with %-escaped values.
 
-    Raises ConfigError for what cannot be sent: a push without its credentials would fail without a reason.
+    Source: OpenTelemetry specification, exporter.md. Raises ConfigError for an invalid header, because
+    a push without its credentials would fail without a reason.
     """
     headers: dict[str, str] = {}
     problems = []
@@ -188,7 +189,7 @@ def _headers(told: Variables) -> Mapping[str, str]:
             continue
         name, equals, value = (unquote(part).strip() for part in item.partition("="))
         if not equals or not _HEADER_NAME.fullmatch(name.lower()):
-            # The item is not shown: it may be a part of a secret.
+            # The message omits the item, which may be part of a secret.
             problems.append(
                 f"header {number} is not name=value; write one like authorization=Bearer%20TOKEN, "
                 "and a comma in a value as %2C"
@@ -208,7 +209,7 @@ def _headers(told: Variables) -> Mapping[str, str]:
 
 
 def _proxy_of_grpc(target: str, environ: Mapping[str, str]) -> str | None:
-    """The URL of the proxy that gRPC takes for `target`; None without one.
+    """Return the URL of the proxy that gRPC uses for `target`; None if it uses none.
 
     Source: gRPC core, doc/environment_variables.md and http_proxy_mapper.cc.
     """
@@ -237,7 +238,7 @@ def _compression(told: Variables, *known: str) -> str:
 
 
 def _provided(protocol: str, told: Variables, kind: Any) -> Any:
-    """What an installed credential provider gives, if one is named: OpenTelemetry Python's own way."""
+    """Return the object of an installed credential provider (OpenTelemetry Python's mechanism), or None."""
     prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
     names = [f"{prefix}{told.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
     where = next((name for name in names if told.environ.get(name)), None)

@@ -22,27 +22,27 @@ from poller.otlp.signals import Form, form_of
 logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 8 * 2**20
-"""Most bytes of requests that are kept where there is no disk to keep them on."""
+"""Maximum size in bytes of the requests that are kept in memory because the disk cannot be used."""
 Reason = Literal["age", "size", "damaged"]
 SETTINGS: Mapping[Reason, str] = {"age": "POLLER_SPOOL_MAX_AGE", "size": "POLLER_SPOOL_MAX_SIZE"}
-"""The settings that limit what waits."""
+"""Settings that limit the queue."""
 
 _FILE = "spool.db"
 _LOCK = "spool.lock"
 _IN_MEMORY = "kept in memory, not on disk"
 _SET_ASIDE = ("spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10)))
-"""Names for damaged files; only the last is overwritten."""
+"""Names for damaged files; when all are in use, the last is overwritten."""
 _BATCH = 64
-"""Requests that are moved in one transaction."""
+"""Number of requests that are moved in one transaction."""
 
 
 class Spool:
-    """The requests that wait, oldest first, bounded by size and age; safe to use from any thread.
+    """The queued requests, oldest first, bounded by size and age; thread-safe.
 
-    A request is on the disk when `append` returns. Where the disk takes nothing (it is full, say) it is kept
-    in memory, and goes out in its turn all the same. A damaged request is dropped alone. A file that is
-    damaged is set aside, and what can be read of it is moved to a new one; so is what was in a folder that
-    was removed. The newest export is kept however large it is.
+    A request is on disk when `append` returns. If the disk cannot store it (because it is full, for
+    example), the request is kept in memory and delivered in the same order. A damaged request is dropped
+    alone. A damaged file is set aside, and its readable requests are moved to a new file. The requests of a
+    removed folder are moved to a new folder. The newest export is kept at any size.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Spool:
         settings: Mapping[Reason, str] = SETTINGS,
         loss_level: int = logging.WARNING,
     ) -> None:
-        """Open the spool in `folder`, which is made where it is missing; None keeps everything in memory.
+        """Open the spool in `folder`, creating it if it is missing; None keeps everything in memory.
 
-        `max_size` is in bytes of requests, `max_age` in seconds; the log names the `settings` that they come
-        from. `form` is that of the signal, by default that of metrics; `loss_level` that of the log line for
-        the first request that is dropped. Raises StateInUseError where another process has this spool,
-        ConfigError where the folder cannot be used.
+        `max_size` is in bytes of requests, `max_age` in seconds; log records name the `settings` that define
+        them. `form` is the form of the signal, by default of metrics; `loss_level` is the log level of the
+        first dropped request. Raises StateInUseError if another process uses this spool, ConfigError if the
+        folder cannot be used.
         """
         self.folder = folder
         self.dropped: Counter[Reason] = Counter()
-        """Requests that will never be delivered; a damaged file of unknown content counts as one."""
+        """Number of dropped requests by reason; a damaged file of unknown content counts as one."""
         self._max_size = max_size
         self._max_age = max_age
         self._clock = clock
@@ -86,12 +86,12 @@ class Spool:
                 self._tell_no_disk(error)
         self._disk = self._opened()
         if self._disk is None:
-            # Above every id that may turn up on the disk: what is there is older.
+            # Above every id that the disk may contain, because the requests there are older.
             self._last = int(clock() * 1000)
         self._newest = self._last
 
     def append(self, requests: Sequence[Request]) -> list[int]:
-        """Keep requests, all or none, behind what waits already; returns their ids."""
+        """Append all of the requests or none; return their ids."""
         with self._turn:
             now = self._clock()
             kept = [Kept(self._last + number, now, request) for number, request in enumerate(requests, 1)]
@@ -106,7 +106,7 @@ class Spool:
             return [one.id for one in kept]
 
     def take(self) -> Kept | None:
-        """The oldest request, which is not dropped until `settle` or `give_back`; None where none waits."""
+        """Return the oldest request and protect it from dropping until `settle` or `give_back`, or None."""
         with self._turn:
             self._trim(self._clock())
             found = self.behind(0)
@@ -114,7 +114,7 @@ class Spool:
             return found
 
     def behind(self, number: int) -> Kept | None:
-        """The oldest request behind the one with this id; None where none waits."""
+        """Return the oldest request after the request with this id; None if there is none."""
         with self._turn:
             while oldest := self._oldest(number):
                 shelf, found, _ = oldest
@@ -129,12 +129,12 @@ class Spool:
             return None
 
     def give_back(self) -> None:
-        """The request that was taken goes on waiting."""
+        """Return the taken request to the queue."""
         with self._turn:
             self._in_hand = 0
 
     def settle(self, number: int) -> None:
-        """The request with this id is done with."""
+        """Remove the finished request with this id."""
         with self._turn:
             self._in_hand = 0
             if not self._memory.remove(number, number):
@@ -144,44 +144,44 @@ class Spool:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether the queue is empty."""
         with self._turn:
             return self._oldest(0) is None
 
     @property
     def requests(self) -> int:
-        """Requests that wait."""
+        """Number of queued requests."""
         with self._turn:
             return sum(shelf.requests for shelf in self._shelves())
 
     @property
     def size(self) -> int:
-        """Bytes of what waits."""
+        """Size of the queued requests in bytes."""
         with self._turn:
             return sum(shelf.size for shelf in self._shelves())
 
     @property
     def age(self) -> float:
-        """Seconds since the oldest request was made; 0 where none waits."""
+        """Age of the oldest request in seconds; 0 if the queue is empty."""
         with self._turn:
             oldest = self._oldest(0)
             return max(0.0, self._clock() - oldest[2]) if oldest else 0.0
 
     @property
     def outlives(self) -> bool:
-        """Whether all that waits will be there after the end of the process."""
+        """Whether all queued requests survive the end of the process."""
         with self._turn:
             return self.folder is not None and self.in_memory == 0
 
     @property
     def in_memory(self) -> int:
-        """Requests that wait and will not be there after the end of the process."""
+        """Number of queued requests that are lost at the end of the process."""
         with self._turn:
             gone = self._disk.requests if self._disk is not None and self._disk.is_gone else 0
             return self._memory.requests + gone
 
     def close(self) -> None:
-        """Let go of the files; what waits on the disk is there for the next one."""
+        """Close the files and release the lock; requests on disk stay for the next process."""
         with self._turn:
             for shelf in self._shelves():
                 shelf.close()
@@ -196,13 +196,13 @@ class Spool:
             yield self._memory
 
     def _oldest(self, after: int) -> tuple[Shelf, int, float] | None:
-        """Where the oldest request behind an id is, its id, and when it was made."""
+        """Return the shelf, id and time of the oldest request after an id; None if there is none."""
         while True:
             disk = self._disk
             found = [
                 (shelf, *first) for shelf in list(self._shelves()) if (first := self._first(shelf, after))
             ]
-            if self._disk is disk:  # else it was replaced meanwhile
+            if self._disk is disk:  # otherwise the shelf was replaced during the search
                 return min(found, key=lambda one: one[1], default=None)
 
     def _first(self, shelf: Shelf, after: int) -> tuple[int, float] | None:
@@ -217,7 +217,10 @@ class Spool:
                 return None
 
     def _trim(self, now: float) -> None:
-        """Drop what is too old, then what is too much; never what is in hand, nor of the newest export."""
+        """Drop requests above the age limit, then above the size limit, except the request being sent.
+
+        The size limit never drops the newest export.
+        """
         self._on_disk(lambda disk: self._trim_shelf(disk, self._max_size, now))
         if not self._closed:
             self._trim_shelf(self._memory, min(self._max_size, MEMORY_BYTES), now)
@@ -226,7 +229,7 @@ class Spool:
         while first := self._first(shelf, self._in_hand):
             number, at = first
             if now - at > self._max_age:
-                shelf.read(number)  # or a damaged time would count as age
+                shelf.read(number)  # checks the row, because a damaged time would count as age
                 reason: Reason = "age"
                 why = self._settings.get("age", _IN_MEMORY)
                 limit = f"is older than {format_duration(self._max_age)} ({why})"
@@ -244,7 +247,7 @@ class Spool:
                 self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
     def _on_disk(self, action: Callable[[Shelf], None]) -> bool:
-        """Do something with the disk's shelf; whether it could be done."""
+        """Run `action` on the disk's shelf; return whether it succeeded."""
         if self._disk is None or self._closed:
             self._disk = self._opened()
         elif self._is_gone():
@@ -265,7 +268,7 @@ class Spool:
         return True
 
     def _opened(self, *, new: bool = False) -> Shelf | None:
-        """The disk's shelf; where the file is damaged, and not `new`, in a new file."""
+        """Open the disk's shelf; if its file is damaged and not `new`, set it aside and begin a new file."""
         if self.folder is None or self._closed:
             return None
         try:
@@ -281,33 +284,33 @@ class Spool:
         return shelf
 
     def _is_gone(self) -> bool:
-        """Whether the folder, or its files, were removed while they are in use."""
+        """Return whether the folder or its files were removed while in use."""
         locked = self._lock is None or self._lock.is_there
         return not locked or (self._disk is not None and self._disk.is_gone)
 
     def _begin_again(self, old: Shelf) -> None:
-        """Make the folder again; what was in it is still there for as long as the files are open."""
+        """Create the folder again and move the requests of the open, removed files to it."""
         logger.warning("the files in %s were removed while the poller runs: they are made again", self.folder)
         if self._lock is not None:
             self._lock.release()
         self._lock = self._disk = None
         if old.has_name:
-            old.close()  # its log, too, goes into the file then
+            old.close()  # the file can then be opened by its name again
         self._disk = self._opened()
         self._move(old.rescue())
         old.close()
 
     def _replaced(self, error: Exception) -> bool:
-        """Set the file aside where reading it showed that it is damaged; whether that was done."""
+        """Set the file aside if the read error shows that it is damaged; return whether that was done."""
         if is_damage(error, reading=True):
             return self._set_aside(error)
         self._tell_no_disk(error)
         return False
 
     def _set_aside(self, error: Exception) -> bool:
-        """Begin a new file with what can be read of the damaged one; whether it could be set aside."""
+        """Begin a new file with the readable requests of the damaged file; return whether that succeeded."""
         if self.folder is None:
-            raise error  # what is in memory does not spoil
+            raise error  # there is no file to set aside
         old, self._disk = self._disk, None
         names = (name for name in _SET_ASIDE if not (self.folder / name).exists())
         aside = self.folder / next(names, _SET_ASIDE[-1])
@@ -322,7 +325,7 @@ class Spool:
             return False
         self._disk = self._opened(new=True)
         moved, lost = self._move(salvage(aside) if old is None else old.rescue())
-        # How many were in a file that could not be opened is unknown.
+        # The number of requests in a file that could not be opened is unknown.
         lost = max(0, old.requests - moved) if old is not None else lost or int(not moved)
         if old is not None:
             old.close()
@@ -339,7 +342,7 @@ class Spool:
         return True
 
     def _move(self, requests: Iterator[Kept | None]) -> tuple[int, int]:
-        """Put requests of another shelf where they are kept now; returns how many are, and how many not."""
+        """Store the requests of another shelf, on disk if possible; return the counts moved and lost."""
         moved = lost = 0
         while found := list(itertools.islice(requests, _BATCH)):
             batch = [kept for kept in found if kept is not None]
@@ -357,18 +360,18 @@ class Spool:
         return moved, lost
 
     def _from_memory(self) -> None:
-        """Move what is in memory to the disk, which works again."""
+        """Move the requests in memory to the disk, which works again."""
         if self._memory.requests:
             waiting = [kept for kept in self._memory.rescue() if kept is not None]
             if self._on_disk(lambda disk: disk.add(waiting)):
                 self._memory.remove(0, self._last)
 
     def _drop(self, shelf: Shelf, error: DamagedRowError) -> None:
-        """Drop a damaged request, and no other."""
+        """Drop one damaged request."""
         try:
             shelf.remove(error.number, error.number)
         except SHELF_ERRORS as why:
-            self._tell_no_disk(why)  # it is skipped, and removed another time
+            self._tell_no_disk(why)  # the request is skipped now and removed later
             return
         self.dropped["damaged"] += 1
         logger.warning("one request in %s is damaged and lost: %s", self.folder, error)
@@ -377,7 +380,7 @@ class Spool:
         self._tell("disk", "nothing can be kept in %s, so it is in memory for now: %s", self.folder, error)
 
     def _tell(self, what: str, message: str, *arguments: object) -> None:
-        """Warn once of something that may go on for long."""
+        """Log a warning once until the condition is over."""
         if what not in self._told:
             self._told.add(what)
             logger.warning(message, *arguments)

@@ -19,22 +19,22 @@ from poller.otlp.signals import form_of
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What waits in memory for a collector that is away; beyond it the oldest request is dropped."""
+    """Limits of a signal's queue in memory; above them the oldest request is dropped."""
 
     size: int = 4 * 2**20
-    """Bytes of requests."""
+    """Maximum size of all requests in bytes."""
     age: float = 600.0
-    """Seconds."""
+    """Maximum age in seconds."""
     pause: float = 60.0
-    """Longest pause between two tries, in seconds."""
+    """Longest pause between two attempts, in seconds."""
     request_size: int = MAX_SIZE
-    """Bytes of one request."""
+    """Maximum size of one request in bytes."""
 
 
 class SignalExport:
-    """The queue of one signal and the thread that sends it; what a collector does delays no caller.
+    """The queue of one signal and the thread that sends it; a slow collector delays no caller.
 
-    The health of the poller does not depend on it: only metrics are watched, by `Push.stuck`.
+    The poller's health does not depend on it: only the export of metrics is watched, by `Push.stuck`.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class SignalExport:
     ) -> None:
         """Prepare; `timeout` bounds one request, in seconds.
 
-        A collector that has no place for a signal that was not `asked_for` is no reason to warn. Raises
-        ConfigError where a standard OTEL_EXPORTER_OTLP_* variable cannot be used, or the package for HTTP is
-        missing.
+        Without `asked_for` a loss, or a collector without support for the signal, is logged at info level.
+        Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* variable cannot be used, or if the package for
+        HTTP is missing.
         """
         self._limits = limits or Limits()
         self._form = form_of(signal)
@@ -75,9 +75,9 @@ class SignalExport:
         )
 
     def export(self, encode: Callable[[Sequence[Any]], Any], batch: Sequence[Any]) -> bool:
-        """Queue what `encode` makes of a batch, a request message; whether all of it could be encoded.
+        """Queue a batch; `encode` makes a request message of it. Return whether all items were encoded.
 
-        An item that OTLP cannot carry is lost alone, and counted.
+        Items that OTLP cannot carry are dropped and counted; the others are queued.
         """
         lost, reason = 0, ""
         try:
@@ -96,9 +96,9 @@ class SignalExport:
         return not lost
 
     def shutdown(self, flush: Callable[[], object], timeout: float) -> None:
-        """Send what waits and end, within `timeout` seconds even where the collector hangs.
+        """Send the queue and end, within `timeout` seconds even if the collector hangs.
 
-        `flush` exports what the SDK still holds. A second call does nothing.
+        `flush` exports the items that the SDK still buffers. A second call sends nothing more.
         """
         deadline = time.monotonic() + timeout
         flush()

@@ -12,32 +12,32 @@ from poller.config.endpoint import Signal
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One signal's (OTLP specification 1.10); its URL path is a matter of the endpoint."""
+    """The properties of one signal (OTLP specification 1.10); the endpoint determines its URL path."""
 
     signal: Signal
     method: str
     """Full name of the gRPC method."""
     request: Any
-    """The message class of a request."""
+    """Message class of a request."""
     response: Any
-    """The message class of an answer."""
+    """Message class of an answer."""
     path: tuple[str, ...]
-    """The repeated fields that lead from a request to its items."""
+    """Repeated fields that lead from a request to its items."""
     items: str
-    """What the items are called, in the plural."""
+    """Name of the items, in the plural."""
     export: str
-    """What an export is called in a log line."""
+    """Name of an export in a log record."""
     off: str | None
-    """The setting that turns the signal off; None if there is none."""
+    """Setting that turns the signal off; None if there is none."""
 
     @property
     def logger(self) -> logging.Logger:
-        """Where the queue and the delivery of the signal log."""
+        """Logger of the signal's queue and delivery."""
         return logging.getLogger(f"poller.delivery.{self.signal}")
 
     @property
     def rejected(self) -> str:
-        """The field of a partial success that counts the rejected items."""
+        """Field of a partial success that counts the rejected items."""
         return f"rejected_{self.field}"
 
     @property
@@ -47,7 +47,7 @@ class Form:
 
     @property
     def field(self) -> str:
-        """What the items are called as the field of a log record."""
+        """Name of the items as the field of a log record."""
         return self.items.replace(" ", "_")
 
 
@@ -62,7 +62,7 @@ _FORMS: dict[Signal, tuple[str, str, tuple[str, ...], str, str, str | None]] = {
 
 
 def form_of(signal: Signal) -> Form:
-    """The form of `signal`; imports its messages and no other's."""
+    """Return the form of `signal`; imports only that signal's messages."""
     package, name, path, items, export, off = _FORMS[signal]
     base = f"opentelemetry.proto.collector.{package}.v1"
     messages = importlib.import_module(f"{base}.{package}_service_pb2")

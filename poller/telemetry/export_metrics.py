@@ -17,10 +17,10 @@ REASON = "poller.reason"
 
 
 def register(meter: Meter, deliveries: Sequence[Delivery]) -> None:
-    """Create the metrics under `poller.export.*`, which read what each signal's delivery has counted.
+    """Create the metrics `poller.export.*`, which read the counts of each signal's delivery.
 
-    Not the conventions' `otel.sdk.exporter.*`: these have a metric per signal, and none for what waits, is
-    tried again or is dropped from a queue.
+    The conventions' `otel.sdk.exporter.*` are not used, because they have one metric per signal, and none
+    for requests that are queued, retried or dropped from a queue.
     """
 
     def counter(

@@ -36,9 +36,9 @@ _SEVERITIES = (
 
 
 class LogRecords:
-    """A handler for the root logger, and the export of its records: every few seconds and at the end.
+    """A handler for the root logger, and the export of its records, every few seconds and at the end.
 
-    The standard OTEL_BLRP_* variables set how often, and how many records an export has.
+    The standard OTEL_BLRP_* variables set the interval and the number of records per export.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class LogRecords:
         *,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        """Begin to export every record that stderr gets; `timeout` bounds one request, in seconds.
+        """Start to export every record that is written to stderr; `timeout` bounds one request, in seconds.
 
-        `meter_provider` gets the SDK's own metrics of its processor, if
-        OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them. Raises ConfigError where a standard
-        OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or the package for HTTP is missing.
+        `meter_provider` receives the SDK's own metrics of its processor, if
+        OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED enables them. Raises ConfigError if a standard
+        OTEL_EXPORTER_OTLP_* or OTEL_BLRP_* variable cannot be used, or if the package for HTTP is missing.
         """
         self._export = SignalExport("logs", endpoint, timeout)
         self.delivery = self._export.delivery
@@ -67,21 +67,21 @@ class LogRecords:
         logging.getLogger().addHandler(self._handler)
 
     def shutdown(self, timeout: float) -> None:
-        """Send what waits and end, within `timeout` seconds even where the collector hangs."""
+        """Send the queue and end, within `timeout` seconds even if the collector hangs."""
         logging.getLogger().removeHandler(self._handler)
         self._export.shutdown(self._provider.shutdown, timeout)
 
 
 _ABOUT_EXPORT = re.compile(r"(opentelemetry|grpc|urllib3|poller\.delivery\.logs)(\.|$)")
-"""Loggers of the export of log records: a record about it would be exported, and logged, without end."""
+"""Loggers of the log export itself; exporting their records would cause further records without end."""
 _DEEPEST = 10
-"""Levels of a value that are exported."""
+"""Maximum depth of a nested value that is exported."""
 
 
 class Handler(logging.Handler):
-    """Hands each record to OpenTelemetry as stderr shows it: secrets masked, with the ids of the span.
+    """A handler that passes each record to OpenTelemetry: secrets masked, with the ids of the span.
 
-    What the export of log records logs about itself stays on stderr.
+    Records about the export of log records only go to stderr.
     """
 
     def __init__(self, provider: LoggerProvider) -> None:
@@ -91,7 +91,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if _ABOUT_EXPORT.match(record.name):
             return
-        # What cannot be told has been complained of by the handler for stderr.
+        # The handler for stderr has already reported a record that cannot be formatted.
         with contextlib.suppress(Exception):
             self._provider.get_logger(record.name).emit(_told(record))
 
@@ -105,12 +105,12 @@ class _Exporter(LogRecordExporter):
         return LogRecordExportResult.SUCCESS if queued else LogRecordExportResult.FAILURE
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        """Nothing waits here: the queue belongs to the delivery."""
+        """Do nothing, because the delivery holds the queue."""
         del timeout_millis
         return True
 
     def shutdown(self) -> None:
-        """`LogRecords.shutdown` ends the delivery."""
+        """Do nothing, because `LogRecords.shutdown` ends the delivery."""
 
 
 def _told(record: logging.LogRecord) -> LogRecord:
@@ -134,9 +134,9 @@ def _told(record: logging.LogRecord) -> LogRecord:
 
 
 def _value(value: Any, depth: int = 0) -> Any:
-    """What OTLP can carry of a value: one that it cannot would lose the whole batch."""
+    """Convert a value to a type that OTLP can carry; any other type would lose the whole batch."""
     if depth > _DEEPEST:
-        return "..."  # it may contain itself
+        return "..."  # the value may contain itself
     match value:
         case None | bool() | float():
             return value
@@ -151,5 +151,5 @@ def _value(value: Any, depth: int = 0) -> Any:
 
 
 def _text(text: str) -> str:
-    """The text without halves of surrogate pairs, which have no UTF-8."""
+    """Return the text with lone surrogates replaced, because UTF-8 cannot encode them."""
     return text.encode(errors="replace").decode()

@@ -18,7 +18,7 @@ from poller.model.redaction import learn_environment, redact_all, redact_beginni
 from poller.terminal.stdio import unguarded
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; the rest are the `extra` fields of the one who logged."""
+"""Attributes of every record; all other attributes are `extra` fields of the caller."""
 
 _PLAIN = logging.Formatter()
 
@@ -29,18 +29,17 @@ _OFF = "\x1b[0m"
 def configure(
     form: Literal["text", "json"] = "text", level: str = "info", stream: TextIO | None = None
 ) -> None:
-    """Send the records of the whole process to `stream` (stderr) as one line each, from `level` on.
+    """Write the records of the whole process from `level` on to `stream` (stderr), one line each.
 
-    In the text form each line of a traceback follows, indented, so that none can look like a record.
+    In the text form a traceback follows in indented lines, so that none of them looks like a record.
 
-    Replaces what was configured before. Libraries are heard from WARNING on. No record shows a secret that
-    `poller.model.redaction` knows, those of this process' environment among them, nor does the traceback of a
-    defect that ends the process or one of its threads. Of a text longer than `LONGEST_BEGINNING` characters,
-    only the beginning is logged.
+    Replaces any earlier configuration. Records of libraries are written from WARNING on. Records and the
+    tracebacks of uncaught errors show no secret that `poller.model.redaction` knows; these include the
+    secrets in this process's environment. A text longer than `LONGEST_BEGINNING` characters is truncated.
     """
     learn_environment(os.environ)
     if stream is None:
-        stream = unguarded(sys.stderr)  # the formatters escape what they are given
+        stream = unguarded(sys.stderr)  # the formatters escape the text themselves
         sys.excepthook = _ended
         threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
         sys.unraisablehook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
@@ -52,11 +51,11 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # At INFO the scheduler tells every run of every job; at DEBUG the HTTP client tells every request.
+    # At INFO the scheduler logs every run of every job; at DEBUG the HTTP client logs every request.
     quiet = max(logging.WARNING, root.level)
     for library in ("apscheduler", "opentelemetry", "urllib3", "asyncio", "psycopg", "grpc"):
         logging.getLogger(library).setLevel(quiet)
-    # A run that it leaves out is told (and counted) by the daemon, in words about ticks.
+    # The daemon logs (and counts) skipped runs itself, with the names of the ticks.
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
 
@@ -75,10 +74,10 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
+    """One JSON object per line: timestamp, severity, logger, message, trace_id, span_id and all extra fields.
 
-    The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
-    compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
+    The trace fields have OpenTelemetry's names for logs outside OTLP (specification,
+    compatibility/logging_trace_context.md). Outside a span they are empty, so that every line has them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -99,7 +98,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, severity, logger, message, then every extra field as key=value; a traceback is indented below."""
+    """Time, severity, logger, message and all extra fields as key=value; an indented traceback follows."""
 
     def __init__(self, *, coloured: bool = False) -> None:
         super().__init__()
@@ -111,20 +110,20 @@ class TextFormatter(logging.Formatter):
             level = f"{colour}{level}{_OFF}"
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
-        # A server's message may have several lines; a record has one, or grep and journald take it apart.
+        # A server's message may have several lines, but grep and journald need a record on one line.
         said = one_line(" ".join([f"{record.name}:", message_of(record), *fields]))
         below = [exception_of(record), redact_beginning(record.stack_info or "")]
         return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
 
 
 def _ended(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
-    """Log a defect that nothing has caught, where Python would print it."""
+    """Log an uncaught error, which Python would print otherwise."""
     if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
         logging.getLogger("poller").critical("defect", exc_info=(kind, error, traceback))
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The message, secrets masked; the format alone if the arguments do not fit it."""
+    """Return the message with secrets masked; without its arguments if they do not fit the format."""
     try:
         return redact_beginning(record.getMessage())
     except (TypeError, ValueError, KeyError) as error:
@@ -132,24 +131,24 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    """RFC 3339, UTC, milliseconds."""
+    """Return the record's time by RFC 3339: UTC, with milliseconds."""
     at = datetime.fromtimestamp(record.created, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def exception_of(record: logging.LogRecord) -> str:
-    """The traceback of a record, secrets masked; empty where it has none."""
+    """Return the traceback of a record with secrets masked; empty if it has none."""
     told = _PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
     return redact_beginning(told)
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The `extra` fields of the one who logged, secrets masked."""
+    """Return the `extra` fields of a record with secrets masked."""
     return redact_all({name: value for name, value in vars(record).items() if name not in _STANDARD})
 
 
 def _trace() -> dict[str, str]:
-    # Where nobody has imported the tracing API there is no span, and logging is no reason to import it.
+    # Without the tracing API in memory there is no span, and logging alone must not import it.
     api = sys.modules.get("opentelemetry.trace")
     context = api.get_current_span().get_span_context() if api and hasattr(api, "get_current_span") else None
     if context is None or not context.is_valid:

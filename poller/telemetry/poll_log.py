@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HOLDS_TOLD_EVERY = 3600.0
-"""Seconds."""
+"""Seconds between two records about the same delay."""
 MOST_TOLD_APART, MOST_NAMES = 2, 20
 REPEATS_TOLD_EVERY = 3600.0
-"""Seconds after which what has not changed is summed up in a line."""
+"""Seconds between two summaries of an unchanged state."""
 
 Within = Callable[[str], AbstractContextManager[object]]
-"""Makes a query's span the current one, by the query's name."""
+"""Function that makes a query's span the current one, by the query's name."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _Trouble:
     summed_up: float = 0.0
 
     def again(self, now: float) -> bool:
-        """Count one more of the same; return whether it is time to sum up."""
+        """Count a repetition; return whether a summary is due."""
         self.times += 1
         due = now - max(self.since, self.summed_up) >= REPEATS_TOLD_EVERY
         self.summed_up = now if due else self.summed_up
@@ -48,17 +48,17 @@ class _Trouble:
 
 
 class Announcer:
-    """Hears of every poll and speaks only when something is different from the poll before.
+    """Log of polls, with records only when a poll differs from the previous poll.
 
-    Each query's line names the query, the kind, the SQLSTATE, the server's words and what to do. A server
-    that cannot be reached, or that is refused, makes one line for all queries together, and one when that is
-    over. What stays as it is is summed up once in REPEATS_TOLD_EVERY. A query that is held back for its own
-    record is told once in HOLDS_TOLD_EVERY. With `every_result` (where nothing is pushed, the log is the only
-    place to see values) each good poll is told.
+    A query's record has the query, the kind of failure, the SQLSTATE, the server's message and a hint. An
+    unreachable or refused server makes one record for all queries together, and one at its recovery. An
+    unchanged failure is summed up every REPEATS_TOLD_EVERY seconds. A query that is delayed because of its
+    own history is logged every HOLDS_TOLD_EVERY seconds. With `every_result` each value of a good poll is
+    logged, because without a push the log is the only place to see values.
     """
 
     def __init__(self, *, every_result: bool = False, repeats: bool = True) -> None:
-        """`repeats`: the polls are repeated, so that a server that is away will be asked again."""
+        """With `repeats` the records about an unavailable server mention that polls are retried."""
         self._every_result = every_result
         self._later = ", polls will be tried again" if repeats else ""
         self._queries: dict[str, _Trouble] = {}
@@ -69,9 +69,9 @@ class Announcer:
     def tick(
         self, results: Sequence[PollResult], now: float | None = None, within: Within = nullcontext
     ) -> None:
-        """Tell what is new in the results of one tick; `now` is in seconds on a monotonic clock.
+        """Log the changes in the results of one tick; `now` is in monotonic seconds.
 
-        What concerns one query is told inside of `within` its name.
+        Records about one query are logged inside the context `within(name)`.
         """
         now = time.monotonic() if now is None else now
         self._tell_server(results, now)
@@ -90,7 +90,7 @@ class Announcer:
                     self._tell_query(result, now)
 
     def values(self, freshness: Iterable[Freshness]) -> None:
-        """Tell whose values are withheld from now on because they are too old; of many in one line."""
+        """Log the queries whose values are now withheld because they are too old; many in one record."""
         fresh: list[Freshness] = []
         for one in freshness:
             name = one.query.name
@@ -115,14 +115,14 @@ class Announcer:
             )
 
     def forget(self, names: Collection[str]) -> None:
-        """Take whatever comes of these queries for news: they are gone, or ask something else now."""
+        """Forget these queries, which were removed or changed, so that their next state is logged."""
         for name in names:
             self._queries.pop(name, None)
         self._withheld.difference_update(names)
         self._holds = {key: at for key, at in self._holds.items() if key[0] not in names}
 
     def _is_no_news(self, result: PollResult) -> bool:
-        """Whether a query is well, as it was before: of most, every time."""
+        """Return whether a query is still ok and needs no record, which is the usual case."""
         return (
             result.outcome == "ok"
             and result.estimated is None
@@ -132,7 +132,7 @@ class Announcer:
         )
 
     def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
-        """Tell what concerns all queries alike."""
+        """Log the changes that concern all queries."""
         gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
         refused = [
             result.skipped for result in results if result.skipped and result.skipped.reason in REFUSALS
@@ -189,7 +189,7 @@ class Announcer:
     def _tell_query(self, result: PollResult, now: float) -> None:
         name = result.query.name
         before = self._queries.get(name)
-        # A NULL that `on_null: drop` leaves out is as declared: alone it is counted, and no news.
+        # A NULL that `on_null: drop` omits is intended, so alone it is only counted.
         news = sorted(reason for reason in result.quarantined if reason != "null")
         quarantined = {f"quarantined.{r}": count for r, count in result.quarantined.items() if news}
         if result.error is not None:
@@ -242,13 +242,13 @@ class Announcer:
             logger.warning("query %s: rows left out", name, extra=extra | quarantined | advice)
         if result.outcome == "ok" and self._every_result:
             for sample in result.samples:
-                # As one field: a column may be called `name` or `message`, which logging keeps for itself.
+                # In one field, because a column may have a name that logging reserves (`name`, `message`).
                 attributes = {"attributes": dict(sample.attributes)} if sample.attributes else {}
                 logger.info("%s = %s", sample.metric, sample.value, extra={"query": name, **attributes})
 
 
 def _by_us(error: PollError) -> bool:
-    """Whether we cancelled the query ourselves; somebody else's cancel comes with the server's SQLSTATE."""
+    """Return whether the poller cancelled the query; other cancellations have the server's SQLSTATE."""
     return error.kind == "cancelled" and error.sqlstate is None
 
 

@@ -17,7 +17,7 @@ QUERY = "poller.query.name"
 STATE = "poller.state"
 TICK = "poller.tick.name"
 DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
-"""Seconds; those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
+"""In seconds: those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
 
 
 class SelfMetrics:
@@ -52,7 +52,7 @@ class SelfMetrics:
         )
 
     def record(self, result: PollResult, span: SpanContext | None = None) -> None:
-        """Count one poll; `span` is the one that an exemplar refers to."""
+        """Count one poll; its exemplar refers to `span`, if given."""
         context = set_span_in_context(NonRecordingSpan(span)) if span is not None else None
         query = {QUERY: result.query.name}
         state, error = state_of(result), result.error

@@ -36,8 +36,8 @@ class QueryMetrics:
     def prepare(self, statuses: Sequence[Freshness]) -> None:
         """Report `statuses` at the next collection.
 
-        A state that a query has left is reported once more as 0: a backend would go on showing its 1 for
-        minutes (Prometheus: 5).
+        A state that a query has left is reported once more as 0, because backends continue to show the last
+        value for minutes (Prometheus: 5).
         """
         states = {status.query.name: _states(status) for status in statuses}
         self._left = {name: self._states.get(name, set()) - now for name, now in states.items()}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def register_replica_gauges(
     meter: Meter, whereabouts: Whereabouts, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Create the gauges of the server itself; they are absent once it has not been seen for too long."""
+    """Create the gauges of the polled server; they are absent if it was not seen for too long."""
 
     def gauge(
         name: str, unit: str, description: str, read: Callable[[Sighting, float], float | None]

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """A tracer, and the export of its spans: every few seconds (OTEL_BSP_*) and at the end.
+    """A tracer, and the export of its spans, every few seconds (OTEL_BSP_*) and at the end.
 
-    The standard OTEL_TRACES_SAMPLER decides which traces are made; by default all are.
+    The standard OTEL_TRACES_SAMPLER selects the traces that are recorded; by default all are.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Spans:
         asked_for: bool = True,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        """Begin; `timeout` bounds one request, in seconds.
+        """Start the export; `timeout` bounds one request, in seconds.
 
-        Spans that are sent by default were not `asked_for`. `meter_provider` gets the SDK's own metrics of
-        its processor, if OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED wants them.
+        Spans that are exported by default are not `asked_for`. `meter_provider` receives the SDK's own
+        metrics of its processor, if OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED enables them.
 
-        Raises ConfigError where a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or the
+        Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or if the
         package for HTTP is missing.
         """
         self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for)
@@ -56,7 +56,7 @@ class Spans:
         )
 
     def shutdown(self, timeout: float) -> None:
-        """Send what waits and end, within `timeout` seconds even where the collector hangs."""
+        """Send the queue and end, within `timeout` seconds even if the collector hangs."""
         self._export.shutdown(self._provider.shutdown, timeout)
 
 

@@ -28,31 +28,32 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """Makes the spans of one tick after the other.
+    """A factory for the spans of ticks, one tick after the other.
 
-    A tick's span covers all of it and is the current one meanwhile, so that log records and exemplars carry
-    its ids. The queries of a tick travel in one burst, so their spans are made afterwards, each from its
-    answer: it ends when the answer came and began as long before as the query kept the connection.
+    A tick's span covers the whole tick and is the current span during it, so that log records and exemplars
+    carry its ids. The queries of a tick are sent together, so their spans are made afterwards from their
+    answers. A query's span ends when its answer arrived; its length is the time that the query used the
+    connection.
 
-    Attributes are those of the semantic conventions 1.44 for database clients, and `poller.*` as on the
-    metrics. `db.query.summary`, and with it the span's name, is the query's name: it is the summary that its
-    author gave it. `error.type` is the kind of failure, as on metrics and in the log, not the SQLSTATE that
-    the conventions would repeat there. The SQL itself (`db.query.text`) is left out, as the name leads to it
-    and its literals may be anything; so are the server's messages, which may quote rows.
+    Attributes follow the semantic conventions 1.44 for database clients, and are `poller.*` as on the
+    metrics. `db.query.summary`, and so the span's name, is the query's name, a summary by its author.
+    `error.type` is the kind of failure, as on metrics and in the log; the conventions would repeat the
+    SQLSTATE there. The SQL (`db.query.text`) is omitted, because its literals may be secret and the name
+    identifies it. The server's messages are omitted because they may quote rows.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
-        """Without a `tracer` nothing comes of the spans, and none is current."""
+        """Prepare; without a `tracer` no span is recorded or current."""
         self._tracer = tracer or NoOpTracer()
         self._sighting: Sighting | None = None
 
     def note(self, sighting: Sighting) -> None:
-        """Take the server that was reached for the one that the tick under way asks."""
+        """Record the server that was reached as the server of the current tick."""
         self._sighting = sighting
 
     @contextmanager
     def tick(self, queries: Sequence[QueryDefinition]) -> Iterator[TickTrace]:
-        """Within the block, a span of the tick that polls `queries` is the current one."""
+        """Make a span of the tick that polls `queries`, and make it the current span within the block."""
         self._sighting = None
         started = Started()
         name = tick_name(queries[0]) if queries else "none"
@@ -62,7 +63,7 @@ class Tracing:
             start_time=started.at,
         )
         try:
-            # What an exception says may be a secret, and the log tells it masked.
+            # The text of an exception may contain a secret; the log has it masked.
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield TickTrace(self._tracer, span, started, lambda: self._sighting)
         except BaseException as error:
@@ -73,10 +74,10 @@ class Tracing:
 
 
 class Started:
-    """When a tick began; the one place where its two clocks meet.
+    """The start of a tick, which relates the wall clock to the monotonic clock.
 
-    Every time in a tick's spans is counted from its start by the monotonic clock, so that no child is seen
-    outside its parent when the wall clock is set.
+    Every time in a tick's spans is counted from its start by the monotonic clock. So no child lies outside
+    its parent, even if the wall clock is set.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class Started:
         self._monotonic = time.monotonic()
 
     def ns(self, monotonic: float) -> int:
-        """Nanoseconds since 1970 of a moment in seconds of the monotonic clock; never before the start."""
+        """Convert monotonic seconds to nanoseconds since 1970; the result is never before the start."""
         return self.at + max(0, round((monotonic - self._monotonic) * 1e9))
 
 
@@ -94,7 +95,7 @@ class TickTrace:
     def __init__(
         self, tracer: Tracer, span: Span, started: Started, seen: Callable[[], Sighting | None]
     ) -> None:
-        """`seen` tells the server that this tick has reached."""
+        """Prepare; `seen` returns the server that this tick has reached."""
         self._tracer = tracer
         self._span = span
         self._started = started
@@ -103,7 +104,7 @@ class TickTrace:
         self._spans: dict[str, Span] = {}
 
     def asking(self, ask: Ask) -> Ask:
-        """Ask as `ask` does, and keep the answers for the spans."""
+        """Return a function that calls `ask` and stores the answers for the spans."""
 
         def asked(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
             answers = ask(queries, on_answer)
@@ -113,9 +114,10 @@ class TickTrace:
         return asked
 
     def tell(self, results: Sequence[PollResult]) -> None:
-        """Make a span for each result, in the order of their answers, and complete the tick's.
+        """Make a span for each result, in the order of their answers, and complete the tick's span.
 
-        Where the tick's is not recorded (no tracer, or the sampler left it out), theirs would not be either.
+        Does nothing if the tick's span is not recorded (no tracer, or not sampled), because the spans of
+        queries would not be recorded either.
         """
         if not self._span.is_recording():
             return
@@ -128,9 +130,9 @@ class TickTrace:
             _fail(self._span, errors[0])
 
     def of(self, name: str) -> AbstractContextManager[object]:
-        """Within the block, the span of the query `name` is the current one, though it has ended.
+        """Make the span of the query `name` the current span within the block, although it has ended.
 
-        Where it has none, the tick's stays.
+        Without such a span the tick's span stays current.
         """
         span = self._spans.get(name)
         if span is None:
@@ -138,7 +140,7 @@ class TickTrace:
         return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
     def context(self, name: str) -> SpanContext | None:
-        """What leads to the span of the query `name`, or to the tick's; None where neither is recorded."""
+        """Return the context of the span of the query `name`, else of the tick's span; None if unrecorded."""
         span = self._spans.get(name)
         if span is not None:
             return span.get_span_context()
@@ -154,7 +156,7 @@ class TickTrace:
             attributes["error.type"] = result.error_type
         span = self._tracer.start_span(
             result.query.name,
-            # A query that was held back made no call; its span says that it was its turn, and why not.
+            # A skipped query made no call; its span shows that it was due, and why it was skipped.
             kind=SpanKind.CLIENT if sent else SpanKind.INTERNAL,
             start_time=self._started.ns(ended - result.duration),
             attributes=redact_all(attributes),
@@ -169,7 +171,7 @@ class TickTrace:
         return answer.answered if answer else 0.0
 
     def _server(self) -> dict[str, AttributeValue]:
-        """The attributes of the server, as far as it is known; where none was reached, nobody knows which."""
+        """Return the attributes of the server; without its address if none was reached."""
         told: dict[str, AttributeValue] = {"db.system.name": SYSTEM}
         if (seen := self._seen()) is not None:
             told |= {"server.address": seen.address, "server.port": seen.port}
@@ -190,7 +192,7 @@ class TickTrace:
 
 
 def traceparent() -> dict[str, str]:
-    """The current span in the words of W3C Trace Context; outside of a span, nothing."""
+    """Return the current span as the headers of W3C Trace Context; empty outside a span."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return carrier

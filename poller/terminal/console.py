@@ -13,13 +13,13 @@ from poller.terminal.stdio import unguarded
 
 
 def open_console(*, stderr: bool = False, no_color: bool | None = None) -> Console:
-    """Open stdout, or stderr, as it is now."""
+    """Return a console on the current stdout, or stderr; `no_color` None follows the environment."""
     stream = unguarded(sys.stderr if stderr else sys.stdout)
     return _Console(file=stream, highlight=False, emoji=False, no_color=no_color)
 
 
 class _Console(Console):
-    """Escapes text that would act on the terminal; the codes that rich makes of styles pass."""
+    """A console that escapes text that would act on the terminal, except for the codes of rich's styles."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -28,5 +28,5 @@ class _Console(Console):
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print `text` as one line that does not fold; nothing in it is markup or acts on the terminal."""
+    """Print `text` as one unwrapped line; markup and control characters in it have no effect."""
     console.print(one_line(text), style=style or None, markup=False, soft_wrap=True)

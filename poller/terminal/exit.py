@@ -12,9 +12,9 @@ from poller.terminal.stdio import drop_stdout, guard, open_missing, speak_utf8, 
 
 
 def run_to_end(act: Callable[[], None]) -> None:
-    """Call `act` and end the process with its exit code.
+    """Call `act`, and end the process with an exit code if it fails.
 
-    2 for an unusable configuration, 1 where stdout cannot be written to.
+    The code is 2 for an unusable configuration or too few file descriptors, 1 if stdout cannot be written.
     """
     open_missing()
     speak_utf8()
@@ -36,6 +36,6 @@ def run_to_end(act: Callable[[], None]) -> None:
         if not unwritable(error):
             raise
         drop_stdout()
-        if error.errno != errno.EPIPE:  # a reader that leaves has what it wanted
+        if error.errno != errno.EPIPE:  # a reader that closes the pipe needs no message
             print(f"the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
         sys.exit(1)

@@ -32,13 +32,13 @@ _KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO.|.", re.DOTALL)
 
 
 class Keys:
-    """While it is open, keys are read one by one and are not shown; Ctrl-C stays the signal it is.
+    """A context in which keys are read one by one and not shown; Ctrl-C still sends its signal.
 
-    Where standard input is no terminal there are no keys, and waiting is all it does.
+    If standard input is no terminal, there are no keys and `wait` only waits.
     """
 
     def __init__(self) -> None:
-        """Prepare; nothing is changed yet."""
+        """Prepare; the terminal is not changed yet."""
         self._terminal = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._before: list[Any] | None = None
         self._typed: list[str] = []
@@ -54,13 +54,13 @@ class Keys:
     ) -> None:
         if self._terminal is None or self._before is None:
             return
-        with contextlib.suppress(termios.error):  # where the terminal is gone, there is nothing to restore
+        with contextlib.suppress(termios.error):  # a terminal that is gone needs no restoring
             termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> str | None:
-        """The name of the next key: up, down, page up, page down, home, end, quit, or what it writes.
+        """Return the next key: up, down, page up, page down, home, end, quit, or its character.
 
-        None where none came within `seconds`, or a signal did.
+        Returns None if no key is pressed within `seconds`, and "quit" when the terminal disappears.
         """
         if not self._typed and not self._read(seconds):
             return None
@@ -70,7 +70,7 @@ class Keys:
         return _NAMES.get(key, key)
 
     def _read(self, seconds: float) -> bool:
-        """Wait for what is typed; whether anything was, or the terminal is gone."""
+        """Wait for keys; return whether any was pressed or the terminal is gone."""
         if self._terminal is None:
             time.sleep(seconds)
             return False
@@ -107,9 +107,10 @@ def keep_drawn(
     over: Callable[[], bool],
     on_key: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Draw a whole screen four times a second until `over`, or until `q` is pressed; other keys are told.
+    """Draw a full screen every quarter of a second until `over` returns true or `q` is pressed.
 
-    The terminal's own screen, cursor and keyboard are as they were afterwards, whatever is raised.
+    `on_key` is called with every other key. The terminal's screen, cursor and keyboard are restored at the
+    end, also after an error.
     """
     from rich.live import Live
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A line on stderr that is gone when the polls are done, so that stdout holds the result alone."""
+    """A line on stderr that disappears when the polls are done, so that stdout has only the result."""
 
     def __init__(self, queries: Sequence[str]) -> None:
         self._waiting = list(queries)
@@ -44,7 +44,7 @@ class Progress:
             self._live.stop()
 
     def done(self, query: str) -> None:
-        """Take `query` off the line; the next one's time starts now."""
+        """Remove `query` from the line, and start the timer of the next query."""
         if query in self._waiting:
             self._waiting.remove(query)
         self._since = time.monotonic()
@@ -55,7 +55,7 @@ class Progress:
         waiting = self._waiting
         if not waiting:
             return Text("")
-        # One connection runs one query at a time, in order: the first that is owed is the one that runs.
+        # The connection runs the queries one at a time in order, so the first unanswered query is running.
         elapsed = time.monotonic() - self._since
         behind = (
             f", then {', '.join(waiting[1:4])}{', ...' if len(waiting) > 4 else ''}" if waiting[1:] else ""

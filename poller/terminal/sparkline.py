@@ -12,11 +12,11 @@ _LENGTH = 120
 
 @dataclass(slots=True)
 class History:
-    """The values of one series, the newest last."""
+    """The newest values of one series, oldest first."""
 
     values: deque[float] = field(default_factory=lambda: deque(maxlen=_LENGTH))
     change: float = 0
-    """The last step between two different values."""
+    """The last difference between two different values; 0 if there was none."""
 
     def add(self, value: float) -> None:
         if self.values and value != self.values[-1]:
@@ -28,12 +28,12 @@ class History:
         return self.values[-1]
 
     def line(self, width: int) -> str:
-        """The newest values, at most `width` of them."""
+        """Return a sparkline of the newest values, at most `width` of them."""
         return sparkline(list(self.values)[-width:]) if width > 0 else ""
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Draw values as blocks between their own least and greatest: [1, 2, 3] -> ▁▅█."""
+    """Draw values as blocks between their minimum and maximum: [1, 2, 3] -> ▁▅█."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -44,13 +44,13 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def number(value: float, width: int = 0) -> str:
-    """A number as people read it, `1,234.5`; where that is wider than `width`, in short: `173.6G`."""
+    """Format a number for people (`1,234.5`); if that is wider than `width`, in short form (`173.6G`)."""
     told = f"{value:,.15g}"
     return told if not width or len(told) <= width else _short(value)
 
 
 def change(value: float, width: int = 0) -> str:
-    """A step with its sign; nothing where there was none."""
+    """Format a difference with its sign, short if wider than `width`; empty for 0."""
     told = f"{value:+,.15g}" if value else ""
     return told if not width or len(told) <= width else ("+" if value > 0 else "") + _short(value)
 

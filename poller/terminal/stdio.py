@@ -18,9 +18,9 @@ _TAKES_NO_MORE = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSP
 def open_missing() -> None:
     """Open /dev/null in place of each standard stream that is closed.
 
-    The next file or socket would get its number, and be written to by whoever means the stream. What is
-    written to such a stderr is lost, as its closing asked for; writing to such a stdout is an error, as the
-    result is what a command was started for.
+    Otherwise the next file or socket would get the stream's number and its output. Output to a replaced
+    stderr is discarded, because the caller closed it on purpose. Output to a replaced stdout is an error,
+    because the result of the command would be lost.
     """
     for number in (_STDIN, _STDOUT, _STDERR):
         try:
@@ -33,9 +33,9 @@ def open_missing() -> None:
 
 
 def speak_utf8() -> None:
-    """Have stdout take every text: what programs read is UTF-8, and a terminal is shown escapes for the rest.
+    """Let stdout accept every text: UTF-8 for programs, and escapes for characters a terminal cannot show.
 
-    A locale or PYTHONIOENCODING may say otherwise, and a name of the database's would then be an exception.
+    Otherwise a locale or PYTHONIOENCODING could turn a name from the database into an encoding error.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
@@ -43,7 +43,7 @@ def speak_utf8() -> None:
 
 
 class _Guarded:
-    """A standard stream that escapes what would act on the reader's terminal."""
+    """A standard stream that escapes text that would act on the reader's terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self.unguarded = stream
@@ -60,10 +60,10 @@ class _Guarded:
 
 
 def guard() -> None:
-    """Escape everything that is written to stdout and stderr from now on, whatever writes it.
+    """Escape everything that is written to stdout and stderr from now on.
 
-    Text of files, servers and clients cannot act on a terminal then. What formats text for a terminal itself
-    (`terminal.console`, `telemetry.logging`) escapes it too, and writes to the `unguarded` stream.
+    So text from files, servers and clients cannot act on a terminal. Code that formats for a terminal
+    (`terminal.console`, `telemetry.logging`) escapes text itself and writes to the `unguarded` stream.
     """
     sys.stdout, sys.stderr = (
         cast(TextIO, _Guarded(unguarded(stream))) for stream in (sys.stdout, sys.stderr)
@@ -71,17 +71,17 @@ def guard() -> None:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """The stream itself, also of one that `guard` replaced."""
+    """Return the stream, or the original stream if `guard` replaced it."""
     return stream.unguarded if isinstance(stream, _Guarded) else stream
 
 
 def unwritable(error: OSError) -> bool:
-    """Whether `error` may come of writing to stdout: its disk is full, its reader left, it is closed."""
+    """Return whether `error` may come from writing to stdout: a full disk, a closed reader or stream."""
     return error.filename is None and error.errno in _TAKES_NO_MORE
 
 
 def drop_stdout() -> None:
-    """Let go of what stdout still holds; the interpreter would try to write it once more at its end."""
+    """Discard the buffered output of stdout, which the interpreter would try to write again at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDOUT)
     os.close(nowhere)
