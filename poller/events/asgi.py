@@ -18,7 +18,7 @@ from poller.events.metrics import SCOPE, EventMetrics
 from poller.events.websocket import WebSocketExchange
 
 _MOST_PROBES = 100
-"""Paths of probes that are remembered; a mount with a parameter could make any number."""
+"""Maximum number of remembered probe paths; a mount with a parameter could produce any number."""
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -26,11 +26,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 class TelemetryMiddleware:
     """Wrap an ASGI application: root spans, RED metrics by route template, request ids, WebSocket sessions.
 
-    Put it outermost, so that what answers errors is inside of it:
-    `app = TelemetryMiddleware(FastAPI(), metrics)`. As one of the application's own middlewares it works too,
-    `app.add_middleware(TelemetryMiddleware, metrics=metrics)`; but the response to an unhandled exception is
-    then made outside of it and has no request id, and FastAPI (0.165) makes its own root spans, unless it was
-    made with `telemetry={"tracing": False}`.
+    Make it the outermost layer, so that it also covers the code that answers errors: `app =
+    TelemetryMiddleware(FastAPI(), metrics)`. It also works as one of the application's own middlewares:
+    `app.add_middleware(TelemetryMiddleware, metrics=metrics)`. In that case the response to an unhandled
+    exception is created outside of it and has no request id, and FastAPI (0.165) creates its own root spans
+    unless it was created with `telemetry={"tracing": False}`.
     """
 
     def __init__(
@@ -42,15 +42,16 @@ class TelemetryMiddleware:
         exclude: Collection[str] | None = None,
         public_endpoint: bool = False,
     ) -> None:
-        """Wrap `app`; spans go to `tracer_provider`, or to the global one, which may be set later.
+        """Wrap `app`; spans go to `tracer_provider`, or to the global provider, which may be set later.
 
-        Requests for a path in `exclude` have no span and count in no metric; their log lines have trace ids.
-        Without it these are the probes that `Health` answers, wherever it is mounted.
+        Requests for a path in `exclude` have no span and are not counted in any metric; their log lines have
+        trace ids. The default excludes the probes that `Health` answers, wherever it is mounted.
 
-        `public_endpoint`: anyone may send requests here. A client's `traceparent` then does not continue the
-        client's trace, nor decide that the request is sampled; the root span begins a trace and links to it.
+        Set `public_endpoint` if untrusted clients can send requests. A client's `traceparent` then neither
+        continues the client's trace nor decides about sampling; the root span starts a trace and links to the
+        client's span.
 
-        Raises TypeError if `exclude` is a single text.
+        Raises TypeError if `exclude` is a string.
         """
         if isinstance(exclude, str):
             raise TypeError(f"exclude is the text {exclude!r}; write a list of paths: [{exclude!r}]")
@@ -83,24 +84,24 @@ class TelemetryMiddleware:
 
 
 class HttpExchange(Exchange):
-    """One request: over when the last byte of its response is sent, whatever the application does then."""
+    """One HTTP request. It ends with the last byte of its response, even if the application runs on."""
 
     _status: int | None = None
     _trailers = False
     _over_at: int | None = None
 
     async def receive(self) -> Message:
-        """Receive, and see that the client goes away."""
+        """Receive a message and detect that the client disconnects."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and self._over_at is None:
             self._disconnected = True
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, and see the response begin and end."""
+        """Send a message and detect the start and the end of the response."""
         kind = message["type"]
         if kind == "http.response.start":
-            # What is answered to a client that has gone, reaches nobody.
+            # The response does not reach a client that has disconnected.
             self._status = CLIENT_LEFT if self._disconnected else message["status"]
             self._trailers = message.get("trailers", False)
             message = self.with_id(message)
@@ -112,12 +113,12 @@ class HttpExchange(Exchange):
                 self.end_span(self._status, None, self._over_at)
 
     def name(self, route: str | None) -> str:
-        """`GET /v1/messages`, as the semantic conventions want it (1.44, HTTP spans, "Name")."""
+        """Return a name like `GET /v1/messages` (semantic conventions 1.44, HTTP spans, "Name")."""
         method = "HTTP" if self.method == OTHER else self.method
         return method if route is None else f"{method} {route}"
 
     def over(self, error: BaseException | None) -> None:
-        """What failed after a response that did not, in a background task say, is not the request's."""
+        """End the request; a failure after a complete response, as in a background task, does not count."""
         if self._over_at is None:
             gone = self._disconnected and error is None
             status = self._status or (CLIENT_LEFT if gone else FAILED)
@@ -129,7 +130,7 @@ class HttpExchange(Exchange):
             mark(error, self.span.get_span_context(), self.id)
 
     def _may_have_failed(self) -> bool:
-        """Whether an exception is to be expected that was answered already, by what is further in."""
+        """Return whether an inner layer may have answered an exception that is still to arrive here."""
         return self._disconnected or (self._status or FAILED) >= FAILED
 
     def _is_last(self, kind: str, message: Message) -> bool:

@@ -15,15 +15,15 @@ DropReason = Literal["buffer_full", "channel_closed", "encode_failed"]
 Component = Literal["database", "storage", "pubsub"]
 
 OTHER = "_OTHER"
-"""In place of a value that is not declared (OpenTelemetry semantic conventions, `http.request.method`)."""
+"""Replaces undeclared values (OpenTelemetry semantic conventions, `http.request.method`)."""
 UNMATCHED = "unmatched"
-"""The route of a request that no route of the server matches."""
+"""Route of a request that matches no route of the server."""
 
 HTTP_METHODS = (
     *("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"),
     OTHER,
 )
-"""Those of RFC 9110, 5789 and of QUERY (semantic conventions 1.44, `http.request.method`)."""
+"""Methods of RFC 9110 and RFC 5789, and QUERY (semantic conventions 1.44, `http.request.method`)."""
 
 MESSAGE_STATUS = Attribute(
     "status",

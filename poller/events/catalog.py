@@ -12,18 +12,18 @@ from poller.events._catalog.events import EVENTS
 from poller.events._catalog.names import DOCUMENT, V0_9_4
 
 GenerationName = Literal["document", "v0.9.4"]
-"""`document`: the names of design document 005. `v0.9.4`: those that the server has at that release."""
+"""`document`: the names of design document 005. `v0.9.4`: the names of that release of the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One naming of the same events."""
+    """One set of metric names for the events."""
 
     name: GenerationName
     namespace: str
-    """What its names begin with, without the underscore."""
+    """Prefix of the names, without the underscore."""
     units: bool
-    """Whether its server tells units."""
+    """Whether the server declares units in this generation."""
     names: tuple[Name, ...]
 
 
@@ -32,14 +32,14 @@ _GENERATIONS = {
     one.name: one
     for one in (
         Generation("document", namespace="", units=True, names=DOCUMENT),
-        # The server gives no instrument a unit; ours do, and the names stay the same by it.
+        # This release of the server declares no units. This package does, without a change of the names.
         Generation("v0.9.4", namespace="obscura", units=False, names=V0_9_4),
     )
 }
 
 
 def generation(name: GenerationName) -> Generation:
-    """Return a generation; raises ValueError, naming those that there are, for any other name."""
+    """Return a generation by name; raises ValueError, with the list of known names, if it is unknown."""
     try:
         return _GENERATIONS[name]
     except KeyError:
@@ -48,10 +48,11 @@ def generation(name: GenerationName) -> Generation:
 
 
 def declared(name: GenerationName = "document", namespace: str | None = None) -> Mapping[str, Metric]:
-    """Return the metrics of a generation by the names of their events, in the catalogue's order.
+    """Return the metrics of a generation by event name, in the order of the catalogue.
 
-    A `namespace` takes the place of the generation's own: `acme` makes `acme_messages_sent_total` in either,
-    the empty text `messages_sent_total`. Without one the names are exactly the generation's.
+    `namespace` replaces the generation's own prefix: `acme` results in `acme_messages_sent_total` in both
+    generations, the empty string in `messages_sent_total`. By default the names are exactly those of the
+    generation.
     """
     found = generation(name)
     return MappingProxyType({one.event: _metric(one, found.namespace, namespace) for one in found.names})

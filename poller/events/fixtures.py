@@ -11,7 +11,7 @@ from poller.events.testing import Recorder
 
 @pytest.fixture
 def event_recorder() -> Iterator[Recorder]:
-    """A recorder for one test, which fails where a value was told that the catalogue does not declare."""
+    """Yield a recorder for one test; the test fails if a value was recorded that is not declared."""
     recorder = Recorder()
     yield recorder
     recorder.assert_declared()

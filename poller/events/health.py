@@ -31,23 +31,23 @@ Headers = Sequence[tuple[bytes, bytes]]
 Verdict = Literal["ok", "error"]
 
 PATHS = ("/livez", "/readyz")
-"""Paths below its mount that `Health` answers."""
+"""Paths, relative to its mount, that `Health` answers."""
 _tracer = get_tracer(SCOPE)
 _VALID_INTERVALS = 3
-"""As everywhere in this project: a value that was not renewed for so long is not shown."""
+"""Check intervals after which a value without a new check is omitted, as everywhere in this project."""
 
 
 class Health:
-    """The components that a server depends on, and how they were when they were last looked at.
+    """Components that a server depends on, and the results of their last checks.
 
-    `async with health:`, in the application's lifespan, checks all of them at once and then every `interval`
-    seconds, so that `health_status` is fresh without anyone calling an endpoint. Where that loop stands
-    still, the metric is absent after three intervals: an old 1 may be outdated, and a 0 would report
-    a failure that was not observed.
+    `async with health:`, in the application's lifespan, checks all components at once and then every
+    `interval` seconds. `health_status` thus stays current without requests to an endpoint. If this loop
+    stops, the metric disappears after three intervals: an old 1 may be outdated, and a 0 would report a
+    failure that was not observed.
     """
 
     def __init__(self, metrics: EventMetrics, *, interval: float = 15.0) -> None:
-        """Make it, with nothing to check; `interval` is in seconds.
+        """Create the object without components; `interval` is in seconds.
 
         Raises ValueError unless it is above 0.
         """
@@ -59,12 +59,12 @@ class Health:
         self._loop: asyncio.Task[None] | None = None
 
     def register(self, component: Component, check: Check, *, timeout: float = 2.0) -> None:
-        """Check `component` by calling `check`: it works unless that raises, returns False or takes too long.
+        """Register `check` for `component`; it fails if it raises, returns False or exceeds the timeout.
 
-        A coroutine function is awaited, any other function runs in a thread. After `timeout` seconds the
-        check has failed; one that goes on in spite of that is not begun a second time.
+        A coroutine function is awaited; any other function runs in a thread. The check fails after `timeout`
+        seconds. If it keeps running after that, it is not started a second time.
 
-        Raises ValueError where the component is registered already, or the timeout is not above 0.
+        Raises ValueError if the component is already registered or the timeout is not above 0.
         """
         if component in self._components:
             raise ValueError(f"{component!r} has a check already")
@@ -73,16 +73,17 @@ class Health:
         self._components[component] = _Component(component, check, timeout)
 
     async def check(self) -> Mapping[Component, Verdict]:
-        """Check all components now, side by side, and return what came of it; a check that runs is shared."""
+        """Check all components concurrently and return the results; a running check is shared."""
         found = await asyncio.gather(*(one.run() for one in self._components.values()))
         for component, verdict in zip(self._components, found, strict=True):
             self._metrics.health_checked(component, verdict == "ok", _VALID_INTERVALS * self._interval)
         return dict(zip(self._components, found, strict=True))
 
     async def readiness(self) -> tuple[int, dict[str, str]]:
-        """Check now: the status code and the JSON of a readiness endpoint.
+        """Check all components; return the status code and the JSON body of a readiness endpoint.
 
-        200 or 503, and `status` and every component each `ok` or `error`, as the messaging server has it.
+        The code is 200 or 503. `status` and every component have the value `ok` or `error`, as in the
+        messaging server.
         """
         found = await self.check()
         status: Verdict = "ok" if all(verdict == "ok" for verdict in found.values()) else "error"
@@ -101,7 +102,7 @@ class Health:
             self._loop = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer GET and HEAD of `/livez` and `/readyz`: an ASGI application, to mount or to run alone."""
+        """Answer GET and HEAD of `/livez` and `/readyz`, as an ASGI application, mounted or standalone."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -130,13 +131,13 @@ class Health:
             began = time.monotonic()
             try:
                 await self.check()
-            except Exception:  # none of ours may end the loop
+            except Exception:  # a failure must not end the loop
                 logger.exception("the components could not be checked")
             await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
 
 
 class _Component:
-    """One component, its check, and what came of it last."""
+    """One component, its check and the last result."""
 
     def __init__(self, name: Component, check: Check, timeout: float) -> None:
         self._name = name
@@ -148,17 +149,17 @@ class _Component:
         self._thread: threading.Thread | None = None
 
     async def run(self) -> Verdict:
-        """Check, or wait for what is being checked already."""
+        """Run the check, or wait for the running check."""
         if self._deciding is None or self._deciding.done() or _is_elsewhere(self._deciding):
             self._deciding = asyncio.create_task(self._decide(), name=f"check {self._name}")
-        # Whoever asked may go; the others still wait.
+        # A cancelled caller must not cancel the check for the other callers.
         return await asyncio.shield(self._deciding)
 
     async def _decide(self) -> Verdict:
         problem = await self._problem()
         verdict: Verdict = "error" if problem else "ok"
         if verdict != (self._verdict or "ok"):
-            # A span of its own: every line of the log has one, and a probe that asked is not traced.
+            # Every log record needs a span, and a probe request that triggers the check is not traced.
             with _tracer.start_as_current_span(f"check_{self._name}", Context()) as span:
                 self._report(problem, span)
         self._verdict = verdict
@@ -172,7 +173,7 @@ class _Component:
             logger.info("%s works again", self._name, extra={"component": self._name})
 
     async def _problem(self) -> str:
-        """What is wrong with the component; empty where nothing is."""
+        """Return the problem of the component; empty if it works."""
         if self._is_stuck():
             return "the check before has not ended yet"
         self._answer = answer = self._ask()
@@ -187,7 +188,7 @@ class _Component:
         return "the check returned False" if answer.result() is False else ""
 
     def _is_stuck(self) -> bool:
-        """Whether a thread, or a task that will not be cancelled, is at it still: it must not become many."""
+        """Return whether the last check still runs; a second run would let hanging checks accumulate."""
         if self._thread is not None and self._thread.is_alive():
             return True
         return self._answer is not None and not self._answer.done() and not _is_elsewhere(self._answer)
@@ -195,7 +196,7 @@ class _Component:
     def _ask(self) -> asyncio.Future[object]:
         if inspect.iscoroutinefunction(self._check):
             return asyncio.ensure_future(self._check())
-        # Not in the loop's executor: a thread that hangs there would hold up the end of the process.
+        # A daemon thread instead of the loop's executor: a hanging executor thread would delay process exit.
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[object] = loop.create_future()
         self._thread = threading.Thread(
@@ -209,7 +210,7 @@ class _Component:
 
 
 def _call(check: Check, answer: asyncio.Future[object], loop: asyncio.AbstractEventLoop) -> None:
-    """Call a check in a thread of its own, and tell the loop what came of it."""
+    """Run a check in the current thread and pass the result to the loop."""
     result: object = None
     problem: Exception | None = None
     try:
@@ -217,19 +218,19 @@ def _call(check: Check, answer: asyncio.Future[object], loop: asyncio.AbstractEv
         if inspect.iscoroutine(result):
             result.close()
             problem = TypeError("the check returned a coroutine; register the coroutine function itself")
-    except Exception as error:  # noqa: BLE001 - whatever a check fails with
+    except Exception as error:  # noqa: BLE001 - a check may raise anything
         problem = error
 
     def tell() -> None:
         if not answer.done():
             answer.set_exception(problem) if problem is not None else answer.set_result(result)
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed by now
+    with contextlib.suppress(RuntimeError):  # the loop may be closed already
         loop.call_soon_threadsafe(tell)
 
 
 def _is_elsewhere(future: asyncio.Future[Any]) -> bool:
-    """Whether a future belongs to a loop that has ended."""
+    """Return whether a future belongs to another event loop, which has ended."""
     return future.get_loop() is not asyncio.get_running_loop()
 
 

@@ -16,12 +16,12 @@ _STABILITY = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 def instrument(libraries: Collection[Library]) -> None:
-    """Have spans made for every call of these from now on; connections that are open already have none.
+    """Enable spans for every call of these libraries; connections that are already open have none.
 
-    Raises TelemetryError where a package is missing, or does not fit the library that is installed.
+    Raises TelemetryError if a library is unknown or its instrumentation package cannot be imported.
     """
     if libraries:
-        # The stable names (`server.address`, `db.query.text`) instead of those from before semconv 1.24.
+        # Select the stable names (`server.address`, `db.query.text`) instead of those before semconv 1.24.
         os.environ.setdefault(_STABILITY, "http,database")
     problems = []
     for library in libraries:

@@ -20,15 +20,17 @@ from poller.model.printable import indented, one_line
 Form = Literal["text", "json"]
 
 _QUIET = ("opentelemetry", "urllib3", "asyncio", "grpc", "httpx", "httpcore", "websockets", "botocore")
-"""Libraries that are heard from WARNING on: at INFO some tell every request."""
+"""Libraries that log from WARNING on only, because some of them log every request at INFO."""
 
 
 def configure(form: Form = "text", level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every record from `level` on to `stream` (stderr), one line each; may be called again.
+    """Write every record from `level` on to `stream` (default: stderr), one line each; repeatable.
 
-    What the process's loggers write to the terminal by handlers of their own (uvicorn's and gunicorn's do)
-    comes here instead, also after a later `logging.config.dictConfig`. Handlers that write elsewhere stay,
-    and get records without what must not be logged.
+    Loggers that write to the terminal through their own handlers (uvicorn's and gunicorn's do) write here
+    instead, even after a later `logging.config.dictConfig`. Handlers with another destination stay; they get
+    records without personal data and secrets.
+
+    Raises KeyError if `level` is unknown.
     """
     records.install()
     threshold = logging.getLevelNamesMapping()[level.upper()]
@@ -45,7 +47,7 @@ def configure(form: Form = "text", level: str = "info", stream: TextIO | None = 
 
 
 def send_also(handler: logging.Handler | None) -> None:
-    """Give every record to `handler` as well, which scrubs by itself; None ends that."""
+    """Send every record to `handler` as well, which must scrub it; None removes the handler."""
     if before := _OURS.pop("collector", None):
         logging.getLogger().removeHandler(before)
     if handler is not None:
@@ -54,12 +56,13 @@ def send_also(handler: logging.Handler | None) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, severity, logger, message, trace_id, span_id, every extra field.
+    """One JSON object per line: timestamp, severity, logger, message, trace_id, span_id and all extra fields.
 
-    A line of a request has `request.id` as well.
+    Records of a request also have `request.id`.
 
-    The names of the trace fields are OpenTelemetry's for logs outside OTLP (specification,
-    compatibility/logging_trace_context.md). Outside of a span they are empty, so that each line has them.
+    The trace fields have the names that OpenTelemetry specifies for logs outside OTLP (specification,
+    compatibility/logging_trace_context.md). Outside of a span they are empty strings, so that every line has
+    them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -78,13 +81,13 @@ class JsonFormatter(logging.Formatter):
             line[f"{name}_" if name in line else name] = value
         try:
             text = json.dumps(line, ensure_ascii=False, default=_spoken, allow_nan=False)
-        except (TypeError, ValueError):  # a key that is no text, a number that JSON does not have
+        except (TypeError, ValueError):  # a non-string key, or a number that JSON cannot represent
             text = json.dumps({name: _spoken(value) for name, value in line.items()}, ensure_ascii=False)
         return one_line(text)
 
 
 class TextFormatter(logging.Formatter):
-    """Time, severity, logger, message, then every extra field as key=value; a traceback is indented below."""
+    """Time, severity, logger, message and all extra fields as key=value; an indented traceback follows."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = records.message_of(record).rstrip("\n")
@@ -92,8 +95,8 @@ class TextFormatter(logging.Formatter):
         fields = [f"{name}={_quoted(value)}" for name, value in {**records.extras(record), **trace}.items()]
         line = " ".join([_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message, *fields])
         below = [_exception(record), scrub(record.stack_info or "")]
-        # A record has one line, or grep takes it apart; a traceback's lines are indented, so that none looks
-        # like a record.
+        # Each record is one line, for tools like grep. Lines of a traceback are indented, so that they do not
+        # look like records.
         return one_line(line) + "".join(map(indented, filter(None, below)))
 
 
@@ -103,17 +106,17 @@ class _Console(logging.StreamHandler[TextIO]):
         self.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
         self.threshold = threshold
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
-        """Report the failure without the record's arguments."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name given by `logging`
+        """Report a failed write without the record's arguments."""
         records.report_failure(record)
 
 
 _OURS: dict[Literal["console", "collector"], logging.Handler] = {}
-"""The handlers that every record is to reach."""
+"""The handlers that receive every record."""
 
 
 class _Adopting(logging.config.DictConfigurator):
-    """What `logging.config.dictConfig` runs; the standard library lets it be replaced."""
+    """Replacement for the class that `logging.config.dictConfig` uses, which is a documented hook."""
 
     def configure(self) -> None:
         super().configure()
@@ -121,7 +124,7 @@ class _Adopting(logging.config.DictConfigurator):
 
 
 def _adopt() -> None:
-    """Take the place of every handler that writes to the terminal, and scrub before all others."""
+    """Replace every handler that writes to the terminal; add a scrubber to all other handlers."""
     console = _OURS.get("console")
     if not isinstance(console, _Console):
         return
@@ -138,9 +141,9 @@ def _adopt() -> None:
             elif not any(isinstance(one, records.Scrubber) for one in handler.filters):
                 handler.addFilter(records.Scrubber())
                 if type(handler).handleError is logging.Handler.handleError:
-                    setattr(handler, "handleError", records.report_failure)  # noqa: B010 - of this handler only
+                    setattr(handler, "handleError", records.report_failure)  # noqa: B010 - this handler only
     for handler in ours:
-        root.addHandler(handler)  # once, however often
+        root.addHandler(handler)  # has no effect if the handler is already present
 
 
 def _loggers() -> Iterator[logging.Logger]:
@@ -152,10 +155,10 @@ def _loggers() -> Iterator[logging.Logger]:
 
 def _is_terminal(handler: logging.Handler) -> bool:
     if isinstance(handler, logging.handlers.QueueHandler):
-        # Litestar's default: a thread behind a queue writes to the terminal.
+        # Litestar's default: a thread reads the queue and writes to the terminal.
         behind = getattr(getattr(handler, "listener", None), "handlers", ())
         return bool(behind) and all(map(_is_terminal, behind))
-    if hasattr(handler, "console"):  # rich's
+    if hasattr(handler, "console"):  # rich
         return True
     stream = getattr(handler, "stream", None)
     if isinstance(handler, logging.FileHandler) or stream is None:
@@ -171,14 +174,14 @@ def _is_terminal(handler: logging.Handler) -> bool:
 def _uncaught(
     kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
 ) -> None:
-    """Log what nothing has caught, where Python would print it."""
+    """Log an uncaught exception, which Python would otherwise print."""
     if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
         logging.getLogger(__name__).critical("nothing caught this", exc_info=(kind, error, traceback))
 
 
 def _unraisable(of: sys.UnraisableHookArgs) -> None:
-    """Log an exception that Python can only print: of a `__del__`, a callback or a weak reference."""
-    # The object is about to go, and its repr may hold anything.
+    """Log an exception that Python could only print: in `__del__`, a callback or a weak reference."""
+    # Use the name only: the object is being destroyed, and its repr may contain personal data.
     where = getattr(of.object, "__qualname__", type(of.object).__name__)
     if of.exc_value is None:
         return
@@ -191,7 +194,7 @@ def _unraisable(of: sys.UnraisableHookArgs) -> None:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    """RFC 3339, UTC, milliseconds."""
+    """Return the record's time in RFC 3339 format: UTC, with milliseconds."""
     at = datetime.fromtimestamp(record.created, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -35,28 +35,28 @@ SCOPE = "poller.events"
 """Name of the instrumentation scope."""
 _EVENTS = {event.name: event for event in EVENTS}
 _KEPT = 10_000
-"""Attribute sets of HTTP requests that are kept ready; what is beyond is made anew each time."""
+"""Maximum number of cached attribute sets of HTTP requests; further sets are built for each request."""
 
 
 class PoolState(NamedTuple):
-    """The connections of a database pool at one moment."""
+    """Connection counts of a database pool at one moment."""
 
     active: int
-    """In use."""
+    """Connections in use."""
     idle: int
-    """Open, and waiting to be used."""
+    """Open connections that are not in use."""
     waiting: int | None
-    """Callers that wait for one; None where the pool does not tell."""
+    """Callers that wait for a connection; None if the pool does not expose this count."""
 
 
 class EventMetrics:
-    """Every event of the catalogue, under the names of one generation.
+    """Typed methods for every event of the catalogue, under the metric names of one generation.
 
-    One for a process will do; every method may be called from any thread. Without an SDK nothing is recorded
-    and nothing fails. Where the generation has no metric for an event, its method does nothing.
+    A process needs only one instance. Every method may be called from any thread. Without an SDK the methods
+    record nothing and do not fail. If the generation has no metric for an event, its method does nothing.
 
-    A type checker refuses a value that the catalogue does not declare. At run time it is counted as `_OTHER`
-    and logged once, so that no misspelt word can fail a request or lose a count.
+    A type checker rejects values that the catalogue does not declare. At run time such a value is counted as
+    `_OTHER` and logged once, because a misspelt value must neither fail a request nor lose a count.
     """
 
     def __init__(
@@ -67,14 +67,15 @@ class EventMetrics:
         *,
         semconv: bool = False,
     ) -> None:
-        """Make the instruments at `meter_provider`, or at the global one, which may be set later.
+        """Create the instruments with `meter_provider`, or with the global provider, which may be set later.
 
-        `namespace` stands before every name, with an underscore, in place of the generation's own. `semconv`
-        adds `http.server.request.duration` and `http.server.active_requests` of OpenTelemetry's semantic
-        conventions, which ready-made dashboards use. Raises ValueError where there is no such generation.
+        `namespace` replaces the generation's own prefix; it precedes every name, followed by an underscore.
+        `semconv` adds `http.server.request.duration` and `http.server.active_requests` of OpenTelemetry's
+        semantic conventions, which ready-made dashboards use. Raises ValueError if the generation does not
+        exist.
         """
         self.metrics = declared(generation, namespace)
-        """What is declared, by the names of the events."""
+        """Declared metrics by event name."""
         meter = (meter_provider or get_meter_provider()).get_meter(SCOPE)
         self._make = make = Instruments(meter, self.metrics)
         self._counter = {one.name: make.counter(one) for one in _of_kind("counter")}
@@ -107,7 +108,7 @@ class EventMetrics:
         self._counter["logged_in"].add(1)
 
     def token_refreshed(self) -> None:
-        """Count a refresh token that was exchanged for a new one."""
+        """Count a refresh token exchanged for a new token."""
         self._counter["token_refreshed"].add(1)
 
     def logged_out(self) -> None:
@@ -115,29 +116,29 @@ class EventMetrics:
         self._counter["logged_out"].add(1)
 
     def device_created(self) -> None:
-        """Count a device that was set up."""
+        """Count a new device."""
         self._counter["device_created"].add(1)
 
     def device_deleted(self) -> None:
-        """Count a device that was deleted."""
+        """Count a deleted device."""
         self._counter["device_deleted"].add(1)
 
     def key_taken_over(self) -> None:
-        """Count an identity key that was replaced by another: a security event."""
+        """Count an identity key that was replaced by another key. This is a security event."""
         self._counter["key_taken_over"].add(1)
 
     def prekeys_low(self) -> None:
-        """Count one time that a supply of one-time pre-keys was found low."""
+        """Count a detection of a low supply of one-time pre-keys."""
         self._counter["prekeys_low"].add(1)
 
     # --- messages
 
     def message_sent(self, status: MessageStatus = "success", count: int = 1) -> None:
-        """Count messages that were processed."""
+        """Count processed messages."""
         self._counter["message_sent"].add(count, self._labels["message_sent"][status])
 
     def messages_fetched(self, count: int) -> None:
-        """Record how many pending messages one fetch returned, 0 included."""
+        """Record the number of pending messages that one fetch returned, including 0."""
         self._histogram["messages_fetched"].record(count)
 
     def inbox_overflowed(self, count: int = 1) -> None:
@@ -147,30 +148,30 @@ class EventMetrics:
     # --- attachments and backups
 
     def attachment_uploaded(self, size: int) -> None:
-        """Count the bytes of an attachment that was stored, and record its size."""
+        """Count the bytes of a stored attachment and record its size in bytes."""
         self._counter["attachment_uploaded"].add(size)
         self._histogram["attachment_size"].record(size)
 
     def attachments_deleted(self, count: int) -> None:
-        """Count expired attachments that were removed."""
+        """Count removed expired attachments."""
         self._counter["attachments_deleted"].add(count)
 
     def attachment_cleanup_failed(self) -> None:
-        """Count a cleanup cycle of attachments that failed."""
+        """Count a failed cleanup cycle of attachments."""
         self._counter["attachment_cleanup_failed"].add(1)
 
     def backup_uploaded(self, size: int) -> None:
-        """Count the bytes of a backup that was stored, and record its size."""
+        """Count the bytes of a stored backup and record its size in bytes."""
         self._counter["backup_uploaded"].add(size)
         self._histogram["backup_size"].record(size)
 
     def backup_cleanup_ran(self, cleaned: int) -> None:
-        """Count a cleanup cycle of backups that went well, and the abandoned backups that it reset."""
+        """Count a successful cleanup cycle of backups, and the abandoned backups that it reset."""
         self._counter["backup_cleanup_ran"].add(1)
         self._counter["backups_cleaned"].add(cleaned)
 
     def backup_cleanup_failed(self) -> None:
-        """Count a cleanup cycle of backups that failed."""
+        """Count a failed cleanup cycle of backups."""
         self._counter["backup_cleanup_failed"].add(1)
 
     # --- WebSockets
@@ -178,18 +179,18 @@ class EventMetrics:
     def websocket_session(self) -> Timed:
         """Count a connection as open while the `with` block runs, and record its duration in seconds.
 
-        Exact however the block ends: returned, raised or cancelled.
+        The counts are exact whether the block returns, raises an exception or is cancelled.
         """
         return Timed(self._histogram["websocket_session"], self._open["websocket_connections"])
 
     def websocket_outbound_dropped(self, reason: DropReason, count: int = 1) -> None:
-        """Count outgoing messages that were dropped instead of being delivered."""
+        """Count outgoing messages that the server dropped instead of delivering them."""
         self._counter["websocket_outbound_dropped"].add(
             count, self._labels["websocket_outbound_dropped"][reason]
         )
 
     def websocket_acks_received(self) -> None:
-        """Count one WebSocket message that acknowledges something."""
+        """Count one WebSocket message that contains acknowledgements."""
         self._counter["websocket_acks_received"].add(1)
 
     def websocket_acks_dropped(self, count: int = 1) -> None:
@@ -197,7 +198,7 @@ class EventMetrics:
         self._counter["websocket_acks_dropped"].add(count)
 
     def websocket_acks_flushed(self, count: int) -> None:
-        """Record how many acknowledgements were written to the database together."""
+        """Record the number of acknowledgements that one write to the database contained."""
         self._histogram["websocket_acks_flushed"].record(count)
 
     # --- notifications
@@ -207,11 +208,11 @@ class EventMetrics:
         self._counter["notification_sent"].add(count, self._labels["notification_sent"][status])
 
     def notification_received(self, event: NotificationEvent) -> None:
-        """Count a notification that came from the publishing service."""
+        """Count a notification received from the publishing service."""
         self._counter["notification_received"].add(1, self._labels["notification_received"][event])
 
     def notification_unrouted(self, event: NotificationEvent) -> None:
-        """Count a notification that came for a device which is not connected here."""
+        """Count a notification for a device that is not connected to this process."""
         self._counter["notification_unrouted"].add(1, self._labels["notification_unrouted"][event])
 
     def notification_processed(self) -> None:
@@ -219,20 +220,20 @@ class EventMetrics:
         self._counter["notification_processed"].add(1)
 
     def notification_channel_opened(self) -> None:
-        """Count a device's channel as held in memory, until it is reclaimed."""
+        """Add a device's channel to the channels held in memory."""
         self._open["notification_channels"].add(1)
 
     def notification_channels_reclaimed(self, count: int) -> None:
-        """Count channels that were given up because nobody listened; they are no longer held."""
+        """Count channels closed for lack of listeners, and subtract them from the channels in memory."""
         self._open["notification_channels"].add(-count)
         self._counter["notification_channels_reclaimed"].add(count)
 
     def notification_cleanup(self) -> Timed:
-        """Record how long the cleanup of channels in the `with` block takes, in seconds."""
+        """Record the duration of the channel cleanup in the `with` block, in seconds."""
         return Timed(self._histogram["notification_cleanup"])
 
     def push_sent(self, count: int = 1) -> None:
-        """Count push notifications that the provider took."""
+        """Count push notifications that the provider accepted."""
         self._counter["push_sent"].add(count)
 
     def push_failed(self, reason: PushError, count: int = 1) -> None:
@@ -240,13 +241,13 @@ class EventMetrics:
         self._counter["push_failed"].add(count, self._labels["push_failed"][reason])
 
     def push_token_invalid(self, count: int = 1) -> None:
-        """Count push tokens that the provider does not know any more."""
+        """Count push tokens that the provider no longer recognises."""
         self._counter["push_token_invalid"].add(count)
 
     # --- the server itself
 
     def rate_limit_decided(self, status: RateLimitDecision) -> None:
-        """Count a request that the rate limit let through or throttled."""
+        """Count a request that the rate limit allowed or throttled."""
         self._counter["rate_limit_decided"].add(1, self._labels["rate_limit_decided"][status])
 
     def http_request(
@@ -260,11 +261,11 @@ class EventMetrics:
         protocol_version: str = "",
         error_type: str | None = None,
     ) -> None:
-        """Count an HTTP request that was answered, and record its duration in seconds.
+        """Count an answered HTTP request and record its duration in seconds.
 
-        `route` must be the template that matched, or `unmatched`: each makes a series. A method that HTTP
-        does not know becomes `_OTHER`, for methods are the clients' choice. `scheme`, `protocol_version`
-        (`1.1`) and `error_type` (an exception's) are attributes of `http.server.request.duration` only.
+        `route` must be the matched template or `unmatched`, because each route creates a series. An unknown
+        method becomes `_OTHER`, because clients choose the method. `scheme`, `protocol_version` (`1.1`) and
+        `error_type` (class name of the exception) are attributes of `http.server.request.duration` only.
         """
         labels = self._requests.get((method, route, status))
         if labels is None:
@@ -281,24 +282,24 @@ class EventMetrics:
             )
 
     def http_requests_active(self, change: int, method: str, scheme: str = "http") -> None:
-        """Add to the requests in progress, 1 at the begin of one and -1 at its end; only with `semconv`."""
+        """Add `change` to the requests in progress: 1 at the start and -1 at the end; needs `semconv`."""
         if self._semconv is not None:
             self._semconv.active(change, method if method in HTTP_METHODS else OTHER, scheme)
 
     def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
-        """Show whether a component works, as 1 or 0, until it is checked again.
+        """Report whether a component works, as 1 or 0, until its next check.
 
-        After `valid_for` seconds without that, nothing is shown: nobody knows by then.
+        After `valid_for` seconds without another check the value is omitted, because the state is unknown.
         """
         labels = self._labels["health_checked"]
-        # Several unknown ones would overwrite each other.
+        # Undeclared components would share a series and overwrite each other.
         if labels[component] is not labels.other:
             self._health[component] = int(ok), time.monotonic() + valid_for
 
     def watch_db_pool(self, read: Callable[[], PoolState]) -> Callable[[], None]:
-        """Show a pool's connections at every collection, several pools in sum; what is returned ends it.
+        """Export a pool's connection counts at every collection; return a function that stops it.
 
-        `read` is called in the exporting thread: it must only look, and not wait.
+        The counts of several pools are added up. `read` runs in the exporting thread and must not block.
         """
         if not self._pools_shown:
             self._pools_shown = True
@@ -313,7 +314,7 @@ class EventMetrics:
         return [Observation(sum(known))] if known else []
 
     def _look(self, read: Callable[[], PoolState]) -> PoolState | None:
-        """One pool's connections; None if they cannot be read, which must not hide the other pools."""
+        """Return one pool's connections, or None on failure, so that the other pools are still exported."""
         try:
             state = read()
         except Exception:
@@ -330,10 +331,10 @@ class EventMetrics:
         return [Observation(ok, labels[component]) for component, (ok, until) in found if now < until]
 
     def _begin_at_zero(self) -> None:
-        """Show every series that is known beforehand.
+        """Export every series that is known in advance with the value 0.
 
-        To Prometheus the first increase of a series that was not there is none, and an alert on key takeovers
-        would miss the first.
+        Prometheus sees no increase when a series first appears, so an alert on key takeovers would miss the
+        first one.
         """
         for event, counter in self._counter.items():
             if not _EVENTS[event].attributes:
@@ -348,10 +349,10 @@ _everyone: WeakSet[EventMetrics] = WeakSet()
 
 
 def begin_again() -> None:
-    """Show every series that is known beforehand once more, in a process whose counts were forgotten."""
+    """Export every series that is known in advance again, after a fork has reset the counts of a process."""
     for one in tuple(_everyone):
-        one._begin_at_zero()  # noqa: SLF001 - of this module
-        one._health.clear()  # noqa: SLF001 - the same
+        one._begin_at_zero()  # noqa: SLF001 - defined in this module
+        one._health.clear()  # noqa: SLF001 - defined in this module
 
 
 def _of_kind(instrument: Instrument) -> Iterator[Event]:

@@ -9,12 +9,13 @@ from poller.events.metrics import EventMetrics, PoolState
 
 
 def watch_pool(metrics: EventMetrics, pool: Any) -> Callable[[], None]:
-    """Show a pool's connections at every collection, several pools in sum; what is returned ends it.
+    """Export a pool's connection counts at every collection; return a function that stops it.
 
-    Known are the pools of psycopg_pool and those of SQLAlchemy, or its engines, synchronous and asynchronous.
-    SQLAlchemy does not tell how many callers wait. A pool that is closed counts no more.
+    The counts of several pools are added up. Supported are the pools of psycopg_pool, and the pools and
+    engines of SQLAlchemy, each synchronous or asynchronous. SQLAlchemy does not expose the number of waiting
+    callers. A closed psycopg pool counts as 0.
 
-    Raises TypeError for anything else, and for an engine whose pool keeps no count (NullPool).
+    Raises TypeError for other objects and for an engine whose pool keeps no counts (NullPool).
     """
     read = _reader(pool)
     if read is None:
@@ -29,7 +30,7 @@ def _reader(pool: Any) -> Callable[[], PoolState] | None:
     if hasattr(pool, "get_stats"):
         return lambda: _psycopg(pool)
     if hasattr(getattr(pool, "pool", pool), "checkedout"):
-        # An engine has another pool after `dispose`.
+        # Read `pool` each time, because `dispose` gives the engine a new pool.
         return lambda: _sqlalchemy(getattr(pool, "pool", pool))
     return None
 
@@ -38,7 +39,7 @@ def _psycopg(pool: Any) -> PoolState:
     if pool.closed:
         return PoolState(0, 0, 0)
     told = pool.get_stats()
-    # Those that are being opened are neither in use nor idle; psycopg_pool counts them as managed.
+    # Connections that are being opened count as in use, because psycopg_pool includes them in its size.
     size, idle = told.get("pool_size", 0), told.get("pool_available", 0)
     return PoolState(max(0, size - idle), idle, told.get("requests_waiting", 0))
 

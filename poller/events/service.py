@@ -23,7 +23,7 @@ R = TypeVar("R")
 Capture = Sequence[str] | Mapping[str, str]
 
 _LONGEST = 256
-"""Characters of a captured argument."""
+"""Maximum length of a captured argument, in characters."""
 _tracer = get_tracer(SCOPE)
 
 
@@ -38,18 +38,18 @@ def traced(
 
 
 def traced(name: Any = None, *, capture: Capture = (), expected: tuple[type[Exception], ...] = ()) -> Any:
-    """Make a span for each call of a function, a coroutine function, or a generator of either kind.
+    """Create a span for each call of a function, coroutine function, generator or asynchronous generator.
 
-    The span is called `name`, or as the function is: verb_noun (`send_message`). No argument is captured but
-    those that `capture` names; as a mapping it gives their attributes other names
-    (`capture={"device": "device.id"}`).
+    The span has the name `name`, by default that of the function: verb_noun (`send_message`). Only the
+    arguments named in `capture` are recorded; a mapping renames their attributes (`capture={"device":
+    "device.id"}`).
 
-    An exception fails the span and is logged once, at ERROR, in the innermost of the methods that it passes.
-    One that is `expected`, or stands for an answer 4xx, is an answer and no failure: the span has its
-    `error.type` and is not failed, and the log has it at WARNING.
+    An exception fails the span and is logged once, at ERROR, by the innermost traced method that it passes
+    through. An exception that is `expected` or represents a 4xx response does not fail the span: the span has
+    its `error.type`, and the log record has the level WARNING.
 
-    Raises TypeError where `capture` names what is no parameter, ValueError where its attribute would tell of
-    a client.
+    Raises TypeError if `capture` names an unknown parameter, and ValueError if its attribute would identify a
+    client.
     """
     if callable(name):
         return _decorated(name, _Call(name, None, capture, expected))
@@ -57,7 +57,7 @@ def traced(name: Any = None, *, capture: Capture = (), expected: tuple[type[Exce
 
 
 class _Call:
-    """How the calls of one function are traced."""
+    """Tracing settings of one function."""
 
     def __init__(
         self, function: Any, name: str | None, capture: Capture, expected: tuple[type[Exception], ...]
@@ -82,9 +82,9 @@ class _Call:
         return _tracer.start_span(self.name, attributes=attributes)
 
     def failed(self, span: Span, error: BaseException) -> None:
-        """Tell what an exception is for this call."""
+        """Record an exception in the span of a call and log it once."""
         if not isinstance(error, Exception):
-            return  # cancelled, or the process ends: nothing failed
+            return  # cancellation or process exit is not a failure
         state = sqlstate(error)
         span.set_attribute("error.type", error_type(error))
         if state:
@@ -101,7 +101,7 @@ class _Call:
 
     @contextmanager
     def span(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """Be in the span of one call while the block runs."""
+        """Make the span of one call current while the block runs."""
         span = self.start(args, kwargs)
         token = attach(set_span_in_context(span))
         try:
@@ -115,7 +115,7 @@ class _Call:
 
 
 def _parameters(function: Any, capture: Capture) -> Iterator[tuple[str, int | None, Any, str]]:
-    """For each captured parameter its name, its position, its default and the name of its attribute."""
+    """Yield the name, position, default and attribute name of each captured parameter."""
     known = inspect.signature(function).parameters
     names = capture if isinstance(capture, Mapping) else {name: name for name in capture}
     for parameter, attribute in names.items():
@@ -155,8 +155,8 @@ def _decorated(function: Any, call: _Call) -> Any:
     return plain
 
 
-# A generator's span lives from its first item to its end, but is the current one only while the generator
-# itself runs: what its consumer does between two items is not a part of it.
+# A generator's span lasts from its first item to its end, but is current only while the generator itself
+# runs: it must not cover the work of the consumer between two items.
 
 
 def _generator(function: Any, call: _Call) -> Any:
@@ -173,7 +173,7 @@ def _generator(function: Any, call: _Call) -> Any:
                 except GeneratorExit:
                     run.step(inner.close)
                     raise
-                except BaseException as error:  # noqa: BLE001 - it is for the generator to handle
+                except BaseException as error:  # noqa: BLE001 - the generator must handle it
                     item = run.step(inner.throw, error)
                 else:
                     item = run.step(inner.send, given)
@@ -202,7 +202,7 @@ def _asynchronous_generator(function: Any, call: _Call) -> Any:
                 except GeneratorExit:
                     await run.wait(inner.aclose())
                     raise
-                except BaseException as error:  # noqa: BLE001 - it is for the generator to handle
+                except BaseException as error:  # noqa: BLE001 - the generator must handle it
                     item = await run.wait(inner.athrow(error))
                 else:
                     item = await run.wait(inner.asend(given))
@@ -218,7 +218,7 @@ def _asynchronous_generator(function: Any, call: _Call) -> Any:
 
 
 class _Within:
-    """Runs one step of a generator in its span."""
+    """Runs single steps of a generator with its span as the current span."""
 
     def __init__(self, span: Span) -> None:
         self._span = span

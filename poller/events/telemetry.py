@@ -31,14 +31,14 @@ __all__ = ["Telemetry", "TelemetryError", "configure_telemetry"]
 logger = logging.getLogger(__name__)
 
 _FORKED = 0x40
-"""PF_FORKNOEXEC of Linux's include/linux/sched.h: forked, and no other program begun since."""
+"""PF_FORKNOEXEC of Linux's include/linux/sched.h: the process was forked and has not called exec since."""
 
 _POLL = 0.05
-"""Seconds between two looks whether the server has ended."""
+"""Seconds between two checks whether the server has ended."""
 
 
 class Telemetry:
-    """What is configured; the process has one."""
+    """Telemetry configuration of the process; there is one instance."""
 
     def __init__(self, settings: TelemetrySettings, pipelines: Pipelines) -> None:
         self.settings = settings
@@ -48,25 +48,26 @@ class Telemetry:
         self._reported: list[str] = []
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Push all there is now; returns whether all of it arrived within `timeout` seconds."""
+        """Export all pending telemetry; return whether all of it was delivered within `timeout` seconds."""
         return not self._pipelines.flush(timeout)
 
     def flush_at_end(self) -> None:
-        """Push all there is at the end of the application's lifespan: some servers then end without atexit.
+        """Export pending telemetry at the end of the ASGI lifespan.
 
-        It and `shutdown` together take no longer than the shutdown timeout.
+        Some servers do not run atexit functions after it. Together with `shutdown` it takes no longer
+        than the shutdown timeout.
         """
         began = time.monotonic()
         self._report(self._pipelines.flush(self.settings.shutdown_timeout))
         self._spent = time.monotonic() - began
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Push all there is and end, within `timeout` seconds even where the collector is gone.
+        """Export pending telemetry and stop, within `timeout` seconds even if the collector is down.
 
-        Without one it is OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS, or 5 s.
+        The default timeout is OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS, or 5 s.
 
-        Returns whether all of it arrived. At the end of the process it is called by itself; a second call
-        does nothing. Logs go on to stderr.
+        Returns whether all of it was delivered. It runs automatically when the process exits; a second call
+        does nothing. Logs are still written to stderr.
         """
         if self._ended_in == os.getpid():
             return True
@@ -95,21 +96,22 @@ def configure_telemetry(
     configure_logs: bool = True,
     libraries: Collection[Library] = (),
 ) -> Telemetry:
-    """Set up traces, metrics and logs by OTLP where an endpoint is set, and logs alone where none is.
+    """Set up traces, metrics and logs over OTLP if an endpoint is set, otherwise logs to stderr only.
 
     Call it once, before the first request, at the top of the server's module: before a fork (gunicorn's
-    `preload_app`) or after it. A second call changes nothing and returns what the first did.
+    `preload_app`) or after it. A second call changes nothing and returns the first result.
 
-    `service_name` and `service_version` stand in the resource unless OTEL_SERVICE_NAME or
-    OTEL_RESOURCE_ATTRIBUTES say otherwise. `instance` is the `service.instance.id`; left out, it is random,
-    so that no two processes have the same. One that is given, here or in OTEL_RESOURCE_ATTRIBUTES, gets the
-    process id behind it where the process is a worker, one of several. `configure_logs=False` leaves logging
-    as it is. `libraries` get spans by OpenTelemetry's instrumentation packages.
+    The resource contains `service_name` and `service_version` unless OTEL_SERVICE_NAME or
+    OTEL_RESOURCE_ATTRIBUTES override them. `instance` is the `service.instance.id`. The default is a random
+    value, so that no two processes share it. In a worker process, the process id is appended to an explicit
+    value from here or from OTEL_RESOURCE_ATTRIBUTES. `configure_logs=False` does not change logging.
+    `libraries` get spans from OpenTelemetry's instrumentation packages.
 
-    Only W3C trace context crosses the process's border, no baggage, unless OTEL_PROPAGATORS wants it.
+    Only the W3C trace context is propagated between processes, without baggage, unless OTEL_PROPAGATORS is
+    set.
 
-    Raises TelemetryError with every problem that the environment has, or where another tracer or meter
-    provider was there before.
+    Raises TelemetryError with every problem in the environment, or if another tracer or meter provider is
+    already set.
     """
     if before := _configured.get("telemetry"):
         return before
@@ -137,9 +139,9 @@ def configure_telemetry(
 
 
 def _flush_when_terminated(telemetry: Telemetry) -> None:
-    """Push the last of it also if SIGTERM ends the process: Python runs nothing at such an end by itself.
+    """Export pending telemetry if SIGTERM ends the process, because Python then runs no exit functions.
 
-    A handler that is there already is left alone, except uvicorn's (0.54).
+    An existing handler is kept, except uvicorn's (0.54).
     """
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
@@ -159,11 +161,11 @@ def _flush_when_terminated(telemetry: Telemetry) -> None:
 
 
 def _flush_after_uvicorn(telemetry: Telemetry, before: Callable[[int, FrameType | None], object]) -> None:
-    """Push the last of it between the end of uvicorn's server and the SIGTERM that ends the process.
+    """Export pending telemetry between the end of uvicorn's server and the SIGTERM that ends the process.
 
-    After its last request, uvicorn restores the handler that it found, which is none if it imports the
-    application itself, and sends the signal to its own thread again. That thread blocks the signal here, so
-    that another thread can wait for the server's end, push, and then send the signal to the process.
+    After its last request, uvicorn restores the previous handler, which is the default one if uvicorn imports
+    the application itself, and sends the signal to its own thread again. That thread blocks the signal here,
+    so that another thread can wait for the server's end, export, and then send the signal to the process.
     """
 
     ending: threading.Thread | None = None
@@ -173,7 +175,7 @@ def _flush_after_uvicorn(telemetry: Telemetry, before: Callable[[int, FrameType 
         before(number, frame)
         if ending is None:
             signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-            # Not a daemon: Python waits for it before it runs the functions of `atexit`.
+            # Not a daemon thread: Python waits for it before it runs the functions of `atexit`.
             ending = threading.Thread(target=end, args=(number,), name="last telemetry")
             ending.start()
 
@@ -214,11 +216,11 @@ def _resource(
 
 
 def _is_worker() -> bool:
-    """Whether this process is one of several of its program, as far as it can know."""
+    """Return whether this process appears to be one of several workers of its program."""
     if multiprocessing.parent_process() is not None:
-        return True  # uvicorn's, hypercorn's
+        return True  # started by uvicorn or hypercorn
     try:
         state = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
-        return bool(int(state.rpartition(")")[2].split()[6]) & _FORKED)  # gunicorn's, uwsgi's
+        return bool(int(state.rpartition(")")[2].split()[6]) & _FORKED)  # forked by gunicorn or uwsgi
     except (OSError, ValueError, IndexError):
         return False

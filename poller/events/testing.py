@@ -17,14 +17,14 @@ from poller.events.metrics import EventMetrics
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric with one set of attributes, as it stands now."""
+    """Current state of one metric with one set of attributes."""
 
     metric: str
     attributes: Mapping[str, object]
     value: float
-    """Of a histogram: the sum of what was recorded."""
+    """Value of the data point; for a histogram the sum of the recorded values."""
     count: int | None
-    """How often a histogram was recorded; None for anything else."""
+    """Number of recorded values of a histogram; None for other instruments."""
 
     def __str__(self) -> str:
         told = ",".join(f"{name}={value}" for name, value in sorted(self.attributes.items()))
@@ -33,11 +33,11 @@ class Series:
 
 
 class Recorder:
-    """The events of one test.
+    """Event recorder for one test.
 
-    Give `recorder.metrics` to what is tested, or `recorder.meter_provider` where it makes its own
-    `EventMetrics`. A name or a value that the catalogue does not declare raises LookupError, so that no
-    misspelt assertion holds.
+    Pass `recorder.metrics` to the tested code, or `recorder.meter_provider` if that code creates its own
+    `EventMetrics`. A name or value that the catalogue does not declare raises LookupError, so that a misspelt
+    assertion cannot pass.
     """
 
     def __init__(self, namespace: str | None = None, generation: GenerationName = "document") -> None:
@@ -47,23 +47,23 @@ class Recorder:
         self._declared = {metric.name: metric for metric in self.metrics.metrics.values()}
 
     def total(self, metric: str, **attributes: str) -> float:
-        """The value of a metric, all series that have `attributes` in sum; 0 where there is none.
+        """Return the sum over all series that have `attributes`; 0 if there are none.
 
-        Of a histogram the sum of what was recorded.
+        For a histogram it is the sum of the recorded values.
         """
         return sum(one.value for one in self._matching(metric, attributes))
 
     def count(self, metric: str, **attributes: str) -> int:
-        """How often a histogram was recorded; raises LookupError where it is none."""
+        """Return the number of values in a histogram; raises LookupError for other instruments."""
         instrument = self._declaration(metric).instrument
         if instrument != "histogram":
             raise LookupError(f"{metric} is a {instrument}, not a histogram; ask for its total")
         return sum(one.count or 0 for one in self._matching(metric, attributes))
 
     def value(self, metric: str, **attributes: str) -> float | None:
-        """The value of the one series that has `attributes`, None where there is none.
+        """Return the value of the only series that has `attributes`; None if there is none.
 
-        Raises LookupError where there are several.
+        Raises LookupError if several series match.
         """
         found = self._matching(metric, attributes)
         if len(found) > 1:
@@ -71,22 +71,22 @@ class Recorder:
         return found[0].value if found else None
 
     def assert_total(self, metric: str, expected: float, **attributes: str) -> None:
-        """Raise AssertionError, telling all that was recorded, unless `total` is as expected."""
+        """Raise AssertionError, with a list of the recorded series, unless `total` equals `expected`."""
         total = self.total(metric, **attributes)
         assert total == expected, self._told(metric, attributes, f"is {total:g} in total", expected)
 
     def assert_count(self, metric: str, expected: int, **attributes: str) -> None:
-        """Raise AssertionError, telling all that was recorded, unless `count` is as expected."""
+        """Raise AssertionError, with a list of the recorded series, unless `count` equals `expected`."""
         count = self.count(metric, **attributes)
         assert count == expected, self._told(metric, attributes, f"was recorded {count} times", expected)
 
     def assert_value(self, metric: str, expected: float | None, **attributes: str) -> None:
-        """Raise AssertionError, telling all that was recorded, unless `value` is as expected."""
+        """Raise AssertionError, with a list of the recorded series, unless `value` equals `expected`."""
         value = self.value(metric, **attributes)
         assert value == expected, self._told(metric, attributes, f"is {value}", expected)
 
     def assert_declared(self) -> None:
-        """Raise AssertionError where a value was told that the catalogue does not declare."""
+        """Raise AssertionError if a value was recorded that the catalogue does not declare."""
         wrong = [
             one
             for one in self.series()
@@ -99,11 +99,11 @@ class Recorder:
         )
 
     def series(self) -> list[Series]:
-        """Everything there is, by name; what was never told stands at 0, or is not there at all."""
+        """Return all series, sorted; a series without recorded values is 0 or absent."""
         return sorted(self._series(), key=str)
 
     def close(self) -> None:
-        """Give up what the provider holds."""
+        """Shut down the meter provider."""
         self.meter_provider.shutdown()
 
     def _series(self) -> Iterator[Series]:

@@ -18,9 +18,9 @@ _NORMAL, _NONE_RECEIVED = 1000, 1005
 
 
 class WebSocketExchange(Exchange):
-    """One session: its handshake counts as a request, and it is open until either side closes it.
+    """One WebSocket session. Its handshake counts as a request; it is open until either side closes it.
 
-    It has one root span, `websocket_session`, for its whole life.
+    The whole session has one root span, `websocket_session`.
     """
 
     _status: int | None = None
@@ -29,7 +29,7 @@ class WebSocketExchange(Exchange):
     _over_at: int | None = None
 
     async def receive(self) -> Message:
-        """Receive, and see the client close."""
+        """Receive a message and detect that the client closes the session."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             self._disconnected = True
@@ -37,7 +37,7 @@ class WebSocketExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, and see the application accept, refuse or close."""
+        """Send a message and detect that the application accepts, rejects or closes the session."""
         kind = message["type"]
         if kind in ("websocket.accept", "websocket.http.response.start"):
             message = self.with_id(message)
@@ -47,7 +47,8 @@ class WebSocketExchange(Exchange):
             self._session = self._metrics.websocket_session()
             self._session.__enter__()
         elif kind == "websocket.close":
-            # Before it is accepted, the server answers 403 (ASGI specification, "Close").
+            # If the application closes before it accepts, the server answers 403 (ASGI specification,
+            # "Close").
             self._handshaken(_REFUSED)
             self._close(message.get("code", _NORMAL))
         elif kind == "websocket.http.response.start":
@@ -56,12 +57,12 @@ class WebSocketExchange(Exchange):
             self._handshaken(self._answering)
 
     def name(self, route: str | None) -> str:
-        """The same for all, by which sessions are told from requests."""
+        """Return the fixed name `websocket_session`, which distinguishes sessions from requests."""
         del route
         return "websocket_session"
 
     def over(self, error: BaseException | None) -> None:
-        """The application has ended, and with it the session, if it was open still."""
+        """End the session, if it is still open, because the application has returned or raised."""
         self._handshaken(CLIENT_LEFT if self._disconnected and error is None else FAILED, error)
         self._close(None)
         self.end_span(self._status or FAILED, error, self._over_at)
@@ -81,10 +82,10 @@ class WebSocketExchange(Exchange):
 
 
 def offer(queue: asyncio.Queue[Item], item: Item, dropped: Callable[[], object]) -> bool:
-    """Put `item` into a bounded queue, or call `dropped` because it is full; returns whether it is in.
+    """Put `item` into a bounded queue, or call `dropped` if it is full; return whether it was queued.
 
-    For what a slow client must not hold up:
-    `offer(outbound, frame, partial(metrics.websocket_outbound_dropped, "buffer_full"))`.
+    Use it for work that a slow client must not block: `offer(outbound, frame,
+    partial(metrics.websocket_outbound_dropped, "buffer_full"))`.
     """
     try:
         queue.put_nowait(item)

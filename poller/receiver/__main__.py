@@ -16,7 +16,7 @@ from poller.receiver.receiver import Received, Receiver
 
 
 def main() -> None:
-    """Print one line of JSON when listening, and one for each accepted request with metrics."""
+    """Print a line of JSON when the receiver is ready, and a line for each accepted metrics request."""
     parser = argparse.ArgumentParser(prog="python -m poller.receiver", description=__doc__)
     parser.add_argument("--grpc-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
@@ -29,7 +29,7 @@ def main() -> None:
             try:
                 print(json.dumps(line, default=_jsonable), flush=True)  # noqa: T201 - standard output is the product
             except BrokenPipeError:
-                os._exit(0)  # nobody reads on; the interpreter's own end would try to write once more
+                os._exit(0)  # the reader is gone; a normal exit would try to flush again
 
     def show_received(received: Received) -> None:
         if received.answer.accepts and received.signal == "metrics":

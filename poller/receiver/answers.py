@@ -12,22 +12,22 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it s
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer for gRPC and HTTP alike (OTLP specification 1.10, "OTLP/gRPC Response" and HTTP)."""
+    """Answer for both gRPC and HTTP (OTLP specification 1.10, "OTLP/gRPC Response" and HTTP)."""
 
     grpc: str = "OK"
-    """Name of a gRPC status code, `RESOURCE_EXHAUSTED`."""
+    """Name of a gRPC status code, for example `RESOURCE_EXHAUSTED`."""
     http: int = 200
     message: str = ""
     retry_after: float | None = None
-    """Seconds the sender is told to wait: RetryInfo by gRPC, Retry-After (seconds, rounded up) by HTTP."""
+    """Delay in seconds for a retry: RetryInfo over gRPC, Retry-After (rounded up) over HTTP."""
     rejected: int = 0
-    """Data points that a partial success rejects; the request itself is accepted."""
+    """Number of data points that a partial success rejects; the request itself is accepted."""
     dated: bool = False
-    """By HTTP, Retry-After is a date instead of a number of seconds."""
+    """Over HTTP, send Retry-After as a date instead of a number of seconds."""
     hang: bool = False
-    """Say nothing until another answer is set or the receiver stops, then that it is unavailable."""
+    """Do not answer until another answer is set or the receiver stops; then answer UNAVAILABLE."""
     cut: bool = False
-    """Say nothing and end the connection (by gRPC only the call), as one that dies in mid-request."""
+    """Close the connection (over gRPC only the call) without an answer, as if it failed in mid-request."""
 
     @property
     def accepts(self) -> bool:
@@ -42,17 +42,17 @@ CUT = Answer(cut=True)
 
 
 def throttle(seconds: float) -> Answer:
-    """Return the answer of a receiver that has too much to do: come back in `seconds`."""
+    """Return the answer of an overloaded receiver, which asks for a retry after `seconds`."""
     return Answer("RESOURCE_EXHAUSTED", 429, "the receiver was told to be busy", retry_after=seconds)
 
 
 def partial(rejected: int, message: str) -> Answer:
-    """Return the answer of a receiver that takes the request, but not `rejected` of its data points."""
+    """Return the answer of a receiver that accepts the request but rejects `rejected` of its data points."""
     return Answer(message=message, rejected=rejected)
 
 
 def status(answer: Answer) -> Status:
-    """The status of an answer, with the time to wait where it names one."""
+    """Return the google.rpc.Status of an answer, with RetryInfo if it has a retry delay."""
     status = Status(code=grpc.StatusCode[answer.grpc].value[0], message=answer.message)
     if answer.retry_after is not None:
         status.details.add().Pack(retry_info(answer.retry_after))
@@ -60,6 +60,6 @@ def status(answer: Answer) -> Status:
 
 
 def retry_info(seconds: float) -> RetryInfo:
-    """The wish to hear again after so many seconds."""
+    """Return a RetryInfo message with a delay in seconds."""
     whole = int(seconds)
     return RetryInfo(retry_delay=Duration(seconds=whole, nanos=round((seconds - whole) * 1e9)))

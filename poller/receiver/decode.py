@@ -17,12 +17,12 @@ Attribute = str | bool | int | float | bytes | None | list["Attribute"] | dict[s
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Attribute]:
-    """The attributes by their names; of equal names the last one."""
+    """Return the attributes by name; the last of duplicate names wins."""
     return {pair.key: value_of(pair.value) for pair in pairs}
 
 
 def value_of(value: AnyValue) -> Attribute:
-    """One value, exactly as it was sent; None where none was."""
+    """Return one value exactly as sent; None if it is empty."""
     which = value.WhichOneof("value")
     if which is None:
         return None
@@ -44,25 +44,25 @@ _TEMPORALITIES: dict[int, Literal["delta", "cumulative"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The value of a histogram, exponential histogram or summary."""
+    """Value of a histogram, exponential histogram or summary."""
 
     count: int
     sum: float | None
     min: float | None = None
     max: float | None = None
     bounds: tuple[float, ...] = ()
-    """Upper bounds of the buckets but the last; a histogram's only."""
+    """Upper bounds of all buckets except the last; only for a histogram."""
     buckets: tuple[int, ...] = ()
-    """One count more than there are bounds; a histogram's only."""
+    """Bucket counts, one more than bounds; only for a histogram."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One data point, with all that is said of its metric, its scope and its resource."""
+    """One data point with the data of its metric, scope and resource."""
 
     metric: str
     value: int | float | Distribution | None
-    """An int where the sender sent `as_int`, a float where `as_double`; None where it sent neither."""
+    """An int for `as_int`, a float for `as_double`; None if the sender set neither."""
     attributes: Mapping[str, Attribute]
     unit: str
     description: str
@@ -72,18 +72,18 @@ class Point:
     resource: Mapping[str, Attribute]
     scope: str
     temporality: Literal["delta", "cumulative"] | None = None
-    """None for a gauge and a summary, which have none, and for others that name none."""
+    """None for a gauge or summary, and if the sender set none."""
     monotonic: bool | None = None
-    """None for anything but a sum."""
+    """None except for a sum."""
     recorded: bool = True
-    """False for a point that says that its series has no value any more."""
+    """False if the point marks the end of its series (no recorded value)."""
     scope_attributes: Mapping[str, Attribute] = field(default_factory=dict)
     exemplars: tuple[Mapping[str, Attribute], ...] = ()
-    """The attributes of each exemplar that the point itself does not have."""
+    """Attributes of each exemplar that the point itself does not have."""
 
 
 def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
-    """Yield the data points of one request, in the order in which they stand there."""
+    """Yield the data points of one request in their order."""
     for resource_metrics in request.resource_metrics:
         resource = attributes_of(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
@@ -149,27 +149,27 @@ def _distribution(
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One log record, with all that is said of its scope and its resource."""
+    """One log record with the data of its scope and resource."""
 
     body: Attribute
     attributes: Mapping[str, Attribute]
     severity: int
-    """1 to 24 (logs data model, "SeverityNumber"), 0 where none is told."""
+    """1 to 24 (logs data model, "SeverityNumber"); 0 if unspecified."""
     severity_text: str
     event_name: str
     trace_id: str
-    """32 hexadecimal digits; empty outside of any span."""
+    """32 hexadecimal digits; empty outside of a span."""
     span_id: str
-    """16 hexadecimal digits; empty outside of any span."""
+    """16 hexadecimal digits; empty outside of a span."""
     time_unix_nano: int
     resource: Mapping[str, Attribute]
     scope: str
-    """The logger, as most senders have it."""
+    """Name of the logger, for most senders."""
     scope_attributes: Mapping[str, Attribute]
 
 
 def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
-    """Yield the log records of one request, in the order in which they stand there."""
+    """Yield the log records of one request in their order."""
     for resource_logs in request.resource_logs:
         resource = attributes_of(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
@@ -199,7 +199,7 @@ _STATUSES: tuple[SpanStatus, ...] = ("unset", "ok", "error")
 
 @dataclass(frozen=True, slots=True)
 class SpanEvent:
-    """Something that happened within a span."""
+    """One event within a span."""
 
     name: str
     attributes: Mapping[str, Attribute]
@@ -208,16 +208,16 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class SpanLink:
-    """What a span points to."""
+    """Link from a span to another span."""
 
     attributes: Mapping[str, Attribute]
     trace_state: str
-    """As the header `tracestate` has it."""
+    """Value in the format of the header `tracestate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span, with all that is said of its scope and its resource."""
+    """One span with the data of its scope and resource."""
 
     name: str
     kind: SpanKind
@@ -226,7 +226,7 @@ class Span:
     span_id: str
     """16 hexadecimal digits."""
     parent_span_id: str
-    """Empty for a root."""
+    """Empty for a root span."""
     attributes: Mapping[str, Attribute]
     events: tuple[SpanEvent, ...]
     links: tuple[SpanLink, ...]
@@ -238,11 +238,11 @@ class Span:
     scope: str
     scope_attributes: Mapping[str, Attribute]
     trace_state: str
-    """As the header `tracestate` has it."""
+    """Value in the format of the header `tracestate`."""
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
-    """Yield the spans of one request, in the order in which they stand there."""
+    """Yield the spans of one request in their order."""
     for resource_spans in request.resource_spans:
         resource = attributes_of(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:

@@ -13,13 +13,13 @@ from poller.receiver.signals import KINDS, Kind, Request, Response, Take, Tls
 
 
 class GrpcListener:
-    """The three services of OTLP on one port."""
+    """The three OTLP services on one port."""
 
     def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
-        """Listen; raises OSError where the port is taken."""
+        """Start listening; raises OSError if the port is in use."""
         self._take = take
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp-grpc")
-        # Two servers on one port would share its connections, and a taken port would go unnoticed.
+        # Two servers on one port would share its connections, and a port in use would go unnoticed.
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers(tuple(map(self._handler, KINDS)))
         address = f"{host}:{port}"
@@ -38,7 +38,7 @@ class GrpcListener:
         self._server.start()
 
     def stop(self) -> None:
-        """Stop listening and cut every connection; the caller has let go of hanging requests."""
+        """Stop listening and cut every connection; the caller must release hanging requests first."""
         self._server.stop(grace=None).wait()
         self._threads.shutdown()
 
@@ -58,7 +58,7 @@ class GrpcListener:
         elif not answer.accepts:
             if answer.retry_after is not None:
                 told = status(answer)
-                # The first is gRPC's convention; the second is what OpenTelemetry's Python exporter reads.
+                # The first key is gRPC's convention; OpenTelemetry's Python exporter reads the second.
                 context.set_trailing_metadata(
                     (
                         ("grpc-status-details-bin", told.SerializeToString()),

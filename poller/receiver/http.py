@@ -28,9 +28,9 @@ _BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _LARGEST_BODY = 20 * 1024 * 1024
-"""Bytes, before and after decompression; the default of the OpenTelemetry Collector's HTTP receiver."""
+"""Bytes, before and after decompression; default of the OpenTelemetry Collector's HTTP receiver."""
 _LONGEST_LINE = 1000
-"""Bytes of a line between chunks."""
+"""Maximum length of a line between chunks, in bytes."""
 _MOST_TRAILERS = 100
 
 
@@ -48,18 +48,18 @@ def _inflate(body: bytes) -> bytes:
 
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": _gunzip, "deflate": _inflate}
-"""Each returns at most a byte more than is taken."""
+"""Decoders by content encoding; each returns at most one byte more than the limit."""
 
 
 class HttpListener:
-    """POST to the paths of the three signals, Protobuf or JSON, on one port."""
+    """Listener for POST requests to the paths of the three signals, Protobuf or JSON, on one port."""
 
     def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
-        """Listen; raises OSError where the port is taken."""
+        """Start listening; raises OSError if the port is in use."""
         self._server = _HttpServer(host, port, take)
         try:
             if tls is not None:
-                # The handshake is left to the first read, in the request's own thread.
+                # The first read performs the handshake, in the request's own thread.
                 self._server.socket = _ssl_context(tls).wrap_socket(
                     self._server.socket, server_side=True, do_handshake_on_connect=False
                 )
@@ -72,7 +72,7 @@ class HttpListener:
             raise
 
     def stop(self) -> None:
-        """Stop listening and cut every connection; the caller has let go of hanging requests."""
+        """Stop listening and cut every connection; the caller must release hanging requests first."""
         self._server.shutdown()
         self._thread.join()
         self._server.cut()
@@ -80,7 +80,7 @@ class HttpListener:
 
 
 class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for the requests' threads
+    daemon_threads = False  # makes server_close() wait for the request threads
 
     def __init__(self, host: str, port: int, take: Take) -> None:
         self.take = take
@@ -90,7 +90,7 @@ class _HttpServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's would look up our own name, which may ask a name server.
+        # HTTPServer's method would look up the host name, which may query a name server.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self._host, int(self.server_address[1])
 
@@ -106,15 +106,15 @@ class _HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def cut(self) -> None:
-        """End the connections that senders keep open for their next request."""
+        """Shut down the connections that senders keep open for their next request."""
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
-                    # Not SSLSocket's own, which takes the TLS state away under the thread that reads.
+                    # SSLSocket's own method would discard the TLS state while another thread reads.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a sender that left or failed its handshake; that is its own to report."""
+        """Ignore a sender that disconnected or failed its handshake, because the sender reports that."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _HttpServer
 
     def do_POST(self) -> None:
-        """Take one request; a body that is no request is answered with 400, 404, 413 or 415."""
+        """Handle one request; an invalid request gets status 400, 404, 413 or 415."""
         try:
             body = self._body()
         except ValueError:
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._reply(answer, kind)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name http.server gives it
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name given by http.server
         """Write no access log."""
 
     def _refuse_size(self) -> None:
@@ -168,7 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(Answer("RESOURCE_EXHAUSTED", 413, f"the body is too large: {most}"))
 
     def _body(self) -> bytes | None:
-        """The body, sent at once or in chunks (RFC 9112, section 7.1); None where it is too long."""
+        """Return the body, also if chunked (RFC 9112, section 7.1); None if it is too long.
+
+        Raises ValueError if its length or its trailer is invalid.
+        """
         if self.headers.get("Transfer-Encoding", "").strip().lower() != "chunked":
             length = _length(self.headers.get("Content-Length") or "0", 10)
             return self.rfile.read(length) if length <= _LARGEST_BODY else None

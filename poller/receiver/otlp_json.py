@@ -15,22 +15,22 @@ _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span
 
 
 def from_json(text: str | bytes, into: type[Parsed]) -> Parsed:
-    """Read one request; keys that the message does not have are passed over, as the specification says.
+    """Parse one request; unknown keys are ignored, as the specification requires.
 
-    Ids of traces and spans are hexadecimal here, and Base64 in Protobuf's own JSON form (OTLP specification
-    1.10, "JSON Protobuf Encoding"). Raises ValueError for what is no such request.
+    Ids of traces and spans are hexadecimal in OTLP, but Base64 in Protobuf's own JSON form (OTLP
+    specification 1.10, "JSON Protobuf Encoding"). Raises ValueError if the text is not a valid request.
     """
     try:
         told = json.loads(text)
         if not isinstance(told, dict):
-            raise ValueError("it is no object")  # noqa: TRY004 - the text is wrong, not a type of ours
+            raise ValueError("it is no object")  # noqa: TRY004 - the value is invalid, not its Python type
         return ParseDict(_with_base64_ids(told), into(), ignore_unknown_fields=True)
     except (ParseError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
 
 def to_json(message: Message) -> bytes:
-    """Write an answer; it has no ids."""
+    """Encode an answer, which contains no ids."""
     return MessageToJson(message, indent=None).encode()
 
 

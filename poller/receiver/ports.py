@@ -9,20 +9,20 @@ import socket
 LOOPBACK = "127.0.0.1"
 
 _RANGE = range(15_000, 32_768)
-"""Below what Linux and macOS hand to outgoing connections (32768 and 49152 upwards).
+"""Ports below the ranges that Linux and macOS use for outgoing connections (32768 and 49152 upwards).
 
-A port of that range may be taken by any client while our server is down for a restart; worse, a client that
-retries a closed port in it can be given that very port as its own and so connect to itself.
+Any client can take a port of those ranges while the receiver is down for a restart. A client that retries a
+closed port there can even get the same port as its own and connect to itself.
 """
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports on which nothing listens now; raises OSError where none is found."""
+    """Return `count` different free ports; raises OSError if not enough of them are found."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         for port in random.sample(_RANGE, 500):
             listener = held.enter_context(socket.socket())
-            # As every server here does: a port whose last connections are in TIME_WAIT is free.
+            # Like all servers here: a port with connections in TIME_WAIT counts as free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((LOOPBACK, port))

@@ -42,13 +42,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request as it came, and what it was told."""
+    """One request as received, and its answer."""
 
     at: float
-    """Arrival: seconds since 1970, UTC."""
+    """Time of arrival: seconds since 1970, UTC."""
     protocol: Protocol
     headers: Mapping[str, str]
-    """HTTP headers or gRPC metadata, names in lower case."""
+    """HTTP headers or gRPC metadata, with names in lower case."""
     request: Request
     answer: Answer
 
@@ -57,24 +57,23 @@ class Received:
         return signal_of(self.request)
 
     def points(self) -> list[Point]:
-        """Its data points; none where it carries another signal."""
+        """Return its data points; empty for another signal."""
         return list(points_of(self.request)) if isinstance(self.request, ExportMetricsServiceRequest) else []
 
     def spans(self) -> list[Span]:
-        """Its spans; none where it carries another signal."""
+        """Return its spans; empty for another signal."""
         return list(spans_of(self.request)) if isinstance(self.request, ExportTraceServiceRequest) else []
 
     def records(self) -> list[LogRecord]:
-        """Its log records; none where it carries another signal."""
+        """Return its log records; empty for another signal."""
         return list(records_of(self.request)) if isinstance(self.request, ExportLogsServiceRequest) else []
 
 
 class Receiver:
-    """Both protocols of OTLP and its three signals, on the same ports over every stop and start.
+    """Both protocols of OTLP with all three signals, on the same ports across stop and start.
 
-    Safe to use from any thread. `answer` decides what requests are told, `answer_next` what the next few of
-    metrics are, `answers` what those of another signal are. Requests are those of metrics where no signal is
-    named.
+    It may be used from any thread. `answer` is the default answer. `answer_next` sets the answers to the next
+    metrics requests, and `answers` those to other signals. The default signal of the methods is metrics.
     """
 
     def __init__(
@@ -87,11 +86,10 @@ class Receiver:
         keep: int | None = None,
         on_request: Callable[[Received], None] | None = None,
     ) -> None:
-        """Start listening; port 0 takes a free one. `keep` bounds how many requests of each signal are
-        remembered.
+        """Start listening; port 0 selects a free port.
 
-        `on_request` is called in the receiving thread, after the request is remembered and before it is
-        answered. Raises OSError where a port is taken.
+        `keep` limits the number of stored requests of each signal. `on_request` runs in the receiving thread
+        after the request is stored and before it is answered. Raises OSError if a port is in use.
         """
         found = iter(free_ports(2))
         self.grpc_port = grpc_port or next(found)
@@ -120,12 +118,12 @@ class Receiver:
 
     @property
     def grpc_endpoint(self) -> str:
-        """What an exporter is given as its gRPC endpoint."""
+        """gRPC endpoint for an exporter."""
         return f"{self._scheme}://{self._host}:{self.grpc_port}"
 
     @property
     def http_endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT is given for HTTP: without a path."""
+        """HTTP endpoint for OTEL_EXPORTER_OTLP_ENDPOINT, without a path."""
         return f"{self._scheme}://{self._host}:{self.http_port}"
 
     @property
@@ -139,12 +137,12 @@ class Receiver:
             self._changed.notify_all()
 
     def answer_next(self, *answers: Answer) -> None:
-        """Tell the next requests of metrics these, one each, and those after them `answer`."""
+        """Use each of these answers for one of the next metrics requests, and `answer` after that."""
         with self._changed:
             self._next.extend(answers)
 
     def answer_by(self, decide: Callable[[ExportMetricsServiceRequest], Answer | None]) -> None:
-        """Tell a request what `decide` returns for it, and `answer` where that is None."""
+        """Answer metrics requests with the result of `decide`, or with `answer` if the result is None."""
         with self._changed:
             self._decide = decide
 
@@ -159,7 +157,7 @@ class Receiver:
             self._changed.notify_all()
 
     def start(self) -> None:
-        """Listen (again) on both ports; raises OSError where another took one."""
+        """Listen (again) on both ports; raises OSError if another process uses one of them."""
         if self._listeners is not None:
             return
         self._stopping = False
@@ -171,7 +169,7 @@ class Receiver:
             raise
 
     def stop(self) -> None:
-        """Stop listening, cut every connection and let go of hanging requests; what was received stays."""
+        """Stop listening, cut every connection and release hanging requests; stored requests are kept."""
         with self._changed:
             listeners, self._listeners = self._listeners, None
             self._stops += 1
@@ -186,7 +184,7 @@ class Receiver:
             return list(self._attempts[signal])
 
     def requests(self, signal: Signal = "metrics") -> list[Received]:
-        """Return the accepted requests of a signal, oldest first; a partial success counts as accepted."""
+        """Return the accepted requests of a signal, oldest first, including partial successes."""
         return [received for received in self.attempts(signal) if received.answer.accepts]
 
     def points(self, metric: str | None = None) -> list[Point]:
@@ -199,7 +197,7 @@ class Receiver:
         ]
 
     def spans(self, name: str | None = None) -> list[Span]:
-        """Return the spans of all accepted requests, or those of one name, in the order of their arrival."""
+        """Return the spans of all accepted requests, or those of one name, in order of arrival."""
         return [
             span
             for received in self.requests("traces")
@@ -208,7 +206,7 @@ class Receiver:
         ]
 
     def records(self) -> list[LogRecord]:
-        """Return the log records of all accepted requests, in the order of their arrival."""
+        """Return the log records of all accepted requests, in order of arrival."""
         return [record for received in self.requests("logs") for record in received.records()]
 
     def clear(self) -> None:
@@ -217,16 +215,16 @@ class Receiver:
                 attempts.clear()
 
     def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 30.0) -> Found:
-        """Return the first truthy answer of `predicate`, asked now and after every request.
+        """Return the first truthy result of `predicate`, which is called now and after every request.
 
-        Raises TimeoutError, saying what did arrive, after `timeout` seconds.
+        Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
         """
         return self.wait_until(lambda: predicate(self.points()), timeout)
 
     def wait_until(self, answer: Callable[[], Found], timeout: float = 30.0) -> Found:
-        """Return the first truthy answer, asked for now and after every request.
+        """Return the first truthy result of `answer`, which is called now and after every request.
 
-        Raises TimeoutError, saying what did arrive, after `timeout` seconds.
+        Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
         """
         with self._changed:
             found = self._changed.wait_for(answer, timeout)
@@ -242,7 +240,7 @@ class Receiver:
             return found
 
     def wait_for_attempts(self, count: int, timeout: float = 30.0, *, signal: Signal = "metrics") -> None:
-        """Wait until `count` requests of a signal are remembered, whatever they were told.
+        """Wait until `count` requests of a signal are stored, whatever their answers.
 
         Raises TimeoutError after `timeout` seconds.
         """
@@ -269,7 +267,7 @@ class Receiver:
         if not answer.hang:
             return answer
         with self._changed:
-            # A request that once hung is not accepted later: its sender may have gone.
+            # A request that hung is not accepted later, because its sender may have disconnected.
             self._changed.wait_for(
                 lambda: (
                     self._stops != stops or self._stopping or not self._answers.get(signal, self._answer).hang

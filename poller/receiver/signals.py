@@ -37,16 +37,16 @@ class Kind:
 
     signal: Signal
     service: str
-    """Name of its gRPC service."""
+    """Name of the gRPC service."""
     request: type[Request]
 
     @property
     def path(self) -> str:
-        """Where HTTP requests go."""
+        """Path of HTTP requests."""
         return f"/v1/{self.signal}"
 
     def response(self, answer: Answer) -> Response:
-        """What a sender is told whose request was accepted, if only in part."""
+        """Return the response to an accepted request, including a partial success."""
         if not answer.rejected and not answer.message:
             return _RESPONSES[self.signal]()
         if self.signal == "metrics":
@@ -75,18 +75,18 @@ _RESPONSES: dict[Signal, type[Response]] = {
 
 
 def signal_of(request: Request) -> Signal:
-    """Which signal a request carries."""
+    """Return the signal of a request."""
     return next(kind.signal for kind in KINDS if isinstance(request, kind.request))
 
 
 Protocol = Literal["grpc", "http"]
 Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
-"""Called in the thread of a request; what it returns is what the sender is told."""
+"""Called in the thread of a request; returns the answer to the sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The server's certificate and key as PEM files; with `client_ca`, clients must show one of its own."""
+    """The server's certificate and key as PEM files; with `client_ca`, client certificates are required."""
 
     certificate: Path
     key: Path

@@ -9,17 +9,17 @@ from opentelemetry.trace import Span, SpanContext
 
 _WHERE = "__telemetry_span__"
 _DEEPEST = 10
-"""Exceptions of one chain that are looked at; a chain may be a circle."""
+"""Maximum number of exceptions that are followed in a chain, because a chain can be circular."""
 
 
 def error_type(error: BaseException) -> str:
-    """The full name of its class, which is `error.type` (semantic conventions 1.44, "Recording errors")."""
+    """Return the full class name, which is `error.type` (semantic conventions 1.44, "Recording errors")."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE that the database gave, of psycopg, asyncpg, psycopg2, or of SQLAlchemy around them."""
+    """Return the SQLSTATE from an error of psycopg, asyncpg or psycopg2, or of SQLAlchemy around it."""
     for one in (error, getattr(error, "orig", None)):
         for name in ("sqlstate", "pgcode"):
             if isinstance(state := getattr(one, name, None), str) and state:
@@ -28,26 +28,27 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def is_clients_fault(error: BaseException) -> bool:
-    """Whether it stands for an answer 4xx, as the HTTPException of Starlette, FastAPI and Litestar does.
+    """Return whether an exception means a 4xx response, as HTTPException in Starlette, FastAPI and Litestar.
 
-    A server that refuses works as it should: such an exception fails no span (semantic conventions 1.44, HTTP
-    spans, "Status").
+    A 4xx response is not a failure of the server, so such an exception fails no span (semantic conventions
+    1.44, HTTP spans, "Status").
     """
     status = getattr(error, "status_code", None)
     return isinstance(status, int) and 400 <= status < 500
 
 
 class Place(NamedTuple):
-    """Where an exception was seen first."""
+    """The span and the request id in which an exception was first seen."""
 
     span: SpanContext
     request_id: str | None
 
 
 def mark(error: BaseException, where: SpanContext, request_id: str | None = None) -> bool:
-    """Remember in which span an exception was seen first; returns whether this is the first time.
+    """Store in an exception the span in which it was first seen; return whether this is the first time.
 
-    A server logs what broke a request when the request's span is over; by the mark that line finds it.
+    A server logs an unhandled exception after the request's span has ended; the mark connects the log record
+    with the span.
     """
     if hasattr(error, _WHERE):
         return False
@@ -57,15 +58,15 @@ def mark(error: BaseException, where: SpanContext, request_id: str | None = None
 
 
 def record(span: Span, error: BaseException) -> None:
-    """Add the exception event, without the message if the exception cannot show it."""
+    """Add the exception event; omit the message if the exception cannot be converted to text."""
     try:
         span.record_exception(error)
-    except Exception:  # noqa: BLE001 - other people's __str__
+    except Exception:  # noqa: BLE001 - __str__ of a foreign class may raise
         span.add_event("exception", {"exception.type": error_type(error)})
 
 
 def where(error: BaseException | None) -> Place | None:
-    """Where an exception, or one that led to it, was seen first; None where none was."""
+    """Return where an exception, or one of its causes, was first seen; None if it was not marked."""
     for _ in range(_DEEPEST):
         if error is None:
             return None

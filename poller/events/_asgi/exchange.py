@@ -28,21 +28,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 CLIENT_LEFT = 499
-"""Status of a request whose client went away before there was an answer; nginx calls it so."""
+"""Status of a request whose client disconnected before the response (as in nginx)."""
 FAILED = 500
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _LONGEST_METHOD = 64
-"""Characters of a method unknown to HTTP, which a client chose; a longer one is omitted."""
+"""Maximum length of an unknown method in characters, because clients choose it; longer ones are omitted."""
 _REQUEST_ID = b"x-request-id"
 _KNOWN = frozenset(HTTP_METHODS)
 _OF_THE_CLIENT = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"}
 )
-"""Exceptions that an application is ended by when its client has gone."""
+"""Exceptions that end an application whose client has disconnected."""
 
 
 class Exchange(ABC):
-    """A context in which the application runs, with the scope and the two callables that it is given."""
+    """Context in which the application runs, with the scope and the callables that it receives."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Exchange(ABC):
         public: bool = False,
         finds_probes: bool = False,
     ) -> None:
-        """Begin: start the root span, as the child of what the client's headers name, if they do.
+        """Start the root span, as a child of the span in the client's headers if there is one.
 
-        With `public` it begins a trace and only links to that. With `finds_probes` a request that `Health`
-        answers is not counted and has no span.
+        With `public` the span starts a new trace and links to the client's span. With `finds_probes` a
+        request that `Health` answers is not counted and has no span.
         """
         self._began = perf_counter()
         self._metrics = metrics
@@ -91,8 +91,8 @@ class Exchange(ABC):
         )
         self._context = set_span_in_context(self.span, parent)
         self._request = request.Request(self.span, self.id)
-        # The application changes its scope, and what it leaves there tells the route. FastAPI would make a
-        # root span of its own beside ours where this key is missing.
+        # The application stores the route in its scope. Without the key `fastapi.telemetry`, FastAPI would
+        # create a second root span.
         self.scope: Scope = {"fastapi.telemetry": None, **scope}
         self._route = ""
         self._disconnected = False
@@ -100,7 +100,7 @@ class Exchange(ABC):
 
     @property
     def is_probe(self) -> bool:
-        """Whether `Health` has answered it, and nothing else said what to exclude."""
+        """Return whether `Health` has answered the request and probes are detected automatically."""
         return self._finds_probes and self._request.is_probe
 
     def __enter__(self) -> Self:
@@ -122,14 +122,14 @@ class Exchange(ABC):
 
     @abstractmethod
     async def receive(self) -> Message:
-        """Receive for the application."""
+        """Receive a message for the application."""
 
     @abstractmethod
     async def send(self, message: Message) -> None:
-        """Send for the application."""
+        """Send a message for the application."""
 
     async def forward(self, message: Message) -> None:
-        """Send, and see that the client has gone: a server says that by an OSError (ASGI, "Send")."""
+        """Send a message; an OSError means that the client has disconnected (ASGI, "Send")."""
         try:
             await self._send(message)
         except OSError:
@@ -138,21 +138,21 @@ class Exchange(ABC):
 
     @abstractmethod
     def name(self, route: str | None) -> str:
-        """The name of the root span, before and after the route is known."""
+        """Return the name of the root span; `route` is None until the route is known."""
 
     @abstractmethod
     def over(self, error: BaseException | None) -> None:
-        """End: the application has returned, or raised `error`."""
+        """End the exchange after the application has returned or raised `error`."""
 
     def with_id(self, message: Message) -> Message:
-        """The beginning of a response, with the request id among its headers."""
+        """Return the start of a response with the request id added to its headers."""
         headers = list(message.get("headers") or ())
         if not any(name == _REQUEST_ID for name, _ in headers):
             headers.append((_REQUEST_ID, self.id.encode()))
         return {**message, "headers": headers}
 
     def count(self, status: int, error: BaseException | None = None) -> None:
-        """Count the request, once, while its span is the current one, so that an exemplar finds it."""
+        """Count the request once, while its span is current, so that exemplars refer to it."""
         if self._route:
             return
         self._route = self._request.route or _route_of(self.scope)
@@ -169,11 +169,11 @@ class Exchange(ABC):
             )
 
     def end_span(self, status: int, error: BaseException | None, at: int | None) -> None:
-        """End the root span, at a time (nanoseconds since 1970) or now; it failed by `error`, or by 5xx."""
+        """End the root span at `at` (nanoseconds since 1970) or now; `error` or a status of 5xx fails it."""
         span = self.span
         first = error is not None and mark(error, span.get_span_context(), self.id)
         if self.is_probe:
-            return  # what is not ended is not exported
+            return  # a span that does not end is not exported
         if span.is_recording():
             span.set_attribute("http.response.status_code", status)
             if self._route != UNMATCHED:
@@ -191,18 +191,19 @@ class Exchange(ABC):
 
 
 def _route_of(scope: Scope) -> str:
-    """The route, or `unmatched` where a framework leaves in its scope what nobody expects there."""
+    """Return the route, or `unmatched` if the scope contains unexpected data."""
     try:
         return route_of(scope)
-    except Exception:  # no request may fail by being measured
+    except Exception:  # telemetry must not fail a request
         logger.exception("the route of a request could not be found out")
         return UNMATCHED
 
 
 def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, Context]:
-    """The client's request id, and the context in which it wants its request traced.
+    """Return the client's request id, and the trace context from its headers.
 
-    That is never the one that happens to be current: on a kept connection it may be the last request's.
+    Without trace headers the context is empty. The current context is not used, because on a keep-alive
+    connection it may belong to the previous request.
     """
     fields = get_global_textmap().fields
     given, carrier = None, {}

@@ -10,7 +10,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 at_end: list[Callable[[], object]] = []
-"""Called in a thread after the application has ended and before the server is told so."""
+"""Functions to call in a thread after the application has shut down and before the server is notified."""
 
 _ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
@@ -18,7 +18,7 @@ _ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 def ending(
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
-    """Wrap the `send` of a lifespan, so that its last message comes after `at_end`."""
+    """Wrap the `send` of a lifespan, so that the functions in `at_end` run before its last message."""
 
     async def send_last(message: MutableMapping[str, Any]) -> None:
         if message["type"] in _ENDS:
@@ -32,5 +32,5 @@ def _run() -> None:
     for function in at_end:
         try:
             function()
-        except Exception:  # the server must come to its end
+        except Exception:  # a failure must not block the shutdown
             logger.exception("what was left could not be pushed")

@@ -15,15 +15,15 @@ from poller.events.attributes import UNMATCHED
 Scope = MutableMapping[str, Any]
 
 _REST = "/{path}"
-"""Behind the prefix of what is mounted and has no routes of its own, static files say."""
+"""Replaces the rest of the path after a mount without routes of its own, for example static files."""
 _PARTIAL, _FULL = 1, 2
-"""Of Starlette's `Match`; partial is another method of the same path."""
+"""Values of Starlette's `Match`; partial means that only the method differs."""
 _SOMEWHERE = "/{mount}"
-"""In place of a prefix that cannot be found out."""
+"""Replaces an unknown mount prefix."""
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route in a scope that an application has handled, or `unmatched`."""
+    """Return the template of the route in a scope that an application has handled, or `unmatched`."""
     if handler := scope.get("route_handler"):  # Litestar
         return scope.get("path_template") or _mounted_path(handler) or UNMATCHED
     leaf = _leaf(scope)
@@ -38,7 +38,7 @@ def route_of(scope: Scope) -> str:
 
 
 def _leaf(scope: Scope) -> str | None:
-    """The template of the innermost route."""
+    """Return the template of the innermost route."""
     included = (scope.get("fastapi") or {}).get("effective_route_context")
     for route in (included, scope.get("route")):
         template = _template(route)
@@ -55,16 +55,16 @@ def _template(route: object) -> str | None:
 
 
 def _mounted_path(handler: object) -> str | None:
-    """Litestar tells no template for what is mounted; its handler has one path, or nobody knows which."""
+    """Return the path of a Litestar mount, which has no template; None unless its handler has one path."""
     paths = getattr(handler, "paths", ())
     return next(iter(paths)).rstrip("/") + _REST if len(paths) == 1 else None
 
 
 def _walk(scope: Scope) -> tuple[str | None, str | None]:
-    """Follow a request from the outermost router: the templates of its mounts in one, and of its whole path.
+    """Follow a request from the outermost router; return the mount prefix and the template of the whole path.
 
-    None in place of the first where the way does not lead to where the request is, of the second where the
-    innermost router has no route for it.
+    The prefix is None if the route does not lead to the current mount. The template is None if the innermost
+    router has no matching route.
     """
     at: Scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
     for left_by_the_request in ("app_root_path", "fastapi", "path_params", "route"):
@@ -82,10 +82,10 @@ def _walk(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def _match(routes: Iterable[Any], scope: Scope) -> Any:
-    """The route that Starlette would take, and the scope changed as it would change it."""
+    """Return the route that Starlette would choose, and update the scope as Starlette would."""
     partly = None
     for route in routes:
-        with contextlib.suppress(Exception):  # of a route that somebody else made
+        with contextlib.suppress(Exception):  # `matches` of a custom route may raise
             match, child = route.matches(scope)
             if match.value == _FULL:
                 scope.update(child)

@@ -6,38 +6,39 @@ from dataclasses import dataclass
 from typing import Literal
 
 REQUEST = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120)
-"""Seconds; those of `http.server.request.duration` (semantic conventions 1.44), to the longest timeout."""
+"""Seconds: boundaries of `http.server.request.duration` (semantic conventions 1.44) up to the longest
+timeout."""
 
 SESSION = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 604_800)
-"""Seconds, a second to a week: a session that ends at once, one that a proxy cuts, one that stays."""
+"""Seconds, from one second to a week, for sessions that fail at once, that a proxy ends, or that last."""
 
 CLEANUP = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
-"""Seconds of a pass over what is in memory."""
+"""Seconds, for a cleanup of data in memory."""
 
 BYTES = (1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864, 268_435_456)
-"""Bytes, 1 KiB to 256 MiB, each four times the one before."""
+"""Bytes, 1 KiB to 256 MiB; each boundary is four times the previous one."""
 
 BATCH = (0, 1, 2, 5, 10, 20, 49, 50, 99, 100, 200, 500)
-"""Items. Unless told otherwise the server fetches 50 and flushes 100 at most: full batches stand apart."""
+"""Items. By default the server fetches at most 50 and flushes at most 100: full batches have own buckets."""
 
 
 Instrument = Literal["counter", "updowncounter", "histogram", "gauge"]
 Status = Literal["implemented", "planned", "added", "polled"]
-"""Whether the server has it in its releases, plans it, this package adds it, or the daemon polls it."""
+"""Released by the server, planned by the server, added by this package, or polled by the daemon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of a metric, and the values it may have."""
+    """One attribute of a metric and its permitted values."""
 
     name: str
     description: str
     values: tuple[str, ...] = ()
-    """All that there are; empty where the set is open."""
+    """All permitted values; empty for an open set."""
     open: str = ""
-    """Why the set is open, and what bounds it all the same."""
+    """Why the set is open, and what still limits its size."""
     examples: tuple[str, ...] = ()
-    """Of an open set."""
+    """Examples of values of an open set."""
 
     def __post_init__(self) -> None:
         if bool(self.values) == bool(self.open):
@@ -46,10 +47,10 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happens and is measured, whatever its metric is called.
+    """One measured event, independent of its metric name.
 
-    The unit (UCUM) is such that OTLP-to-Prometheus translation adds nothing to the name but a counter's
-    `_total`: things counted stand in braces, seconds and bytes are in the name already.
+    The unit (UCUM) is chosen so that the translation from OTLP to Prometheus adds only a counter's `_total`
+    to the name: counted things are in braces, and the names already contain seconds and bytes.
     """
 
     name: str
@@ -58,31 +59,31 @@ class Event:
     description: str
     attributes: tuple[Attribute, ...] = ()
     boundaries: tuple[float, ...] = ()
-    """Of a histogram: upper bounds of its buckets but the last, in its unit."""
+    """Upper bounds of all histogram buckets except the last, in the event's unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What one generation of the catalogue calls an event, and what its server makes of it."""
+    """Metric name of an event in one generation of the catalogue, and its status in the server."""
 
     event: str
     metric: str
-    """Exactly as it is exported without a namespace of one's own."""
+    """Exported name if no custom namespace is set."""
     source: str
-    """The part of the server that tells it."""
+    """The part of the server that records the event."""
     since: str = ""
-    """First release of the server that has it, under whatever name; empty: none has."""
+    """First release of the server with this event, under any name; empty if there is none."""
     status: Status = "implemented"
     tunes: str = ""
-    """The server's setting that it helps to choose, and how (design document, section 3.4)."""
+    """The server's setting that the metric helps to tune, and how (design document, section 3.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric of the catalogue: an event under a name, or a gauge of the system's state."""
+    """One metric of the catalogue: a named event, or a gauge of the system's state."""
 
     event: str
-    """Name of the event; of a gauge of the state, that of the query."""
+    """Name of the event, or of the query for a gauge of the system's state."""
     name: str
     instrument: Instrument
     unit: str

@@ -28,9 +28,9 @@ _WORD = re.compile(r"[A-Za-z_]{1,40}")
 
 
 class Instruments:
-    """The instruments of one generation, by the events that they record.
+    """Instruments of one generation, by the event that they record.
 
-    An event that the generation has no metric for gets an instrument that does nothing.
+    An event without a metric in the generation gets an instrument that does nothing.
     """
 
     def __init__(self, meter: Meter, metrics: Mapping[str, Metric]) -> None:
@@ -52,7 +52,7 @@ class Instruments:
         )
 
     def observable_gauge(self, event: Event, read: Callable[[], list[Observation]]) -> ObservableGauge:
-        """Show what `read` returns at every collection."""
+        """Create a gauge that exports the result of `read` at every collection."""
         return self._of(event).create_observable_gauge(
             self._name(event), [lambda _: read()], event.unit, event.description
         )
@@ -66,10 +66,10 @@ class Instruments:
 
 
 class Labels(dict[str, Mapping[str, str]]):
-    """One attribute set for each value that is declared; any other value has the set `other`.
+    """One attribute set for each declared value; every other value maps to the set `other`.
 
-    An event inside a server must neither fail nor be lost for a misspelt word, and nobody can make series of
-    their own; so the word becomes `_OTHER`, and the first one is logged.
+    A misspelt value in a server must neither fail nor lose an event, and clients must not be able to create
+    series. Such a value therefore becomes `_OTHER`, and the first occurrence is logged.
     """
 
     def __init__(self, attribute: Attribute) -> None:
@@ -81,7 +81,7 @@ class Labels(dict[str, Mapping[str, str]]):
     def __missing__(self, value: str) -> Mapping[str, str]:
         if not self._told:
             self._told = True
-            # What is no word may be anything, a client's address included.
+            # Anything but a plain word may be personal data, such as a client's address.
             said = repr(value) if _WORD.fullmatch(str(value)) else "a value"
             name, values = self._attribute.name, ", ".join(self._attribute.values)
             logger.warning("%s is not declared for the attribute %r; there are %s", said, name, values)
@@ -89,7 +89,7 @@ class Labels(dict[str, Mapping[str, str]]):
 
 
 class Timed:
-    """Records the seconds from its beginning to its end, however it ends; `inside` counts who is in it."""
+    """Records the seconds that a block takes, however it ends; `inside` counts the open blocks."""
 
     __slots__ = ("_begun", "_duration", "_inside")
 

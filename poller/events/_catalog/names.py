@@ -122,7 +122,7 @@ V0_9_4 = (
     Name("push_failed", "obscura_push_notification_errors_total", "PushNotificationWorker", "v0.4.0"),
     Name("push_token_invalid", "obscura_push_invalid_tokens_total", "PushNotificationWorker", "v0.4.0"),
     Name("rate_limit_decided", "obscura_rate_limit_decisions_total", "RateLimitService", "v0.3.9"),
-    # The server's own plan writes these two without its prefix.
+    # The server's plan contains these two names without the prefix.
     Name("http_request", "http_server_requests_total", "HTTP middleware", status="planned"),
     Name(
         "http_request_duration", "http_server_request_duration_seconds", "HTTP middleware", status="planned"

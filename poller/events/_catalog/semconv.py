@@ -7,7 +7,7 @@ from opentelemetry.metrics import Meter
 from poller.events.attributes import UNMATCHED
 
 BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Seconds, as the conventions advise."""
+"""Seconds, as the semantic conventions recommend."""
 _SCHEMES = frozenset({"http", "https"})
 _VERSIONS = frozenset({"1.0", "1.1", "2", "3"})
 _FAILED = 500
@@ -37,7 +37,7 @@ class HttpServer:
         protocol_version: str,
         error_type: str | None,
     ) -> None:
-        """Record one request; `method` must be a known one, and `duration` is in seconds."""
+        """Record one request; `method` must be a known method, `duration` is in seconds."""
         attributes: dict[str, str | int] = {
             "http.request.method": method,
             "http.response.status_code": status,
@@ -45,7 +45,7 @@ class HttpServer:
         }
         if route != UNMATCHED:
             attributes["http.route"] = route
-        # Proxies and clients choose the version; another one would be another series.
+        # Proxies and clients choose the version; an unknown value would create a new series.
         if protocol_version in _VERSIONS:
             attributes["network.protocol.version"] = protocol_version
         if error_type is not None or status >= _FAILED:
@@ -53,6 +53,6 @@ class HttpServer:
         self._duration.record(duration, attributes)
 
     def active(self, change: int, method: str, scheme: str) -> None:
-        """Add to the requests in progress."""
+        """Add `change` to the requests in progress."""
         scheme = scheme if scheme in _SCHEMES else "http"
         self._active.add(change, {"http.request.method": method, "url.scheme": scheme})

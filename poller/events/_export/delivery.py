@@ -18,19 +18,19 @@ logger = logging.getLogger(__name__)
 _EXPORTERS = "opentelemetry.exporter"
 _MOMENT = 0.25
 _UNTIL_CUT = 5.0
-"""Seconds."""
+"""Maximum wait for a request that was cut short, in seconds."""
 _abandoned: list[Any] = []
-"""Exporters that are used no more, and kept: to end one may wait for threads that another process has."""
+"""Unused exporters, which stay open: closing one may wait for threads that only another process has."""
 
 
 class Delivery:
-    """An exporter of any signal, which says once that the collector is gone, and once that it is back.
+    """Wrapper of an exporter for any signal; logs an outage of the collector once, and its recovery once.
 
-    The exporters themselves write a line for each try, and none of their results reaches anybody (SDK 1.45).
+    The exporters themselves log every attempt, and no caller receives their results (SDK 1.45).
     """
 
     def __init__(self, signal: Signal, target: Target, build: Callable[[], Any], results: Any) -> None:
-        """Build the exporter; `results` is the enumeration of what its `export` returns."""
+        """Build the exporter; `results` is the result enumeration of its `export` method."""
         self.signal = signal
         self._target = target
         self._build = build
@@ -42,15 +42,15 @@ class Delivery:
         self._held = False
         self._cuts = 0
         self.failures = 0
-        """Batches that did not arrive."""
+        """Number of batches that were not delivered."""
         self.lost = 0
-        """Spans, data points or log records of these batches."""
+        """Number of spans, data points or log records in these batches."""
         self.sending = 0
-        """Those of the batch that is under way."""
+        """Number of spans, data points or log records in the batch that is being sent."""
         self.exporter: Any = build()
 
     def export(self, batch: Any, **kwargs: Any) -> Any:
-        """Send one batch, whatever it takes; returns what the exporter returned."""
+        """Send one batch and return the exporter's result; never raises an exporter's error."""
         self._reasons.clear()
         self.sending = size = _size(batch)
         try:
@@ -64,7 +64,7 @@ class Delivery:
 
     def _export(self, batch: Any, **kwargs: Any) -> Any:
         while not self._ended:
-            with self._open:  # shut while the process forks
+            with self._open:  # closed while the process forks
                 self._sending.acquire()
             cuts = self._cuts
             try:
@@ -74,26 +74,27 @@ class Delivery:
             if result is self._results.SUCCESS or cuts == self._cuts:
                 self._announce(lost=result is not self._results.SUCCESS)
                 return result
-            # It was cut short by a fork, which is no fault of the collector's.
+            # A fork cut the request short, which is not a failure of the collector.
         return self._results.FAILURE
 
     def force_flush(self, timeout_millis: float = 0) -> bool:
-        """Nothing waits here."""
+        """Return True, because this class has no queue."""
         del timeout_millis
         return True
 
     def shutdown(self, *args: Any, **kwargs: Any) -> None:
-        """End the exporter, and with it a request in flight."""
+        """Shut down the exporter and cancel a request in flight."""
         del args, kwargs
         if not self._ended:
             self._ended = True
             self._close()
 
     def before_fork(self) -> None:
-        """Have no request under way, and let none begin: of gRPC in the midst of one a child would hang.
+        """Finish the current request and block new ones: a gRPC request in flight would hang the child.
 
-        A request in flight is given a moment to end; after that it is cut short, and sent again. Connections
-        stay open: gRPC (1.85) survives a fork with open ones, but not one during the closing of the last.
+        A request in flight gets `_MOMENT` seconds to finish; then it is cut short and sent again after the
+        fork. Connections stay open: gRPC (1.85) survives a fork with open connections, but not during the
+        closing of the last one.
         """
         self._open.acquire()
         self._held = self._sending.acquire(timeout=_MOMENT)
@@ -104,13 +105,13 @@ class Delivery:
             self._abandon()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Resume sending."""
         if self._held:
             self._sending.release()
         self._open.release()
 
     def after_fork_in_child(self) -> None:
-        """Leave the parent's connections to the parent, and send by new ones."""
+        """Leave the parent's connections to the parent and use new ones."""
         self._open, self._sending = threading.Lock(), threading.Lock()
         self._failing_since = None
         self._abandon()
@@ -124,7 +125,7 @@ class Delivery:
             if self.exporter is None:
                 self.exporter = self._build()
             return self.exporter.export(batch, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a value that cannot be encoded raises anything
+        except Exception as error:  # noqa: BLE001 - encoding an invalid value may raise anything
             self._reasons.add(f"{type(error).__name__}: {text_of(error)}")
             return self._results.FAILURE
 
@@ -135,7 +136,7 @@ class Delivery:
 
     def _announce(self, *, lost: bool) -> None:
         if self._ended:
-            return  # it was cut short by us, which is no news of the collector
+            return  # this process cut it short, which says nothing about the collector
         where = {"endpoint": str(self._target)}
         if lost and self._failing_since is None:
             self._failing_since = time.monotonic()
@@ -147,7 +148,7 @@ class Delivery:
 
 
 def _size(batch: Any) -> int:
-    """Spans or log records of a batch, or data points of metrics."""
+    """Return the number of spans or log records, or of data points of metrics."""
     if not hasattr(batch, "resource_metrics"):
         return len(batch)
     scopes = [scope for resource in batch.resource_metrics for scope in resource.scope_metrics]
@@ -155,7 +156,7 @@ def _size(batch: Any) -> int:
 
 
 class _Reasons(logging.Handler):
-    """Catches what the exporters log in this thread, instead of the log."""
+    """Captures the messages that the exporters log in this thread, instead of the log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -171,7 +172,7 @@ class _Reasons(logging.Handler):
         self._messages().clear()
 
     def best(self) -> str:
-        """The last message that says why; HTTP's very last one does not when retries were tried before."""
+        """Return the last message with a reason; the final HTTP message after retries has none."""
         messages = self._messages()
         telling = [message for message in messages if "due to timeout, max retries" not in message]
         return " ".join((telling or messages or ["no reason was given"])[-1].split())
@@ -184,7 +185,7 @@ class _Reasons(logging.Handler):
 
 
 def _listen() -> _Reasons:
-    """Catch what all exporters log; it is the same for every signal."""
+    """Return the handler that captures the messages of all exporters; all signals share it."""
     exporters = logging.getLogger(_EXPORTERS)
     for handler in exporters.handlers:
         if isinstance(handler, _Reasons):
@@ -193,6 +194,6 @@ def _listen() -> _Reasons:
     exporters.handlers = [reasons]
     exporters.propagate = False
     exporters.setLevel(logging.WARNING)
-    # Drops what was logged within 20 s before, so that a second outage would have no reason.
+    # The filter drops messages repeated within 20 s, so that a second outage would have no reason.
     logging.getLogger(f"{_EXPORTERS}.otlp.proto.grpc.exporter").filters.clear()
     return reasons

@@ -19,33 +19,33 @@ _HTTP_PORT = 4318
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one signal goes: `http(s)://host:port` (or gRPC's own form) for gRPC, the whole URL for HTTP."""
+    """Endpoint of one signal: `http(s)://host:port` (or gRPC's own form) for gRPC, the full URL for HTTP."""
 
     url: str = field(repr=False)
-    """May hold credentials; show `str(target)` instead."""
+    """May contain credentials; use `str(target)` for output."""
     protocol: Protocol
     timeout: float
-    """Seconds of one request with all its retries."""
+    """Seconds for one request including all its retries."""
     unsent: str | None = None
-    """What the protocol cannot send of the endpoint as it was written, and what to write instead."""
+    """Part of the written endpoint that the protocol cannot send, and what to write instead."""
 
     def __str__(self) -> str:
         return cut(self.url)
 
     @property
     def plain_text(self) -> bool | None:
-        """Whether the scheme asks for no TLS; None where there is no scheme to ask."""
+        """Whether the scheme selects plain text; None without an http or https scheme."""
         return {"http": True, "https": False}.get(self.url.partition("://")[0])
 
 
 def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, timeout: float) -> Target:
-    """Read an endpoint as its variable defines it.
+    """Parse an endpoint according to the rules of its variable.
 
-    The server's own variables need http:// or https://, so that plain text is never a surprise; those of the
-    standard may be a bare host for gRPC. For HTTP `/v1/traces` and so on is appended, except to a variable of
-    one signal (OpenTelemetry specification, protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
+    The server's own variables require http:// or https://, so that plain text is always explicit. The
+    standard variables allow a bare host for gRPC. For HTTP, `/v1/traces` and so on is appended, except to a
+    variable of one signal (OpenTelemetry specification, protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
 
-    Raises ValueError that says what to write instead.
+    Raises ValueError with a message that states what to write instead.
     """
     shown = cut(value if "://" in value else f"//{value}").removeprefix("//")
     url = value if "://" in value else f"//{value}"
@@ -56,7 +56,7 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
         raise ValueError(f"{shown!r} is not a URL; write one like http://collector:4317") from None
     own_path = re.search(r"/v1/(traces|metrics|logs)/?$", parts.path)
     if protocol is None:
-        # gRPC has no use for a path; its own targets, like unix:///run/collector.sock, have another scheme.
+        # gRPC ignores a path. Its own targets, such as unix:///run/collector.sock, have another scheme.
         has_path = parts.scheme in ("http", "https") and parts.path.strip("/") != ""
         protocol = "http/protobuf" if port == _HTTP_PORT or has_path else "grpc"
     if parts.scheme not in ("http", "https"):

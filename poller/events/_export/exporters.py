@@ -20,20 +20,20 @@ _MODULES: dict[Signal, tuple[str, str]] = {
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
-"""Names that HTTP/1.1 and gRPC can both send."""
+"""Header names that both HTTP/1.1 and gRPC can send."""
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,16384}")
 _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _MOST_BYTES = 1 << 20
-"""Of a file with certificates or a key."""
+"""Maximum size of a file with certificates or a key, in bytes."""
 _MOST_POINTS = 8000
-"""Data points of one request: 0.7 MB of ordinary ones. A gRPC server takes 4 MiB unless told otherwise, and
-the exporter loses the whole of a larger request."""
+"""Maximum number of data points in one request, typically 0.7 MB. A gRPC server accepts 4 MiB by default, and
+the exporter loses a larger request completely."""
 
 
 def build(signal: Signal, target: Target) -> Any:
     """Build the exporter; TLS, headers, compression and temporality come from `OTEL_EXPORTER_OTLP_*`.
 
-    Raises TelemetryError where one of them cannot be used, or where the package for HTTP is missing.
+    Raises TelemetryError if one of these variables is invalid or the package for HTTP is missing.
     """
     _check_headers(signal)
     try:
@@ -41,14 +41,14 @@ def build(signal: Signal, target: Target) -> Any:
     except TelemetryError:
         raise
     except Exception as error:
-        # Whatever the exporters cannot read: a compression, a header.
+        # Covers every setting that the exporters reject, such as a compression.
         raise TelemetryError([f"OTEL_EXPORTER_OTLP_*: {error}"]) from error
 
 
 def _grpc(signal: Signal, target: Target) -> Any:
-    # gRPC's core writes its own lines to stderr, past every logger.
+    # gRPC's core writes directly to stderr, not through a logger.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # gRPC reads the name in small letters only, everything else in both.
+    # gRPC reads `no_proxy` in lower case only; it reads the other proxy variables in both cases.
     if "NO_PROXY" in os.environ:
         os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     from grpc import ssl_channel_credentials
@@ -59,7 +59,7 @@ def _grpc(signal: Signal, target: Target) -> Any:
         plain_text = (_read(signal, "INSECURE") or "").strip().lower() == "true"
     credentials = None
     if files and not plain_text:
-        # Left to itself the exporter passes over a missing file, and a client certificate without a CA.
+        # The exporter itself ignores a missing file, and a client certificate without a CA.
         read = {kind: read_regular(path, _MOST_BYTES) for kind, path in files.items()}
         credentials = ssl_channel_credentials(
             read.get("CERTIFICATE"), read.get("CLIENT_KEY"), read.get("CLIENT_CERTIFICATE")
@@ -81,19 +81,19 @@ def _http(signal: Signal, target: Target) -> Any:
     except ImportError as error:
         wanted = "needs a package more: pip install opentelemetry-exporter-otlp-proto-http; or push by gRPC"
         raise TelemetryError([f"{target}: OTLP over HTTP {wanted}"]) from error
-    _files(signal)  # this exporter takes them from the variables itself
+    _files(signal)  # the HTTP exporter reads the variables itself
     session = None
-    # A credential provider brings a session of its own.
+    # A credential provider supplies its own session.
     if not any("CREDENTIAL_PROVIDER" in name for name in os.environ):
         session = requests.Session()
-        # Without it `requests` would send what ~/.netrc has for the host, in place of our own header.
+        # Otherwise `requests` would replace the configured header with credentials from ~/.netrc.
         session.auth = _credentials_of_url
         session.hooks["response"].append(_refuse_redirect)
     return exporter(endpoint=target.url, timeout=target.timeout, session=session, **_limits(signal))
 
 
 def _credentials_of_url(request: Any) -> Any:
-    """Send the user and password that the endpoint's URL holds, if any."""
+    """Send the user and password from the endpoint's URL, if it has any."""
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url
 
@@ -102,7 +102,7 @@ def _credentials_of_url(request: Any) -> Any:
 
 
 def _refuse_redirect(response: Any, **_: Any) -> None:
-    # The exporter follows none and takes it for a success: everything would be lost unseen.
+    # The exporter does not follow redirects and treats them as success, so all data would be lost unnoticed.
     if 300 <= response.status_code < 400:
         response.close()
         raise ValueError(f"HTTP {response.status_code}: the collector is elsewhere; correct the endpoint")
@@ -123,11 +123,11 @@ def _read(signal: Signal, name: str) -> str | None:
 
 
 def _check_headers(signal: Signal) -> None:
-    """Raise TelemetryError for what the exporter would drop or could never send, credentials for example."""
+    """Raise TelemetryError for headers that the exporter would drop or cannot send, such as credentials."""
     problems = []
     for number, item in enumerate((_read(signal, "HEADERS") or "").split(","), 1):
         name, equals, value = (unquote(part).strip() for part in item.partition("="))
-        # The item is not shown: it may be a part of a secret.
+        # The item is not shown, because it may be part of a secret.
         if item.strip() and not (equals and _HEADER_NAME.fullmatch(name)):
             advice = "write one like authorization=Bearer%20TOKEN, and a comma in a value as %2C"
             problems.append(f"header {number} is not name=value; {advice}")
@@ -144,7 +144,7 @@ def _files(signal: Signal) -> dict[str, Path]:
     problems = []
     for kind, path in found.items():
         try:
-            read_regular(path, _MOST_BYTES)  # a pipe would hold up the start of the server
+            read_regular(path, _MOST_BYTES)  # rejects a pipe, which would block the server's start
         except OSError as error:
             problems.append(f"OTEL_EXPORTER_OTLP_{kind}: {path} cannot be read: {error.strerror}")
     if problems:

@@ -46,16 +46,16 @@ class _Flushable(Protocol):
 
 
 class Pipelines:
-    """The providers of this process, and what they push by.
+    """Providers of this process and their export pipelines.
 
-    A forked child begins anew: its counts at zero, nothing of the parent's in its queues, connections and
-    threads of its own, and a `service.instance.id` of its own, which the SDK (1.43 and later) sees to.
+    A forked child starts with counts of zero, empty queues, its own connections and threads, and its own
+    `service.instance.id`, which the SDK (1.43 and later) sets.
     """
 
     def __init__(self, settings: TelemetrySettings, attributes: Mapping[str, str]) -> None:
-        """Build what the settings want, with `attributes` in the resource.
+        """Build the pipelines of the settings, with `attributes` in the resource.
 
-        Raises TelemetryError where an exporter cannot be built.
+        Raises TelemetryError if an exporter cannot be built.
         """
         resource = Resource.create(attributes)
         self.tracer_provider = ScrubbedTracerProvider(
@@ -67,7 +67,7 @@ class Pipelines:
         self._reader: Reader | None = None
         if target := settings.targets.get("traces"):
             delivery = _delivery("traces", target)
-            spans = BatchSpanProcessor(delivery)  # type: ignore[arg-type]  # an exporter in all but name
+            spans = BatchSpanProcessor(delivery)  # type: ignore[arg-type]  # duck-typed exporter
             self.tracer_provider.add_span_processor(spans)
             self._flushed.append((spans, delivery))
         if target := settings.targets.get("metrics"):
@@ -81,38 +81,38 @@ class Pipelines:
         if target := settings.targets.get("logs"):
             delivery = _delivery("logs", target)
             self.logger_provider = ScrubbedLoggerProvider(resource, shutdown_on_exit=False)
-            records = BatchLogRecordProcessor(delivery)  # type: ignore[arg-type]  # an exporter in all but name
+            records = BatchLogRecordProcessor(delivery)  # type: ignore[arg-type]  # duck-typed exporter
             self.logger_provider.add_log_record_processor(records)
             self._flushed.append((records, delivery))
         self._closer = _Closer(self._flushed)
         _at_fork(self)
 
     def flush(self, timeout: float) -> list[str]:
-        """Push all there is within `timeout` seconds; returns what did not arrive, `12 spans` for example."""
+        """Export everything within `timeout` seconds; return what was not delivered, like `12 spans`."""
         return _Closer(self._flushed).close(timeout, end=False)
 
     def shutdown(self, timeout: float) -> list[str]:
-        """Push all there is within `timeout` seconds and end; returns what did not arrive."""
+        """Export everything within `timeout` seconds and stop; return what was not delivered."""
         if self._reader is not None:
             self._reader.shutdown()
         return self._closer.close(timeout, end=True)
 
     def before_fork(self) -> None:
-        """Have nothing under way that a child could not go on with."""
+        """Stop collections and requests in progress, because a child could not continue them."""
         if self._reader is not None:
             self._reader.hold()
         for _, delivery in self._flushed:
             delivery.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Resume collecting and sending."""
         for _, delivery in self._flushed:
             delivery.after_fork_in_parent()
         if self._reader is not None:
             self._reader.let_go()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew; the SDK has emptied its queues and started its threads by now."""
+        """Reset the pipelines; the SDK has already emptied its queues and started its threads."""
         for _, delivery in self._flushed:
             delivery.after_fork_in_child()
         if self._reader is not None and self.meter_provider is not None:
@@ -122,9 +122,9 @@ class Pipelines:
 
 
 class _Closer:
-    """Flushes one pipeline after the other in a thread that waits from the beginning.
+    """Flushes one pipeline after the other in a thread that is started in advance.
 
-    At the interpreter's end no thread can be started any more (Python 3.12).
+    During interpreter shutdown no thread can be started (Python 3.12).
     """
 
     def __init__(self, flushed: list[tuple[_Flushable, Delivery]]) -> None:
@@ -135,9 +135,9 @@ class _Closer:
             threading.Thread(target=self._run, name="flush", daemon=True).start()
 
     def close(self, timeout: float, *, end: bool) -> list[str]:
-        """Give each pipeline its share of the time; `end` ends its exporter after that.
+        """Give each pipeline its share of `timeout` (seconds); with `end` shut down its exporter afterwards.
 
-        Returns what did not arrive.
+        Returns what was not delivered.
         """
         deadline = time.monotonic() + timeout
         before = [(delivery.failures, delivery.lost) for _, delivery, _ in self._pipelines]
@@ -150,11 +150,11 @@ class _Closer:
             if not in_time or delivery.failures != failures or delivery in self._failed:
                 left = 0 if in_time else delivery.sending + _waiting(flushable)
                 number = delivery.lost - lost + left
-                # What was not collected has no number; a queue that is empty has nothing to lose.
+                # Metrics that were not collected have no count; an empty queue has lost nothing.
                 if number or delivery.signal == "metrics":
                     missing.append(f"{number or 'all'} {_UNITS[delivery.signal]}")
             if end:
-                # It ends a request in flight, too, for which the next pipeline would have to wait.
+                # Also cancels a request in flight, which would delay the next pipeline.
                 delivery.shutdown()
         return missing
 
@@ -170,13 +170,13 @@ class _Closer:
 
 
 def _waiting(flushable: _Flushable) -> int:
-    """Spans or log records in the queue of the SDK's batch processor, which does not tell them (1.45)."""
+    """Return the queue length of the SDK's batch processor, which does not expose it (1.45)."""
     return len(getattr(getattr(flushable, "_batch_processor", None), "_queue", ()))
 
 
 def _sampler(settings: TelemetrySettings) -> Sampler | None:
     if "traces" not in settings.targets:
-        # Every line of the log has a trace all the same; nothing else is kept of it.
+        # Every log record needs a trace id; the spans are not recorded.
         return ParentBased(ALWAYS_OFF)
     if settings.sampling_ratio is None:
         return None  # the SDK reads OTEL_TRACES_SAMPLER
@@ -188,7 +188,7 @@ def _delivery(signal: Signal, target: Target) -> Delivery:
 
 
 def _at_fork(pipelines: Pipelines) -> None:
-    """Tell the pipelines of forks for as long as they are; what is registered can never be taken back."""
+    """Register fork hooks with a weak reference to the pipelines, because hooks cannot be unregistered."""
     reference = weakref.ref(pipelines)
 
     def tell(method: Callable[[Pipelines], None]) -> None:

@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class Reader(MetricReader):
-    """Pushes what the meters show every `interval` seconds and when told.
+    """Exports the metrics every `interval` seconds and on request.
 
-    The SDK's own thread ends for good at the first error of a collection (1.45), and keeps in a forked child
-    what the parent has counted.
+    The SDK's own thread ends permanently at the first error of a collection (1.45), and in a forked child it
+    keeps the parent's counts.
     """
 
     def __init__(self, delivery: Delivery, interval: float) -> None:
         exporter = delivery.exporter
-        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001 - readers ask for them
+        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001 - readers need them
         self._delivery = delivery
         self._interval = interval
         self._collected: MetricsData | None = None
@@ -36,16 +36,16 @@ class Reader(MetricReader):
         self._collecting = threading.RLock()
 
     def start(self) -> None:
-        """Begin to push."""
+        """Start the export thread."""
         threading.Thread(target=self._tick, name="push-metrics", daemon=True).start()
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Push now; returns whether it arrived. Raises nothing, as that would end the pushing for good."""
+        """Export now; return whether it was delivered. Never raises, to keep the export thread alive."""
         del timeout_millis
         with self._pushing:
             try:
                 return self._push()
-            except Exception:  # the SDK's own, the callbacks', and those of scrubbing
+            except Exception:  # errors of the SDK, of callbacks and of scrubbing
                 logger.exception("the metrics could not be pushed")
                 return False
 
@@ -58,23 +58,23 @@ class Reader(MetricReader):
         return self._delivery.export(scrub_metrics(collected)) is MetricExportResult.SUCCESS
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Push no more by itself."""
+        """Stop the periodic export."""
         del timeout_millis, kwargs
         self._ending.set()
 
     def hold(self) -> None:
-        """Let no metrics be collected: a child would find them locked by a thread that it lacks."""
+        """Block collections, because a child would inherit a lock held by a thread that it does not have."""
         self._collecting.acquire()
 
     def let_go(self) -> None:
-        """Let them be collected again."""
+        """Allow collections again."""
         self._collecting.release()
 
     def begin_anew(self, provider: MeterProvider) -> None:
-        """In a forked child: forget what was counted, and push by a thread of this process."""
+        """Reset in a forked child: discard the counts and start an export thread in this process."""
         self._pushing, self._collecting = threading.Lock(), threading.RLock()
         self._collected = None
-        provider.remove_metric_reader(self)  # and what it has stored
+        provider.remove_metric_reader(self)  # discards its stored data as well
         provider.add_metric_reader(self)
         self._ending = threading.Event()
         self.start()

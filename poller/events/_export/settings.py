@@ -14,11 +14,11 @@ Value = TypeVar("Value")
 
 _LEVELS = ("debug", "info", "warning", "error")
 _SERVERS = ("OBSCURA_", "OBSCURA_TELEMETRY_")
-"""Before the names of the server's own settings: those of the design document, and of v0.3.13 and later."""
+"""Prefixes of the server's own settings: in the design document, and in v0.3.13 and later."""
 
 
 class TelemetryError(ValueError):
-    """The environment cannot be used as it is; `problems` has every reason, one line each."""
+    """The environment has invalid settings; `problems` contains one line for each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -27,28 +27,28 @@ class TelemetryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TelemetrySettings:
-    """What `configure_telemetry` does."""
+    """Settings for `configure_telemetry`."""
 
     targets: Mapping[Signal, Target]
-    """The signals that are pushed; empty in logs-only mode."""
+    """Endpoints by exported signal; empty in logs-only mode."""
     sampling_ratio: float | None
-    """Share of the traces that begin here; None: OTEL_TRACES_SAMPLER decides."""
+    """Ratio of sampled traces among those that start here; None if OTEL_TRACES_SAMPLER decides."""
     metrics_interval: float
-    """Seconds."""
+    """Export interval in seconds."""
     log_format: Form
     log_level: str
     resource: Mapping[str, str]
-    """What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say."""
+    """Attributes from OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
     shutdown_timeout: float
-    """Seconds that the end of the process may take to push what is left."""
+    """Maximum time in seconds to export the remaining data at process exit."""
     propagators_chosen: bool
     """Whether OTEL_PROPAGATORS is set."""
 
 
 def load(environ: Mapping[str, str]) -> TelemetrySettings:
-    """Read the settings; a variable that is empty counts as not set.
+    """Read the settings; an empty variable counts as not set.
 
-    Raises TelemetryError with every problem there is.
+    Raises TelemetryError with every problem.
     """
     return _Reader(environ).settings()
 
@@ -120,7 +120,7 @@ class _Reader:
         return next((prefix + name for prefix in _SERVERS if prefix + name in self._environ), None)
 
     def _own(self, name: str, parse: Callable[[str], Value], *standard: str) -> Value | None:
-        """The server's own setting, or that of the standard."""
+        """Return the value of the server's own setting, or else of a standard variable."""
         found = self._find(name) or next((other for other in standard if other in self._environ), None)
         return None if found is None else self._parsed(found, parse)
 
@@ -134,7 +134,7 @@ class _Reader:
             return None
 
     def _tell(self, problem: str) -> None:
-        # One variable may be looked at for each signal.
+        # A variable may be parsed once for each signal.
         if problem not in self._problems:
             self._problems.append(problem)
 
@@ -154,7 +154,7 @@ def _seconds(value: str) -> float:
 
 
 def _few_seconds(value: str) -> float:
-    # The Python SDK reads seconds, the specification and every other SDK milliseconds.
+    # The Python SDK reads seconds; the specification and the other SDKs use milliseconds.
     if (seconds := _positive(value, "seconds", "10")) >= 1000:
         raise ValueError(
             f"{value!r} would be seconds here and is milliseconds in the specification; "

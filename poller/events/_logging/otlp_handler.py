@@ -21,16 +21,16 @@ _SEVERITIES = (
     (logging.DEBUG, SeverityNumber.DEBUG, "DEBUG"),
     (logging.NOTSET, SeverityNumber.TRACE, "TRACE"),
 )
-"""From which level on (OpenTelemetry specification, logs/data-model.md, "Severity")."""
+"""Lowest level of each severity (OpenTelemetry specification, logs/data-model.md, "Severity")."""
 _OWN = ("opentelemetry", "poller.events._export.delivery", "grpc", "urllib3")
-"""Loggers of the exporting itself: to export what they say would never end."""
+"""Loggers of the export itself; exporting their records would cause an endless loop."""
 
 
 class Bridge(logging.Handler):
-    """Emits each record by a logger of OpenTelemetry of the same name.
+    """Emits each record through the OpenTelemetry logger of the same name.
 
-    The SDK's own handler is deprecated, and the instrumentation package's knows nothing of a record whose
-    request is over.
+    The SDK's own handler is deprecated, and the handler of the instrumentation package ignores the span of a
+    request that has ended.
     """
 
     _emitting: ContextVar[bool] = ContextVar("emitting", default=False)
@@ -39,18 +39,18 @@ class Bridge(logging.Handler):
         super().__init__()
         self._provider = provider
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`
-        """Report the failure without the record's arguments."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name given by `logging`
+        """Report a failed write without the record's arguments."""
         records.report_failure(record)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Emit the record; what the SDK logs meanwhile is not."""
+        """Emit the record; records that the SDK logs during the call are dropped."""
         if record.name.startswith(_OWN) or self._emitting.get():
             return
         token = self._emitting.set(True)
         try:
             self._provider.get_logger(well_formed(record.name)).emit(_translated(record))
-        except Exception:  # noqa: BLE001 - as every handler does
+        except Exception:  # noqa: BLE001 - as in every handler
             self.handleError(record)
         finally:
             self._emitting.reset(token)

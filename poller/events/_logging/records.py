@@ -21,29 +21,30 @@ _PLACE = "_telemetry_place"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     *("message", "asctime", "taskName", "color_message", _PLACE),
 }
-"""What every record has (and uvicorn's); the rest are the `extra` fields of the one who logged."""
+"""Attributes of every record (and uvicorn's); the rest are the `extra` fields of the caller."""
 _CLIENT_FIRST = re.compile(r"^\S{1,256}:\d{1,5} - ")
-"""What uvicorn logs at its level TRACE begins so."""
+"""Prefix of uvicorn's records at its level TRACE."""
 _PRINTED = "/?#[]@!$&'()*+,;=:%~"
-"""Characters of a path that an access log shows as they are."""
+"""Characters of a path that an access log does not escape."""
 _PLAIN = (str, int, float, bool, type(None))
 _PERSONAL_ATOMS = {"h": "-", "l": "-", "u": "-", "q": "", "f": "-", "a": "-", "R": "-", "Uq": "-"}
-"""Of the access logs of gunicorn and hypercorn."""
+"""Replacements for the atoms of the access logs of gunicorn and hypercorn that identify a client."""
 _FRAME = '\n  File "'
 _FORMATTER = logging.Formatter()
 
 
 def install() -> None:
-    """Have every record made so from now on, of whatever logger, before any handler sees it."""
+    """Scrub every new record of every logger before a handler receives it."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, _Factory):
         logging.setLogRecordFactory(_Factory(factory))
 
 
 def place_of(record: logging.LogRecord) -> Place | None:
-    """The span and the request that a record belongs to, None where it belongs to none.
+    """Return the span and the request of a record; None if it has neither.
 
-    They are those in which the record was made, or else those in which its exception was seen first.
+    They are those of the context that created the record, or else those in which its exception was first
+    seen.
     """
     place = getattr(record, _PLACE, None)
     if place is None:
@@ -54,23 +55,23 @@ def place_of(record: logging.LogRecord) -> Place | None:
 
 
 def span_of(record: logging.LogRecord) -> SpanContext | None:
-    """The span that a record belongs to, None where it belongs to none."""
+    """Return the span of a record; None if it has none."""
     place = place_of(record)
     return place.span if place else None
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The scrubbed message; the format alone if the arguments do not fit it. Raises nothing."""
+    """Return the scrubbed message, or the format alone if the arguments do not fit. Never raises."""
     try:
         return scrub(record.getMessage())
-    except Exception as error:  # noqa: BLE001 - the caller's mistake, or other people's __str__
+    except Exception as error:  # noqa: BLE001 - wrong arguments, or a foreign __str__
         return scrub(f"{text_of(record.msg)} (its arguments do not fit: {type(error).__name__})")
 
 
 def report_failure(record: logging.LogRecord) -> None:
-    """Report on stderr that a record could not be written, in one line and without its arguments.
+    """Report a failed write on stderr, in one line and without the record's arguments.
 
-    Python's own report, `--- Logging error ---`, shows them as they are.
+    Python's own report, `--- Logging error ---`, contains the unscrubbed arguments.
     """
     if logging.raiseExceptions and sys.stderr is not None:
         kind = sys.exc_info()[0]
@@ -84,16 +85,16 @@ def report_failure(record: logging.LogRecord) -> None:
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """The `extra` fields of a record that may be shown."""
+    """Return the `extra` fields of a record that may be shown, scrubbed."""
     return scrub_attributes({name: value for name, value in vars(record).items() if name not in _STANDARD})
 
 
 class Scrubber(logging.Filter):
-    """Scrubs, in place, the parts of a record that come later than its making; for handlers of others."""
+    """Filter for foreign handlers: scrubs, in place, what was added to a record after its creation."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass."""
-        _clean(record)  # one that came through a queue or a socket was not made here
+        """Scrub the record and accept it."""
+        _clean(record)  # a record from a queue or a socket was created elsewhere
         given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         kept = scrub_attributes(given)
         for name in given.keys() - kept.keys():
@@ -101,25 +102,25 @@ class Scrubber(logging.Filter):
         vars(record).update(kept)
         if record.exc_info and not record.exc_text:
             record.exc_text = traceback_of(record.exc_info)
-        # Formatters take the text before the exception.
+        # Formatters prefer `exc_text` to the exception.
         record.exc_text = record.exc_text and scrub(record.exc_text)
         record.stack_info = record.stack_info and scrub(record.stack_info)
         return True
 
 
 def traceback_of(exc_info: Any) -> str:
-    """The traceback as `logging` formats it, scrubbed; its type alone if it cannot be formatted.
+    """Return the traceback as `logging` formats it, scrubbed; only the type if it cannot be formatted.
 
-    A long one keeps its beginning and its end, where the cause is.
+    A long traceback keeps its beginning and its end, which contains the cause.
     """
     try:
         return scrub(_without_middle(_FORMATTER.formatException(exc_info)))
-    except Exception:  # noqa: BLE001 - the attributes of other people's exceptions
+    except Exception:  # noqa: BLE001 - attributes of foreign exceptions may raise
         return f"{getattr(exc_info[0], '__name__', 'an exception')} (it cannot be shown)"
 
 
 def _without_middle(traceback: str) -> str:
-    """At most about `LONGEST` characters; the end begins at a frame, not within a message."""
+    """Shorten to about `LONGEST` characters; the end starts at a frame, not within a message."""
     if len(traceback) <= LONGEST:
         return traceback
     half = (LONGEST - 1_000) // 2
@@ -132,7 +133,7 @@ def _without_middle(traceback: str) -> str:
 
 
 class _Factory:
-    """Makes records with the factory that was there before."""
+    """Creates records with the previous factory, then scrubs them and adds the current span."""
 
     def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
         self.inner = inner
@@ -146,27 +147,27 @@ class _Factory:
 
 
 def _clean(record: logging.LogRecord) -> None:
-    """Replace the message and its arguments by the scrubbed message, unless they are harmless."""
+    """Replace the message and its arguments with the scrubbed message, unless they are harmless."""
     if isinstance(record.args, _Atoms):
         return
     try:
         message = record.getMessage()
-    except Exception:  # noqa: BLE001 - Python would show the arguments as they are, and drop the record
+    except Exception:  # noqa: BLE001 - Python would print the raw arguments and drop the record
         record.msg, record.args = message_of(record), None
         return
     clean = scrub(message)
-    if str(record.name).startswith("uvicorn"):  # makeLogRecord gives the name later
+    if str(record.name).startswith("uvicorn"):  # makeLogRecord sets the name later
         clean = _CLIENT_FIRST.sub("- - ", clean)
     args = record.args if isinstance(record.args, tuple) else (record.args,)
-    # An object may show more where a handler fails to write it.
+    # Other objects may reveal more if a handler formats them again.
     if clean != message or not all(isinstance(one, _PLAIN) for one in args):
         record.msg, record.args = clean, None
 
 
 def _seen(record: logging.LogRecord) -> Place | None:
-    """Where the record's exception was seen, unless a span is under way; the current one may have ended.
+    """Return where the record's exception was first seen, unless a recording span is current.
 
-    On a kept connection that is the last request's.
+    A current span that has ended may belong to the previous request of a keep-alive connection.
     """
     if not record.exc_info or get_current_span().is_recording():
         return None
@@ -179,7 +180,7 @@ def _current() -> Place | None:
 
 
 def _is_access(record: logging.LogRecord) -> bool:
-    """Take the client out of what an ASGI server logs of a request, and leave the form to its formatters."""
+    """Remove the client from an ASGI server's access record; its own formatter keeps the layout."""
     args = record.args
     if record.name == "uvicorn.access" and isinstance(args, tuple) and len(args) == 5:
         _, method, path, version, status = args
@@ -192,7 +193,7 @@ def _is_access(record: logging.LogRecord) -> bool:
 
 
 class _Atoms(dict[str, Any]):
-    """The atoms of an access log without the client; unknown ones, headers among them, are a dash."""
+    """Atoms of an access log without the client; unknown atoms, such as headers, are a dash."""
 
     def __init__(self, atoms: Mapping[str, Any]) -> None:
         named = {name: scrub(value) if isinstance(value, str) else value for name, value in atoms.items()}

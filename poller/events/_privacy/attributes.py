@@ -14,46 +14,46 @@ _SECRETS = (
     *("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials"),
     *("_otp", "_pin"),
 )
-"""Endings of names. `gen_ai.usage.input_tokens`, a number, has another."""
+"""Suffixes of names. `gen_ai.usage.input_tokens`, a number, has none of them."""
 _PLAIN = frozenset({int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple})
 _DEEPEST = 8
-"""Levels of a value; it may be a circle."""
+"""Maximum nesting depth of a value, because a value can be circular."""
 _MOST = 1_000
-"""Items of a list or a mapping that are kept: clients can send long ones."""
+"""Maximum number of items kept of a list or a mapping, because clients can send long ones."""
 _MOST_IN_ALL = 2_000
-"""Items within all values of a record that are kept: a value may hold the same list many times."""
+"""Maximum number of items kept of all values of a record: a value may contain the same list many times."""
 _LONGEST_IN_ALL = 2 * LONGEST
-"""Characters within all values of a record that are kept."""
+"""Maximum number of characters kept of all values of a record."""
 _SHORT = 64
-"""Characters of a text that always fits: one long text must not displace the short ones after it."""
+"""Length up to which a text always fits: one long text must not displace the short ones after it."""
 _CUT = "..."
-"""In place of a value that is too deep, or too much with the values before it."""
+"""Replaces a value that is nested too deeply or exceeds the limits of the record."""
 _LONGEST_NAME = 256
-"""Characters of a name that is kept; names of a mapping may come from a client."""
+"""Maximum length of a name in characters; names in a mapping may come from a client."""
 _LOGGED = frozenset(
     {
         *("baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"),
         *("auth", "otp", "pin", "session", "sid"),
     }
 )
-"""Common names of such log fields, in addition to those of `poller.events._privacy.names`."""
+"""Common names of log fields to remove, in addition to those of `poller.events._privacy.names`."""
 
 
 class _Budget:
-    """The work that one record may cost."""
+    """Limit of the work for one record."""
 
     def __init__(self) -> None:
         self._items, self._characters = _MOST_IN_ALL, _LONGEST_IN_ALL
 
     def items(self, number: int) -> int:
-        """How many of so many items may be examined."""
+        """Return how many of `number` items may be examined."""
         number = min(number, _MOST, self._items)
         self._items -= number
         return number
 
     def scrub(self, text: str) -> str:
-        """The scrubbed text, if its length is left."""
+        """Return the scrubbed text, or `...` if the text exceeds the remaining characters."""
         length = 0 if len(text) <= _SHORT else min(len(text), LONGEST)
         if length > self._characters:
             return _CUT
@@ -62,9 +62,9 @@ class _Budget:
 
 
 def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -> dict[str, Any]:
-    """Return the attributes that may leave the process: those that are denied left out, texts scrubbed.
+    """Return the attributes that may leave the process: without denied names, with scrubbed texts.
 
-    `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
+    `outgoing`: the attributes belong to a span of kind client or producer, whose peer is a called service.
     """
     budget = _Budget()
     return {
@@ -77,7 +77,7 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
 
 
 def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> bool:
-    """Whether the attributes may leave the process as they are, as most may; quicker than to scrub them."""
+    """Return whether no attribute needs scrubbing, as in most cases; this is faster than scrubbing."""
     budget = _Budget()
     if budget.items(len(attributes)) < len(attributes):
         return False
@@ -96,9 +96,9 @@ def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> boo
 
 
 def scrub_value(value: Any) -> Any:
-    """Scrub the texts in a value down to a level of 8; numbers stay as they are. Raises nothing.
+    """Scrub the texts in a value down to a depth of 8; numbers stay unchanged. Never raises.
 
-    At most 1,000 items of each list or mapping are kept, 2,000 items and 65,536 characters in all.
+    At most 1,000 items of each list or mapping are kept, and 2,000 items and 65,536 characters in total.
     """
     return _scrub(value, _Budget())
 
@@ -122,13 +122,13 @@ def _scrub(value: Any, budget: _Budget, depth: int = 0) -> Any:
         if type(value) in _LISTS:
             most = budget.items(len(value))
             return type(value)(_scrub(one, budget, depth + 1) for one in islice(value, most))
-    except Exception:  # noqa: BLE001 - a mapping of other people's, or one that another thread changes
+    except Exception:  # noqa: BLE001 - a foreign mapping, or one that another thread changes
         return REDACTED
     return budget.scrub(text_of(value))
 
 
 def is_denied(name: Any, outgoing: bool = False) -> bool:
-    """Whether an attribute of this name must not leave the process, whatever its value."""
+    """Return whether an attribute of this name must not leave the process, whatever its value."""
     return _is_denied(
         name if isinstance(name, str) and len(name) <= _LONGEST_NAME else text_of(name)[:_LONGEST_NAME],
         outgoing,
@@ -146,5 +146,5 @@ def _well_formed(value: Any) -> Any:
 
 
 def _is_kept(name: str, *, outgoing: bool) -> bool:
-    """Whether the value is a route template, or an address of the server itself or of what it calls."""
+    """Return whether the value is a route template, or an address of the server or of a called service."""
     return name in OWN or name in TEMPLATES or (outgoing and name in PEER)

@@ -14,10 +14,11 @@ _QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")
 
 
 def personal_text(text: str, *, addresses: bool = True, named: bool = True) -> str | None:
-    """What a text reveals, `an IP address` for example; None if it reveals nothing.
+    """Return what a text reveals, for example `an IP address`; None if it reveals nothing.
 
-    The host of a URL is a server's, not a client's. `addresses=False` ignores IP addresses: see `OWN`.
-    `named=False` ignores values after a name such as `token=`, of which scrubbing removes more than it must.
+    The host of a URL is a server, not a client. `addresses=False` ignores IP addresses: see `OWN`.
+    `named=False` ignores values after a name such as `token=`, because scrubbing removes more of them than
+    necessary.
     """
     for decoded in decodings(shorten(text)):
         if _PASSWORD.search(decoded):

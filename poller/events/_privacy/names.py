@@ -24,7 +24,7 @@ PEER = frozenset(
         *("net.sock.peer.addr", "net.sock.peer.name", "net.sock.peer.port"),
     }
 )
-"""The other end: a client on a span of kind server, and then personal; a database on one of kind client."""
+"""The remote end: a client, and thus personal, on a server span; a called service on a client span."""
 
 PREFIXES = ("user_agent.", "geo.", "enduser.", "http.request.header.", "http.response.header.", "client.geo.")
 """Prefixes of attributes that are never exported."""
@@ -56,42 +56,42 @@ OWN = frozenset(
 """Attributes whose address is the server's own, or that of a service it calls."""
 
 TEMPLATES = frozenset({"http.route"})
-"""Attributes whose value is a route template: the server's own text, whatever it looks like."""
+"""Attributes whose value is a route template, which is the server's own text and needs no scrubbing."""
 
 
 def compact(name: str) -> str:
-    """A name in small letters without underscores and hyphens."""
+    """Return a name in lower case without underscores and hyphens."""
     return name.lower().replace("_", "").replace("-", "")
 
 
 _COMPACT_WORDS = frozenset(map(compact, WORDS))
 
-# In texts the *end* of the word before a separator counts: `db_password=`, `userAgent:`, `"csrftoken": `.
+# In texts, the *end* of the word before a separator counts: `db_password=`, `userAgent:`, `"csrftoken": `.
 LINE_ENDINGS = tuple(map(compact, _TO_END_OF_LINE))
-"""Ends of names whose value may contain blanks: it reaches to the end of the line."""
+"""Suffixes of names whose value may contain blanks and extends to the end of the line."""
 WORD_ENDINGS = (
     *map(compact, _ONE_WORD),
     *("credential", "credentials", "signature", "passphrase", "passcode", "inputvalue"),
     *("privatekey", "secretkey", "accesskey", "accesskeyid", "signingkey", "encryptionkey", "authkey"),
     *("session", "sessionid", "sessid", "sessionkey"),
 )
-"""Ends of names whose value is one word or a quoted text."""
+"""Suffixes of names whose value is one word or a quoted text."""
 SHORT_ENDINGS = (*_SHORT, "pwd", "sig", "otp", "pin", "sid", "auth", "oauth")
-"""Ends of names as well, but only if no letter precedes them."""
+"""Suffixes of names that count only if no letter precedes them."""
 PROSE_ENDINGS = (
     *("token", "ticket", "signature", "credential", "credentials", "session", "apikey"),
     *("jwt", "sig", "otp", "pin", "sid", "auth"),
 )
-"""Ends of names after which a colon may introduce a sentence: `invalid token: signature mismatch`."""
+"""Suffixes of names after which a colon may introduce a sentence: `invalid token: signature mismatch`."""
 PHONE_ENDINGS = ("phone", "phonenumber", "msisdn")
-"""Ends of names whose value may be a number with blanks."""
+"""Suffixes of names whose value may be a number with blanks."""
 
 
 @lru_cache(maxsize=4096)
 def personal_name(name: str, *, outgoing: bool = False) -> bool:
-    """Whether an attribute of this name identifies or locates a client, or holds a secret.
+    """Return whether an attribute of this name identifies or locates a client, or holds a secret.
 
-    `outgoing`: of a span of kind client or producer, whose peer is a service that the server calls.
+    `outgoing`: the attribute belongs to a span of kind client or producer, whose peer is a called service.
     """
     plain = name.lower().replace("-", "_")
     if plain in PEER:

@@ -25,62 +25,65 @@ from poller.events._privacy.names import (
 
 REDACTED = "[redacted]"
 LONGEST = 32_768
-"""Characters of a text that are kept."""
+"""Characters kept of a text."""
 LONGEST_PATH = 2_048
-"""Characters of a request's path that are kept."""
+"""Characters kept of a request's path."""
 _LONGEST_WORD = 512
-"""Characters before a cut that are dropped if they are one word: half of an address has no shape."""
+"""Length up to which a word at a cut is dropped: half of an address cannot be recognised."""
 _LONGEST_REMEMBERED = 500
-"""Characters of a text whose scrubbed form is cached."""
+"""Length up to which the scrubbed form of a text is cached, in characters."""
 _ENCODINGS = 3
-"""Times that a text may be encoded and is still recognised."""
+"""Maximum number of nested encodings that are recognised."""
 _LOOK_ALIKES = {
     code: plain
     for code in (*range(0x2000, 0x2500), *range(0xFE50, 0xFF66), *range(0x1D400, 0x1D800))
     if len(plain := unicodedata.normalize("NFKC", chr(code))) == 1 and plain.isascii()
 } | dict.fromkeys((0x3002, 0xFF61), ".")
-"""Characters that are ASCII after NFKC, and the full stops of IDNA: an input method writes them for `@.:=`.
+"""Characters that are ASCII after NFKC, and the full stops of IDNA; input methods type them for `@.:=`.
 
-One replaces one, so that a text keeps its length.
+Each maps to one character, so that a text keeps its length.
 """
 
-# `{m,n}+` with the longest text for n: bounded, and one run is one step for the caller. A text that was cut
-# is longer by what says so.
+# `{m,n}+` with n above the longest text: bounded, and one match covers a whole run. The marker at the end of
+# a shortened text needs the extra characters.
 _N = LONGEST + 100
 
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|([\"\\/]))")
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{_N}}}+")
-# A client can write the marker as well: only one that is the whole value says that a value is scrubbed.
+# A client can write the marker too: only a marker that is the whole value means that the value is scrubbed.
 _MARKED = rf"(?:\[redacted\]){{0,{_N}}}+"
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
 _ROW = re.compile(rf"DETAIL:[ \t]{{0,{_N}}}+|ailing row contains \(|\)=\(")
-"""PostgreSQL quotes the row there, with its line breaks: `Key (username)=(ada) already exists.`"""
+"""Text before a row that PostgreSQL quotes with its line breaks: `Key (username)=(ada) already exists.`"""
 _END_OF_ROW = re.compile(
     rf"\)(?:\.[ \t]{{0,8}}+(?=[\r\n]|\Z)"
     rf"|(?:\x20(?:already|is\x20|conflicts)|[\x20\xa0]?[»«])[^\r\n]{{0,{_N}}}+)"
 )
-"""The row itself may contain it as well: the last one counts."""
+"""The row itself may contain this text; the last match counts."""
 _LONGEST_KEY = 512
-"""Characters from `Key (` to the value: names of columns."""
+"""Maximum number of characters from `Key (` to the value, for the names of columns."""
 _END_OF_LINE = re.compile(rf"[^\r\n]{{0,{_N}}}+")
 _PRIVATE_KEY = re.compile(
     rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){{0,{_N}}}+"
     rf"(?:-----END [A-Z ]{{0,60}}+-----)?"
 )
-"""Headers of an encrypted key have hyphens (RFC 1421)."""
+"""The headers of an encrypted key may contain hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{_N}}}+")
 _LONGEST_NAME = 48
 _LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
-"""Of all names, so that most words are known to be none."""
+"""Last two letters of all these names, which rule out most words quickly."""
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{_N}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{_N}}}+"
 _BEFORE = r"(?:(?<![\w.])[A-Za-z_][\w.]{0,63}+\(b?+|b)?+"
-"""As Python shows bytes and objects: `b'...'`, `UUID('...')`."""
+"""Prefix in Python's representation of bytes and objects: `b'...'`, `UUID('...')`."""
 
 
 def _nested(least: int, most: int) -> str:
-    """A text within quotes with so many escapes, as JSON within JSON has; quotes with more belong to it."""
+    """Return a pattern for quotes with `least` to `most` backslashes, as in nested JSON, and their text.
+
+    Quotes with more backslashes belong to the text.
+    """
     return "|".join(
         rf"\\{{{least},{most}}}+{quote}(?P<{name}{most}>"
         rf"(?:[^{quote}\\]|\\{{{most + 1},63}}+{quote}|\\{{1,63}}+(?!{quote})){{1,{_N}}}+)"
@@ -96,7 +99,7 @@ _QUOTED = re.compile(
     rf"|\((?P<tuple>(?:\"{_DOUBLE}\"?|'{_SINGLE}'?|\[redacted\]|[^\[\]()\"']){{1,{_N}}}+)"
     rf"|(?P<number>\d[\w.+-]{{0,{_N}}}+))"
 )
-# Cookies and parameters have quotes (`a="b"; c=d`): one ends the value only if nothing of a header follows.
+# Cookies and parameters contain quotes (`a="b"; c=d`): a quote ends the value only at the end of a field.
 _LINE = re.compile(
     rf"(?P<value>(?:[^\r\n\"']|\"[^\"]{{0,{_N}}}+\"?|'[^']{{0,{_N}}}+'?)"
     rf"(?:[^\r\n\"'=]|=\\{{0,7}}+(?:\"[^\"\r\n]{{0,{_N}}}+\"|'[^'\r\n]{{0,{_N}}}+')?+"
@@ -109,16 +112,16 @@ _WORD = re.compile(
 _PLACEHOLDER = re.compile(
     r"(?:%s|\?|\$[1-9]\d?|%\(\w{1,63}\)s)(?:::(?:BIGINT|DATE|INTEGER|UUID|VARCHAR))?(?![^\s,;&\"'}\])])"
 )
-"""What stands for a value in a statement: `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
+"""Placeholder of a value in SQL, as in `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{_N}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{_N}}}+")
-"""`'client': ('host', 1234)`, as an ASGI scope has it."""
+"""`'client': ('host', 1234)`, as in an ASGI scope."""
 _CREDENTIALS = re.compile(
     rf"((?:bearer|basic|digest)\s{{1,{_N}}}+)({_MARKED}[\w.~+/-]{{8,{_N}}}+[^\s,;\"']{{0,{_N}}}+)",
     re.IGNORECASE,
 )
 _JWT = re.compile(rf"eyJ[\w-]{{5,{_N}}}+((?:\.[\w-]{{0,{_N}}}+){{2,4}}+)?")
-"""Two to four dots (RFC 7519, RFC 7516); without the group it is another word that begins so."""
+"""Two to four dots (RFC 7519, RFC 7516); without the group it is an ordinary word with this prefix."""
 _ISSUED = re.compile(
     rf"(?:gh[opsur]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rs]k_(?:live|test)_|npm_|AIza|ya29\.|dop_v1_|pypi-)"
     rf"[\w-]{{16,{_N}}}+"
@@ -146,9 +149,9 @@ _ISSUERS = (
     ),
     *("sk-", "hf_", "SG.", "AKIA", "ASIA"),
 )
-"""Markers of these tokens."""
+"""Substrings that these tokens contain, for a fast check."""
 _RANDOM = re.compile(r"\d|[a-z][A-Z]|[A-Za-z]{25}|=\Z|\[redacted\]")
-"""What a random text has, and a word of a sentence has not."""
+"""Occurs in random texts but not in words of a sentence."""
 _PROSE = re.compile(r"[A-Za-z]?[a-z]{1,23}[.:!?]{0,1}")
 _AGENT = re.compile(
     rf"Mozilla/\d[^\"'\r\n]{{0,{_N}}}+|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
@@ -156,9 +159,9 @@ _AGENT = re.compile(
 )
 _DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
 _UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "target", "path"})
-"""Types of systemd's units (`getty@tty1.service`); none is a top-level domain."""
+"""Types of systemd units (`getty@tty1.service`); none is a top-level domain."""
 _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
-# The host of a URL is a server's, and stays.
+# The host of a URL is a server and is kept.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
 _VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z", re.IGNORECASE)
 _LONGEST_VERSION = 16
@@ -167,35 +170,35 @@ _LONGEST_IPV6 = 45
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """IPv4 addresses behind NAT64 (RFC 6052); reserved otherwise."""
 _COLONS = 7
-"""Of an IPv6 address that is written in full; a port may follow even without brackets."""
+"""Colons in an IPv6 address that is written in full; a port may follow even without brackets."""
 
 
 def scrub(text: str) -> str:
     """Return `text` without addresses, user agents, cookies, queries and secrets; other words stay.
 
-    Known are IP addresses with their ports (but neither the host of a URL, which is a server, nor a number
-    such as `1.2.3.4` after `version`), e-mail addresses (and what looks like one, `git@github.com`),
-    `Mozilla/5.0 ...` and the like, headers and parameters after their names, bearer and basic credentials,
-    JWTs, tokens with their issuer's prefix, private keys, the row in an error of PostgreSQL, the user part,
-    the query and the fragment of URLs, and the query of paths; each also percent-encoded, escaped as JSON
-    within JSON, and with look-alike characters. A password in a sentence has no shape.
+    It removes IP addresses with their ports (but neither the host of a URL, which is a server, nor a number
+    such as `1.2.3.4` after `version`), e-mail addresses (and similar texts, `git@github.com`), user agents
+    such as `Mozilla/5.0 ...`, headers and parameters after their names, bearer and basic credentials, JWTs,
+    tokens with their issuer's prefix, private keys, the row in an error of PostgreSQL, the user part, the
+    query and the fragment of URLs, and the query of paths. It also finds them percent-encoded, escaped as
+    JSON within JSON, and with look-alike characters. It cannot recognise a password in a sentence.
     `poller.events._privacy.identity.personal_text` finds nothing in the result.
 
-    Of a text longer than `LONGEST` characters the rest is dropped. Raises nothing.
+    Text after `LONGEST` characters is dropped. Never raises.
     """
     try:
         return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _scrub(shorten(text))
-    except Exception:  # noqa: BLE001 - a text that cannot be judged must not leave, and no caller may fail
+    except Exception:  # noqa: BLE001 - a text that cannot be scrubbed must not leave; callers must not fail
         return REDACTED
 
 
 def scrub_path(path: str) -> str:
-    """Return a request's path, scrubbed and at most about `LONGEST_PATH` characters."""
+    """Return a request's path, scrubbed and shortened to about `LONGEST_PATH` characters."""
     return scrub(shorten(path, LONGEST_PATH))
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """Cut a text; the word that the cut would divide is dropped, as half of a secret has no shape."""
+    """Cut a text; drop the word at the cut, because half of a secret cannot be recognised."""
     if len(text) <= longest:
         return text
     kept = text[: longest - _LONGEST_WORD]
@@ -205,17 +208,17 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 
 
 def well_formed(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate: UTF-8 has none, and one would fail a whole export."""
+    """Return the text with U+FFFD for each lone surrogate, which UTF-8 cannot encode and fails an export."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def text_of(value: object) -> str:
-    """`str(value)`, or the name of its type if that raises."""
+    """Return `str(value)`, or the name of its type if that raises."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - other people's __str__, or recursion without an end
+    except Exception:  # noqa: BLE001 - a foreign __str__, or endless recursion
         return f"<{type(value).__name__}>"
 
 
@@ -224,7 +227,7 @@ def cut(url: str) -> str:
     if end := _END_OF_PATH.search(url):
         url = url[: end.end()] + REDACTED
     first, *rest = url.split("://")
-    # A URL may hold another one.
+    # A URL may contain another URL.
     return "://".join([first, *map(_without_user, rest)])
 
 
@@ -234,7 +237,7 @@ def _without_user(rest: str) -> str:
 
 
 def decodings(text: str) -> list[str]:
-    """The text as it is, and as it reads without its encodings, up to three times.
+    """Return the text, followed by up to three forms with one more level of encoding removed in each.
 
     Encodings are percent-encoding, the escapes of JSON, and look-alikes of ASCII characters.
     """
@@ -267,12 +270,12 @@ def _scrub(text: str) -> str:
     for _ in range(_ENCODINGS):
         if (decoded := _decode(level)) == level:
             break
-        # What was found stays removed: without its encoding, a value may lose its shape.
+        # Keep removed parts removed: without its encoding, a value may no longer be recognised.
         level = _scrub_plain(decoded)
-        # Only a text that gives something away loses its encoding, and no new line begins by that.
+        # Decode only a text with something to remove, and escape line breaks that decoding creates.
         if level != decoded:
             text = _escape(level) if one_line else level
-    # What was encoded more often than three times may have come within reach by that.
+    # The result may contain parts that had more than three levels of encoding before.
     if text is not plain and any(_scrub_plain(decoded) != decoded for decoded in decodings(text)):
         return REDACTED
     return text
@@ -328,21 +331,21 @@ def _remove_rows(text: str) -> str:
             line = _END_OF_LINE.match(text, start)
             end = line.end() if line else start
             if "ailing row contains (" in text[start:end] or ")=(" in text[start:end]:
-                # Never less than the line, or it would be read again for each row in it.
+                # Skip at least the line, otherwise it would be read again for each row in it.
                 end = max(end, _end_of_row(text, start))
     return "".join(parts) + text[end:] if parts else text
 
 
 def _is_scrubbed(text: str, at: int) -> bool:
-    """Whether nothing is left on a line, or the marker only."""
+    """Return whether the rest of the line is empty or only the marker."""
     end = at + len(REDACTED) if text.startswith(REDACTED, at) else at
     return text[end : end + 1] in ("", "\r", "\n")
 
 
 def _end_of_row(text: str, at: int) -> int:
-    """Where the sentence about a row ends: before the next error, or without a known end at that of the text.
+    """Return the end of the sentence about a row: before the next error, or by default the end of the text.
 
-    A `DETAIL:` before any end belongs to the row: a client wrote it.
+    A `DETAIL:` before any end belongs to the row, because a client wrote it.
     """
     following = at
     while following >= 0:
@@ -351,7 +354,7 @@ def _end_of_row(text: str, at: int) -> int:
         ends = [
             found.end()
             for found in _END_OF_ROW.finditer(text, at, most)
-            # A sentence, maybe within quotes: `server (primary) is down` in a later line does not end a row.
+            # A sentence, possibly in quotes: `server (primary) is down` in a later line does not end a row.
             if found[0][1] in ".»«" or found[0].endswith((".", '"', "'", "}", "]")) or "»" in found[0][:3]
         ]
         if ends:
@@ -365,7 +368,7 @@ def _remove_private_keys(text: str) -> str:
 
 
 def _remove_named(text: str) -> str:
-    """Values after their names: `token=...`, `Cookie: a=1; b=2`, `"phone": "..."`, `(b'cookie', b'a=1')`."""
+    """Remove values after names: `token=...`, `Cookie: a=1; b=2`, `"phone": "..."`, `(b'cookie', b'a=1')`."""
     parts: list[str] = []
     end = 0
     for separator in _SEPARATOR.finditer(text):
@@ -385,7 +388,7 @@ def _remove_named(text: str) -> str:
 
 
 def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tuple[int, int] | None:
-    """Where the value begins and ends, if the word before its separator is a name of a secret."""
+    """Return the start and the end of the value if the word before its separator is the name of a secret."""
     whole = compact(name)
     line = whole.endswith(LINE_ENDINGS)
     if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
@@ -404,7 +407,7 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     if not found or _PLACEHOLDER.match(text, at):
         return None
     if not found[str(found.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
-        return None  # Markers and punctuation hold nothing to remove.
+        return None  # Markers and punctuation contain nothing to remove.
     return found.span(str(found.lastgroup))
 
 
@@ -476,7 +479,7 @@ def _without_ipv6(found: re.Match[str]) -> str:
     if run.startswith("://") or run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
         return run
     bare = run.strip(".:")
-    # It may end a sentence, or a name may precede it.
+    # The address may end a sentence, or a name may precede it.
     for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare):
         if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
             before, _, after = run.partition(text)
@@ -488,9 +491,9 @@ def _without_ipv6(found: re.Match[str]) -> str:
 
 
 def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
-    """Whether a text is an address of that kind, and not that of no machine; a time of day is none.
+    """Return whether a text is an address of this type that a machine can have; a time of day is not.
 
-    `a::b` and `x[1::2]` look like IPv6, but no machine has an address in these reserved blocks.
+    `a::b` and `x[1::2]` look like IPv6, but they are in reserved blocks that no machine uses.
     """
     try:
         address = kind(text.partition(":")[0] if kind is IPv4Address else text)
@@ -516,4 +519,4 @@ SHAPES: tuple[tuple[str, Remove], ...] = (
     ("an IP address", _remove_ipv4),
     ("an IP address", _remove_ipv6),
 )
-"""What each shape is, and the function that replaces it by `[redacted]`."""
+"""Description of each shape, and the function that replaces it with `[redacted]`."""

@@ -28,7 +28,7 @@ _CALLING = frozenset({SpanKind.CLIENT, SpanKind.PRODUCER})
 
 
 class ScrubbedTracerProvider(TracerProvider):
-    """Scrubs every span before any processor that is ever added to it."""
+    """Tracer provider that scrubs every span before any processor that is added to it."""
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Add a processor."""
@@ -43,12 +43,12 @@ class _ScrubbedSpans(SpanProcessor):
         self._inner.on_start(span, parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        self._inner._on_ending(span)  # noqa: SLF001 - a part of the interface, as yet under this name
+        self._inner._on_ending(span)  # noqa: SLF001 - part of the interface, so far under this name
 
     def on_end(self, span: ReadableSpan) -> None:
         try:
             scrubbed = scrub_span(span)
-        except Exception:  # neither may the request fail, nor may the span leave as it is
+        except Exception:  # the request must not fail, and the raw span must not leave the process
             logger.exception("a span could not be scrubbed and is not exported")
             return
         self._inner.on_end(scrubbed)
@@ -61,9 +61,9 @@ class _ScrubbedSpans(SpanProcessor):
 
 
 def scrub_span(span: ReadableSpan) -> ReadableSpan:
-    """Return the span as it may leave the process; what has ended cannot be changed, so that it is a copy."""
+    """Return a scrubbed copy of the span, or the span itself if it contains nothing to scrub."""
     outgoing = span.kind in _CALLING
-    given = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a view of what has it
+    given = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a read-only view
     if (
         not (span.events or span.links or span.status.description)
         and _scrub_context(span.context) is span.context
@@ -92,7 +92,7 @@ def scrub_span(span: ReadableSpan) -> ReadableSpan:
 
 
 def _scrub_name(span: ReadableSpan) -> str:
-    """The scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
+    """Return the scrubbed name; a route template at its end (`POST /v1/token:refresh`) is kept."""
     route = (span.attributes or {}).get("http.route")
     if isinstance(route, str) and route and span.name.endswith(f" {route}"):
         return scrub(span.name.removesuffix(route)) + well_formed(route)
@@ -100,9 +100,9 @@ def _scrub_name(span: ReadableSpan) -> str:
 
 
 def _database_state(span: ReadableSpan) -> dict[str, str]:
-    """The SQLSTATE of what a database client's span failed with, which the instrumentations do not tell.
+    """Return the SQLSTATE of a database client's failed span, which the instrumentations do not record.
 
-    Semantic conventions 1.44, database/postgresql.md: it is `db.response.status_code`, and `error.type` too.
+    Semantic conventions 1.44, database/postgresql.md: it is `db.response.status_code` and also `error.type`.
     """
     if span.kind is not SpanKind.CLIENT or not span.events:
         return {}
@@ -115,7 +115,7 @@ def _database_state(span: ReadableSpan) -> dict[str, str]:
 
 
 def _scrub_context(context: SpanContext | None) -> Any:
-    """Without the entries of tracestate that tell of a client: it comes from outside, and goes on."""
+    """Remove entries that identify a client from tracestate, which clients send and spans export."""
     if context is None or not context.trace_state:
         return context
     kept = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
@@ -127,7 +127,7 @@ def _scrub_context(context: SpanContext | None) -> Any:
 
 
 def _is_harmless_entry(key: str, value: str) -> bool:
-    """Whether an entry tells nothing by its value, nor by its value after its name (`token=...`)."""
+    """Return whether neither the value of an entry nor the entry itself (`token=...`) needs scrubbing."""
     entry = f"{key}={value}"
     return scrub(value) == value and scrub(entry) == entry
 
@@ -153,7 +153,7 @@ def _counted(items: Sequence[Item], dropped: int) -> Sequence[Item]:
 
 
 class ScrubbedLoggerProvider(LoggerProvider):
-    """Scrubs every log record before any processor that is ever added to it."""
+    """Logger provider that scrubs every log record before any processor that is added to it."""
 
     def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
         """Add a processor."""
@@ -169,7 +169,7 @@ class _ScrubbedLogs(LogRecordProcessor):
         try:
             record.body = scrub_value(record.body)
             record.attributes = scrub_attributes(record.attributes or {})
-        except Exception:  # noqa: BLE001 - to log it would come here again
+        except Exception:  # noqa: BLE001 - logging it would recurse
             record.body, record.attributes = REDACTED, {}
         self._inner.on_emit(log_record)
 

@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class _Permitted(set[str]):
-    """Every name of an attribute but the denied ones: the SDK asks only whether one is in it."""
+    """Set of all attribute names except denied ones; the SDK uses it for membership tests only."""
 
     def __contains__(self, name: object) -> bool:
         return not is_denied(str(name))
 
 
 def permitting() -> View:
-    """Leave denied attributes out of every instrument, so that what they told apart is summed up.
+    """Return a view that omits denied attributes from every instrument and sums up the merged series.
 
-    An exemplar keeps what a view has left out; so it is given nothing of it.
+    An exemplar would keep omitted attributes, so the reservoir receives scrubbed ones.
     """
     return View(
         instrument_name="*", attribute_keys=_Permitted({"*"}), exemplar_reservoir_factory=_reservoir_of
@@ -43,7 +43,7 @@ def permitting() -> View:
 
 
 def _reservoir_of(aggregation: type[Any]) -> Any:
-    """The SDK's own choice, with attributes scrubbed before they are offered."""
+    """Return a factory for the SDK's default reservoir that scrubs attributes first."""
     aligned = "ExplicitBucketHistogram" in aggregation.__name__
 
     def build(**kwargs: Any) -> ExemplarReservoir:
@@ -63,7 +63,7 @@ class _ScrubbedReservoir(ExemplarReservoir):
         try:
             if attributes and not is_harmless(attributes):
                 attributes = scrub_attributes(attributes)
-        except Exception:  # noqa: BLE001 - the server is recording a number: an exemplar may be lost, that not
+        except Exception:  # noqa: BLE001 - drop the exemplar instead of failing the measurement
             return
         self._inner.offer(value, time_unix_nano, attributes, context)
 
@@ -76,10 +76,10 @@ _told: set[tuple[str, str]] = set()
 
 
 def scrub_metrics(data: MetricsData) -> MetricsData:
-    """Return the metrics without the data points whose attributes' values give a client away.
+    """Return the metrics without data points whose attribute values identify a client.
 
-    To mask a value instead would make one series of several, with a number that nobody measured. The first
-    point of each metric is logged.
+    Masking a value instead would merge several series into one with a number that was never measured. The
+    first omitted data point of each metric is logged.
     """
     return MetricsData(
         [
@@ -116,9 +116,9 @@ def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
 
 
 def _is_encodable(point: Any) -> bool:
-    """Whether OTLP can hold the point's numbers: another number would cost the whole interval.
+    """Return whether the point's integers fit OTLP's 64 bits; others would fail the export of the interval.
 
-    None may be changed to fit.
+    Values are not changed to fit.
     """
     numbers = [getattr(point, name, None) for name in ("value", "sum", "min", "max")]
     numbers += [exemplar.value for exemplar in point.exemplars]
@@ -126,7 +126,7 @@ def _is_encodable(point: Any) -> bool:
 
 
 def _is_harmless(attributes: Mapping[str, Any], *, routed: bool) -> bool:
-    """Whether the attributes may leave; `routed`: `route` is a route template, the server's own text."""
+    """Return whether the attributes may leave the process; `routed`: `route` is a template of the server."""
     if routed:
         attributes = {name: value for name, value in attributes.items() if name != "route"}
     return is_harmless(attributes)

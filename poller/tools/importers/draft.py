@@ -15,11 +15,11 @@ from poller.tools.importers.sql_projection import projected, statement
 
 @dataclass(slots=True)
 class DraftMetric:
-    """One metric: what its file says, under the name that it had there."""
+    """One metric under its original name, with the settings from the imported file."""
 
     place: Place
     original: str
-    """Its name in Prometheus, as the other tool exports it."""
+    """Name in Prometheus, as exported by the other tool."""
     name: str
     description: str
     value_column: str
@@ -30,7 +30,7 @@ class DraftMetric:
     type: MetricType = "gauge"
 
     def data(self) -> dict[str, Any]:
-        """As a query file has it."""
+        """Return the metric as data of a query file."""
         return {
             "name": self.name,
             **({"type": self.type} if self.type != "gauge" else {}),
@@ -45,7 +45,7 @@ class DraftMetric:
 
 @dataclass(slots=True)
 class DraftQuery:
-    """One statement with its metrics; durations in seconds, None where the file says nothing."""
+    """One statement with its metrics; durations in seconds, None if the file has none."""
 
     place: Place
     name: str
@@ -57,12 +57,12 @@ class DraftQuery:
     max_age: float | None = None
     requires: dict[str, Any] = field(default_factory=dict)
     computed: Mapping[str, str] = field(default_factory=dict)
-    """SQL over the columns of `sql`, by the name of the column that it makes."""
+    """SQL expressions over the columns of `sql`, by the name of the resulting column."""
     where: str = ""
-    """SQL that chooses among the rows of `sql`."""
+    """SQL condition that selects rows of `sql`."""
 
     def data(self) -> dict[str, Any]:
-        """As a query file has it."""
+        """Return the query as data of a query file."""
         durations = {"interval": self.interval, "timeout": self.timeout, "max_age": self.max_age}
         return {
             "name": self.name,
@@ -76,7 +76,8 @@ class DraftQuery:
         sql = statement(self.sql)
         columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
         columns |= {metric.value_column: None for metric in self.metrics}
-        # Rows that differ only by a column without a use are refused as duplicates, and `check` warns of it.
+        # Rows that differ only in an unused column are rejected as duplicates, and `check` warns about such
+        # columns.
         unused = any(column.name not in columns for column in columns_of(sql) or ())
         if not self.computed and not self.where and not unused:
             return sql

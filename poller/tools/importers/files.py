@@ -17,13 +17,13 @@ from poller.tools.importers.losses import Losses, Place
 from poller.tools.importers.node import Node, Source
 
 _MAX_BYTES = 16 << 20
-"""Of one file; YAML has a lower limit of its own."""
+"""Maximum size of a file in bytes; the YAML reader has a lower limit."""
 _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 
 
 def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[Source]:
-    """All of `files`; raises ConfigError with the problem of each that cannot be read."""
+    """Open all `files`; raises ConfigError with a problem for each file that cannot be read."""
     sources: list[Source] = []
     problems: list[Problem] = []
     for file in files:
@@ -37,7 +37,7 @@ def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[S
 
 
 def files_of(given: Path, suffixes: Collection[str]) -> list[Path]:
-    """The file `given`, or those in the folder `given`, by name; raises ConfigError where there are none."""
+    """Return `given`, or the files in that folder by name; raises ConfigError if there are none."""
     try:
         if not given.is_dir():
             return [given]
@@ -55,11 +55,11 @@ def open_yaml(
     tags: Collection[str] = (),
     resolve: Callable[[Node], Node] = lambda node: node,
 ) -> Source:
-    """Read `file` as YAML; what is wrong with single keys is lost. Raises ConfigError."""
+    """Read `file` as YAML; problems with single keys are reported as losses. Raises ConfigError."""
     raw = _raw(file)
     text = raw.decode("utf-8-sig", errors="replace")
     if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
-        return Source(file, text, {}, lambda _: 1, losses, resolve)  # as people keep notes in
+        return Source(file, text, {}, lambda _: 1, losses, resolve)  # empty, or comments only
     document = parse(raw, tags)
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
@@ -99,12 +99,12 @@ def _raw(file: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """Where the tables and keys of a TOML file stand; its parser does not say."""
+    """Line numbers of the tables and keys of a TOML file, which Python's parser does not provide."""
 
     marks: tuple[tuple[tuple[Key, ...], int], ...]
 
     def line(self, path: Sequence[Key]) -> int:
-        """The line of `path`, or of the innermost table around it."""
+        """Return the line of `path`, or of the innermost table around it."""
         best = 1
         for length in range(1, len(path) + 1):
             best = next((line for mark, line in self.marks if mark == tuple(path[:length])), best)
@@ -116,7 +116,7 @@ def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
     table: tuple[Key, ...] = ()
     until = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if until:  # inside a text of several lines
+        if until:  # inside a multi-line string
             until = "" if line.count(until) % 2 else until
             continue
         if match := _TABLE.fullmatch(line):
@@ -128,7 +128,7 @@ def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
 
 
 def _resolved(words: Sequence[str], counts: dict[tuple[Key, ...], int], one_more: bool) -> tuple[Key, ...]:
-    """The path of a table, each array of tables on the way by its last member."""
+    """Return the path of a table; the index of the last member follows each array of tables."""
     path: tuple[Key, ...] = ()
     for number, word in enumerate(words):
         path = (*path, word)

@@ -29,7 +29,7 @@ _ONLY_POSTGRES_EXPORTER = {"master", "cache_seconds", "runonserver"}
 
 
 def tools_of(file: Path) -> set[str]:
-    """The tools that `file` may be of, as `--from` has them; empty where it is unreadable or no key tells."""
+    """Return the tools, by `--from` name, that `file` may belong to; empty if unreadable or unknown."""
     try:
         raw = read_regular(file, _MAX_BYTES)
         if file.suffix in (".toml", ".conf"):
@@ -69,7 +69,7 @@ def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_namespaces(data: dict[str, Any]) -> Iterator[str]:
-    """Both exporters have a query with its columns under each name; keys of its own tell which it is."""
+    """Yield the exporters that `data` may belong to; both map names to queries, but some keys differ."""
     found = [one for one in _mappings(data) if "query" in one and isinstance(one.get("metrics"), list)]
     keys = {key for one in found for key in one}
     if found and not keys & _ONLY_POSTGRES_EXPORTER:
@@ -83,7 +83,7 @@ def _names(value: Any) -> list[Any]:
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
-    """The mappings right below a mapping or a list."""
+    """Return the mappings directly below a mapping or a list."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [one for one in inside if isinstance(one, dict)]
 
@@ -97,7 +97,7 @@ Reader = Callable[[Sequence[Path], Losses], list[DraftQuery]]
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of some files: the queries that the model takes, and what was lost."""
+    """Result of an import: the valid queries and the losses."""
 
     drafts: Sequence[DraftQuery]
     losses: Losses
@@ -105,9 +105,9 @@ class Imported:
 
 
 def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
-    """Read `given` (files, or folders of them) as `form`.
+    """Read `given` (files or folders) in the format `form`.
 
-    Raises ConfigError with every file that cannot be read, or looks like another tool's.
+    Raises ConfigError with every file that cannot be read or that looks like another tool's file.
     """
     suffixes = (".toml", ".conf") if form == "telegraf" else (".yaml", ".yml")
     losses, problems = Losses(), list[Problem]()

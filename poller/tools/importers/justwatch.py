@@ -18,13 +18,13 @@ _QUERY = ("name", "help", "labels", "values", "query", "query_ref", "allow_zero_
 
 
 def is_one(root: Node) -> bool:
-    """Whether it is a file of this tool, and not of its namesake."""
+    """Return whether it is a file of this tool instead of the other sql_exporter."""
     jobs = root.value.get("jobs") if isinstance(root.value, dict) else None
     return isinstance(jobs, list) and any(isinstance(job, dict) and "queries" in job for job in jobs)
 
 
 def read(root: Node) -> list[DraftQuery]:
-    """Every query of every job."""
+    """Return the queries of all jobs."""
     root.others("jobs", "queries", "configuration", "cloudsql_config")
     named = {name: root.child("queries").text(name) for name, _ in root.entries("queries")}
     return [draft for job in root.items("jobs") for draft in _job(job, named)]

@@ -10,12 +10,12 @@ from poller.model.path import Key, format_path
 
 SUMMARY = "give the query a row for each quantile, with the quantile as a label"
 HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"
-"""What to do instead of them."""
+"""Alternatives to summaries and histograms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in a file of another tool."""
+    """Location in a file of another tool."""
 
     file: Path
     line: int
@@ -28,33 +28,33 @@ class Place:
 
 @dataclass(slots=True)
 class Losses:
-    """What was lost, each told with its place, and what was changed, told once where several say the same."""
+    """Losses, each reported with its location, and changes; equal changes are reported once."""
 
     _lost: dict[str, Place] = field(default_factory=dict)
     _changed: dict[tuple[Place, str], None] = field(default_factory=dict)
     _warned: dict[tuple[Place, str], None] = field(default_factory=dict)
 
     def lost(self, place: Place, what: str, instead: str) -> None:
-        """Something that the imported files do not do, though the original did."""
+        """Add a feature of the original that the imported queries lack."""
         self._lost.setdefault(f"{place}: not kept: {what}; {instead}", place)
 
     def changed(self, place: Place, what: str) -> None:
-        """Something that is kept in another form, or is decided elsewhere here."""
+        """Add a feature that is converted to another form or is configured elsewhere here."""
         self._changed.setdefault((place, what))
 
     def has_lost(self, within: Place) -> bool:
-        """Whether anything inside `within` is lost."""
+        """Return whether anything inside `within` is lost."""
         depth = len(within.path)
         return any(
             (place.file, place.path[:depth]) == (within.file, within.path) for place in self._lost.values()
         )
 
     def warned(self, place: Place, what: str) -> None:
-        """Something that `poller check` warns of in what is written."""
+        """Add a warning of `poller check` about the written queries."""
         self._warned.setdefault((place, what))
 
     def forget_changes(self, within: Place) -> None:
-        """Tell of no change to what is inside `within`, and is not imported after all."""
+        """Remove the changes inside `within`, because it is not imported after all."""
         depth = len(within.path)
         self._changed = {
             (place, what): None
@@ -64,11 +64,11 @@ class Losses:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """How many things were lost, how many changed, and how many warnings there are."""
+        """Number of losses, changes and warnings."""
         return len(self._lost), len(self._changed), len(self._warned)
 
     def lines(self, files: Sequence[Path]) -> list[str]:
-        """All of it in the order of `files` and their lines; what is in other files comes behind."""
+        """Return all lines, in the order of `files` and their lines; other files come last."""
         order = {file: number for number, file in enumerate(files)}
 
         def position(place: Place) -> tuple[int, str, int]:

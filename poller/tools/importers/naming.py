@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\+[A-Za-z0-9_]+)?://")
 
 
 def others(connections: Iterable[Any]) -> list[str]:
-    """What all of `connections` lead to, where none leads to PostgreSQL or cannot be told; else nothing."""
+    """Return the schemes of `connections` if none is PostgreSQL or unknown; otherwise an empty list."""
     schemes = [_scheme(one) for one in connections]
     if any(scheme is None or scheme in _POSTGRESQL for scheme in schemes):
         return []
@@ -33,17 +33,17 @@ _UNITS = {
     "kilobytes": "kBy", "megabytes": "MBy", "gigabytes": "GBy", "ratio": "1", "percent": "%",
     "celsius": "Cel",
 }  # fmt: skip
-"""The units that a Prometheus name ends in (Prometheus documentation, "Metric and label naming")."""
+"""Unit suffixes of Prometheus names (Prometheus documentation, "Metric and label naming")."""
 _BEHIND_THE_UNIT = {"total", "sum", "max", "min", "avg"}
 
 
 def metric_name(original: str) -> str:
-    """The nearest name that a query file may give a metric; empty where nothing is left of it."""
+    """Return the nearest valid name for a metric; empty if no valid character is left."""
     return re.sub(r"[^a-z0-9_.]", "_", original.lower()).lstrip("_.0123456789")[:255]
 
 
 def query_name(wanted: str, taken: Container[str]) -> str:
-    """The nearest name that a query file may give a query, and that is none of `taken`."""
+    """Return the nearest valid name for a query that is not in `taken`."""
     name = re.sub(r"[^a-z0-9_.-]", "_", wanted.lower()).lstrip("_.-0123456789")[:58] or "query"
     number = 2
     unique = name
@@ -53,7 +53,7 @@ def query_name(wanted: str, taken: Container[str]) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit that the name of a Prometheus metric states; no unit where it states none."""
+    """Return the unit in the name of a Prometheus metric; empty if it contains none."""
     words = [word for word in name.lower().split("_") if word]
     while words and words[-1] in _BEHIND_THE_UNIT:
         words.pop()
@@ -61,7 +61,7 @@ def unit_of(name: str) -> str:
 
 
 def unit_like(unit: str) -> str | None:
-    """`unit` as UCUM writes it; None where nobody can know what is meant."""
+    """Return `unit` in UCUM notation; None if its meaning is unknown."""
     if not unit_problem(unit):
         return unit
     if known := unit_instead(unit):
@@ -73,18 +73,18 @@ def unit_like(unit: str) -> str | None:
 
 _TERM = re.compile(r"(>=|<=|>|<|==|=|)\s*v?(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 _OLDEST = 10
-"""Before that, a version's first two numbers were its major; none of those is polled."""
+"""Oldest major version with a single number; older servers are not polled."""
 
 
 def between(least: int | None, below: int | None) -> str | None:
-    """The range from `least` to before `below`, both as `server_version_num` (140005 is 14.5)."""
+    """Return the version range [`least`, `below`), both given as `server_version_num` (140005 is 14.5)."""
     parts = [f">={_spoken(least)}"] if least and least // 10000 >= _OLDEST else []
     parts += [f"<{_spoken(max(below, _OLDEST * 10000))}"] if below else []
     return ",".join(parts) or None
 
 
 def from_semver(text: str) -> str | None:
-    """A range of semantic versions, as in `>=9.6.0 <15.0.0`; None where `requires:` cannot say it."""
+    """Convert a range like `>=9.6.0 <15.0.0` of semantic versions; None if `requires:` cannot express it."""
     parts: list[str] = []
     for word in re.sub(r"([<>=])\s+", r"\1", text).split():
         match = _TERM.fullmatch(word)

@@ -15,10 +15,10 @@ from poller.model.text import did_you_mean, kind_of, shown
 from poller.tools.importers.losses import Losses, Place
 
 MAX_COMMENT = 20
-"""Lines of a comment above a query that are taken along."""
+"""Maximum number of comment lines above a query that are imported."""
 
 _SECRET = re.compile(r"passw|secret|token|://[^/\s]*@", re.IGNORECASE)
-_WEEKS = {"w": 7 * 86400.0, "y": 365 * 86400.0}  # Prometheus' durations know them, ours do not
+_WEEKS = {"w": 7 * 86400.0, "y": 365 * 86400.0}  # Prometheus' durations have these units, the poller's do not
 
 
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file: its text, and where each key of it stands."""
+    """One file: its text, its data and the line number of each key."""
 
     file: Path
     text: str
@@ -34,7 +34,7 @@ class Source:
     line: Callable[[Sequence[Key]], int]
     losses: Losses
     resolve: Callable[[Node], Node] = field(default=lambda node: node)
-    """What stands for a value, such as the file that it says to include."""
+    """Returns the replacement of a value, such as the content of an included file."""
 
     @property
     def root(self) -> Node:
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value, with its place. Whoever asks for a key gets what it should be, or nothing and a loss."""
+    """A value with its location. A getter with an invalid value reports a loss and returns a default."""
 
     source: Source
     path: tuple[Key, ...]
@@ -54,7 +54,7 @@ class Node:
         return Place(self.source.file, self.source.line(self.path), self.path)
 
     def at(self, *keys: Key) -> Place:
-        """The place of what is inside."""
+        """Return the location of an inner value."""
         path = (*self.path, *keys)
         return Place(self.source.file, self.source.line(path), path)
 
@@ -65,7 +65,7 @@ class Node:
         self.source.losses.changed(self.at(key), what)
 
     def connection(self, *keys: str) -> None:
-        """Tell of those of `keys` that are there, which say where to connect to and how."""
+        """Report those of `keys` that are present; they configure the connection."""
         for key in keys:
             if key in self:
                 self.changed(
@@ -73,34 +73,34 @@ class Node:
                 )
 
     def unmade(self, key: str, *labels: str) -> None:
-        """Tell of `labels` with which the other tool says which server or database it asked.
+        """Report labels with the server or database, which the other tool exports and the poller omits.
 
-        Without a `key` all of this is meant.
+        Without a `key` the location is the whole value.
         """
         told = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
         place = self.at(key) if key else self.place
         self.source.losses.changed(place, f"the {told} not made; pollers are told apart by POLLER_INSTANCE")
 
     def session(self, key: str) -> None:
-        """Tell of statements that set a session up."""
+        """Report statements that set up a session."""
         if key in self:
             self.lost(key, "the poller sets its sessions up itself", "use ALTER ROLE ... SET")
 
     def timestamp(self, key: str) -> None:
-        """Tell of a column with the time of the row's points."""
+        """Report a column that contains the time of the row's data points."""
         if key in self:
             what = "points carry the time of their push"
             self.lost(key, what, "export the time as a metric of its own, extract(epoch FROM ...)")
 
     def __contains__(self, key: str) -> bool:
-        """Whether `key` is there and says something."""
+        """Return whether `key` is present and not null."""
         return isinstance(self.value, dict) and self.value.get(key) is not None
 
     def child(self, key: Key) -> Node:
         return self.source.resolve(Node(self.source, (*self.path, key), self.value[key]))
 
     def text(self, key: str) -> str:
-        """The text at `key`; numbers and truth values as they are written; empty where there is none."""
+        """Return the text at `key`, also of numbers and booleans; empty if there is none."""
         value = self._value(key)
         if isinstance(value, bool):
             return str(value).lower()
@@ -109,7 +109,7 @@ class Node:
         return self._wrong(key, value, "a text", "")
 
     def texts(self, key: str) -> list[str]:
-        """The list of texts at `key`; one text alone is a list of one."""
+        """Return the list of texts at `key`; a single text counts as a list."""
         value = self._value(key)
         items = value if isinstance(value, list) else [] if value is None else [value]
         if all(isinstance(item, str | int | float) for item in items):
@@ -117,7 +117,7 @@ class Node:
         return self._wrong(key, value, "a list of texts", list[str]())
 
     def flag(self, key: str) -> bool:
-        """The truth value at `key`; false where there is none. YAML 1.1's words count as well."""
+        """Return the boolean at `key`, false if there is none; YAML 1.1's words count as well."""
         value = self._value(key)
         if isinstance(value, str) and value.lower() in ("yes", "on", "no", "off", "true", "false"):
             return value.lower() in ("yes", "on", "true")
@@ -139,7 +139,7 @@ class Node:
         return self._wrong(key, value, "a number", None)
 
     def seconds(self, key: str) -> float | None:
-        """The duration at `key`, as Go, Prometheus or a number of seconds write it."""
+        """Return the duration at `key` in seconds, in the syntax of Go or Prometheus, or as a number."""
         value = self._value(key)
         if value is None:
             return None
@@ -152,7 +152,7 @@ class Node:
         return seconds if isinstance(seconds, float) else None
 
     def items(self, key: str) -> list[Node]:
-        """The mappings in the list at `key`."""
+        """Return the mappings in the list at `key`."""
         value = self._value(key)
         if value is not None and not isinstance(value, list):
             self._wrong(key, value, "a list", None)
@@ -160,7 +160,7 @@ class Node:
         return [] if node is None else [one for _, one in node.members() if one.is_mapping()]
 
     def entries(self, key: str) -> list[tuple[str, Node]]:
-        """The mapping at `key`, its members by name."""
+        """Return the members of the mapping at `key` by name."""
         value = self._value(key)
         if value is not None and not isinstance(value, dict):
             self._wrong(key, value, "a mapping", None)
@@ -168,27 +168,27 @@ class Node:
         return [] if node is None or not isinstance(node.value, dict) else node.members()
 
     def members(self) -> list[tuple[str, Node]]:
-        """All that is inside a mapping or a list."""
+        """Return all members of a mapping or a list by key or index."""
         if isinstance(self.value, dict):
             return [(str(key), self.child(key)) for key in self.value]
         count = len(self.value) if isinstance(self.value, list) else 0
         return [(str(index), self.child(index)) for index in range(count)]
 
     def is_mapping(self) -> bool:
-        """Whether it is; if not, that is told."""
+        """Return whether the value is a mapping; report it if not."""
         if isinstance(self.value, dict):
             return True
         self.source.losses.lost(self.place, f"is {kind_of(self.value)}, not a mapping", "write keys below it")
         return False
 
     def others(self, *known: str) -> None:
-        """Tell of every key that is none of `known`."""
+        """Report every key that is not in `known`."""
         for key in self.value if isinstance(self.value, dict) else ():
             if key not in known:
                 self.lost(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", "mend or remove it")
 
     def comment(self) -> tuple[str, ...]:
-        """The lines of the comment that stands right above, without what may be a secret."""
+        """Return the lines of the comment directly above, without lines that may contain a secret."""
         lines = self.source.text.splitlines()
         above = list(_upwards(lines, self.source.line(self.path) - 2))[:MAX_COMMENT]
         return tuple(line for line in reversed(above) if line and not _SECRET.search(line))

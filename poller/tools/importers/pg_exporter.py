@@ -28,7 +28,7 @@ _STANDBY = {"standby", "replica", "slave"}
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every collector of `files`; a later one of the same name replaces an earlier one."""
+    """Return the queries of all collectors in `files`; a later one replaces an earlier one of its name."""
     collectors: dict[str, Node] = {}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         if source.root.is_mapping():
@@ -146,10 +146,10 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
 
 
 def _value(name: str, column: Node, usage: str, kind: Kind | None) -> tuple[str, bool]:
-    """What is to be computed for a value, and whether NULL is 0 in it."""
-    scale = None if kind in ("time", "boolean") else column.number("scale")  # which it does not scale
+    """Return the SQL expression of a value, empty if it needs none, and whether NULL counts as 0."""
+    scale = None if kind in ("time", "boolean") else column.number("scale")  # the tool scales neither
     inner = number(name, kind) or identifier(name)
-    # A counter that is 0 for a moment has begun anew, as far as anybody can tell.
+    # A counter that is 0 for a moment would look like a reset.
     default = column.number("default") if usage == "GAUGE" else None
     scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
     if default is not None and (default != 0 or scaled):

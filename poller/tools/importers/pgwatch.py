@@ -33,7 +33,7 @@ _TAG = "tag_"
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every metric that `files` define, as often as their presets and sources say."""
+    """Return the queries of all metrics in `files`, with the intervals of their presets and sources."""
     roots = [source.root for source in open_each(files, lambda file: open_yaml(file, losses))]
     intervals = _intervals(roots)
     drafts: list[DraftQuery] = []
@@ -55,7 +55,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 
 
 def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
-    """By metric, each interval that a preset or a source has for it, and where it stands."""
+    """Return, by metric, each interval from a preset or a source, and its location."""
     found: dict[str, dict[float, Node]] = {}
     presets = {name for root in roots for name, _ in root.entries("presets")}
     for root in roots:
@@ -75,7 +75,7 @@ def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
 
 
 def _is_used(source: Node, presets: Container[str]) -> bool:
-    """Whether a source is one that pgwatch asks; reports the keys of it that have no meaning here."""
+    """Return whether pgwatch queries a source; report its keys that have no meaning here."""
     source.others(*_SOURCE)
     source.connection("conn_str")
     name = source.text("name")
@@ -123,7 +123,7 @@ def _interval(name: str, node: Node, intervals: Mapping[str, Mapping[float, Node
 
 @dataclass(frozen=True, slots=True)
 class _Metric:
-    """One metric of theirs: a statement for each range of versions."""
+    """One pgwatch metric, with a statement for each range of server versions."""
 
     name: str
     node: Node
@@ -151,7 +151,7 @@ class _Metric:
         for number, (version, key) in enumerate(versions):
             sql = statement(node.child("sqls").text(key))
             if not sql:
-                continue  # from here on there is nothing to ask
+                continue  # an empty statement: from this version on the metric has none
             after = versions[number + 1][0] * 10000 if number + 1 < len(versions) else None
             served = between(version * 10000, after)
             draft = DraftQuery(
@@ -207,7 +207,7 @@ class _Metric:
         draft.computed = columns.computed
 
     def _counts(self, column: Column) -> bool:
-        """Whether it is called a counter: where some columns are gauges, the others are none."""
+        """Return whether a column is a counter: only if `gauges` lists some columns but not this one."""
         gauges = self.node.texts("gauges")
         return bool(gauges) and not {"*", column.name} & set(gauges) and column.kind != "boolean"
 

@@ -18,11 +18,11 @@ from poller.tools.importers.sql_columns import columns_of, kinds_of, number
 from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
 
 _TIME = re.compile(r"(^|_)(at|since|until|timestamp|date|reset|(vacuum|analyze)(_time)?)$", re.IGNORECASE)
-"""What columns with a point in time are called."""
+"""Typical names of columns with a point in time."""
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every namespace of `files`."""
+    """Return the queries of all namespaces in `files`."""
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         if not source.root.is_mapping():
@@ -113,7 +113,7 @@ def _columns(node: Node, draft: DraftQuery) -> None:
 
 
 def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None:
-    """Report the columns that `metrics` does not name: those with a number are untyped metrics there."""
+    """Report columns missing from `metrics`; the tool exports those with numbers as untyped metrics."""
     columns = columns_of(statement(draft.sql))
     if columns is None and "*" in draft.sql:
         what = f"columns that {draft.name} may have by its star and not in `metrics`, untyped metrics there"
@@ -126,7 +126,7 @@ def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None
 
 
 def _mapped(name: str, column: Node) -> str:
-    """The number that stands for each text."""
+    """Return a CASE expression that maps each text to its number; empty if there is none."""
     mapping = column.entries("metric_mapping")
     if not mapping:
         column.lost("usage", f"{name} is mapped to nothing", "write CASE ... WHEN ... THEN ... END in SQL")

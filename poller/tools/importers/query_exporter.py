@@ -36,7 +36,7 @@ _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every query of `files`, which are one configuration together, as several `--config` are."""
+    """Return the queries of all `files`, which form one configuration like several `--config` options."""
     roots = [source.root for source in open_each(files, lambda file: _opened(file, losses))]
     databases: dict[str, Node] = {}
     metrics: dict[str, Node] = {}
@@ -62,13 +62,13 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 
 
 def _opened(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
-    """`within` are the files that include this one."""
+    """Open a file; `within` lists the files that include it."""
     chain = (*within, os.path.realpath(file))
     return open_yaml(file, losses, _TAGS, lambda node: _resolved(node, chain))
 
 
 def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
-    """What stands for a text with a tag: another file's data or text, or nothing."""
+    """Resolve a tagged text to the data or text of another file; to None if that fails."""
     if not isinstance(node.value, Tagged):
         return node
     losses, told = node.source.losses, str(node.value)
@@ -129,7 +129,7 @@ def _query(
 
 
 def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
-    """What the tool adds of itself: the database's name and labels, where there is one only."""
+    """Return the labels that the tool adds: name and labels of the database, if there is only one."""
     names = node.texts("databases")
     if len(names) != 1:
         told = ", ".join(names) or "none"
@@ -157,7 +157,7 @@ def _interval(node: Node) -> float | None:
 
 
 def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[DraftMetric], dict[str, str]]:
-    """The metric (one for each state of an enum), and what is to be computed for it."""
+    """Return the metric (one for each state of an enum) and the computed columns that it needs."""
     node.others("type", "description", "labels", "buckets", "states", "expiration", "increment")
     kind = node.text("type")
     if kind not in ("gauge", "counter", "enum"):
@@ -169,7 +169,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
     attributes = dict(labels)
     metric = DraftMetric(
         node.place,
-        # prometheus_client adds it to every counter
+        # prometheus_client appends `_total` to every counter.
         f"{name.removesuffix('_total')}_total" if kind == "counter" else name,
         metric_name(name),
         node.text("description"),
@@ -194,7 +194,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
 
 
 def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
-    """The query with each set of its parameters, written into the SQL."""
+    """Yield the query once for each set of parameters, with the values in the SQL."""
     if "parameters" not in node:
         yield replace(draft, sql=_filled(draft.sql, {}))
         return

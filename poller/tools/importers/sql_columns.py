@@ -29,7 +29,7 @@ _VALUE_FUNCTIONS: dict[str, Type] = {
     **dict.fromkeys(("CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP_N"), "timestamp"),
     **dict.fromkeys(("LOCALTIMESTAMP", "LOCALTIMESTAMP_N"), "timestamp"),
 }
-"""The others are names."""
+"""Types of SQL value functions; the other functions return names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Column:
 
     @property
     def kind(self) -> Kind | None:
-        """What it holds, if that is certainly no number."""
+        """What the column holds if it is certainly not a number."""
         return sqltypes.kind_of(self.type)
 
 
@@ -55,16 +55,16 @@ class _Item:
     name: str
     columns: Columns
     complete: bool = True
-    """Whether these are all of its columns."""
+    """Whether `columns` contains all of its columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What the names in a statement refer to."""
+    """Tables and columns that names in a statement can refer to."""
 
     ctes: Mapping[str, Columns | None]
     levels: tuple[tuple[_Item, ...], ...] = ()
-    """What is in FROM, of the statement itself first, then of each one around it."""
+    """FROM items, of the statement itself first, then of each enclosing statement."""
 
     def inside(self, items: Sequence[_Item]) -> _Scope:
         return replace(self, levels=(tuple(items), *self.levels))
@@ -72,7 +72,7 @@ class _Scope:
 
 @lru_cache(maxsize=1024)
 def columns_of(sql: str) -> Columns | None:
-    """The columns of the one statement `sql`, as PostgreSQL names them; None if only a server knows them."""
+    """Return the columns of the single statement `sql` by PostgreSQL's rules; None if a server is needed."""
     try:
         ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
         return _of_query(body, _Scope({})) if kind == "SelectStmt" else None
@@ -81,26 +81,26 @@ def columns_of(sql: str) -> Columns | None:
 
 
 def kinds_of(sql: str) -> dict[str, Kind]:
-    """By name, the columns of the one statement `sql` that are certainly no numbers."""
+    """Return the kinds, by name, of the columns of the statement `sql` that are certainly not numbers."""
     columns = columns_of(sql) or ()
     double = twice(columns)
     return {one.name: one.kind for one in columns if one.kind is not None and one.name not in double}
 
 
 def number(name: str, kind: Kind | None) -> str:
-    """The SQL that makes a number of a column, as Go's database tools do; empty if it needs none."""
+    """Return SQL that converts a column to a number, as Go's database tools do; empty if unnecessary."""
     if kind == "time":
         return f"extract(epoch FROM {identifier(name)})"
     return f"{identifier(name)}::int" if kind == "boolean" else ""
 
 
 def twice(columns: Sequence[Column]) -> set[str]:
-    """The names that several of `columns` have, so that none of them can be meant."""
+    """Return the names that several of `columns` have, which makes references to them ambiguous."""
     return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
 
 def names_in(expression: str) -> set[str]:
-    """The names of the columns that an SQL expression reads; none if it is not valid."""
+    """Return the names of the columns that an SQL expression reads; empty if it is invalid."""
     try:
         nodes = _nodes(pgparse.parse(f"SELECT {expression}"))
     except (pgparse.PGQueryError, RecursionError):
@@ -109,7 +109,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def relations_of(sql: str, schema: str) -> list[str]:
-    """The relations that `sql` names with that `schema`, as `requires: columns:` has them."""
+    """Return the relations in `sql` with an explicit `schema`, in the form of `requires: columns:`."""
     try:
         nodes = _nodes(pgparse.parse(sql))
     except (pgparse.PGQueryError, RecursionError):
@@ -121,7 +121,7 @@ def relations_of(sql: str, schema: str) -> list[str]:
 
 
 def _nodes(tree: Any) -> list[dict[str, Any]]:
-    """Every mapping in a parse tree."""
+    """Return every mapping in a parse tree."""
     found: list[dict[str, Any]] = []
     pending = [tree]
     while pending:
@@ -142,7 +142,7 @@ def _quoted(name: str) -> str:
 
 
 def _of_query(select: Any, scope: _Scope) -> Columns | None:
-    """The columns of a statement that is not part of a UNION: a literal without a type is a text there."""
+    """Return the columns of a statement outside of a UNION, where an untyped literal is a text."""
     columns = _of_select(select, scope)
     if columns is None:
         return None
@@ -179,14 +179,14 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
 
 
 def _path(value: Any) -> Any:
-    """What a name consists of, or what follows an expression in parentheses."""
+    """Return the parts of a name, or the suffix of an expression in parentheses."""
     return value.get("ColumnRef", {}).get("fields") or value.get("A_Indirection", {}).get("indirection")
 
 
 def _of_star(
     value: Any, starred: Sequence[Columns | None], items: Sequence[_Item]
 ) -> Sequence[Columns | None]:
-    """The columns that a star stands for; None for those that only a server knows."""
+    """Return the columns that a star expands to; None for those that only a server knows."""
     fields = value.get("ColumnRef", {}).get("fields", [])
     if len(fields) == 1:
         return starred
@@ -209,7 +209,7 @@ def _with_ctes(clause: Any, scope: _Scope) -> _Scope:
     ctes = [one["CommonTableExpr"] for one in clause.get("ctes", [])]
     known = dict(scope.ctes)
     if clause.get("recursive"):
-        # Each may refer to itself and to a later one, which hide those of the same name outside.
+        # A CTE may refer to itself and to later ones, which hide outer CTEs of the same name.
         known |= {cte["ctename"]: None for cte in ctes}
     for cte in ctes:
         query = cte["ctequery"].get("SelectStmt")
@@ -225,7 +225,7 @@ def _with_ctes(clause: Any, scope: _Scope) -> _Scope:
 
 
 def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
-    """The part before UNION determines the types of the part that refers to the statement itself."""
+    """Return the columns of a recursive CTE; the part before UNION determines the types of the other part."""
     scope = _with_ctes(query.get("withClause", {}), scope)
     first = _of_query(query["larg"], scope)
     own = {cte["ctename"]: _renamed(first, cte.get("aliascolnames"))}
@@ -236,7 +236,7 @@ def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
 
 
 def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
-    """The columns that a star stands for, and what names can refer to; `before` is what is left of it."""
+    """Return the star expansion and the FROM items of a source; `before` are the items to its left."""
     ((kind, inner),) = node.items()
     alias = inner.get("alias", {})
     name, renamed = alias.get("aliasname", ""), alias.get("colnames")
@@ -264,7 +264,7 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
 
 
 def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
-    """The columns of functions in FROM; None if one of them may return a row type."""
+    """Return the columns of functions in FROM; None if one of them may return a row type."""
     found: list[Column] = []
     for one in node["functions"]:
         call, *defined = one["List"]["items"]
@@ -310,7 +310,7 @@ def _renamed(columns: Columns | None, names: Any) -> Columns | None:
 
 
 def _named(value: Any) -> tuple[str, bool]:
-    """The name that PostgreSQL gives a column without one, and whether a cast keeps it.
+    """Return PostgreSQL's default name of a column, and whether a cast keeps it.
 
     Source: src/backend/parser/parse_target.c, FigureColnameInternal.
     """
@@ -369,7 +369,7 @@ def _last(names: Any) -> str:
 
 
 def _type(value: Any, scope: _Scope) -> Type | None:
-    """The type of `value`, if it is certain."""
+    """Return the type of `value` if it is certain, else None."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
     ((node, inner),) = value.items()
@@ -410,7 +410,7 @@ def _of_constant(constant: Any) -> Type:
 
 
 def _of_catalog(names: Any) -> str:
-    """The name of a type, function or operator of PostgreSQL itself; empty for those of another schema."""
+    """Return the name of a type, function or operator in pg_catalog; empty for another schema."""
     *schema, name = [one["String"]["sval"] for one in names]
     return name if schema in ([], ["pg_catalog"]) else ""
 
@@ -446,7 +446,7 @@ def _of_expression(expression: Any, scope: _Scope) -> Type | None:
 
 
 def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
-    """The type of the column that a name refers to: of the innermost statement that has it."""
+    """Return the type of the referenced column, from the innermost statement that has it."""
     *qualifiers, name = fields or [""]
     for items in scope.levels:
         if qualifiers:
@@ -457,12 +457,12 @@ def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
             if any(column.name == name for one in items for column in one.columns):
                 return _of_column(name, items)
             if not all(one.complete for one in items):
-                return None  # one of those whose columns are unknown may have it
+                return None  # an item with unknown columns may contain it
     return None
 
 
 def _of_column(name: str, items: Sequence[_Item]) -> Type | None:
-    """The type of the column `name`; several items have it if USING merged them."""
+    """Return the type of the column `name`; several items have it if USING merged them."""
     found: list[Type | None] = []
     for item in items:
         types = [column.type for column in item.columns if column.name == name]

@@ -32,7 +32,7 @@ _METRIC = (
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every collector of `files`, and of the files that their `collector_files` name."""
+    """Return the queries of all collectors in `files` and in the files of their `collector_files`."""
     drafts: list[DraftQuery] = []
     seen = {os.path.realpath(file) for file in files}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
@@ -60,12 +60,12 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 
 
 class _Around:
-    """What a main file says of its collectors."""
+    """Settings of a main file for its collectors."""
 
     interval: float | None = None
     timeout: float | None = None
     used: Sequence[str] = ("*",)
-    labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never mutated
 
 
 def _around(root: Node) -> _Around:
@@ -170,7 +170,7 @@ def _collector(node: Node, around: _Around) -> list[DraftQuery]:
 
 
 def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
-    """A metric of several values becomes one of the same name for each, told apart as they were."""
+    """Add a metric for each value column; metrics of the same name differ by the value label."""
     original = node.text("metric_name")
     kind = node.text("type").lower()
     if kind not in ("gauge", "counter"):

@@ -10,12 +10,12 @@ import pgparse
 
 
 def identifier(name: str) -> str:
-    """A column's name as SQL, whatever letters it has."""
+    """Return a column name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: object) -> str:
-    """A value as SQL writes it; a text is quoted, whatever it holds."""
+    """Return a value as an SQL literal; texts are quoted and escaped."""
     if value is None or isinstance(value, bool):
         return "NULL" if value is None else str(value).lower()
     if isinstance(value, int | float):
@@ -25,7 +25,7 @@ def literal(value: object) -> str:
 
 
 def alias(wanted: str, taken: Container[str]) -> str:
-    """A name for a column that is computed, within the 63 bytes that PostgreSQL keeps of one."""
+    """Return a name for a computed column that is not in `taken`, within PostgreSQL's limit of 63 bytes."""
     name, number = wanted.encode()[:63].decode(errors="ignore"), 2
     unique = name
     while unique in taken:
@@ -35,17 +35,17 @@ def alias(wanted: str, taken: Container[str]) -> str:
 
 
 class Columns:
-    """The columns of a query around another one: labels by the name they get, and values."""
+    """Columns of a projection query: labels by their new name, and values."""
 
     def __init__(self, labels: Mapping[str, str], computed: Mapping[str, str] | None = None) -> None:
-        """`labels` are the inner columns by the name of their label; `computed` are labels by expressions."""
+        """`labels` maps label names to inner columns; `computed` maps label names to expressions."""
         renamed = {name: identifier(column) for name, column in labels.items() if name != column}
         self.labels = (*labels, *(computed or {}))
         self.computed = {**renamed, **(computed or {})}
         self._taken = set(self.labels)
 
     def value(self, column: str, expression: str = "") -> str:
-        """The name of the column that holds `expression`, or where there is none `column` itself."""
+        """Add a column for `expression`, or for `column` itself if it is empty; return its name."""
         name = alias(f"{column} value" if column in self._taken else column, self._taken)
         self._taken.add(name)
         if expression or name != column:
@@ -54,9 +54,9 @@ class Columns:
 
 
 def statement(sql: str) -> str:
-    """`sql` as one would write it into a query file: without what is behind it, and without indentation.
+    """Return `sql` in the form for a query file: without text after the statement, and without indentation.
 
-    What is no single statement is left as it is; the model says what is wrong with it.
+    Text that is not a single statement is returned whole; the model reports the problem.
     """
     sql = _evened(sql).strip()
     try:
@@ -73,9 +73,9 @@ def statement(sql: str) -> str:
 
 
 def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:
-    """`sql` (as `statement` gives it) with those `columns` of it; the `computed` ones by their expressions.
+    """Return a query for `columns` of `sql` (from `statement`), of which `computed` gives expressions.
 
-    An expression names the columns of the inner query. Order by and limit are the inner query's own.
+    An expression refers to columns of the inner query. The inner query keeps its ORDER BY and LIMIT.
     """
     told = ",\n  ".join(
         f"{computed[column]} AS {identifier(column)}" if column in computed else identifier(column)
@@ -87,7 +87,7 @@ def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], whe
 
 
 def _evened(sql: str) -> str:
-    """Without tabs, common indentation and spaces at the ends of lines, unless a text may go over lines."""
+    """Remove tabs, common indentation and trailing spaces, unless a string may span lines."""
     sql = sql.replace("\r\n", "\n")
     if _holds_lines(sql):
         return sql
@@ -95,7 +95,7 @@ def _evened(sql: str) -> str:
 
 
 def _without_tabs(line: str) -> str:
-    """Those inside a quoted text stay."""
+    """Expand tabs, except after the indentation of a line with quotes."""
     line = line.rstrip()
     if "'" not in line and '"' not in line:
         return line.expandtabs(4)

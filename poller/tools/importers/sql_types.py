@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 Kind = Literal["text", "time", "boolean"]
-"""How the value of a column is converted into a number."""
+"""Kind of a column's value, which determines its conversion to a number."""
 Type = Literal[
     "timestamp", "date", "clock", "interval", "temporal", "boolean", "number", "text", "other", "literal"
 ]
-"""A group of types that the same rules apply to.
+"""Group of types with the same rules.
 
-`temporal` is one of the four before it. `other` is a type without arithmetic, such as json. A `literal` is a
-quoted constant or NULL, whose type depends on what it is used with.
+`temporal` means any of the four types before it. `other` is a type without arithmetic, such as json. A
+`literal` is a quoted constant or NULL, whose type depends on its context.
 """
 
 _TEMPORAL: frozenset[Type] = frozenset(("timestamp", "date", "clock", "interval", "temporal"))
@@ -31,8 +31,8 @@ TYPES: dict[str, Type] = {
     **dict.fromkeys(("text", "varchar", "name", "bpchar", "char"), "text"),
     **dict.fromkeys(("json", "jsonb", "uuid", "inet", "cidr", "xml", "bytea", "pg_lsn"), "other"),
 }
-"""Types by their names in `pg_type`."""
-# "smallint", "double precision" and the like reach us under the names above: the parser translates them.
+"""Types by name in `pg_type`."""
+# The parser translates "smallint", "double precision" and similar names to the names above.
 
 FUNCTIONS: dict[str, Type] = {
     **dict.fromkeys(("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp"), "timestamp"),
@@ -62,7 +62,7 @@ FUNCTIONS: dict[str, Type] = {
     **dict.fromkeys(("inet_server_addr", "inet_client_addr", "pg_current_wal_lsn"), "other"),
     **dict.fromkeys(("pg_last_wal_replay_lsn", "pg_last_wal_receive_lsn"), "other"),
 }
-"""Functions of `pg_catalog` each of whose variants returns the same."""
+"""Functions of `pg_catalog` whose variants all return the same type."""
 
 _OF_FIRST = frozenset(
     ("min", "max", "lag", "lead", "first_value", "last_value", "nth_value", "any_value", "generate_series")
@@ -119,7 +119,7 @@ RELATIONS: dict[str, dict[str, Type]] = {
     },
     "pg_database": dict.fromkeys(("datistemplate", "datallowconn", "dathasloginevt"), "boolean"),
 }
-"""Columns of the server's relations that are no numbers: of these all times and booleans."""
+"""Columns of the server's relations that are not numbers; all times and booleans among them are listed."""
 
 _COMPARISONS = frozenset(
     (
@@ -127,11 +127,11 @@ _COMPARISONS = frozenset(
         *("@>", "<@", "@@", "@?", "?", "?|", "?&"),
     )
 )
-"""Binary operators that return a boolean whatever they compare."""
+"""Binary operators that return a boolean for all operand types."""
 
 
 def kind_of(type_: Type | None) -> Kind | None:
-    """How a value of `type_` becomes a number; None for a number, and for an unknown type."""
+    """Return how a value of `type_` becomes a number; None for a number or an unknown type."""
     if type_ in _TEMPORAL:
         return "time"
     if type_ in ("text", "other", "literal"):
@@ -140,10 +140,10 @@ def kind_of(type_: Type | None) -> Kind | None:
 
 
 def common(types: Collection[Type | None]) -> Type | None:
-    """The type of an expression with several alternatives of these types, such as CASE or UNION.
+    """Return the type of an expression with alternatives of these types, such as CASE or UNION.
 
-    PostgreSQL requires alternatives of one category, and ignores the literals among them. One known type
-    therefore determines the category of the others.
+    PostgreSQL requires alternatives of one category and ignores literals among them. One known type therefore
+    determines the category of the others.
     """
     known = {one for one in types if one is not None and one != "literal"}
     if not known:
@@ -156,7 +156,7 @@ def common(types: Collection[Type | None]) -> Type | None:
 
 
 def of_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
-    """The type that the function `name` of pg_catalog returns."""
+    """Return the result type of the function `name` of pg_catalog."""
     first = arguments[0] if arguments else None
     if name in _OF_FIRST:
         if first == "date" and name == "generate_series":
@@ -165,16 +165,16 @@ def of_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
     if name in ("sum", "avg"):
         return "number" if first == "number" else "interval" if first in _TEMPORAL else None
     if name == "age":
-        # age(xid) is a number of transactions.
+        # age(xid) returns a number of transactions.
         return "interval" if len(arguments) == 2 or first in ("timestamp", "date") else None
     if name in ("lower", "upper"):
-        # Of a range they are its bounds.
+        # For a range, lower() and upper() return its bounds.
         return "text" if first in ("text", "literal") else None
     return FUNCTIONS.get(name)
 
 
 def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None:
-    """The type of `left sign right`."""
+    """Return the type of `left sign right`."""
     if sign in _COMPARISONS:
         return "boolean"
     if sign == "->>" or sign == "#>>":
@@ -190,12 +190,12 @@ def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None
 
 
 def of_prefix(sign: str, operand: Type | None) -> Type | None:
-    """The type of `sign operand`."""
+    """Return the type of `sign operand`."""
     return operand if sign in ("+", "-") and operand in ("number", "interval") else None
 
 
-# Date/time operators: PostgreSQL manual, "Date/Time Functions and Operators". Between a literal and another
-# type the operator of that one type with itself applies, if there is one.
+# Date/time operators: PostgreSQL manual, "Date/Time Functions and Operators". For a literal and another type,
+# PostgreSQL applies the operator of that type with itself, if there is one.
 
 
 def _plus(left: Type | None, right: Type | None) -> Type | None:

@@ -36,7 +36,7 @@ _WORDS = {
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every query of every such receiver; a file may be a Collector's, or one receiver alone."""
+    """Return the queries of all sqlquery receivers; a file is a Collector's configuration or one receiver."""
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         receivers = source.root.entries("receivers")
@@ -127,11 +127,11 @@ def _metric(node: Node, kind: MetricType) -> DraftMetric:
 
 
 def _kind(node: Node, name: str) -> MetricType | None:
-    """The type of the metric; None, and a loss, if the file does not say it in words of the Collector."""
+    """Return the type of the metric; report a loss and return None if its keys are invalid."""
     for key, known in _WORDS.items():
         if (word := node.text(key)) not in ("", *known):
             node.lost(key, f"{key} {shown(word)} of {name}", f"write {' or '.join(known)}")
-            if key != "value_type":  # which the column's own type decides here
+            if key != "value_type":  # the column's own type decides it here
                 return None
     if node.text("data_type") != "sum":
         return "gauge"

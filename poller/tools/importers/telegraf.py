@@ -58,7 +58,7 @@ Matches = Callable[[str], bool]
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Every query of every such input of `files`, which are one configuration together."""
+    """Return the queries of all SQL inputs in `files`, which form one configuration."""
     roots = [source.root for source in open_each(files, lambda file: open_toml(file, losses))]
     usual = next((root.child("agent").seconds("interval") for root in roots if "agent" in root), None)
     drafts: list[DraftQuery] = []
@@ -148,7 +148,7 @@ def _extensible(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
 
 
 def _version(number: float | None) -> int | None:
-    """As `server_version_num`; theirs lacks its last two digits, and so the minor version."""
+    """Convert to `server_version_num`; Telegraf's number lacks the last two digits, the minor version."""
     return None if number is None else math.ceil(number / 100) * 10000
 
 
@@ -171,7 +171,8 @@ def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
         if _matches(node.texts("field_columns_string"))(column.name):
             node.lost("field_columns_string", f"{column.name} is a text", "make a label of it")
         elif cast or is_field(column.name):
-            # A cast from boolean to float8 or numeric does not exist; as a time it is no number there either.
+            # PostgreSQL has no cast from boolean to float8 or numeric; Telegraf does not export a time as a
+            # number either.
             known = Column(column.name) if cast and column.kind == "text" else column
             fields[known] = cast.format(identifier(column.name))
     return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
@@ -225,7 +226,7 @@ def _fields(
 
 
 def _filter(node: Node, include: str, exclude: str, *, unless: bool) -> Matches:
-    """Which names are included and not excluded; `unless` neither says anything."""
+    """Return a predicate for included and not excluded names; `unless` is its result without both lists."""
     if include not in node and exclude not in node:
         return lambda _: unless
     wanted = _matches(node.texts(include) or ["*"])

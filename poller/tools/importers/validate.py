@@ -26,12 +26,12 @@ from poller.tools.importers.sql_columns import columns_of, names_in
 from poller.tools.importers.sql_projection import statement
 
 _SHORTEST, _LONGEST = 1.0, 86400.0
-"""Seconds; the bounds of `interval`."""
+"""Bounds of `interval` in seconds."""
 
 
 @dataclass(slots=True)
 class _Drafted(Document):
-    """A draft as if it were a query file, whose lines are those of the file that it comes from."""
+    """Draft in the form of a query file, with the line numbers of the imported file."""
 
     draft: DraftQuery = field(kw_only=True)
 
@@ -45,7 +45,7 @@ class _Drafted(Document):
 
 
 def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
-    """What of `drafts` the model takes, with unique names; the rest is lost, each with its reason."""
+    """Return the drafts that the model accepts, with unique names; report the rest as losses with reasons."""
     taken: set[str] = set()
     for draft in drafts:
         _match_columns(draft, losses)
@@ -76,7 +76,7 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
 
 
 def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
-    """Keep interval and timeout within what the model allows, and say so."""
+    """Limit interval and timeout to the range that the model allows, and report each change."""
 
     def change(key: str, to: float, why: str) -> None:
         losses.changed(
@@ -96,7 +96,7 @@ def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
 
 
 def _match_columns(draft: DraftQuery, losses: Losses) -> None:
-    """Drop what reads a column that the SQL lacks or has twice: a poll would refuse the whole query."""
+    """Drop metrics that read a missing or duplicate column, because a poll would reject the whole query."""
     columns = columns_of(statement(draft.sql))
     if columns is None:
         return
@@ -107,7 +107,7 @@ def _match_columns(draft: DraftQuery, losses: Losses) -> None:
             name
             for column in (metric.value_column, *metric.attribute_columns)
             for name in (names_in(draft.computed[column]) if column in draft.computed else {column})
-            if name  # the model refuses an empty one
+            if name  # the model rejects an empty name
         }
         wrong = sorted(name for name in read if counts[name] != 1)
         if wrong:
@@ -120,7 +120,7 @@ def _match_columns(draft: DraftQuery, losses: Losses) -> None:
 
 
 def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
-    """Several queries may feed one metric, which has one unit, one type and one description."""
+    """Make unit, type and description equal for all queries that feed the same metric."""
     first: dict[str, DraftMetric] = {}
     for draft in drafts:
         for metric in draft.metrics:
@@ -140,7 +140,7 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
 
 
 def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:
-    """The first of that name; another metric that only in lower case has the same name gets another."""
+    """Return the first metric of this name; rename a different metric whose lower-case name is the same."""
     name, number = metric.name, 2
     while (known := first.setdefault(metric.name, metric)).original != metric.original:
         metric.name, number = f"{name}_{number}", number + 1
@@ -158,7 +158,7 @@ def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
 
 
 def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:
-    """The metrics that go because of what is wrong: the one where it stands, or all of the query's."""
+    """Report a problem as lost and return the affected metrics: a single one, or all of the query."""
     number = _metric_at(found.path)
     key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
     what, _, instead = found.problem.what.partition("; ")
@@ -170,7 +170,7 @@ def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetri
 
 
 def _metric_at(path: Sequence[Key]) -> int | None:
-    """Which metric `queries[0].metrics[N]...` leads to."""
+    """Return the metric number N of a path `queries[0].metrics[N]...`; None for other paths."""
     match path:
         case (_, _, "metrics", int(number), *_):
             return number
@@ -178,7 +178,7 @@ def _metric_at(path: Sequence[Key]) -> int | None:
 
 
 def _tell_name(metric: DraftMetric, losses: Losses) -> None:
-    """Say under which other name the metric reaches Prometheus, where it does."""
+    """Report the name in Prometheus if it differs from the original."""
     told = metric_name(metric.name, metric.unit, metric.type)
     if told != metric.original:
         what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
@@ -186,7 +186,7 @@ def _tell_name(metric: DraftMetric, losses: Losses) -> None:
 
 
 def to_yaml(drafts: Sequence[DraftQuery], head: str) -> str:
-    """A query file: `head` and each query's own comment as comments, and the queries."""
+    """Return a query file: `head` and each query's own comment as comments, followed by the queries."""
     return _commented(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
 
 
@@ -199,7 +199,7 @@ def _query(draft: DraftQuery) -> str:
 
 
 def _flowing(value: Any, depth: int = 0) -> Any:
-    """Mappings of words on one line each."""
+    """Write each mapping of scalars below the top level on one line."""
     if isinstance(value, Mapping):
         inner = {key: _flowing(item, depth + 1) for key, item in value.items()}
         flat = depth and not any(isinstance(one, dict) for one in value.values())
