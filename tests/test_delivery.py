@@ -478,7 +478,7 @@ TAKEN = Verdict("taken")
 def test_the_pauses_between_tries_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="poller.otlp.retry_sender")
+    caplog.set_level(logging.DEBUG, logger="poller.delivery")
     tries = 6  # for each of the two requests
 
     def judge(_: bytes, count: int) -> Verdict:
@@ -576,7 +576,7 @@ def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
 def test_the_first_export_is_confirmed_once(
     receiver: Receiver, counting: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="poller.otlp.retry_sender")
+    caplog.set_level(logging.INFO, logger="poller.delivery")
     single = counting(receiver, "grpc", None)
     assert single.push.flush(60)
     assert caplog.records == [], "its exit code says so"

@@ -201,7 +201,7 @@ import logging, pathlib, resource, sys, threading
 import grpc
 from poller.config.endpoint import resolve
 from poller.otlp.exporter import Push
-from poller.export import resource as described
+from poller.otlp.exporter import resource as described
 from poller.otlp.sending_queue import Spool
 
 class Enough(logging.Handler):

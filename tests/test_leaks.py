@@ -222,7 +222,7 @@ for line in sys.stdin:
         sys.argv = ["poller", *told["arguments"]]
         code = 1
         try:
-            poller.cli.main()
+            poller.cli.app.main()
         except SystemExit as end:
             code = end.code or 0
         except BaseException:
@@ -682,7 +682,7 @@ _LIBRARY = """
 import logging, sys
 from poller.postgres.replica import Replica
 from poller.model.query import MetricDefinition
-from poller.query import QueryDefinition
+from poller.model.query import QueryDefinition
 from poller.config.endpoint import resolve
 from poller.otlp.exporter import Push, resource
 from poller.otlp.sending_queue import Spool

@@ -296,7 +296,7 @@ def test_with_all_standard_streams_closed_the_daemon_runs_and_stops(
 
 
 def test_an_answer_without_a_process_that_waits_names_the_entry_point() -> None:
-    with pytest.raises(RuntimeError, match=r"started by poller\.main"):
+    with pytest.raises(RuntimeError, match=r"started by poller\.cli\.main"):
         answer(lambda: "anything")
 
 
@@ -350,7 +350,7 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
     ("lines", "text"),
     [
         (
-            "import poller.config.queries.query_files as q\nq.load = lambda *_: 1 / 0",
+            "import poller.config.queries.load as q\nq.load = lambda *_: 1 / 0",
             "failed: .*ZeroDivisionError",
         ),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by signal 9"),

@@ -122,7 +122,7 @@ def make() -> Iterator[Make]:
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was logged since the last call."""
-    caplog.set_level("INFO", logger="poller.otlp.retry_sender")
+    caplog.set_level("INFO", logger="poller.delivery")
 
     def told() -> list[str]:
         lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
@@ -407,7 +407,7 @@ def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not
     environ: dict[str, str],
     level: str,
 ) -> None:
-    caplog.set_level("INFO", logger="poller.otlp.retry_sender")
+    caplog.set_level("INFO", logger="poller.delivery")
     receiver.answers = {"traces": NO_PLACE}
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}

@@ -37,9 +37,8 @@ COMMANDS = {
 }
 """What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
 
-_MODULES = {"test": "cases", "health": "probe", "import": "import_", "try": "trial"}
-"""Where a command's module has another name: pytest would take `test` for its own, `health` has no typer, and
-`import` and `try` are words of Python's."""
+_MODULES = {"health": "health_help", "import": "import_", "try": "try_"}
+"""Commands whose module has another name: `health` itself runs without typer, the others are keywords."""
 _SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 
-def probe(
+def health_help(
     live: Annotated[bool, typer.Option("--live", help="The process is there and its loops go on.")] = False,
     ready: Annotated[bool, typer.Option("--ready", help="Alive, and every query was polled.")] = False,
     file: Annotated[str | None, typer.Option(help="Heartbeat to read.")] = None,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @with_settings("queries", "timeout", "max_series", warn=True)
-def cases(
+def test(
     settings: Settings,
     files: Annotated[
         list[str] | None,

@@ -157,7 +157,7 @@ Format = Literal["yaml", "json"]
 
 
 @with_settings(*FILES, *DATABASE, "require_standby", "max_replay_lag", "strict", "sql_comments", warn=True)
-def trial(
+def try_(
     settings: Settings,
     sql: Annotated[
         str | None, typer.Argument(metavar="SQL", help="The statement; - or nothing reads it from stdin.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import poller
 from poller.model.errors import ConfigError, Problem
 from poller.model.text import did_you_mean, near
 
@@ -77,7 +78,7 @@ def holds_cases(path: Path) -> bool:
 
 def _packaged() -> Path:
     # Installed, the folder lies inside the package; in a checkout beside it.
-    package = Path(__file__).parent
+    package = Path(poller.__file__).parent
     inside = package / "queries"
     return inside if inside.is_dir() else package.parent / "queries"
 
