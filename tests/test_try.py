@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
 from poller.cli.database import visiting
-from poller.cli.try_ import Tryout
+from poller.cli.try_statement import Tryout
 from poller.config.load_settings import load
 from poller.model.errors import ConfigError
 from poller.receiver.ports import free_ports

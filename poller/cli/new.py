@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,154 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poller.cli.completion import values
-from poller.cli.database import Visit
 from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
 from poller.model.errors import ConfigError, PollError, Problem
-from poller.model.text import near
-from poller.postgres.inspect import Inspection, inspecting
-from poller.terminal.console import say
-from poller.tools.draft.aggregates import KINDS, Offer, UnknownAggregateError
-from poller.tools.draft.offers import DEFAULT_TOP, offer, offers
-from poller.tools.draft.prompt import print_offers, print_tables
-from poller.tools.draft.tables import (
-    Table,
-    TableColumn,
-    columns_query,
-    kinds_query,
-    no_table,
-    read_columns,
-    read_tables,
-    tables_query,
-)
+from poller.tools.draft.aggregates import KINDS
+from poller.tools.draft.offers import DEFAULT_TOP
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from poller.tools.draft.aggregates import Offer
-
-
-_SHOWN = 30
-"""Tables that a person is shown; any other can be named."""
-_LISTED = 10
-"""Tables that one line names."""
-
-
-class Starter:
-    """Finds it out by short looks at the server."""
-
-    def __init__(self, visit: Visit, console: Console, top: int, most: int, *, asks: bool) -> None:
-        self._visit = visit
-        self._console = console
-        self._top = top
-        self._most = most
-        self._asks = asks
-
-    def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
-        """The aggregates that are wanted; raises PollError, and ConfigError where there are none such."""
-        if table is None and not self._asks:
-            what = "is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
-            raise ConfigError([Problem("--table", what)])
-        with self._looking() as inspection:
-            tables = read_tables(inspection.value(tables_query()))
-        found = self._found(table, tables) if table is not None else self._asked_table(tables)
-        with self._looking() as inspection:
-            columns = read_columns(inspection.value(columns_query(found)))
-        if aggregates:
-            return self._wanted(aggregates, found, columns)
-        with self._looking() as inspection:
-            priced = _priced(inspection, offers(found, columns, self._top))
-        if not self._asks:
-            keys = ", ".join(one.key for one, _ in priced)
-            raise ConfigError([Problem("--aggregate", f"is missing; for {found.full} there are: {keys}")])
-        return self._asked_offers(found, priced)
-
-    @contextmanager
-    def _looking(self) -> Iterator[Inspection]:
-        """One short look: a person takes longer to answer than a transaction or a connection may be idle."""
-        visit = self._visit
-        with inspecting(visit.session, visit.waker, visit.lock_timeout) as inspection:
-            yield inspection
-        if self._asks:
-            visit.session.hang_up()
-
-    def _asked_table(self, tables: Sequence[Table]) -> Table:
-        from rich.prompt import Prompt
-
-        print_tables(self._console, tables[:_SHOWN], more=len(tables) - _SHOWN)
-        if not tables:
-            what = "there is none that the role may read; GRANT SELECT on one"
-            raise ConfigError([Problem("--table", what)])
-        while True:
-            answer = Prompt.ask("Which table (number or name)", console=self._console).strip()
-            if answer.isdecimal() and 0 < int(answer) <= len(tables):
-                return tables[int(answer) - 1]
-            try:
-                return self._found(answer, tables)
-            except ConfigError as error:
-                say(self._console, error.problems[0].what, "red")
-
-    def _asked_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
-        from rich.prompt import Prompt
-
-        print_offers(self._console, table, priced)
-        while True:
-            answer = Prompt.ask("Which of them (numbers)", console=self._console, default="1")
-            numbers = _picked(answer, [one.key for one, _ in priced])
-            if numbers and all(0 < number <= len(priced) for number in numbers):
-                return [priced[number - 1][0] for number in dict.fromkeys(numbers)]
-            self._console.print(f"write numbers from 1 to {len(priced)}, or names, like 1 3", style="red")
-
-    def _found(self, name: str, tables: Sequence[Table]) -> Table:
-        """The table that is meant; raises ConfigError."""
-        matches = [table for table in tables if name in (table.full, table.name, table.quoted)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            what = f"{name!r} is several; write one of {', '.join(table.full for table in matches)}"
-        elif not name:
-            what = "is empty; write a table's name"
-        else:
-            with self._looking() as inspection:
-                other = no_table(inspection.value(kinds_query(name)), name)
-            what = f"{name!r} {other or _no_such(name, tables)}"
-        raise ConfigError([Problem("--table", what)])
-
-    def _wanted(self, keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn]) -> list[Offer]:
-        chosen, problems = [], []
-        for key in dict.fromkeys(keys):
-            try:
-                chosen.append(offer(key, table, columns, self._top, self._most))
-            except UnknownAggregateError as error:
-                problems.append(Problem("--aggregate", str(error)))
-        if problems:
-            raise ConfigError(problems)
-        return chosen
-
-
-def _picked(answer: str, keys: Sequence[str]) -> list[int]:
-    """The numbers that were typed, and those of names; 0 for anything else."""
-    parts = [part.strip() for part in answer.split(",")]
-    # The name of a column may hold a blank.
-    words = [word for part in parts for word in ([part] if part in keys else part.split())]
-    numbers = {key: number for number, key in enumerate(keys, 1)}
-    return [numbers.get(word) or (int(word) if word.isdecimal() else 0) for word in words]
-
-
-def _no_such(name: str, tables: Sequence[Table]) -> str:
-    bare = {table.name: table.full for table in tables}
-    meant = bare.get(near(name, bare) or "") or near(name, [table.full for table in tables])
-    if meant:
-        return f"is no table that the role may read; did you mean {meant!r}?"
-    listed = ", ".join(table.full for table in tables[:_LISTED]) or "none"
-    more = f" and {len(tables) - _LISTED} more" if len(tables) > _LISTED else ""
-    return f"does not exist; the role may read {listed}{more}"
-
-
-def _priced(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:
-    """Those that the server accepts, with the planner's cost of each."""
-    looked = inspection.statements([one.query["sql"] for one in offered])
-    return [(one, what.cost) for one, what in zip(offered, looked, strict=True) if what.error is None]
 
 
 @with_settings(*FILES, *DATABASE, warn=True)
@@ -193,6 +53,7 @@ def new(
     """
     # Not above: who completes a command line waits for what is loaded.
     from poller.cli.database import visiting
+    from poller.cli.new_query import Starter
     from poller.terminal.console import open_console, say
     from poller.tools.draft.save import declared, defined, keep, refuse_taken, warn_taken
     from poller.tools.draft.yaml_writer import to_file

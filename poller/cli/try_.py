@@ -3,155 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from poller.cli.database import Visit
 from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
-from poller.daemon.build import tags
 from poller.model.errors import ConfigError, PollError, Problem
-from poller.model.query import MetricDefinition, QueryDefinition
-from poller.model.result import Answer
-from poller.model.tick import ticks
-from poller.polling.poll import to_result
-from poller.postgres.admission import Admission, RequireStandby
-from poller.postgres.batch import Attempts
-from poller.postgres.inspect import Inspected, Known, inspecting
-from poller.terminal.console import say
-from poller.tools.doctor.queries import run
-from poller.tools.draft.from_statement import Draft, closed, draft
-from poller.tools.draft.preview import print_trial, to_json
-from poller.tools.draft.save import declared, defined, keep, names_beside, refuse_taken, warn_taken
-from poller.tools.draft.yaml_writer import to_file
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from poller.postgres.server_tracker import Sighting
-
-
-class Tryout:
-    """One statement on its way from a text to a query file."""
-
-    def __init__(self, settings: Settings, visit: Visit, sql: str, told: Console) -> None:
-        self._settings = settings
-        self._visit = visit
-        self._sql = sql
-        self._told = told
-        self._superuser = False
-
-    def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
-        """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
-        settings = self._settings
-        inspected, known = self._inspect()
-        drafted = self._draft(inspected, known, name, write)
-        drafted = replace(drafted, query=declared(drafted.query, settings))
-        (query,) = defined([drafted.query], settings)
-        if write is not None:
-            refuse_taken(write, [drafted.query], settings)
-        answer = self.answer(query)
-        if answer.skipped is not None:
-            say(self._told, f"not run: {answer.skipped.detail}", "red")
-            raise typer.Exit(1)
-        result = to_result(answer)
-        if result.error is not None or answer.rows is None:
-            raise result.error or PollError("mismatch", "the server gave no rows")
-        self._warn_of_power()
-        drafted = closed(drafted, answer.rows, known.types)
-        defined([drafted.query], settings)
-        if form == "json":
-            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, known.types) + "\n")
-        else:
-            print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
-            sys.stdout.write(to_file(drafted.query))
-        sys.stdout.flush()
-        if answer.rows.values and not result.samples:
-            what = "every row is left out, so this feeds no metric" + (
-                f", and is not added to {write}" if write else ""
-            )
-            say(self._told, what, "red")
-            raise typer.Exit(1)
-        if write is not None:
-            keep(write, [drafted.query], settings, self._told)
-        else:
-            warn_taken([drafted.query], settings, self._told)
-
-    def _warn_of_power(self) -> None:
-        if self._superuser:
-            what = "this role is a superuser; nothing but the read-only transaction holds it back"
-            told = f"look: {what}: deploy/role.sql makes one that may only read"
-            say(self._told, told, "yellow")
-
-    def _draft(self, inspected: Inspected, known: Known, name: str | None, write: Path | None) -> Draft:
-        """The query under the name that is asked for, or one that no other query or metric has."""
-        first = made = draft(self._sql, inspected.columns, known.types, name)
-        if name is not None:
-            return made
-        names, number = names_beside(self._settings, write), 1
-        while names & {made.name, *(metric["name"] for metric in made.query["metrics"])}:
-            number += 1
-            made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")
-        if made is first:
-            return made
-        renamed = f"{first.name!r} is taken, so this is {made.name!r}; --name gives it another name"
-        metrics = [
-            {**metric, "description": plain["description"]}
-            for metric, plain in zip(made.query["metrics"], first.query["metrics"], strict=True)
-        ]
-        return Draft({**made.query, "metrics": metrics}, (renamed, *made.doubts))
-
-    @property
-    def _required(self) -> RequireStandby:
-        """Without the warning, which is ours to give."""
-        return "true" if self._settings.require_standby == "true" else "false"
-
-    def _inspect(self) -> tuple[Inspected, Known]:
-        """What the statement would be, where the server is one that polls may go to."""
-        visit, settings = self._visit, self._settings
-        probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
-        with inspecting(
-            visit.session, visit.waker, visit.lock_timeout, [probe], privileges=settings.strict
-        ) as inspection:
-            admission = Admission(self._required, strict=settings.strict)
-            refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
-            if refused is not None:
-                say(self._told, f"not run: {refused.detail}", "red")
-                raise typer.Exit(1)
-            (inspected,) = inspection.statements([self._sql])
-            known = inspection.known([inspected])
-        if inspected.error is not None:
-            raise inspected.error
-        # The server tells of it unasked at every connect; a pooler may keep it to itself.
-        self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
-        return inspected, known
-
-    def answer(self, query: QueryDefinition) -> Answer:
-        """Run it once as a poll does; raises nothing."""
-        visit, settings = self._visit, self._settings
-        sightings: list[Sighting] = []
-        attempts = Attempts(
-            visit.session,
-            visit.waker,
-            # The connection may be another by now, and its role too.
-            Admission(self._required, settings.max_replay_lag, strict=settings.strict),
-            visit.lock_timeout,
-            sightings.append,
-            tags(settings.sql_comments),
-            settings.max_result_size,
-        )
-        answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
-        if sightings and not sightings[-1].standby and settings.require_standby == "warn":
-            say(self._told, "look: this server is a primary; poll a standby", "yellow")
-        return answer
-
-
-_PROBE = MetricDefinition(name="x", description="x", unit="1", value_column="x")
-"""What stands for the metrics that are not known yet."""
-
 
 Format = Literal["yaml", "json"]
 
@@ -181,8 +40,8 @@ def try_(
     used.
     """
     # Not above: who completes a command line waits for what is loaded.
-
     from poller.cli.database import visiting
+    from poller.cli.try_statement import Tryout
     from poller.terminal.console import open_console, say
     from poller.tools.check.rejection import marked, refusal
     from poller.tools.draft.from_statement import NoDraftError

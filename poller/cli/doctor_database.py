@@ -1,0 +1,95 @@
+"""Checks of the database for `doctor`, on one connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from poller.cli.database import place_of, session_of
+from poller.config.settings import Settings
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import Answer
+from poller.model.tick import ticks
+from poller.postgres.admission import Admission
+from poller.postgres.batch import Attempts
+from poller.postgres.cancellation import Waker
+from poller.postgres.replay_lag import Lag
+from poller.terminal.progress import Progress
+from poller.tools.doctor import queries, server
+from poller.tools.doctor import standby as replay
+from poller.tools.doctor.finding import Finding
+from poller.tools.doctor.unreachable import unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poller.postgres.server_tracker import Sighting
+
+
+class Examination:
+    """One visit to the database, on one connection."""
+
+    def __init__(
+        self, settings: Settings, queries: Sequence[QueryDefinition], waker: Waker, *, strict: bool
+    ) -> None:
+        self._settings = settings
+        self._queries = queries
+        self._waker = waker
+        self._strict = strict
+        self._session = session_of(settings, waker)
+
+    def findings(self, progress: Progress) -> list[Finding]:
+        """Everything about the database; a lost connection is a finding as well."""
+        place = place_of(self._settings)
+        try:
+            looked = server.look(self._session, self._waker, self._settings.lock_timeout, self._queries)
+            found = server.examine(looked, self._session, place=place, strict=self._strict)
+            return found + self._through_the_queries(looked, progress)
+        except PollError as error:
+            return [unreachable(error, place)]
+        finally:
+            self._session.hang_up()
+
+    def _through_the_queries(self, looked: server.Looked, progress: Progress) -> list[Finding]:
+        settings = self._settings
+        # The primary's line says what the daemon would log once.
+        admission = Admission(
+            "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
+        )
+        sightings: list[Sighting] = []
+        attempts = Attempts(
+            self._session,
+            self._waker,
+            admission,
+            settings.lock_timeout,
+            sightings.append,
+            max_result_bytes=settings.max_result_size,
+        )
+        if self._strict and looked.facts.excess:
+            # Not one query is sent, as the daemon would send none; the server may be looked at.
+            attempts.one([], progress.done, together=True)
+            answers = self._refused(looked)
+        else:
+            answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
+        costs, functions = queries.planned(
+            self._session, self._waker, settings.lock_timeout, list(answers.values())
+        )
+        found = queries.volatile(functions) + [
+            queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
+            for query in self._queries
+        ]
+        if not sightings:
+            return found
+        about_replay = replay.examine(
+            sightings[-1],
+            looked.told["settings"],
+            self._queries,
+            require_standby=settings.require_standby,
+            max_lag=settings.max_replay_lag,
+        )
+        return about_replay + found
+
+    def _refused(self, looked: server.Looked) -> dict[str, Answer]:
+        lag = Lag(None, None, looked.facts.standby, None, "")
+        skips = Admission("false", strict=True).decide(self._queries, looked.facts, lag, 0.0)
+        return {query.name: Answer(query, 0.0, 0.0, skipped=skips[query.name]) for query in self._queries}
