@@ -29,8 +29,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from poller.events.catalog import GenerationName, declared, generation
+from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import Protocol, Request, Signal
+from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import Examination, Require
 from poller.tools.conform.personal_data import LONGEST, gives_away, is_personal, windows
 from poller.tools.doctor.finding import Finding, healthy

@@ -200,7 +200,18 @@ def test_a_probe_loads_almost_nothing() -> None:
     ours = {name for name in loaded if name.startswith("poller")}
     assert ours == {"poller"} | {
         f"poller.{name}"
-        for name in ("main", "commands", "commands.health", "files", "health", "printable", "streams")
+        for name in (
+            "cli",
+            "cli.main",
+            "cli.health",
+            "daemon",
+            "daemon.health",
+            "model",
+            "model.files",
+            "model.printable",
+            "terminal",
+            "terminal.stdio",
+        )
     }
     heavy = {"typer", "pydantic", "psycopg", "opentelemetry", "yaml", "rich", "logging", "asyncio", "inspect"}
     assert not heavy & loaded

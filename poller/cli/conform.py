@@ -113,7 +113,7 @@ def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, s
 
 
 def _read(files: list[str], examination: Examination) -> None:
-    from poller.tools.conform.inputs import read
+    from poller.tools.conform.recording import read
 
     for path in files:
         for request in read(path):
@@ -128,7 +128,7 @@ def _listen(
     seconds: float | None,
     requests: int | None,
 ) -> None:
-    from poller.tools.conform.inputs import Listening
+    from poller.tools.conform.listening import Listening
 
     try:
         listening = Listening(

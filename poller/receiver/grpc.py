@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from poller.receiver.answers import retry_info, status
-from poller.receiver.signals import KINDS, Kind, Request, Response, Take, Tls
+from poller.receiver.listener import Take, Tls
+from poller.receiver.signals import KINDS, Kind, Request, Response
 
 
 class GrpcListener:

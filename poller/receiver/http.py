@@ -21,8 +21,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from poller.receiver.answers import Answer, status
+from poller.receiver.listener import Take, Tls
 from poller.receiver.otlp_json import from_json, to_json
-from poller.receiver.signals import KINDS, Kind, Request, Take, Tls
+from poller.receiver.signals import KINDS, Kind, Request
 
 _BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"

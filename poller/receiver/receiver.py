@@ -18,8 +18,9 @@ from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Ans
 from poller.receiver.decode import Distribution, LogRecord, Point, Span, points_of, records_of, spans_of
 from poller.receiver.grpc import GrpcListener
 from poller.receiver.http import HttpListener
+from poller.receiver.listener import Protocol, Tls
 from poller.receiver.ports import LOOPBACK, free_ports
-from poller.receiver.signals import KINDS, Protocol, Request, Signal, Tls, signal_of
+from poller.receiver.signals import KINDS, Request, Signal, signal_of
 
 __all__ = [
     "ACCEPT",

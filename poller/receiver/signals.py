@@ -1,11 +1,9 @@
-"""The three signals of OTLP: paths, methods and message types, and the listeners' common interface."""
+"""The three signals of OTLP: paths, methods and message types."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
@@ -23,7 +21,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from poller.receiver.answers import Answer
+if TYPE_CHECKING:
+    from poller.receiver.answers import Answer
 
 Signal = Literal["metrics", "traces", "logs"]
 SIGNALS: tuple[Signal, ...] = ("metrics", "traces", "logs")
@@ -77,17 +76,3 @@ _RESPONSES: dict[Signal, type[Response]] = {
 def signal_of(request: Request) -> Signal:
     """Return the signal of a request."""
     return next(kind.signal for kind in KINDS if isinstance(request, kind.request))
-
-
-Protocol = Literal["grpc", "http"]
-Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
-"""Called in the thread of a request; returns the answer to the sender."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """The server's certificate and key as PEM files; with `client_ca`, client certificates are required."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None

@@ -31,7 +31,7 @@ USUAL = {
 }
 WITHHELD = "values are withheld"
 BUDGET_SECONDS = 1.4
-"""Longest life of a tick's transaction: the longest timeout in it and a moment, see poller/burst.py."""
+"""Longest life of a tick's transaction: the longest timeout in it and a moment (`postgres.transaction`)."""
 
 Json = dict[str, Any]
 
@@ -207,7 +207,7 @@ class Spell:
         watch = polled.watch
         assert watch.looks > 0
         assert watch.most <= connections, sorted(watch.seen)
-        # What the server ends by itself, the network gone; see transaction_timeout in poller/burst.py.
+        # What the server ends by itself, the network gone; see transaction_timeout in `postgres.transaction`.
         assert watch.oldest <= budget + PATIENCE_SECONDS
         assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
         assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")

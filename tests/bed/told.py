@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind
 
 from poller.events import EventMetrics
 from poller.events.catalog import GenerationName
-from poller.receiver.signals import Protocol
+from poller.receiver.listener import Protocol
 from tests.bed.happenings import HAPPENINGS
 
 SERVICE = "told-server"

@@ -1,57 +1,17 @@
-"""Inputs of `conform`: a receiver that listens for a limited time, or a file of OTLP/JSON requests."""
+"""Requests from a file of the Collector's file exporter: OTLP/JSON, one object per line."""
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
 from poller.model.errors import ConfigError, Problem
 from poller.receiver.otlp_json import from_json
-from poller.receiver.receiver import Received, Receiver
 from poller.receiver.signals import KINDS, Kind, Request
-
-_LAST_ANSWER = 0.2
-"""Seconds in which the sender of the last request gets its answer, before every connection is cut."""
-
-
-class Listening:
-    """Both protocols of OTLP, until a time is over, enough requests came, or somebody says so."""
-
-    def __init__(
-        self, take: Callable[[Request], int], *, host: str, grpc_port: int, http_port: int, enough: int | None
-    ) -> None:
-        """Listen at once; raises OSError where a port is taken.
-
-        `take` is given every request and returns how many there were; from `enough` on the wait is over.
-        """
-        self._take = take
-        self._enough = enough
-        self._ended = threading.Event()
-        self.receiver = Receiver(
-            grpc_port=grpc_port, http_port=http_port, host=host, keep=1, on_request=self._received
-        )
-
-    def wait(self, seconds: float | None) -> None:
-        """Return when it is over, and no longer listen; None waits for requests or for `end` alone."""
-        with self.receiver:
-            self._ended.wait(seconds)
-            time.sleep(_LAST_ANSWER)
-
-    def end(self) -> None:
-        """Let `wait` return; may be called from a signal handler."""
-        self._ended.set()
-
-    def _received(self, received: Received) -> None:
-        count = self._take(received.request)
-        if self._enough is not None and count >= self._enough:
-            self._ended.set()
-
 
 _HELD_BY = {"resourceMetrics": KINDS[0], "resourceSpans": KINDS[1], "resourceLogs": KINDS[2]}
 _LONGEST = 64 << 20
