@@ -34,8 +34,8 @@ from poller.events._export.providers import _Closer
 from poller.events._export.reader import Reader
 from poller.events._logging import records
 from poller.events._privacy.attributes import scrub_attributes
-from poller.events._privacy.patterns import LONGEST
 from poller.events._privacy.processors import ScrubbedTracerProvider
+from poller.events._privacy.texts import LONGEST
 from poller.events._privacy.views import scrub_metrics
 from poller.events.asgi import TelemetryMiddleware
 from poller.events.health import Health

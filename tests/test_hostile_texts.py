@@ -19,6 +19,7 @@ import poller.events
 from poller.events._privacy import attributes as privacy
 from poller.events._privacy import identity as pii
 from poller.events._privacy import patterns as shapes
+from poller.events._privacy.texts import LONGEST, REDACTED
 from poller.model import redaction
 from tests.bed.steps import python_steps, search_steps, unbounded
 
@@ -64,7 +65,8 @@ RUN = {
 
 def modules() -> list[ModuleType]:
     """All of `poller.events`, and what masks the daemon's secrets."""
-    names = [f"poller.events.{one.name}" for one in pkgutil.iter_modules(poller.events.__path__)]
+    names = [one.name for one in pkgutil.walk_packages(poller.events.__path__, "poller.events.")]
+    assert "poller.events._privacy.patterns" in names
     return [redaction, *map(importlib.import_module, names)]
 
 
@@ -210,7 +212,7 @@ def test_a_value_that_is_cut_costs_no_short_one_after_it() -> None:
 def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
     for prefix, suffix in product(PREFIXES, SUFFIXES):
         text = prefix + piece * (100_000 // len(piece)) + suffix
-        assert len(shapes.scrub(text)) <= shapes.LONGEST * len(shapes.REDACTED)
+        assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)
         assert pii.personal_text(shapes.scrub(text)) is None
         assert isinstance(shapes.cut(text), str)
         assert isinstance(redaction.redact(text), str)

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from poller.events._logging import records
-from poller.events._privacy.patterns import scrub, text_of
+from poller.events._privacy.patterns import scrub
+from poller.events._privacy.texts import text_of
 from poller.model.printable import indented, one_line
 
 Form = Literal["text", "json"]

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in_context
 
-from poller.events._privacy.patterns import scrub, text_of
+from poller.events._privacy.patterns import scrub
+from poller.events._privacy.texts import text_of
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Allowed request ids. Without dots and colons an id can be neither an IP address nor a JWT."""

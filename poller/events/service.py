@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, StatusCode, get_tracer, set_span_in_contex
 from poller.events import request
 from poller.events._asgi.errors import error_type, is_clients_fault, mark, record, sqlstate
 from poller.events._privacy.attributes import is_denied
-from poller.events._privacy.patterns import text_of
+from poller.events._privacy.texts import text_of
 from poller.events.metrics import SCOPE
 
 P = ParamSpec("P")

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, get_current_
 from poller.events import request
 from poller.events._asgi.errors import error_type, mark, record
 from poller.events._asgi.routes import route_of
-from poller.events._privacy.patterns import LONGEST_PATH, shorten
+from poller.events._privacy.texts import LONGEST_PATH, shorten
 from poller.events.attributes import HTTP_METHODS, OTHER, UNMATCHED
 from poller.events.metrics import EventMetrics
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from poller.events._export.endpoint import Signal, Target
 from poller.events._logging.records import message_of
-from poller.events._privacy.patterns import text_of
+from poller.events._privacy.texts import text_of
 
 logger = logging.getLogger(__name__)
 

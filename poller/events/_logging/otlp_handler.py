@@ -11,7 +11,8 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from poller.events._asgi.errors import error_type
 from poller.events._logging import records
-from poller.events._privacy.patterns import scrub, text_of, well_formed
+from poller.events._privacy.patterns import scrub
+from poller.events._privacy.texts import text_of, well_formed
 
 _SEVERITIES = (
     (logging.CRITICAL, SeverityNumber.FATAL, "FATAL"),

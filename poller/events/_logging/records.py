@@ -13,7 +13,8 @@ from opentelemetry.trace import SpanContext, get_current_span
 
 from poller.events._asgi.errors import Place, where
 from poller.events._privacy.attributes import scrub_attributes
-from poller.events._privacy.patterns import LONGEST, scrub, scrub_path, text_of
+from poller.events._privacy.patterns import scrub, scrub_path
+from poller.events._privacy.texts import LONGEST, text_of
 from poller.events.request import request_id
 from poller.model.printable import one_line
 

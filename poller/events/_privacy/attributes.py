@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any
 
 from poller.events._privacy.names import OWN, PEER, TEMPLATES, personal_name
-from poller.events._privacy.patterns import LONGEST, REDACTED, scrub, text_of, well_formed
+from poller.events._privacy.patterns import scrub
+from poller.events._privacy.texts import LONGEST, REDACTED, text_of, well_formed
 
 _SECRETS = (
     *("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from poller.events._privacy.names import NAMES, OWN, PEER, PREFIXES, WORDS, personal_name
-from poller.events._privacy.patterns import NAMED, SHAPES, cut_urls, decodings, shorten
+from poller.events._privacy.patterns import NAMED, SHAPES, cut_urls
+from poller.events._privacy.texts import decodings, shorten
 
 __all__ = ["NAMES", "OWN", "PEER", "PREFIXES", "WORDS", "personal_name", "personal_text"]
 

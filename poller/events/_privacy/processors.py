@@ -18,7 +18,8 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
 from poller.events._privacy.attributes import is_harmless, scrub_attributes, scrub_value
-from poller.events._privacy.patterns import REDACTED, scrub, well_formed
+from poller.events._privacy.patterns import scrub
+from poller.events._privacy.texts import REDACTED, well_formed
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,88 @@
+"""Patterns of e-mail and IP addresses, and their removal from texts."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+from poller.events._privacy.texts import MOST, REDACTED
+
+_DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
+_UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "target", "path"})
+"""Types of systemd units (`getty@tty1.service`); none is a top-level domain."""
+_LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
+# The host of a URL is a server and is kept.
+_IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
+_VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z", re.IGNORECASE)
+_LONGEST_VERSION = 16
+_IPV6 = re.compile(rf"://\[[0-9A-Fa-f:.]{{1,{MOST}}}+|[0-9A-Fa-f:](?<![\w.].)[0-9A-Fa-f:.]{{1,{MOST}}}+")
+_LONGEST_IPV6 = 45
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+"""IPv4 addresses behind NAT64 (RFC 6052); reserved otherwise."""
+_COLONS = 7
+"""Colons in an IPv6 address that is written in full; a port may follow even without brackets."""
+
+
+def remove_emails(text: str) -> str:
+    """Replace e-mail addresses and similar texts."""
+    if "@" not in text:
+        return text
+    parts: list[str] = []
+    end = 0
+    for found in _DOMAIN.finditer(text):
+        # `lodash@4.17.21` is a version.
+        labels = found[0].split(".")[1:]
+        if not any(len(label) > 1 and label[0].isalpha() for label in labels) or labels[-1] in _UNITS:
+            continue
+        local = _LOCAL_BACKWARDS.match(text[max(end, found.start() - 320) : found.start()][::-1])
+        if local:
+            parts += text[end : found.start() - local.end()], REDACTED
+            end = found.end()
+    return "".join(parts) + text[end:]
+
+
+def remove_ipv4(text: str) -> str:
+    """Replace IPv4 addresses with their ports, except the host of a URL and version numbers."""
+    if text.count(".") > 2:
+        return _IPV4.sub(_without_ipv4, text)
+    return text
+
+
+def _without_ipv4(found: re.Match[str]) -> str:
+    before = found.string[max(0, found.start() - _LONGEST_VERSION) : found.start()]
+    return REDACTED if _is_someones(found[0], IPv4Address) and not _VERSION.search(before) else found[0]
+
+
+def remove_ipv6(text: str) -> str:
+    """Replace IPv6 addresses with their ports, except the host of a URL."""
+    return _IPV6.sub(_without_ipv6, text) if text.count(":") > 1 else text
+
+
+def _without_ipv6(found: re.Match[str]) -> str:
+    run = found[0]
+    if run.startswith("://") or run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
+        return run
+    bare = run.strip(".:")
+    # The address may end a sentence, or a name may precede it.
+    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare):
+        if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
+            before, _, after = run.partition(text)
+            return before + REDACTED + after
+    address, _, port = bare.rpartition(":")
+    if address.count(":") == _COLONS and port.isdigit() and _is_someones(address, IPv6Address):
+        return run.replace(bare, REDACTED)
+    return run
+
+
+def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
+    """Return whether a text is an address of this type that a machine can have; a time of day is not.
+
+    `a::b` and `x[1::2]` look like IPv6, but they are in reserved blocks that no machine uses.
+    """
+    try:
+        address = kind(text.partition(":")[0] if kind is IPv4Address else text)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.is_reserved:
+        return address.is_loopback or "." in text or address.ipv4_mapped is not None or address in _TRANSLATED
+    return not address.is_unspecified
