@@ -17,7 +17,8 @@ import pytest
 
 from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
-from poller.otlp.queue_storage import Kept, Shelf, _checksum, salvage
+from poller.otlp.queue_recovery import salvage
+from poller.otlp.queue_storage import Kept, Shelf, _checksum
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import MEMORY_BYTES, Spool
 from tests.bed.process import Process

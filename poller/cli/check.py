@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from poller.cli.completion import folders
-from poller.cli.options import DATABASE, FILES, with_settings
+from poller.cli.options import DATABASE, FILES, QueryFiles, with_settings
 from poller.config.queries.files import named, resolve, unsearched
 from poller.config.queries.load import judged as catalog_of
 from poller.config.queries.load import opened
@@ -31,13 +30,7 @@ Format = Literal["text", "json", "github", "sarif"]
 @with_settings(*FILES, *DATABASE, warn=True)
 def check(
     settings: Settings,
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
-            autocompletion=folders,
-        ),
-    ] = None,
+    files: QueryFiles = None,
     database: Annotated[
         bool, typer.Option("--database", help="Have every query prepared by the server, too; none is run.")
     ] = False,

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from poller.cli.completion import folders
-from poller.cli.options import FILES, with_settings
+from poller.cli.options import FILES, QueryFiles, with_settings
 from poller.config.queries.files import named, resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
@@ -23,13 +22,7 @@ _NO_ROLES = {"public", "none", ""}
 @with_settings(*FILES, warn=True)
 def grants(
     settings: Settings,
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
-            autocompletion=folders,
-        ),
-    ] = None,
+    files: QueryFiles = None,
     role: Annotated[
         str, typer.Option(metavar="NAME", help="The role that the poller logs in with.")
     ] = "poller",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from poller.cli.completion import values
+from poller.cli.completion import folders, values
 from poller.config.environment import is_secret, variables
 from poller.config.load_settings import load
 from poller.config.settings import option, spoken
@@ -21,6 +21,14 @@ FILES = ("queries", "interval", "timeout", "max_series", "namespace")
 """The settings that say which queries there are, and what they are where they do not say so themselves."""
 DATABASE = ("database_url", "password_command", "connect_timeout", "lock_timeout")
 """Those that a visit to the database takes."""
+QueryFiles = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+        autocompletion=folders,
+    ),
+]
+"""Argument of commands that read other query files than the daemon's."""
 
 
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:

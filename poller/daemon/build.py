@@ -28,7 +28,6 @@ from poller.postgres.sqlcomment import Tags, untagged
 from poller.telemetry.traces import Tracing, traceparent
 
 if TYPE_CHECKING:
-    from poller.config.settings import Settings
     from poller.otlp.exporter import Push
     from poller.otlp.retry_sender import Delivery
     from poller.otlp.sending_queue import Spool

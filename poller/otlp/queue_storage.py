@@ -1,12 +1,10 @@
-"""SQLite storage of encoded requests, on disk or in memory, with recovery from damage."""
+"""SQLite storage of encoded requests, on disk or in memory, that detects damage."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import secrets
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,16 +21,10 @@ _MARK_BYTES = 32
 _LARGEST_GAP = 10_000
 """Number of ids between two damaged pages that are looked up individually."""
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_PAGE = 4096
+PAGE = 4096
 """Size of a page in bytes."""
 _FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
 """Bytes 16 to 23 of the header: page size, format (2 for a write-ahead log), reserved bytes, fractions."""
-_MAPPED = _PAGE // 5
-"""Number of pages that one page of the pointer map describes, in 5 bytes each."""
-_TREE_PAGES = 1, 5
-"""Types of the root page and of the other pages of a tree, in the pointer map."""
-_LEAF = b"\x0d"
-"""First byte of a page that holds rows."""
 _ROOM_PAGES = 1024
 """Number of pages (4 KiB each) that an empty database may keep allocated."""
 _TABLES = (
@@ -120,10 +112,10 @@ class Shelf:
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
             _check_header(path)
-            if not _has_sound_journal(path):
+            if not has_sound_journal(path):
                 raise DamagedError("its journal is damaged")
             Path(f"{path}-journal").touch(mode=0o600)  # it exists from now on, so its removal is noticed
-        self._db = _connect(path)
+        self._db = connect(path)
         try:
             # The lock is never released, so that no reader can block a commit.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -187,7 +179,7 @@ class Shelf:
 
     def read(self, number: int) -> Kept:
         """Return the request with an existing id; raises DamagedRowError if it has changed."""
-        return _read(self._db, number)
+        return read_request(self._db, number)
 
     def rescue(self) -> Iterator[Kept | None]:
         """Yield every request, oldest first, and None for an unreadable request; raises nothing."""
@@ -258,7 +250,7 @@ class Shelf:
             _make_tables(self._db)
         _check_pages(self._db)
         (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
-        total = _read_total(self._db)
+        total = read_total(self._db)
         if total and total[0] > rows:
             raise DamagedError(f"{total[0] - rows} of its {total[0]} requests are missing")
         if not total or total[0] != rows:
@@ -301,38 +293,13 @@ class Shelf:
         return f"{number} {zlib.crc32(f'{number} {database}'.encode()):010d}\n".encode()
 
 
-def salvage(path: Path) -> Iterator[Kept | None]:
-    """Yield the requests of a database that cannot be opened, like `Shelf.rescue`; raises nothing.
-
-    The first page is the same in every spool, so a copy of the file gets a new first page. The checksums of
-    the rows show which rows are intact.
-    """
-    copy = path.with_name("spool.salvage.db")
-    with contextlib.suppress(*SHELF_ERRORS):
-        try:
-            if path.is_file():
-                for part, target in zip(parts(path), parts(copy), strict=True):
-                    target.unlink(missing_ok=True)
-                    if part.is_file():
-                        shutil.copyfile(part, target, follow_symlinks=False)
-                        target.chmod(0o600)
-                if not _has_sound_journal(copy):
-                    Path(f"{copy}-journal").unlink()  # the rows can be read without it
-                with copy.open("r+b") as file:
-                    file.write(_first_page())
-                with contextlib.closing(_connect(copy)) as db:
-                    yield from _from_pages(db, copy)
-        finally:
-            for target in parts(copy):
-                target.unlink(missing_ok=True)
-
-
 def parts(path: Path) -> list[Path]:
     """Return the paths of a database's files."""
     return [Path(f"{path}{part}") for part in _PARTS]
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
+def connect(path: Path | None) -> sqlite3.Connection:
+    """Open a database in autocommit mode; None keeps it in memory. Raises sqlite3.Error."""
     db = sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
     db.text_factory = bytes  # damaged text may not be UTF-8
     return db
@@ -346,7 +313,7 @@ def _version(db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _lay_out(db: sqlite3.Connection) -> None:
-    db.execute(f"PRAGMA page_size = {_PAGE}")
+    db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
@@ -356,15 +323,15 @@ def _make_tables(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _new() -> sqlite3.Connection:
+def new_database() -> sqlite3.Connection:
     """Return an empty database in memory with the same layout as every other."""
-    db = _connect(None)
+    db = connect(None)
     _lay_out(db)
     _make_tables(db)
     return db
 
 
-def _read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
+def read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
     """Return the request count and highest id after the last commit; None if damaged or missing."""
     found = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
     if found is None or found[2] != zlib.crc32(repr(found[:2]).encode()):
@@ -386,14 +353,6 @@ def _schema(db: sqlite3.Connection) -> list[object]:
     ]
 
 
-def _first_page() -> bytes:
-    """Return a first page that fits a database with any number of pages."""
-    with contextlib.closing(_new()) as db:
-        page = bytearray(db.serialize()[:_PAGE])
-    page[28:32] = bytes(4)  # without a page count SQLite uses the file size
-    return bytes(page)
-
-
 def _check_header(path: Path) -> None:
     """Raise DamagedError for a header that SQLite would read as a read-only file or another layout."""
     with path.open("rb") as file:
@@ -402,7 +361,7 @@ def _check_header(path: Path) -> None:
         raise DamagedError("its header is damaged")
 
 
-def _has_sound_journal(path: Path) -> bool:
+def has_sound_journal(path: Path) -> bool:
     """Return whether SQLite can roll back a database's journal, whose header has no checksum.
 
     The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
@@ -414,72 +373,17 @@ def _has_sound_journal(path: Path) -> bool:
     with journal.open("rb") as file:
         header = file.read(20)
     pages = int.from_bytes(header[16:20], "big")
-    return header[:8] != _JOURNAL_MAGIC or pages <= path.stat().st_size // _PAGE
+    return header[:8] != _JOURNAL_MAGIC or pages <= path.stat().st_size // PAGE
 
 
 def _check_pages(db: sqlite3.Connection) -> None:
     """Raise DamagedError if SQLite would miss rows or overwrite existing rows."""
-    with contextlib.closing(_new()) as new:
+    with contextlib.closing(new_database()) as new:
         if _schema(db) != _schema(new):
             raise DamagedError("its table is not the one that was made")
     (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if found != b"ok":
         raise DamagedError(" ".join(found.decode(errors="replace").split()))
-
-
-def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
-    """Yield every request of a copy with a new first page, oldest first; None for an unreadable request."""
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("PRAGMA synchronous = OFF")
-    db.execute("PRAGMA journal_mode = MEMORY")  # moves the contents of a write-ahead log into the file
-    db.execute("PRAGMA writable_schema = ON")
-    roots = dict(db.execute("SELECT name, rootpage FROM sqlite_schema"))
-    root = roots[b"request"]
-    total = None
-    with contextlib.suppress(sqlite3.Error):
-        total = _read_total(db)
-    whole = db.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
-    places: dict[int, int] = {}
-    # A broken tree may not reach some leaves. Each leaf is read as a tree of one page.
-    for place in [root] if whole else [*_leaves(path), root]:
-        _plant(db, place)
-        for order in ("ASC", "DESC"):
-            with contextlib.suppress(sqlite3.Error):
-                for (number,) in db.execute(f"SELECT id FROM request WHERE id > 0 ORDER BY id {order}"):
-                    places.setdefault(number, place)
-    planted = whole_rows = damaged_rows = 0
-    for number, place in sorted(places.items()):
-        if place != planted:
-            _plant(db, planted := place)
-        try:
-            kept = _read(db, number)
-        except SHELF_ERRORS:
-            damaged_rows += place != roots[b"total"]
-        else:
-            whole_rows += total is None or number <= total[1]  # a higher id was never committed
-            yield kept
-    yield from itertools.repeat(None, damaged_rows if total is None else total[0] - whole_rows)
-
-
-def _plant(db: sqlite3.Connection, root: int) -> None:
-    """Set a page of the file as the root page of the request table."""
-    db.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'request'", (root,))
-    db.execute("PRAGMA writable_schema = RESET")
-    db.execute("PRAGMA writable_schema = ON")
-
-
-def _leaves(path: Path) -> list[int]:
-    """Return the pages with rows; the pointer map excludes freed pages, which still hold removed rows."""
-    found: list[int] = []
-    with path.open("rb") as file:
-        for first in range(2, path.stat().st_size // _PAGE + 1, _MAPPED + 1):
-            file.seek((first - 1) * _PAGE)
-            types = file.read(_PAGE)[: 5 * _MAPPED : 5]
-            for page, kind in enumerate(types, first + 1):
-                file.seek((page - 1) * _PAGE)
-                if kind in _TREE_PAGES and file.read(1) == _LEAF:
-                    found.append(page)
-    return found
 
 
 def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
@@ -495,14 +399,15 @@ def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
         numbers.update(range(ends[0][-1] + 1, min(ends[1][-1], ends[0][-1] + _LARGEST_GAP)))
     for number in sorted(numbers):
         try:
-            kept = _read(db, number)
+            kept = read_request(db, number)
         except SHELF_ERRORS:
             yield None
         else:
             yield kept
 
 
-def _read(db: sqlite3.Connection, number: int) -> Kept:
+def read_request(db: sqlite3.Connection, number: int) -> Kept:
+    """Return the request with this id; raises DamagedRowError if it has changed."""
     found = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
     if found is not None and isinstance(found[3], bytes):
         at, points, checksum, body = found

@@ -15,7 +15,8 @@ from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.otlp.queue_lock import FolderLock
-from poller.otlp.queue_storage import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts, salvage
+from poller.otlp.queue_recovery import salvage
+from poller.otlp.queue_storage import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts
 from poller.otlp.request import Request
 from poller.otlp.signals import Form, form_of
 
