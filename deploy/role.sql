@@ -54,7 +54,7 @@
 
 BEGIN;
 -- Another role may have created a function or an operator in the schema public that fits a call below better
--- than PostgreSQL's own. It would run with the rights of whoever runs this script.
+-- than PostgreSQL's own. It would run with the rights of the user who runs this script.
 SET LOCAL search_path = pg_catalog;
 SET LOCAL client_min_messages = warning;
 -- A GRANT waits for whoever changes the table just now, and everybody else would queue behind it.

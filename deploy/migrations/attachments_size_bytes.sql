@@ -14,7 +14,7 @@
 -- Part 1: the column ------------------------------------------------------------------------------------
 
 -- Operators are written with their schema: one that another role created in the search_path could fit better
--- than PostgreSQL's own, and would run with the rights of whoever runs this script.
+-- than PostgreSQL's own, and would run with the rights of the user who runs it.
 BEGIN;
 
 -- Adding a nullable column without a default changes the catalogue only, no row is rewritten. It needs an

@@ -24,7 +24,7 @@ _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
 _SERVICE_LINK = re.compile(
     r"POLLER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes sets in every pod beside a service called `poller` or `poller-...`; no setting of ours."""
+"""Variables that Kubernetes sets for a service called `poller` or `poller-...`; they are not settings."""
 
 _RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
 """Settings that OTEL_RESOURCE_ATTRIBUTES decides where nothing more specific does."""
@@ -64,7 +64,7 @@ class Environment(EnvSettingsSource):
         return dict(self._read)
 
     def look(self, name: str) -> tuple[str, Source] | None:
-        """The value of the field `name` and the variable it stands in; None where it is unset."""
+        """Return the value of the field `name` and the variable that sets it; None if it is unset."""
         field = self._fields[name]
         if is_secret(field) and (found := self._from_file(variables(field)[0])):
             return found

@@ -47,7 +47,7 @@ def destinations(
 def _place(
     signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The endpoint as it was written, empty where there is none, and the variable or option it stands in."""
+    """Return the endpoint as written (empty if unset), and the variable or option that sets it."""
     field = f"{signal}_endpoint"
     if not values.get(field):
         field = "otlp_endpoint"

@@ -88,7 +88,7 @@ class Settings:
     endpoint: Endpoint | None
     """Where to push, ready for use; None in logs-only mode."""
     others: Mapping[Signal, Endpoint]
-    """The same for what is wanted beside the metrics."""
+    """Endpoints of traces and logs."""
     libpq: bool
     """Whether libpq's own environment describes the database."""
     database_file: Path | None

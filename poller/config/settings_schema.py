@@ -332,7 +332,7 @@ class Variables(BaseSettings):
         return (init_settings,)
 
     def signals(self) -> list[Signal]:
-        """What is to be pushed beside the metrics."""
+        """Return the signals to push in addition to the metrics."""
         wanted: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
         return [signal for signal, on in wanted.items() if on]
 

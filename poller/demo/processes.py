@@ -94,7 +94,7 @@ postmasters() {
     for file in "$1"/*/postmaster.pid; do
         [ -f "$file" ] || continue
         pid=$(head -n 1 "$file")
-        # The number may belong to another process by now; a postmaster stands in its data directory.
+        # The number may belong to another process by now; a postmaster runs in its data directory.
         [ ! -d /proc/self ] || [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
         kill -0 "$pid" 2>/dev/null && echo "$pid"
     done

@@ -109,7 +109,7 @@ class Watcher:
                 return
             try:
                 now = self._look()
-                # Two looks alike: whoever writes has come to an end, or to a rest of `settle` seconds.
+                # Two equal looks: the writer has finished, or has paused for `settle` seconds.
                 if asked or (self._watch and now != self._seen and now == last):
                     asked = not self._reload(asked)
                     self._seen = self._seen if asked else now

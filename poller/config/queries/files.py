@@ -77,7 +77,7 @@ def holds_cases(path: Path) -> bool:
 
 
 def _packaged() -> Path:
-    # Installed, the folder lies inside the package; in a checkout beside it.
+    # Installed, the folder is inside the package; in a checkout it is next to it.
     package = Path(poller.__file__).parent
     inside = package / "queries"
     return inside if inside.is_dir() else package.parent / "queries"

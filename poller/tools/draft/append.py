@@ -46,7 +46,7 @@ def gap_in(text: str) -> Gap | None:
         return None
     key, listed = pairs[at]
     first = listed.start_mark.index
-    # An alias stands for a list elsewhere; a list in brackets has no dash.
+    # An alias refers to a list elsewhere; a list in brackets has no dash.
     if first < key.start_mark.index or text[first : first + 1] != "-":
         return None
     if at + 1 < len(pairs):

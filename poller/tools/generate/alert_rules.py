@@ -17,7 +17,7 @@ from poller.model.query import Alert, MetricDefinition, MetricType, Of, QueryDef
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An alert: `expr` holds for `lasting` seconds, and somebody is told."""
+    """An alert that fires after `expr` has held for `lasting` seconds."""
 
     name: str
     expr: str
@@ -36,7 +36,7 @@ _ENDLESS = 10_000
 
 
 class _Lines(str):
-    """A text that stands in the file line by line."""
+    """A text that is written to the file line by line."""
 
 
 class _Writer(yaml.SafeDumper):

@@ -299,7 +299,7 @@ class DeclaredQuery(Part):
 
 
 def _no_resets_of_ours(counter: DeclaredMetric, info: ValidationInfo) -> None:
-    """Refuse what would have a counter fall that did not: to whoever reads it a fall is a reset."""
+    """Reject fields that could make a counter fall without a reset: readers take a fall for a reset."""
     if info.data.get("overflow") == "other":
         raise MisfitError(
             f"is other, whose sum falls when other rows come first, and {counter.name} is a counter; "
