@@ -12,6 +12,8 @@ from poller.postgres.sqlstate import refusal_of
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 
+_LIMIT = "pg_catalog.pg_database SET datconnlimit"
+
 pytestmark = pytest.mark.postgres
 
 
@@ -30,6 +32,7 @@ def refused(dsn: str) -> tuple[str | None, str | None, str]:
         ("ALTER DATABASE {database} CONNECTION LIMIT 0", {}, "53300", "LIMIT of the database"),
         ("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC", {}, "42501", "GRANT CONNECT ON DATABASE"),
         ("ALTER DATABASE {database} ALLOW_CONNECTIONS false", {}, "55000", "ALLOW_CONNECTIONS"),
+        (f"UPDATE {_LIMIT} = -2 WHERE datname = '{{database}}'", {}, "55000", "drop and create"),
         ('ALTER ROLE "{role}" NOLOGIN', {}, "28000", "check the user's name"),
         ("SELECT 1", {"user": "nobody"}, "28000", "check the user's name"),
         ("SELECT 1", {"dbname": "too many clients"}, "3D000", "check the database's name"),
@@ -49,6 +52,7 @@ def test_each_refusal_of_a_real_server_has_its_sqlstate_and_its_advice(
     finally:
         if "ALLOW_CONNECTIONS" in setup:
             other.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
+        other.execute(f"UPDATE {_LIMIT} = -1 WHERE datname = '{database.name}'")
         database.execute(f'DROP ROLE "{role}"')
     assert (told, kind) == (sqlstate, "unavailable")
     assert hint is not None

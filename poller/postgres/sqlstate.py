@@ -82,7 +82,12 @@ _REFUSALS: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
         (r"too many clients|too many connections|connection slots are reserved", "53300", None),
         (r"permission denied for database", "42501", _GRANT_CONNECT),
         (
-            r"is not currently accepting connections|cannot connect to invalid database",
+            r"cannot connect to invalid database",
+            "55000",
+            "DROP DATABASE runs or was interrupted: drop and create the database again, or name another",
+        ),
+        (
+            r"is not currently accepting connections",
             "55000",
             "ALTER DATABASE ... ALLOW_CONNECTIONS true, or name another database",
         ),
