@@ -9,10 +9,10 @@ import pytest
 
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample, Skip, SkipReason
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.postgres.sqlstate import server_error
 from poller.telemetry.logging import JsonFormatter
-from poller.telemetry.poll_log import Announcer
+from poller.telemetry.poll_log import PollLog
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -33,7 +33,7 @@ class Heard:
     def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
         caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
         self._caplog = caplog
-        self._announcer = Announcer(**arguments)
+        self._announcer = PollLog(**arguments)
         self.now = 0.0
 
     def __call__(self, *results: PollResult, after: float = 60.0) -> list[str]:
@@ -94,7 +94,7 @@ def test_an_outage_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
 
 
 def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.LogCaptureFixture) -> None:
-    store, announcer = SnapshotStore([A, B]), Announcer()
+    store, announcer = ResultStore([A, B]), PollLog()
 
     def said(now: float) -> list[str]:
         caplog.clear()
@@ -114,7 +114,7 @@ def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.Log
 
 def test_many_whose_values_are_withheld_make_one_line(caplog: pytest.LogCaptureFixture) -> None:
     queries = [a_query(f"q{number}") for number in range(25)]
-    store, announcer = SnapshotStore(queries), Announcer()
+    store, announcer = ResultStore(queries), PollLog()
     store.put([a_result(query) for query in queries], 0)
     announcer.values(store.freshness(901))
     (said,) = caplog.messages

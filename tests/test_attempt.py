@@ -14,8 +14,8 @@ from poller.polling.poll import to_result
 from poller.postgres import transaction as burst
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
-from poller.postgres.server_tracker import Sighting
-from poller.postgres.transaction import Guards, budget
+from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.transaction import TransactionLimits, budget
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy
@@ -208,7 +208,7 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
 
 def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     """A pooler may hide the session's default."""
-    guards = Guards(lock_timeout=1.0, budget=10.0)
+    guards = TransactionLimits(lock_timeout=1.0, budget=10.0)
     query, end = guards.alone(a_query(snapshot=False), "SELECT 1 AS n")
     begin, _ = query.after
     assert begin.startswith("BEGIN ")
@@ -283,7 +283,7 @@ def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
 
 
 def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, make_replica: Make) -> None:
-    seen: list[Sighting] = []
+    seen: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
         make_replica(dsn, on_sighting=seen.append).ask([a_query("q")])

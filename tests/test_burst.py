@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from poller.postgres.transaction import Guards, commonest_timeout
+from poller.postgres.transaction import TransactionLimits, commonest_timeout
 from tests.bed.definitions import a_query
 
 QUICK, SLOW = (a_query(f"q{seconds}", "SELECT 1", timeout=seconds) for seconds in (5, 7))
 
 
 def test_a_timeout_is_set_only_where_it_is_not_the_commonest() -> None:
-    guards = Guards(1.0, 10.0, timeout=commonest_timeout([SLOW, QUICK, QUICK]))
+    guards = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([SLOW, QUICK, QUICK]))
     assert guards.timeout == 5
     (quick,), (slow,) = guards.shared(QUICK, "SELECT 1"), guards.shared(SLOW, "SELECT 1")
     assert quick.after == ("ROLLBACK TO SAVEPOINT tick",)
@@ -19,7 +19,7 @@ def test_a_timeout_is_set_only_where_it_is_not_the_commonest() -> None:
 
 
 def test_without_a_common_one_every_query_sets_its_own() -> None:
-    guards = Guards(1.0, 10.0, timeout=commonest_timeout([]))
+    guards = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([]))
     assert guards.timeout is None
     (quick,) = guards.shared(QUICK, "SELECT 1")
     assert quick.after[-1] == "SET LOCAL statement_timeout = 5000"

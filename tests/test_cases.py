@@ -22,8 +22,8 @@ from poller.cli.app import app
 from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, PollError
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.tools.test.case_file import Trial, steps
 from poller.tools.test.comparison import Judgement, judge
 from poller.tools.test.discovery import chosen, collect
@@ -104,8 +104,8 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def bench(site: Site) -> Iterator[Bench]:
-    waker = Waker()
-    session = Session(lambda: site.primary, waker, connect_timeout=30)
+    waker = CancelToken()
+    session = Connection(lambda: site.primary, waker, connect_timeout=30)
     yield Bench(session, waker)
     session.hang_up()
     waker.close()
@@ -438,8 +438,8 @@ def test_what_no_rollback_would_undo_is_refused_as_it_is_written(sql: str, why: 
 @pytest.mark.postgres
 def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     """Its own relations and those of extensions are the server's."""
-    waker = Waker()
-    session = Session(lambda: database.primary_dsn, waker, connect_timeout=30)
+    waker = CancelToken()
+    session = Connection(lambda: database.primary_dsn, waker, connect_timeout=30)
     bench = Bench(session, waker)
     database.execute("CREATE SCHEMA nothing_in_it; CREATE TYPE pair AS (a int, b int)")
     bench.reach(empty=True)
@@ -524,8 +524,8 @@ def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
 @pytest.mark.postgres
 def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
     (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
-    waker = Waker()
-    session = Session(lambda: database.standby_dsn, waker, connect_timeout=30)
+    waker = CancelToken()
+    session = Connection(lambda: database.standby_dsn, waker, connect_timeout=30)
     with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
         Bench(session, waker).attempt(trial)
     session.hang_up()

@@ -16,12 +16,12 @@ from typer.testing import CliRunner, Result
 from poller.cli.app import app
 from poller.model.diagnostics import RULES
 from poller.model.errors import ConfigError, PollError
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.inspect import Inspection
 from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import facts_query, read_facts
-from poller.postgres.transaction import Guards
+from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import free_ports
 from tests.bed.postgres import Database
 
@@ -792,9 +792,9 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
         "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_sleep(600); RETURN 1; END $$"
     )
-    waker = Waker()
-    session = Session(lambda: database.primary_dsn, waker, connect_timeout=30.0)
-    guards = Guards(lock_timeout=30.0, budget=1.0)
+    waker = CancelToken()
+    session = Connection(lambda: database.primary_dsn, waker, connect_timeout=30.0)
+    guards = TransactionLimits(lock_timeout=30.0, budget=1.0)
     pipeline = Pipeline(session.connection(), waker)
     facts = list(pipeline.send(guards.opening([facts_query([])])))[2].rows
     assert facts is not None

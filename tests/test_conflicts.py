@@ -22,7 +22,7 @@ from poller.polling.poll import to_result
 from poller.postgres.replica import TRIES_TOGETHER, Replica
 from poller.postgres.server_facts import facts_query
 from poller.receiver.receiver import Receiver
-from poller.telemetry.poll_log import Announcer
+from poller.telemetry.poll_log import PollLog
 from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
 from tests.bed.definitions import a_query
 from tests.bed.process import Process, eventually
@@ -148,7 +148,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
     else:
         assert rows(last)[0][2] == pid, "the connection goes on"
 
-    Announcer().tick([to_result(slow)])
+    PollLog().tick([to_result(slow)])
     (record,) = caplog.records
     told = vars(record)
     assert record.getMessage() == f"query slow failed: {error.message}"

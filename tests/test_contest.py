@@ -10,7 +10,7 @@ from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample
 from poller.polling.duplicates import contested, without
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 SHARED, OWN = a_metric("shared"), a_metric("own")
@@ -58,7 +58,7 @@ def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_fin
         a_query(f"q{number}", metrics=(SHARED, OWN) if number < 2 else (SHARED,), interval=10, max_age=30)
         for number in range(4)
     ]
-    store, found = SnapshotStore(queries), 0
+    store, found = ResultStore(queries), 0
     for now in range(300):
         query = chance.choice(queries)
         result = a_result(

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from poller.daemon import scheduler as daemon_module
-from poller.daemon.scheduler import LONGEST_RETRY_SECONDS, Daemon
+from poller.daemon.scheduler import LONGEST_RETRY_SECONDS, PollScheduler
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
@@ -52,10 +52,10 @@ class Bed:
         self.reports = 0
         self.interrupted = threading.Event()
         self.act: Act = good
-        self.daemon: Daemon | None = None
+        self.daemon: PollScheduler | None = None
 
-    def start(self, *ticks: Tick) -> Daemon:
-        self.daemon = Daemon(
+    def start(self, *ticks: Tick) -> PollScheduler:
+        self.daemon = PollScheduler(
             ticks,
             self.poll,
             rest=self.rested.append,
@@ -224,7 +224,7 @@ def test_a_success_ends_the_retries_and_begins_the_distances_anew(
 
 def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
     bed.act = lost
-    daemon = Daemon([tick()], bed.poll, rest=bed.rested.append)
+    daemon = PollScheduler([tick()], bed.poll, rest=bed.rested.append)
     daemon._failures["t"] = 5000  # noqa: SLF001 - days of waiting, at a minute each
     bed.daemon = daemon
     daemon.start()
@@ -241,7 +241,7 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
         return lost(queries)
 
     # Due 0.6 s after the start, and then every second: always before a retry, which is a second away.
-    daemon = Daemon([tick(interval=1.0, offset=(time.time() + 0.6) % 1.0)], bed.poll)
+    daemon = PollScheduler([tick(interval=1.0, offset=(time.time() + 0.6) % 1.0)], bed.poll)
     bed.daemon, bed.act = daemon, look
     daemon.start()
     assert bed.ran(4)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from apscheduler.events import EVENT_JOB_ADDED, EVENT_JOB_REMOVED, EVENT_JOB_SUBMITTED, JobEvent
 
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
@@ -38,10 +38,10 @@ class Bed:
         self.reports = 0
         self.events: list[JobEvent] = []
         self.error: PollError | None = None
-        self.daemon: Daemon | None = None
+        self.daemon: PollScheduler | None = None
 
-    def start(self, *ticks: Tick) -> Daemon:
-        self.daemon = Daemon(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
+    def start(self, *ticks: Tick) -> PollScheduler:
+        self.daemon = PollScheduler(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
         self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.events.append, EVENT_JOB_ADDED | EVENT_JOB_REMOVED | EVENT_JOB_SUBMITTED
         )

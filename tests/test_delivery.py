@@ -22,12 +22,12 @@ from poller.model.duration import parse_duration
 from poller.otlp import exporter as export
 from poller.otlp import retry_sender as delivery
 from poller.otlp import sender as otlp
-from poller.otlp.exporter import Push, resource
+from poller.otlp.exporter import MetricExporter, resource
 from poller.otlp.request import Request, encode
-from poller.otlp.response import Verdict
-from poller.otlp.retry_sender import Delivery
-from poller.otlp.sending_queue import Spool
-from poller.otlp.signals import form_of
+from poller.otlp.response import ExportResult
+from poller.otlp.retry_sender import RetrySender
+from poller.otlp.sending_queue import SendingQueue
+from poller.otlp.signals import format_of
 from poller.receiver.decode import points_of
 from poller.receiver.receiver import (
     ACCEPT,
@@ -59,10 +59,10 @@ class Counting:
     """A push whose gauge `number` tells how many collections there were: 1, 2, 3, ..."""
 
     def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
-        self.spool = Spool(folder, max_size=2**28, max_age=3600.0)
+        self.spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
         described = resource("obscura-poller", f"from-{first}", "1")
         # A machine that stalls is not to make an answer late.
-        self.push = Push(endpoint, described, self.spool, **{"timeout": 60.0, **arguments})
+        self.push = MetricExporter(endpoint, described, self.spool, **{"timeout": 60.0, **arguments})
         self.next = first
         self.series = 1
         self.push.meter.create_observable_gauge("number", [self._observe])
@@ -432,12 +432,12 @@ def test_the_end_says_what_a_state_folder_could_not_take(
 class Scripted:
     """A sender that answers as it is told, and remembers what it was sent."""
 
-    def __init__(self, judge: Callable[[bytes, int], Verdict]) -> None:
+    def __init__(self, judge: Callable[[bytes, int], ExportResult]) -> None:
         self._judge = judge
         self.sent: list[bytes] = []
         self.rests = 0
 
-    def send(self, body: bytes) -> Verdict:
+    def send(self, body: bytes) -> ExportResult:
         self.sent.append(body)
         return self._judge(body, len(self.sent))
 
@@ -448,22 +448,24 @@ class Scripted:
         """Nothing is open."""
 
 
-Deliver = Callable[..., tuple[Delivery, Scripted]]
+Deliver = Callable[..., tuple[RetrySender, Scripted]]
 IDLE = 0.3
 
 
 @pytest.fixture
 def deliver() -> Iterator[Deliver]:
     """Deliver requests of a point each by a scripted sender."""
-    begun: list[tuple[Delivery, Spool]] = []
+    begun: list[tuple[RetrySender, SendingQueue]] = []
 
     def start(
-        judge: Callable[[bytes, int], Verdict], bodies: list[bytes], pause: float = 0.01, points: int = 1
-    ) -> tuple[Delivery, Scripted]:
-        spool = Spool(None, max_size=2**20, max_age=3600.0)
+        judge: Callable[[bytes, int], ExportResult], bodies: list[bytes], pause: float = 0.01, points: int = 1
+    ) -> tuple[RetrySender, Scripted]:
+        spool = SendingQueue(None, max_size=2**20, max_age=3600.0)
         spool.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
-        begun.append((Delivery(form_of("metrics"), spool, sender, "the collector", pause, idle=IDLE), spool))
+        begun.append(
+            (RetrySender(format_of("metrics"), spool, sender, "the collector", pause, idle=IDLE), spool)
+        )
         return begun[-1][0], sender
 
     yield start
@@ -472,7 +474,7 @@ def deliver() -> Iterator[Deliver]:
         spool.close()
 
 
-TAKEN = Verdict("taken")
+TAKEN = ExportResult("taken")
 
 
 def test_the_pauses_between_tries_start_again_after_a_success(
@@ -481,8 +483,8 @@ def test_the_pauses_between_tries_start_again_after_a_success(
     caplog.set_level(logging.DEBUG, logger="poller.delivery")
     tries = 6  # for each of the two requests
 
-    def judge(_: bytes, count: int) -> Verdict:
-        return TAKEN if count % tries == 0 else Verdict("later", "away")
+    def judge(_: bytes, count: int) -> ExportResult:
+        return TAKEN if count % tries == 0 else ExportResult("later", "away")
 
     _, sender = deliver(judge, [b"a", b"b"], pause=60.0)
     assert eventually(lambda: len(sender.sent) == 2 * tries, 60)
@@ -508,7 +510,7 @@ def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_
 
 
 def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:
-    _, sender = deliver(lambda _, __: Verdict("later", "away", wait=3600.0), [b"a"])
+    _, sender = deliver(lambda _, __: ExportResult("later", "away", wait=3600.0), [b"a"])
     assert eventually(lambda: sender.rests == 1)
     assert len(sender.sent) == 1
 
@@ -516,8 +518,8 @@ def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) ->
 def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
     """Then what was taken before is sent once more, and the request itself a last time."""
 
-    def judge(body: bytes, _: int) -> Verdict:
-        return Verdict("held", "sick") if body == b"bad" else TAKEN
+    def judge(body: bytes, _: int) -> ExportResult:
+        return ExportResult("held", "sick") if body == b"bad" else TAKEN
 
     one, sender = deliver(judge, [b"good", b"bad", b"next"])
     assert eventually(lambda: sender.sent[-1:] == [b"next"], 60)
@@ -540,7 +542,7 @@ def test_unavailable_with_a_wish_to_wait_is_not_sent_again_at_once(receiver: Rec
 @pytest.mark.parametrize("rejected", [2**63 - 1, 2**70, 4])
 def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
     """Two such answers overflowed the counter, and with it every later export."""
-    one, sender = deliver(lambda *_: Verdict("taken", "no", rejected=rejected), [b"a", b"b"], points=3)
+    one, sender = deliver(lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3)
     assert eventually(lambda: len(sender.sent) == 2, 60)
     assert eventually(lambda: one.tally.rejected == {"partial_success": 6})
 

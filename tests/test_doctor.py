@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from poller.config.endpoint import Protocol, resolve
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.demo.cluster import Cluster
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
@@ -325,7 +325,7 @@ def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
     ).definition()
 
     def told(delay: int, feedback: str) -> tuple[str, str]:
-        sighting = Sighting("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
+        sighting = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
         settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
         *_, conflicts = examine_replay(sighting, settings, [slow], require_standby="warn", max_lag=None)
         return conflicts.state, conflicts.detail.partition(": ")[2]
@@ -348,7 +348,7 @@ def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
     settings = {"max_standby_streaming_delay": "-1", "hot_standby_feedback": "on"}
 
     def lag(seconds: float | None, limit: float | None) -> str:
-        sighting = Sighting("standby", 5432, True, 1, seconds, seconds, "", 0.0)
+        sighting = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
         found = examine_replay(sighting, settings, [query], require_standby="warn", max_lag=limit)
         return found[1].state
 

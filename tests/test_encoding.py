@@ -11,9 +11,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
-from poller.otlp.metric_reader import Collector
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.request import Request, encode, halves, is_encodable, message
-from poller.otlp.signals import form_of
+from poller.otlp.signals import format_of
 from poller.receiver.decode import Point, points_of
 
 RESOURCE = Resource({"service.name": "a", "deep": [1, 2]})
@@ -23,7 +23,7 @@ VERSION = "1.0"
 @pytest.fixture(scope="module")
 def collected() -> list[Metric]:
     """A gauge, up-down counters, counters and a histogram, 37 points in all."""
-    reader = Collector()
+    reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
@@ -77,7 +77,7 @@ def test_halves_of_halves_end_at_single_points(collected: list[Metric]) -> None:
     left, done = encode(collected, RESOURCE, VERSION), []
     while left:
         request = left.pop(0)
-        parts = halves(request, form_of("metrics"))
+        parts = halves(request, format_of("metrics"))
         if request.items > 1:
             assert [part.items for part in parts] == [-(-request.items // 2), request.items // 2]
             left = [*parts, *left]
@@ -92,7 +92,7 @@ def test_nothing_collected_makes_no_request() -> None:
 
 
 def test_a_value_that_otlp_cannot_carry_is_known_by_its_metric() -> None:
-    reader = Collector()
+    reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
     meter.create_observable_gauge("huge", [lambda _: [Observation(2**63)]])
     meter.create_observable_gauge("fine", [lambda _: [Observation(2**63 - 1)]])

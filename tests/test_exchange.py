@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from poller.config.endpoint import Endpoint, resolve
 from poller.model.errors import ConfigError
 from poller.otlp import sender as otlp
-from poller.otlp.response import Verdict
+from poller.otlp.response import ExportResult
 from poller.receiver.receiver import Receiver
 from tests.bed.otlp import Certificates
 from tests.bed.process import ROOT, eventually
@@ -191,7 +191,7 @@ def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_fo
 
 def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
     one = sender(serve(silent), 3600.0)
-    found: list[Verdict] = []
+    found: list[ExportResult] = []
     sending = threading.Thread(target=lambda: found.append(one.send(b"")))
     sending.start()
     assert eventually(lambda: bool(exchanges()))

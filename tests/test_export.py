@@ -20,13 +20,13 @@ from poller.config.endpoint import Endpoint, resolve
 from poller.model.errors import ConfigError
 from poller.otlp import request as encoding
 from poller.otlp import sender as otlp
-from poller.otlp.exporter import Push, resource
-from poller.otlp.sending_queue import Spool
+from poller.otlp.exporter import MetricExporter, resource
+from poller.otlp.sending_queue import SendingQueue
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Answer, Distribution, Point, Receiver, throttle
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
-Open = Callable[..., Push]
+Open = Callable[..., MetricExporter]
 PROTOCOLS = ["grpc", "http/protobuf"]
 
 
@@ -62,13 +62,13 @@ def log() -> Iterator[Log]:
 
 @pytest.fixture
 def open_push() -> Iterator[Open]:
-    opened: list[Push] = []
+    opened: list[MetricExporter] = []
 
-    def start(endpoint: Endpoint, **arguments: Any) -> Push:
+    def start(endpoint: Endpoint, **arguments: Any) -> MetricExporter:
         described = resource("obscura-poller", "poller-0", "1.2.3")
-        spool = Spool(None, max_size=2**20, max_age=3600.0)
+        spool = SendingQueue(None, max_size=2**20, max_age=3600.0)
         try:
-            opened.append(Push(endpoint, described, spool, **{"timeout": 60.0, **arguments}))
+            opened.append(MetricExporter(endpoint, described, spool, **{"timeout": 60.0, **arguments}))
         except ConfigError:
             spool.close()
             raise
@@ -85,7 +85,9 @@ def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
     return resolve(receiver.http_endpoint, "POLLER_OTLP_ENDPOINT", "http/protobuf")
 
 
-def gauge(push: Push, name: str, *observed: Observation, unit: str = "{thing}") -> list[Observation]:
+def gauge(
+    push: MetricExporter, name: str, *observed: Observation, unit: str = "{thing}"
+) -> list[Observation]:
     """A gauge that shows whatever is in the returned list at the moment of a collection."""
     shown = list(observed)
 

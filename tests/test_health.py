@@ -18,9 +18,9 @@ import pytest
 from poller.daemon.health import MAX_AGE_SECONDS, MAX_BYTES, clock, judge, places, process_namespace, read
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import encode
-from poller.daemon.watchdog import BEAT_SECONDS, Pulse
+from poller.daemon.watchdog import BEAT_SECONDS, Watchdog
 from poller.model.files import replace_file
-from poller.polling.status import Glance
+from poller.polling.status import QueryStatus
 from tests.bed.process import ROOT, eventually
 
 NOW = 5000.0
@@ -406,8 +406,8 @@ def test_a_process_that_must_not_be_signalled_is_alive(monkeypatch: pytest.Monke
     assert verdict()[0]
 
 
-def glance(number: int, state: str, size: int) -> Glance:
-    return Glance(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
+def glance(number: int, state: str, size: int) -> QueryStatus:
+    return QueryStatus(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
 
 
 def test_a_heartbeat_of_any_number_of_queries_has_room_and_omits_first_what_is_ok(tmp_path: Path) -> None:
@@ -455,10 +455,10 @@ class Beats:
         self.told: list[str | None] = []
         self.stuck: str | None = None
         self.fail = False
-        self.pulse: Pulse | None = None
+        self.pulse: Watchdog | None = None
 
-    def start(self, every: float) -> Pulse:
-        self.pulse = Pulse([lambda _: None, self.check], [self.beat], self.end, every=every)
+    def start(self, every: float) -> Watchdog:
+        self.pulse = Watchdog([lambda _: None, self.check], [self.beat], self.end, every=every)
         self.pulse.start()
         return self.pulse
 

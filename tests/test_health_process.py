@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from poller.daemon.heartbeat import Heartbeat
-from poller.daemon.scheduler import Daemon
-from poller.daemon.watchdog import Pulse
+from poller.daemon.scheduler import PollScheduler
+from poller.daemon.watchdog import Watchdog
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.tick import Tick
@@ -166,9 +166,9 @@ def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_pa
             return [a_result(query) for query in queries]
 
     file = tmp_path / "h"
-    daemon = Daemon([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
+    daemon = PollScheduler([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
     heartbeat = Heartbeat([file])
-    pulse = Pulse([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
+    pulse = Watchdog([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
     daemon.start()
     pulse.start()
     try:

@@ -21,10 +21,10 @@ from opentelemetry.sdk.resources import Resource
 from poller.model.errors import ConfigError
 from poller.model.query import AttributeValue, QueryDefinition
 from poller.model.result import PollResult, Sample
-from poller.otlp.metric_reader import Collector, starting_in_time, with_points
+from poller.otlp.metric_reader import OnDemandReader, starting_in_time, with_points
 from poller.otlp.preferences import read_preferences
 from poller.polling.instruments import RENEWAL_FLOOR, CatalogInstruments, Frame
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
@@ -41,7 +41,7 @@ class Exporting:
 
     def __init__(self, *queries: QueryDefinition, **options: Any) -> None:
         self.queries: Sequence[QueryDefinition] = queries or (A, B)
-        self.store = SnapshotStore(self.queries)
+        self.store = ResultStore(self.queries)
         self.now = 0.0
         self.instruments = CatalogInstruments(self.frame, Resource({}), "1.2.3", **options)
 
@@ -223,7 +223,7 @@ def test_the_standard_variables_are_read_and_all_mistakes_reported_at_once() -> 
 
 
 def test_no_point_starts_after_its_time_when_the_clock_was_set_back() -> None:
-    reader = Collector()
+    reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
     meter.create_counter("c").add(1)
     (metric,) = reader.read()

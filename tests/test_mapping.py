@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from poller.model.errors import PollError
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, QueryDefinition
-from poller.model.result import Refusal
-from poller.model.rows import Column, Keeper, Limit, Rows
+from poller.model.result import RejectedRow
+from poller.model.rows import Column, Limit, RowCollector, Rows
 from poller.polling.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
 from tests.bed.definitions import a_metric, a_query
 
@@ -204,7 +204,7 @@ def test_a_metric_whose_column_is_no_number_loses_its_rows_and_no_other_metric_d
     assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
     assert result.quarantined == {"not_a_number": 1, "overflow": 6}
     assert result.advice == "value column 't' is text, not a number; write t::numeric"
-    assert result.refused == (Refusal("b", "not_a_number", {"n": "1", "t": "2"}),)
+    assert result.refused == (RejectedRow("b", "not_a_number", {"n": "1", "t": "2"}),)
 
 
 # --- series -------------------------------------------------------------------------------------------
@@ -288,10 +288,10 @@ def test_no_rows_make_no_samples() -> None:
 def test_the_first_refused_rows_are_kept_to_be_looked_at() -> None:
     twins = by_kind(labelled((b"1", b"a"), (None, b"b"), (b"2", b"a"), (b"3", b"\xff")))
     assert twins.refused == (
-        Refusal("things", "null", {"n": None, "kind": "b"}),
-        Refusal("things", "duplicate", {"n": "1", "kind": "a"}),
-        Refusal("things", "duplicate", {"n": "2", "kind": "a"}),
-        Refusal("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
+        RejectedRow("things", "null", {"n": None, "kind": "b"}),
+        RejectedRow("things", "duplicate", {"n": "1", "kind": "a"}),
+        RejectedRow("things", "duplicate", {"n": "2", "kind": "a"}),
+        RejectedRow("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
     )
     many = mapped(rows(*[None] * 1000))
     assert (len(many.refused), many.quarantined) == (MOST_REFUSALS_SHOWN, {"null": 1000})
@@ -360,7 +360,7 @@ def test_zeros_do_not_pass_max_series() -> None:
 
 
 def folded(*values: bytes | None, oid: int = INT8, **metric: Any) -> Mapped:
-    keeper = Keeper(Limit(1, fold=("n",)), (Column("n", oid), Column("kind", TEXT)))
+    keeper = RowCollector(Limit(1, fold=("n",)), (Column("n", oid), Column("kind", TEXT)))
     keeper.take([(b"9", b"top")])
     keeper.take([(value, str(number).encode()) for number, value in enumerate(values)])
     return mapped(keeper.rows(), attribute_columns=("kind",), **metric)
@@ -414,7 +414,7 @@ def test_null_in_a_sum_follows_on_null() -> None:
 
 
 def test_a_series_that_is_called_other_already_is_left_alone() -> None:
-    keeper = Keeper(Limit(1, fold=("n",)), (Column("n", INT8), Column("kind", TEXT)))
+    keeper = RowCollector(Limit(1, fold=("n",)), (Column("n", INT8), Column("kind", TEXT)))
     keeper.take([(b"9", b"other"), (b"1", b"a")])
     result = mapped(keeper.rows(), attribute_columns=("kind",))
     assert (kinds(result), result.quarantined) == ({"other": 9}, {"overflow": 1})
@@ -443,7 +443,7 @@ def results(draw: st.DrawFn) -> Rows:
         draw(st.sampled_from([(), ("kind",)])),
         draw(st.sampled_from([(), ("n", "m")])),
     )
-    keeper = Keeper(limit, tuple(columns))
+    keeper = RowCollector(limit, tuple(columns))
     for portion in draw(st.lists(st.lists(row, max_size=4), max_size=4)):
         keeper.take(portion)
     return keeper.rows()

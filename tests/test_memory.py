@@ -20,8 +20,8 @@ from poller.config.load_settings import load
 from poller.daemon.build import open_memory
 from poller.model.errors import ConfigError, PollError
 from poller.model.result import PollResult, Sample
-from poller.polling.state_file import Memory
-from poller.polling.store import Good, SnapshotStore
+from poller.polling.state_file import StateFile
+from poller.polling.store import GoodResult, ResultStore
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
@@ -42,21 +42,21 @@ RESULT = a_result(
 )
 
 
-def recalled(folder: Path, wall: float, database: str = "db") -> list[Good]:
-    return Memory(folder, database).recall([A, B], 50.0, wall)
+def recalled(folder: Path, wall: float, database: str = "db") -> list[GoodResult]:
+    return StateFile(folder, database).recall([A, B], 50.0, wall)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    Memory(tmp_path / "state", "db").keep([Good(RESULT, 7.0)])
+    StateFile(tmp_path / "state", "db").keep([GoodResult(RESULT, 7.0)])
     return tmp_path / "state"
 
 
 def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> None:
     (good,) = recalled(kept, wall=1030.0)
-    assert good == Good(RESULT, 20.0)
+    assert good == GoodResult(RESULT, 20.0)
     assert type(good.result.samples[0].value) is int
-    store = SnapshotStore([A, B], [good])
+    store = ResultStore([A, B], [good])
     assert [result.samples for result in store.shown(50.0)] == [RESULT.samples]
     assert list(store.shown(120.1)) == [], "what is restored is subject to max_age as well"
     (a, b) = store.freshness(50.0)
@@ -65,7 +65,7 @@ def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> N
 
 
 def test_a_failure_after_the_restart_leaves_the_restored_value(kept: Path) -> None:
-    store = SnapshotStore([A], recalled(kept, wall=1000.0))
+    store = ResultStore([A], recalled(kept, wall=1000.0))
     store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 60.0)
     assert [result.at for result in store.shown(60.0)] == [1000.0]
 
@@ -73,7 +73,7 @@ def test_a_failure_after_the_restart_leaves_the_restored_value(kept: Path) -> No
 def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back(
     kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = Memory(kept, "db")
+    memory = StateFile(kept, "db")
     for other in (
         replace(A, sql="SELECT 2 AS n"),
         replace(A, metrics=(a_metric("others"),)),
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
         assert recalled(kept, 1000.0) == []
         assert "starting afresh" in caplog.text
         assert (kept / "values.json.unreadable").read_text() == content
-    Memory(kept, "db").keep([Good(RESULT, 0.0)])
+    StateFile(kept, "db").keep([GoodResult(RESULT, 0.0)])
     assert len(recalled(kept, 1000.0)) == 1
 
 
@@ -172,19 +172,21 @@ def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     caplog.set_level("INFO", logger="poller.polling.state_file")
     blocked = tmp_path / "state"
     blocked.write_text("a file where a folder should be")
-    memory = Memory(blocked, "db")
+    memory = StateFile(blocked, "db")
     for _ in range(3):
-        memory.keep([Good(RESULT, 0.0)])
+        memory.keep([GoodResult(RESULT, 0.0)])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     blocked.unlink()
-    memory.keep([Good(RESULT, 0.0)])
+    memory.keep([GoodResult(RESULT, 0.0)])
     assert caplog.messages[-1] == "the values are remembered again"
 
 
 def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None:
     file = tmp_path / "values.json"
-    many = [Good(a_result(a_query(f"q{number}"), Sample("things", 1, {})), 0.0) for number in range(1000)]
-    memory, written, before = Memory(tmp_path, "db"), 0, (0, 0)
+    many = [
+        GoodResult(a_result(a_query(f"q{number}"), Sample("things", 1, {})), 0.0) for number in range(1000)
+    ]
+    memory, written, before = StateFile(tmp_path, "db"), 0, (0, 0)
     for _ in range(2000):
         memory.add(many[:1], lambda: many)
         now = file.stat().st_ino, file.stat().st_size
@@ -199,50 +201,50 @@ def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None
 
 
 def test_the_newest_value_of_each_query_comes_back(tmp_path: Path) -> None:
-    memory = Memory(tmp_path, "db")
+    memory = StateFile(tmp_path, "db")
     newer = a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0)
     other = a_result(B, Sample("b", 8, {}), at=1020.0)
-    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
-    memory.add([Good(newer, 0.0)], list)
-    memory.add([Good(other, 0.0)], list)
+    memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
+    memory.add([GoodResult(newer, 0.0)], list)
+    memory.add([GoodResult(other, 0.0)], list)
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [newer, other]
 
 
 def test_a_torn_last_tick_costs_that_tick_only_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    newer = Good(a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0), 0.0)
-    memory, file = Memory(tmp_path, "db"), tmp_path / "values.json"
-    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    newer = GoodResult(a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0), 0.0)
+    memory, file = StateFile(tmp_path, "db"), tmp_path / "values.json"
+    memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     first = file.stat().st_size
     memory.add([newer], list)
     whole = file.read_bytes()
     for length in range(first, len(whole)):
         file.write_bytes(whole[:length])
         assert [good.result for good in recalled(tmp_path, 1030.0)] == [RESULT]
-    after = Memory(tmp_path, "db")
+    after = StateFile(tmp_path, "db")
     after.add([newer], lambda: [newer])
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [newer.result]
 
 
 @pytest.mark.parametrize("by", ["nothing", "a pipe", "a folder"])
 def test_a_file_that_was_removed_or_replaced_is_written_whole_again(tmp_path: Path, by: str) -> None:
-    memory, file = Memory(tmp_path, "db"), tmp_path / "values.json"
-    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    memory, file = StateFile(tmp_path, "db"), tmp_path / "values.json"
+    memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     file.unlink()
     if by == "a pipe":
         os.mkfifo(file)
     elif by == "a folder":
         file.mkdir()
-    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+    memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     if by == "a folder":
         file.rmdir()
-        memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
+        memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [RESULT]
 
 
 def test_queries_that_are_gone_are_gone_from_the_file_with_the_next_tick(tmp_path: Path) -> None:
-    memory = Memory(tmp_path, "db")
-    memory.add([Good(RESULT, 0.0)], lambda: [Good(RESULT, 0.0)])
-    other = Good(a_result(B, Sample("b", 8, {}), at=1020.0), 0.0)
+    memory = StateFile(tmp_path, "db")
+    memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
+    other = GoodResult(a_result(B, Sample("b", 8, {}), at=1020.0), 0.0)
     memory.forget()
     memory.add([other], lambda: [other])
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [other.result]
@@ -258,8 +260,8 @@ def test_whatever_is_kept_comes_back_the_same(
 ) -> None:
     folder = tmp_path_factory.mktemp("memory")
     result = a_result(A, *(Sample("things", value, told) for value, told in samples), at=at)
-    Memory(folder, "db").keep([Good(result, 0.0)])
-    (good,) = Memory(folder, "db").recall([A], 0.0, at)
+    StateFile(folder, "db").keep([GoodResult(result, 0.0)])
+    (good,) = StateFile(folder, "db").recall([A], 0.0, at)
     assert good.result == result
     assert [type(sample.value) for sample in good.result.samples] == [type(value) for value, _ in samples]
     assert all(math.isfinite(sample.value) for sample in good.result.samples)
@@ -267,7 +269,7 @@ def test_whatever_is_kept_comes_back_the_same(
 
 def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
     result = PollResult(replace(A, sql="SELECT 'secret' AS n"), 1.0, 0.0, "ok")
-    Memory(kept, "postgresql://me:***@host/db").keep([Good(result, 0.0)])
+    StateFile(kept, "postgresql://me:***@host/db").keep([GoodResult(result, 0.0)])
     assert "secret" not in (kept / "values.json").read_text()
 
 

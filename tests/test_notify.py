@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.daemon.sd_notify import Notifier
+from poller.daemon.sd_notify import SystemdNotifier
 from tests.bed.process import Process
 from tests.bed.queries import write_queries
 
@@ -61,7 +61,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 
 
 def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     notifier.ready("polling 4 queries")
     notifier.reloading()
     notifier.stopping()
@@ -74,7 +74,7 @@ def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
 
 
 def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manager) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"})
     notifier.beat(None)
     notifier.beat("tick 5m runs since\n1000s")
     assert notifier.watchdog_seconds == 60
@@ -86,7 +86,7 @@ def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manag
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getppid())},
                                       {"WATCHDOG_USEC": "a minute"}, {"WATCHDOG_USEC": "0"}])  # fmt: skip
 def test_nothing_beats_where_nobody_looks(manager: Manager, watchdog: dict[str, str]) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.address, **watchdog})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog})
     notifier.beat(None)
     assert notifier.watchdog_seconds is None
     assert manager.silent()
@@ -98,7 +98,7 @@ def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
     gone = str(tmp_path / "gone")
     for address, watched in ((None, None), ("", None), (gone, 60), ("@", 60)):
         environ = {} if address is None else {"NOTIFY_SOCKET": address}
-        notifier = Notifier({**environ, "WATCHDOG_USEC": "60000000"})
+        notifier = SystemdNotifier({**environ, "WATCHDOG_USEC": "60000000"})
         assert notifier.watchdog_seconds == watched
         notifier.ready("polling")
         notifier.beat(None)
@@ -108,7 +108,7 @@ def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
 
 
 def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     for _ in range(5000):  # far beyond what a socket keeps (net.unix.max_dgram_qlen)
         notifier.ready("polling")
     assert manager.heard()["READY"] == "1"
@@ -121,7 +121,7 @@ def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> Non
 def test_the_poller_beats_well_within_half_of_the_watchdogs_time(
     manager: Manager, watchdog: dict[str, str], every: float
 ) -> None:
-    assert Notifier({"NOTIFY_SOCKET": manager.address, **watchdog}).every(20.0) == every
+    assert SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog}).every(20.0) == every
 
 
 def test_the_daemon_tells_of_itself_from_start_to_end(

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from poller.model.rows import Column, Keeper, Limit, Row, Rows
+from poller.model.rows import Column, Limit, Row, RowCollector, Rows
 
 COLUMNS = (Column("n", 20), Column("kind", 25), Column("text", 25))
 
 
 def kept(limit: Limit, rows: list[Row], portion: int = 3) -> Rows:
-    keeper = Keeper(limit, COLUMNS)
+    keeper = RowCollector(limit, COLUMNS)
     for start in range(0, len(rows), portion):
         keeper.take(rows[start : start + portion])
     return keeper.rows()
@@ -52,7 +52,7 @@ def test_what_is_not_kept_is_summed_exactly_and_what_is_no_number_counted() -> N
 
 
 def test_never_more_than_twice_the_limit_is_held() -> None:
-    keeper = Keeper(Limit(10, order=("kind",), fold=("n",)), COLUMNS)
+    keeper = RowCollector(Limit(10, order=("kind",), fold=("n",)), COLUMNS)
     for n in range(10_000):
         keeper.take([row(n, str(n))])
         assert len(keeper._rows) <= 20  # noqa: SLF001 - memory is what this is about

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from poller.model.errors import PollError
 from poller.model.rows import Limit
-from poller.postgres.cancellation import Waker
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.pipeline import Pipeline, Reply, Statement
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def waker() -> Iterator[Waker]:
-    waker = Waker()
+def waker() -> Iterator[CancelToken]:
+    waker = CancelToken()
     yield waker
     waker.close()
 
@@ -34,7 +34,7 @@ def connection(database: Database) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def pipeline(connection: psycopg.Connection, waker: Waker) -> Pipeline:
+def pipeline(connection: psycopg.Connection, waker: CancelToken) -> Pipeline:
     return Pipeline(connection, waker)
 
 
@@ -67,7 +67,7 @@ def test_each_statement_has_its_own_answer_in_order(pipeline: Pipeline) -> None:
 
 
 def test_one_pipeline_after_another_uses_the_same_connection(
-    connection: psycopg.Connection, waker: Waker
+    connection: psycopg.Connection, waker: CancelToken
 ) -> None:
     for n in (1, 2, 3):
         assert [told(reply) for reply in Pipeline(connection, waker).send(statements(f"SELECT {n}"))] == [
@@ -77,7 +77,7 @@ def test_one_pipeline_after_another_uses_the_same_connection(
 
 
 def test_a_hang_is_not_reported_as_an_exhausted_budget(
-    database: Database, waker: Waker, make_proxy: Callable[[int], Proxy]
+    database: Database, waker: CancelToken, make_proxy: Callable[[int], Proxy]
 ) -> None:
     """The budget ends shortly before the patience, and long after the server should have said something."""
     proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
@@ -152,7 +152,7 @@ def test_the_message_has_its_detail_and_the_error_the_servers_hint(pipeline: Pip
 
 
 def test_a_statement_ended_by_its_timeout_is_told_from_one_that_somebody_cancelled(
-    database: Database, connection: psycopg.Connection, waker: Waker
+    database: Database, connection: psycopg.Connection, waker: CancelToken
 ) -> None:
     connection.execute("SET statement_timeout = '200ms'")
     (late,) = Pipeline(connection, waker).send([Statement("SELECT pg_sleep(20)", 30, timeout=0.2)])
@@ -207,7 +207,7 @@ def test_a_reader_that_leaves_early_leaves_no_answers_and_nothing_running(
 
 
 def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
-    pipeline: Pipeline, waker: Waker, connection: psycopg.Connection
+    pipeline: Pipeline, waker: CancelToken, connection: psycopg.Connection
 ) -> None:
     waker.raise_()
     with pytest.raises(PollError) as caught:
@@ -217,7 +217,7 @@ def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
 
 
 def test_a_waker_may_be_raised_and_closed_again_after_its_end() -> None:
-    waker = Waker()
+    waker = CancelToken()
     waker.close()
     waker.raise_()
     waker.close()

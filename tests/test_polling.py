@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
-from poller.model.result import Answer, PollResult, Refusal, Sample, Skip
+from poller.model.result import Answer, PollResult, RejectedRow, Sample, Skip
 from poller.model.rows import Column, Rows
 from poller.polling.poll import poll
 from tests.bed.definitions import a_query
@@ -39,7 +39,7 @@ def test_each_answer_becomes_what_the_poll_came_to() -> None:
         "ok",
         (Sample("good", 7, {}),),
         {"null": 1, "overflow": 1},
-        (Refusal("good", "null", {"n": None}),),
+        (RejectedRow("good", "null", {"n": None}),),
     )
     assert skipped == PollResult(QUERIES[1], 5.0, 0.0, "skipped", skipped=ABSENT)
     assert failed == PollResult(QUERIES[2], 5.0, 0.2, "failed", error=REFUSED)

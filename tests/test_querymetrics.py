@@ -9,8 +9,8 @@ from opentelemetry.sdk.metrics.export import Gauge, Metric
 
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample, Skip
-from poller.otlp.metric_reader import Collector
-from poller.polling.store import SnapshotStore
+from poller.otlp.metric_reader import OnDemandReader
+from poller.polling.store import ResultStore
 from poller.telemetry.query_metrics import QueryMetrics
 from tests.bed.definitions import a_query, a_result
 
@@ -24,10 +24,10 @@ class Exporting:
     """A store and the metrics of its queries, collected at a time that the test chooses."""
 
     def __init__(self) -> None:
-        self.store = SnapshotStore([A, B])
+        self.store = ResultStore([A, B])
         self.now = 0.0
         self._metrics = QueryMetrics()
-        self._reader = Collector()
+        self._reader = OnDemandReader()
         self._provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self._metrics.register(self._provider.get_meter("poller"))
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from poller.model.errors import PollError
-from poller.postgres.cancellation import Waker
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.pipeline import Pipeline, Statement
 from poller.postgres.relay import PIECE_BYTES, Relay
 from tests.bed.postgres import Database
@@ -26,8 +26,8 @@ DATA_SEGMENTS_SENT = 156
 
 
 @pytest.fixture
-def waker() -> Iterator[Waker]:
-    waker = Waker()
+def waker() -> Iterator[CancelToken]:
+    waker = CancelToken()
     yield waker
     waker.close()
 
@@ -72,7 +72,7 @@ def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
 
 
 def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays_open(
-    connection: psycopg.Connection, waker: Waker
+    connection: psycopg.Connection, waker: CancelToken
 ) -> None:
     before = file_of(connection.fileno()), open_descriptors()
     pipeline = Pipeline(connection, waker)
@@ -113,7 +113,7 @@ def test_a_connection_with_half_a_message_sent_is_not_used_again(connection: psy
 
 @pytest.mark.parametrize("free", [0, 1, 2])
 def test_a_process_without_enough_free_descriptors_says_so(
-    connection: psycopg.Connection, waker: Waker, free: int
+    connection: psycopg.Connection, waker: CancelToken, free: int
 ) -> None:
     pipeline = Pipeline(connection, waker)
     before = open_descriptors()
@@ -135,7 +135,7 @@ def test_a_process_without_enough_free_descriptors_says_so(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
-def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, waker: Waker) -> None:
+def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, waker: CancelToken) -> None:
     """libpq flushes at every Sync, and its socket has TCP_NODELAY: each would be a packet."""
     burst = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from poller.config.queries.file_watcher import contents
 from poller.config.queries.load import load
 from poller.daemon.reload import MOST_PROBLEMS, Reload
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.catalog import Catalog, Defaults
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
@@ -43,7 +43,7 @@ class Bed:
         self.before_load: Callable[[], object] = lambda: None
         provider = MeterProvider([self.reader])
         catalog = self.load()
-        self.daemon = Daemon(ticks(catalog.queries, "test"), self.poll)
+        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.poll)
         self.reload = Reload(
             catalog,
             self.daemon,

@@ -24,13 +24,13 @@ from opentelemetry.metrics import NoOpMeter
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.file_watcher import contents
-from poller.daemon.poll_cycle import Pipe
+from poller.daemon.poll_cycle import PollCycle
 from poller.daemon.reload import Reload
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.tick import ticks
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
 from tests.bed.polled import Json
@@ -90,8 +90,8 @@ class Bed:
             {"POLLER_DATABASE_URL": dsn, "POLLER_QUERIES": str(file), "POLLER_MAX_DUTY_CYCLE": "100%"}
         )
         catalog = open_catalog(settings)
-        self.store = SnapshotStore(catalog.queries)
-        self.pipe = Pipe(catalog, settings, self.store, None, daemon=True)
+        self.store = ResultStore(catalog.queries)
+        self.pipe = PollCycle(catalog, settings, self.store, None, daemon=True)
         self.wrong: list[str] = []
         self.running = 1
         self.steady_runs = 0
@@ -101,7 +101,7 @@ class Bed:
         self.turns = threading.Semaphore(0)
         self.started = threading.Event()
         self.over = threading.Event()
-        self.daemon = Daemon(ticks(catalog.queries, "test"), self.tick, rest=self.pipe.replica.rest)
+        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.pipe.replica.rest)
         self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.heard,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
 
-from poller.postgres.server_tracker import Sighting, Whereabouts
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
 from poller.telemetry.replica_metrics import register_replica_gauges
 
 Series = dict[frozenset[tuple[str, Any]], Any]
@@ -58,10 +58,10 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
 
 
 def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: Bed) -> None:
-    whereabouts = Whereabouts(30.0)
+    whereabouts = ServerTracker(30.0)
     register_replica_gauges(bed.meter, whereabouts, bed.clock)
     assert bed.read() == {}
-    seen = Sighting("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
+    seen = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
     whereabouts.note(seen)
     bed.now = 110.0
     place = key(**{"server.address": "10.0.0.1", "server.port": 5432})

@@ -9,7 +9,7 @@ import pytest
 from poller.model.errors import ErrorKind, PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import EstimateReason, PollResult, Skip, SkipReason
-from poller.postgres.circuit_breaker import FAILURES_BEFORE_A_BREAK, LONGEST_BREAK_SECONDS, Restraint
+from poller.postgres.circuit_breaker import FAILURES_BEFORE_A_BREAK, LONGEST_BREAK_SECONDS, CircuitBreaker
 from tests.bed.definitions import a_query, a_result
 
 FIVE_MINUTES = a_query("five", interval=300.0)
@@ -29,7 +29,7 @@ def reason(skip: Skip | None) -> SkipReason | None:
 
 
 def runs(
-    restraint: Restraint, query: QueryDefinition, seconds: float, kind: ErrorKind = "rejected"
+    restraint: CircuitBreaker, query: QueryDefinition, seconds: float, kind: ErrorKind = "rejected"
 ) -> list[float]:
     """When a query that always fails is run, if it is due in every interval for `seconds`."""
     ran, now = [], 0.0
@@ -42,18 +42,18 @@ def runs(
 
 
 def test_nothing_is_held_back_before_it_has_run() -> None:
-    assert Restraint(0.01, 1).hold(FIVE_MINUTES, 0.0, 1000) is None
+    assert CircuitBreaker(0.01, 1).hold(FIVE_MINUTES, 0.0, 1000) is None
 
 
 def test_a_query_within_its_duty_cycle_is_polled_every_time() -> None:
-    restraint = Restraint(0.1)
+    restraint = CircuitBreaker(0.1)
     restraint.note(ok(FIVE_MINUTES, 30.0), 30.0)
     assert restraint.hold(FIVE_MINUTES, 300.0, None) is None
     assert restraint.hold(FIVE_MINUTES, 30.1, None) is None, "not even where it is due again at once"
 
 
 def test_a_query_beyond_its_duty_cycle_waits_until_its_share_is_kept() -> None:
-    restraint = Restraint(0.1)
+    restraint = CircuitBreaker(0.1)
     restraint.note(ok(ONE_SECOND, 0.5), 10.5)  # it began at 10, so the next may begin at 15
     skip = restraint.hold(ONE_SECOND, 11.0, None)
     assert skip == Skip(
@@ -69,20 +69,20 @@ def test_a_query_beyond_its_duty_cycle_waits_until_its_share_is_kept() -> None:
 
 
 def test_a_failure_takes_the_servers_time_as_well() -> None:
-    restraint = Restraint(0.1)
+    restraint = CircuitBreaker(0.1)
     restraint.note(failed(FIVE_MINUTES, "timeout", 60.0), 60.0)
     assert reason(restraint.hold(FIVE_MINUTES, 300.0, None)) == "duty_cycle"
     assert restraint.hold(FIVE_MINUTES, 600.0, None) is None
 
 
 def test_a_duty_cycle_of_one_holds_nothing_back() -> None:
-    restraint = Restraint(1.0)
+    restraint = CircuitBreaker(1.0)
     restraint.note(ok(ONE_SECOND, 5.0), 5.0)
     assert restraint.hold(ONE_SECOND, 5.0, None) is None
 
 
 def test_a_query_that_keeps_failing_is_tried_less_and_less_often_but_at_least_once_an_hour() -> None:
-    ran = runs(Restraint(1.0), FIVE_MINUTES, 6 * 3600)
+    ran = runs(CircuitBreaker(1.0), FIVE_MINUTES, 6 * 3600)
     gaps = [int(later - earlier) for earlier, later in itertools.pairwise(ran)]
     assert gaps[: FAILURES_BEFORE_A_BREAK - 1] == [300] * (FAILURES_BEFORE_A_BREAK - 1)
     assert gaps[FAILURES_BEFORE_A_BREAK - 1 :] == [600, 1200, 2400, 3600, 3600, 3600, 3600]
@@ -90,17 +90,17 @@ def test_a_query_that_keeps_failing_is_tried_less_and_less_often_but_at_least_on
 
 def test_a_query_with_an_interval_above_an_hour_is_tried_in_every_interval() -> None:
     slow = a_query("slow", interval=7200.0)
-    assert runs(Restraint(1.0), slow, 10 * 7200) == [n * 7200.0 for n in range(10)]
+    assert runs(CircuitBreaker(1.0), slow, 10 * 7200) == [n * 7200.0 for n in range(10)]
 
 
 def test_a_day_of_failures_never_makes_it_never() -> None:
-    ran = runs(Restraint(1.0), ONE_SECOND, 24 * 3600)
+    ran = runs(CircuitBreaker(1.0), ONE_SECOND, 24 * 3600)
     assert ran[-1] > 23 * 3600
     assert max(later - earlier for earlier, later in itertools.pairwise(ran)) <= LONGEST_BREAK_SECONDS
 
 
 def test_one_success_closes_the_breaker() -> None:
-    restraint = Restraint(1.0)
+    restraint = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(failed(FIVE_MINUTES), 300.0 * number)
     assert restraint.hold(FIVE_MINUTES, 900.0, None) == Skip(
@@ -113,11 +113,11 @@ def test_one_success_closes_the_breaker() -> None:
 
 @pytest.mark.parametrize("kind", ["unavailable", "cancelled"])
 def test_what_is_no_querys_fault_opens_no_breaker(kind: ErrorKind) -> None:
-    assert len(runs(Restraint(1.0), FIVE_MINUTES, 3000.0, kind)) == 10
+    assert len(runs(CircuitBreaker(1.0), FIVE_MINUTES, 3000.0, kind)) == 10
 
 
 def test_a_query_that_was_never_run_does_not_count_as_failed() -> None:
-    restraint = Restraint(0.1)
+    restraint = CircuitBreaker(0.1)
     conflict = PollError("rejected", "another query's conflict ended the session")
     for _ in range(FAILURES_BEFORE_A_BREAK + 2):
         restraint.note(a_result(FIVE_MINUTES, outcome="failed", duration=0.0, error=conflict), 0.0)
@@ -128,7 +128,7 @@ def test_a_query_that_was_never_run_does_not_count_as_failed() -> None:
 
 
 def test_a_query_that_waits_says_what_it_failed_of() -> None:
-    restraint = Restraint(0.1)
+    restraint = CircuitBreaker(0.1)
     for _ in range(FAILURES_BEFORE_A_BREAK):
         error = PollError("rejected", "relation x does not exist", sqlstate="42P01")
         restraint.note(a_result(FIVE_MINUTES, outcome="failed", error=error), 0.0)
@@ -138,7 +138,7 @@ def test_a_query_that_waits_says_what_it_failed_of() -> None:
 
 
 def test_a_skip_neither_opens_nor_closes_the_breaker() -> None:
-    restraint = Restraint(1.0)
+    restraint = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(failed(FIVE_MINUTES), 300.0 * number)
     restraint.note(a_result(FIVE_MINUTES, outcome="skipped", skipped=Skip("lag", "far behind")), 900.0)
@@ -146,7 +146,7 @@ def test_a_skip_neither_opens_nor_closes_the_breaker() -> None:
 
 
 def test_timeouts_behind_an_estimate_open_the_breaker_and_other_estimates_tell_nothing() -> None:
-    restraint = Restraint(1.0)
+    restraint = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(ok(FIVE_MINUTES, 30.0, "timeout"), 300.0 * number)
     restraint.note(ok(FIVE_MINUTES, 0.01, "breaker"), 900.0)
@@ -154,7 +154,7 @@ def test_timeouts_behind_an_estimate_open_the_breaker_and_other_estimates_tell_n
 
 
 def test_while_the_server_is_busy_only_expensive_queries_wait() -> None:
-    restraint = Restraint(1.0, max_active_backends=20)
+    restraint = CircuitBreaker(1.0, max_active_backends=20)
     restraint.note(ok(FIVE_MINUTES, 4.0), 4.0)
     restraint.note(ok(ONE_SECOND, 0.9), 5.0)
     assert restraint.hold(FIVE_MINUTES, 300.0, 37) == Skip(
@@ -166,7 +166,7 @@ def test_while_the_server_is_busy_only_expensive_queries_wait() -> None:
 
 
 def test_what_is_forgotten_begins_with_a_clean_record_and_the_others_keep_theirs() -> None:
-    restraint = Restraint(1.0)
+    restraint = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
         restraint.note(failed(FIVE_MINUTES), 300.0 * number)
         restraint.note(failed(ONE_SECOND), 300.0 * number)

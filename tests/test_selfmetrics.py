@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 
 from poller.model.errors import PollError
 from poller.model.result import Skip
-from poller.otlp.metric_reader import Collector
+from poller.otlp.metric_reader import OnDemandReader
 from poller.postgres.sqlstate import server_error
 from poller.telemetry.poll_metrics import DURATION_BOUNDARIES, SelfMetrics
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -28,7 +28,7 @@ class Own(SelfMetrics):
     """The metrics, and what they report."""
 
     def __init__(self) -> None:
-        self.reader = Collector()
+        self.reader = OnDemandReader()
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         super().__init__(self.provider.get_meter("poller"))
 

@@ -17,8 +17,8 @@ from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.result import Sample, UnbrokenSequence
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.polling.state_file import Memory
-from poller.polling.store import SnapshotStore
+from poller.polling.state_file import StateFile
+from poller.polling.store import ResultStore
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -41,8 +41,8 @@ class Life:
 
     def __init__(self, folder: Path, query: str = "a") -> None:
         self.query = COUNTERS if query == "a" else SESSIONS
-        self.memory = Memory(folder, "db")
-        self.store = SnapshotStore([self.query])
+        self.memory = StateFile(folder, "db")
+        self.store = ResultStore([self.query])
         self.now = 1
         self.server = "a:5432"
         self.instruments = self.new_instruments()
@@ -72,7 +72,7 @@ class Life:
         return exported
 
     def die(self) -> None:
-        self.store = SnapshotStore([self.query], self.memory.recall([self.query], 0.0, float(self.now)))
+        self.store = ResultStore([self.query], self.memory.recall([self.query], 0.0, float(self.now)))
         self.instruments = self.new_instruments()
 
 

@@ -24,7 +24,7 @@ from poller.demo.cluster import Cluster
 from poller.model.errors import PollError
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
-from poller.postgres.server_tracker import Sighting, Whereabouts
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
 from poller.receiver.ports import LOOPBACK
 from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates
@@ -44,7 +44,7 @@ class Asked:
     """A replica, and what it has seen."""
 
     replica: Replica
-    seen: list[Sighting] = field(default_factory=list)
+    seen: list[ServerInfo] = field(default_factory=list)
 
     def __call__(self) -> str:
         """Ask once; say where the answer came from, or what was wrong."""
@@ -69,7 +69,7 @@ def asked() -> Iterator[Make]:
     made: list[Asked] = []
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Asked:
-        seen: list[Sighting] = []
+        seen: list[ServerInfo] = []
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
             **{"connect_timeout": 5.0, "lock_timeout": 1.0, "on_sighting": seen.append, **arguments},
@@ -138,7 +138,7 @@ def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
-    whereabouts = Whereabouts(60.0)
+    whereabouts = ServerTracker(60.0)
     ask = asked(hosts(primary, standby, target_session_attrs="prefer-standby"))
     seen = ask.seen
 

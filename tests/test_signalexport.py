@@ -16,7 +16,7 @@ from poller.config.load_settings import load
 from poller.daemon.build import Telemetry
 from poller.model.errors import ConfigError
 from poller.otlp.exporter import resource
-from poller.otlp.metric_reader import Collector
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.sending_queue import Reason
 from poller.otlp.signal_exporter import Limits, SignalExport
 from poller.receiver.answers import Answer
@@ -328,7 +328,7 @@ def test_an_item_that_cannot_be_encoded_is_lost_alone(
 
 def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make: Make) -> None:
     traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
-    reader = Collector()
+    reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
     exportmetrics.register(meter, [traces.delivery, logs.delivery])
     receiver.answers = {"traces": partial(2, "too many"), "logs": INVALID}
@@ -360,7 +360,7 @@ def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
-    reader = Collector()
+    reader = OnDemandReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     exported = Spans(endpoint_of(receiver, "grpc"), _resource(), PATIENCE, meter_provider=provider)
     for _ in range(2000):

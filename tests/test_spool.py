@@ -18,21 +18,21 @@ import pytest
 from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
 from poller.otlp.queue_recovery import salvage
-from poller.otlp.queue_storage import Kept, Shelf, _checksum
+from poller.otlp.queue_storage import QueueStorage, StoredRequest, _checksum
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import MEMORY_BYTES, Spool
+from poller.otlp.sending_queue import MEMORY_BYTES, SendingQueue
 from tests.bed.process import Process
 
 Start = Callable[..., Process]
-Open = Callable[..., Spool]
+Open = Callable[..., SendingQueue]
 
 
 @pytest.fixture
 def open_spool() -> Iterator[Open]:
-    opened: list[Spool] = []
+    opened: list[SendingQueue] = []
 
-    def start(folder: Path | None, **limits: object) -> Spool:
-        opened.append(Spool(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits}))  # type: ignore[arg-type]  # passed on as they came
+    def start(folder: Path | None, **limits: object) -> SendingQueue:
+        opened.append(SendingQueue(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits}))  # type: ignore[arg-type]  # passed on as they came
         return opened[-1]
 
     yield start
@@ -44,7 +44,7 @@ def request(text: str, size: int = 0) -> Request:
     return Request(text.encode().ljust(size, b"."), items=1)
 
 
-def drain(spool: Spool) -> list[str]:
+def drain(spool: SendingQueue) -> list[str]:
     """Take everything out, as a delivery does; what each body begins with."""
     found = []
     while kept := spool.take():
@@ -53,7 +53,7 @@ def drain(spool: Spool) -> list[str]:
     return found
 
 
-def look_through(spool: Spool) -> list[str]:
+def look_through(spool: SendingQueue) -> list[str]:
     """What waits, without taking it out, which would sync at each."""
     found, number = [], 0
     while kept := spool.behind(number):
@@ -378,12 +378,12 @@ def test_a_file_that_others_hold_is_waited_for_in_memory(
 
 
 def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "s.db")
-    shelf.add([Kept(1, 5.0, request("1"))])
+    shelf = QueueStorage(tmp_path / "s.db")
+    shelf.add([StoredRequest(1, 5.0, request("1"))])
     with pytest.raises(sqlite3.IntegrityError):
-        shelf.add([Kept(2, 5.0, request("2")), Kept(1, 5.0, request("1 again"))])
+        shelf.add([StoredRequest(2, 5.0, request("2")), StoredRequest(1, 5.0, request("1 again"))])
     assert (shelf.requests, shelf.last) == (1, 1)
-    shelf.add([Kept(3, 5.0, request("3"))])
+    shelf.add([StoredRequest(3, 5.0, request("3"))])
     assert [kept and kept.id for kept in shelf.rescue()] == [1, 3]
     shelf.close()
     assert [kept and kept.id for kept in salvage(tmp_path / "s.db")] == [1, 3]
@@ -533,7 +533,7 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
         database.execute("BEGIN IMMEDIATE")
     if during == "add":
         for number in range(count, count + 20):
-            one = Kept(number + 1, 1.0, repeated(number))
+            one = StoredRequest(number + 1, 1.0, repeated(number))
             row = (one.id, one.at, 1, _checksum(one), one.request.body)
             database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     elif during == "remove":
@@ -626,7 +626,7 @@ def version_1(folder: Path, count: int) -> sqlite3.Connection:
     for number in range(count):
         if number == count // 2:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        one = Kept(number + 1, 1e9, repeated(number))
+        one = StoredRequest(number + 1, 1e9, repeated(number))
         row = (one.id, one.at, 1, _checksum(one), one.request.body)
         database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     return database

@@ -8,7 +8,7 @@ import pytest
 
 from poller.model.errors import ErrorKind, PollError
 from poller.model.result import PollResult, Sample, Skip, SkipReason
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from tests.bed.definitions import a_query, a_result
 
 FAILURE = PollError("rejected", "no")
@@ -20,14 +20,14 @@ def sample(value: int, metric: str = "things", **attributes: str) -> Sample:
     return Sample(metric, value, attributes)
 
 
-def shown(store: SnapshotStore, now: float, metric: str = "things") -> list[int | float]:
+def shown(store: ResultStore, now: float, metric: str = "things") -> list[int | float]:
     return [
         sample.value for result in store.shown(now) for sample in result.samples if sample.metric == metric
     ]
 
 
 def test_nothing_is_shown_before_the_first_result() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     assert shown(store, 0) == []
     (freshness,) = store.freshness(0)
     assert (freshness.query, freshness.last_success, freshness.age) == (A, None, None)
@@ -35,14 +35,14 @@ def test_nothing_is_shown_before_the_first_result() -> None:
 
 
 def test_a_good_result_takes_the_place_of_the_one_before_whole() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_result(A, sample(1, kind="x"), sample(2, kind="y"))], 0)
     store.put([a_result(A, sample(3, kind="y"))], 1)
     assert shown(store, 1) == [3]
 
 
 def test_a_good_result_without_rows_ends_the_series() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_result(A, sample(1))], 0)
     store.put([a_result(A)], 1)
     assert shown(store, 1) == []
@@ -51,7 +51,7 @@ def test_a_good_result_without_rows_ends_the_series() -> None:
 
 
 def test_a_failed_or_skipped_poll_changes_nothing() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_result(A, sample(1), at=1000.0)], 0)
     store.put([a_result(A, at=1060.0, outcome="failed", error=FAILURE)], 60)
     store.put([a_result(A, at=1070.0, outcome="skipped", skipped=Skip("column", "no such column"))], 70)
@@ -96,7 +96,7 @@ def a_failure(kind: ErrorKind) -> PollResult:
 def test_a_query_that_fails_stays_failed_until_it_succeeds(
     polls: Sequence[PollResult], states: Sequence[str]
 ) -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     seen = []
     for now, result in enumerate(polls):
         store.put([result], float(now))
@@ -106,7 +106,7 @@ def test_a_query_that_fails_stays_failed_until_it_succeeds(
 
 
 def test_a_query_that_asks_something_else_has_not_failed() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_failure("timeout")], 0.0)
     store.swap([A], {A.name})
     store.put([a_skip("busy")], 1.0)
@@ -114,7 +114,7 @@ def test_a_query_that_asks_something_else_has_not_failed() -> None:
 
 
 def test_a_value_is_shown_until_max_age_and_not_a_moment_longer() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_result(A, sample(1))], 10)
     assert shown(store, 110) == [1]
     assert shown(store, 110.001) == []
@@ -124,7 +124,7 @@ def test_a_value_is_shown_until_max_age_and_not_a_moment_longer() -> None:
 
 
 def test_a_stale_query_comes_back_with_its_next_good_result() -> None:
-    store = SnapshotStore([A])
+    store = ResultStore([A])
     store.put([a_result(A, sample(1))], 0)
     assert shown(store, 1000) == []
     store.put([a_result(A, sample(2))], 1000)
@@ -132,7 +132,7 @@ def test_a_stale_query_comes_back_with_its_next_good_result() -> None:
 
 
 def test_two_queries_feed_one_metric_and_age_apart() -> None:
-    store = SnapshotStore([A, B])
+    store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2), sample(9, metric="others"))], 0)
     assert shown(store, 50) == [1, 2]
     assert shown(store, 200) == [2]
@@ -141,7 +141,7 @@ def test_two_queries_feed_one_metric_and_age_apart() -> None:
 
 
 def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
-    store = SnapshotStore([A, B])
+    store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
     reading = store.shown(1)
     assert next(reading).samples[0].value == 1
@@ -151,7 +151,7 @@ def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
 
 
 def test_a_swap_keeps_the_values_of_what_stays_under_its_new_definition() -> None:
-    store = SnapshotStore([A, B])
+    store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     longer = a_query("a", interval=60, max_age=1000, timeout=1)
     added = a_query("c", interval=60, max_age=100, timeout=1)
@@ -162,7 +162,7 @@ def test_a_swap_keeps_the_values_of_what_stays_under_its_new_definition() -> Non
 
 
 def test_a_swap_drops_what_is_gone_and_what_asks_something_else_at_once_and_for_good() -> None:
-    store = SnapshotStore([A, B])
+    store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     store.swap([A], dropped={"a"})
     assert shown(store, 1) == []
@@ -173,7 +173,7 @@ def test_a_swap_drops_what_is_gone_and_what_asks_something_else_at_once_and_for_
 
 
 def test_a_reading_under_way_is_of_one_catalogue_while_the_next_is_swapped_in() -> None:
-    store = SnapshotStore([A, B])
+    store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     reading = store.shown(1)
     assert next(reading).samples[0].value == 1

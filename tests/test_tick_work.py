@@ -12,10 +12,10 @@ import pytest
 
 from poller.config.load_settings import load
 from poller.daemon.build import open_memory
-from poller.daemon.poll_cycle import Pipe
+from poller.daemon.poll_cycle import PollCycle
 from poller.model.catalog import Catalog
 from poller.model.query import QueryDefinition
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 
@@ -52,10 +52,10 @@ def work(dsn: str, state: Path, known: int) -> Work:
     """What a tick takes in a process that has a value of each of `known` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
     queries = [tenant(number) for number in range(known)]
-    pipe = Pipe(
+    pipe = PollCycle(
         Catalog(tuple(queries), ()),
         settings,
-        SnapshotStore(queries),
+        ResultStore(queries),
         None,
         daemon=False,
         memory=open_memory(settings),
@@ -77,7 +77,7 @@ def tenant(number: int) -> QueryDefinition:
     return a_query(f"tenant_{number}", f"SELECT {number} AS n", metrics=(metric,))
 
 
-def steps(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+def steps(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
     count = 0
 
     def note(_: FrameType, event: str, __: Any) -> Any:
@@ -94,7 +94,7 @@ def steps(pipe: Pipe, queries: list[QueryDefinition]) -> int:
     return count
 
 
-def allocated(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+def allocated(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
     tracemalloc.start()
     try:
         pipe.tick(queries)
@@ -103,7 +103,7 @@ def allocated(pipe: Pipe, queries: list[QueryDefinition]) -> int:
         tracemalloc.stop()
 
 
-def written(pipe: Pipe, queries: list[QueryDefinition]) -> int:
+def written(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
     before = _written()
     pipe.tick(queries)
     return _written() - before

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from poller.demo.cluster import Cluster, Server
 from poller.model.errors import PollError
-from poller.postgres.circuit_breaker import Restraint
+from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.pipeline import MAX_RESULT_BYTES
 from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query, a_result
@@ -173,7 +173,7 @@ def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_coun
 
 def test_the_breaker_holds_a_query_after_one_result_that_is_too_large() -> None:
     query = a_query()
-    restraint = Restraint(max_duty_cycle=1.0)
+    restraint = CircuitBreaker(max_duty_cycle=1.0)
     error = PollError("too_large", "the result has more than 4 bytes")
     restraint.note(a_result(query, outcome="failed", error=error, duration=0.5), now=1000.0)
     held = restraint.hold(query, 1000.0 + query.interval, None)

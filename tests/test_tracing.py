@@ -25,14 +25,14 @@ from poller.model.rows import Column, Rows
 from poller.polling.poll import poll
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.telemetry import logging as logs
-from poller.telemetry.poll_log import Announcer
+from poller.telemetry.poll_log import PollLog
 from poller.telemetry.traces import Tracing, traceparent
 from tests.bed.definitions import a_query, a_result
 from tests.bed.postgres import Database
 
-SERVER = Sighting(
+SERVER = ServerInfo(
     "db.example", 5432, standby=True, timeline=1, lag=0.5, data_age=0.5, why="", at=0.0, database="app"
 )
 
@@ -69,7 +69,7 @@ def answered(query: QueryDefinition, *, duration: float = 0.0, **fields: Any) ->
     return Answer(query, time.time(), duration, answered=time.monotonic(), **fields)
 
 
-def told(recorded: Recorded, *answers: Answer, sighting: Sighting | None = SERVER) -> list[PollResult]:
+def told(recorded: Recorded, *answers: Answer, sighting: ServerInfo | None = SERVER) -> list[PollResult]:
     """Polls of one tick that came to `answers`."""
 
     def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
@@ -258,7 +258,7 @@ def log() -> Iterator[StringIO]:
 def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
     recorded: Recorded, log: StringIO
 ) -> None:
-    announcer = Announcer()
+    announcer = PollLog()
     good, bad = a_query("good"), a_query("bad")
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
     with recorded.tracing.tick([good, bad]) as tick:

@@ -101,17 +101,17 @@ def test_a_reason_is_one_short_line_without_secrets(shown: int) -> None:
     learn(SECRET)
     page = ("no\n\tentry " * 50)[: verdict.LONGEST_REASON]
     before = " ".join(page.split())[: verdict.LONGEST_REASON - shown]
-    told = verdict.told(before + SECRET + " and more" * 9)
+    told = verdict.printable_text(before + SECRET + " and more" * 9)
     assert len(told) <= verdict.LONGEST_REASON + 3
     assert "\n" not in told
     assert not any(SECRET[:length] in told for length in range(4, len(SECRET) + 1))
-    assert verdict.told(page).startswith("no entry no entry")
+    assert verdict.printable_text(page).startswith("no entry no entry")
 
 
 @pytest.mark.parametrize("secrets", [("sesame-one", "sesame-one-two"), ("sesame-one-two", "sesame-one")])
 def test_of_two_secrets_one_of_which_starts_with_the_other_nothing_remains(secrets: tuple[str, str]) -> None:
     learn(*secrets)
-    assert verdict.told("a sesame-one-two, a sesame-one") == "a ***, a ***"
+    assert verdict.printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
 
 
 @pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
@@ -119,12 +119,12 @@ def test_of_a_huge_text_a_part_is_looked_at(start: str) -> None:
     """Megabytes of it took seconds; half a secret at the end of that part is not shown either."""
     learn(SECRET)
     for shown in (1, 9, len(SECRET) - 1):
-        told = verdict.told((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
+        told = verdict.printable_text((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
         assert len(told) <= verdict.LONGEST_REASON + 3
         assert "open-s" not in told.removeprefix(start)
 
 
 def test_a_long_answer_is_masked_before_it_is_cut() -> None:
     learn(SECRET)
-    told = verdict.told("x" * (verdict.LONGEST_REASON - 15) + SECRET)
+    told = verdict.printable_text("x" * (verdict.LONGEST_REASON - 15) + SECRET)
     assert told == "x" * (verdict.LONGEST_REASON - 15) + "***"

@@ -17,21 +17,21 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from poller.cli.watch_view.board import Board, columns, span
-from poller.cli.watch_view.source import Sight
+from poller.cli.watch_view.source import PollerStatus
 from poller.model.errors import PollError
 from poller.model.redaction import learn
 from poller.model.result import PollResult, Sample, Skip
 from poller.polling.status import (
     MOST_READINGS,
     MOST_READINGS_OF_ALL,
-    Glance,
-    Glances,
+    QueryStatus,
+    QueryStatuses,
     Reading,
     from_json,
-    glances,
+    query_statuses,
     to_json,
 )
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.terminal.sparkline import change, number
 from tests.bed.definitions import a_query, a_result
 from tests.bed.messaging import MessagingServer
@@ -44,7 +44,7 @@ WATCH = [sys.executable, "-m", "poller", "watch"]
 NOW = 10_000.0
 
 
-def a_glance(query: str = "users", **fields: object) -> Glance:
+def a_glance(query: str = "users", **fields: object) -> QueryStatus:
     told: dict[str, object] = {
         "query": query,
         "state": "ok",
@@ -56,7 +56,7 @@ def a_glance(query: str = "users", **fields: object) -> Glance:
         "readings": (Reading(f"{query}_total", "{user}", "", 1000),),
         **fields,
     }
-    return Glance(**told)  # type: ignore[arg-type] # the tests know what they give
+    return QueryStatus(**told)  # type: ignore[arg-type] # the tests know what they give
 
 
 FAILED = a_glance(
@@ -78,9 +78,9 @@ GROUPED = a_glance(
 SOME = [a_glance(), FAILED, GROUPED, a_glance("old", state="stale", stale=True, series=0, readings=())]
 
 
-def drawn(board: Board, seen: list[Glance], width: int, height: int, **fields: object) -> list[str]:
+def drawn(board: Board, seen: list[QueryStatus], width: int, height: int, **fields: object) -> list[str]:
     told = {"state": "alive: process 7", "server": "standby db:5432", **fields}
-    sight = Sight(good=True, glances=seen, **told)  # type: ignore[arg-type] # the tests know what they give
+    sight = PollerStatus(good=True, glances=seen, **told)  # type: ignore[arg-type] # the tests know what they give
     board.take(sight)
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None)
     with console.capture() as captured:
@@ -219,7 +219,7 @@ def test_a_number_fits_its_column(value: float, width: int, told: str, step: str
 def test_a_glance_tells_how_each_query_stands() -> None:
     """By a store and the last results, through JSON and back, as the heartbeat carries it."""
     good, bad, left, never = (a_query(name) for name in ("good", "bad", "left", "never"))
-    store = SnapshotStore([good, bad, left, never])
+    store = ResultStore([good, bad, left, never])
     error = PollError("rejected", "no such\ncolumn", sqlstate="42703", hint="name it")
     results = [
         a_result(good, Sample("good", 3, {"state": "queued"}), at=1000.0),
@@ -228,10 +228,10 @@ def test_a_glance_tells_how_each_query_stands() -> None:
     ]
     store.put(results, 50.0)
     last = {result.query.name: result for result in results}
-    told = list(glances(store.freshness(60.0), store.good(60.0), last, {"good": 1300.0}))
+    told = list(query_statuses(store.freshness(60.0), store.good(60.0), last, {"good": 1300.0}))
 
     assert from_json(json.loads(json.dumps(to_json(told)))) == told
-    assert told[0] == Glance(
+    assert told[0] == QueryStatus(
         "good", "ok", "", 1000.0, 1300.0, False, 1, (Reading("good", "{thing}", "state=queued", 3),)
     )
     assert [(one.state, one.detail) for one in told[1:]] == [
@@ -244,14 +244,14 @@ def test_a_glance_tells_how_each_query_stands() -> None:
 def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
     """Time alone makes values stale, and a state too; the heartbeat must not tell what was."""
     query = a_query(interval=10, max_age=100)
-    store = SnapshotStore([query])
+    store = ResultStore([query])
     last: dict[str, PollResult] = {}
-    seen = Glances()
+    seen = QueryStatuses()
 
-    def look(now: float, next_run: float = 1.0) -> Sequence[Glance]:
+    def look(now: float, next_run: float = 1.0) -> Sequence[QueryStatus]:
         given = (last, {query.name: next_run})
         told = seen.look(store.freshness(now), store.good(now), *given)
-        assert list(told) == list(glances(store.freshness(now), store.good(now), *given))
+        assert list(told) == list(query_statuses(store.freshness(now), store.good(now), *given))
         return told
 
     assert look(0.0)[0].state == "stale"
@@ -278,9 +278,9 @@ def test_a_glance_tells_no_secret() -> None:
     query = a_query()
     error = PollError("unavailable", "no password hunter2secret for you", hint="not hunter2secret")
     result = a_result(query, outcome="failed", error=error)
-    store = SnapshotStore([query])
+    store = ResultStore([query])
     store.put([result], 1.0)
-    (told,) = glances(store.freshness(1.0), store.good(1.0), {query.name: result}, {})
+    (told,) = query_statuses(store.freshness(1.0), store.good(1.0), {query.name: result}, {})
 
     assert "hunter2secret" not in json.dumps(to_json([told]))
     assert told.detail.startswith("no password ")
@@ -289,9 +289,9 @@ def test_a_glance_tells_no_secret() -> None:
 def test_a_glance_stays_small() -> None:
     """However many series there are, the heartbeat is written every few seconds."""
     queries = [a_query(f"q{n}") for n in range(300)]
-    store = SnapshotStore(queries)
+    store = ResultStore(queries)
     store.put([a_result(one, *[Sample(one.name, n, {"n": n}) for n in range(500)]) for one in queries], 1.0)
-    told = list(glances(store.freshness(1.0), store.good(1.0), {}, {}))
+    told = list(query_statuses(store.freshness(1.0), store.good(1.0), {}, {}))
 
     assert max(len(one.readings) for one in told) == MOST_READINGS
     assert sum(len(one.readings) for one in told) == MOST_READINGS_OF_ALL
@@ -462,8 +462,8 @@ def test_the_readme_shows_what_is_drawn() -> None:
     assert [line.rstrip() for line in lines] == readme.splitlines()
 
 
-def readme_glances(poll: int, at: float) -> list[Glance]:
-    def one(query: str, *values: tuple[str, str, float], **fields: object) -> Glance:
+def readme_glances(poll: int, at: float) -> list[QueryStatus]:
+    def one(query: str, *values: tuple[str, str, float], **fields: object) -> QueryStatus:
         readings = tuple(Reading(query, unit, attributes, value) for unit, attributes, value in values)
         told = {"last_success": at, "next_run": at + 60, "series": len(readings), "readings": readings}
         return a_glance(query, **{**told, **fields})

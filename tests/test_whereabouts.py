@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from poller.postgres.server_tracker import Sighting, Whereabouts
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
 
-FIRST = Sighting("10.0.0.1", 5432, standby=True, timeline=1, lag=0.0, data_age=0.5, why="in sync", at=100.0)
+FIRST = ServerInfo("10.0.0.1", 5432, standby=True, timeline=1, lag=0.0, data_age=0.5, why="in sync", at=100.0)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -18,13 +18,13 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture
-def whereabouts(caplog: pytest.LogCaptureFixture) -> Whereabouts:
+def whereabouts(caplog: pytest.LogCaptureFixture) -> ServerTracker:
     caplog.set_level("INFO")
-    return Whereabouts(30.0)
+    return ServerTracker(30.0)
 
 
 def test_a_server_is_told_at_first_sight_and_not_again(
-    whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+    whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     whereabouts.note(FIRST)
     assert lines(caplog) == ["INFO polling the standby 10.0.0.1:5432"]
@@ -34,7 +34,7 @@ def test_a_server_is_told_at_first_sight_and_not_again(
 
 def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    Whereabouts(30.0, announce_first=False).note(FIRST)
+    ServerTracker(30.0, announce_first=False).note(FIRST)
     assert lines(caplog) == []
 
 
@@ -54,7 +54,7 @@ def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCapture
     ],
 )  # fmt: skip
 def test_another_server_role_or_timeline_is_one_line(
-    second: Sighting, line: str, whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+    second: ServerInfo, line: str, whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     whereabouts.note(FIRST)
     lines(caplog)
@@ -65,7 +65,7 @@ def test_another_server_role_or_timeline_is_one_line(
 
 
 def test_a_timeline_that_is_not_told_is_no_change(
-    whereabouts: Whereabouts, caplog: pytest.LogCaptureFixture
+    whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     whereabouts.note(FIRST)
     lines(caplog)
@@ -74,7 +74,7 @@ def test_a_timeline_that_is_not_told_is_no_change(
     assert lines(caplog) == []
 
 
-def test_a_sighting_is_shown_until_it_says_nothing_about_now(whereabouts: Whereabouts) -> None:
+def test_a_sighting_is_shown_until_it_says_nothing_about_now(whereabouts: ServerTracker) -> None:
     assert whereabouts.seen(100.0) is None
     whereabouts.note(FIRST)
     assert whereabouts.seen(130.0) == FIRST

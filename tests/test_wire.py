@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from poller.model.result import PollResult, Sample
 from poller.otlp.request import message
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query, a_result
 
 RECORDED = Path(__file__).with_name("wire.json")
@@ -86,7 +86,7 @@ def scenes() -> Iterator[tuple[list[PollResult], float]]:
 
 
 def test_the_sdk_sends_what_was_sent_before_it() -> None:
-    store, now = SnapshotStore(QUERIES), 0.0
+    store, now = ResultStore(QUERIES), 0.0
     instruments = CatalogInstruments(
         lambda: Frame([metric for query in QUERIES for metric in query.metrics], tuple(store.shown(now))),
         RESOURCE,

@@ -17,7 +17,7 @@ from poller.config.queries.load import opened
 from poller.config.queries.query_file import QueryFile
 from poller.config.settings import Settings
 from poller.model.catalog import Catalog, Defaults
-from poller.model.diagnostics import Complaint, failed, of_problem
+from poller.model.diagnostics import Diagnostic, failed, of_problem
 from poller.model.errors import ConfigError, PollError, Problem
 from poller.model.text import counted
 from poller.tools.check.result import Judged
@@ -70,7 +70,7 @@ def check(
         _write(format, [of_problem(problem) for problem in error.problems])
         raise typer.Exit(2) from None
     warnings = [
-        Complaint(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
+        Diagnostic(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
         for one in remarks(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
@@ -98,7 +98,7 @@ def _judged(
     *,
     max_cost: float | None,
     large_table: int,
-) -> tuple[list[Complaint], list[Judged]]:
+) -> tuple[list[Diagnostic], list[Judged]]:
     """What the server says; and why it says nothing, where it does not."""
     from poller.cli.database import visiting
     from poller.config.queries.locate import Origin
@@ -113,10 +113,10 @@ def _judged(
                 return [], judge(catalog.queries, origins, inspection, limits)
         except PollError as error:
             where = settings.source("database_url").name
-            return [Complaint("database", "error", visit.refused(error), where=where)], []
+            return [Diagnostic("database", "error", visit.refused(error), where=where)], []
 
 
-def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judged] = ()) -> None:
+def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[Judged] = ()) -> None:
     if form == "json":
         from poller.tools.check.output import to_json
 
@@ -132,7 +132,7 @@ def _write(form: Format, complaints: Sequence[Complaint], judged: Sequence[Judge
         sys.stdout.write(to_github(complaints))
 
 
-def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Complaint]) -> None:
+def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
     """Write what the files alone show: nothing is wrong with them, but there may be warnings."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)

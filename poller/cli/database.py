@@ -13,8 +13,8 @@ import typer
 from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
 from poller.model.errors import PollError
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.password import password_from
 from poller.tools.doctor.unreachable import unreachable
 
@@ -22,11 +22,11 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class DatabaseVisit:
     """An open door: the session is connected when it is first used."""
 
-    session: Session
-    waker: Waker
+    session: Connection
+    waker: CancelToken
     lock_timeout: float
     place: str
     """Where it leads, without secrets."""
@@ -38,7 +38,7 @@ class Visit:
 
 
 @contextmanager
-def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
+def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisit]:
     """Open the door, and close it; raises ConfigError where no database is named.
 
     What the parts would log of a failure is for the caller to say. SIGINT and SIGTERM end the process with
@@ -50,11 +50,11 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    waker = Waker()
+    waker = CancelToken()
     stop = None if asks else StopSignal(waker.raise_)
     session = session_of(settings, waker)
     try:
-        yield Visit(session, waker, settings.lock_timeout, place_of(settings))
+        yield DatabaseVisit(session, waker, settings.lock_timeout, place_of(settings))
     finally:
         session.hang_up()
         waker.close()
@@ -65,10 +65,10 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[Visit]:
             raise typer.Exit(128 + stop.number)
 
 
-def session_of(settings: Settings, waker: Waker) -> Session:
+def session_of(settings: Settings, waker: CancelToken) -> Connection:
     """The connection that the settings describe; nothing is opened yet."""
     command = settings.password_command
-    return Session(
+    return Connection(
         settings.conninfo,
         waker,
         connect_timeout=settings.connect_timeout,

@@ -43,7 +43,7 @@ def doctor(
     # Not above: who completes a command line waits for what is loaded.
     from poller.cli.doctor_database import Examination
     from poller.cli.load_catalog import open_catalog
-    from poller.postgres.cancellation import Waker
+    from poller.postgres.cancellation import CancelToken
     from poller.tools.doctor import collector
 
     configure(settings.log_format, settings.log_level)
@@ -54,7 +54,7 @@ def doctor(
     settings.conninfo()
     strict = settings.strict if strict is None else strict
     findings = [Finding("settings", "warn", warning) for warning in settings.warnings]
-    waker = Waker()
+    waker = CancelToken()
     stop = StopSignal(waker.raise_)
     with Progress([query.name for query in catalog.queries]) as progress:
         examination = Examination(settings, catalog.queries, waker, strict=strict)

@@ -11,8 +11,8 @@ from poller.model.query import QueryDefinition
 from poller.model.result import Answer
 from poller.model.tick import ticks
 from poller.postgres.admission import Admission
-from poller.postgres.batch import Attempts
-from poller.postgres.cancellation import Waker
+from poller.postgres.batch import Batch
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.replay_lag import Lag
 from poller.terminal.progress import Progress
 from poller.tools.doctor import queries, server
@@ -23,14 +23,14 @@ from poller.tools.doctor.unreachable import unreachable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poller.postgres.server_tracker import Sighting
+    from poller.postgres.server_tracker import ServerInfo
 
 
 class Examination:
     """One visit to the database, on one connection."""
 
     def __init__(
-        self, settings: Settings, queries: Sequence[QueryDefinition], waker: Waker, *, strict: bool
+        self, settings: Settings, queries: Sequence[QueryDefinition], waker: CancelToken, *, strict: bool
     ) -> None:
         self._settings = settings
         self._queries = queries
@@ -56,8 +56,8 @@ class Examination:
         admission = Admission(
             "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
         )
-        sightings: list[Sighting] = []
-        attempts = Attempts(
+        sightings: list[ServerInfo] = []
+        attempts = Batch(
             self._session,
             self._waker,
             admission,

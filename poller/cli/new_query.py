@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from poller.cli.database import Visit
+from poller.cli.database import DatabaseVisit
 from poller.model.errors import ConfigError, Problem
 from poller.model.text import near
 from poller.postgres.inspect import Inspection, inspecting
@@ -37,7 +37,7 @@ _LISTED = 10
 class Starter:
     """Finds it out by short looks at the server."""
 
-    def __init__(self, visit: Visit, console: Console, top: int, most: int, *, asks: bool) -> None:
+    def __init__(self, visit: DatabaseVisit, console: Console, top: int, most: int, *, asks: bool) -> None:
         self._visit = visit
         self._console = console
         self._top = top

@@ -20,7 +20,7 @@ from poller.model.query import MetricDefinition
 from poller.model.result import REFUSALS, PollResult
 from poller.model.tick import ticks
 from poller.polling.duplicates import contested, without
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from poller.terminal.progress import Progress
 
@@ -60,7 +60,7 @@ def poll(
     # Not above: who completes a command line waits for what is loaded.
     from poller.cli.load_catalog import open_catalog
     from poller.daemon.build import Telemetry, open_push
-    from poller.daemon.poll_cycle import Pipe
+    from poller.daemon.poll_cycle import PollCycle
     from poller.polling.report import refusals
 
     configure(settings.log_format, settings.log_level)
@@ -71,10 +71,10 @@ def poll(
     if push and settings.endpoint is None:
         raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
     settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
-    store = SnapshotStore(catalog.queries)
+    store = ResultStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None
     telemetry = Telemetry(settings if push else None, target)
-    pipe = Pipe(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
+    pipe = PollCycle(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
     stop = StopSignal(pipe.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:
         # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.

@@ -60,8 +60,8 @@ def test(
     1: some are not; 2: the files cannot be used, or there is no server to try them on.
     """
     # Not above: who completes a command line waits for what is loaded.
-    from poller.postgres.cancellation import Waker
-    from poller.postgres.connection import Session
+    from poller.postgres.cancellation import CancelToken
+    from poller.postgres.connection import Connection
     from poller.tools.test.runner import Bench
 
     if database is not None and any("=" in file for file in files or ()):
@@ -70,11 +70,11 @@ def test(
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
     trials = chosen(found.trials, case) if case else found.trials
-    waker = Waker()
+    waker = CancelToken()
     stop = StopSignal(waker.raise_)
     try:
         with _server(database, settings) as conninfo:
-            session = Session(
+            session = Connection(
                 lambda: conninfo,
                 waker,
                 connect_timeout=settings.connect_timeout,

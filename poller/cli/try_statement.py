@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from poller.cli.database import Visit
+from poller.cli.database import DatabaseVisit
 from poller.config.settings import Settings
 from poller.daemon.build import tags
 from poller.model.errors import PollError
@@ -18,8 +18,8 @@ from poller.model.result import Answer
 from poller.model.tick import ticks
 from poller.polling.poll import to_result
 from poller.postgres.admission import Admission, RequireStandby
-from poller.postgres.batch import Attempts
-from poller.postgres.inspect import Inspected, Known, inspecting
+from poller.postgres.batch import Batch
+from poller.postgres.inspect import CatalogFacts, Inspected, inspecting
 from poller.terminal.console import say
 from poller.tools.doctor.queries import run
 from poller.tools.draft.from_statement import Draft, closed, draft
@@ -30,13 +30,13 @@ from poller.tools.draft.yaml_writer import to_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from poller.postgres.server_tracker import Sighting
+    from poller.postgres.server_tracker import ServerInfo
 
 
 class Tryout:
     """One statement on its way from a text to a query file."""
 
-    def __init__(self, settings: Settings, visit: Visit, sql: str, told: Console) -> None:
+    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, told: Console) -> None:
         self._settings = settings
         self._visit = visit
         self._sql = sql
@@ -85,7 +85,9 @@ class Tryout:
             told = f"look: {what}: deploy/role.sql makes one that may only read"
             say(self._told, told, "yellow")
 
-    def _draft(self, inspected: Inspected, known: Known, name: str | None, write: Path | None) -> Draft:
+    def _draft(
+        self, inspected: Inspected, known: CatalogFacts, name: str | None, write: Path | None
+    ) -> Draft:
         """The query under the name that is asked for, or one that no other query or metric has."""
         first = made = draft(self._sql, inspected.columns, known.types, name)
         if name is not None:
@@ -108,7 +110,7 @@ class Tryout:
         """Without the warning, which is ours to give."""
         return "true" if self._settings.require_standby == "true" else "false"
 
-    def _inspect(self) -> tuple[Inspected, Known]:
+    def _inspect(self) -> tuple[Inspected, CatalogFacts]:
         """What the statement would be, where the server is one that polls may go to."""
         visit, settings = self._visit, self._settings
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
@@ -131,8 +133,8 @@ class Tryout:
     def answer(self, query: QueryDefinition) -> Answer:
         """Run it once as a poll does; raises nothing."""
         visit, settings = self._visit, self._settings
-        sightings: list[Sighting] = []
-        attempts = Attempts(
+        sightings: list[ServerInfo] = []
+        attempts = Batch(
             visit.session,
             visit.waker,
             # The connection may be another by now, and its role too.

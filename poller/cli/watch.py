@@ -15,7 +15,7 @@ import typer
 
 from poller.cli.options import with_settings
 from poller.cli.watch_view.show import show_live, show_once
-from poller.cli.watch_view.source import Look, Sight, beside
+from poller.cli.watch_view.source import Look, PollerStatus, beside
 from poller.config.settings import Settings
 from poller.daemon.health import places
 from poller.model.errors import ConfigError, Problem
@@ -55,10 +55,10 @@ def watch(
 def _polling(settings: Settings) -> Iterator[Look]:
     """Poll in this process, and push nothing."""
     from poller.cli.load_catalog import open_catalog
-    from poller.daemon.poll_cycle import Pipe
-    from poller.daemon.scheduler import Daemon
+    from poller.daemon.poll_cycle import PollCycle
+    from poller.daemon.scheduler import PollScheduler
     from poller.model.tick import ticks
-    from poller.polling.store import SnapshotStore
+    from poller.polling.store import ResultStore
     from poller.telemetry.logging import configure
 
     news = _News()
@@ -66,12 +66,12 @@ def _polling(settings: Settings) -> Iterator[Look]:
     for warning in settings.warnings:
         logger.warning(warning)
     catalog = open_catalog(settings)
-    pipe = Pipe(catalog, settings, SnapshotStore(catalog.queries), None, daemon=False)
-    daemon = Daemon(ticks(catalog.queries, settings.instance), pipe.tick, rest=pipe.replica.rest)
+    pipe = PollCycle(catalog, settings, ResultStore(catalog.queries), None, daemon=False)
+    daemon = PollScheduler(ticks(catalog.queries, settings.instance), pipe.tick, rest=pipe.replica.rest)
 
-    def look() -> Sight:
+    def look() -> PollerStatus:
         glances = pipe.glances(daemon.next_runs())
-        return Sight(True, "polling by itself, pushing nothing", pipe.server(), glances, news.lines())
+        return PollerStatus(True, "polling by itself, pushing nothing", pipe.server(), glances, news.lines())
 
     daemon.start()
     try:

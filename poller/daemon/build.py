@@ -16,21 +16,21 @@ from poller.config.settings import Settings
 from poller.model.errors import ConfigError, Problem, StateInUseError
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
-from poller.polling.state_file import Memory
-from poller.polling.store import SnapshotStore
+from poller.polling.state_file import StateFile
+from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
-from poller.postgres.circuit_breaker import Restraint
+from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.connection import is_conninfo, misunderstood
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.postgres.sqlcomment import Tags, untagged
 from poller.telemetry.traces import Tracing, traceparent
 
 if TYPE_CHECKING:
-    from poller.otlp.exporter import Push
-    from poller.otlp.retry_sender import Delivery
-    from poller.otlp.sending_queue import Spool
+    from poller.otlp.exporter import MetricExporter
+    from poller.otlp.retry_sender import RetrySender
+    from poller.otlp.sending_queue import SendingQueue
 
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def version() -> str:
     return importlib.metadata.version("obscura-poller")
 
 
-def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Push | None:
+def open_push(settings: Settings, store: ResultStore, *, periodic: bool) -> MetricExporter | None:
     """Start to push the values in `store`; return None without an endpoint.
 
     Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
@@ -51,14 +51,14 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
         return None
     import math
 
-    from poller.otlp.exporter import Push, resource
+    from poller.otlp.exporter import MetricExporter, resource
     from poller.polling.instruments import CatalogInstruments, read_store
     from poller.telemetry.query_metrics import QueryMetrics
 
     own = settings.self_metrics != "off"
     spool = open_spool(settings, shared=not periodic)
     described = resource(settings.service_name, settings.instance, version())
-    push = Push(
+    push = MetricExporter(
         settings.endpoint,
         described,
         spool,
@@ -76,12 +76,12 @@ def open_push(settings: Settings, store: SnapshotStore, *, periodic: bool) -> Pu
     return push
 
 
-def open_spool(settings: Settings, *, shared: bool) -> Spool:
+def open_spool(settings: Settings, *, shared: bool) -> SendingQueue:
     """Open the queue of undelivered requests; in memory if `shared` and another process uses the folder."""
-    from poller.otlp.sending_queue import Spool
+    from poller.otlp.sending_queue import SendingQueue
 
-    def opened(folder: Path | None) -> Spool:
-        return Spool(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
+    def opened(folder: Path | None) -> SendingQueue:
+        return SendingQueue(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
 
     try:
         spool = opened(settings.state_dir)
@@ -99,18 +99,18 @@ def open_spool(settings: Settings, *, shared: bool) -> Spool:
         return opened(None)
 
 
-def open_memory(settings: Settings) -> Memory | None:
+def open_memory(settings: Settings) -> StateFile | None:
     """Open the storage of values across restarts; None without POLLER_STATE_DIR. Raises ConfigError."""
     if settings.state_dir is None:
         return None
     make_folder(settings.state_dir)
     # The key contains no secret, so that a rotated password does not make it another database.
     libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
-    return Memory(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
+    return StateFile(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
 
 
 def open_replica(
-    settings: Settings, restraint: Restraint, on_sighting: Callable[[Sighting], None]
+    settings: Settings, restraint: CircuitBreaker, on_sighting: Callable[[ServerInfo], None]
 ) -> Replica:
     """Prepare the connection; raises ConfigError if no database is named, or libpq rejects its name."""
     conninfo = settings.conninfo()
@@ -147,7 +147,7 @@ def tags(comments: str) -> Tags:
 
 
 class _Part(Protocol):
-    delivery: Delivery
+    delivery: RetrySender
 
     def shutdown(self, timeout: float) -> None: ...
 
@@ -155,7 +155,7 @@ class _Part(Protocol):
 class Telemetry:
     """Export of spans and log records; without either no SDK is imported."""
 
-    def __init__(self, settings: Settings | None, push: Push | None = None) -> None:
+    def __init__(self, settings: Settings | None, push: MetricExporter | None = None) -> None:
         """Start the exports that `settings` enable, if any; `push` receives the metrics about all exports.
 
         Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
@@ -172,7 +172,7 @@ class Telemetry:
 
             exportmetrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
 
-    def _open(self, settings: Settings, own: Push | None) -> None:
+    def _open(self, settings: Settings, own: MetricExporter | None) -> None:
         from poller.otlp.exporter import resource
 
         meter_provider = own.meter_provider if own is not None else None

@@ -8,30 +8,32 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from poller.daemon.poll_cycle import Pipe
+from poller.daemon.poll_cycle import PollCycle
 from poller.daemon.reload import Reload
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.duration import format_duration
 from poller.model.text import counted
-from poller.polling.status import Glance, to_json
+from poller.polling.status import QueryStatus, to_json
 
 if TYPE_CHECKING:
-    from poller.otlp.exporter import Push
+    from poller.otlp.exporter import MetricExporter
 
 MAX_DETAIL_BYTES = 1 << 20
 """Approximate maximum size in bytes of the details of single queries in the heartbeat."""
 MAX_TICKS = 500
 
 
-class Vitals:
+class HeartbeatContent:
     """The state of the poller for probes and people, without secrets. Times are in seconds since 1970."""
 
-    def __init__(self, daemon: Daemon, pipe: Pipe, reload: Reload, push: Push | None) -> None:
+    def __init__(
+        self, daemon: PollScheduler, pipe: PollCycle, reload: Reload, push: MetricExporter | None
+    ) -> None:
         self._daemon = daemon
         self._pipe = pipe
         self._reload = reload
         self._push = push
-        self._glances: Sequence[Glance] = ()
+        self._glances: Sequence[QueryStatus] = ()
         self._encoded = b"{}"
 
     def told(self, stuck: str | None) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class Vitals:
         return self._encoded
 
 
-def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
+def encode(glances: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> bytes:
     """Encode all queries as a JSON object of bounded size: the number in each state, and each query.
 
     Above about `most` bytes, queries in state `ok` are omitted first; the object has the number omitted.
@@ -82,7 +84,7 @@ def encode(glances: Sequence[Glance], most: int = MAX_DETAIL_BYTES) -> bytes:
     return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()
 
 
-def _export(push: Push | None) -> str | None:
+def _export(push: MetricExporter | None) -> str | None:
     if push is None:
         return None
     silent = push.silent(time.monotonic())

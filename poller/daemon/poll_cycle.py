@@ -17,23 +17,23 @@ from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.model.result import PollResult
 from poller.polling.duplicates import without
 from poller.polling.poll import poll
-from poller.polling.state_file import Memory
-from poller.polling.status import Glance, Glances
-from poller.polling.store import SnapshotStore
-from poller.postgres.circuit_breaker import Restraint
-from poller.postgres.server_tracker import Sighting, Whereabouts
-from poller.telemetry.poll_log import Announcer
+from poller.polling.state_file import StateFile
+from poller.polling.status import QueryStatus, QueryStatuses
+from poller.polling.store import ResultStore
+from poller.postgres.circuit_breaker import CircuitBreaker
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
+from poller.telemetry.poll_log import PollLog
 from poller.telemetry.replica_metrics import register_replica_gauges
 from poller.telemetry.traces import TickTrace, Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
-    from poller.otlp.exporter import Push
+    from poller.otlp.exporter import MetricExporter
     from poller.telemetry.poll_metrics import SelfMetrics
 
 
-class Pipe:
+class PollCycle:
     """The code path of every poll: query the replica, store good values, count and log.
 
     Both `run` and `poll` use it.
@@ -43,11 +43,11 @@ class Pipe:
         self,
         catalog: Catalog,
         settings: Settings,
-        store: SnapshotStore,
-        push: Push | None,
+        store: ResultStore,
+        push: MetricExporter | None,
         *,
         daemon: bool,
-        memory: Memory | None = None,
+        memory: StateFile | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         """Prepare everything without opening a connection. Raises ConfigError if no database is named.
@@ -59,22 +59,22 @@ class Pipe:
         self.meter: Meter = push.meter if push is not None and own else NoOpMeter("poller")
         self.store = store
         self._metrics = _own_metrics(self.meter) if own else None
-        self._whereabouts = Whereabouts(_longest_absence(catalog.queries), announce_first=daemon)
+        self._whereabouts = ServerTracker(_longest_absence(catalog.queries), announce_first=daemon)
         register_replica_gauges(self.meter, self._whereabouts)
-        self._restraint = Restraint(settings.max_duty_cycle, settings.max_active_backends)
+        self._restraint = CircuitBreaker(settings.max_duty_cycle, settings.max_active_backends)
         self._tracing = tracing or Tracing()
 
-        def sighted(sighting: Sighting) -> None:
+        def sighted(sighting: ServerInfo) -> None:
             self._whereabouts.note(sighting)
             self._tracing.note(sighting)
 
         self.replica = open_replica(settings, self._restraint, sighted)
-        self._announcer = Announcer(every_result=daemon and push is None, repeats=daemon)
+        self._announcer = PollLog(every_result=daemon and push is None, repeats=daemon)
         self._memory = memory
         self._lock = threading.Lock()
         self._last: dict[str, PollResult] = {}
         self._last_shown: dict[str, PollResult] | None = None
-        self._glances = Glances()
+        self._glances = QueryStatuses()
 
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -125,7 +125,7 @@ class Pipe:
             self._last = {name: result for name, result in self._last.items() if name not in dropped}
             self._last_shown = None
 
-    def glances(self, next_runs: Mapping[str, float]) -> Sequence[Glance]:
+    def glances(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
         """Return the status of every query; `next_runs` is by query, in seconds since 1970.
 
         Without a change it returns the same object.

@@ -10,7 +10,7 @@ from typing import Literal
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from poller.config.queries.diff import Difference, compare
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.catalog import Catalog
 from poller.model.errors import ConfigError, Problem
 from poller.model.query import QueryDefinition
@@ -39,7 +39,7 @@ class Reload:
     def __init__(
         self,
         catalog: Catalog,
-        daemon: Daemon,
+        daemon: PollScheduler,
         *,
         load: Callable[[], Catalog],
         look: Callable[[], bytes],

@@ -20,24 +20,24 @@ from poller.config.settings import Settings
 from poller.daemon.build import Telemetry, open_memory, open_push, version
 from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
-from poller.daemon.heartbeat_content import Vitals
-from poller.daemon.poll_cycle import Pipe
+from poller.daemon.heartbeat_content import HeartbeatContent
+from poller.daemon.poll_cycle import PollCycle
 from poller.daemon.reload import Reload
-from poller.daemon.scheduler import Daemon
-from poller.daemon.sd_notify import Notifier
+from poller.daemon.scheduler import PollScheduler
+from poller.daemon.sd_notify import SystemdNotifier
 from poller.daemon.signals import StopSignal, on_hangup
-from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Pulse
+from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
 from poller.model.catalog import Catalog
 from poller.model.duration import format_duration
 from poller.model.errors import ConfigError, Problem
 from poller.model.text import counted
 from poller.model.tick import Tick, ticks
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from poller.terminal.exit import run_to_end
 
 if TYPE_CHECKING:
-    from poller.otlp.exporter import Push
+    from poller.otlp.exporter import MetricExporter
     from poller.postgres.replica import Replica
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     if settings.endpoint is not None:
         importlib.import_module("poller.otlp.exporter")  # imported while the loader reads the files
     sources, seen = loader.receive()
-    notifier = Notifier(os.environ)
+    notifier = SystemdNotifier(os.environ)
 
     def read_again(asked: bool) -> bool:
         notifier.reloading()
@@ -91,13 +91,13 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     loader.close()
     settings.conninfo()  # reports a missing database before anything is opened
     memory = open_memory(settings)
-    store = SnapshotStore(
+    store = ResultStore(
         catalog.queries,
         memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
     )
     push = open_push(settings, store, periodic=True)
     telemetry = Telemetry(settings, push)
-    pipe = Pipe(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
+    pipe = PollCycle(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
 
@@ -105,7 +105,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         pipe.replica.rest(seconds)
         pulse.soon(NEWS_SECONDS)
 
-    daemon = Daemon(
+    daemon = PollScheduler(
         planned,
         pipe.tick,
         rest=rest,
@@ -124,8 +124,8 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         meter=pipe.meter,
     )
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
-    vitals = Vitals(daemon, pipe, reload, push)
-    pulse = Pulse(
+    vitals = HeartbeatContent(daemon, pipe, reload, push)
+    pulse = Watchdog(
         [daemon.stuck, *([push.stuck] if push else [])],
         [
             notifier.beat,
@@ -183,7 +183,7 @@ def _status(reload: Reload) -> str:
     return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
 
 
-def _tell(whom: Sequence[Push | Pulse | None]) -> None:
+def _tell(whom: Sequence[MetricExporter | Watchdog | None]) -> None:
     """Start a push and a heartbeat now."""
     for one in whom:
         if one is not None:
@@ -192,11 +192,11 @@ def _tell(whom: Sequence[Push | Pulse | None]) -> None:
 
 def _end(
     grace: float,
-    daemon: Daemon,
+    daemon: PollScheduler,
     replica: Replica,
-    push: Push | None,
+    push: MetricExporter | None,
     telemetry: Telemetry,
-    pulse: Pulse,
+    pulse: Watchdog,
 ) -> None:
     """Stop polling, push once more and end the process, within `grace` seconds."""
     deadline = time.monotonic() + grace

@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Protocol
 
-from poller.daemon.timer import Timetable
+from poller.daemon.timer import Timer
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
@@ -30,7 +30,7 @@ class Poll(Protocol):
     def __call__(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]: ...
 
 
-class Daemon:
+class PollScheduler:
     """One worker that runs every tick at its time, one after the other.
 
     There is one worker because there is one connection. Ticks that are due together run one after the other.
@@ -76,7 +76,7 @@ class Daemon:
         self._idle = threading.Event()
         self._idle.set()
         self._stopping = False
-        self._timetable = Timetable(self._run, self._overran)
+        self._timetable = Timer(self._run, self._overran)
 
     def start(self) -> None:
         """Run every tick once now, and then on its schedule."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 
-class Notifier:
+class SystemdNotifier:
     """A sender of notifications to the socket that the environment names; without a socket it is silent."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from poller.model.tick import Tick
 logger = logging.getLogger(__name__)
 
 
-class Timetable:
+class Timer:
     """An APScheduler with one worker, so that jobs that are due together run one after the other.
 
     A tick is skipped if its previous run is still running or waiting when it is due again. Several missed

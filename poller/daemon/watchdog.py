@@ -20,7 +20,7 @@ OnBeat = Callable[[str | None], None]
 """Function that is called at every beat with the reason why the poller counts as hung, or None."""
 
 
-class Pulse:
+class Watchdog:
     """A thread that beats for as long as the process lives, independently of its other threads.
 
     A check that hangs stops the beats, so probes notice it as well.

@@ -44,7 +44,7 @@ RULES: dict[Rule, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class Diagnostic:
     """One line of `check`."""
 
     rule: Rule
@@ -64,17 +64,17 @@ class Complaint:
         return f"{self.shown_place}: {self.what}"
 
 
-def of_problem(problem: Problem) -> Complaint:
+def of_problem(problem: Problem) -> Diagnostic:
     """Return the diagnostic for a problem in the files themselves."""
-    return Complaint("query-file", "error", problem.what, problem.place, problem.where)
+    return Diagnostic("query-file", "error", problem.what, problem.place, problem.where)
 
 
-def failed(complaints: Sequence[Complaint]) -> bool:
+def failed(complaints: Sequence[Diagnostic]) -> bool:
     """Return whether any diagnostic is an error."""
     return any(complaint.level == "error" for complaint in complaints)
 
 
-def summary(complaints: Sequence[Complaint]) -> str:
+def summary(complaints: Sequence[Diagnostic]) -> str:
     """Return the counts by level: `1 error, 2 warnings, 0 notes`."""
     count = Counter(complaint.level for complaint in complaints)
     levels: tuple[Level, ...] = ("error", "warning", "note")

@@ -18,7 +18,7 @@ _LEAST, _GREATEST = -(2**63), 2**63 - 1
 _WIDE = Context(prec=60)
 
 
-class NotTellableError(Exception):
+class NotRepresentableError(Exception):
     """A value that OpenTelemetry cannot represent as a number; its argument is the reason that is counted."""
 
 
@@ -32,11 +32,11 @@ def parse(raw: bytes, oid: int) -> Number:
             return int(raw)
         number = float(raw) if oid in _FLOATS else Decimal(raw.decode("ascii"))
     except (ValueError, InvalidOperation):
-        raise NotTellableError("not_a_number") from None
+        raise NotRepresentableError("not_a_number") from None
     if number.is_nan() if isinstance(number, Decimal) else math.isnan(number):
-        raise NotTellableError("nan")
+        raise NotRepresentableError("nan")
     if math.isinf(number):
-        raise NotTellableError("infinite")
+        raise NotRepresentableError("infinite")
     return number
 
 
@@ -47,16 +47,16 @@ def told(number: Number) -> int | float:
     """
     if isinstance(number, float):
         if not math.isfinite(number):
-            raise NotTellableError("infinite")
+            raise NotRepresentableError("infinite")
         return number
     if _LEAST <= number <= _GREATEST and number == int(number):
         return int(number)  # sum(bigint) is numeric, and a count must stay an integer
     try:
         nearest = float(number)
     except OverflowError:
-        raise NotTellableError("infinite") from None
+        raise NotRepresentableError("infinite") from None
     if math.isinf(nearest):
-        raise NotTellableError("infinite")
+        raise NotRepresentableError("infinite")
     return nearest
 
 

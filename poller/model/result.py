@@ -90,7 +90,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedRow:
     """One row without a data point for a metric: the reason, and the row's values as text (NULL as None)."""
 
     metric: str
@@ -113,7 +113,7 @@ class PollResult(NamedTuple):
     samples: tuple[Sample, ...] = ()
     quarantined: Mapping[str, int] = MappingProxyType({})
     """Data points that were not exported, by reason."""
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RejectedRow, ...] = ()
     """The first of these rows, for display."""
     folded: int = 0
     """Data points that are summed in a series `other`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from poller.model.numbers import NUMBERS, NotTellableError, Number, add, parse
+from poller.model.numbers import NUMBERS, NotRepresentableError, Number, add, parse
 
 Row = tuple[bytes | None, ...]
 
@@ -33,7 +33,7 @@ class Limit:
 
 
 @dataclass(slots=True)
-class Folded:
+class OmittedSum:
     """One column's sum over the rows that were not kept."""
 
     total: Number = 0
@@ -47,7 +47,7 @@ class Folded:
             return
         try:
             self.total = add(self.total, parse(raw, oid))
-        except NotTellableError as refused:
+        except NotRepresentableError as refused:
             self.refused[str(refused)] += 1
 
 
@@ -58,11 +58,11 @@ class Rows(NamedTuple):
     values: list[Row]
     beyond: int = 0
     """Number of rows beyond the limit, which were received and discarded."""
-    folded: Mapping[str, Folded] = MappingProxyType({})
+    folded: Mapping[str, OmittedSum] = MappingProxyType({})
     """The sums over these rows, by column, if requested."""
 
 
-class Keeper:
+class RowCollector:
     """Collects rows as they arrive, and never holds more than twice the limit and one chunk."""
 
     def __init__(self, limit: Limit, columns: tuple[Column, ...]) -> None:
@@ -71,13 +71,13 @@ class Keeper:
         self._rows: list[Row] = []
         self._beyond = 0
         self._order: list[int] = []
-        self._folded: dict[str, tuple[int, Folded]] = {}
+        self._folded: dict[str, tuple[int, OmittedSum]] = {}
         if limit.order or limit.fold:
             at = {column.name: position for position, column in enumerate(columns)}
             self._order = [at[name] for name in limit.order if name in at]
             for name in limit.fold:
                 if name in at and columns[at[name]].oid in NUMBERS:
-                    self._folded[name] = at[name], Folded()
+                    self._folded[name] = at[name], OmittedSum()
 
     def take(self, rows: Iterable[Row]) -> None:
         """Add one chunk of rows."""

@@ -10,14 +10,14 @@ from typing import Literal
 
 from poller.model.duration import format_duration
 from poller.model.text import counted
-from poller.otlp.response import Fate, Verdict, advice
-from poller.otlp.signals import Form
+from poller.otlp.response import ExportResult, Fate, advice
+from poller.otlp.signals import SignalFormat
 
 _UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
 """Error types that mean that the collector has no pipeline for a signal."""
 
 
-class Outage:
+class ExportLog:
     """Log the first success, the start, first loss and end of each outage, and new remarks of the collector.
 
     Repetitions are logged at debug level.
@@ -25,7 +25,7 @@ class Outage:
 
     def __init__(
         self,
-        form: Form,
+        form: SignalFormat,
         endpoint: str,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -47,7 +47,7 @@ class Outage:
         self._counts: Counter[str] = Counter()
         self._remark = ""
 
-    def failed(self, verdict: Verdict, pause: float) -> None:
+    def failed(self, verdict: ExportResult, pause: float) -> None:
         """Log that a request failed and stays queued; the next attempt is in `pause` seconds."""
         begins = self._begin()
         self._counts["failures"] += 1
@@ -62,7 +62,7 @@ class Outage:
             message = "%s failed, once more in %s: %s"
             self._logger.debug(message, self._form.export, again, verdict.reason, extra=extra)
 
-    def refused(self, verdict: Verdict, items: int) -> None:
+    def refused(self, verdict: ExportResult, items: int) -> None:
         """Log that the collector refused a request for its data; the request is dropped."""
         self._begin()
         self._counts["refused"] += 1
@@ -71,7 +71,7 @@ class Outage:
         message = "%s refused, its %s are lost: %s"
         self._logger.log(level, message, self._form.export, self._form.items, verdict.reason, extra=extra)
 
-    def taken(self, verdict: Verdict, items: int, *, last: bool) -> None:
+    def taken(self, verdict: ExportResult, items: int, *, last: bool) -> None:
         """Log that the collector accepted a request; `last` means that the queue is empty now."""
         self._note(verdict, items)
         proven, self._proven = self._proven, True
@@ -100,7 +100,7 @@ class Outage:
         self._counts.clear()
         return True
 
-    def _note(self, verdict: Verdict, items: int) -> None:
+    def _note(self, verdict: ExportResult, items: int) -> None:
         """Log the collector's remark on an accepted request; a repeated remark only at debug level."""
         remark, self._remark = self._remark, verdict.reason or ("rejected" if verdict.rejected else "")
         if not self._remark:
@@ -115,14 +115,14 @@ class Outage:
         else:
             self._logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
 
-    def _extra(self, verdict: Verdict, **more: object) -> dict[str, object]:
+    def _extra(self, verdict: ExportResult, **more: object) -> dict[str, object]:
         hint = advice(verdict.reason) if verdict.fate != "taken" else None
         if self._form.off and self._is_unwanted(verdict):
             hint = f"the collector takes no {self._form.items}; {self._form.off} sends none"
         return {"endpoint": self._endpoint, **verdict.error, **more, **({"hint": hint} if hint else {})}
 
     @staticmethod
-    def _is_unwanted(verdict: Verdict) -> bool:
+    def _is_unwanted(verdict: ExportResult) -> bool:
         return str(verdict.error.get("error.type")) in _UNWANTED
 
 
@@ -136,7 +136,7 @@ _OUTCOMES: dict[Fate, str] = {
 }
 
 
-class Tally:
+class ExportStats:
     """Counts since the start. Another thread must copy the counters before it iterates over them."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class Tally:
         self.rejected: Counter[Rejection] = Counter()
         """Data points, spans or log records that were lost, by reason."""
 
-    def answered(self, verdict: Verdict) -> None:
+    def answered(self, verdict: ExportResult) -> None:
         """Count one request."""
         self.requests[("poller.outcome", _OUTCOMES[verdict.fate]), *verdict.error.items()] += 1
         if verdict.rejected:

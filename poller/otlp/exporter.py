@@ -18,17 +18,17 @@ from opentelemetry.sdk.resources import Resource
 from poller.model.duration import format_duration
 from poller.model.text import counted
 from poller.otlp import sender as otlp
-from poller.otlp.metric_reader import Collector, starting_in_time
+from poller.otlp.metric_reader import OnDemandReader, starting_in_time
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import SCOPE, Request, encode, is_encodable
-from poller.otlp.retry_sender import Delivery
-from poller.otlp.signals import form_of
+from poller.otlp.retry_sender import RetrySender
+from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from poller.config.endpoint import Endpoint
-    from poller.otlp.sending_queue import Spool
+    from poller.otlp.sending_queue import SendingQueue
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def resource(service_name: str, instance: str, version: str) -> Resource:
     )
 
 
-class Push:
+class MetricExporter:
     """A meter, and a thread that collects its metrics every `interval` seconds, at `flush` and at the end.
 
     Collected metrics are encoded at once and stored in the spool, from which they are delivered. So a slow
@@ -64,7 +64,7 @@ class Push:
         self,
         endpoint: Endpoint,
         resource: Resource,
-        spool: Spool,
+        spool: SendingQueue,
         *,
         interval: float = math.inf,
         timeout: float = 10.0,
@@ -83,7 +83,7 @@ class Push:
         self._resource = resource
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
-        self._reader = Collector(preferences.temporality, preferences.aggregation)
+        self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
         self._collectors: list[Collect] = []
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
@@ -93,8 +93,8 @@ class Push:
         """Meter for instruments that live as long as the process."""
         pause = min(interval, LONGEST_PAUSE_SECONDS)
         # The result of a single push is its exit code.
-        self._delivery = Delivery(
-            form_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+        self._delivery = RetrySender(
+            format_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
         )
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
@@ -114,7 +114,7 @@ class Push:
         return self._delivery.last_ok
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> RetrySender:
         """The delivery of the exports, with its counts."""
         return self._delivery
 

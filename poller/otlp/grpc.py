@@ -11,8 +11,8 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 
 from poller.otlp import response as verdict
-from poller.otlp.response import Verdict
-from poller.otlp.signals import Form
+from poller.otlp.response import ExportResult
+from poller.otlp.signals import SignalFormat
 
 
 class GrpcSender:
@@ -24,7 +24,7 @@ class GrpcSender:
         headers: Sequence[tuple[str, str]],
         timeout: float,
         *,
-        form: Form,
+        form: SignalFormat,
         credentials: Callable[[], Any] | None,
         gzip: bool,
         user_agent: str,
@@ -54,7 +54,7 @@ class GrpcSender:
         self._channel: grpc.Channel | None = None
         self._closed = False
 
-    def send(self, body: bytes) -> Verdict:
+    def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal; a failure is returned as a verdict, not raised."""
         proven = self._proven
         found = self._send(body)
@@ -86,7 +86,9 @@ class GrpcSender:
         try:
             self._given = self._credentials()
         except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
-            self._form.logger.debug("the certificate files cannot be read: %s", verdict.told(str(error)))
+            self._form.logger.debug(
+                "the certificate files cannot be read: %s", verdict.printable_text(str(error))
+            )
 
     def _connected(self) -> grpc.Channel:
         """Return the channel; open it if there is none."""
@@ -103,7 +105,7 @@ class GrpcSender:
             channel.close()
         return channel
 
-    def _send(self, body: bytes) -> Verdict:
+    def _send(self, body: bytes) -> ExportResult:
         try:
             # Without serializers gRPC passes the bytes unchanged. Otherwise it would report an unreadable
             # answer as INTERNAL, which servers also send for a failed request.

@@ -26,8 +26,8 @@ from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
 from poller.otlp import response as verdict
-from poller.otlp.response import Verdict
-from poller.otlp.signals import Form
+from poller.otlp.response import ExportResult
+from poller.otlp.signals import SignalFormat
 
 PROTOBUF = "application/x-protobuf"
 COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
@@ -44,7 +44,7 @@ _UNREAD_ANSWER = (DecodeError, ValueError, TypeError, AttributeError, Arithmetic
 """Errors of the parsers for an answer that does not conform to OTLP."""
 
 
-class Session(requests.Session):
+class HttpSession(requests.Session):
     """A session in which the configured CA certificate takes precedence over the environment."""
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
@@ -54,7 +54,7 @@ class Session(requests.Session):
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
-class Line:
+class AbortableConnection:
     """The current connection of one sender, which another thread can close at any time.
 
     It keeps a duplicate of the socket, because TLS detaches the socket during its handshake.
@@ -97,7 +97,7 @@ class Line:
 class _Adapter(HTTPAdapter):
     """The transport of `requests`, with connections that a Line can close."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AbortableConnection) -> None:
         self._pools = _pools(line)
         super().__init__()
 
@@ -112,7 +112,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def _pools(line: Line) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+def _pools(line: AbortableConnection) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     class Lined:
         def _new_conn(self) -> socket.socket:
             opened: socket.socket = super()._new_conn()  # type: ignore[misc]  # a connection is its next class
@@ -134,7 +134,7 @@ class HttpSender:
         headers: Mapping[str, str],
         timeout: float,
         *,
-        form: Form,
+        form: SignalFormat,
         compression: str,
         user_agent: str,
         session: requests.Session,
@@ -153,7 +153,7 @@ class HttpSender:
         if session.auth is None:
             # Otherwise `requests` replaces the configured header with the host's entry in ~/.netrc.
             session.auth = _credentials_of_url
-        self._line = Line()
+        self._line = AbortableConnection()
         for prefix, adapter in list(session.adapters.items()):
             if type(adapter) is HTTPAdapter:
                 session.mount(prefix, _Adapter(self._line))
@@ -163,7 +163,7 @@ class HttpSender:
         self._exchange: threading.Thread | None = None
         self._closed = False
 
-    def send(self, body: bytes) -> Verdict:
+    def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal; a failure is returned as a verdict, not raised.
 
         The exchange runs on its own thread, because a hanging name resolution cannot be cancelled.
@@ -176,7 +176,7 @@ class HttpSender:
         self._line.begin(deadline)
         if self._closed:
             self._line.cut()
-        answers: list[Verdict] = []
+        answers: list[ExportResult] = []
         exchange = threading.Thread(
             target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
         )
@@ -197,11 +197,11 @@ class HttpSender:
         self._line.cut()
         self._session.close()
 
-    def _overdue(self) -> Verdict:
+    def _overdue(self) -> ExportResult:
         error = requests.ReadTimeout(f"no complete answer within {self._timeout:g} s")
         return verdict.of_error(error, "later")
 
-    def _judged(self, body: bytes, deadline: float) -> Verdict:
+    def _judged(self, body: bytes, deadline: float) -> ExportResult:
         body = self._compress(body)
         proven, self._proven = self._proven, False
         try:
@@ -220,7 +220,7 @@ class HttpSender:
         except Exception as error:  # noqa: BLE001 - the same
             return self._unsent(error)
 
-    def _send(self, body: bytes, timeout: float) -> Verdict:
+    def _send(self, body: bytes, timeout: float) -> ExportResult:
         with self._session.post(
             self._url, data=body, headers=self._headers, timeout=timeout, allow_redirects=False, stream=True
         ) as response:
@@ -240,7 +240,7 @@ class HttpSender:
             return verdict.of_unread_answer(unread)
         return verdict.of_response(*_partial_success(self._form, kind, content))
 
-    def _unsent(self, error: Exception) -> Verdict:
+    def _unsent(self, error: Exception) -> ExportResult:
         # An unusable header or proxy raises no RequestException, or one that is also a ValueError.
         passing = isinstance(error, requests.RequestException | OSError) and not isinstance(error, ValueError)
         proxy = None
@@ -279,7 +279,7 @@ def _read(response: requests.Response) -> tuple[bytes, str]:
     return bytes(content), ""
 
 
-def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
+def _refused(response: requests.Response, kind: str, content: bytes) -> ExportResult:
     if 300 <= response.status_code < 400:
         # Following a redirect would send secret headers to a host that the answer chooses.
         return verdict.of_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
@@ -292,7 +292,7 @@ def _refused(response: requests.Response, kind: str, content: bytes) -> Verdict:
     return verdict.of_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
 
 
-def _partial_success(form: Form, kind: str, content: bytes) -> tuple[int, str]:
+def _partial_success(form: SignalFormat, kind: str, content: bytes) -> tuple[int, str]:
     """Return the rejected item count and the message; 0 and no message if the answer cannot be parsed."""
     try:
         if kind == "application/json":

@@ -28,7 +28,7 @@ _NO_LIMIT: Any = dict.fromkeys(_INSTRUMENTS, 10**9)
 point. `max_series` limits the attribute sets that are active at the same time."""
 
 
-class Collector(MetricReader):
+class OnDemandReader(MetricReader):
     """A reader that returns what the instruments of its provider report."""
 
     def __init__(

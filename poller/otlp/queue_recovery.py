@@ -12,7 +12,7 @@ from pathlib import Path
 from poller.otlp.queue_storage import (
     PAGE,
     SHELF_ERRORS,
-    Kept,
+    StoredRequest,
     connect,
     has_sound_journal,
     new_database,
@@ -29,7 +29,7 @@ _LEAF = b"\x0d"
 """First byte of a page that holds rows."""
 
 
-def salvage(path: Path) -> Iterator[Kept | None]:
+def salvage(path: Path) -> Iterator[StoredRequest | None]:
     """Yield the requests of a database that cannot be opened, like `Shelf.rescue`; raises nothing.
 
     The first page is the same in every spool, so a copy of the file gets a new first page. The checksums of
@@ -63,7 +63,7 @@ def _first_page() -> bytes:
     return bytes(page)
 
 
-def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[Kept | None]:
+def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[StoredRequest | None]:
     """Yield every request of a copy with a new first page, oldest first; None for an unreadable request."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA synchronous = OFF")

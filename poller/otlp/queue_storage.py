@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS total (
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRequest:
     """A request as it is stored."""
 
     id: int
@@ -96,7 +96,7 @@ def is_damage(error: Exception, *, reading: bool = False) -> bool:
     return code in _DAMAGE or (reading and code == sqlite3.SQLITE_IOERR)
 
 
-class Shelf:
+class QueueStorage:
     """The requests of one database, ordered by id; not thread-safe, so callers must take turns.
 
     Every method except `close` and `rescue` raises one of SHELF_ERRORS if the database is damaged or cannot
@@ -158,7 +158,7 @@ class Shelf:
         """Whether the database's path still leads to the open file."""
         return self._state()[:1] == self._files[:1]
 
-    def add(self, kept: Sequence[Kept]) -> None:
+    def add(self, kept: Sequence[StoredRequest]) -> None:
         """Store all of the requests or none; their ids must be higher than all stored ids."""
         rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
         size = sum(len(one.request.body) for one in kept)
@@ -177,11 +177,11 @@ class Shelf:
             raise DamagedRowError(number)
         return number, at
 
-    def read(self, number: int) -> Kept:
+    def read(self, number: int) -> StoredRequest:
         """Return the request with an existing id; raises DamagedRowError if it has changed."""
         return read_request(self._db, number)
 
-    def rescue(self) -> Iterator[Kept | None]:
+    def rescue(self) -> Iterator[StoredRequest | None]:
         """Yield every request, oldest first, and None for an unreadable request; raises nothing."""
         return _readable(self._db, self.floor)
 
@@ -386,7 +386,7 @@ def _check_pages(db: sqlite3.Connection) -> None:
         raise DamagedError(" ".join(found.decode(errors="replace").split()))
 
 
-def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
+def _readable(db: sqlite3.Connection, after: int) -> Iterator[StoredRequest | None]:
     # A damaged page ends a scan. So the table is scanned from both ends, and the gap is looked up by id.
     ends: list[list[int]] = []
     for order in ("ASC", "DESC"):
@@ -406,12 +406,12 @@ def _readable(db: sqlite3.Connection, after: int) -> Iterator[Kept | None]:
             yield kept
 
 
-def read_request(db: sqlite3.Connection, number: int) -> Kept:
+def read_request(db: sqlite3.Connection, number: int) -> StoredRequest:
     """Return the request with this id; raises DamagedRowError if it has changed."""
     found = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
     if found is not None and isinstance(found[3], bytes):
         at, points, checksum, body = found
-        kept = Kept(number, at, Request(body, points))
+        kept = StoredRequest(number, at, Request(body, points))
         if _checksum(kept) == checksum:
             return kept
     raise DamagedRowError(number)
@@ -425,6 +425,6 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _checksum(kept: Kept) -> int:
+def _checksum(kept: StoredRequest) -> int:
     head = repr((kept.id, kept.at, kept.request.items)).encode()
     return zlib.crc32(kept.request.body, zlib.crc32(head))

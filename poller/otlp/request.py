@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetric
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from poller.otlp.signals import Form, form_of
+from poller.otlp.signals import SignalFormat, format_of
 
 SCOPE = "poller"
 """Name of the instrumentation scope of all exported metrics."""
@@ -39,7 +39,7 @@ def encode(
     A request has at most `most_bytes`, or one data point. Raises the errors of the SDK's encoder for a value
     that OTLP cannot carry.
     """
-    return list(split(message(metrics, resource, version), form_of("metrics"), most_bytes))
+    return list(split(message(metrics, resource, version), format_of("metrics"), most_bytes))
 
 
 def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
@@ -57,7 +57,7 @@ def is_encodable(metric: Metric) -> bool:
     return True
 
 
-def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
+def split(whole: Any, form: SignalFormat, most_bytes: int = MAX_SIZE) -> Iterator[Request]:
     """Yield a signal's request message as encoded requests; without items yield none.
 
     A request has at most `most_bytes`, or one item.
@@ -71,13 +71,13 @@ def split(whole: Any, form: Form, most_bytes: int = MAX_SIZE) -> Iterator[Reques
         yield Request(whole.SerializeToString(), items)
 
 
-def halves(request: Request, form: Form) -> list[Request]:
+def halves(request: Request, form: SignalFormat) -> list[Request]:
     """Return the same items in two requests; a request with one item is not split."""
     parts = _parts(form.request.FromString(request.body), form, min(2, request.items))
     return [Request(part.SerializeToString(), _count(part, form.path)) for part in parts]
 
 
-def _parts(whole: Any, form: Form, count: int) -> Iterator[Any]:
+def _parts(whole: Any, form: SignalFormat, count: int) -> Iterator[Any]:
     """Yield the items of `whole` in order, in `count` messages with about equally many items."""
     items = _count(whole, form.path)
     each = math.ceil(items / count)

@@ -40,7 +40,7 @@ _ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExportResult:
     """The result of one request, with or without an answer."""
 
     fate: Fate
@@ -87,12 +87,12 @@ def advice(reason: str, *, answered: bool = False) -> str | None:
     return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
 
 
-def of_response(rejected: int, message: str) -> Verdict:
+def of_response(rejected: int, message: str) -> ExportResult:
     """Judge an accepted request by the two fields of its partial success."""
-    return Verdict("taken", told(message), rejected=max(0, rejected))
+    return ExportResult("taken", printable_text(message), rejected=max(0, rejected))
 
 
-def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> Verdict:
+def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> ExportResult:
     """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without RetryInfo.
 
     `proxy` is the URL of the proxy, if any; the reason names it if the connection failed.
@@ -109,10 +109,10 @@ def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = Non
         fate = "invalid"
     error = {"error.type": code, "rpc.response.status_code": code}
     on_the_way = via(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
-    return Verdict(fate, told(f"{on_the_way}{code}: {details}"), error, wait=wait)
+    return ExportResult(fate, printable_text(f"{on_the_way}{code}: {details}"), error, wait=wait)
 
 
-def of_http(status: int, message: str, wait: float | None) -> Verdict:
+def of_http(status: int, message: str, wait: float | None) -> ExportResult:
     """Judge an HTTP error status; `wait` is its Retry-After in seconds, None without that header."""
     fate: Fate = "held"
     if status in _HTTP_LATER:
@@ -122,23 +122,23 @@ def of_http(status: int, message: str, wait: float | None) -> Verdict:
     elif status in _HTTP_INVALID:
         fate = "invalid"
     error: dict[str, str | int] = {"error.type": str(status), "http.response.status_code": status}
-    return Verdict(fate, told(f"HTTP {status}: {message}"), error, wait=wait)
+    return ExportResult(fate, printable_text(f"HTTP {status}: {message}"), error, wait=wait)
 
 
-def of_unread_answer(why: str) -> Verdict:
+def of_unread_answer(why: str) -> ExportResult:
     """Judge an accepted request whose answer cannot be read."""
-    return Verdict("taken", told(f"the answer cannot be read: {why}"))
+    return ExportResult("taken", printable_text(f"the answer cannot be read: {why}"))
 
 
 def of_error(
     error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
-) -> Verdict:
+) -> ExportResult:
     """Judge a request without an answer; `proxy` is the URL of the proxy, if any.
 
     `cause` replaces the error's own text.
     """
     name = type(error).__name__
-    return Verdict(fate, told(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
+    return ExportResult(fate, printable_text(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
 
 
 def via(proxy: str | None) -> str:
@@ -146,7 +146,7 @@ def via(proxy: str | None) -> str:
     return f"through the proxy {mask_url(proxy)}: " if proxy else ""
 
 
-def told(text: str) -> str:
+def printable_text(text: str) -> str:
     """Return the text without secrets, on one line, cut to LONGEST_REASON characters."""
     line = redact(" ".join(redact_beginning(text).split()))
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

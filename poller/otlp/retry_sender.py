@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from poller.otlp.export_log import Outage, Tally
-from poller.otlp.queue_storage import Kept
+from poller.otlp.export_log import ExportLog, ExportStats
+from poller.otlp.queue_storage import StoredRequest
 from poller.otlp.request import Request, halves
-from poller.otlp.response import Verdict
-from poller.otlp.sending_queue import Spool
-from poller.otlp.signals import Form
+from poller.otlp.response import ExportResult
+from poller.otlp.sending_queue import SendingQueue
+from poller.otlp.signals import SignalFormat
 
 FIRST_PAUSE_SECONDS = 1.0
 HELD_PAUSES = 5
@@ -34,7 +34,7 @@ REFUSALS_BEFORE_DOUBT = 10
 class Sender(Protocol):
     """A sender of one request at a time; it returns failures as verdicts and raises no error for them."""
 
-    def send(self, body: bytes) -> Verdict:
+    def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal and judge the answer."""
 
     def rest(self) -> None:
@@ -54,7 +54,7 @@ class Ticket:
     """Whether every delivered request was accepted without rejected items."""
 
 
-class Delivery:
+class RetrySender:
     """A thread that sends the requests in a signal's spool, strictly in order.
 
     A request leaves the spool only after the collector accepted it or refused it for its data. A request
@@ -65,8 +65,8 @@ class Delivery:
 
     def __init__(
         self,
-        form: Form,
-        spool: Spool,
+        form: SignalFormat,
+        spool: SendingQueue,
         sender: Sender,
         endpoint: str,
         longest_pause: float,
@@ -83,7 +83,7 @@ class Delivery:
         """
         self.form = form
         self.spool = spool
-        self.tally = Tally()
+        self.tally = ExportStats()
         self.last_ok: bool | None = None
         """Whether the last request was accepted; None before the first."""
         self.busy_since: float | None = None
@@ -92,12 +92,12 @@ class Delivery:
         """Time of the last accepted request, in monotonic seconds; initially the start."""
         self._sender = sender
         self._logger = form.logger
-        self._outage = Outage(form, endpoint, confirm=confirm, asked_for=asked_for)
+        self._outage = ExportLog(form, endpoint, confirm=confirm, asked_for=asked_for)
         self._longest_pause = longest_pause
         self._idle = idle
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
-        self._last: Verdict | None = None
+        self._last: ExportResult | None = None
         self._attempts = self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
         self._too_large = math.inf
@@ -189,7 +189,7 @@ class Delivery:
                 self._note(head, verdict)
                 self._changed.notify_all()
 
-    def _await(self) -> Kept | None:
+    def _await(self) -> StoredRequest | None:
         """Return the oldest request as soon as there is one and it is due; None at the end.
 
         Lets the sender rest once if that takes longer than the idle time.
@@ -208,7 +208,7 @@ class Delivery:
                     resting = True
         return None
 
-    def _judge(self, head: Kept) -> Verdict:
+    def _judge(self, head: StoredRequest) -> ExportResult:
         verdict = self._send(head.request)
         if verdict.fate == "taken":
             self._witness = head.request
@@ -222,7 +222,7 @@ class Delivery:
                     return replace(verdict, fate="invalid")
         return verdict
 
-    def _takes_another(self, head: Kept) -> bool:
+    def _takes_another(self, head: StoredRequest) -> bool:
         """Return whether the collector accepts the request it accepted last, or else the next in the queue.
 
         After the next request was accepted, `head` must not be sent again: it would arrive out of order.
@@ -232,7 +232,7 @@ class Delivery:
             other = after.request
         return other is not None and self._send(other).fate == "taken"
 
-    def _send(self, request: Request) -> Verdict:
+    def _send(self, request: Request) -> ExportResult:
         """Send a request, or its halves if it is too large."""
         if request.items > 1 and len(request.body) >= self._too_large:
             return self._send_halves(request)
@@ -247,7 +247,7 @@ class Delivery:
             self.tally.lost(verdict.fate, request.items)
         return verdict
 
-    def _send_halves(self, request: Request) -> Verdict:
+    def _send_halves(self, request: Request) -> ExportResult:
         rejected, reason = 0, ""
         for half in halves(request, self.form):
             verdict = self._send(half)
@@ -256,10 +256,10 @@ class Delivery:
             rejected += verdict.rejected if verdict.fate == "taken" else half.items
             reason = verdict.reason or reason
         if rejected >= request.items:
-            return Verdict("invalid", reason, verdict.error)
-        return Verdict("taken", reason, rejected=rejected)
+            return ExportResult("invalid", reason, verdict.error)
+        return ExportResult("taken", reason, rejected=rejected)
 
-    def _note(self, head: Kept, verdict: Verdict) -> None:
+    def _note(self, head: StoredRequest, verdict: ExportResult) -> None:
         self._last = verdict
         self._attempts += 1
         self.last_ok = verdict.fate == "taken"
@@ -270,7 +270,7 @@ class Delivery:
         else:
             self._settle(head, verdict)
 
-    def _settle(self, head: Kept, verdict: Verdict) -> None:
+    def _settle(self, head: StoredRequest, verdict: ExportResult) -> None:
         self.spool.settle(head.id)
         self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
@@ -283,7 +283,7 @@ class Delivery:
         else:
             self._outage.refused(verdict, head.request.items)
 
-    def _postpone(self, verdict: Verdict) -> None:
+    def _postpone(self, verdict: ExportResult) -> None:
         self.spool.give_back()
         longest = self._longest_pause * (HELD_PAUSES if verdict.fate == "held" else 1)
         pause = min(FIRST_PAUSE_SECONDS, longest)

@@ -18,7 +18,7 @@ from poller.model.files import read_regular
 from poller.model.otlp_limits import too_long_for_header
 from poller.model.redaction import Redaction, learn_environment, learn_url, redact
 from poller.model.secrets import show_path
-from poller.otlp.signals import form_of
+from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:
     from poller.otlp.grpc import GrpcSender
@@ -134,7 +134,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
         target,
         tuple(_headers(told).items()),
         timeout,
-        form=form_of(told.signal),
+        form=format_of(told.signal),
         credentials=None if plain_text else credentials,
         gzip=compression == "gzip",
         user_agent=USER_AGENT,
@@ -146,7 +146,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
     try:
         import requests
 
-        from poller.otlp.http import COMPRESSIONS, HttpSender, Session
+        from poller.otlp.http import COMPRESSIONS, HttpSender, HttpSession
     except ImportError as error:
         raise ConfigError(
             [
@@ -159,7 +159,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
         ) from error
     session = _provided("HTTP", told, requests.Session)
     if session is None:
-        session = Session()
+        session = HttpSession()
         if authority := files.get("CERTIFICATE"):
             session.verify = str(authority)
         certificate, key = files.get("CLIENT_CERTIFICATE"), files.get("CLIENT_KEY")
@@ -169,7 +169,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
         endpoint.url,
         _headers(told),
         timeout,
-        form=form_of(told.signal),
+        form=format_of(told.signal),
         compression=_compression(told, *COMPRESSIONS),
         user_agent=USER_AGENT,
         session=session,

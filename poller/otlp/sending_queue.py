@@ -16,9 +16,16 @@ from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.otlp.queue_lock import FolderLock
 from poller.otlp.queue_recovery import salvage
-from poller.otlp.queue_storage import SHELF_ERRORS, DamagedRowError, Kept, Shelf, is_damage, parts
+from poller.otlp.queue_storage import (
+    SHELF_ERRORS,
+    DamagedRowError,
+    QueueStorage,
+    StoredRequest,
+    is_damage,
+    parts,
+)
 from poller.otlp.request import Request
-from poller.otlp.signals import Form, form_of
+from poller.otlp.signals import SignalFormat, format_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +44,7 @@ _BATCH = 64
 """Number of requests that are moved in one transaction."""
 
 
-class Spool:
+class SendingQueue:
     """The queued requests, oldest first, bounded by size and age; thread-safe.
 
     A request is on disk when `append` returns. If the disk cannot store it (because it is full, for
@@ -53,7 +60,7 @@ class Spool:
         max_size: int,
         max_age: float,
         clock: Callable[[], float] = time.time,
-        form: Form | None = None,
+        form: SignalFormat | None = None,
         settings: Mapping[Reason, str] = SETTINGS,
         loss_level: int = logging.WARNING,
     ) -> None:
@@ -70,15 +77,15 @@ class Spool:
         self._max_size = max_size
         self._max_age = max_age
         self._clock = clock
-        self._form = form or form_of("metrics")
+        self._form = form or format_of("metrics")
         self._settings = settings
         self._loss_level = loss_level
         self._turn = threading.RLock()
         self._told: set[str] = set()
         self._closed = False
         self._in_hand = self._last = 0
-        self._memory = Shelf(None)
-        self._disk: Shelf | None = None
+        self._memory = QueueStorage(None)
+        self._disk: QueueStorage | None = None
         self._lock: FolderLock | None = None
         if folder is not None:
             try:
@@ -95,7 +102,9 @@ class Spool:
         """Append all of the requests or none; return their ids."""
         with self._turn:
             now = self._clock()
-            kept = [Kept(self._last + number, now, request) for number, request in enumerate(requests, 1)]
+            kept = [
+                StoredRequest(self._last + number, now, request) for number, request in enumerate(requests, 1)
+            ]
             if kept:
                 self._newest, self._last = kept[0].id, kept[-1].id
                 if self._on_disk(lambda disk: disk.add(kept)):
@@ -106,7 +115,7 @@ class Spool:
                 self._trim(now)
             return [one.id for one in kept]
 
-    def take(self) -> Kept | None:
+    def take(self) -> StoredRequest | None:
         """Return the oldest request and protect it from dropping until `settle` or `give_back`, or None."""
         with self._turn:
             self._trim(self._clock())
@@ -114,7 +123,7 @@ class Spool:
             self._in_hand = found.id if found else 0
             return found
 
-    def behind(self, number: int) -> Kept | None:
+    def behind(self, number: int) -> StoredRequest | None:
         """Return the oldest request after the request with this id; None if there is none."""
         with self._turn:
             while oldest := self._oldest(number):
@@ -190,13 +199,13 @@ class Spool:
             if self._lock is not None:
                 self._lock.release()
 
-    def _shelves(self) -> Iterator[Shelf]:
+    def _shelves(self) -> Iterator[QueueStorage]:
         if not self._closed:
             if self._disk is not None:
                 yield self._disk
             yield self._memory
 
-    def _oldest(self, after: int) -> tuple[Shelf, int, float] | None:
+    def _oldest(self, after: int) -> tuple[QueueStorage, int, float] | None:
         """Return the shelf, id and time of the oldest request after an id; None if there is none."""
         while True:
             disk = self._disk
@@ -206,7 +215,7 @@ class Spool:
             if self._disk is disk:  # otherwise the shelf was replaced during the search
                 return min(found, key=lambda one: one[1], default=None)
 
-    def _first(self, shelf: Shelf, after: int) -> tuple[int, float] | None:
+    def _first(self, shelf: QueueStorage, after: int) -> tuple[int, float] | None:
         while True:
             try:
                 return shelf.first(after)
@@ -226,7 +235,7 @@ class Spool:
         if not self._closed:
             self._trim_shelf(self._memory, min(self._max_size, MEMORY_BYTES), now)
 
-    def _trim_shelf(self, shelf: Shelf, most: int, now: float) -> None:
+    def _trim_shelf(self, shelf: QueueStorage, most: int, now: float) -> None:
         while first := self._first(shelf, self._in_hand):
             number, at = first
             if now - at > self._max_age:
@@ -247,7 +256,7 @@ class Spool:
                 message = "%s: what waits for the collector %s: the oldest is dropped"
                 self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
-    def _on_disk(self, action: Callable[[Shelf], None]) -> bool:
+    def _on_disk(self, action: Callable[[QueueStorage], None]) -> bool:
         """Run `action` on the disk's shelf; return whether it succeeded."""
         if self._disk is None or self._closed:
             self._disk = self._opened()
@@ -268,13 +277,13 @@ class Spool:
             return False
         return True
 
-    def _opened(self, *, new: bool = False) -> Shelf | None:
+    def _opened(self, *, new: bool = False) -> QueueStorage | None:
         """Open the disk's shelf; if its file is damaged and not `new`, set it aside and begin a new file."""
         if self.folder is None or self._closed:
             return None
         try:
             self._lock = self._lock or FolderLock(self.folder, _LOCK)
-            shelf = Shelf(self.folder / _FILE)
+            shelf = QueueStorage(self.folder / _FILE)
         except (ConfigError, *SHELF_ERRORS) as error:
             if new or not is_damage(error):
                 self._tell_no_disk(error)
@@ -289,7 +298,7 @@ class Spool:
         locked = self._lock is None or self._lock.is_there
         return not locked or (self._disk is not None and self._disk.is_gone)
 
-    def _begin_again(self, old: Shelf) -> None:
+    def _begin_again(self, old: QueueStorage) -> None:
         """Create the folder again and move the requests of the open, removed files to it."""
         logger.warning("the files in %s were removed while the poller runs: they are made again", self.folder)
         if self._lock is not None:
@@ -342,7 +351,7 @@ class Spool:
         )
         return True
 
-    def _move(self, requests: Iterator[Kept | None]) -> tuple[int, int]:
+    def _move(self, requests: Iterator[StoredRequest | None]) -> tuple[int, int]:
         """Store the requests of another shelf, on disk if possible; return the counts moved and lost."""
         moved = lost = 0
         while found := list(itertools.islice(requests, _BATCH)):
@@ -367,7 +376,7 @@ class Spool:
             if self._on_disk(lambda disk: disk.add(waiting)):
                 self._memory.remove(0, self._last)
 
-    def _drop(self, shelf: Shelf, error: DamagedRowError) -> None:
+    def _drop(self, shelf: QueueStorage, error: DamagedRowError) -> None:
         """Drop one damaged request."""
         try:
             shelf.remove(error.number, error.number)

@@ -12,9 +12,9 @@ from poller.config.endpoint import Endpoint, Signal
 from poller.model.text import counted
 from poller.otlp import sender as otlp
 from poller.otlp.request import MAX_SIZE, split
-from poller.otlp.retry_sender import Delivery
-from poller.otlp.sending_queue import Spool
-from poller.otlp.signals import form_of
+from poller.otlp.retry_sender import RetrySender
+from poller.otlp.sending_queue import SendingQueue
+from poller.otlp.signals import format_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class SignalExport:
         HTTP is missing.
         """
         self._limits = limits or Limits()
-        self._form = form_of(signal)
+        self._form = format_of(signal)
         self._loss_level = logging.WARNING if asked_for else logging.INFO
         sender = otlp.build(endpoint, timeout, signal=signal)
-        self._spool = Spool(
+        self._spool = SendingQueue(
             None,
             max_size=self._limits.size,
             max_age=self._limits.age,
@@ -64,7 +64,7 @@ class SignalExport:
             settings={},
             loss_level=self._loss_level,
         )
-        self.delivery = Delivery(
+        self.delivery = RetrySender(
             self._form,
             self._spool,
             sender,

@@ -11,7 +11,7 @@ from poller.config.endpoint import Signal
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class SignalFormat:
     """The properties of one signal (OTLP specification 1.10); the endpoint determines its URL path."""
 
     signal: Signal
@@ -61,10 +61,10 @@ _FORMS: dict[Signal, tuple[str, str, tuple[str, ...], str, str, str | None]] = {
 }
 
 
-def form_of(signal: Signal) -> Form:
+def format_of(signal: Signal) -> SignalFormat:
     """Return the form of `signal`; imports only that signal's messages."""
     package, name, path, items, export, off = _FORMS[signal]
     base = f"opentelemetry.proto.collector.{package}.v1"
     messages = importlib.import_module(f"{base}.{package}_service_pb2")
     request, response = (getattr(messages, f"Export{name}Service{kind}") for kind in ("Request", "Response"))
-    return Form(signal, f"/{base}.{name}Service/Export", request, response, path, items, export, off)
+    return SignalFormat(signal, f"/{base}.{name}Service/Export", request, response, path, items, export, off)

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
 
-from poller.model.numbers import NotTellableError
+from poller.model.numbers import NotRepresentableError
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.series import Key, key_of
 
 
-class Closed:
+class EnumeratedAttributes:
     """The closed attributes of one metric, and the values of its open attributes in one result."""
 
     def __init__(self, metric: MetricDefinition) -> None:
@@ -29,7 +29,7 @@ class Closed:
             return
         for name, values in self._values.items():
             if attributes.get(name) not in values:
-                raise NotTellableError("undeclared_value")
+                raise NotRepresentableError("undeclared_value")
         self._open[self._open_part(attributes)] = None
 
     def missing(self, seen: Collection[Key]) -> Iterator[dict[str, AttributeValue]]:

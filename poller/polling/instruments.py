@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import Metric, Sum
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import PollResult, Sample
 from poller.model.series import key_of
-from poller.otlp.metric_reader import Collector, with_points
+from poller.otlp.metric_reader import OnDemandReader, with_points
 from poller.otlp.request import SCOPE
 from poller.polling.duplicates import contested, without
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from poller.model.result import Freshness
-    from poller.polling.store import SnapshotStore
+    from poller.polling.store import ResultStore
 
 RENEWAL_FLOOR = 1000
 """Attribute sets above twice the reported number at which an unchanged catalogue's provider is replaced."""
@@ -51,7 +51,7 @@ class Frame:
     """The status of every query."""
 
 
-def read_store(store: SnapshotStore) -> Frame:
+def read_store(store: ResultStore) -> Frame:
     """Return the content of the store at this moment."""
     now = time.monotonic()
     statuses = tuple(store.freshness(now))
@@ -104,7 +104,7 @@ class CatalogInstruments:
         self._seen: set[int] = set()
         self._definitions: Mapping[str, tuple[str, ...]] = {}
         self._provider: MeterProvider | None = None
-        self._reader = Collector()
+        self._reader = OnDemandReader()
 
     def collect(self) -> list[Metric]:
         """Return each metric with one data point per sample; omit a series that two results report.
@@ -136,7 +136,7 @@ class CatalogInstruments:
         self._seen.clear()
         self._last.clear()
         self._definitions = definitions
-        self._reader = Collector()
+        self._reader = OnDemandReader()
         self._provider = MeterProvider(
             # A sample was not measured within a span of this process, so it is never an exemplar.
             [self._reader],

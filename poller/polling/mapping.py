@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from poller.model.casts import not_a_number
 from poller.model.errors import PollError
-from poller.model.numbers import NUMBERS, NotTellableError, parse, told
+from poller.model.numbers import NUMBERS, NotRepresentableError, parse, told
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition, QueryDefinition
-from poller.model.result import Refusal, Sample
-from poller.model.rows import Column, Folded, Row, Rows
+from poller.model.result import RejectedRow, Sample
+from poller.model.rows import Column, OmittedSum, Row, Rows
 from poller.model.series import Key, key_of
-from poller.polling.attributes import Closed
+from poller.polling.attributes import EnumeratedAttributes
 
 MOST_REFUSALS_SHOWN = 20
 """Maximum number of rejected rows of one result that are listed; the others are only counted."""
@@ -24,14 +24,14 @@ _MOST_BYTES_SHOWN = 400
 
 
 @dataclass(slots=True)
-class Account:
+class RowAccounting:
     """Outcome of each candidate data point, collected while a result is mapped."""
 
     columns: tuple[Column, ...]
     taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
     """By series, across all metrics, because two may have one name; None if duplicates were withdrawn."""
     quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    refused: list[Refusal] = field(default_factory=list)
+    refused: list[RejectedRow] = field(default_factory=list)
     made: int = 0
     folded: int = 0
 
@@ -53,7 +53,7 @@ class Account:
         if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
             texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
             names = (column.name for column in self.columns)
-            self.refused.append(Refusal(metric, reason, dict(zip(names, texts, strict=True))))
+            self.refused.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
 
     def samples(self) -> tuple[Sample, ...]:
         return tuple([entry[0] for entry in self.taken.values() if entry is not None])
@@ -77,7 +77,7 @@ class Mapped(NamedTuple):
     """Candidates without a row of their own: declared values without a row, and `other`."""
     folded: int = 0
     """Candidates that are summed in `other`."""
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RejectedRow, ...] = ()
     """The first MOST_REFUSALS_SHOWN rejected rows."""
     advice: str | None = None
     """The problem of each metric for which all rows were rejected."""
@@ -104,7 +104,7 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     advice = _wrong_types(query, rows.columns, positions)
     if advice and len(advice) == len({metric.value_column for metric in query.metrics}):
         raise PollError("mismatch", "; ".join(advice.values()))
-    account = Account(rows.columns)
+    account = RowAccounting(rows.columns)
     for metric in query.metrics:
         if metric.value_column in advice:
             for row in rows.values:
@@ -129,14 +129,14 @@ def _map_metric(
     metric: MetricDefinition,
     rows: Rows,
     positions: Mapping[str, int],
-    account: Account,
+    account: RowAccounting,
 ) -> None:
     value_at = positions[metric.value_column]
     oid = rows.columns[value_at].oid
     columns = [
         (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
     ]
-    closed = Closed(metric) if metric.attribute_values else None
+    closed = EnumeratedAttributes(metric) if metric.attribute_values else None
     seen: set[Key] = set()
     for row in rows.values:
         try:
@@ -145,7 +145,7 @@ def _map_metric(
                 closed.see(attributes)
                 seen.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
-        except NotTellableError as refused:
+        except NotRepresentableError as refused:
             account.refuse(metric.name, str(refused), row)
         else:
             attributes.update(metric.attributes)
@@ -156,7 +156,11 @@ def _map_metric(
 
 
 def _fill(
-    metric: MetricDefinition, closed: Closed, seen: Collection[Key], room: int, account: Account
+    metric: MetricDefinition,
+    closed: EnumeratedAttributes,
+    seen: Collection[Key],
+    room: int,
+    account: RowAccounting,
 ) -> None:
     """Add a 0 for each declared set without a row, up to `room` samples, and count the others."""
     wanted = closed.count_missing(seen)
@@ -166,7 +170,7 @@ def _fill(
         account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
 
 
-def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account) -> None:
+def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: RowAccounting) -> None:
     """Sum the rows beyond the limit in one series, or count them."""
     folded = rows.folded.get(metric.value_column)
     if folded is None:
@@ -178,7 +182,7 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account
     rest = rows.beyond - sum(refused.values())
     try:
         total = told(folded.total)
-    except NotTellableError:
+    except NotRepresentableError:
         total, refused = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
@@ -191,7 +195,7 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: Account
     account.folded += rest
 
 
-def _refused(metric: MetricDefinition, folded: Folded) -> Counter[str]:
+def _refused(metric: MetricDefinition, folded: OmittedSum) -> Counter[str]:
     refused = Counter(folded.refused)
     nulls = refused.pop("null", 0)
     if nulls and metric.on_null == "fail":
@@ -246,13 +250,13 @@ def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float
     if raw is not None:
         value = told(parse(raw, oid))
         if value < 0 and metric.type == "counter":
-            raise NotTellableError("negative")
+            raise NotRepresentableError("negative")
         return value
     if metric.on_null == "zero":
         return 0
     if metric.on_null == "fail":
         raise _null(metric)
-    raise NotTellableError("null")
+    raise NotRepresentableError("null")
 
 
 def _null(metric: MetricDefinition) -> PollError:
@@ -267,12 +271,12 @@ def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, Attr
         if raw is None:
             continue  # OpenTelemetry has no null attribute, so NULL omits the attribute.
         if len(raw) > 4 * MAX_ATTRIBUTE_LENGTH:
-            raise NotTellableError("attribute_too_long")  # UTF-8 has at most 4 bytes per character
+            raise NotRepresentableError("attribute_too_long")  # UTF-8 has at most 4 bytes per character
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise NotTellableError("not_utf8") from None
+            raise NotRepresentableError("not_utf8") from None
         if len(text) > MAX_ATTRIBUTE_LENGTH:
-            raise NotTellableError("attribute_too_long")
+            raise NotRepresentableError("attribute_too_long")
         attributes[name] = {"t": "true", "f": "false"}.get(text, text) if oid == _BOOL else text
     return attributes

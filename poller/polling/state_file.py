@@ -15,7 +15,7 @@ from typing import Any, get_args
 from poller.model.files import parse_json, read_regular, replace_file
 from poller.model.query import QueryDefinition
 from poller.model.result import EstimateReason, PollResult, Sample, UnbrokenSequence
-from poller.polling.store import Good
+from poller.polling.store import GoodResult
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _CLOCK_SET_BACK = 60.0
 """Seconds that a value may be in the future; beyond that, its age is unknown and it is discarded."""
 
 
-class Memory:
+class StateFile:
     """One file of values: a line with all of them, then a line for each later tick.
 
     The file is replaced atomically (POSIX rename), so that no reader sees half of it. Each tick appends its
@@ -47,7 +47,7 @@ class Memory:
         self._room = -1
         """Bytes that may still be appended; if negative, the file is replaced."""
 
-    def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[Good]:
+    def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[GoodResult]:
         """Return the stored values of `queries`, with their age.
 
         `now` is in seconds on the store's clock, `wall` in seconds since 1970. If the file cannot be read, a
@@ -62,7 +62,7 @@ class Memory:
                     return []
                 by_name |= {one["query"]: one for one in told["results"]}
             return [
-                Good(result, now - max(0.0, wall - result.at))
+                GoodResult(result, now - max(0.0, wall - result.at))
                 for query in queries
                 if (one := by_name.get(query.name)) and one["definition"] == query.digest
                 if (result := _result(query, one)).at <= wall + _CLOCK_SET_BACK
@@ -74,7 +74,7 @@ class Memory:
             self._set_aside()
             return []
 
-    def keep(self, values: Sequence[Good]) -> None:
+    def keep(self, values: Sequence[GoodResult]) -> None:
         """Replace the stored values. If the folder is not writable, log it once and continue."""
         content = self._encoded(values)
         self._room = -1
@@ -90,7 +90,7 @@ class Memory:
                 self._failing = False
                 logger.info("the values are remembered again")
 
-    def add(self, fresh: Sequence[Good], every: Callable[[], Sequence[Good]]) -> None:
+    def add(self, fresh: Sequence[GoodResult], every: Callable[[], Sequence[GoodResult]]) -> None:
         """Store the values of one tick; `every` returns those of all queries, including `fresh`."""
         line = b"\n" + self._encoded(fresh)
         self._room -= len(line)
@@ -107,7 +107,7 @@ class Memory:
         """Replace the file at the next tick, because the queries have changed."""
         self._room = -1
 
-    def _encoded(self, values: Sequence[Good]) -> bytes:
+    def _encoded(self, values: Sequence[GoodResult]) -> bytes:
         told = {
             "version": _VERSION,
             "database": self._database,

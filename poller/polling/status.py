@@ -13,7 +13,7 @@ from poller.polling.report import attributes_text
 
 if TYPE_CHECKING:
     from poller.model.result import Freshness
-    from poller.polling.store import Good
+    from poller.polling.store import GoodResult
 
 MOST_READINGS = 20
 """Maximum number of listed series of one query."""
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     value: float
 
 
-class Glance(NamedTuple):
+class QueryStatus(NamedTuple):
     """Status of one query."""
 
     query: str
@@ -57,12 +57,12 @@ class Glance(NamedTuple):
         return self.state.partition("(")[0]
 
 
-def glances(
+def query_statuses(
     freshness: Iterable[Freshness],
-    good: Iterable[Good],
+    good: Iterable[GoodResult],
     last: Mapping[str, PollResult],
     next_runs: Mapping[str, float],
-) -> Iterator[Glance]:
+) -> Iterator[QueryStatus]:
     """Yield all queries, in the order of `freshness`; `last` and `next_runs` are by query name."""
     shown = {one.result.query.name: one.result for one in good}
     room = MOST_READINGS_OF_ALL
@@ -70,7 +70,7 @@ def glances(
         name = one.query.name
         readings = _readings(shown[name], min(room, MOST_READINGS)) if name in shown else ()
         room -= len(readings)
-        yield Glance(
+        yield QueryStatus(
             query=name,
             state=str(one.state),
             detail=_detail(last.get(name)),
@@ -82,21 +82,21 @@ def glances(
         )
 
 
-class Glances:
+class QueryStatuses:
     """The status of all queries, rebuilt only if something has changed since the last call."""
 
     def __init__(self) -> None:
-        self._made: Sequence[Glance] = ()
+        self._made: Sequence[QueryStatus] = ()
         self._last: object = None
         self._seen: object = None
 
     def look(
         self,
         freshness: Iterable[Freshness],
-        good: Iterable[Good],
+        good: Iterable[GoodResult],
         last: Mapping[str, PollResult],
         next_runs: Mapping[str, float],
-    ) -> Sequence[Glance]:
+    ) -> Sequence[QueryStatus]:
         """Return the result of `glances`; the same object as before if nothing has changed.
 
         `last` counts as unchanged if it is the same object.
@@ -106,20 +106,20 @@ class Glances:
         seen = [(one.query, one.last_success, one.stale, one.state) for one in freshness]
         if last is not self._last or (seen, next_runs) != self._seen:
             self._last, self._seen = last, (seen, next_runs)
-            self._made = tuple(glances(freshness, good, last, next_runs))
+            self._made = tuple(query_statuses(freshness, good, last, next_runs))
         return self._made
 
 
-def to_json(told: Iterable[Glance]) -> list[dict[str, Any]]:
+def to_json(told: Iterable[QueryStatus]) -> list[dict[str, Any]]:
     """Return the queries as plain objects for JSON."""
     return [{**one._asdict(), "readings": [reading._asdict() for reading in one.readings]} for one in told]
 
 
-def from_json(told: object) -> list[Glance]:
+def from_json(told: object) -> list[QueryStatus]:
     """Read the output of `to_json`; raises ValueError for anything else."""
     try:
         found = [
-            Glance(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
+            QueryStatus(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
             for one in told  # type: ignore[attr-defined] # any object is tried
         ]
     except (TypeError, KeyError) as error:
@@ -131,7 +131,7 @@ def from_json(told: object) -> list[Glance]:
     return found
 
 
-def _check(part: Glance | Reading) -> None:
+def _check(part: QueryStatus | Reading) -> None:
     """Raise ValueError for a value of the wrong type, because another user may have written it."""
     for name, value in part._asdict().items():
         if name in ("query", "state", "detail", "metric", "unit", "attributes"):

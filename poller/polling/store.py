@@ -12,21 +12,21 @@ from poller.polling.counter_resets import continued
 from poller.polling.duplicates import Claims, Contested
 
 
-class Good(NamedTuple):
+class GoodResult(NamedTuple):
     """A good result, and the time of its arrival on the store's clock."""
 
     result: PollResult
     at: float
 
 
-class SnapshotStore:
+class ResultStore:
     """The last good result of each query, with its age by the poll's clock, for the export's clock.
 
     A failed or skipped poll does not change a value; a value is removed only because of its age. `now` is in
     seconds on a monotonic clock, the same clock in every call.
     """
 
-    def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[Good] = ()) -> None:
+    def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[GoodResult] = ()) -> None:
         """Start with the results `restored` from an earlier process, which keep their age."""
         self._lock = threading.Lock()
         self._queries = tuple(queries)
@@ -38,7 +38,7 @@ class SnapshotStore:
         # Only the polling thread reads and changes it.
         self._claims = Claims(self._queries, (good.result for good in self._good.values()))
 
-    def put(self, results: Sequence[PollResult], now: float) -> list[Good]:
+    def put(self, results: Sequence[PollResult], now: float) -> list[GoodResult]:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
 
         Return the stored results. `now` is in seconds.
@@ -58,7 +58,7 @@ class SnapshotStore:
             elif failed is not None:
                 self._failing.pop(result.query.name, None)
         fresh = [
-            Good(continued(result, self._last(result.query.name)), now)
+            GoodResult(continued(result, self._last(result.query.name)), now)
             for result in results
             if result.outcome == "ok"
         ]
@@ -101,7 +101,7 @@ class SnapshotStore:
         for good in self.good(now):
             yield good.result
 
-    def good(self, now: float) -> Iterator[Good]:
+    def good(self, now: float) -> Iterator[GoodResult]:
         """Yield the same results, each with the time of its arrival."""
         with self._lock:  # so that both are of one catalogue, and do not change meanwhile
             queries, kept = self._queries, self._good.copy()

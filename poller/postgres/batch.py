@@ -16,11 +16,11 @@ from poller.model.query import QueryDefinition
 from poller.model.result import HOLDS, Answer, EstimateReason, Skip
 from poller.model.rows import Rows
 from poller.postgres.admission import Admission
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.pipeline import MAX_RESULT_BYTES, Pipeline, Reply, Statement
-from poller.postgres.server_tracker import Sighting
-from poller.postgres.snapshot import Opened, Opening
+from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.snapshot import Snapshot, SnapshotOpener
 from poller.postgres.sqlcomment import Tags, untagged
 from poller.postgres.transaction import rollback
 
@@ -58,16 +58,16 @@ class _Sent(NamedTuple):
         return self.query.estimate is not None and self.estimated is None
 
 
-class Attempts:
+class Batch:
     """Runs the queries of a tick on the connection of `session`, one attempt per call."""
 
     def __init__(
         self,
-        session: Session,
-        waker: Waker,
+        session: Connection,
+        waker: CancelToken,
         admission: Admission,
         lock_timeout: float,
-        on_sighting: Callable[[Sighting], None],
+        on_sighting: Callable[[ServerInfo], None],
         tags: Tags = untagged,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
@@ -78,7 +78,9 @@ class Attempts:
         """
         self._session = session
         self._admission = admission
-        self._opening = Opening(session, waker, admission, lock_timeout, on_sighting, tags, max_result_bytes)
+        self._opening = SnapshotOpener(
+            session, waker, admission, lock_timeout, on_sighting, tags, max_result_bytes
+        )
         self._passed_over: set[str] = set()
 
     def one(
@@ -155,7 +157,7 @@ class Attempts:
             self._passed_over -= answers.keys()
         return answers
 
-    def _priced(self, opened: Opened, sent: list[_Sent]) -> list[_Sent]:
+    def _priced(self, opened: Snapshot, sent: list[_Sent]) -> list[_Sent]:
         """Switch to the estimate if a plan costs more than the limit; run a query that cannot be planned.
 
         Such a query runs so that it reports its own error.
@@ -174,7 +176,7 @@ class Attempts:
 
     def _send(
         self,
-        opened: Opened,
+        opened: Snapshot,
         sent: Sequence[_Sent],
         timeouts: dict[str, Answer],
         until: float,

@@ -6,7 +6,7 @@ import os
 import select
 
 
-class Waker:
+class CancelToken:
     """Interrupts a burst from another thread or from a signal handler."""
 
     def __init__(self) -> None:

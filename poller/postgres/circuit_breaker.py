@@ -27,7 +27,7 @@ class _Record:
     error: PollError | None = None
 
 
-class Restraint:
+class CircuitBreaker:
     """Decides from each query's history whether it may run; the history ends with the process.
 
     Duty cycle: if a run took d seconds, more than `max_duty_cycle` of the interval, the next run starts no

@@ -24,7 +24,7 @@ from poller.model.redaction import (
     redact_beginning,
 )
 from poller.model.secrets import URL, foreign_parameters, is_ambiguous
-from poller.postgres.cancellation import Waker
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.sqlstate import connection_advice, one_line, refusal_of, server_error
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Host:
         return f"{self.address}:{self.port}"
 
 
-class Session:
+class Connection:
     """One connection at a time, opened when it is needed.
 
     Every connect reads again everything that may change at run time: the connection string, libpq's passfile
@@ -65,7 +65,7 @@ class Session:
     def __init__(
         self,
         conninfo: Callable[[], str],
-        waker: Waker,
+        waker: CancelToken,
         *,
         connect_timeout: float,
         password: Callable[[], str] | None = None,

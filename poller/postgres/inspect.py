@@ -13,12 +13,12 @@ from poller.model.duration import format_duration
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.rows import Column, Rows
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.inspect_relations import Relation, Type, known_query, meant_by, names_query, read_known
 from poller.postgres.pipeline import Pipeline, Reply, Statement
 from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
-from poller.postgres.transaction import LONGEST_SNAPSHOT, Guards, rollback
+from poller.postgres.transaction import LONGEST_SNAPSHOT, TransactionLimits, rollback
 from poller.postgres.volatile_functions import read_volatile, volatile_query
 
 
@@ -86,7 +86,7 @@ class Inspected:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CatalogFacts:
     """Catalogue facts about the types and relations that some statements use."""
 
     types: Mapping[int, Type]
@@ -98,7 +98,7 @@ class Known:
 class Inspection:
     """One read-only transaction for inspecting statements, with the same limits as a poll."""
 
-    def __init__(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts) -> None:
+    def __init__(self, pipeline: Pipeline, guards: TransactionLimits, facts: ServerFacts) -> None:
         self._pipeline = pipeline
         self._guards = guards
         self.facts = facts
@@ -133,12 +133,12 @@ class Inspection:
             if meant := meant_by(name, names):
                 error.hint = f"did you mean {meant!r}?"
 
-    def known(self, inspected: Sequence[Inspected]) -> Known:
+    def known(self, inspected: Sequence[Inspected]) -> CatalogFacts:
         """Return the types of all columns and the scanned relations; raises PollError."""
         oids = {column.oid for one in inspected for column in one.columns}
         names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
         types, relations = read_known(self.value(known_query(oids, names)))
-        return Known(types, relations)
+        return CatalogFacts(types, relations)
 
     def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
         """Return, for each of `sqls`, the volatile functions that it may call, except harmless ones.
@@ -163,8 +163,8 @@ class Inspection:
 
 @contextmanager
 def inspecting(
-    session: Session,
-    waker: Waker,
+    session: Connection,
+    waker: CancelToken,
     lock_timeout: float,
     queries: Sequence[QueryDefinition] = (),
     *,
@@ -176,7 +176,7 @@ def inspecting(
     Raises PollError.
     """
     pipeline = Pipeline(session.connection(), waker)
-    guards = Guards(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
+    guards = TransactionLimits(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
     facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
     replies = list(pipeline.send(guards.opening([facts_sql])))
     if error := next((reply.error for reply in replies if reply.error), None):

@@ -14,8 +14,8 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from poller.model.errors import OverBudgetError, PollError
-from poller.model.rows import Column, Keeper, Limit, Row, Rows
-from poller.postgres.cancellation import Waker
+from poller.model.rows import Column, Limit, Row, RowCollector, Rows
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.charset import charset_of
 from poller.postgres.relay import Relay
 from poller.postgres.sqlstate import one_line, server_error
@@ -74,7 +74,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, connection: psycopg.Connection, waker: Waker, max_result_bytes: int = MAX_RESULT_BYTES
+        self, connection: psycopg.Connection, waker: CancelToken, max_result_bytes: int = MAX_RESULT_BYTES
     ) -> None:
         self._connection = connection
         self._pgconn: PGconn = connection.pgconn
@@ -173,16 +173,16 @@ class Pipeline:
             while (result := next_result(deadline)) is not None:
                 if result.status == _FATAL:
                     failure = result
-        keeper: Keeper | None = None
+        keeper: RowCollector | None = None
         if failure is None and not statement.describe:
             self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
         while (result := next_result(deadline)) is not None:
             status = result.status
             if status in _ROWS:
-                keeper = keeper or Keeper(statement.limit, self._columns(result))
+                keeper = keeper or RowCollector(statement.limit, self._columns(result))
                 keeper.take(self._values(result))
             elif status == ExecStatus.COMMAND_OK and statement.describe:
-                keeper = Keeper(statement.limit, self._columns(result))
+                keeper = RowCollector(statement.limit, self._columns(result))
             elif status in _COPY:
                 # In pipeline mode, libpq can leave COPY only by closing the connection.
                 self._hang_up()

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
 from poller.postgres.admission import Admission
-from poller.postgres.batch import Attempts
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.batch import Batch
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.pipeline import MAX_RESULT_BYTES
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.postgres.sqlcomment import Tags, untagged
 from poller.postgres.transaction import budget
 
@@ -48,7 +48,7 @@ class Replica:
         lock_timeout: float,
         password: Callable[[], str] | None = None,
         admission: Admission | None = None,
-        on_sighting: Callable[[Sighting], None] = lambda _: None,
+        on_sighting: Callable[[ServerInfo], None] = lambda _: None,
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
         max_result_bytes: int = MAX_RESULT_BYTES,
@@ -60,15 +60,15 @@ class Replica:
         the server that answers. `tags` returns the content of the comment on a query's SQL. Timeouts are in
         seconds. A result of more than `max_result_bytes` is cancelled.
         """
-        self._waker = Waker()
-        self._session = Session(
+        self._waker = CancelToken()
+        self._session = Connection(
             conninfo,
             self._waker,
             connect_timeout=connect_timeout,
             password=password,
             application_name=application_name,
         )
-        self._attempts = Attempts(
+        self._attempts = Batch(
             self._session,
             self._waker,
             admission or Admission("false"),

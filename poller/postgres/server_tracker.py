@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ServerInfo:
     """State of one server when a tick reached it."""
 
     address: str
@@ -37,16 +37,16 @@ class Sighting:
         return f"{self.address}:{self.port}"
 
 
-class Whereabouts:
+class ServerTracker:
     """The last sighting, until it is too old."""
 
     def __init__(self, max_age: float, *, announce_first: bool = True) -> None:
         """`max_age` is in seconds; without `announce_first`, only changes are logged."""
         self.max_age = max_age
         self._announce_first = announce_first
-        self._last: Sighting | None = None
+        self._last: ServerInfo | None = None
 
-    def note(self, sighting: Sighting) -> None:
+    def note(self, sighting: ServerInfo) -> None:
         """Store a sighting; log one line if the server, role or timeline has changed."""
         before, self._last = self._last, sighting
         extra: dict[str, object] = {
@@ -74,7 +74,7 @@ class Whereabouts:
         elif None not in (sighting.timeline, before.timeline) and sighting.timeline != before.timeline:
             logger.warning("%s follows timeline %s now", sighting.place, sighting.timeline, extra=extra)
 
-    def seen(self, now: float) -> Sighting | None:
+    def seen(self, now: float) -> ServerInfo | None:
         """Return the last sighting; None if it is older than `max_age` at `now` (monotonic seconds)."""
         last = self._last
         return last if last is not None and now - last.at <= self.max_age else None

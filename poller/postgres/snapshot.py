@@ -11,40 +11,40 @@ from dataclasses import dataclass, replace
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.postgres.admission import Admission
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.pipeline import Pipeline, Reply
 from poller.postgres.replay_lag import Lag, LagMeter, lag_query
 from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.postgres.sqlcomment import Tags
-from poller.postgres.transaction import Guards, budget, commonest_timeout
+from poller.postgres.transaction import TransactionLimits, budget, commonest_timeout
 
 _SECOND_LOOK_SECONDS = 0.1
 _LAG_WORTH_A_SECOND_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Snapshot:
     """An open transaction, with the server's facts and replay lag."""
 
     pipeline: Pipeline
-    guards: Guards
+    guards: TransactionLimits
     facts: ServerFacts
     lag: Lag
     at: float
 
 
-class Opening:
+class SnapshotOpener:
     """Opens one transaction after the other and keeps data that the next opening needs."""
 
     def __init__(
         self,
-        session: Session,
-        waker: Waker,
+        session: Connection,
+        waker: CancelToken,
         admission: Admission,
         lock_timeout: float,
-        on_sighting: Callable[[Sighting], None],
+        on_sighting: Callable[[ServerInfo], None],
         tags: Tags,
         max_result_bytes: int,
     ) -> None:
@@ -61,7 +61,7 @@ class Opening:
         self._excess_at = -math.inf
         self._excess_of = ("", "")
 
-    def open(self, queries: Sequence[QueryDefinition]) -> Opened:
+    def open(self, queries: Sequence[QueryDefinition]) -> Snapshot:
         """Open the shared transaction, on the open connection if it is usable.
 
         Raises PollError, marked as `unsent`.
@@ -87,7 +87,7 @@ class Opening:
         self._see(opened)
         return opened
 
-    def _begin(self, queries: Sequence[QueryDefinition]) -> Opened:
+    def _begin(self, queries: Sequence[QueryDefinition]) -> Snapshot:
         # Excess privileges require a scan of all of pg_class, and they change rarely.
         old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
         privileges = self._admission.strict and (old or not self._session.is_open)
@@ -97,7 +97,7 @@ class Opening:
         facts = functools.partial(
             facts_query, queries, count_active=self._admission.count_active, charset=pipeline.charset
         )
-        guards = Guards(
+        guards = TransactionLimits(
             self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
         )
         at = time.time()
@@ -124,9 +124,11 @@ class Opening:
             guards = replace(guards, server=told.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
             (lag,) = pipeline.send([guards.look(lag_query())])
-        return Opened(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
+        return Snapshot(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
 
-    def _lag(self, pipeline: Pipeline, guards: Guards, facts: ServerFacts, reply: Reply | None) -> Lag:
+    def _lag(
+        self, pipeline: Pipeline, guards: TransactionLimits, facts: ServerFacts, reply: Reply | None
+    ) -> Lag:
         if reply is None:
             return Lag(None, None, facts.standby, None, "it was not looked at")
         for look in (1, 2):
@@ -140,11 +142,11 @@ class Opening:
             (reply,) = pipeline.send([guards.look(lag_query())])
         return lag
 
-    def _see(self, opened: Opened) -> None:
+    def _see(self, opened: Snapshot) -> None:
         host = self._session.host
         if host is not None:
             lag = opened.lag
-            sighting = Sighting(
+            sighting = ServerInfo(
                 address=host.address,
                 port=host.port,
                 database=host.database,

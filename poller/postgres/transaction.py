@@ -27,7 +27,7 @@ _CONNECTION_CHECK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Guards:
+class TransactionLimits:
     """Limits of every transaction; all times are in seconds.
 
     Everything is set by SET LOCAL or set_config and ends with the transaction, because a pooler may give the

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 if TYPE_CHECKING:
-    from poller.otlp.retry_sender import Delivery
-    from poller.otlp.sending_queue import Spool
+    from poller.otlp.retry_sender import RetrySender
+    from poller.otlp.sending_queue import SendingQueue
 
 SIGNAL = "poller.signal"
 REASON = "poller.reason"
 
 
-def register(meter: Meter, deliveries: Sequence[Delivery]) -> None:
+def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
     """Create the metrics `poller.export.*`, which read the counts of each signal's delivery.
 
     The conventions' `otel.sdk.exporter.*` are not used, because they have one metric per signal, and none
@@ -27,7 +27,7 @@ def register(meter: Meter, deliveries: Sequence[Delivery]) -> None:
         name: str,
         unit: str,
         description: str,
-        read: Callable[[Delivery], Counter[Any]],
+        read: Callable[[RetrySender], Counter[Any]],
         attributes: Callable[[Any], Mapping[str, str | int]],
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
@@ -39,7 +39,7 @@ def register(meter: Meter, deliveries: Sequence[Delivery]) -> None:
             f"poller.export.{name}", [observe], unit=unit, description=description
         )
 
-    def gauge(name: str, unit: str, description: str, read: Callable[[Spool], float]) -> None:
+    def gauge(name: str, unit: str, description: str, read: Callable[[SendingQueue], float]) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             for one in deliveries:
                 yield Observation(read(one.spool), {SIGNAL: one.form.signal})

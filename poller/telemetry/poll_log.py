@@ -47,7 +47,7 @@ class _Trouble:
         return format_duration(round(now - self.since))
 
 
-class Announcer:
+class PollLog:
     """Log of polls, with records only when a poll differs from the previous poll.
 
     A query's record has the query, the kind of failure, the SQLSTATE, the server's message and a hint. An

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 if TYPE_CHECKING:
-    from poller.postgres.server_tracker import Sighting, Whereabouts
+    from poller.postgres.server_tracker import ServerInfo, ServerTracker
 
 
 def register_replica_gauges(
-    meter: Meter, whereabouts: Whereabouts, clock: Callable[[], float] = time.monotonic
+    meter: Meter, whereabouts: ServerTracker, clock: Callable[[], float] = time.monotonic
 ) -> None:
     """Create the gauges of the polled server; they are absent if it was not seen for too long."""
 
     def gauge(
-        name: str, unit: str, description: str, read: Callable[[Sighting, float], float | None]
+        name: str, unit: str, description: str, read: Callable[[ServerInfo, float], float | None]
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             now = clock()

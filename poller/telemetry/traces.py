@@ -19,7 +19,7 @@ from poller.model.tick import tick_name
 if TYPE_CHECKING:
     from poller.model.query import AttributeValue, QueryDefinition
     from poller.model.result import Answer, PollResult
-    from poller.postgres.server_tracker import Sighting
+    from poller.postgres.server_tracker import ServerInfo
 
     Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
 
@@ -45,9 +45,9 @@ class Tracing:
     def __init__(self, tracer: Tracer | None = None) -> None:
         """Prepare; without a `tracer` no span is recorded or current."""
         self._tracer = tracer or NoOpTracer()
-        self._sighting: Sighting | None = None
+        self._sighting: ServerInfo | None = None
 
-    def note(self, sighting: Sighting) -> None:
+    def note(self, sighting: ServerInfo) -> None:
         """Record the server that was reached as the server of the current tick."""
         self._sighting = sighting
 
@@ -93,7 +93,7 @@ class TickTrace:
     """The trace of one tick."""
 
     def __init__(
-        self, tracer: Tracer, span: Span, started: Started, seen: Callable[[], Sighting | None]
+        self, tracer: Tracer, span: Span, started: Started, seen: Callable[[], ServerInfo | None]
     ) -> None:
         """Prepare; `seen` returns the server that this tick has reached."""
         self._tracer = tracer

@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from poller.model.result import OK, Freshness, PollResult, Sample
-from poller.otlp.metric_reader import Collector
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import encode
 from poller.polling.instruments import CatalogInstruments, Frame
@@ -99,7 +99,7 @@ def _catalog() -> Callable[[list[str], int], None]:
 
 def _measure(environ: Mapping[str, str]) -> Export:
     preferences = read_preferences(environ)
-    reader = Collector(preferences.temporality, preferences.aggregation)
+    reader = OnDemandReader(preferences.temporality, preferences.aggregation)
     provider = MeterProvider([reader], RESOURCE, preferences.exemplar_filter, shutdown_on_exit=False)
     meter = provider.get_meter("poller")
     counter = meter.create_counter("c", "1", "C.")

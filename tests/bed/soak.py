@@ -19,8 +19,8 @@ from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.diff import compare
 from poller.daemon.build import Telemetry, open_push
-from poller.daemon.poll_cycle import Pipe
-from poller.polling.store import SnapshotStore
+from poller.daemon.poll_cycle import PollCycle
+from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 
 SETS = 20
@@ -46,11 +46,11 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
         }
     )
     catalog = open_catalog(settings)
-    store = SnapshotStore(catalog.queries)
+    store = ResultStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
     telemetry = Telemetry(settings, push)
-    pipe = Pipe(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
+    pipe = PollCycle(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
         for number in range(1, polls + 1):

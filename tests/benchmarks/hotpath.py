@@ -25,7 +25,7 @@ from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.daemon.build import Telemetry, open_push
-from poller.daemon.poll_cycle import Pipe
+from poller.daemon.poll_cycle import PollCycle
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Column, Rows
@@ -33,7 +33,7 @@ from poller.otlp.exporter import resource
 from poller.otlp.request import encode
 from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.mapping import to_samples
-from poller.polling.store import SnapshotStore
+from poller.polling.store import ResultStore
 from poller.receiver.receiver import Receiver
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.loads import trivial
@@ -131,11 +131,11 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             given = environment(file, dsn, receiver.grpc_endpoint, "grpc", traces, HOURLY)
             settings = load(given)
             catalog = open_catalog(settings)
-            store = SnapshotStore(catalog.queries)
+            store = ResultStore(catalog.queries)
             push = open_push(settings, store, periodic=False)
             assert push is not None
             telemetry = Telemetry(settings, push)
-            pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+            pipe = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:
                 assert {result.outcome for result in pipe.tick(catalog.queries)} == {"ok"}

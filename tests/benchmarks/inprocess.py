@@ -19,8 +19,8 @@ from pathlib import Path
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.daemon.build import Telemetry, open_push
-from poller.daemon.poll_cycle import Pipe
-from poller.polling.store import SnapshotStore
+from poller.daemon.poll_cycle import PollCycle
+from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory
@@ -36,11 +36,11 @@ def main(
     given = environment(queries, dsn, endpoint, protocol, traces, HOURLY)
     settings = load(given | {"POLLER_SELF_METRICS": self_metrics})
     catalog = open_catalog(settings)
-    store = SnapshotStore(catalog.queries)
+    store = ResultStore(catalog.queries)
     push = open_push(settings, store, periodic=False)
     assert push is not None
     telemetry = Telemetry(settings, push)
-    pipe = Pipe(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+    pipe = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []
     gc.freeze()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from poller.demo.postgres import Server
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 from poller.receiver.receiver import Receiver
 from tests.bed.proxy import Proxy
 from tests.benchmarks import backend, idle
@@ -183,7 +183,7 @@ class Bench:
         """How fast requests of a thousand points go to the disk and come back."""
         body = os.urandom(90_000)
         with tempfile.TemporaryDirectory() as folder:
-            spool = Spool(Path(folder), max_size=2**30, max_age=86400.0)
+            spool = SendingQueue(Path(folder), max_size=2**30, max_age=86400.0)
             began = time.monotonic()
             for _ in range(_REQUESTS):
                 spool.append([Request(body, 1000)])

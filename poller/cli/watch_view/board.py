@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poller.cli.watch_view.source import Sight
+from poller.cli.watch_view.source import PollerStatus
 from poller.model.printable import one_line
 from poller.model.text import counted
-from poller.polling.status import Glance, Reading
+from poller.polling.status import QueryStatus, Reading
 from poller.terminal.sparkline import History, change, number
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Board:
         self._first = 0
         self._page = 1
 
-    def take(self, sight: Sight) -> None:
+    def take(self, sight: PollerStatus) -> None:
         """Remember the values; each counts once for each poll that brought it."""
         for one in sight.glances:
             if one.last_success == self._polled.get(one.query):
@@ -78,7 +78,7 @@ class Board:
             step = -self._first if key == "home" else 10**6
         self._first = max(0, self._first + step)
 
-    def draw(self, sight: Sight, now: float, width: int, height: int) -> RenderableType:
+    def draw(self, sight: PollerStatus, now: float, width: int, height: int) -> RenderableType:
         """The whole screen; `now` is in seconds since 1970."""
         from rich.console import Group
         from rich.text import Text
@@ -98,7 +98,7 @@ class Board:
             line.no_wrap = True
         return Group(*whole)
 
-    def table(self, sight: Sight, now: float, width: int) -> RenderableType:
+    def table(self, sight: PollerStatus, now: float, width: int) -> RenderableType:
         """The same at whatever height it takes, for what is no screen."""
         from rich.console import Group
         from rich.text import Text
@@ -109,7 +109,7 @@ class Board:
             row.rstrip()
         return Group(*_head(sight), *rows)
 
-    def _foot(self, sight: Sight, lines: int, shown: int) -> Text:
+    def _foot(self, sight: PollerStatus, lines: int, shown: int) -> Text:
         from rich.text import Text
 
         words = sight.states or Counter(one.word for one in sight.glances)
@@ -121,7 +121,7 @@ class Board:
             foot.append(_KEYS)
         return foot
 
-    def _lines(self, sight: Sight, now: float, told: dict[str, Column], width: int) -> list[Text]:
+    def _lines(self, sight: PollerStatus, now: float, told: dict[str, Column], width: int) -> list[Text]:
         from rich.text import Text
 
         lines = [line for one in sight.glances for line in self._query(one, now, told, width)]
@@ -131,7 +131,7 @@ class Board:
             )
         return lines
 
-    def _query(self, one: Glance, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
+    def _query(self, one: QueryStatus, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
         from rich.text import Text
 
         color = _COLORS.get(one.word, "")
@@ -161,7 +161,7 @@ class Board:
         if one.series > len(one.readings):
             yield Text(f"  and {one.series - len(one.readings)} more", "dim")
 
-    def _reading(self, one: Glance, reading: Reading, told: dict[str, Column]) -> dict[str, Text]:
+    def _reading(self, one: QueryStatus, reading: Reading, told: dict[str, Column]) -> dict[str, Text]:
         from rich.text import Text
 
         history = self._histories.get(_key(one, reading), History())
@@ -174,7 +174,7 @@ class Board:
         }
 
 
-def _head(sight: Sight) -> list[Text]:
+def _head(sight: PollerStatus) -> list[Text]:
     from rich.text import Text
 
     lines = [Text(one_line(sight.state), "bold green" if sight.good else "bold red")]
@@ -239,5 +239,5 @@ def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
         yield Text(f"    {rest}", color)
 
 
-def _key(one: Glance, reading: Reading) -> tuple[str, str, str]:
+def _key(one: QueryStatus, reading: Reading) -> tuple[str, str, str]:
     return one.query, reading.metric, reading.attributes

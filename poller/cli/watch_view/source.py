@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from poller.daemon.health import clock, judge, read
-from poller.polling.status import Glance, from_json
+from poller.polling.status import QueryStatus, from_json
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class PollerStatus:
     """A poller at one moment."""
 
     good: bool
@@ -21,7 +21,7 @@ class Sight:
     """The poller in a line."""
     server: str
     """The server that it polls in a line; empty where nobody knows."""
-    glances: Sequence[Glance]
+    glances: Sequence[QueryStatus]
     news: Sequence[str] = ()
     """What it said last."""
     omitted: int = 0
@@ -30,26 +30,26 @@ class Sight:
     """How many queries are in which state; empty if only the glances tell."""
 
 
-Look = Callable[[], Sight]
+Look = Callable[[], PollerStatus]
 
 
 def beside(places: Sequence[Path]) -> Look:
     """Look at the poller whose heartbeat is at the best of `places` (see `poller.daemon.health.places`)."""
 
-    def look() -> Sight:
+    def look() -> PollerStatus:
         heartbeat = read(list(places))
         good, why = judge(heartbeat, ready=False, now=clock())
         if isinstance(heartbeat, str):
-            return Sight(good, why, "", ())
+            return PollerStatus(good, why, "", ())
         try:
             glances = from_json(heartbeat.get("glances", ()))
             omitted = int(heartbeat.get("omitted", 0))
             states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
         except (ValueError, TypeError, AttributeError) as error:
-            return Sight(False, f"the heartbeat is of another version: it {error}", "", ())
+            return PollerStatus(False, f"the heartbeat is of another version: it {error}", "", ())
         # How many are in which state is told below the queries.
         state = re.sub(r"; queries: [^;]*", "", why)
         server = str(heartbeat.get("server") or "")
-        return Sight(good, state, server, glances, omitted=omitted, states=states)
+        return PollerStatus(good, state, server, glances, omitted=omitted, states=states)
 
     return look

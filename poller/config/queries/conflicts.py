@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from poller.config.queries.query_file import Found, QueryFile
+from poller.config.queries.query_file import FileProblem, QueryFile
 from poller.model.path import Key
 from poller.model.prometheus import metric_name
 from poller.model.query import MetricType
@@ -27,7 +27,7 @@ class _Metric:
         return self.file.place(self.path)
 
 
-def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Found]:
+def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]:
     """Every clash in `files`; looks at what is written, valid or not, so that no other mistake hides one."""
     names: dict[str, str] = {}
     metrics: dict[str, _Metric] = {}
@@ -53,7 +53,7 @@ def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> 
             yield _Metric(file, (*at, "metrics", index), data)
 
 
-def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[Found]:
+def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[FileProblem]:
     name = metric.data["name"]
     attributes = metric.data.get("attributes", {})
     if isinstance(attributes, dict):
@@ -70,7 +70,9 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
             yield metric.file.found((*metric.path, key), what)
 
 
-def _translation(metric: _Metric, translated: dict[str, tuple[str, str]], namespace: str) -> Iterator[Found]:
+def _translation(
+    metric: _Metric, translated: dict[str, tuple[str, str]], namespace: str
+) -> Iterator[FileProblem]:
     name, unit = metric.data["name"], metric.data.get("unit")
     if not isinstance(unit, str) or unit_problem(unit):
         return

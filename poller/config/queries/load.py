@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from poller.config.queries.conflicts import clashes
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import files_of, source_problem
-from poller.config.queries.query_file import Found, QueryFile, read
+from poller.config.queries.query_file import FileProblem, QueryFile, read
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.model.catalog import Catalog, Defaults
 from poller.model.duration import parse_duration
@@ -31,14 +31,14 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     return judged(files, defaults, found)
 
 
-def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[Found]]:
+def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]:
     """The query files of `sources`, each once, as they stand; and what is wrong with the sources."""
-    found: list[Found] = []
+    found: list[FileProblem] = []
     files: list[QueryFile] = []
     seen: set[str] = set()
     for source in sources:
         if what := source_problem(source):
-            found.append(Found((len(files), 0), Problem(str(source), what, Place(str(source)))))
+            found.append(FileProblem((len(files), 0), Problem(str(source), what, Place(str(source)))))
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
@@ -48,7 +48,7 @@ def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[Found]]:
     return files, found
 
 
-def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[Found] = ()) -> Catalog:
+def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[FileProblem] = ()) -> Catalog:
     """Make a catalogue of `files`; raises ConfigError with every problem of them, and with those `found`."""
     queries, wrong = validated(files, defaults)
     if found := [*found, *wrong]:
@@ -56,9 +56,11 @@ def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[Found
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
-def validated(files: Sequence[QueryFile], defaults: Defaults) -> tuple[list[QueryDefinition], list[Found]]:
+def validated(
+    files: Sequence[QueryFile], defaults: Defaults
+) -> tuple[list[QueryDefinition], list[FileProblem]]:
     """Every query of `files` that is valid alone, and all that is wrong with any of them or between them."""
-    found: list[Found] = []
+    found: list[FileProblem] = []
     queries: list[QueryDefinition] = []
     for file in files:
         found += file.flaws()

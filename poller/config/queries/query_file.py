@@ -9,7 +9,7 @@ from typing import Any
 
 from poller.config.queries.error_messages import unknown_key
 from poller.config.queries.files import MAX_BYTES, unreadable
-from poller.config.queries.yaml_errors import Flaw
+from poller.config.queries.yaml_errors import YamlProblem
 from poller.config.queries.yaml_reader import Document, parse
 from poller.model.errors import Place, Problem
 from poller.model.files import NotRegularError, open_regular
@@ -21,7 +21,7 @@ _EXAMPLE = "write `queries:` and a list of queries below it"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FileProblem:
     order: tuple[int, int]
     """Number of the file, line."""
     problem: Problem
@@ -35,17 +35,17 @@ class QueryFile:
     document: Document | str
     """What is read, or why it cannot be."""
 
-    def found(self, path: Sequence[Key], what: str) -> Found:
+    def found(self, path: Sequence[Key], what: str) -> FileProblem:
         place = self.spot(path)
-        return Found((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
+        return FileProblem((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
 
-    def flawed(self, flaw: Flaw) -> Found:
+    def flawed(self, flaw: YamlProblem) -> FileProblem:
         """What is wrong with the file as YAML, and where."""
         told = format_path(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
         where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
         place = Place(str(self.path), flaw.line, flaw.column, told)
-        return Found((self.number, flaw.line), Problem(where, flaw.what, place))
+        return FileProblem((self.number, flaw.line), Problem(where, flaw.what, place))
 
     def spot(self, path: Sequence[Key]) -> Place:
         """Where the key or item at `path` stands."""
@@ -78,10 +78,10 @@ class QueryFile:
             if isinstance(query, dict):
                 yield ("queries", index), query
 
-    def flaws(self) -> Iterator[Found]:
+    def flaws(self) -> Iterator[FileProblem]:
         """What is wrong around the queries."""
         if isinstance(self.document, str):
-            yield Found((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
+            yield FileProblem((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
             return
         yield from map(self.flawed, self.document.flaws)
         if self.document.root is None:
@@ -94,7 +94,7 @@ class QueryFile:
         else:
             yield from self._top(data)
 
-    def _top(self, data: dict[str, Any]) -> Iterator[Found]:
+    def _top(self, data: dict[str, Any]) -> Iterator[FileProblem]:
         others = [key for key in data if key not in _KEYS]
         for key in others:
             yield self.found((key,), unknown_key(key, _KEYS))

@@ -11,7 +11,7 @@ from poller.model.path import Key
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class YamlProblem:
     """One thing wrong with a file as YAML."""
 
     line: int
@@ -21,7 +21,7 @@ class Flaw:
     """Set where there is no path because the text could not be read as YAML."""
 
 
-def of_syntax(error: yaml.MarkedYAMLError, text: str) -> Flaw:
+def of_syntax(error: yaml.MarkedYAMLError, text: str) -> YamlProblem:
     """What is wrong where the parser could not read on."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -41,14 +41,14 @@ def of_syntax(error: yaml.MarkedYAMLError, text: str) -> Flaw:
     else:
         since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
         what = f"is not YAML: {problem}{since}"
-    return Flaw(line, what, column=column)
+    return YamlProblem(line, what, column=column)
 
 
-def of_character(error: yaml.reader.ReaderError, text: str) -> Flaw:
+def of_character(error: yaml.reader.ReaderError, text: str) -> YamlProblem:
     """Which character YAML does not allow, and where it stands."""
     code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
     before = text[: max(text.find(chr(code)), 0)]
-    return Flaw(
+    return YamlProblem(
         before.count("\n") + 1,
         f"holds the character U+{code:04X}, which YAML does not allow; leave it out",
         column=len(before) - (before.rfind("\n") + 1) + 1,

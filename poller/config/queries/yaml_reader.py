@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from poller.config.queries.files import MAX_BYTES
-from poller.config.queries.yaml_errors import Flaw, of_character, of_syntax
+from poller.config.queries.yaml_errors import YamlProblem, of_character, of_syntax
 from poller.model.path import Key
 
 MAX_DEPTH = 32
@@ -35,7 +35,7 @@ _WORDS: dict[str, Any] = {
 }
 
 
-class Spot(NamedTuple):
+class Position(NamedTuple):
     """A place in a file: line and column, both from 1."""
 
     line: int
@@ -46,9 +46,9 @@ class Spot(NamedTuple):
 class Node:
     """One value, and the places of what is in it."""
 
-    spot: Spot
+    spot: Position
     value: Any = None
-    children: dict[Key, tuple[Spot, Node]] = field(default_factory=dict)
+    children: dict[Key, tuple[Position, Node]] = field(default_factory=dict)
     """The place of each key or item, and what stands there; an alias shares the node it names."""
     weight: int = 1
     depth: int = 1
@@ -74,7 +74,7 @@ class UnreadableError(Exception):
 
     def __init__(self, line: int, what: str, path: tuple[Key, ...] = ()) -> None:
         super().__init__(what)
-        self.flaw = Flaw(line, what, path)
+        self.flaw = YamlProblem(line, what, path)
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class _Open:
     node: Node
     anchor: str | None
     mapping: bool
-    key: tuple[str, Spot] | None = None
+    key: tuple[str, Position] | None = None
     skipped: bool = False
     """The value to come belongs to a key that is refused."""
     merges: list[Node] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Builder:
     def __init__(self, tags: Container[str]) -> None:
         self._tags = tags
         self.root: Node | None = None
-        self.flaws: list[Flaw] = []
+        self.flaws: list[YamlProblem] = []
         self._open: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
         """None while the anchored node is still open: an alias to it would hold itself."""
@@ -106,7 +106,7 @@ class Builder:
     def take(self, event: yaml.Event) -> None:
         """Take the next event; raises UnreadableError where nothing after it can be told."""
         mark = event.start_mark
-        spot = Spot(mark.line + 1, mark.column + 1) if mark else Spot(1, 1)
+        spot = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
         line = spot.line
         match event:
             case yaml.DocumentStartEvent():
@@ -151,14 +151,14 @@ class Builder:
         if tag is not None:
             told = tag.replace("tag:yaml.org,2002:", "!!")[:60]
             self.flaws.append(
-                Flaw(line, f"tag {told} is not understood; write the value without it", self._path())
+                YamlProblem(line, f"tag {told} is not understood; write the value without it", self._path())
             )
 
-    def _scalar(self, event: yaml.ScalarEvent, spot: Spot) -> None:
+    def _scalar(self, event: yaml.ScalarEvent, spot: Position) -> None:
         text = event.value
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
             what = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
-            self.flaws.append(Flaw(spot.line, what, self._path()))
+            self.flaws.append(YamlProblem(spot.line, what, self._path()))
             text = re.sub("[\0\ud800-\udfff]", "", text)
         plain = not event.style
         if self._wants_key():
@@ -172,7 +172,7 @@ class Builder:
             self._anchors[event.anchor] = node
         self._add(node, spot)
 
-    def _key(self, text: str, plain: bool, spot: Spot) -> None:
+    def _key(self, text: str, plain: bool, spot: Position) -> None:
         parent, line = self._open[-1], spot.line
         parent.key, parent.skipped = (text, spot), False
         first = parent.merge_line if text == "<<" and plain else None
@@ -181,7 +181,9 @@ class Builder:
         if first is not None:
             parent.skipped = True
             where = f"on lines {first} and {line}" if first != line else f"on line {line}"
-            self.flaws.append(Flaw(line, f"key {text[:60]!r} stands twice, {where}; keep one", self._path()))
+            self.flaws.append(
+                YamlProblem(line, f"key {text[:60]!r} stands twice, {where}; keep one", self._path())
+            )
         elif text == "<<" and plain:
             parent.merge_line = line
 
@@ -194,7 +196,7 @@ class Builder:
         )
         return tuple(step for step in steps if step is not None)
 
-    def _add(self, node: Node, spot: Spot) -> None:
+    def _add(self, node: Node, spot: Position) -> None:
         if not self._open:
             self.root = node
             return
@@ -220,7 +222,7 @@ class Builder:
             parent.merges = sources
         else:
             what = "merges something that is no mapping; write `<<: *name` of an anchored mapping"
-            self.flaws.append(Flaw(line, what, self._path()))
+            self.flaws.append(YamlProblem(line, what, self._path()))
 
     def _close(self) -> None:
         done = self._open.pop()
@@ -262,7 +264,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Document:
     """The data of one file, and where each part of it stands."""
 
-    flaws: list[Flaw]
+    flaws: list[YamlProblem]
     """In the order found; after one that made reading on impossible, `data` is None."""
     root: Node | None = None
 
@@ -284,10 +286,10 @@ class Document:
             node = node.children[step][1]
         return node.text if node else None
 
-    def spot(self, path: Sequence[Key]) -> Spot:
+    def spot(self, path: Sequence[Key]) -> Position:
         """The place of the key or item at `path`, or of the innermost one around it that exists."""
         node = self.root
-        spot = node.spot if node else Spot(1, 1)
+        spot = node.spot if node else Position(1, 1)
         for step in path:
             if node is None or step not in node.children:
                 break
@@ -301,12 +303,12 @@ def parse(raw: bytes, tags: Container[str] = ()) -> Document:
     A text behind one of `tags` (as `!include`) becomes Tagged; any other tag is a flaw.
     """
     if len(raw) > MAX_BYTES:
-        return Document([Flaw(1, "is larger than 1 MiB; split it into several files")])
+        return Document([YamlProblem(1, "is larger than 1 MiB; split it into several files")])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        return Document([Flaw(raw.count(b"\n", 0, error.start) + 1, what)])
+        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, what)])
     builder = Builder(tags)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -318,5 +320,5 @@ def parse(raw: bytes, tags: Container[str] = ()) -> Document:
     except yaml.reader.ReaderError as error:
         return Document([*builder.flaws, of_character(error, text)])
     if builder.root is None:
-        builder.flaws.append(Flaw(1, "is empty; write `queries:` and a list of queries below it"))
+        builder.flaws.append(YamlProblem(1, "is empty; write `queries:` and a list of queries below it"))
     return Document(builder.flaws, builder.root)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from poller.model.diagnostics import RULES, Complaint, Level, failed, summary
+from poller.model.diagnostics import RULES, Diagnostic, Level, failed, summary
 from poller.model.printable import lines, one_line
 from poller.model.text import counted
 from poller.tools.check.result import Judged
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def to_json(complaints: Sequence[Complaint], judged: Sequence[Judged] = ()) -> str:
+def to_json(complaints: Sequence[Diagnostic], judged: Sequence[Judged] = ()) -> str:
     """One object: `ok` as the exit code says it, a list `problems`, and one `queries` of those looked at."""
     told = {
         "ok": not failed(complaints),
@@ -41,7 +41,7 @@ def to_json(complaints: Sequence[Complaint], judged: Sequence[Judged] = ()) -> s
     return json.dumps(told, indent=2, ensure_ascii=False)
 
 
-def _problem(complaint: Complaint) -> dict[str, Any]:
+def _problem(complaint: Diagnostic) -> dict[str, Any]:
     place = complaint.place
     return {
         "rule": complaint.rule,
@@ -75,12 +75,12 @@ _IN_TEXT = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _IN_PROPERTIES = {**_IN_TEXT, ":": "%3A", ",": "%2C"}
 
 
-def to_github(complaints: Iterable[Complaint]) -> str:
+def to_github(complaints: Iterable[Diagnostic]) -> str:
     """One line a complaint."""
     return "".join(f"{_command(complaint)}\n" for complaint in complaints)
 
 
-def _command(complaint: Complaint) -> str:
+def _command(complaint: Diagnostic) -> str:
     place = complaint.place
     properties: dict[str, object] = {}
     if place is not None:
@@ -103,7 +103,7 @@ def _escaped(text: str, table: dict[str, str]) -> str:
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def to_sarif(complaints: Sequence[Complaint], version: str) -> str:
+def to_sarif(complaints: Sequence[Diagnostic], version: str) -> str:
     """One log of one run (SARIF 2.1.0, OASIS Standard of 27 March 2020); `version` is the poller's own."""
     rules = list(RULES)
     driver = {
@@ -116,7 +116,7 @@ def to_sarif(complaints: Sequence[Complaint], version: str) -> str:
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
 
 
-def _result(complaint: Complaint, rule: int) -> dict[str, Any]:
+def _result(complaint: Diagnostic, rule: int) -> dict[str, Any]:
     place = complaint.place
     path = place.path if place else complaint.where
     result: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _result(complaint: Complaint, rule: int) -> dict[str, Any]:
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
-def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Complaint]) -> None:
+def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Diagnostic]) -> None:
     """Print a line for each query that the server accepts, one for each complaint, and a summary."""
     print_complaints(console, others)
     for one in judged:
@@ -148,7 +148,7 @@ def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Co
     console.print(f"{counted(len(judged), 'query')}: {summary(complaints)}", markup=False, highlight=False)
 
 
-def print_complaints(console: Console, complaints: Sequence[Complaint]) -> None:
+def print_complaints(console: Console, complaints: Sequence[Diagnostic]) -> None:
     """Print a line for each complaint."""
     for complaint in complaints:
         _print(console, complaint.level, str(complaint))

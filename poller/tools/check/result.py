@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from poller.model.diagnostics import Complaint
+from poller.model.diagnostics import Diagnostic
 from poller.model.errors import Place
 
 
@@ -23,7 +23,7 @@ class Judged:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Type of each column of its result."""
     estimate_answers: bool = False
-    complaints: tuple[Complaint, ...] = ()
+    complaints: tuple[Diagnostic, ...] = ()
 
     @property
     def told(self) -> str:

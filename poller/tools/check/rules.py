@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from poller.config.queries.locate import Origin
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
-from poller.model.diagnostics import Complaint, Level, Rule
+from poller.model.diagnostics import Diagnostic, Level, Rule
 from poller.model.errors import Place, PollError
 from poller.model.path import Key
 from poller.model.printable import one_line
@@ -17,7 +17,7 @@ from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
 from poller.model.text import as_yaml, did_you_mean, shown
 from poller.polling.mapping import to_samples
-from poller.postgres.inspect import Inspected, Inspection, Known, Scan
+from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, Scan
 from poller.postgres.inspect_relations import Type
 from poller.postgres.server_facts import unmet
 from poller.postgres.sql_text import literal
@@ -71,7 +71,7 @@ def judge(
             what = f"is not sent to this server: {skip.detail}"
             # A missing table is foreseen; a missing right is for somebody to grant.
             level: Level = "warning" if skip.reason == "privilege" else "note"
-            gate = Complaint("requires", level, what, origin.place("requires"), query=query.name)
+            gate = Diagnostic("requires", level, what, origin.place("requires"), query=query.name)
             judged.append(Judged(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
         else:
             case = _Case(query, origin, own[query.name], cheap.get(query.name), known, volatile, limits)
@@ -87,7 +87,7 @@ class _Case:
     origin: Origin
     own: Inspected
     cheap: Inspected | None
-    known: Known
+    known: CatalogFacts
     volatile: Mapping[str, Sequence[str]]
     """Functions by statement, see `Inspection.volatile`."""
     limits: Limits
@@ -115,12 +115,12 @@ class _Case:
         estimate = self.query.estimate
         return estimate is not None and (self.own.cost or 0.0) > estimate.above_cost
 
-    def _say(self, rule: Rule, level: Level, what: str, *path: Key, place: Place | None = None) -> Complaint:
-        return Complaint(
+    def _say(self, rule: Rule, level: Level, what: str, *path: Key, place: Place | None = None) -> Diagnostic:
+        return Diagnostic(
             rule, level, one_line(what), place or self.origin.place(*path), query=self.query.name
         )
 
-    def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Complaint]:
+    def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
         """What is wrong with one statement and its columns."""
         if inspected.error is not None:
             error = inspected.error
@@ -144,7 +144,7 @@ class _Case:
                     yield self._say(rule, level, f"{what}{_of(path)}", *at, key)
         yield from self._unused(path, inspected)
 
-    def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Complaint]:
+    def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Diagnostic]:
         """Columns that were forgotten, which is why rows are duplicates of each other."""
         wanted = {name for one in self.query.metrics for name in (one.value_column, *one.attribute_columns)}
         if not wanted <= {column.name for column in inspected.columns}:
@@ -195,7 +195,7 @@ class _Case:
     def _type(self, column: Column) -> Type:
         return self.known.types.get(column.oid) or Type(f"type {column.oid}", "X")
 
-    def _estimate(self, cheap: Inspected) -> Iterator[Complaint]:
+    def _estimate(self, cheap: Inspected) -> Iterator[Diagnostic]:
         estimate = self.query.estimate
         if estimate is None or self.own.cost is None:
             return
@@ -207,7 +207,7 @@ class _Case:
             what = f"answers on this server: the exact cost {exact} is above {limit}"
             yield self._say("estimate", "note", what, "estimate", "above_cost")
 
-    def _cost(self) -> Iterator[Complaint]:
+    def _cost(self) -> Iterator[Diagnostic]:
         sent, path = (
             (self.cheap, ("estimate", "sql"))
             if self._estimate_answers and self.cheap is not None
@@ -218,7 +218,7 @@ class _Case:
             advice = "make it cheaper" + (", or give it an estimate" if self.query.estimate is None else "")
             yield self._say("max-cost", "error", f"{what}; {advice}", *path)
 
-    def _scans(self) -> Iterator[Complaint]:
+    def _scans(self) -> Iterator[Diagnostic]:
         if self._estimate_answers or self.own.plan is None:
             return
         for scan in dict.fromkeys(self.own.plan.scans):
@@ -232,7 +232,7 @@ class _Case:
             elif relation.rows >= self.limits.large_rows:
                 yield self._scan(scan, relation.quoted, relation.rows, relation.indexed)
 
-    def _scan(self, scan: Scan, name: str, rows: float, indexed: Mapping[str, str]) -> Complaint:
+    def _scan(self, scan: Scan, name: str, rows: float, indexed: Mapping[str, str]) -> Diagnostic:
         reads = f"reads all of {name}, {rows:,.0f} rows"
         columns = [column for column in compared_columns(scan.condition) if column not in indexed]
         if columns and scan.rows < _FEW_ROWS * rows:

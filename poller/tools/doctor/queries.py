@@ -11,9 +11,9 @@ from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult, SkipReason
 from poller.model.tick import Tick
 from poller.polling.poll import to_result
-from poller.postgres.batch import Attempts
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.batch import Batch
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.inspect import inspecting
 from poller.postgres.transaction import budget
 from poller.postgres.volatile_functions import ADVICE
@@ -29,7 +29,7 @@ _REFUSED: dict[SkipReason, str] = {"primary": "standby", "lag": "lag", "excess_p
 """What holds back all queries alike has a line of its own; its check is named here."""
 
 
-def run(attempts: Attempts, planned: Sequence[Tick], on_answer: Callable[[str], None]) -> dict[str, Answer]:
+def run(attempts: Batch, planned: Sequence[Tick], on_answer: Callable[[str], None]) -> dict[str, Answer]:
     """Run every tick once as the daemon does; what recovery cancels is asked again, one by one."""
     answers: dict[str, Answer] = {}
     for tick in planned:
@@ -42,7 +42,7 @@ def run(attempts: Attempts, planned: Sequence[Tick], on_answer: Callable[[str], 
 
 
 def planned(
-    session: Session, waker: Waker, lock_timeout: float, answers: Sequence[Answer]
+    session: Connection, waker: CancelToken, lock_timeout: float, answers: Sequence[Answer]
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
     """The planner's cost of each query that has run, and the volatile functions that it calls, by query.
 

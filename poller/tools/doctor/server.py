@@ -12,11 +12,11 @@ from typing import Any
 from poller.config.queries.sql_ast import identifier
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Host, Session, ssl_mode
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection, Host, ssl_mode
 from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
-from poller.postgres.transaction import Guards, budget, rollback
+from poller.postgres.transaction import TransactionLimits, budget, rollback
 from poller.tools.doctor.finding import Finding
 
 LARGEST_SKEW_SECONDS = 5.0
@@ -35,13 +35,15 @@ class Looked:
     """Seconds by which the server's clock is ahead of ours at least; negative: behind."""
 
 
-def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[QueryDefinition]) -> Looked:
+def look(
+    session: Connection, waker: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
+) -> Looked:
     """Ask the server for everything that stands in its catalogue, in one read-only transaction.
 
     Raises PollError.
     """
     pipeline = Pipeline(session.connection(), waker)
-    guards = Guards(lock_timeout, budget(queries), charset=pipeline.charset)
+    guards = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
     facts = facts_query(queries, privileges=True, charset=pipeline.charset)
     before = time.time()
     sent = [*guards.opening([facts, _look_query()]), rollback()]
@@ -61,7 +63,7 @@ def look(session: Session, waker: Waker, lock_timeout: float, queries: Sequence[
     return Looked(read_facts(found), told, skew)
 
 
-def examine(looked: Looked, session: Session, *, place: str, strict: bool) -> list[Finding]:
+def examine(looked: Looked, session: Connection, *, place: str, strict: bool) -> list[Finding]:
     """Everything about the connection and the role; `place` is what to show where no host is known."""
     connection = session.connection()
     facts, told = looked.facts, looked.told

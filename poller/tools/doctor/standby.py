@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.postgres.admission import RequireStandby
-from poller.postgres.server_tracker import Sighting
+from poller.postgres.server_tracker import ServerInfo
 from poller.tools.doctor.finding import Finding
 
 
 def examine(
-    sighting: Sighting,
+    sighting: ServerInfo,
     settings: dict[str, str],
     queries: Sequence[QueryDefinition],
     *,
@@ -30,7 +30,7 @@ def examine(
     ]
 
 
-def _standby(sighting: Sighting, require: RequireStandby) -> Finding:
+def _standby(sighting: ServerInfo, require: RequireStandby) -> Finding:
     timeline = f", timeline {sighting.timeline}" if sighting.timeline is not None else ""
     detail = f"a {sighting.role}{timeline}"
     facts = {"role": sighting.role, "timeline": sighting.timeline}
@@ -45,7 +45,7 @@ def _standby(sighting: Sighting, require: RequireStandby) -> Finding:
     return Finding("standby", "warn", detail, advice, facts=facts)
 
 
-def _lag(sighting: Sighting, queries: Iterable[QueryDefinition], limit: float | None) -> Finding:
+def _lag(sighting: ServerInfo, queries: Iterable[QueryDefinition], limit: float | None) -> Finding:
     seconds, why = sighting.lag, sighting.why
     facts = {"lag": seconds, "data_age": sighting.data_age, "why": why, "limit": limit}
     shortest = min((query.interval for query in queries), default=0.0)

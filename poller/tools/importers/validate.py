@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poller.config.queries.load import validated
-from poller.config.queries.query_file import Found, QueryFile
+from poller.config.queries.query_file import FileProblem, QueryFile
 from poller.config.queries.yaml_reader import Document
 from poller.model.catalog import Defaults
 from poller.model.duration import format_duration
@@ -147,7 +147,7 @@ def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric
     return known
 
 
-def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[Found]:
+def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[FileProblem]:
     return validated(_as_files(drafts), defaults)[1]
 
 
@@ -157,7 +157,7 @@ def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
     ]
 
 
-def _refused(draft: DraftQuery, found: Found, losses: Losses) -> list[DraftMetric]:
+def _refused(draft: DraftQuery, found: FileProblem, losses: Losses) -> list[DraftMetric]:
     """Report a problem as lost and return the affected metrics: a single one, or all of the query."""
     number = _metric_at(found.path)
     key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")

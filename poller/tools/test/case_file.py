@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import unreadable
-from poller.config.queries.query_file import Found, QueryFile, read
-from poller.config.queries.yaml_errors import Flaw
+from poller.config.queries.query_file import FileProblem, QueryFile, read
+from poller.config.queries.yaml_errors import YamlProblem
 from poller.model.errors import Problem
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
@@ -117,7 +117,7 @@ class Reading:
     """One file of cases, as it is read; what is wrong is in `found`."""
 
     def __init__(self, number: int, path: Path, queries: Sequence[QueryDefinition]) -> None:
-        self.found: list[Found] = []
+        self.found: list[FileProblem] = []
         self._file = QueryFile(number, path, read(path))
         self._queries = {query.name: query for query in queries}
 
@@ -133,10 +133,10 @@ class Reading:
     def _cases(self) -> Cases | None:
         document = self._file.document
         if isinstance(document, str):
-            self.found.append(Found((self._file.number, 0), Problem(str(self._file.path), document)))
+            self.found.append(FileProblem((self._file.number, 0), Problem(str(self._file.path), document)))
             return None
         empty = document.root is None and all(flaw.what.startswith("is empty") for flaw in document.flaws)
-        flaws = [Flaw(1, f"is empty; {_EXAMPLE}")] if empty else document.flaws
+        flaws = [YamlProblem(1, f"is empty; {_EXAMPLE}")] if empty else document.flaws
         self.found += map(self._file.flawed, flaws)
         data = document.data
         if document.root is None or self.found:

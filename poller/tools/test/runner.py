@@ -19,11 +19,11 @@ from poller.model.errors import ConfigError, PollerError, PollError, Problem
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, EstimateReason, PollResult
 from poller.polling.poll import to_result
-from poller.postgres.cancellation import Waker
-from poller.postgres.connection import Session
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
 from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import facts_query, read_facts, unmet
-from poller.postgres.transaction import Guards, formats_query
+from poller.postgres.transaction import TransactionLimits, formats_query
 from poller.tools.test.case_file import Fixture, Step, Trial
 
 _RELATIONS = """
@@ -63,7 +63,7 @@ _CANCEL_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
-def stoppable(connection: psycopg.Connection, waker: Waker) -> Iterator[None]:
+def stoppable(connection: psycopg.Connection, waker: CancelToken) -> Iterator[None]:
     """Cancel what `connection` runs in here once the waker is raised; raises PollError `cancelled` then.
 
     Rows are made by COPY too, which has no place in a pipeline, and psycopg waits for nothing but the server.
@@ -84,7 +84,7 @@ def stoppable(connection: psycopg.Connection, waker: Waker) -> Iterator[None]:
         raise PollError("cancelled", "told to stop")
 
 
-def _watch(connection: psycopg.Connection, waker: Waker, over: int) -> None:
+def _watch(connection: psycopg.Connection, waker: CancelToken, over: int) -> None:
     ready, _, _ = select.select([waker.fileno(), over], [], [])
     while over not in ready:
         # A cancel ends one statement only, and one that comes between two ends none.
@@ -115,11 +115,11 @@ class FixtureError(PollerError):
 class Bench:
     """A database on which cases are tried, each in a transaction of its own that is rolled back."""
 
-    def __init__(self, session: Session, waker: Waker) -> None:
+    def __init__(self, session: Connection, waker: CancelToken) -> None:
         self._session = session
         self._waker = waker
         # Only what bounds a query matters here, and that is its own timeout.
-        self._guards = Guards(_LOCK_SECONDS, budget=0.0)
+        self._guards = TransactionLimits(_LOCK_SECONDS, budget=0.0)
 
     def reach(self, *, empty: bool) -> None:
         """Connect; raises PollError where that is not possible.
