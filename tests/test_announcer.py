@@ -33,18 +33,18 @@ class Heard:
     def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
         caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
         self._caplog = caplog
-        self._announcer = PollLog(**arguments)
+        self._polls_log = PollLog(**arguments)
         self.now = 0.0
 
     def __call__(self, *results: PollResult, after: float = 60.0) -> list[str]:
         """What the log says of one tick, `after` seconds behind the one before."""
         self.now += after
         self._caplog.clear()
-        self._announcer.tick(results, self.now)
+        self._polls_log.tick(results, self.now)
         return [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
 
     def forget(self, *names: str) -> None:
-        self._announcer.forget(names)
+        self._polls_log.forget(names)
 
     def extra(self, name: str) -> object:
         (record,) = self._caplog.records
@@ -94,11 +94,11 @@ def test_an_outage_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
 
 
 def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.LogCaptureFixture) -> None:
-    store, announcer = ResultStore([A, B]), PollLog()
+    store, polls_log = ResultStore([A, B]), PollLog()
 
     def said(now: float) -> list[str]:
         caplog.clear()
-        announcer.values(store.freshness(now))
+        polls_log.values(store.freshness(now))
         return caplog.messages
 
     assert said(0) == [], "what never was is not withheld"
@@ -114,9 +114,9 @@ def test_values_that_are_too_old_are_said_to_be_withheld_once(caplog: pytest.Log
 
 def test_many_whose_values_are_withheld_make_one_line(caplog: pytest.LogCaptureFixture) -> None:
     queries = [a_query(f"q{number}") for number in range(25)]
-    store, announcer = ResultStore(queries), PollLog()
+    store, polls_log = ResultStore(queries), PollLog()
     store.put([a_result(query) for query in queries], 0)
-    announcer.values(store.freshness(901))
+    polls_log.values(store.freshness(901))
     (said,) = caplog.messages
     assert said.startswith("25 queries: no good poll for longer than their max_age, their values are")
     assert said.endswith("q18, q19 and 5 more")

@@ -226,9 +226,9 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(ConfigError, match=r"folder\.yaml is no regular file; write another name"):
         append(folder, NEW, DEFAULTS)
-    os.mkfifo(pipe := tmp_path / "pipe.yaml")
+    os.mkfifo(cycle := tmp_path / "pipe.yaml")
     with pytest.raises(ConfigError, match=r"pipe\.yaml is no regular file; write another name"):
-        append(pipe, NEW, DEFAULTS)
+        append(cycle, NEW, DEFAULTS)
     with pytest.raises(ConfigError, match=r"q\.txt is no query file; write a name that ends in \.yaml"):
         append(tmp_path / "q.txt", NEW, DEFAULTS)
     with pytest.raises(ConfigError, match=r"/proc/q\.yaml cannot be written: "):

@@ -208,8 +208,8 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
 
 def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     """A pooler may hide the session's default."""
-    guards = TransactionLimits(lock_timeout=1.0, budget=10.0)
-    query, end = guards.alone(a_query(snapshot=False), "SELECT 1 AS n")
+    limits = TransactionLimits(lock_timeout=1.0, budget=10.0)
+    query, end = limits.alone(a_query(snapshot=False), "SELECT 1 AS n")
     begin, _ = query.after
     assert begin.startswith("BEGIN ")
     assert "READ ONLY" in begin
@@ -286,7 +286,7 @@ def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, ma
     seen: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
-        make_replica(dsn, on_sighting=seen.append).ask([a_query("q")])
+        make_replica(dsn, on_server_info=seen.append).ask([a_query("q")])
     assert [(one.address, one.port, one.standby, one.timeline) for one in seen] == [
         ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
         for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))

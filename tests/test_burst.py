@@ -9,17 +9,17 @@ QUICK, SLOW = (a_query(f"q{seconds}", "SELECT 1", timeout=seconds) for seconds i
 
 
 def test_a_timeout_is_set_only_where_it_is_not_the_commonest() -> None:
-    guards = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([SLOW, QUICK, QUICK]))
-    assert guards.timeout == 5
-    (quick,), (slow,) = guards.shared(QUICK, "SELECT 1"), guards.shared(SLOW, "SELECT 1")
+    limits = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([SLOW, QUICK, QUICK]))
+    assert limits.timeout == 5
+    (quick,), (slow,) = limits.shared(QUICK, "SELECT 1"), limits.shared(SLOW, "SELECT 1")
     assert quick.after == ("ROLLBACK TO SAVEPOINT tick",)
     assert slow.after == ("ROLLBACK TO SAVEPOINT tick", "SET LOCAL statement_timeout = 7000")
-    opening = [sql for statement in guards.opening(["SELECT 2"]) for sql in (*statement.after, statement.sql)]
+    opening = [sql for statement in limits.opening(["SELECT 2"]) for sql in (*statement.after, statement.sql)]
     assert opening[-2:] == ["SET LOCAL statement_timeout = 5000", "SAVEPOINT tick"]
 
 
 def test_without_a_common_one_every_query_sets_its_own() -> None:
-    guards = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([]))
-    assert guards.timeout is None
-    (quick,) = guards.shared(QUICK, "SELECT 1")
+    limits = TransactionLimits(1.0, 10.0, timeout=commonest_timeout([]))
+    assert limits.timeout is None
+    (quick,) = limits.shared(QUICK, "SELECT 1")
     assert quick.after[-1] == "SET LOCAL statement_timeout = 5000"

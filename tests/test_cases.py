@@ -104,11 +104,11 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def bench(site: Site) -> Iterator[Bench]:
-    waker = CancelToken()
-    session = Connection(lambda: site.primary, waker, connect_timeout=30)
-    yield Bench(session, waker)
+    cancel_token = CancelToken()
+    session = Connection(lambda: site.primary, cancel_token, connect_timeout=30)
+    yield Bench(session, cancel_token)
     session.hang_up()
-    waker.close()
+    cancel_token.close()
 
 
 @pytest.fixture
@@ -438,9 +438,9 @@ def test_what_no_rollback_would_undo_is_refused_as_it_is_written(sql: str, why: 
 @pytest.mark.postgres
 def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     """Its own relations and those of extensions are the server's."""
-    waker = CancelToken()
-    session = Connection(lambda: database.primary_dsn, waker, connect_timeout=30)
-    bench = Bench(session, waker)
+    cancel_token = CancelToken()
+    session = Connection(lambda: database.primary_dsn, cancel_token, connect_timeout=30)
+    bench = Bench(session, cancel_token)
     database.execute("CREATE SCHEMA nothing_in_it; CREATE TYPE pair AS (a int, b int)")
     bench.reach(empty=True)
     database.execute("CREATE MATERIALIZED VIEW nothing_in_it.a AS SELECT 1; CREATE SEQUENCE b")
@@ -448,7 +448,7 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     with pytest.raises(ConfigError) as caught:
         bench.reach(empty=True)
     session.hang_up()
-    waker.close()
+    cancel_token.close()
 
     assert str(caught.value) == (
         "--database: holds the relation nothing_in_it.a and 1 more, and a case would lock whoever uses it; "
@@ -524,12 +524,12 @@ def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
 @pytest.mark.postgres
 def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
     (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
-    waker = CancelToken()
-    session = Connection(lambda: database.standby_dsn, waker, connect_timeout=30)
+    cancel_token = CancelToken()
+    session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
     with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
-        Bench(session, waker).attempt(trial)
+        Bench(session, cancel_token).attempt(trial)
     session.hang_up()
-    waker.close()
+    cancel_token.close()
 
 
 def test_a_database_that_is_polled_or_not_there_is_told(

@@ -792,19 +792,19 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
         "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_sleep(600); RETURN 1; END $$"
     )
-    waker = CancelToken()
-    session = Connection(lambda: database.primary_dsn, waker, connect_timeout=30.0)
-    guards = TransactionLimits(lock_timeout=30.0, budget=1.0)
-    pipeline = Pipeline(session.connection(), waker)
-    facts = list(pipeline.send(guards.opening([facts_query([])])))[2].rows
+    cancel_token = CancelToken()
+    session = Connection(lambda: database.primary_dsn, cancel_token, connect_timeout=30.0)
+    limits = TransactionLimits(lock_timeout=30.0, budget=1.0)
+    pipeline = Pipeline(session.connection(), cancel_token)
+    facts = list(pipeline.send(limits.opening([facts_query([])])))[2].rows
     assert facts is not None
-    inspection = Inspection(pipeline, guards, read_facts(facts.values[0][0] or b""))
+    inspection = Inspection(pipeline, limits, read_facts(facts.values[0][0] or b""))
 
     with pytest.raises(PollError, match="the server took longer than 1s to plan the statements"):
         inspection.statements(["SELECT n FROM things WHERE n < slow()"])
 
     assert not session.is_open
-    waker.close()
+    cancel_token.close()
 
 
 @pytest.mark.postgres

@@ -56,7 +56,7 @@ def replica(database: Database) -> Iterator[Replica]:
         connect_timeout=10,
         lock_timeout=1,
         admission=Admission("false"),
-        on_sighting=lambda _: None,
+        on_server_info=lambda _: None,
     )
     yield replica
     replica.close()

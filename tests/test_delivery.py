@@ -59,10 +59,10 @@ class Counting:
     """A push whose gauge `number` tells how many collections there were: 1, 2, 3, ..."""
 
     def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
-        self.spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
+        self.queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
         described = resource("obscura-poller", f"from-{first}", "1")
         # A machine that stalls is not to make an answer late.
-        self.push = MetricExporter(endpoint, described, self.spool, **{"timeout": 60.0, **arguments})
+        self.push = MetricExporter(endpoint, described, self.queue, **{"timeout": 60.0, **arguments})
         self.next = first
         self.series = 1
         self.push.meter.create_observable_gauge("number", [self._observe])
@@ -148,10 +148,10 @@ def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
     one = counting(receiver, protocol, interval=0.05)
     receiver.answer = HANG
     receiver.wait_for_attempts(1)
-    assert eventually(lambda: one.spool.requests >= 5, 60)
+    assert eventually(lambda: one.queue.requests >= 5, 60)
     receiver.stop()
-    waiting = one.spool.requests
-    assert eventually(lambda: one.spool.requests >= waiting + 5, 60)
+    waiting = one.queue.requests
+    assert eventually(lambda: one.queue.requests >= waiting + 5, 60)
     receiver.answer = ACCEPT
     receiver.start()
     receiver.wait_for(lambda _: len(numbers(receiver)) >= waiting + 8)
@@ -160,7 +160,7 @@ def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
     times = [point.time_unix_nano for point in receiver.points("number")]
     assert times == sorted(times)
     assert len(set(times)) == one.next - 1
-    assert one.spool.empty
+    assert one.queue.empty
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -214,7 +214,7 @@ def test_refused_data_are_dropped_and_hold_up_nothing(
     receiver.start()
     assert one.push.flush(60) is True  # what it was about itself is there
     assert numbers(receiver) == [1, 4, 5]
-    assert one.push.delivery.tally.rejected == {"invalid": 2}
+    assert one.push.delivery.stats.rejected == {"invalid": 2}
     lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
     assert [record.levelno for record in lost] == [logging.WARNING]
     (well,) = [record for record in caplog.records if "works again" in record.getMessage()]
@@ -232,7 +232,7 @@ def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
     assert one.push.flush(60) is False
     receiver.answer = ACCEPT
     assert one.push.flush(60) is True
-    assert one.push.delivery.tally.rejected == {"partial_success": 6}
+    assert one.push.delivery.stats.rejected == {"partial_success": 6}
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "the collector rejects 3 of 5 data points: too old by far"
     ]
@@ -259,7 +259,7 @@ def test_what_an_operator_has_to_repair_costs_no_data_and_no_waiting(
     receiver.answer = ACCEPT
     assert one.push.flush(60) is True
     assert numbers(receiver) == [1, 2, 3]
-    assert not one.push.delivery.tally.rejected
+    assert not one.push.delivery.stats.rejected
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -303,8 +303,8 @@ def test_one_data_point_that_is_too_large_is_lost_alone(
     receiver.answer_next(TOO_LARGE, ACCEPT, TOO_LARGE)
     assert one.push.flush(60) is False
     assert [point.attributes["series"] for point in receiver.points()] == [0]
-    assert one.push.delivery.tally.rejected == {"too_large": 1}
-    assert one.spool.empty
+    assert one.push.delivery.stats.rejected == {"too_large": 1}
+    assert one.queue.empty
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -317,7 +317,7 @@ def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == [1, 2, *range(4, one.next)]
-    assert one.push.delivery.tally.rejected == {"poison": 1}
+    assert one.push.delivery.stats.rejected == {"poison": 1}
 
 
 def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, counting: Open) -> None:
@@ -326,7 +326,7 @@ def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, c
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == list(range(2, one.next))
-    assert one.push.delivery.tally.rejected == {"poison": 1}
+    assert one.push.delivery.stats.rejected == {"poison": 1}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -342,7 +342,7 @@ def test_a_collector_that_refuses_everything_makes_no_request_poison(
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
     assert one.push.shutdown(60)
     assert once(numbers(receiver)) == list(range(1, one.next))
-    assert not one.push.delivery.tally.rejected
+    assert not one.push.delivery.stats.rejected
 
 
 def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.server_address[1]}"
         one = Counting(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), tmp_path / "page")
         assert one.push.flush(60) is False
-        assert one.spool.requests == 1
+        assert one.queue.requests == 1
         one.push.shutdown(0.1)
         server.shutdown()
         thread.join()
@@ -460,18 +460,18 @@ def deliver() -> Iterator[Deliver]:
     def start(
         judge: Callable[[bytes, int], ExportResult], bodies: list[bytes], pause: float = 0.01, points: int = 1
     ) -> tuple[RetrySender, Scripted]:
-        spool = SendingQueue(None, max_size=2**20, max_age=3600.0)
-        spool.append([Request(body, points) for body in bodies])
+        queue = SendingQueue(None, max_size=2**20, max_age=3600.0)
+        queue.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
         begun.append(
-            (RetrySender(format_of("metrics"), spool, sender, "the collector", pause, idle=IDLE), spool)
+            (RetrySender(format_of("metrics"), queue, sender, "the collector", pause, idle=IDLE), queue)
         )
         return begun[-1][0], sender
 
     yield start
-    for one, spool in begun:
+    for one, queue in begun:
         one.close()
-        spool.close()
+        queue.close()
 
 
 TAKEN = ExportResult("taken")
@@ -525,7 +525,7 @@ def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliv
     assert eventually(lambda: sender.sent[-1:] == [b"next"], 60)
     times = delivery.REFUSALS_BEFORE_DOUBT + 1
     assert sender.sent == [b"good", *[b"bad"] * times, b"good", b"bad", b"next"]
-    assert one.tally.rejected == {"poison": 1}
+    assert one.stats.rejected == {"poison": 1}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -544,7 +544,7 @@ def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: 
     """Two such answers overflowed the counter, and with it every later export."""
     one, sender = deliver(lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3)
     assert eventually(lambda: len(sender.sent) == 2, 60)
-    assert eventually(lambda: one.tally.rejected == {"partial_success": 6})
+    assert eventually(lambda: one.stats.rejected == {"partial_success": 6})
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -604,4 +604,4 @@ def test_a_flush_ends_as_soon_as_it_is_stopped(receiver: Receiver, counting: Ope
     stopped.append(True)
     waiting.join(60)
     assert not waiting.is_alive()
-    assert one.spool.requests == 1
+    assert one.queue.requests == 1

@@ -82,7 +82,7 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
         },
     )
     code = process.wait()
-    *lines, verdict = process.stdout.splitlines()
+    *lines, export_result = process.stdout.splitlines()
 
     assert code == 0, process
     assert [line[:30].split()[:2] for line in lines if line.split()[1] != "query"] == [
@@ -103,7 +103,7 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
         ["ok", "query", "pending_messages"],
         ["ok", "query", "users"],
     ]
-    assert verdict == "0 failed, 3 warnings, 11 ok, 0 skipped"
+    assert export_result == "0 failed, 3 warnings, 11 ok, 0 skipped"
     assert "\x1b" not in process.stdout
     assert process.stderr == ""
     assert proxy.connections == 1
@@ -325,9 +325,9 @@ def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
     ).definition()
 
     def told(delay: int, feedback: str) -> tuple[str, str]:
-        sighting = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
+        server_info = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
         settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
-        *_, conflicts = examine_replay(sighting, settings, [slow], require_standby="warn", max_lag=None)
+        *_, conflicts = examine_replay(server_info, settings, [slow], require_standby="warn", max_lag=None)
         return conflicts.state, conflicts.detail.partition(": ")[2]
 
     assert told(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
@@ -348,8 +348,8 @@ def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
     settings = {"max_standby_streaming_delay": "-1", "hot_standby_feedback": "on"}
 
     def lag(seconds: float | None, limit: float | None) -> str:
-        sighting = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
-        found = examine_replay(sighting, settings, [query], require_standby="warn", max_lag=limit)
+        server_info = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
+        found = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
         return found[1].state
 
     assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == ["ok", "ok", "warn", "warn"]

@@ -197,7 +197,7 @@ def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
     assert eventually(lambda: bool(exchanges()))
     one.close()
     sending.join(60)
-    assert [verdict.fate for verdict in found] == ["later"]
+    assert [export_result.fate for export_result in found] == ["later"]
     assert one.send(b"").fate == "later", "and none begins after that"
 
 

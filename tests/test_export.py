@@ -66,11 +66,11 @@ def open_push() -> Iterator[Open]:
 
     def start(endpoint: Endpoint, **arguments: Any) -> MetricExporter:
         described = resource("obscura-poller", "poller-0", "1.2.3")
-        spool = SendingQueue(None, max_size=2**20, max_age=3600.0)
+        queue = SendingQueue(None, max_size=2**20, max_age=3600.0)
         try:
-            opened.append(MetricExporter(endpoint, described, spool, **{"timeout": 60.0, **arguments}))
+            opened.append(MetricExporter(endpoint, described, queue, **{"timeout": 60.0, **arguments}))
         except ConfigError:
-            spool.close()
+            queue.close()
             raise
         return opened[-1]
 

@@ -98,7 +98,10 @@ def test_whatever_hangs_makes_it_neither_alive_nor_ready(ready: bool) -> None:
 
 def test_a_process_that_is_gone_is_dead_however_young_its_heartbeat() -> None:
     pid = ended_process()
-    assert verdict(pid=pid) == (False, f"not alive: process {pid} is gone, its last heartbeat was 2s ago")
+    assert verdict(pid=pid) == (
+        False,
+        f"not alive: process {pid} is gone, its last heartbeat was 2s ago",
+    )
 
 
 def test_a_process_id_of_another_container_means_nothing_here() -> None:
@@ -406,13 +409,13 @@ def test_a_process_that_must_not_be_signalled_is_alive(monkeypatch: pytest.Monke
     assert verdict()[0]
 
 
-def glance(number: int, state: str, size: int) -> QueryStatus:
+def query_status(number: int, state: str, size: int) -> QueryStatus:
     return QueryStatus(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
 
 
 def test_a_heartbeat_of_any_number_of_queries_has_room_and_omits_first_what_is_ok(tmp_path: Path) -> None:
-    glances = [glance(n, "failed(timeout)" if n % 100 == 0 else "ok", 300) for n in range(20_000)]
-    more = encode(glances)
+    statuses = [query_status(n, "failed(timeout)" if n % 100 == 0 else "ok", 300) for n in range(20_000)]
+    more = encode(statuses)
     assert len(more) < MAX_BYTES / 3
     Heartbeat([tmp_path / "h"]).write({"ready": True}, more)
     found = read([tmp_path / "h"])
@@ -428,7 +431,7 @@ def test_a_heartbeat_of_any_number_of_queries_has_room_and_omits_first_what_is_o
 
 
 def test_what_fits_is_all_there() -> None:
-    told = json.loads(encode([glance(0, "ok", 1), glance(1, "skipped(lag)", 1)]))
+    told = json.loads(encode([query_status(0, "ok", 1), query_status(1, "skipped(lag)", 1)]))
     assert told["states"] == {"ok": 1, "skipped": 1}
     assert told["queries"] == {"q0": "ok", "q1": "skipped(lag)"}
     assert (len(told["glances"]), told["omitted"]) == (2, 0)
@@ -455,12 +458,12 @@ class Beats:
         self.told: list[str | None] = []
         self.stuck: str | None = None
         self.fail = False
-        self.pulse: Watchdog | None = None
+        self.watchdog_thread: Watchdog | None = None
 
     def start(self, every: float) -> Watchdog:
-        self.pulse = Watchdog([lambda _: None, self.check], [self.beat], self.end, every=every)
-        self.pulse.start()
-        return self.pulse
+        self.watchdog_thread = Watchdog([lambda _: None, self.check], [self.beat], self.end, every=every)
+        self.watchdog_thread.start()
+        return self.watchdog_thread
 
     def check(self, now: float) -> str | None:
         assert now > 0
@@ -484,8 +487,8 @@ def beats() -> Iterator[Beats]:
     beats = Beats()
     before = set(threading.enumerate())
     yield beats
-    if beats.pulse is not None:
-        beats.pulse.stop()
+    if beats.watchdog_thread is not None:
+        beats.watchdog_thread.stop()
         assert beats.told[-1] == "end"
     assert eventually(lambda: set(threading.enumerate()) <= before)
 
@@ -519,20 +522,20 @@ def test_the_pulse_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("within", [0.0, 0.2])
 def test_news_are_told_without_waiting_for_the_next_beat(beats: Beats, within: float) -> None:
-    pulse = beats.start(every=3600.0)
+    watchdog_thread = beats.start(every=3600.0)
     assert eventually(lambda: len(beats.told) == 1)
-    pulse.soon(within)
+    watchdog_thread.soon(within)
     assert eventually(lambda: len(beats.told) == 2)
 
 
 def test_news_of_many_ticks_make_one_beat(beats: Beats) -> None:
-    pulse = beats.start(every=3600.0)
+    watchdog_thread = beats.start(every=3600.0)
     assert eventually(lambda: len(beats.told) == 1)
     for _ in range(100):
-        pulse.soon(3600.0)
-    pulse.soon(0.2)
+        watchdog_thread.soon(3600.0)
+    watchdog_thread.soon(0.2)
     assert eventually(lambda: len(beats.told) >= 2)
-    pulse.stop()
+    watchdog_thread.stop()
     assert beats.told == [None, None, "end"]
 
 

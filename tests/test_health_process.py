@@ -168,15 +168,15 @@ def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_pa
     file = tmp_path / "h"
     daemon = PollScheduler([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
     heartbeat = Heartbeat([file])
-    pulse = Watchdog([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
+    watchdog_thread = Watchdog([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
     daemon.start()
-    pulse.start()
+    watchdog_thread.start()
     try:
         assert says(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
         gate.release()
         assert says(file, 0)
     finally:
-        pulse.stop()
+        watchdog_thread.stop()
         daemon.stop(lambda: None, 30.0)
 
 

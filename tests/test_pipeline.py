@@ -21,10 +21,10 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def waker() -> Iterator[CancelToken]:
-    waker = CancelToken()
-    yield waker
-    waker.close()
+def cancel_token() -> Iterator[CancelToken]:
+    cancel_token = CancelToken()
+    yield cancel_token
+    cancel_token.close()
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def connection(database: Database) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def pipeline(connection: psycopg.Connection, waker: CancelToken) -> Pipeline:
-    return Pipeline(connection, waker)
+def pipeline(connection: psycopg.Connection, cancel_token: CancelToken) -> Pipeline:
+    return Pipeline(connection, cancel_token)
 
 
 def statements(*sql: str, patience: float = 30.0) -> list[Statement]:
@@ -67,24 +67,26 @@ def test_each_statement_has_its_own_answer_in_order(pipeline: Pipeline) -> None:
 
 
 def test_one_pipeline_after_another_uses_the_same_connection(
-    connection: psycopg.Connection, waker: CancelToken
+    connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     for n in (1, 2, 3):
-        assert [told(reply) for reply in Pipeline(connection, waker).send(statements(f"SELECT {n}"))] == [
-            [(str(n).encode(),)]
-        ]
+        assert [
+            told(reply) for reply in Pipeline(connection, cancel_token).send(statements(f"SELECT {n}"))
+        ] == [[(str(n).encode(),)]]
     assert connection.execute("SELECT 4").fetchone() == (4,)
 
 
 def test_a_hang_is_not_reported_as_an_exhausted_budget(
-    database: Database, waker: CancelToken, make_proxy: Callable[[int], Proxy]
+    database: Database, cancel_token: CancelToken, make_proxy: Callable[[int], Proxy]
 ) -> None:
     """The budget ends shortly before the patience, and long after the server should have said something."""
     proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
     with psycopg.connect(proxy.dsn(database.primary_dsn), autocommit=True) as connection:
         proxy.hang()
         with pytest.raises(PollError) as caught:
-            list(Pipeline(connection, waker).send([Statement("SELECT 1", 1.0, timeout=0.2)], budget=0.9))
+            list(
+                Pipeline(connection, cancel_token).send([Statement("SELECT 1", 1.0, timeout=0.2)], budget=0.9)
+            )
         proxy.resume()
     assert caught.value.kind == "unavailable"
     assert "hangs" in (caught.value.hint or "")
@@ -152,10 +154,10 @@ def test_the_message_has_its_detail_and_the_error_the_servers_hint(pipeline: Pip
 
 
 def test_a_statement_ended_by_its_timeout_is_told_from_one_that_somebody_cancelled(
-    database: Database, connection: psycopg.Connection, waker: CancelToken
+    database: Database, connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     connection.execute("SET statement_timeout = '200ms'")
-    (late,) = Pipeline(connection, waker).send([Statement("SELECT pg_sleep(20)", 30, timeout=0.2)])
+    (late,) = Pipeline(connection, cancel_token).send([Statement("SELECT pg_sleep(20)", 30, timeout=0.2)])
     assert late.error is not None
     assert (late.error.kind, late.error.sqlstate) == ("timeout", "57014")
     connection.execute("SET statement_timeout = '60s'")
@@ -166,7 +168,7 @@ def test_a_statement_ended_by_its_timeout_is_told_from_one_that_somebody_cancell
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
-    (cancelled,) = Pipeline(connection, waker).send([Statement("SELECT pg_sleep(21)", 60, timeout=60)])
+    (cancelled,) = Pipeline(connection, cancel_token).send([Statement("SELECT pg_sleep(21)", 60, timeout=60)])
     canceller.join()
     assert cancelled.error is not None
     assert (cancelled.error.kind, cancelled.error.sqlstate) == ("cancelled", "57014")
@@ -207,9 +209,9 @@ def test_a_reader_that_leaves_early_leaves_no_answers_and_nothing_running(
 
 
 def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
-    pipeline: Pipeline, waker: CancelToken, connection: psycopg.Connection
+    pipeline: Pipeline, cancel_token: CancelToken, connection: psycopg.Connection
 ) -> None:
-    waker.raise_()
+    cancel_token.raise_()
     with pytest.raises(PollError) as caught:
         list(pipeline.send(statements("SELECT pg_sleep(35)")))
     assert caught.value.kind == "cancelled"
@@ -217,8 +219,8 @@ def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
 
 
 def test_a_waker_may_be_raised_and_closed_again_after_its_end() -> None:
-    waker = CancelToken()
-    waker.close()
-    waker.raise_()
-    waker.close()
-    assert waker.raised
+    cancel_token = CancelToken()
+    cancel_token.close()
+    cancel_token.raise_()
+    cancel_token.close()
+    assert cancel_token.raised

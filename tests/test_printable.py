@@ -287,7 +287,7 @@ def test_commands_without_a_server(folder: Path, command: list[str]) -> None:
 def test_a_heartbeat_that_somebody_else_wrote(tmp_path: Path) -> None:
     boottime = float(Path("/proc/uptime").read_text().split()[0])
     reading = {"metric": HOSTILE, "unit": HOSTILE, "attributes": HOSTILE, "value": 1.0}
-    glance = {
+    query_status = {
         "query": HOSTILE,
         "state": HOSTILE,
         "detail": HOSTILE,
@@ -301,7 +301,7 @@ def test_a_heartbeat_that_somebody_else_wrote(tmp_path: Path) -> None:
         "boottime": boottime,
         "pid": os.getpid(),
         "server": HOSTILE,
-        "glances": [glance],
+        "glances": [query_status],
         "export": HOSTILE,
     }
     (tmp_path / "beat").write_text(json.dumps(beat))

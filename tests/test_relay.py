@@ -26,10 +26,10 @@ DATA_SEGMENTS_SENT = 156
 
 
 @pytest.fixture
-def waker() -> Iterator[CancelToken]:
-    waker = CancelToken()
-    yield waker
-    waker.close()
+def cancel_token() -> Iterator[CancelToken]:
+    cancel_token = CancelToken()
+    yield cancel_token
+    cancel_token.close()
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
 
 
 def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays_open(
-    connection: psycopg.Connection, waker: CancelToken
+    connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     before = file_of(connection.fileno()), open_descriptors()
-    pipeline = Pipeline(connection, waker)
+    pipeline = Pipeline(connection, cancel_token)
     for reply in pipeline.send([Statement("SELECT 1", 60.0)]):
         assert reply.rows
         assert file_of(connection.fileno()) != before[0]
@@ -113,9 +113,9 @@ def test_a_connection_with_half_a_message_sent_is_not_used_again(connection: psy
 
 @pytest.mark.parametrize("free", [0, 1, 2])
 def test_a_process_without_enough_free_descriptors_says_so(
-    connection: psycopg.Connection, waker: CancelToken, free: int
+    connection: psycopg.Connection, cancel_token: CancelToken, free: int
 ) -> None:
-    pipeline = Pipeline(connection, waker)
+    pipeline = Pipeline(connection, cancel_token)
     before = open_descriptors()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
@@ -135,7 +135,7 @@ def test_a_process_without_enough_free_descriptors_says_so(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
-def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, waker: CancelToken) -> None:
+def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel_token: CancelToken) -> None:
     """libpq flushes at every Sync, and its socket has TCP_NODELAY: each would be a packet."""
     burst = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:
@@ -146,5 +146,5 @@ def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, waker:
             return int(count)
 
         before = segments()
-        assert all(reply.rows for reply in Pipeline(connection, waker).send(burst))
+        assert all(reply.rows for reply in Pipeline(connection, cancel_token).send(burst))
         assert 0 < segments() - before <= 20

@@ -91,7 +91,7 @@ class Bed:
         )
         catalog = open_catalog(settings)
         self.store = ResultStore(catalog.queries)
-        self.pipe = PollCycle(catalog, settings, self.store, None, daemon=True)
+        self.cycle = PollCycle(catalog, settings, self.store, None, daemon=True)
         self.wrong: list[str] = []
         self.running = 1
         self.steady_runs = 0
@@ -101,7 +101,7 @@ class Bed:
         self.turns = threading.Semaphore(0)
         self.started = threading.Event()
         self.over = threading.Event()
-        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.pipe.replica.rest)
+        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.cycle.replica.rest)
         self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.heard,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
@@ -124,7 +124,7 @@ class Bed:
         numbers = {number for one in queries if (number := number_of(one)) is not None}
         if not numbers <= {self.running}:
             self.wrong.append(f"a tick of {numbers} while {self.running} runs")
-        results = self.pipe.tick(queries)
+        results = self.cycle.tick(queries)
         for result in results:
             self.polls[result.query.name] += 1
             if result.outcome != "ok":
@@ -139,7 +139,7 @@ class Bed:
             self.wrong.append(f"a catalogue of {numbers}")
         if {"kept", "steady"} & set(dropped):
             self.wrong.append("dropped what stays")
-        self.pipe.swap(queries, dropped)
+        self.cycle.swap(queries, dropped)
         # Of a new version nothing is polled yet, and of the old nothing may be left.
         self.look(numbers & {self.running})
         (self.running,) = numbers
@@ -251,8 +251,8 @@ def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_
     handed_out = (EVENT_JOB_SUBMITTED, "steady/1s")
     assert eventually(lambda: bed.steady_runs == bed.events[handed_out] + 1 > 2)
     assert bed.wrong == []
-    assert bed.daemon.stop(bed.pipe.replica.interrupt, 60.0)
-    bed.pipe.replica.close()
+    assert bed.daemon.stop(bed.cycle.replica.interrupt, 60.0)
+    bed.cycle.replica.close()
 
     outcomes = Counter(bed.outcomes)
     assert outcomes.total() == RELOADS

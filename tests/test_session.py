@@ -72,7 +72,7 @@ def asked() -> Iterator[Make]:
         seen: list[ServerInfo] = []
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
-            **{"connect_timeout": 5.0, "lock_timeout": 1.0, "on_sighting": seen.append, **arguments},
+            **{"connect_timeout": 5.0, "lock_timeout": 1.0, "on_server_info": seen.append, **arguments},
         )
         made.append(Asked(replica, seen))
         return made[-1]
@@ -138,12 +138,12 @@ def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
-    whereabouts = ServerTracker(60.0)
+    tracker = ServerTracker(60.0)
     ask = asked(hosts(primary, standby, target_session_attrs="prefer-standby"))
     seen = ask.seen
 
     def told() -> list[str]:
-        whereabouts.note(seen[-1])
+        tracker.note(seen[-1])
         messages = [record.getMessage() for record in caplog.records]
         caplog.clear()
         return messages

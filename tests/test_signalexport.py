@@ -71,7 +71,7 @@ def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
 def settle(one: SignalExport) -> None:
     """Wait until nothing waits any more."""
     one.delivery.drain(PATIENCE)
-    assert one.delivery.spool.empty
+    assert one.delivery.queue.empty
 
 
 ENCODE: dict[Signal, Callable[[Sequence[str]], Any]] = {"traces": spans, "logs": records}
@@ -146,7 +146,7 @@ def test_after_an_outage_everything_arrives_once_and_in_order(
         receiver.stop()
         for number in range(4):
             assert one.export(ENCODE[signal], [f"{number}a", f"{number}b"])
-        assert eventually(lambda: one.delivery.tally.requests.total() >= 3)
+        assert eventually(lambda: one.delivery.stats.requests.total() >= 3)
         receiver.start()
         settle(one)
         assert names(receiver, signal) == [f"{number}{letter}" for number in range(4) for letter in "ab"]
@@ -155,8 +155,8 @@ def test_after_an_outage_everything_arrives_once_and_in_order(
     assert failed.startswith(f"WARNING export of {ITEMS[signal]} failed")
     assert again.startswith(f"INFO export of {ITEMS[signal]} works again after ")
     assert again.endswith("caught up with 4 requests")
-    assert not one.delivery.tally.rejected
-    assert not one.delivery.spool.dropped
+    assert not one.delivery.stats.rejected
+    assert not one.delivery.queue.dropped
 
 
 @both
@@ -166,7 +166,7 @@ def test_what_says_nothing_of_the_data_costs_none(make: Make, protocol: Protocol
         one = make(receiver, protocol)
         one.export(spans, ["one"])
         assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
-    assert not one.delivery.tally.rejected
+    assert not one.delivery.stats.rejected
 
 
 @both
@@ -194,7 +194,7 @@ def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
     settle(one)
 
     assert names(receiver, signal) == ["f"]
-    assert one.delivery.tally.rejected == {"invalid": 5}
+    assert one.delivery.stats.rejected == {"invalid": 5}
     lost, again = told()
     assert lost.startswith(f"WARNING export of {ITEMS[signal]} refused, its {ITEMS[signal]} are lost: ")
     assert "the receiver was told to find this invalid" in lost
@@ -217,7 +217,7 @@ def test_a_partial_success_is_counted_up_to_what_was_sent(
     one.export(ENCODE[signal], ["a", "b", "c"])
     settle(one)
     most = min(rejected, 3)
-    assert one.delivery.tally.rejected == {"partial_success": most}
+    assert one.delivery.stats.rejected == {"partial_success": most}
     assert told() == [f"WARNING the collector rejects {most} of 3 {ITEMS[signal]}: too many"]
 
 
@@ -237,7 +237,7 @@ def test_a_request_that_is_too_large_arrives_in_halves(
             assert (found["0"], found["9"]) == ("scope of 1", "scope of 9")
         groups = [scopes_of(received.request) for received in receiver.requests(signal)]
     assert all(groups), "no scope without items is sent"
-    assert not one.delivery.tally.rejected
+    assert not one.delivery.stats.rejected
 
 
 def scopes_of(request: Any) -> bool:
@@ -268,7 +268,7 @@ def test_one_item_that_is_too_large_is_lost_alone(make: Make, signal: Signal) ->
         one.export(ENCODE[signal], ["a", "b"])
         settle(one)
         assert names(receiver, signal) == ["a"]
-    assert one.delivery.tally.rejected == {"too_large": 1}
+    assert one.delivery.stats.rejected == {"too_large": 1}
 
 
 def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Make) -> None:
@@ -278,7 +278,7 @@ def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Mak
             one.export(spans, [name])
         assert eventually(lambda: "next" in names(receiver, "traces"), PATIENCE)
         assert "bad" not in names(receiver, "traces")
-    assert one.delivery.tally.rejected == {"poison": 1}
+    assert one.delivery.stats.rejected == {"poison": 1}
 
 
 @each
@@ -297,8 +297,8 @@ def test_what_does_not_fit_into_memory_is_dropped_oldest_first_and_counted(
     one = make(receiver, signal=signal, **limits)
     for number in range(50):
         one.export(ENCODE[signal], [f"{number}".ljust(50, ".")])
-    assert eventually(lambda: one.delivery.spool.dropped[reason] >= 45, PATIENCE)
-    assert one.delivery.spool.size <= 250 + 100, "what is being sent is kept as well"
+    assert eventually(lambda: one.delivery.queue.dropped[reason] >= 45, PATIENCE)
+    assert one.delivery.queue.size <= 250 + 100, "what is being sent is kept as well"
     (line,) = [line for line in told() if "is dropped" in line]
     assert line.startswith(f"WARNING export of {ITEMS[signal]}: what waits for the collector is ")
     assert "POLLER_SPOOL" not in line, "no setting limits it"
@@ -316,7 +316,7 @@ def test_an_item_that_cannot_be_encoded_is_lost_alone(
     assert not one.export(ENCODE[signal], ["a", "\ud800", "b"])
     settle(one)
     assert names(receiver, signal) == ["a", "b"]
-    assert one.delivery.tally.rejected == {"unencodable": 1}
+    assert one.delivery.stats.rejected == {"unencodable": 1}
     (line,) = told()
     assert line.startswith(f"WARNING 1 of 3 {ITEMS[signal]} are lost: they cannot be encoded: ")
     assert not one.export(ENCODE[signal], ["\ud800"]), "and a batch of nothing else is no request"
@@ -338,7 +338,7 @@ def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make:
     settle(logs)
     receiver.answers = {"traces": UNAVAILABLE}
     traces.export(spans, ["d"])
-    assert eventually(lambda: traces.delivery.tally.requests.total() >= 2)
+    assert eventually(lambda: traces.delivery.stats.requests.total() >= 2)
 
     found = {
         (metric.name, *sorted((point.attributes or {}).items())): point.value  # type: ignore[union-attr]  # no histogram

@@ -36,27 +36,27 @@ def open_spool() -> Iterator[Open]:
         return opened[-1]
 
     yield start
-    for spool in opened:
-        spool.close()
+    for queue in opened:
+        queue.close()
 
 
 def request(text: str, size: int = 0) -> Request:
     return Request(text.encode().ljust(size, b"."), items=1)
 
 
-def drain(spool: SendingQueue) -> list[str]:
+def drain(queue: SendingQueue) -> list[str]:
     """Take everything out, as a delivery does; what each body begins with."""
     found = []
-    while kept := spool.take():
+    while kept := queue.take():
         found.append(kept.request.body.rstrip(b".").decode())
-        spool.settle(kept.id)
+        queue.settle(kept.id)
     return found
 
 
-def look_through(spool: SendingQueue) -> list[str]:
+def look_through(queue: SendingQueue) -> list[str]:
     """What waits, without taking it out, which would sync at each."""
     found, number = [], 0
-    while kept := spool.behind(number):
+    while kept := queue.behind(number):
         found.append(kept.request.body.rstrip(b".").decode())
         number = kept.id
     return found
@@ -66,13 +66,13 @@ def look_through(spool: SendingQueue) -> list[str]:
 def test_what_waits_goes_out_in_the_order_in_which_it_came(
     open_spool: Open, tmp_path: Path, on_disk: bool
 ) -> None:
-    spool = open_spool(tmp_path if on_disk else None)
-    spool.append([request("1"), request("2")])
-    spool.append([])
-    spool.append([request("3")])
-    assert (spool.requests, spool.size, spool.empty, spool.outlives) == (3, 3, False, on_disk)
-    assert drain(spool) == ["1", "2", "3"]
-    assert (spool.requests, spool.size, spool.empty) == (0, 0, True)
+    queue = open_spool(tmp_path if on_disk else None)
+    queue.append([request("1"), request("2")])
+    queue.append([])
+    queue.append([request("3")])
+    assert (queue.requests, queue.size, queue.empty, queue.outlives) == (3, 3, False, on_disk)
+    assert drain(queue) == ["1", "2", "3"]
+    assert (queue.requests, queue.size, queue.empty) == (0, 0, True)
 
 
 def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_what_it_adds(
@@ -97,80 +97,80 @@ def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_wha
 def test_what_is_too_much_is_dropped_oldest_first_and_counted(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = open_spool(tmp_path, max_size=1000)
+    queue = open_spool(tmp_path, max_size=1000)
     for number in range(20):
-        spool.append([request(str(number), 100)])
-    assert (spool.requests, spool.size, spool.dropped) == (10, 1000, {"size": 10})
+        queue.append([request(str(number), 100)])
+    assert (queue.requests, queue.size, queue.dropped) == (10, 1000, {"size": 10})
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert drain(spool) == [str(number) for number in range(10, 20)]
+    assert drain(queue) == [str(number) for number in range(10, 20)]
 
 
 def test_what_is_too_old_is_dropped_even_if_nothing_else_is_there(open_spool: Open, tmp_path: Path) -> None:
     now = [0.0]
-    spool = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
+    queue = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
     for number in range(5):
-        spool.append([request(str(number))])
+        queue.append([request(str(number))])
         now[0] += 20
-    assert drain(spool) == ["2", "3", "4"]
-    assert spool.dropped == {"age": 2}
-    spool.append([request("5")])
+    assert drain(queue) == ["2", "3", "4"]
+    assert queue.dropped == {"age": 2}
+    queue.append([request("5")])
     now[0] += 61
-    assert spool.take() is None
-    assert spool.dropped == {"age": 3}
+    assert queue.take() is None
+    assert queue.dropped == {"age": 3}
 
 
 def test_a_clock_that_is_set_back_drops_nothing(open_spool: Open, tmp_path: Path) -> None:
     now = [10_000.0]
-    spool = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
-    spool.append([request("1")])
+    queue = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
+    queue.append([request("1")])
     now[0] = 0.0
-    spool.append([request("2")])
-    assert spool.age == 0
-    assert drain(spool) == ["1", "2"]
+    queue.append([request("2")])
+    assert queue.age == 0
+    assert drain(queue) == ["1", "2"]
 
 
 def test_what_is_in_hand_is_not_dropped(open_spool: Open, tmp_path: Path) -> None:
     now = [0.0]
-    spool = open_spool(tmp_path, max_size=1000, max_age=60.0, clock=lambda: now[0])
-    spool.append([request("1", 600)])
-    assert spool.take() is not None
+    queue = open_spool(tmp_path, max_size=1000, max_age=60.0, clock=lambda: now[0])
+    queue.append([request("1", 600)])
+    assert queue.take() is not None
     now[0] = 100.0
-    spool.append([request("2", 600)])
-    spool.append([request("3", 600)])
-    assert spool.dropped == {"size": 1}
-    spool.give_back()
-    assert drain(spool) == ["3"]
-    assert spool.dropped == {"size": 1, "age": 1}
+    queue.append([request("2", 600)])
+    queue.append([request("3", 600)])
+    assert queue.dropped == {"size": 1}
+    queue.give_back()
+    assert drain(queue) == ["3"]
+    assert queue.dropped == {"size": 1, "age": 1}
 
 
 def test_the_newest_export_is_kept_however_large_it_is(open_spool: Open) -> None:
     """Or one that is larger than the spool would be lost while the collector is well."""
-    spool = open_spool(None, max_size=2**40)
+    queue = open_spool(None, max_size=2**40)
     large = [request(str(number), MEMORY_BYTES // 4) for number in range(8)]
-    spool.append([request("old", MEMORY_BYTES // 4)])
-    spool.append(large)
-    assert drain(spool) == [str(number) for number in range(8)]
-    assert spool.dropped == {"size": 1}
+    queue.append([request("old", MEMORY_BYTES // 4)])
+    queue.append(large)
+    assert drain(queue) == [str(number) for number in range(8)]
+    assert queue.dropped == {"size": 1}
 
 
 def test_the_disk_is_given_back_after_an_outage(open_spool: Open, tmp_path: Path) -> None:
-    spool = open_spool(tmp_path)
+    queue = open_spool(tmp_path)
     for _ in range(60):
-        spool.append([request("x", 2**18)])
+        queue.append([request("x", 2**18)])
 
     def taken() -> int:
         return sum(file.stat().st_size for file in tmp_path.iterdir())
 
     assert taken() > 15 * 2**20
-    drain(spool)
+    drain(queue)
     assert taken() < 2**20
 
 
 def test_a_commit_waits_for_the_disk(open_spool: Open, tmp_path: Path) -> None:
     """FULL: SQLite syncs the database and its journal at each commit (its manual, "PRAGMA synchronous")."""
-    spool = open_spool(tmp_path)
-    assert spool._disk is not None  # noqa: SLF001 - nothing else tells without cutting the power
-    database = spool._disk._db  # noqa: SLF001 - the same
+    queue = open_spool(tmp_path)
+    assert queue._disk is not None  # noqa: SLF001 - nothing else tells without cutting the power
+    database = queue._disk._db  # noqa: SLF001 - the same
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
     assert database.execute("PRAGMA journal_mode").fetchone() == (b"truncate",)
 
@@ -236,9 +236,9 @@ def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_spool: Open,
 def live_copy(open_spool: Open, tmp_path: Path, count: int) -> Path:
     """The files of a spool in use, as kill -9 leaves them."""
     (tmp_path / "live").mkdir()
-    spool = open_spool(tmp_path / "live")
+    queue = open_spool(tmp_path / "live")
     for number in range(count):
-        spool.append([request(f"{number}:{'x' * random.Random(number).choice([10, 3000, 9000])}")])
+        queue.append([request(f"{number}:{'x' * random.Random(number).choice([10, 3000, 9000])}")])
     shutil.copytree(tmp_path / "live", tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -270,12 +270,12 @@ def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
                 file.write(chance.randbytes(chance.choice([1, 100, 5000])))
             if harm != "overwritten":
                 file.truncate(chance.randrange(size))
-        spool = open_spool(folder)
-        left = numbers(look_through(spool))
+        queue = open_spool(folder)
+        left = numbers(look_through(queue))
         assert left == sorted(set(left)), (seed, left)
-        spool.append([request("new")])
-        assert look_through(spool)[-1] == "new", seed
-        spool.close()
+        queue.append([request("new")])
+        assert look_through(queue)[-1] == "new", seed
+        queue.close()
         assert look_through(open_spool(folder))[-1] == "new", seed
 
 
@@ -294,9 +294,9 @@ def alter(file: Path, sql: str) -> None:
 def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
     open_spool: Open, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = open_spool(tmp_path)
-    spool.append([request("1")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1")])
+    queue.close()
     harm(tmp_path / "spool.db")
     (tmp_path / "spool.damaged.db").write_text("from before")
     fresh = open_spool(tmp_path)
@@ -359,9 +359,9 @@ def test_a_file_that_others_hold_is_waited_for_in_memory(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody looks at it with sqlite3 while we start: what is on the disk still goes first."""
-    spool = open_spool(tmp_path)
-    spool.append([request("1"), request("2")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1"), request("2")])
+    queue.close()
     other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
@@ -378,14 +378,14 @@ def test_a_file_that_others_hold_is_waited_for_in_memory(
 
 
 def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
-    shelf = QueueStorage(tmp_path / "s.db")
-    shelf.add([StoredRequest(1, 5.0, request("1"))])
+    storage = QueueStorage(tmp_path / "s.db")
+    storage.add([StoredRequest(1, 5.0, request("1"))])
     with pytest.raises(sqlite3.IntegrityError):
-        shelf.add([StoredRequest(2, 5.0, request("2")), StoredRequest(1, 5.0, request("1 again"))])
-    assert (shelf.requests, shelf.last) == (1, 1)
-    shelf.add([StoredRequest(3, 5.0, request("3"))])
-    assert [kept and kept.id for kept in shelf.rescue()] == [1, 3]
-    shelf.close()
+        storage.add([StoredRequest(2, 5.0, request("2")), StoredRequest(1, 5.0, request("1 again"))])
+    assert (storage.requests, storage.last) == (1, 1)
+    storage.add([StoredRequest(3, 5.0, request("3"))])
+    assert [kept and kept.id for kept in storage.rescue()] == [1, 3]
+    storage.close()
     assert [kept and kept.id for kept in salvage(tmp_path / "s.db")] == [1, 3]
 
 
@@ -404,9 +404,9 @@ def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -
 def test_one_damaged_request_costs_itself_alone(
     open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = open_spool(tmp_path)
-    spool.append([request(str(number)) for number in range(1, 201)])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request(str(number)) for number in range(1, 201)])
+    queue.close()
     alter(tmp_path / "spool.db", harm)
     again = open_spool(tmp_path)
     assert drain(again) == [str(number) for number in range(1, 201) if number != 5]
@@ -419,9 +419,9 @@ def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     count = 200
-    spool = open_spool(tmp_path)
-    spool.append([request(str(number), 3000) for number in range(count)])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request(str(number), 3000) for number in range(count)])
+    queue.close()
     with (tmp_path / "spool.db").open("r+b") as file:
         content = file.read()
         page = content.index(b"99.....") // 4096  # a leaf of the table, in the middle
@@ -440,9 +440,9 @@ def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
 def test_rows_of_a_database_of_another_version_are_saved_if_their_checksums_match(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spool = open_spool(tmp_path)
-    spool.append([request("1")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1")])
+    queue.close()
     alter(tmp_path / "spool.db", "PRAGMA user_version = 7")
     again = open_spool(tmp_path)
     assert drain(again) == ["1"]
@@ -478,11 +478,11 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
     open_spool: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wherever it is; what is lost is counted, and what was delivered does not come back."""
-    spool = open_spool(tmp_path / "good")
-    spool.append([repeated(number) for number in range(count)])
+    queue = open_spool(tmp_path / "good")
+    queue.append([repeated(number) for number in range(count)])
     for _ in range(count // 10):
-        spool.settle(getattr(spool.take(), "id"))  # noqa: B009 - there is one
-    spool.close()
+        queue.settle(getattr(queue.take(), "id"))  # noqa: B009 - there is one
+    queue.close()
     content = (tmp_path / "good" / "spool.db").read_bytes()
     whole = [repeated(number).body.decode() for number in range(count // 10, count)]
     for bit in flips(content, random.Random(count)):
@@ -518,16 +518,16 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
     `during` is what was being committed: half of the pages are in the database, their journal is hot.
     """
     live = folder.with_name(f"{folder.name}.live")
-    spool = open_spool(live)
+    queue = open_spool(live)
     for number in range(count):
-        spool.append([repeated(number)])
+        queue.append([repeated(number)])
     settled = count // 10
     for _ in range(settled):
-        spool.settle(getattr(spool.take(), "id"))  # noqa: B009 - there is one
+        queue.settle(getattr(queue.take(), "id"))  # noqa: B009 - there is one
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(count + 20)]
     kept, unsure = bodies[settled:count], bodies[count:]
-    assert spool._disk is not None  # noqa: SLF001 - no interface stops a commit half way
-    database = spool._disk._db  # noqa: SLF001 - the same
+    assert queue._disk is not None  # noqa: SLF001 - no interface stops a commit half way
+    database = queue._disk._db  # noqa: SLF001 - the same
     if during != "nothing":
         database.execute("PRAGMA cache_size = 4")  # so that pages are written before the end
         database.execute("BEGIN IMMEDIATE")
@@ -540,7 +540,7 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
         database.execute("DELETE FROM request WHERE id <= ?", (settled + count // 2,))
         kept, unsure = kept[count // 2 :], kept[: count // 2]
     shutil.copytree(live, folder)
-    spool.close()
+    queue.close()
     assert during == "nothing" or (folder / "spool.db-journal").stat().st_size > 512
     return kept, unsure
 
@@ -550,9 +550,9 @@ def test_after_a_kill_what_was_committed_is_there_and_nothing_else(
     open_spool: Open, tmp_path: Path, during: str
 ) -> None:
     kept, unsure = killed(open_spool, tmp_path / "killed", 60, during)
-    spool = open_spool(tmp_path / "killed")
-    assert look_through(spool) == [*(unsure if during == "remove" else []), *kept]
-    assert spool.dropped == {}
+    queue = open_spool(tmp_path / "killed")
+    assert look_through(queue) == [*(unsure if during == "remove" else []), *kept]
+    assert queue.dropped == {}
 
 
 def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[str, int, bytes]]:
@@ -582,18 +582,18 @@ def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counte
         folder = tmp_path / "damaged"
         shutil.copytree(tmp_path / "killed", folder)
         (folder / name).write_bytes(content)
-        spool = open_spool(folder)
-        left = look_through(spool)
+        queue = open_spool(folder)
+        left = look_through(queue)
         place = f"{name}, byte {bit // 8}, bit {bit % 8}: {caplog.text}"
         assert left == sorted(set(left)), place
         assert set(left) <= {*kept, *unsure}, place
         lost = len(set(kept) - set(left))
-        assert spool.dropped["damaged"] >= lost, place
-        assert during != "nothing" or spool.dropped["damaged"] == lost, place
+        assert queue.dropped["damaged"] >= lost, place
+        assert during != "nothing" or queue.dropped["damaged"] == lost, place
         assert sum(file.stat().st_size for file in folder.iterdir()) < 2**22, place
-        spool.append([request("new")])
-        assert spool.outlives, place
-        spool.close()
+        queue.append([request("new")])
+        assert queue.outlives, place
+        queue.close()
         caplog.clear()
         shutil.rmtree(folder)
 
@@ -603,13 +603,13 @@ def test_a_journal_without_its_database_and_one_of_garbage_cost_nothing(
 ) -> None:
     killed(open_spool, tmp_path / "killed", 60, "add")
     (tmp_path / "killed" / "spool.db").unlink()
-    spool = open_spool(tmp_path / "killed")
-    spool.append([request("1")])
-    spool.close()
+    queue = open_spool(tmp_path / "killed")
+    queue.append([request("1")])
+    queue.close()
     (tmp_path / "killed" / "spool.db-journal").write_bytes(random.Random(1).randbytes(20_000))
-    spool = open_spool(tmp_path / "killed")
-    assert drain(spool) == ["1"]
-    assert spool.dropped == {}
+    queue = open_spool(tmp_path / "killed")
+    assert drain(queue) == ["1"]
+    assert queue.dropped == {}
 
 
 def version_1(folder: Path, count: int) -> sqlite3.Connection:
@@ -645,11 +645,11 @@ def test_a_spool_of_version_1_keeps_its_requests(open_spool: Open, tmp_path: Pat
             file.seek(20)
             file.write(b"\xff")
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(60)]
-    spool = open_spool(tmp_path / "new", max_age=1e12)
-    assert look_through(spool) == bodies
-    assert spool.dropped["damaged"] == 0
-    spool.append([request("new")])
-    spool.close()
+    queue = open_spool(tmp_path / "new", max_age=1e12)
+    assert look_through(queue) == bodies
+    assert queue.dropped["damaged"] == 0
+    queue.append([request("new")])
+    queue.close()
     assert not (tmp_path / "new" / "spool.db-wal").exists()
     assert look_through(open_spool(tmp_path / "new", max_age=1e12)) == [*bodies, "new"]
 
@@ -670,17 +670,17 @@ def test_what_an_earlier_damage_left_is_never_overwritten(open_spool: Open, tmp_
 def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "spool.db"
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    spool = open_spool(tmp_path)
-    spool.append([request("1")])
-    assert spool.outlives
-    assert drain(spool) == ["1"]
+    queue = open_spool(tmp_path)
+    queue.append([request("1")])
+    assert queue.outlives
+    assert drain(queue) == ["1"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
 def test_a_journal_that_is_no_regular_file_costs_nothing(open_spool: Open, tmp_path: Path, kind: str) -> None:
-    spool = open_spool(tmp_path)
-    spool.append([request("1")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1")])
+    queue.close()
     path = tmp_path / "spool.db-journal"
     path.unlink()
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
@@ -698,9 +698,9 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
     open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "state"
-    spool = open_spool(folder)
-    spool.append([request("1"), request("2")])
-    taken = spool.take()
+    queue = open_spool(folder)
+    queue.append([request("1"), request("2")])
+    taken = queue.take()
     assert taken is not None
     if harm == "folder":
         shutil.rmtree(folder)
@@ -708,9 +708,9 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
         folder.glob({"database": "spool.db", "journal": "*-journal", "lock": "*.lock"}.get(harm, "*"))
     ):
         file.unlink()
-    assert [spool.outlives] == [harm == "lock"]
-    spool.append([request("3")])
-    assert spool.in_memory == 0
+    assert [queue.outlives] == [harm == "lock"]
+    queue.append([request("3")])
+    assert queue.in_memory == 0
     (record,) = caplog.records
     assert (
         record.getMessage()
@@ -718,8 +718,8 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
     )
     with pytest.raises(StateInUseError):
         open_spool(folder)
-    spool.settle(taken.id)
-    spool.close()
+    queue.settle(taken.id)
+    queue.close()
     assert drain(open_spool(folder)) == ["2", "3"]
 
 
@@ -744,26 +744,26 @@ def test_a_folder_that_another_poller_has_taken_meanwhile_is_left_to_it(
 
 def test_a_folder_that_stays_away_raises_nothing_and_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    spool = open_spool(folder)
-    spool.append([request("1")])
+    queue = open_spool(folder)
+    queue.append([request("1")])
     shutil.rmtree(folder)
     folder.write_text("in the way")
     for number in range(2, 5):
-        spool.append([request(str(number))])
-    assert spool.take() is not None
-    assert spool.in_memory == 4
+        queue.append([request(str(number))])
+    assert queue.take() is not None
+    assert queue.in_memory == 4
     folder.unlink()
-    spool.append([request("5")])
-    assert spool.in_memory == 0
-    assert drain(spool) == ["1", "2", "3", "4", "5"]
+    queue.append([request("5")])
+    assert queue.in_memory == 0
+    assert drain(queue) == ["1", "2", "3", "4", "5"]
 
 
 def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_memory(
     open_spool: Open, tmp_path: Path
 ) -> None:
-    spool = open_spool(tmp_path)
-    spool.append([request("1"), request("2")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1"), request("2")])
+    queue.close()
     other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
@@ -804,10 +804,10 @@ def test_what_was_delivered_while_the_disk_is_full_is_not_sent_again(
     process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
     assert process.wait() == -signal.SIGKILL, process
     assert process.stdout.split() == ["6", str(6 * 9000), "True"]
-    spool = open_spool(tmp_path)
-    assert spool.requests == 6
-    spool.append([request("10")])
-    assert drain(spool) == [str(number) for number in range(4, 11)]
+    queue = open_spool(tmp_path)
+    assert queue.requests == 6
+    queue.append([request("10")])
+    assert drain(queue) == [str(number) for number in range(4, 11)]
 
 
 def test_a_mark_of_another_database_hides_nothing(
@@ -817,9 +817,9 @@ def test_a_mark_of_another_database_hides_nothing(
     process.wait()
     for file in tmp_path.glob("spool.db*"):
         file.unlink()
-    spool = open_spool(tmp_path)
-    spool.append([request("1")])
-    spool.close()
+    queue = open_spool(tmp_path)
+    queue.append([request("1")])
+    queue.close()
     assert drain(open_spool(tmp_path)) == ["1"]
 
 

@@ -52,7 +52,7 @@ def work(dsn: str, state: Path, known: int) -> Work:
     """What a tick takes in a process that has a value of each of `known` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
     queries = [tenant(number) for number in range(known)]
-    pipe = PollCycle(
+    cycle = PollCycle(
         Catalog(tuple(queries), ()),
         settings,
         ResultStore(queries),
@@ -61,14 +61,14 @@ def work(dsn: str, state: Path, known: int) -> Work:
         memory=open_memory(settings),
     )
     try:
-        assert all(result.outcome == "ok" for result in pipe.tick(queries))
-        pipe.glances({})
-        pipe.tick(queries[:TICK])
+        assert all(result.outcome == "ok" for result in cycle.tick(queries))
+        cycle.statuses({})
+        cycle.tick(queries[:TICK])
         return Work(
-            steps(pipe, queries[:TICK]), allocated(pipe, queries[:TICK]), written(pipe, queries[:TICK])
+            steps(cycle, queries[:TICK]), allocated(cycle, queries[:TICK]), written(cycle, queries[:TICK])
         )
     finally:
-        pipe.replica.close()
+        cycle.replica.close()
 
 
 def tenant(number: int) -> QueryDefinition:
@@ -77,7 +77,7 @@ def tenant(number: int) -> QueryDefinition:
     return a_query(f"tenant_{number}", f"SELECT {number} AS n", metrics=(metric,))
 
 
-def steps(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
+def steps(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     count = 0
 
     def note(_: FrameType, event: str, __: Any) -> Any:
@@ -88,24 +88,24 @@ def steps(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
     before = sys.gettrace()
     sys.settrace(note)
     try:
-        pipe.tick(queries)
+        cycle.tick(queries)
     finally:
         sys.settrace(before)
     return count
 
 
-def allocated(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
+def allocated(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     tracemalloc.start()
     try:
-        pipe.tick(queries)
+        cycle.tick(queries)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-def written(pipe: PollCycle, queries: list[QueryDefinition]) -> int:
+def written(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     before = _written()
-    pipe.tick(queries)
+    cycle.tick(queries)
     return _written() - before
 
 

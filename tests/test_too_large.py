@@ -173,12 +173,12 @@ def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_coun
 
 def test_the_breaker_holds_a_query_after_one_result_that_is_too_large() -> None:
     query = a_query()
-    restraint = CircuitBreaker(max_duty_cycle=1.0)
+    breaker = CircuitBreaker(max_duty_cycle=1.0)
     error = PollError("too_large", "the result has more than 4 bytes")
-    restraint.note(a_result(query, outcome="failed", error=error, duration=0.5), now=1000.0)
-    held = restraint.hold(query, 1000.0 + query.interval, None)
+    breaker.note(a_result(query, outcome="failed", error=error, duration=0.5), now=1000.0)
+    held = breaker.hold(query, 1000.0 + query.interval, None)
     assert held is not None
     assert held.reason == "breaker"
-    assert restraint.hold(query, 1000.0 + 2 * query.interval, None) is None
-    restraint.note(a_result(query, duration=0.1), now=2000.0)
-    assert restraint.hold(query, 2000.0 + query.interval, None) is None
+    assert breaker.hold(query, 1000.0 + 2 * query.interval, None) is None
+    breaker.note(a_result(query, duration=0.1), now=2000.0)
+    assert breaker.hold(query, 2000.0 + query.interval, None) is None

@@ -69,13 +69,13 @@ def answered(query: QueryDefinition, *, duration: float = 0.0, **fields: Any) ->
     return Answer(query, time.time(), duration, answered=time.monotonic(), **fields)
 
 
-def told(recorded: Recorded, *answers: Answer, sighting: ServerInfo | None = SERVER) -> list[PollResult]:
+def told(recorded: Recorded, *answers: Answer, server_info: ServerInfo | None = SERVER) -> list[PollResult]:
     """Polls of one tick that came to `answers`."""
 
     def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
         del queries, on_answer
-        if sighting is not None:
-            recorded.tracing.note(sighting)
+        if server_info is not None:
+            recorded.tracing.note(server_info)
         return answers
 
     with recorded.tracing.tick([answer.query for answer in answers]) as tick:
@@ -189,7 +189,7 @@ def test_the_tick_counts_its_queries_and_knows_the_server(recorded: Recorded) ->
 
 def test_a_tick_of_which_nothing_came_is_an_error(recorded: Recorded) -> None:
     gone = PollError("unavailable", "refused")
-    told(recorded, answered(a_query("a"), error=gone), answered(a_query("b"), error=gone), sighting=None)
+    told(recorded, answered(a_query("a"), error=gone), answered(a_query("b"), error=gone), server_info=None)
     tick = recorded.spans()["tick default/5m"]
     assert tick.status.status_code is StatusCode.ERROR
     assert recorded.attributes("tick default/5m")["error.type"] == "unavailable"
@@ -198,7 +198,7 @@ def test_a_tick_of_which_nothing_came_is_an_error(recorded: Recorded) -> None:
 
 def test_the_server_of_one_tick_is_not_that_of_the_next(recorded: Recorded) -> None:
     told(recorded, answered(a_query("first"), rows=GOOD))
-    told(recorded, answered(a_query("second"), error=PollError("unavailable", "")), sighting=None)
+    told(recorded, answered(a_query("second"), error=PollError("unavailable", "")), server_info=None)
     assert "server.address" in recorded.attributes("first")
     assert "server.address" not in recorded.attributes("second")
 
@@ -258,13 +258,13 @@ def log() -> Iterator[StringIO]:
 def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
     recorded: Recorded, log: StringIO
 ) -> None:
-    announcer = PollLog()
+    polls_log = PollLog()
     good, bad = a_query("good"), a_query("bad")
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
     with recorded.tracing.tick([good, bad]) as tick:
         logging.getLogger("poller.postgres.replica").warning("in the tick")
         tick.tell(results)
-        announcer.tick(results, within=tick.of)
+        polls_log.tick(results, within=tick.of)
         logging.getLogger("poller.postgres.replica").warning("in the tick again")
     logging.getLogger("poller.daemon.scheduler").warning("behind it")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -326,7 +326,7 @@ def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded,
         connect_timeout=30.0,
         lock_timeout=1.0,
         admission=Admission("false"),
-        on_sighting=recorded.tracing.note,
+        on_server_info=recorded.tracing.note,
     )
     try:
         with recorded.tracing.tick(queries) as tick:

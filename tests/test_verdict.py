@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from poller.model.redaction import learn
-from poller.otlp import response as verdict
+from poller.otlp import response as export_result
 from poller.otlp.http import retry_after
 from poller.otlp.response import Fate
 
@@ -20,7 +20,7 @@ RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVA
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name != "OK"])
 def test_a_grpc_status_is_retryable_as_the_specification_says(code: str) -> None:
     """What is not, is dropped only where it blames the data: a token or a path gets repaired."""
-    found = verdict.of_grpc(code, "so it is", None)
+    found = export_result.of_grpc(code, "so it is", None)
     expected = "later" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
     assert found.fate == expected
     assert found.reason == f"{code}: so it is"
@@ -28,9 +28,9 @@ def test_a_grpc_status_is_retryable_as_the_specification_says(code: str) -> None
 
 
 def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
-    found = verdict.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
+    found = export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
     assert (found.fate, found.wait) == ("later", 7.0)
-    assert verdict.of_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
+    assert export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
     ],
 )
 def test_a_message_above_a_servers_limit_is_known_by_its_words(code: str, details: str) -> None:
-    assert verdict.of_grpc(code, details, None).fate == "too_large"
+    assert export_result.of_grpc(code, details, None).fate == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_message_above_a_servers_limit_is_known_by_its_words(code: str, detail
     ],
 )
 def test_an_http_status_is_retryable_as_the_specification_says(status: int, fate: Fate) -> None:
-    found = verdict.of_http(status, "so it is", 3.0)
+    found = export_result.of_http(status, "so it is", 3.0)
     assert (found.fate, found.wait) == (fate, 3.0)
     assert found.error == {"error.type": str(status), "http.response.status_code": status}
 
@@ -99,19 +99,19 @@ SECRET = "open-sesame-token"
 def test_a_reason_is_one_short_line_without_secrets(shown: int) -> None:
     """Also where the line is cut within the secret: it is masked before."""
     learn(SECRET)
-    page = ("no\n\tentry " * 50)[: verdict.LONGEST_REASON]
-    before = " ".join(page.split())[: verdict.LONGEST_REASON - shown]
-    told = verdict.printable_text(before + SECRET + " and more" * 9)
-    assert len(told) <= verdict.LONGEST_REASON + 3
+    page = ("no\n\tentry " * 50)[: export_result.LONGEST_REASON]
+    before = " ".join(page.split())[: export_result.LONGEST_REASON - shown]
+    told = export_result.printable_text(before + SECRET + " and more" * 9)
+    assert len(told) <= export_result.LONGEST_REASON + 3
     assert "\n" not in told
     assert not any(SECRET[:length] in told for length in range(4, len(SECRET) + 1))
-    assert verdict.printable_text(page).startswith("no entry no entry")
+    assert export_result.printable_text(page).startswith("no entry no entry")
 
 
 @pytest.mark.parametrize("secrets", [("sesame-one", "sesame-one-two"), ("sesame-one-two", "sesame-one")])
 def test_of_two_secrets_one_of_which_starts_with_the_other_nothing_remains(secrets: tuple[str, str]) -> None:
     learn(*secrets)
-    assert verdict.printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
+    assert export_result.printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
 
 
 @pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
@@ -119,12 +119,12 @@ def test_of_a_huge_text_a_part_is_looked_at(start: str) -> None:
     """Megabytes of it took seconds; half a secret at the end of that part is not shown either."""
     learn(SECRET)
     for shown in (1, 9, len(SECRET) - 1):
-        told = verdict.printable_text((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
-        assert len(told) <= verdict.LONGEST_REASON + 3
+        told = export_result.printable_text((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
+        assert len(told) <= export_result.LONGEST_REASON + 3
         assert "open-s" not in told.removeprefix(start)
 
 
 def test_a_long_answer_is_masked_before_it_is_cut() -> None:
     learn(SECRET)
-    told = verdict.printable_text("x" * (verdict.LONGEST_REASON - 15) + SECRET)
-    assert told == "x" * (verdict.LONGEST_REASON - 15) + "***"
+    told = export_result.printable_text("x" * (export_result.LONGEST_REASON - 15) + SECRET)
+    assert told == "x" * (export_result.LONGEST_REASON - 15) + "***"

@@ -80,7 +80,7 @@ SOME = [a_glance(), FAILED, GROUPED, a_glance("old", state="stale", stale=True, 
 
 def drawn(board: Board, seen: list[QueryStatus], width: int, height: int, **fields: object) -> list[str]:
     told = {"state": "alive: process 7", "server": "standby db:5432", **fields}
-    sight = PollerStatus(good=True, glances=seen, **told)  # type: ignore[arg-type] # the tests know what they give
+    sight = PollerStatus(good=True, statuses=seen, **told)  # type: ignore[arg-type] # the tests know what they give
     board.take(sight)
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None)
     with console.capture() as captured:

@@ -18,17 +18,17 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture
-def whereabouts(caplog: pytest.LogCaptureFixture) -> ServerTracker:
+def tracker(caplog: pytest.LogCaptureFixture) -> ServerTracker:
     caplog.set_level("INFO")
     return ServerTracker(30.0)
 
 
 def test_a_server_is_told_at_first_sight_and_not_again(
-    whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
+    tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whereabouts.note(FIRST)
+    tracker.note(FIRST)
     assert lines(caplog) == ["INFO polling the standby 10.0.0.1:5432"]
-    whereabouts.note(replace(FIRST, lag=3.0, at=200.0))
+    tracker.note(replace(FIRST, lag=3.0, at=200.0))
     assert lines(caplog) == []
 
 
@@ -54,28 +54,28 @@ def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCapture
     ],
 )  # fmt: skip
 def test_another_server_role_or_timeline_is_one_line(
-    second: ServerInfo, line: str, whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
+    second: ServerInfo, line: str, tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whereabouts.note(FIRST)
+    tracker.note(FIRST)
     lines(caplog)
-    whereabouts.note(second)
+    tracker.note(second)
     assert lines(caplog) == [line]
-    whereabouts.note(second)
+    tracker.note(second)
     assert lines(caplog) == []
 
 
 def test_a_timeline_that_is_not_told_is_no_change(
-    whereabouts: ServerTracker, caplog: pytest.LogCaptureFixture
+    tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whereabouts.note(FIRST)
+    tracker.note(FIRST)
     lines(caplog)
-    whereabouts.note(replace(FIRST, timeline=None))
-    whereabouts.note(FIRST)
+    tracker.note(replace(FIRST, timeline=None))
+    tracker.note(FIRST)
     assert lines(caplog) == []
 
 
-def test_a_sighting_is_shown_until_it_says_nothing_about_now(whereabouts: ServerTracker) -> None:
-    assert whereabouts.seen(100.0) is None
-    whereabouts.note(FIRST)
-    assert whereabouts.seen(130.0) == FIRST
-    assert whereabouts.seen(130.1) is None
+def test_a_sighting_is_shown_until_it_says_nothing_about_now(tracker: ServerTracker) -> None:
+    assert tracker.seen(100.0) is None
+    tracker.note(FIRST)
+    assert tracker.seen(130.0) == FIRST
+    assert tracker.seen(130.1) is None

@@ -26,7 +26,7 @@ class DatabaseVisit:
     """An open door: the session is connected when it is first used."""
 
     session: Connection
-    waker: CancelToken
+    cancel_token: CancelToken
     lock_timeout: float
     place: str
     """Where it leads, without secrets."""
@@ -50,14 +50,14 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisi
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    waker = CancelToken()
-    stop = None if asks else StopSignal(waker.raise_)
-    session = session_of(settings, waker)
+    cancel_token = CancelToken()
+    stop = None if asks else StopSignal(cancel_token.raise_)
+    session = session_of(settings, cancel_token)
     try:
-        yield DatabaseVisit(session, waker, settings.lock_timeout, place_of(settings))
+        yield DatabaseVisit(session, cancel_token, settings.lock_timeout, place_of(settings))
     finally:
         session.hang_up()
-        waker.close()
+        cancel_token.close()
         logger.setLevel(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -65,12 +65,12 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisi
             raise typer.Exit(128 + stop.number)
 
 
-def session_of(settings: Settings, waker: CancelToken) -> Connection:
+def session_of(settings: Settings, cancel_token: CancelToken) -> Connection:
     """The connection that the settings describe; nothing is opened yet."""
     command = settings.password_command
     return Connection(
         settings.conninfo,
-        waker,
+        cancel_token,
         connect_timeout=settings.connect_timeout,
         password=password_from(command.reveal()) if command else None,
     )

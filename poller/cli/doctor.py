@@ -54,14 +54,14 @@ def doctor(
     settings.conninfo()
     strict = settings.strict if strict is None else strict
     findings = [Finding("settings", "warn", warning) for warning in settings.warnings]
-    waker = CancelToken()
-    stop = StopSignal(waker.raise_)
+    cancel_token = CancelToken()
+    stop = StopSignal(cancel_token.raise_)
     with Progress([query.name for query in catalog.queries]) as progress:
-        examination = Examination(settings, catalog.queries, waker, strict=strict)
+        examination = Examination(settings, catalog.queries, cancel_token, strict=strict)
         findings += examination.findings(progress)
     if stop.number is None:
         findings.append(collector.examine(settings.endpoint, settings.export_timeout))
-    waker.close()
+    cancel_token.close()
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if format == "json":

@@ -30,19 +30,26 @@ class Examination:
     """One visit to the database, on one connection."""
 
     def __init__(
-        self, settings: Settings, queries: Sequence[QueryDefinition], waker: CancelToken, *, strict: bool
+        self,
+        settings: Settings,
+        queries: Sequence[QueryDefinition],
+        cancel_token: CancelToken,
+        *,
+        strict: bool,
     ) -> None:
         self._settings = settings
         self._queries = queries
-        self._waker = waker
+        self._cancel_token = cancel_token
         self._strict = strict
-        self._session = session_of(settings, waker)
+        self._session = session_of(settings, cancel_token)
 
     def findings(self, progress: Progress) -> list[Finding]:
         """Everything about the database; a lost connection is a finding as well."""
         place = place_of(self._settings)
         try:
-            looked = server.look(self._session, self._waker, self._settings.lock_timeout, self._queries)
+            looked = server.look(
+                self._session, self._cancel_token, self._settings.lock_timeout, self._queries
+            )
             found = server.examine(looked, self._session, place=place, strict=self._strict)
             return found + self._through_the_queries(looked, progress)
         except PollError as error:
@@ -56,13 +63,13 @@ class Examination:
         admission = Admission(
             "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
         )
-        sightings: list[ServerInfo] = []
+        server_infos: list[ServerInfo] = []
         attempts = Batch(
             self._session,
-            self._waker,
+            self._cancel_token,
             admission,
             settings.lock_timeout,
-            sightings.append,
+            server_infos.append,
             max_result_bytes=settings.max_result_size,
         )
         if self._strict and looked.facts.excess:
@@ -72,16 +79,16 @@ class Examination:
         else:
             answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
         costs, functions = queries.planned(
-            self._session, self._waker, settings.lock_timeout, list(answers.values())
+            self._session, self._cancel_token, settings.lock_timeout, list(answers.values())
         )
         found = queries.volatile(functions) + [
             queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
             for query in self._queries
         ]
-        if not sightings:
+        if not server_infos:
             return found
         about_replay = replay.examine(
-            sightings[-1],
+            server_infos[-1],
             looked.told["settings"],
             self._queries,
             require_standby=settings.require_standby,

@@ -67,7 +67,7 @@ class Starter:
     def _looking(self) -> Iterator[Inspection]:
         """One short look: a person takes longer to answer than a transaction or a connection may be idle."""
         visit = self._visit
-        with inspecting(visit.session, visit.waker, visit.lock_timeout) as inspection:
+        with inspecting(visit.session, visit.cancel_token, visit.lock_timeout) as inspection:
             yield inspection
         if self._asks:
             visit.session.hang_up()

@@ -74,19 +74,19 @@ def poll(
     store = ResultStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None
     telemetry = Telemetry(settings if push else None, target)
-    pipe = PollCycle(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
-    stop = StopSignal(pipe.replica.interrupt)
+    cycle = PollCycle(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
+    stop = StopSignal(cycle.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:
         # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
         polled = {
             result.query.name: result
             for tick in ticks(chosen, settings.instance)
-            for result in pipe.tick(tick.queries, progress.done)
+            for result in cycle.tick(tick.queries, progress.done)
         }
     # Of two queries that feed one series, the first one was polled before the other was there.
     claims = contested(store.shown(time.monotonic()))
     results = [without(polled[query.name], claims) for query in chosen]
-    pipe.replica.close()
+    cycle.replica.close()
     try:
         _print(format, results, catalog.metrics, settings)
         if verbose:

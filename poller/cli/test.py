@@ -70,18 +70,18 @@ def test(
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
     trials = chosen(found.trials, case) if case else found.trials
-    waker = CancelToken()
-    stop = StopSignal(waker.raise_)
+    cancel_token = CancelToken()
+    stop = StopSignal(cancel_token.raise_)
     try:
         with _server(database, settings) as conninfo:
             session = Connection(
                 lambda: conninfo,
-                waker,
+                cancel_token,
                 connect_timeout=settings.connect_timeout,
                 application_name="poller test",
             )
             try:
-                bench = Bench(session, waker)
+                bench = Bench(session, cancel_token)
                 bench.reach(empty=database is not None)
                 judgements = _try_all(bench, trials, stop)
             finally:

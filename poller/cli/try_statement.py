@@ -115,7 +115,7 @@ class Tryout:
         visit, settings = self._visit, self._settings
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
         with inspecting(
-            visit.session, visit.waker, visit.lock_timeout, [probe], privileges=settings.strict
+            visit.session, visit.cancel_token, visit.lock_timeout, [probe], privileges=settings.strict
         ) as inspection:
             admission = Admission(self._required, strict=settings.strict)
             refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
@@ -133,19 +133,19 @@ class Tryout:
     def answer(self, query: QueryDefinition) -> Answer:
         """Run it once as a poll does; raises nothing."""
         visit, settings = self._visit, self._settings
-        sightings: list[ServerInfo] = []
+        server_infos: list[ServerInfo] = []
         attempts = Batch(
             visit.session,
-            visit.waker,
+            visit.cancel_token,
             # The connection may be another by now, and its role too.
             Admission(self._required, settings.max_replay_lag, strict=settings.strict),
             visit.lock_timeout,
-            sightings.append,
+            server_infos.append,
             tags(settings.sql_comments),
             settings.max_result_size,
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
-        if sightings and not sightings[-1].standby and settings.require_standby == "warn":
+        if server_infos and not server_infos[-1].standby and settings.require_standby == "warn":
             say(self._told, "look: this server is a primary; poll a standby", "yellow")
         return answer
 

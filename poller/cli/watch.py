@@ -66,20 +66,22 @@ def _polling(settings: Settings) -> Iterator[Look]:
     for warning in settings.warnings:
         logger.warning(warning)
     catalog = open_catalog(settings)
-    pipe = PollCycle(catalog, settings, ResultStore(catalog.queries), None, daemon=False)
-    daemon = PollScheduler(ticks(catalog.queries, settings.instance), pipe.tick, rest=pipe.replica.rest)
+    cycle = PollCycle(catalog, settings, ResultStore(catalog.queries), None, daemon=False)
+    daemon = PollScheduler(ticks(catalog.queries, settings.instance), cycle.tick, rest=cycle.replica.rest)
 
     def look() -> PollerStatus:
-        glances = pipe.glances(daemon.next_runs())
-        return PollerStatus(True, "polling by itself, pushing nothing", pipe.server(), glances, news.lines())
+        statuses = cycle.statuses(daemon.next_runs())
+        return PollerStatus(
+            True, "polling by itself, pushing nothing", cycle.server(), statuses, news.lines()
+        )
 
     daemon.start()
     try:
         yield look
     finally:
-        at_rest = daemon.stop(pipe.replica.interrupt, settings.grace_period)
+        at_rest = daemon.stop(cycle.replica.interrupt, settings.grace_period)
         if at_rest:
-            pipe.replica.close()
+            cycle.replica.close()
         else:  # a worker that waits for a server that does not answer would hold up the end
             sys.stdout.flush()
             os._exit(1 if sys.exc_info()[0] else 0)

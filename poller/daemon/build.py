@@ -56,12 +56,12 @@ def open_push(settings: Settings, store: ResultStore, *, periodic: bool) -> Metr
     from poller.telemetry.query_metrics import QueryMetrics
 
     own = settings.self_metrics != "off"
-    spool = open_spool(settings, shared=not periodic)
+    queue = open_spool(settings, shared=not periodic)
     described = resource(settings.service_name, settings.instance, version())
     push = MetricExporter(
         settings.endpoint,
         described,
-        spool,
+        queue,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
     )
@@ -84,14 +84,14 @@ def open_spool(settings: Settings, *, shared: bool) -> SendingQueue:
         return SendingQueue(folder, max_size=settings.spool_max_size, max_age=settings.spool_max_age)
 
     try:
-        spool = opened(settings.state_dir)
-        if waiting := spool.requests:
+        queue = opened(settings.state_dir)
+        if waiting := queue.requests:
             logger.info(
                 "sending %s left over from the previous run first",
                 counted(waiting, "request"),
                 extra={"state_dir": str(settings.state_dir)},
             )
-        return spool
+        return queue
     except StateInUseError as error:
         if not shared:
             raise
@@ -110,7 +110,7 @@ def open_memory(settings: Settings) -> StateFile | None:
 
 
 def open_replica(
-    settings: Settings, restraint: CircuitBreaker, on_sighting: Callable[[ServerInfo], None]
+    settings: Settings, breaker: CircuitBreaker, on_server_info: Callable[[ServerInfo], None]
 ) -> Replica:
     """Prepare the connection; raises ConfigError if no database is named, or libpq rejects its name."""
     conninfo = settings.conninfo()
@@ -126,12 +126,12 @@ def open_replica(
         admission=Admission(
             settings.require_standby,
             settings.max_replay_lag,
-            restraint.hold,
+            breaker.hold,
             count_active=settings.max_active_backends is not None,
             strict=settings.strict,
             report_lag=settings.self_metrics != "off",
         ),
-        on_sighting=on_sighting,
+        on_server_info=on_server_info,
         tags=tags(settings.sql_comments),
         max_result_bytes=settings.max_result_size,
     )

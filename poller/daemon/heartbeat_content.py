@@ -27,13 +27,13 @@ class HeartbeatContent:
     """The state of the poller for probes and people, without secrets. Times are in seconds since 1970."""
 
     def __init__(
-        self, daemon: PollScheduler, pipe: PollCycle, reload: Reload, push: MetricExporter | None
+        self, daemon: PollScheduler, cycle: PollCycle, reload: Reload, push: MetricExporter | None
     ) -> None:
         self._daemon = daemon
-        self._pipe = pipe
+        self._cycle = cycle
         self._reload = reload
         self._push = push
-        self._glances: Sequence[QueryStatus] = ()
+        self._statuses: Sequence[QueryStatus] = ()
         self._encoded = b"{}"
 
     def told(self, stuck: str | None) -> dict[str, Any]:
@@ -51,34 +51,34 @@ class HeartbeatContent:
             "waiting": sum(ended is None for _, (_, ended) in runs),
             "query_files": f"refused ({counted(len(problems), 'problem')})" if problems else "ok",
             "export": _export(self._push),
-            "server": self._pipe.server(),
+            "server": self._cycle.server(),
         }
 
     def queries(self) -> bytes:
         """Return the status of all queries as a JSON object; it is encoded only after a change."""
-        glances = self._pipe.glances(self._daemon.next_runs())
-        if glances is not self._glances:
-            self._encoded = encode(glances)
-            self._glances = glances
+        statuses = self._cycle.statuses(self._daemon.next_runs())
+        if statuses is not self._statuses:
+            self._encoded = encode(statuses)
+            self._statuses = statuses
         return self._encoded
 
 
-def encode(glances: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> bytes:
+def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> bytes:
     """Encode all queries as a JSON object of bounded size: the number in each state, and each query.
 
     Above about `most` bytes, queries in state `ok` are omitted first; the object has the number omitted.
     """
-    texts = [json.dumps(one) for one in to_json(glances)]
+    texts = [json.dumps(one) for one in to_json(statuses)]
     room, listed = most, set()
-    for number in sorted(range(len(texts)), key=lambda number: glances[number].state == "ok"):
-        size = len(texts[number]) + len(glances[number].query)
+    for number in sorted(range(len(texts)), key=lambda number: statuses[number].state == "ok"):
+        size = len(texts[number]) + len(statuses[number].query)
         if size <= room:
             room -= size
             listed.add(number)
     head = {
-        "states": Counter(one.word for one in glances),
+        "states": Counter(one.word for one in statuses),
         "omitted": len(texts) - len(listed),
-        "queries": {one.query: one.state for number, one in enumerate(glances) if number in listed},
+        "queries": {one.query: one.state for number, one in enumerate(statuses) if number in listed},
     }
     details = ", ".join(text for number, text in enumerate(texts) if number in listed)
     return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()

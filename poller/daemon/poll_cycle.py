@@ -59,22 +59,22 @@ class PollCycle:
         self.meter: Meter = push.meter if push is not None and own else NoOpMeter("poller")
         self.store = store
         self._metrics = _own_metrics(self.meter) if own else None
-        self._whereabouts = ServerTracker(_longest_absence(catalog.queries), announce_first=daemon)
-        register_replica_gauges(self.meter, self._whereabouts)
-        self._restraint = CircuitBreaker(settings.max_duty_cycle, settings.max_active_backends)
+        self._tracker = ServerTracker(_longest_absence(catalog.queries), announce_first=daemon)
+        register_replica_gauges(self.meter, self._tracker)
+        self._breaker = CircuitBreaker(settings.max_duty_cycle, settings.max_active_backends)
         self._tracing = tracing or Tracing()
 
-        def sighted(sighting: ServerInfo) -> None:
-            self._whereabouts.note(sighting)
-            self._tracing.note(sighting)
+        def sighted(server_info: ServerInfo) -> None:
+            self._tracker.note(server_info)
+            self._tracing.note(server_info)
 
-        self.replica = open_replica(settings, self._restraint, sighted)
-        self._announcer = PollLog(every_result=daemon and push is None, repeats=daemon)
+        self.replica = open_replica(settings, self._breaker, sighted)
+        self._polls_log = PollLog(every_result=daemon and push is None, repeats=daemon)
         self._memory = memory
         self._lock = threading.Lock()
         self._last: dict[str, PollResult] = {}
         self._last_shown: dict[str, PollResult] | None = None
-        self._glances = QueryStatuses()
+        self._statuses = QueryStatuses()
 
     def tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -97,8 +97,8 @@ class PollCycle:
         for result in results:
             if self._metrics is not None:
                 self._metrics.record(result, span.context(result.query.name))
-            self._restraint.note(result)
-        self._announcer.tick(results, now, within=span.of)
+            self._breaker.note(result)
+        self._polls_log.tick(results, now, within=span.of)
         with self._lock:
             self._last.update((result.query.name, result) for result in results)
             self._last_shown = None
@@ -106,7 +106,7 @@ class PollCycle:
 
     def announce_stale(self) -> None:
         """Log the queries whose values are withheld from now on; called by a timer, because age decides."""
-        self._announcer.values(self.store.freshness(time.monotonic()))
+        self._polls_log.values(self.store.freshness(time.monotonic()))
 
     def overran(self, tick: str) -> None:
         """Count one tick that was skipped."""
@@ -116,16 +116,16 @@ class PollCycle:
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`. Must not run during a tick."""
         self.store.swap(queries, dropped)
-        self._restraint.forget(dropped)
-        self._announcer.forget(dropped)
-        self._whereabouts.max_age = _longest_absence(queries)
+        self._breaker.forget(dropped)
+        self._polls_log.forget(dropped)
+        self._tracker.max_age = _longest_absence(queries)
         if self._memory is not None:
             self._memory.forget()
         with self._lock:
             self._last = {name: result for name, result in self._last.items() if name not in dropped}
             self._last_shown = None
 
-    def glances(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
+    def statuses(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
         """Return the status of every query; `next_runs` is by query, in seconds since 1970.
 
         Without a change it returns the same object.
@@ -136,11 +136,11 @@ class PollCycle:
             if self._last_shown is None:
                 self._last_shown = self._last.copy()
             last = self._last_shown
-        return self._glances.look(self.store.freshness(now), self.store.good(now), last, next_runs)
+        return self._statuses.look(self.store.freshness(now), self.store.good(now), last, next_runs)
 
     def server(self) -> str:
         """Describe the server that answered last in one line; empty if none answered recently."""
-        seen = self._whereabouts.seen(time.monotonic())
+        seen = self._tracker.seen(time.monotonic())
         if seen is None:
             return ""
         lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"

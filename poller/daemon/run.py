@@ -97,20 +97,20 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     )
     push = open_push(settings, store, periodic=True)
     telemetry = Telemetry(settings, push)
-    pipe = PollCycle(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
+    cycle = PollCycle(catalog, settings, store, push, daemon=True, memory=memory, tracing=telemetry.tracing)
     planned = ticks(catalog.queries, settings.instance)
     stop = StopSignal()
 
     def rest(seconds: float) -> None:
-        pipe.replica.rest(seconds)
-        pulse.soon(NEWS_SECONDS)
+        cycle.replica.rest(seconds)
+        watchdog_thread.soon(NEWS_SECONDS)
 
     daemon = PollScheduler(
         planned,
-        pipe.tick,
+        cycle.tick,
         rest=rest,
-        on_overrun=pipe.overran,
-        on_first_polls=lambda: _tell([push, pulse]),
+        on_overrun=cycle.overran,
+        on_first_polls=lambda: _tell([push, watchdog_thread]),
         # A connection attempt may take a multiple of it: several hosts, each tried twice.
         patience=_PATIENCE + 20 * settings.connect_timeout,
     )
@@ -120,17 +120,17 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         load=functools.partial(_read_again, settings),
         look=functools.partial(contents, sources),
         plan=lambda queries: ticks(queries, settings.instance),
-        swap=pipe.swap,
-        meter=pipe.meter,
+        swap=cycle.swap,
+        meter=cycle.meter,
     )
     heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
-    vitals = HeartbeatContent(daemon, pipe, reload, push)
-    pulse = Watchdog(
+    content = HeartbeatContent(daemon, cycle, reload, push)
+    watchdog_thread = Watchdog(
         [daemon.stuck, *([push.stuck] if push else [])],
         [
             notifier.beat,
-            lambda stuck: heartbeat.write(vitals.told(stuck), vitals.queries()),
-            lambda _: pipe.announce_stale(),
+            lambda stuck: heartbeat.write(content.told(stuck), content.queries()),
+            lambda _: cycle.announce_stale(),
             lambda _: ORPHANS.reap(),
         ],
         heartbeat.remove,
@@ -142,11 +142,11 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     gc.enable()
     daemon.start()
     watcher.start()
-    pulse.start()
+    watchdog_thread.start()
     notifier.ready(_status(reload))
     stop.wait()
     notifier.stopping()
-    _end(settings.grace_period, daemon, pipe.replica, push, telemetry, pulse)
+    _end(settings.grace_period, daemon, cycle.replica, push, telemetry, watchdog_thread)
 
 
 def _read_again(settings: Settings) -> Catalog:
@@ -196,7 +196,7 @@ def _end(
     replica: Replica,
     push: MetricExporter | None,
     telemetry: Telemetry,
-    pulse: Watchdog,
+    watchdog_thread: Watchdog,
 ) -> None:
     """Stop polling, push once more and end the process, within `grace` seconds."""
     deadline = time.monotonic() + grace
@@ -211,7 +211,7 @@ def _end(
     if push is not None:
         # The push may use the remaining time except for a reserve for the exit.
         push.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
-    pulse.stop()
+    watchdog_thread.stop()
     logger.info("stopped")
     # Spans and log records may use the time that the push has left.
     telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))

@@ -43,14 +43,14 @@ class Watchdog:
         self._due = 0.0
         self._wake = threading.Event()
         self._stuck: str | None = None
-        self._thread = threading.Thread(target=self._go, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._go, name="watchdog", daemon=True)
 
     def start(self) -> None:
         """Beat now, and then every few seconds."""
         self._thread.start()
 
     def soon(self, within: float = 0.0) -> None:
-        """Beat within `within` seconds on the pulse's own thread, because something changed."""
+        """Beat within `within` seconds on the watchdog's own thread, because something changed."""
         self._due = min(self._due, time.monotonic() + within)
         self._wake.set()
 

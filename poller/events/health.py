@@ -143,7 +143,7 @@ class _Component:
         self._name = name
         self._check = check
         self._timeout = timeout
-        self._verdict: Verdict | None = None
+        self._export_result: Verdict | None = None
         self._deciding: asyncio.Task[Verdict] | None = None
         self._answer: asyncio.Future[object] | None = None
         self._thread: threading.Thread | None = None
@@ -158,11 +158,11 @@ class _Component:
     async def _decide(self) -> Verdict:
         problem = await self._problem()
         verdict: Verdict = "error" if problem else "ok"
-        if verdict != (self._verdict or "ok"):
+        if verdict != (self._export_result or "ok"):
             # Every log record needs a span, and a probe request that triggers the check is not traced.
             with _tracer.start_as_current_span(f"check_{self._name}", Context()) as span:
                 self._report(problem, span)
-        self._verdict = verdict
+        self._export_result = verdict
         return verdict
 
     def _report(self, problem: str, span: Span) -> None:

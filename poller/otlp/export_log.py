@@ -47,33 +47,35 @@ class ExportLog:
         self._counts: Counter[str] = Counter()
         self._remark = ""
 
-    def failed(self, verdict: ExportResult, pause: float) -> None:
+    def failed(self, export_result: ExportResult, pause: float) -> None:
         """Log that a request failed and stays queued; the next attempt is in `pause` seconds."""
         begins = self._begin()
         self._counts["failures"] += 1
-        extra = self._extra(verdict, failures=self._counts["failures"])
+        extra = self._extra(export_result, failures=self._counts["failures"])
         if begins:
             # After a single push, the last record reports whether its requests are kept.
             what = "failed" if self._once else "failed, it is kept and tried again"
-            level = self._unwanted_level if self._is_unwanted(verdict) else logging.WARNING
-            self._logger.log(level, "%s %s: %s", self._form.export, what, verdict.reason, extra=extra)
+            level = self._unwanted_level if self._is_unwanted(export_result) else logging.WARNING
+            self._logger.log(level, "%s %s: %s", self._form.export, what, export_result.reason, extra=extra)
         else:
             again = format_duration(round(pause, 1))
             message = "%s failed, once more in %s: %s"
-            self._logger.debug(message, self._form.export, again, verdict.reason, extra=extra)
+            self._logger.debug(message, self._form.export, again, export_result.reason, extra=extra)
 
-    def refused(self, verdict: ExportResult, items: int) -> None:
+    def refused(self, export_result: ExportResult, items: int) -> None:
         """Log that the collector refused a request for its data; the request is dropped."""
         self._begin()
         self._counts["refused"] += 1
         level = logging.WARNING if self._counts["refused"] == 1 else logging.DEBUG
-        extra = self._extra(verdict, **{self._form.field: items})
+        extra = self._extra(export_result, **{self._form.field: items})
         message = "%s refused, its %s are lost: %s"
-        self._logger.log(level, message, self._form.export, self._form.items, verdict.reason, extra=extra)
+        self._logger.log(
+            level, message, self._form.export, self._form.items, export_result.reason, extra=extra
+        )
 
-    def taken(self, verdict: ExportResult, items: int, *, last: bool) -> None:
+    def taken(self, export_result: ExportResult, items: int, *, last: bool) -> None:
         """Log that the collector accepted a request; `last` means that the queue is empty now."""
-        self._note(verdict, items)
+        self._note(export_result, items)
         proven, self._proven = self._proven, True
         if self._since is None:
             if not proven:
@@ -100,30 +102,37 @@ class ExportLog:
         self._counts.clear()
         return True
 
-    def _note(self, verdict: ExportResult, items: int) -> None:
+    def _note(self, export_result: ExportResult, items: int) -> None:
         """Log the collector's remark on an accepted request; a repeated remark only at debug level."""
-        remark, self._remark = self._remark, verdict.reason or ("rejected" if verdict.rejected else "")
+        remark, self._remark = (
+            self._remark,
+            export_result.reason or ("rejected" if export_result.rejected else ""),
+        )
         if not self._remark:
             return
         level = logging.DEBUG if remark == self._remark else logging.WARNING
-        extra = self._extra(verdict, rejected=verdict.rejected, **{self._form.field: items})
-        if verdict.rejected:
-            what = f"{verdict.rejected} of {items} {self._form.items}"
+        extra = self._extra(export_result, rejected=export_result.rejected, **{self._form.field: items})
+        if export_result.rejected:
+            what = f"{export_result.rejected} of {items} {self._form.items}"
             self._logger.log(
-                level, "the collector rejects %s: %s", what, verdict.reason or "it says not why", extra=extra
+                level,
+                "the collector rejects %s: %s",
+                what,
+                export_result.reason or "it says not why",
+                extra=extra,
             )
         else:
-            self._logger.log(level, "the collector remarks: %s", verdict.reason, extra=extra)
+            self._logger.log(level, "the collector remarks: %s", export_result.reason, extra=extra)
 
-    def _extra(self, verdict: ExportResult, **more: object) -> dict[str, object]:
-        hint = advice(verdict.reason) if verdict.fate != "taken" else None
-        if self._form.off and self._is_unwanted(verdict):
+    def _extra(self, export_result: ExportResult, **more: object) -> dict[str, object]:
+        hint = advice(export_result.reason) if export_result.fate != "taken" else None
+        if self._form.off and self._is_unwanted(export_result):
             hint = f"the collector takes no {self._form.items}; {self._form.off} sends none"
-        return {"endpoint": self._endpoint, **verdict.error, **more, **({"hint": hint} if hint else {})}
+        return {"endpoint": self._endpoint, **export_result.error, **more, **({"hint": hint} if hint else {})}
 
     @staticmethod
-    def _is_unwanted(verdict: ExportResult) -> bool:
-        return str(verdict.error.get("error.type")) in _UNWANTED
+    def _is_unwanted(export_result: ExportResult) -> bool:
+        return str(export_result.error.get("error.type")) in _UNWANTED
 
 
 Rejection = Literal["partial_success", "invalid", "too_large", "poison", "unencodable"]
@@ -145,11 +154,11 @@ class ExportStats:
         self.rejected: Counter[Rejection] = Counter()
         """Data points, spans or log records that were lost, by reason."""
 
-    def answered(self, verdict: ExportResult) -> None:
+    def answered(self, export_result: ExportResult) -> None:
         """Count one request."""
-        self.requests[("poller.outcome", _OUTCOMES[verdict.fate]), *verdict.error.items()] += 1
-        if verdict.rejected:
-            self.rejected["partial_success"] += verdict.rejected
+        self.requests[("poller.outcome", _OUTCOMES[export_result.fate]), *export_result.error.items()] += 1
+        if export_result.rejected:
+            self.rejected["partial_success"] += export_result.rejected
 
     def lost(self, reason: Rejection, items: int) -> None:
         """Count the items of a request that is dropped."""

@@ -64,7 +64,7 @@ class MetricExporter:
         self,
         endpoint: Endpoint,
         resource: Resource,
-        spool: SendingQueue,
+        queue: SendingQueue,
         *,
         interval: float = math.inf,
         timeout: float = 10.0,
@@ -79,7 +79,7 @@ class MetricExporter:
         self._unencodable: set[str] = set()
         self._patience = 900.0 + 20 * timeout
         self._turned = time.monotonic()
-        self._spool = spool
+        self._queue = queue
         self._resource = resource
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
@@ -94,7 +94,7 @@ class MetricExporter:
         pause = min(interval, LONGEST_PAUSE_SECONDS)
         # The result of a single push is its exit code.
         self._delivery = RetrySender(
-            format_of("metrics"), spool, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+            format_of("metrics"), queue, sender, str(endpoint), pause, confirm=math.isfinite(interval)
         )
         self._one_at_a_time = threading.Lock()
         self._stopping = threading.Event()
@@ -164,7 +164,7 @@ class MetricExporter:
             requests = self._collect()
             # Inside the lock, because a later collection must not enter the queue before this one.
             ticket = self._delivery.keep(requests or [], watched=True)
-        patient = patient or not self._spool.outlives
+        patient = patient or not self._queue.outlives
         taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
         return taken and requests is not None
 
@@ -187,7 +187,7 @@ class MetricExporter:
         done = self.flush(timeout, patient=patient, stopped=stopped)
         self._delivery.close()
         self._tell_left()
-        self._spool.close()
+        self._queue.close()
         with contextlib.suppress(Exception):
             self._provider.shutdown(timeout_millis=100)
         if self._ticker is not None:
@@ -232,8 +232,8 @@ class MetricExporter:
         return False
 
     def _tell_left(self) -> None:
-        where, lost = self._spool.folder, self._spool.in_memory
-        if left := self._spool.requests - lost:
+        where, lost = self._queue.folder, self._queue.in_memory
+        if left := self._queue.requests - lost:
             what = counted(left, "request")
             logger.warning("%s not delivered; kept in %s for the next start", what, where)
         if lost:

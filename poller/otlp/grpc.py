@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 
-from poller.otlp import response as verdict
+from poller.otlp import response as export_result
 from poller.otlp.response import ExportResult
 from poller.otlp.signals import SignalFormat
 
@@ -55,7 +55,7 @@ class GrpcSender:
         self._closed = False
 
     def send(self, body: bytes) -> ExportResult:
-        """Send an encoded request of the signal; a failure is returned as a verdict, not raised."""
+        """Send an encoded request of the signal; a failure is returned as an ExportResult, not raised."""
         proven = self._proven
         found = self._send(body)
         code = found.error.get("error.type")
@@ -87,7 +87,7 @@ class GrpcSender:
             self._given = self._credentials()
         except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
             self._form.logger.debug(
-                "the certificate files cannot be read: %s", verdict.printable_text(str(error))
+                "the certificate files cannot be read: %s", export_result.printable_text(str(error))
             )
 
     def _connected(self) -> grpc.Channel:
@@ -113,14 +113,14 @@ class GrpcSender:
             answer = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
-            return verdict.of_grpc(code, details, _retry_delay(error), self._proxy)
+            return export_result.of_grpc(code, details, _retry_delay(error), self._proxy)
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
-            return verdict.of_error(error, "held")
+            return export_result.of_error(error, "held")
         try:
             partial = self._form.response.FromString(answer).partial_success
         except DecodeError as error:
-            return verdict.of_unread_answer(str(error))
-        return verdict.of_response(getattr(partial, self._form.rejected), partial.error_message)
+            return export_result.of_unread_answer(str(error))
+        return export_result.of_response(getattr(partial, self._form.rejected), partial.error_message)
 
 
 def _retry_delay(error: Any) -> float | None:

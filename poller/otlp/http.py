@@ -25,7 +25,7 @@ from requests.auth import HTTPBasicAuth
 from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
-from poller.otlp import response as verdict
+from poller.otlp import response as export_result
 from poller.otlp.response import ExportResult
 from poller.otlp.signals import SignalFormat
 
@@ -164,7 +164,7 @@ class HttpSender:
         self._closed = False
 
     def send(self, body: bytes) -> ExportResult:
-        """Send an encoded request of the signal; a failure is returned as a verdict, not raised.
+        """Send an encoded request of the signal; a failure is returned as an ExportResult, not raised.
 
         The exchange runs on its own thread, because a hanging name resolution cannot be cancelled.
         """
@@ -199,7 +199,7 @@ class HttpSender:
 
     def _overdue(self) -> ExportResult:
         error = requests.ReadTimeout(f"no complete answer within {self._timeout:g} s")
-        return verdict.of_error(error, "later")
+        return export_result.of_error(error, "later")
 
     def _judged(self, body: bytes, deadline: float) -> ExportResult:
         body = self._compress(body)
@@ -234,11 +234,11 @@ class HttpSender:
             return _refused(response, kind, content)
         if kind == "text/html":
             # A collector never answers with HTML, so another server received and discarded the values.
-            return verdict.of_http(response.status_code, "a web page answers, no collector", None)
+            return export_result.of_http(response.status_code, "a web page answers, no collector", None)
         self._proven = True
         if unread:
-            return verdict.of_unread_answer(unread)
-        return verdict.of_response(*_partial_success(self._form, kind, content))
+            return export_result.of_unread_answer(unread)
+        return export_result.of_response(*_partial_success(self._form, kind, content))
 
     def _unsent(self, error: Exception) -> ExportResult:
         # An unusable header or proxy raises no RequestException, or one that is also a ValueError.
@@ -246,7 +246,7 @@ class HttpSender:
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
             proxy = select_proxy(self._url, get_environ_proxies(self._url))
-        return verdict.of_error(error, "later" if passing else "held", proxy, _cause(error))
+        return export_result.of_error(error, "later" if passing else "held", proxy, _cause(error))
 
 
 def _cause(error: BaseException) -> str:
@@ -282,14 +282,18 @@ def _read(response: requests.Response) -> tuple[bytes, str]:
 def _refused(response: requests.Response, kind: str, content: bytes) -> ExportResult:
     if 300 <= response.status_code < 400:
         # Following a redirect would send secret headers to a host that the answer chooses.
-        return verdict.of_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
+        return export_result.of_http(
+            response.status_code, "the collector is elsewhere; correct the endpoint", None
+        )
     message = response.reason or ""
     if kind == PROTOBUF:
         with contextlib.suppress(DecodeError):
             message = Status.FromString(content).message or message
     elif kind != "text/html" and content.strip():
         message = f"{message}: {content.decode(errors='replace')}"
-    return verdict.of_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
+    return export_result.of_http(
+        response.status_code, message, retry_after(response.headers.get("retry-after"))
+    )
 
 
 def _partial_success(form: SignalFormat, kind: str, content: bytes) -> tuple[int, str]:

@@ -71,7 +71,7 @@ class DamagedRowError(Exception):
 
 
 SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
-"""Errors that a shelf raises; UnicodeDecodeError if SQLite's message quotes a damaged schema."""
+"""Errors that a storage raises; UnicodeDecodeError if SQLite's message quotes a damaged schema."""
 _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,

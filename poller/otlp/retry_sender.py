@@ -32,7 +32,7 @@ REFUSALS_BEFORE_DOUBT = 10
 
 
 class Sender(Protocol):
-    """A sender of one request at a time; it returns failures as verdicts and raises no error for them."""
+    """A sender of one request at a time; it returns failures as export results and raises no error for them."""
 
     def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal and judge the answer."""
@@ -66,7 +66,7 @@ class RetrySender:
     def __init__(
         self,
         form: SignalFormat,
-        spool: SendingQueue,
+        queue: SendingQueue,
         sender: Sender,
         endpoint: str,
         longest_pause: float,
@@ -82,8 +82,8 @@ class RetrySender:
         without a request.
         """
         self.form = form
-        self.spool = spool
-        self.tally = ExportStats()
+        self.queue = queue
+        self.stats = ExportStats()
         self.last_ok: bool | None = None
         """Whether the last request was accepted; None before the first."""
         self.busy_since: float | None = None
@@ -92,7 +92,7 @@ class RetrySender:
         """Time of the last accepted request, in monotonic seconds; initially the start."""
         self._sender = sender
         self._logger = form.logger
-        self._outage = ExportLog(form, endpoint, confirm=confirm, asked_for=asked_for)
+        self._export_log = ExportLog(form, endpoint, confirm=confirm, asked_for=asked_for)
         self._longest_pause = longest_pause
         self._idle = idle
         self._changed = threading.Condition()
@@ -105,7 +105,7 @@ class RetrySender:
         self._ended = False
         self._newest = 0
         self._thread = threading.Thread(target=self._work, name=f"delivery of {form.items}", daemon=True)
-        if not spool.empty:
+        if not queue.empty:
             self._thread.start()
 
     def keep(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
@@ -114,9 +114,9 @@ class RetrySender:
         The ticket is useful only if `watched`, and must then be passed to `wait`.
         """
         with self._changed:
-            ticket = Ticket(set(self.spool.append(requests)))
+            ticket = Ticket(set(self.queue.append(requests)))
             self._newest = max(ticket.waiting, default=self._newest)
-            extra = {"requests": len(requests), "waiting": self.spool.requests}
+            extra = {"requests": len(requests), "waiting": self.queue.requests}
             self._logger.debug("%s kept", self.form.export, extra=extra)
             if watched:
                 self._tickets.append(ticket)
@@ -128,7 +128,7 @@ class RetrySender:
     def drain(self, timeout: float) -> None:
         """Wait like `wait` for the delivery of everything in the queue, at most `timeout` seconds."""
         with self._changed:
-            ticket = Ticket(set() if self.spool.empty else {self._newest})
+            ticket = Ticket(set() if self.queue.empty else {self._newest})
             self._tickets.append(ticket)
         self.wait(ticket, timeout)
 
@@ -181,12 +181,12 @@ class RetrySender:
             return
         self.busy_since = time.monotonic()
         try:
-            verdict = self._judge(head)
+            export_result = self._judge(head)
         finally:
             self.busy_since = None
         with self._changed:
             if not self._ended:  # otherwise `close` cancelled it, which shows nothing about the collector
-                self._note(head, verdict)
+                self._note(head, export_result)
                 self._changed.notify_all()
 
     def _await(self) -> StoredRequest | None:
@@ -198,7 +198,7 @@ class RetrySender:
         with self._changed:
             while not self._ended:
                 left = self._again_at - time.monotonic()
-                if left <= 0 and (head := self.spool.take()):
+                if left <= 0 and (head := self.queue.take()):
                     return head
                 wait = left if left > 0 else None
                 if resting or (wait is not None and wait <= self._idle):
@@ -209,18 +209,18 @@ class RetrySender:
         return None
 
     def _judge(self, head: StoredRequest) -> ExportResult:
-        verdict = self._send(head.request)
-        if verdict.fate == "taken":
+        export_result = self._send(head.request)
+        if export_result.fate == "taken":
             self._witness = head.request
-        elif verdict.fate == "held":
+        elif export_result.fate == "held":
             self._refusals += 1
             if self._refusals > REFUSALS_BEFORE_DOUBT and self._takes_another(head):
                 # Retry, because the collector may have recovered just before it accepted the other request.
-                verdict = self._send(head.request) if self._witness is not None else verdict
-                if verdict.fate == "held":
-                    self.tally.lost("poison", head.request.items)
-                    return replace(verdict, fate="invalid")
-        return verdict
+                export_result = self._send(head.request) if self._witness is not None else export_result
+                if export_result.fate == "held":
+                    self.stats.lost("poison", head.request.items)
+                    return replace(export_result, fate="invalid")
+        return export_result
 
     def _takes_another(self, head: StoredRequest) -> bool:
         """Return whether the collector accepts the request it accepted last, or else the next in the queue.
@@ -228,7 +228,7 @@ class RetrySender:
         After the next request was accepted, `head` must not be sent again: it would arrive out of order.
         """
         other = self._witness
-        if other is None and (after := self.spool.behind(head.id)):
+        if other is None and (after := self.queue.behind(head.id)):
             other = after.request
         return other is not None and self._send(other).fate == "taken"
 
@@ -236,67 +236,67 @@ class RetrySender:
         """Send a request, or its halves if it is too large."""
         if request.items > 1 and len(request.body) >= self._too_large:
             return self._send_halves(request)
-        verdict = self._sender.send(request.body)
+        export_result = self._sender.send(request.body)
         # The collector may report more rejected items than the request has.
-        verdict = replace(verdict, rejected=min(verdict.rejected, request.items))
-        self.tally.answered(verdict)
-        if verdict.fate == "too_large" and request.items > 1:
+        export_result = replace(export_result, rejected=min(export_result.rejected, request.items))
+        self.stats.answered(export_result)
+        if export_result.fate == "too_large" and request.items > 1:
             self._too_large = min(self._too_large, len(request.body))
             return self._send_halves(request)
-        if verdict.fate in ("invalid", "too_large"):
-            self.tally.lost(verdict.fate, request.items)
-        return verdict
+        if export_result.fate in ("invalid", "too_large"):
+            self.stats.lost(export_result.fate, request.items)
+        return export_result
 
     def _send_halves(self, request: Request) -> ExportResult:
         rejected, reason = 0, ""
         for half in halves(request, self.form):
-            verdict = self._send(half)
-            if verdict.fate in ("later", "held"):
-                return verdict  # the whole request is retried; sending its items twice changes nothing
-            rejected += verdict.rejected if verdict.fate == "taken" else half.items
-            reason = verdict.reason or reason
+            export_result = self._send(half)
+            if export_result.fate in ("later", "held"):
+                return export_result  # the whole request is retried; sending its items twice changes nothing
+            rejected += export_result.rejected if export_result.fate == "taken" else half.items
+            reason = export_result.reason or reason
         if rejected >= request.items:
-            return ExportResult("invalid", reason, verdict.error)
+            return ExportResult("invalid", reason, export_result.error)
         return ExportResult("taken", reason, rejected=rejected)
 
-    def _note(self, head: StoredRequest, verdict: ExportResult) -> None:
-        self._last = verdict
+    def _note(self, head: StoredRequest, export_result: ExportResult) -> None:
+        self._last = export_result
         self._attempts += 1
-        self.last_ok = verdict.fate == "taken"
+        self.last_ok = export_result.fate == "taken"
         if self.last_ok:
             self.taken_at = time.monotonic()
-        if verdict.fate in ("later", "held"):
-            self._postpone(verdict)
+        if export_result.fate in ("later", "held"):
+            self._postpone(export_result)
         else:
-            self._settle(head, verdict)
+            self._settle(head, export_result)
 
-    def _settle(self, head: StoredRequest, verdict: ExportResult) -> None:
-        self.spool.settle(head.id)
+    def _settle(self, head: StoredRequest, export_result: ExportResult) -> None:
+        self.queue.settle(head.id)
         self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
         for ticket in self._tickets:
             if head.id in ticket.waiting:
                 ticket.waiting.remove(head.id)
-                ticket.clean &= verdict.fate == "taken" and not verdict.rejected
-        if verdict.fate == "taken":
-            self._outage.taken(verdict, head.request.items, last=self.spool.empty)
+                ticket.clean &= export_result.fate == "taken" and not export_result.rejected
+        if export_result.fate == "taken":
+            self._export_log.taken(export_result, head.request.items, last=self.queue.empty)
         else:
-            self._outage.refused(verdict, head.request.items)
+            self._export_log.refused(export_result, head.request.items)
 
-    def _postpone(self, verdict: ExportResult) -> None:
-        self.spool.give_back()
-        longest = self._longest_pause * (HELD_PAUSES if verdict.fate == "held" else 1)
+    def _postpone(self, export_result: ExportResult) -> None:
+        self.queue.give_back()
+        longest = self._longest_pause * (HELD_PAUSES if export_result.fate == "held" else 1)
         pause = min(FIRST_PAUSE_SECONDS, longest)
-        wish = min(verdict.wait or 0.0, LONGEST_WISH_SECONDS)
+        wish = min(export_result.wait or 0.0, LONGEST_WISH_SECONDS)
         # If a caller waits, or the collector requested a pause, every pause is like the first.
-        if not self._tickets and verdict.wait is None:
+        if not self._tickets and export_result.wait is None:
             pause = min(pause * 2.0 ** min(self._tries, 16), longest)
         self._tries += 1
         pause = max(wish, pause * random.uniform(0.5, 1.0))  # noqa: S311 - to spread pollers, not to keep a secret
         now = time.monotonic()
         self._wished_at, self._again_at = now + wish, now + pause
-        self._outage.failed(verdict, pause)
+        self._export_log.failed(export_result, pause)
 
     def _is_in_vain(self, *, patient: bool) -> bool:
-        """Return whether the last verdict rules out an early success."""
+        """Return whether the last result rules out an early success."""
         return self._last is not None and self._last.fate in (("held",) if patient else ("held", "later"))

@@ -127,11 +127,11 @@ class SendingQueue:
         """Return the oldest request after the request with this id; None if there is none."""
         with self._turn:
             while oldest := self._oldest(number):
-                shelf, found, _ = oldest
+                storage, found, _ = oldest
                 try:
-                    return shelf.read(found)
+                    return storage.read(found)
                 except DamagedRowError as error:
-                    self._drop(shelf, error)
+                    self._drop(storage, error)
                     number = found
                 except SHELF_ERRORS as error:
                     if not self._replaced(error):
@@ -162,13 +162,13 @@ class SendingQueue:
     def requests(self) -> int:
         """Number of queued requests."""
         with self._turn:
-            return sum(shelf.requests for shelf in self._shelves())
+            return sum(storage.requests for storage in self._storages())
 
     @property
     def size(self) -> int:
         """Size of the queued requests in bytes."""
         with self._turn:
-            return sum(shelf.size for shelf in self._shelves())
+            return sum(storage.size for storage in self._storages())
 
     @property
     def age(self) -> float:
@@ -193,34 +193,36 @@ class SendingQueue:
     def close(self) -> None:
         """Close the files and release the lock; requests on disk stay for the next process."""
         with self._turn:
-            for shelf in self._shelves():
-                shelf.close()
+            for storage in self._storages():
+                storage.close()
             self._closed = True
             if self._lock is not None:
                 self._lock.release()
 
-    def _shelves(self) -> Iterator[QueueStorage]:
+    def _storages(self) -> Iterator[QueueStorage]:
         if not self._closed:
             if self._disk is not None:
                 yield self._disk
             yield self._memory
 
     def _oldest(self, after: int) -> tuple[QueueStorage, int, float] | None:
-        """Return the shelf, id and time of the oldest request after an id; None if there is none."""
+        """Return the storage, id and time of the oldest request after an id; None if there is none."""
         while True:
             disk = self._disk
             found = [
-                (shelf, *first) for shelf in list(self._shelves()) if (first := self._first(shelf, after))
+                (storage, *first)
+                for storage in list(self._storages())
+                if (first := self._first(storage, after))
             ]
-            if self._disk is disk:  # otherwise the shelf was replaced during the search
+            if self._disk is disk:  # otherwise the storage was replaced during the search
                 return min(found, key=lambda one: one[1], default=None)
 
-    def _first(self, shelf: QueueStorage, after: int) -> tuple[int, float] | None:
+    def _first(self, storage: QueueStorage, after: int) -> tuple[int, float] | None:
         while True:
             try:
-                return shelf.first(after)
+                return storage.first(after)
             except DamagedRowError as error:
-                self._drop(shelf, error)
+                self._drop(storage, error)
                 after = error.number
             except SHELF_ERRORS as error:
                 self._replaced(error)
@@ -235,21 +237,21 @@ class SendingQueue:
         if not self._closed:
             self._trim_shelf(self._memory, min(self._max_size, MEMORY_BYTES), now)
 
-    def _trim_shelf(self, shelf: QueueStorage, most: int, now: float) -> None:
-        while first := self._first(shelf, self._in_hand):
+    def _trim_shelf(self, storage: QueueStorage, most: int, now: float) -> None:
+        while first := self._first(storage, self._in_hand):
             number, at = first
             if now - at > self._max_age:
-                shelf.read(number)  # checks the row, because a damaged time would count as age
+                storage.read(number)  # checks the row, because a damaged time would count as age
                 reason: Reason = "age"
                 why = self._settings.get("age", _IN_MEMORY)
                 limit = f"is older than {format_duration(self._max_age)} ({why})"
-            elif shelf.size > most and number < self._newest:
+            elif storage.size > most and number < self._newest:
                 reason = "size"
                 why = self._settings.get("size", _IN_MEMORY) if most == self._max_size else _IN_MEMORY
                 limit = f"is more than {most / 2**20:g} MiB ({why})"
             else:
                 return
-            shelf.remove(number, number)
+            storage.remove(number, number)
             self.dropped[reason] += 1
             if reason not in self._told:
                 self._told.add(reason)
@@ -257,7 +259,7 @@ class SendingQueue:
                 self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
     def _on_disk(self, action: Callable[[QueueStorage], None]) -> bool:
-        """Run `action` on the disk's shelf; return whether it succeeded."""
+        """Run `action` on the storage on disk; return whether it succeeded."""
         if self._disk is None or self._closed:
             self._disk = self._opened()
         elif self._is_gone():
@@ -278,20 +280,20 @@ class SendingQueue:
         return True
 
     def _opened(self, *, new: bool = False) -> QueueStorage | None:
-        """Open the disk's shelf; if its file is damaged and not `new`, set it aside and begin a new file."""
+        """Open the storage on disk; if its file is damaged and not `new`, set it aside and begin a new file."""
         if self.folder is None or self._closed:
             return None
         try:
             self._lock = self._lock or FolderLock(self.folder, _LOCK)
-            shelf = QueueStorage(self.folder / _FILE)
+            storage = QueueStorage(self.folder / _FILE)
         except (ConfigError, *SHELF_ERRORS) as error:
             if new or not is_damage(error):
                 self._tell_no_disk(error)
                 return None
             self._set_aside(error)
             return self._disk
-        self._last = max(self._last, shelf.last)
-        return shelf
+        self._last = max(self._last, storage.last)
+        return storage
 
     def _is_gone(self) -> bool:
         """Return whether the folder or its files were removed while in use."""
@@ -352,7 +354,7 @@ class SendingQueue:
         return True
 
     def _move(self, requests: Iterator[StoredRequest | None]) -> tuple[int, int]:
-        """Store the requests of another shelf, on disk if possible; return the counts moved and lost."""
+        """Store the requests of another storage, on disk if possible; return the counts moved and lost."""
         moved = lost = 0
         while found := list(itertools.islice(requests, _BATCH)):
             batch = [kept for kept in found if kept is not None]
@@ -376,10 +378,10 @@ class SendingQueue:
             if self._on_disk(lambda disk: disk.add(waiting)):
                 self._memory.remove(0, self._last)
 
-    def _drop(self, shelf: QueueStorage, error: DamagedRowError) -> None:
+    def _drop(self, storage: QueueStorage, error: DamagedRowError) -> None:
         """Drop one damaged request."""
         try:
-            shelf.remove(error.number, error.number)
+            storage.remove(error.number, error.number)
         except SHELF_ERRORS as why:
             self._tell_no_disk(why)  # the request is skipped now and removed later
             return

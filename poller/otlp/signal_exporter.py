@@ -56,7 +56,7 @@ class SignalExport:
         self._form = format_of(signal)
         self._loss_level = logging.WARNING if asked_for else logging.INFO
         sender = otlp.build(endpoint, timeout, signal=signal)
-        self._spool = SendingQueue(
+        self._queue = SendingQueue(
             None,
             max_size=self._limits.size,
             max_age=self._limits.age,
@@ -66,7 +66,7 @@ class SignalExport:
         )
         self.delivery = RetrySender(
             self._form,
-            self._spool,
+            self._queue,
             sender,
             str(endpoint),
             self._limits.pause,
@@ -89,7 +89,7 @@ class SignalExport:
             message = encode(encodable)
         self.delivery.keep(list(split(message, self._form, self._limits.request_size)))
         if lost:
-            self.delivery.tally.lost("unencodable", lost)
+            self.delivery.stats.lost("unencodable", lost)
             self._form.logger.warning(
                 "%d of %d %s are lost: they cannot be encoded: %s", lost, len(batch), self._form.items, reason
             )
@@ -104,10 +104,10 @@ class SignalExport:
         flush()
         self.delivery.drain(deadline - time.monotonic())
         self.delivery.close()
-        if left := self._spool.requests:
+        if left := self._queue.requests:
             message = "%s: %s not delivered and lost"
             self._form.logger.log(self._loss_level, message, self._form.export, counted(left, "request"))
-        self._spool.close()
+        self._queue.close()
 
 
 def _is_encodable(encode: Callable[[Sequence[Any]], Any], item: object) -> bool:

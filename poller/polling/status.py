@@ -97,7 +97,7 @@ class QueryStatuses:
         last: Mapping[str, PollResult],
         next_runs: Mapping[str, float],
     ) -> Sequence[QueryStatus]:
-        """Return the result of `glances`; the same object as before if nothing has changed.
+        """Return the result of `query_statuses`; the same object as before if nothing has changed.
 
         `last` counts as unchanged if it is the same object.
         """

@@ -64,10 +64,10 @@ class Batch:
     def __init__(
         self,
         session: Connection,
-        waker: CancelToken,
+        cancel_token: CancelToken,
         admission: Admission,
         lock_timeout: float,
-        on_sighting: Callable[[ServerInfo], None],
+        on_server_info: Callable[[ServerInfo], None],
         tags: Tags = untagged,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
@@ -79,7 +79,7 @@ class Batch:
         self._session = session
         self._admission = admission
         self._opening = SnapshotOpener(
-            session, waker, admission, lock_timeout, on_sighting, tags, max_result_bytes
+            session, cancel_token, admission, lock_timeout, on_server_info, tags, max_result_bytes
         )
         self._passed_over: set[str] = set()
 
@@ -165,8 +165,8 @@ class Batch:
         asked = [one for one in sent if one.may_estimate]
         if not asked:
             return sent
-        guards = opened.guards
-        looks = [guards.look(guards.tagged(one.query, cost_query(one.query.sql))) for one in asked]
+        limits = opened.limits
+        looks = [limits.look(limits.tagged(one.query, cost_query(one.query.sql))) for one in asked]
         dear = set()
         for one, reply in zip(asked, opened.pipeline.send(looks), strict=True):
             limit = one.query.estimate.above_cost if one.query.estimate else 0.0
@@ -184,15 +184,15 @@ class Batch:
         together: bool,
     ) -> Iterator[Answer]:
         """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
-        guards = opened.guards
+        limits = opened.limits
         shared = [one for one in sent if together and one.query.snapshot]
         alone = [one for one in sent if not (together and one.query.snapshot)]
         # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
         waits = any(one.may_estimate for one in shared)
         end_of_shared: tuple[Statement, ...] = (rollback(),)
         for part, word, end, ends in (
-            (shared, guards.shared, end_of_shared, min(until, time.monotonic() + guards.budget)),
-            (alone, guards.alone, (), until),
+            (shared, limits.shared, end_of_shared, min(until, time.monotonic() + limits.budget)),
+            (alone, limits.alone, (), until),
         ):
             for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, ends):
                 answer = _answer(one, reply, opened.at if end else time.time() - reply.duration)

@@ -21,7 +21,7 @@ class CancelToken:
             os.write(self._write, b"x")
 
     def pause(self, seconds: float) -> bool:
-        """Wait for `seconds`, or until raised; return whether the waker was raised."""
+        """Wait for `seconds`, or until the token is cancelled; return whether it is cancelled."""
         if not self.raised:
             select.select([self._read], [], [], seconds)
         return self.raised

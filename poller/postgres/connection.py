@@ -65,7 +65,7 @@ class Connection:
     def __init__(
         self,
         conninfo: Callable[[], str],
-        waker: CancelToken,
+        cancel_token: CancelToken,
         *,
         connect_timeout: float,
         password: Callable[[], str] | None = None,
@@ -79,7 +79,7 @@ class Connection:
         # psycopg logs every attempt at DEBUG, with the server's message.
         logging.getLogger("psycopg").addFilter(_REDACTION)
         self._conninfo = conninfo
-        self._waker = waker
+        self._cancel_token = cancel_token
         self._password = password
         self._connect_timeout = connect_timeout
         self._application_name = application_name
@@ -110,10 +110,10 @@ class Connection:
     def connection(self) -> psycopg.Connection:
         """Return the open connection, or a new one.
 
-        Raises PollError: `cancelled` after the waker was raised, `unavailable` if no host accepts the
+        Raises PollError: `cancelled` after the token was cancelled, `unavailable` if no host accepts the
         connection. The error never contains a password.
         """
-        if self._waker.raised:
+        if self._cancel_token.raised:
             raise PollError("cancelled", "told to stop")
         if (
             self._connection is not None

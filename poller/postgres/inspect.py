@@ -98,9 +98,9 @@ class CatalogFacts:
 class Inspection:
     """One read-only transaction for inspecting statements, with the same limits as a poll."""
 
-    def __init__(self, pipeline: Pipeline, guards: TransactionLimits, facts: ServerFacts) -> None:
+    def __init__(self, pipeline: Pipeline, limits: TransactionLimits, facts: ServerFacts) -> None:
         self._pipeline = pipeline
-        self._guards = guards
+        self._limits = limits
         self.facts = facts
 
     def statements(self, sqls: Sequence[str]) -> list[Inspected]:
@@ -111,10 +111,10 @@ class Inspection:
         """
         looks = [look for sql in sqls for look in self._looks(sql)]
         try:
-            replies = list(self._pipeline.send(looks, self._guards.budget)) if looks else []
+            replies = list(self._pipeline.send(looks, self._limits.budget)) if looks else []
         except OverBudgetError:
             what = (
-                f"the server took longer than {format_duration(self._guards.budget)} to plan the statements"
+                f"the server took longer than {format_duration(self._limits.budget)} to plan the statements"
             )
             raise PollError("timeout", what, hint="look at fewer of them at once") from None
         inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
@@ -151,20 +151,20 @@ class Inspection:
 
     def value(self, sql: str) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
-        (reply,) = self._pipeline.send([self._guards.look(sql)])
+        (reply,) = self._pipeline.send([self._limits.look(sql)])
         if reply.error is not None:
             raise reply.error
         return (reply.rows.values[0][0] if reply.rows else None) or b""
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
-        look = self._guards.look
+        look = self._limits.look
         return look(sql)._replace(describe=True), look(plan_query(sql))
 
 
 @contextmanager
 def inspecting(
     session: Connection,
-    waker: CancelToken,
+    cancel_token: CancelToken,
     lock_timeout: float,
     queries: Sequence[QueryDefinition] = (),
     *,
@@ -175,16 +175,16 @@ def inspecting(
     With `privileges`, the facts include the role's privileges beyond reading. `lock_timeout` is in seconds.
     Raises PollError.
     """
-    pipeline = Pipeline(session.connection(), waker)
-    guards = TransactionLimits(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
+    pipeline = Pipeline(session.connection(), cancel_token)
+    limits = TransactionLimits(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
     facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
-    replies = list(pipeline.send(guards.opening([facts_sql])))
+    replies = list(pipeline.send(limits.opening([facts_sql])))
     if error := next((reply.error for reply in replies if reply.error), None):
         session.hang_up()
         raise error
     facts = replies[2].rows
     try:
-        yield Inspection(pipeline, guards, read_facts((facts.values[0][0] if facts else None) or b""))
+        yield Inspection(pipeline, limits, read_facts((facts.values[0][0] if facts else None) or b""))
         list(pipeline.send([rollback()]))
     except BaseException:
         session.hang_up()

@@ -74,13 +74,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, connection: psycopg.Connection, waker: CancelToken, max_result_bytes: int = MAX_RESULT_BYTES
+        self,
+        connection: psycopg.Connection,
+        cancel_token: CancelToken,
+        max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
         self._connection = connection
         self._pgconn: PGconn = connection.pgconn
         self.charset = charset_of(self._pgconn.parameter_status(b"server_encoding"))
         """Encoding of statements and answers; the transaction has to set it on the server."""
-        self._waker = waker
+        self._cancel_token = cancel_token
         self._max_bytes = max_result_bytes
         self._received = 0
         self._poll = select.poll()
@@ -99,7 +102,7 @@ class Pipeline:
         - `unavailable`, if the connection is lost, the server does not answer in time, or no socket can be
           opened;
         - `rejected`, if a statement is COPY;
-        - `cancelled`, if the waker was raised;
+        - `cancelled`, if the token was cancelled;
         - `timeout`, if the burst takes longer than `budget` seconds or a statement exceeds its own timeout;
         - `too_large`, if an answer exceeds the byte limit.
 
@@ -129,7 +132,7 @@ class Pipeline:
     def _send(self, statements: Sequence[Statement]) -> Generator[Reply]:
         pgconn = self._pgconn
         self._poll = select.poll()
-        self._poll.register(self._waker.fileno(), select.POLLIN)
+        self._poll.register(self._cancel_token.fileno(), select.POLLIN)
         pgconn.nonblocking = 1
         pgconn.enter_pipeline_mode()
         refused: dict[int, PollError] = {}
@@ -262,7 +265,7 @@ class Pipeline:
         while True:
             left = min(deadline, self._end) - time.monotonic()
             ready = dict(self._poll.poll(max(0.0, left) * 1000))
-            if self._waker.fileno() in ready:
+            if self._cancel_token.fileno() in ready:
                 raise PollError("cancelled", "told to stop")
             if self._relay.fileno() in ready:
                 return ready[self._relay.fileno()]

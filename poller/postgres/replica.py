@@ -48,7 +48,7 @@ class Replica:
         lock_timeout: float,
         password: Callable[[], str] | None = None,
         admission: Admission | None = None,
-        on_sighting: Callable[[ServerInfo], None] = lambda _: None,
+        on_server_info: Callable[[ServerInfo], None] = lambda _: None,
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
         max_result_bytes: int = MAX_RESULT_BYTES,
@@ -60,20 +60,20 @@ class Replica:
         the server that answers. `tags` returns the content of the comment on a query's SQL. Timeouts are in
         seconds. A result of more than `max_result_bytes` is cancelled.
         """
-        self._waker = CancelToken()
+        self._cancel_token = CancelToken()
         self._session = Connection(
             conninfo,
-            self._waker,
+            self._cancel_token,
             connect_timeout=connect_timeout,
             password=password,
             application_name=application_name,
         )
         self._attempts = Batch(
             self._session,
-            self._waker,
+            self._cancel_token,
             admission or Admission("false"),
             lock_timeout,
-            on_sighting,
+            on_server_info,
             tags,
             max_result_bytes,
         )
@@ -115,7 +115,7 @@ class Replica:
                 continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
             late = time.monotonic() + pause > started + shortest / 2
-            if not cancelled or attempt > TRIES_TOGETHER or late or self._waker.pause(pause):
+            if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.pause(pause):
                 break
             pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
@@ -138,12 +138,12 @@ class Replica:
 
     def interrupt(self) -> None:
         """End the current tick, from another thread, and cancel its statements on the server."""
-        self._waker.raise_()
+        self._cancel_token.raise_()
 
     def close(self) -> None:
-        """Close the connection and the waker. The replica cannot be used afterwards."""
+        """Close the connection and the cancel token. The replica cannot be used afterwards."""
         self._session.hang_up()
-        self._waker.close()
+        self._cancel_token.close()
 
 
 def _good(answer: Answer | None) -> bool:

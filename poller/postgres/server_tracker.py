@@ -38,7 +38,7 @@ class ServerInfo:
 
 
 class ServerTracker:
-    """The last sighting, until it is too old."""
+    """State of the last server that a tick reached, until it is too old."""
 
     def __init__(self, max_age: float, *, announce_first: bool = True) -> None:
         """`max_age` is in seconds; without `announce_first`, only changes are logged."""
@@ -46,35 +46,35 @@ class ServerTracker:
         self._announce_first = announce_first
         self._last: ServerInfo | None = None
 
-    def note(self, sighting: ServerInfo) -> None:
-        """Store a sighting; log one line if the server, role or timeline has changed."""
-        before, self._last = self._last, sighting
+    def note(self, server_info: ServerInfo) -> None:
+        """Store the state of a server; log one line if the server, role or timeline has changed."""
+        before, self._last = self._last, server_info
         extra: dict[str, object] = {
-            "server.address": sighting.address,
-            "server.port": sighting.port,
-            "role": sighting.role,
+            "server.address": server_info.address,
+            "server.port": server_info.port,
+            "role": server_info.role,
         }
-        if sighting.timeline is not None:
-            extra["timeline"] = sighting.timeline
+        if server_info.timeline is not None:
+            extra["timeline"] = server_info.timeline
         if before is None:
             if self._announce_first:
-                logger.info("polling the %s %s", sighting.role, sighting.place, extra=extra)
-        elif sighting.place != before.place:
+                logger.info("polling the %s %s", server_info.role, server_info.place, extra=extra)
+        elif server_info.place != before.place:
             logger.warning(
                 "polling another server: the %s %s instead of %s",
-                sighting.role,
-                sighting.place,
+                server_info.role,
+                server_info.place,
                 before.place,
                 extra=extra,
             )
-        elif sighting.standby != before.standby:
+        elif server_info.standby != before.standby:
             logger.warning(
-                "%s is a %s now, was a %s", sighting.place, sighting.role, before.role, extra=extra
+                "%s is a %s now, was a %s", server_info.place, server_info.role, before.role, extra=extra
             )
-        elif None not in (sighting.timeline, before.timeline) and sighting.timeline != before.timeline:
-            logger.warning("%s follows timeline %s now", sighting.place, sighting.timeline, extra=extra)
+        elif None not in (server_info.timeline, before.timeline) and server_info.timeline != before.timeline:
+            logger.warning("%s follows timeline %s now", server_info.place, server_info.timeline, extra=extra)
 
     def seen(self, now: float) -> ServerInfo | None:
-        """Return the last sighting; None if it is older than `max_age` at `now` (monotonic seconds)."""
+        """Return the last state; None if it is older than `max_age` at `now` (monotonic seconds)."""
         last = self._last
         return last if last is not None and now - last.at <= self.max_age else None

@@ -29,7 +29,7 @@ class Snapshot:
     """An open transaction, with the server's facts and replay lag."""
 
     pipeline: Pipeline
-    guards: TransactionLimits
+    limits: TransactionLimits
     facts: ServerFacts
     lag: Lag
     at: float
@@ -41,19 +41,19 @@ class SnapshotOpener:
     def __init__(
         self,
         session: Connection,
-        waker: CancelToken,
+        cancel_token: CancelToken,
         admission: Admission,
         lock_timeout: float,
-        on_sighting: Callable[[ServerInfo], None],
+        on_server_info: Callable[[ServerInfo], None],
         tags: Tags,
         max_result_bytes: int,
     ) -> None:
         """See `batch.Attempts`."""
         self._session = session
-        self._waker = waker
+        self._cancel_token = cancel_token
         self._admission = admission
         self._lock_timeout = lock_timeout
-        self._on_sighting = on_sighting
+        self._on_server_info = on_server_info
         self._tags = tags
         self._max_result_bytes = max_result_bytes
         self._meter = LagMeter()
@@ -93,15 +93,15 @@ class SnapshotOpener:
         privileges = self._admission.strict and (old or not self._session.is_open)
         brief = self._meter.brief
         looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
-        pipeline = Pipeline(self._session.connection(), self._waker, self._max_result_bytes)
+        pipeline = Pipeline(self._session.connection(), self._cancel_token, self._max_result_bytes)
         facts = functools.partial(
             facts_query, queries, count_active=self._admission.count_active, charset=pipeline.charset
         )
-        guards = TransactionLimits(
+        limits = TransactionLimits(
             self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
         )
         at = time.time()
-        opening = list(pipeline.send(guards.opening([facts(privileges=privileges), *looks])))
+        opening = list(pipeline.send(limits.opening([facts(privileges=privileges), *looks])))
         lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
             # Without its transaction, the burst would run without guards, so it must not run.
@@ -111,7 +111,7 @@ class SnapshotOpener:
         if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
             # A pooler has switched to another server since the last tick.
             privileges = True
-            (again,) = pipeline.send([guards.look(facts(privileges=True))])
+            (again,) = pipeline.send([limits.look(facts(privileges=True))])
             if again.error:
                 self._session.hang_up()
                 raise again.error
@@ -121,13 +121,13 @@ class SnapshotOpener:
             self._excess_of = (told.server, told.session)
         told = replace(told, excess=self._excess)
         if self._admission.judges_server:
-            guards = replace(guards, server=told.server)
+            limits = replace(limits, server=told.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
-            (lag,) = pipeline.send([guards.look(lag_query())])
-        return Snapshot(pipeline, guards, told, self._lag(pipeline, guards, told, lag), at)
+            (lag,) = pipeline.send([limits.look(lag_query())])
+        return Snapshot(pipeline, limits, told, self._lag(pipeline, limits, told, lag), at)
 
     def _lag(
-        self, pipeline: Pipeline, guards: TransactionLimits, facts: ServerFacts, reply: Reply | None
+        self, pipeline: Pipeline, limits: TransactionLimits, facts: ServerFacts, reply: Reply | None
     ) -> Lag:
         if reply is None:
             return Lag(None, None, facts.standby, None, "it was not looked at")
@@ -138,15 +138,15 @@ class SnapshotOpener:
             if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
-            self._waker.pause(_SECOND_LOOK_SECONDS)
-            (reply,) = pipeline.send([guards.look(lag_query())])
+            self._cancel_token.pause(_SECOND_LOOK_SECONDS)
+            (reply,) = pipeline.send([limits.look(lag_query())])
         return lag
 
     def _see(self, opened: Snapshot) -> None:
         host = self._session.host
         if host is not None:
             lag = opened.lag
-            sighting = ServerInfo(
+            server_info = ServerInfo(
                 address=host.address,
                 port=host.port,
                 database=host.database,
@@ -157,7 +157,7 @@ class SnapshotOpener:
                 why=lag.why,
                 at=time.monotonic(),
             )
-            self._on_sighting(sighting)
+            self._on_server_info(server_info)
 
 
 def _value(reply: Reply) -> bytes:

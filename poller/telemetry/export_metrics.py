@@ -42,7 +42,7 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
     def gauge(name: str, unit: str, description: str, read: Callable[[SendingQueue], float]) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             for one in deliveries:
-                yield Observation(read(one.spool), {SIGNAL: one.form.signal})
+                yield Observation(read(one.queue), {SIGNAL: one.form.signal})
 
         meter.create_observable_gauge(
             f"poller.export.spool.{name}", [observe], unit=unit, description=description
@@ -52,23 +52,23 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
         "requests",
         "{request}",
         "Requests sent by outcome: ok, failed (kept and tried again), refused (dropped); by error.type.",
-        lambda one: one.tally.requests,
+        lambda one: one.stats.requests,
         dict,
     )
     counter(
         "rejected",
         "{item}",
         "Data points, spans and log records that the collector did not want, by reason.",
-        lambda one: one.tally.rejected,
+        lambda one: one.stats.rejected,
         lambda reason: {REASON: reason},
     )
     counter(
         "dropped",
         "{request}",
         "Requests that waited and will never be delivered, by reason.",
-        lambda one: one.spool.dropped,
+        lambda one: one.queue.dropped,
         lambda reason: {REASON: reason},
     )
-    gauge("requests", "{request}", "Requests that wait to be delivered.", lambda spool: spool.requests)
-    gauge("size", "By", "Size of the requests that wait.", lambda spool: spool.size)
-    gauge("age", "s", "Age of the oldest request that waits; 0 where none does.", lambda spool: spool.age)
+    gauge("requests", "{request}", "Requests that wait to be delivered.", lambda queue: queue.requests)
+    gauge("size", "By", "Size of the requests that wait.", lambda queue: queue.size)
+    gauge("age", "s", "Age of the oldest request that waits; 0 where none does.", lambda queue: queue.age)

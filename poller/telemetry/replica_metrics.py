@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def register_replica_gauges(
-    meter: Meter, whereabouts: ServerTracker, clock: Callable[[], float] = time.monotonic
+    meter: Meter, tracker: ServerTracker, clock: Callable[[], float] = time.monotonic
 ) -> None:
     """Create the gauges of the polled server; they are absent if it was not seen for too long."""
 
@@ -22,7 +22,7 @@ def register_replica_gauges(
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             now = clock()
-            seen = whereabouts.seen(now)
+            seen = tracker.seen(now)
             value = read(seen, now - seen.at) if seen else None
             if seen and value is not None:
                 yield Observation(value, {"server.address": seen.address, "server.port": seen.port})

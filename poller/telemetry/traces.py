@@ -45,16 +45,16 @@ class Tracing:
     def __init__(self, tracer: Tracer | None = None) -> None:
         """Prepare; without a `tracer` no span is recorded or current."""
         self._tracer = tracer or NoOpTracer()
-        self._sighting: ServerInfo | None = None
+        self._server_info: ServerInfo | None = None
 
-    def note(self, sighting: ServerInfo) -> None:
+    def note(self, server_info: ServerInfo) -> None:
         """Record the server that was reached as the server of the current tick."""
-        self._sighting = sighting
+        self._server_info = server_info
 
     @contextmanager
     def tick(self, queries: Sequence[QueryDefinition]) -> Iterator[TickTrace]:
         """Make a span of the tick that polls `queries`, and make it the current span within the block."""
-        self._sighting = None
+        self._server_info = None
         started = Started()
         name = tick_name(queries[0]) if queries else "none"
         span = self._tracer.start_span(
@@ -65,7 +65,7 @@ class Tracing:
         try:
             # The text of an exception may contain a secret; the log has it masked.
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield TickTrace(self._tracer, span, started, lambda: self._sighting)
+                yield TickTrace(self._tracer, span, started, lambda: self._server_info)
         except BaseException as error:
             _fail(span, type(error).__name__)
             raise

@@ -50,11 +50,11 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
     push = open_push(settings, store, periodic=False)
     assert push is not None
     telemetry = Telemetry(settings, push)
-    pipe = PollCycle(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
+    cycle = PollCycle(catalog, settings, store, push, daemon=False, tracing=telemetry.tracing)
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
         for number in range(1, polls + 1):
-            results = {result.query.name: result for result in pipe.tick(catalog.queries)}
+            results = {result.query.name: result for result in cycle.tick(catalog.queries)}
             good += results["churn"].outcome == "ok"
             if number % EXPORT_EVERY == 0:
                 push.flush(30)
@@ -68,10 +68,10 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                 gone = "fails" if number % (2 * RELOAD_EVERY) else "refuses"
                 _write(folder, {name: sql for name, sql in QUERIES.items() if name != gone})
                 before, catalog = catalog, open_catalog(settings)
-                pipe.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
+                cycle.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
             if number % (polls // LOOKS) == 0:
                 _tell(number, good)
-    pipe.replica.close()
+    cycle.replica.close()
     push.shutdown(30)
     telemetry.shutdown(30)
 

@@ -122,7 +122,7 @@ def measure(
         _tell(f"memory after {long} polls")
         bench.memories({**ours, **found}, loads.trivial(4), long)
         bench.lasting(OURS, loads.trivial(4), long)
-        bench.spool(OURS)
+        bench.queue(OURS)
         _tell(f"CPU of {idle} s with little to do")
         bench.idle(OURS, idle)
         results.about["load average after"] = os.getloadavg()[0]

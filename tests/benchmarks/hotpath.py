@@ -135,17 +135,17 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             push = open_push(settings, store, periodic=False)
             assert push is not None
             telemetry = Telemetry(settings, push)
-            pipe = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+            cycle = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:
-                assert {result.outcome for result in pipe.tick(catalog.queries)} == {"ok"}
+                assert {result.outcome for result in cycle.tick(catalog.queries)} == {"ok"}
                 assert push.flush(60)
 
             try:
                 once()
                 return _calls(once)
             finally:
-                pipe.replica.close()
+                cycle.replica.close()
                 push.shutdown(60)
                 telemetry.shutdown(60)
 

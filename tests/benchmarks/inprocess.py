@@ -40,13 +40,13 @@ def main(
     push = open_push(settings, store, periodic=False)
     assert push is not None
     telemetry = Telemetry(settings, push)
-    pipe = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+    cycle = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []
     gc.freeze()
     for number in range(polls + _WARM):
         began = time.monotonic(), time.process_time()
-        results = pipe.tick(catalog.queries)
+        results = cycle.tick(catalog.queries)
         delivered = push.flush(60)
         ended = time.monotonic(), time.process_time()
         if not delivered or any(result.outcome != "ok" for result in results):

@@ -179,19 +179,19 @@ class Bench:
             for figure, value in figures.items():
                 self._results.add(f"idle, {figure}", "4 state, every 5 min", f"{name}, {protocol}", value)
 
-    def spool(self, name: str) -> None:
+    def queue(self, name: str) -> None:
         """How fast requests of a thousand points go to the disk and come back."""
         body = os.urandom(90_000)
         with tempfile.TemporaryDirectory() as folder:
-            spool = SendingQueue(Path(folder), max_size=2**30, max_age=86400.0)
+            queue = SendingQueue(Path(folder), max_size=2**30, max_age=86400.0)
             began = time.monotonic()
             for _ in range(_REQUESTS):
-                spool.append([Request(body, 1000)])
+                queue.append([Request(body, 1000)])
             kept = time.monotonic()
-            while found := spool.take():
-                spool.settle(found.id)
+            while found := queue.take():
+                queue.settle(found.id)
             ended = time.monotonic()
-            spool.close()
+            queue.close()
         self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (kept - began))
         self._results.add("spool, requests of 90 kB a second", "taken", name, _REQUESTS / (ended - kept))
 

@@ -64,7 +64,7 @@ class Board:
 
     def take(self, sight: PollerStatus) -> None:
         """Remember the values; each counts once for each poll that brought it."""
-        for one in sight.glances:
+        for one in sight.statuses:
             if one.last_success == self._polled.get(one.query):
                 continue
             self._polled[one.query] = one.last_success
@@ -104,7 +104,7 @@ class Board:
         from rich.text import Text
 
         told = columns(width)
-        rows = [Text(""), _headings(told), *self._lines(sight, now, told, width)] if sight.glances else []
+        rows = [Text(""), _headings(told), *self._lines(sight, now, told, width)] if sight.statuses else []
         for row in rows:
             row.rstrip()
         return Group(*_head(sight), *rows)
@@ -112,9 +112,9 @@ class Board:
     def _foot(self, sight: PollerStatus, lines: int, shown: int) -> Text:
         from rich.text import Text
 
-        words = sight.states or Counter(one.word for one in sight.glances)
+        words = sight.states or Counter(one.word for one in sight.statuses)
         counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
-        foot = Text(f"{counted(len(sight.glances) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
+        foot = Text(f"{counted(len(sight.statuses) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
         if shown < lines:
             foot.append(f"lines {self._first + 1}-{self._first + shown} of {lines}   {_MORE_KEYS}")
         else:
@@ -124,7 +124,7 @@ class Board:
     def _lines(self, sight: PollerStatus, now: float, told: dict[str, Column], width: int) -> list[Text]:
         from rich.text import Text
 
-        lines = [line for one in sight.glances for line in self._query(one, now, told, width)]
+        lines = [line for one in sight.statuses for line in self._query(one, now, told, width)]
         if sight.omitted:
             lines.append(
                 Text(f"and {counted(sight.omitted, 'more query')}, omitted from the heartbeat", "dim")

@@ -21,13 +21,13 @@ class PollerStatus:
     """The poller in a line."""
     server: str
     """The server that it polls in a line; empty where nobody knows."""
-    glances: Sequence[QueryStatus]
+    statuses: Sequence[QueryStatus]
     news: Sequence[str] = ()
     """What it said last."""
     omitted: int = 0
     """Queries that the heartbeat has no room for."""
     states: Mapping[str, int] = field(default_factory=dict)
-    """How many queries are in which state; empty if only the glances tell."""
+    """How many queries are in which state; empty if only the statuses of single queries are known."""
 
 
 Look = Callable[[], PollerStatus]
@@ -42,7 +42,7 @@ def beside(places: Sequence[Path]) -> Look:
         if isinstance(heartbeat, str):
             return PollerStatus(good, why, "", ())
         try:
-            glances = from_json(heartbeat.get("glances", ()))
+            statuses = from_json(heartbeat.get("glances", ()))
             omitted = int(heartbeat.get("omitted", 0))
             states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
         except (ValueError, TypeError, AttributeError) as error:
@@ -50,6 +50,6 @@ def beside(places: Sequence[Path]) -> Look:
         # How many are in which state is told below the queries.
         state = re.sub(r"; queries: [^;]*", "", why)
         server = str(heartbeat.get("server") or "")
-        return PollerStatus(good, state, server, glances, omitted=omitted, states=states)
+        return PollerStatus(good, state, server, statuses, omitted=omitted, states=states)
 
     return look

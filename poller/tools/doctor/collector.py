@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from poller.config.endpoint import Endpoint
 from poller.model.errors import ConfigError
-from poller.otlp import response as verdict
+from poller.otlp import response as export_result
 from poller.tools.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
         facts["duration"] = round(took, 6)
         return Finding("collector", "ok", f"{what} took an empty export in {took * 1000:.0f} ms", facts=facts)
     facts["error"] = reason
-    if hint := verdict.advice(reason, answered=True):
+    if hint := export_result.advice(reason, answered=True):
         return Finding("collector", "fail", f"{what}: {reason}", hint, facts=facts)
     if found := mishap(endpoint, _PORT_SECONDS):
         return Finding("collector", "fail", f"{what}: {found.what}", found.advice, facts=facts)

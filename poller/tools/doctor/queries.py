@@ -42,7 +42,7 @@ def run(attempts: Batch, planned: Sequence[Tick], on_answer: Callable[[str], Non
 
 
 def planned(
-    session: Connection, waker: CancelToken, lock_timeout: float, answers: Sequence[Answer]
+    session: Connection, cancel_token: CancelToken, lock_timeout: float, answers: Sequence[Answer]
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
     """The planner's cost of each query that has run, and the volatile functions that it calls, by query.
 
@@ -53,7 +53,7 @@ def planned(
         return {}, {}
     sqls = [query.sql for query in ran]
     try:
-        with inspecting(session, waker, lock_timeout) as inspection:
+        with inspecting(session, cancel_token, lock_timeout) as inspection:
             looked, volatile = inspection.statements(sqls), inspection.volatile(sqls)
     except PollError:
         return {}, {}  # The connection was lost; the queries that answered before are reported all the same.

@@ -36,17 +36,17 @@ class Looked:
 
 
 def look(
-    session: Connection, waker: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
+    session: Connection, cancel_token: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
 ) -> Looked:
     """Ask the server for everything that stands in its catalogue, in one read-only transaction.
 
     Raises PollError.
     """
-    pipeline = Pipeline(session.connection(), waker)
-    guards = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
+    pipeline = Pipeline(session.connection(), cancel_token)
+    transaction_limits = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
     facts = facts_query(queries, privileges=True, charset=pipeline.charset)
     before = time.time()
-    sent = [*guards.opening([facts, _look_query()]), rollback()]
+    sent = [*transaction_limits.opening([facts, _look_query()]), rollback()]
     replies = [(reply, time.time()) for reply in pipeline.send(sent)]
     for reply, _ in replies:
         if reply.error is not None:

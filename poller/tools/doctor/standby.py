@@ -12,7 +12,7 @@ from poller.tools.doctor.finding import Finding
 
 
 def examine(
-    sighting: ServerInfo,
+    server_info: ServerInfo,
     settings: dict[str, str],
     queries: Sequence[QueryDefinition],
     *,
@@ -24,17 +24,17 @@ def examine(
     `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
     """
     return [
-        _standby(sighting, require_standby),
-        _lag(sighting, queries, max_lag),
-        _conflicts(settings, queries, standby=sighting.standby),
+        _standby(server_info, require_standby),
+        _lag(server_info, queries, max_lag),
+        _conflicts(settings, queries, standby=server_info.standby),
     ]
 
 
-def _standby(sighting: ServerInfo, require: RequireStandby) -> Finding:
-    timeline = f", timeline {sighting.timeline}" if sighting.timeline is not None else ""
-    detail = f"a {sighting.role}{timeline}"
-    facts = {"role": sighting.role, "timeline": sighting.timeline}
-    if sighting.standby or require == "false":
+def _standby(server_info: ServerInfo, require: RequireStandby) -> Finding:
+    timeline = f", timeline {server_info.timeline}" if server_info.timeline is not None else ""
+    detail = f"a {server_info.role}{timeline}"
+    facts = {"role": server_info.role, "timeline": server_info.timeline}
+    if server_info.standby or require == "false":
         return Finding("standby", "ok", detail, facts=facts)
     if require == "true":
         advice = "point POLLER_DATABASE_URL at a standby (target_session_attrs=standby chooses among several)"
@@ -45,13 +45,13 @@ def _standby(sighting: ServerInfo, require: RequireStandby) -> Finding:
     return Finding("standby", "warn", detail, advice, facts=facts)
 
 
-def _lag(sighting: ServerInfo, queries: Iterable[QueryDefinition], limit: float | None) -> Finding:
-    seconds, why = sighting.lag, sighting.why
-    facts = {"lag": seconds, "data_age": sighting.data_age, "why": why, "limit": limit}
+def _lag(server_info: ServerInfo, queries: Iterable[QueryDefinition], limit: float | None) -> Finding:
+    seconds, why = server_info.lag, server_info.why
+    facts = {"lag": seconds, "data_age": server_info.data_age, "why": why, "limit": limit}
     shortest = min((query.interval for query in queries), default=0.0)
     above = f"; the limit is {format_duration(limit)}" if limit is not None else ""
     advice = "look at the link to the primary (pg_stat_wal_receiver) and at what replay waits for"
-    if not sighting.standby:
+    if not server_info.standby:
         return Finding("lag", "ok", why, facts=facts)
     if seconds is None:
         state = "warn" if limit is None else "fail"
@@ -63,7 +63,7 @@ def _lag(sighting: ServerInfo, queries: Iterable[QueryDefinition], limit: float 
         detail += f"; longer than an interval ({format_duration(shortest)}), so that old numbers look new"
         return Finding("lag", "warn", detail, f"{advice}; POLLER_MAX_REPLAY_LAG stops polls", facts=facts)
     unseen = "GRANT pg_monitor TO the role, so that a link that has fallen silent is noticed as well"
-    return Finding("lag", "ok", detail, unseen if sighting.data_age is None else None, facts=facts)
+    return Finding("lag", "ok", detail, unseen if server_info.data_age is None else None, facts=facts)
 
 
 def _conflicts(settings: dict[str, str], queries: Sequence[QueryDefinition], *, standby: bool) -> Finding:

@@ -63,29 +63,29 @@ _CANCEL_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
-def stoppable(connection: psycopg.Connection, waker: CancelToken) -> Iterator[None]:
-    """Cancel what `connection` runs in here once the waker is raised; raises PollError `cancelled` then.
+def stoppable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iterator[None]:
+    """Cancel what `connection` runs in here once the token is cancelled; raises PollError `cancelled` then.
 
     Rows are made by COPY too, which has no place in a pipeline, and psycopg waits for nothing but the server.
     """
     over, end = os.pipe()
-    watcher = threading.Thread(target=_watch, args=(connection, waker, over), name="stopping")
+    watcher = threading.Thread(target=_watch, args=(connection, cancel_token, over), name="stopping")
     watcher.start()
     try:
         yield
     except (psycopg.Error, PollerError):
-        if not waker.raised:
+        if not cancel_token.raised:
             raise
     finally:
         os.close(end)
         watcher.join()
         os.close(over)
-    if waker.raised:
+    if cancel_token.raised:
         raise PollError("cancelled", "told to stop")
 
 
-def _watch(connection: psycopg.Connection, waker: CancelToken, over: int) -> None:
-    ready, _, _ = select.select([waker.fileno(), over], [], [])
+def _watch(connection: psycopg.Connection, cancel_token: CancelToken, over: int) -> None:
+    ready, _, _ = select.select([cancel_token.fileno(), over], [], [])
     while over not in ready:
         # A cancel ends one statement only, and one that comes between two ends none.
         with contextlib.suppress(psycopg.Error):
@@ -115,11 +115,11 @@ class FixtureError(PollerError):
 class Bench:
     """A database on which cases are tried, each in a transaction of its own that is rolled back."""
 
-    def __init__(self, session: Connection, waker: CancelToken) -> None:
+    def __init__(self, session: Connection, cancel_token: CancelToken) -> None:
         self._session = session
-        self._waker = waker
+        self._cancel_token = cancel_token
         # Only what bounds a query matters here, and that is its own timeout.
-        self._guards = TransactionLimits(_LOCK_SECONDS, budget=0.0)
+        self._limits = TransactionLimits(_LOCK_SECONDS, budget=0.0)
 
     def reach(self, *, empty: bool) -> None:
         """Connect; raises PollError where that is not possible.
@@ -130,7 +130,7 @@ class Bench:
         if not empty:
             return
         try:
-            with stoppable(connection, self._waker):
+            with stoppable(connection, self._cancel_token):
                 refuse_used(connection)
         except psycopg.Error as error:
             raise PollError("unavailable", _spoken(error)) from error
@@ -139,16 +139,16 @@ class Bench:
         """What a poll of the query comes to on the rows of the case.
 
         Time stands still in it: `now()` is the same for the rows and for the query. Raises FixtureError, and
-        PollError where the server is not to be reached, or `cancelled` once the waker was raised.
+        PollError where the server is not to be reached, or `cancelled` once the token was cancelled.
         """
         connection = self._session.connection()
         try:
             with self._undone(connection):
-                with stoppable(connection, self._waker):
+                with stoppable(connection, self._cancel_token):
                     _prepare(connection, trial.fixture)
                 # As a poll does it from here on, the savepoint that its statements go back to included.
                 connection.execute("SET TRANSACTION READ ONLY")
-                pipeline = Pipeline(connection, self._waker)
+                pipeline = Pipeline(connection, self._cancel_token)
                 connection.execute(formats_query(pipeline.charset))
                 connection.execute("SAVEPOINT tick")
                 return to_result(self._answer(pipeline, trial))
@@ -170,7 +170,7 @@ class Bench:
 
     def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
         query = trial.query
-        (look,) = pipeline.send([self._guards.look(facts_query([query], charset=pipeline.charset))])
+        (look,) = pipeline.send([self._limits.look(facts_query([query], charset=pipeline.charset))])
         if look.error is not None:
             return Answer(query, 0.0, look.duration, error=look.error)
         facts = read_facts((look.rows.values[0][0] if look.rows else None) or b"")
@@ -179,7 +179,7 @@ class Bench:
             facts = replace(facts, standby=query.requires.role == "standby")
         if skip := unmet(query.requires, facts):
             return Answer(query, 0.0, 0.0, skipped=skip)
-        (reply,) = pipeline.send(self._guards.shared(query, _asked(trial, query)))
+        (reply,) = pipeline.send(self._limits.shared(query, _asked(trial, query)))
         estimated: EstimateReason | None = "cost" if trial.case.estimate else None
         return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
 
