@@ -44,7 +44,7 @@ class Heard:
         return [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
 
     def forget(self, *names: str) -> None:
-        self._polls_log.forget(names)
+        self._polls_log.reset(names)
 
     def extra(self, name: str) -> object:
         (record,) = self._caplog.records

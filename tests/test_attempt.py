@@ -58,12 +58,12 @@ def told(answer: Answer) -> tuple[object, str | None]:
 
 
 def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
-    return [told(answer) for answer in replica.ask(queries)]
+    return [told(answer) for answer in replica.fetch(queries)]
 
 
 def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
     place = conninfo_to_dict(database.standby_dsn)
-    (answer,) = replica.ask([a_query()])
+    (answer,) = replica.fetch([a_query()])
     assert answer.server == f"{place['host']}:{place['port']}"
     assert to_result(answer).server == answer.server
 
@@ -92,7 +92,7 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
     replica: Replica, snapshot: bool
 ) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
-    answers = replica.ask(
+    answers = replica.fetch(
         [
             estimated("late", late, timeout=1.0, snapshot=snapshot),
             a_query("plain", "SELECT 7 AS n"),
@@ -116,7 +116,7 @@ def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replic
 def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Replica, snapshot: bool) -> None:
     """The duty cycle goes by it: that is how long the query kept the server busy."""
     late = estimated("late", "SELECT 1 AS n FROM pg_sleep(20)", timeout=0.5, snapshot=snapshot)
-    (answer,) = replica.ask([late])
+    (answer,) = replica.fetch([late])
     assert told(answer) == (-1, "timeout")
     assert answer.duration >= 0.5
 
@@ -158,7 +158,7 @@ def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica
             database.execute("INSERT INTO t VALUES (2)")
             database.replayed()
 
-    answers = replica.ask([a_query("before", "SELECT count(*) AS n FROM t"), late], write)
+    answers = replica.fetch([a_query("before", "SELECT count(*) AS n FROM t"), late], write)
     assert [told(answer) for answer in answers] == [(1, None), (1, "timeout")]
 
 
@@ -175,7 +175,7 @@ def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, repl
             database.replayed()
 
     count = "SELECT count(*) AS n FROM t"
-    answers = replica.ask(
+    answers = replica.fetch(
         [
             a_query("alone", count, snapshot=False),
             a_query("first", count),
@@ -195,7 +195,7 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
         a_query("late", "SELECT 1 AS n FROM pg_sleep(9)", snapshot=False, timeout=0.2),
         a_query("writes", "CREATE TABLE nope ()", snapshot=False),
     ]
-    answers = {answer.query.name: answer for answer in replica.ask(queries)}
+    answers = {answer.query.name: answer for answer in replica.fetch(queries)}
     assert {name: answers[name].rows.values[0][0] for name in names if answers[name].rows} == {  # type: ignore[union-attr]
         "transaction_read_only": b"on",
         "statement_timeout": b"7s",
@@ -226,7 +226,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     )
     late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
     primary = make_replica(database.primary_dsn)
-    answers = primary.ask([late, a_query("first", "SHOW statement_timeout")])
+    answers = primary.fetch([late, a_query("first", "SHOW statement_timeout")])
     assert told(answers[0]) == ("timeout", None)
     assert answers[1].rows is not None, "it is asked again"
     assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
@@ -234,7 +234,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
         "AND pid <> pg_backend_pid()"
     ) == [(0,)], "it was cancelled"
-    (again,) = primary.ask([a_query("again", "SHOW statement_timeout")])
+    (again,) = primary.fetch([a_query("again", "SHOW statement_timeout")])
     assert again.rows is not None
     assert again.rows.values == [(b"30s",)], "and nothing of it is left"
 
@@ -286,7 +286,7 @@ def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, ma
     seen: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
-        make_replica(dsn, on_server_info=seen.append).ask([a_query("q")])
+        make_replica(dsn, on_server_info=seen.append).fetch([a_query("q")])
     assert [(one.address, one.port, one.standby, one.timeline) for one in seen] == [
         ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
         for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))
@@ -304,8 +304,8 @@ def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
     def refused(user_dsn: str) -> str | None:
         database.replayed()
         replica = make_replica(user_dsn, admission=Admission("false", strict=True))
-        (answer,) = replica.ask([a_query("q", "SELECT count(*) AS n FROM t")])
-        (again,) = replica.ask([a_query("q", "SELECT count(*) AS n FROM t")])
+        (answer,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
+        (again,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
         replica.rest(1e9)
         assert str(again.skipped) == str(answer.skipped), "it is remembered as long as the connection lives"
         return str(answer.skipped).rpartition("read: ")[2] if answer.skipped else None
@@ -336,7 +336,7 @@ def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_inclu
     trips: list[int] = []
     while sum(count <= 5 for count in trips) < 2:
         proxy.reset_counts()
-        answers = [told(answer)[0] for answer in replica.ask(queries)]
+        answers = [told(answer)[0] for answer in replica.fetch(queries)]
         assert (answers.count("rejected"), proxy.connections) == (10, 1)
         replica.rest(1e9)
         trips.append(proxy.round_trips)

@@ -107,7 +107,7 @@ def bench(site: Site) -> Iterator[Bench]:
     cancel_token = CancelToken()
     session = Connection(lambda: site.primary, cancel_token, connect_timeout=30)
     yield Bench(session, cancel_token)
-    session.hang_up()
+    session.close()
     cancel_token.close()
 
 
@@ -447,7 +447,7 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     bench.reach(empty=False)
     with pytest.raises(ConfigError) as caught:
         bench.reach(empty=True)
-    session.hang_up()
+    session.close()
     cancel_token.close()
 
     assert str(caught.value) == (
@@ -528,7 +528,7 @@ def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
     session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
     with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
         Bench(session, cancel_token).attempt(trial)
-    session.hang_up()
+    session.close()
     cancel_token.close()
 
 

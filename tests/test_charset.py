@@ -150,7 +150,7 @@ def test_exactly_the_rows_with_a_byte_that_is_no_character_are_dropped(
     with encoded(database.site, encoding) as dsn:
         run(dsn, b"INSERT INTO t VALUES " + rows)
         with asking(dsn) as replica:
-            result = to_result(replica.ask([query])[0])
+            result = to_result(replica.fetch([query])[0])
     assert result.outcome == "ok", result.error
     assert {(sample.value, sample.attributes["kind"]) for sample in result.samples} == {
         (number, text) for number, text in enumerate(right) if text is not None
@@ -191,7 +191,7 @@ def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
     ]
     with asking(native) as replica:
         for _ in range(2):  # on the same connection
-            literal, names, column, error, missing = map(to_result, replica.ask(queries))
+            literal, names, column, error, missing = map(to_result, replica.fetch(queries))
             assert literal.outcome == "ok", literal.error
             assert [(one.value, one.attributes) for one in literal.samples] == [(2, {"kind": word})]
             assert [one.value for one in names.samples] == [7], names
@@ -224,7 +224,7 @@ def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: s
         a_query("good", "SELECT 3 AS n", snapshot=snapshot),
     ]
     with asking(native) as replica:
-        names, plan, error, good = map(to_result, replica.ask(queries))
+        names, plan, error, good = map(to_result, replica.fetch(queries))
     assert [one.value for one in names.samples] == [5], names.error
     assert [one.value for one in plan.samples] == [5], plan.error
     assert error.error is not None
@@ -241,7 +241,7 @@ def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: 
     good = a_query("good", "SELECT 2 AS n", snapshot=snapshot)
     for queries in ([foreign, good], [good, foreign], [foreign], [good]):
         with asking(native) as replica:
-            results = {one.query.name: one for one in map(to_result, replica.ask(queries))}
+            results = {one.query.name: one for one in map(to_result, replica.fetch(queries))}
         if refused := results.get("foreign"):
             assert refused.error is not None
             assert (refused.error.kind, refused.error.sqlstate) == ("rejected", "22P05")
@@ -263,7 +263,7 @@ def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
     foreign = a_query("foreign", "SELECT 1 AS n", requires=requires)
     good = a_query("good", "SELECT 2 AS n", requires={"columns": {"t": ["kind"]}})
     with asking(native) as replica:
-        skipped, answered = replica.ask([foreign, good])
+        skipped, answered = replica.fetch([foreign, good])
     assert skipped.skipped is not None
     assert skipped.skipped.reason == reason
     assert answered.rows is not None
@@ -276,7 +276,7 @@ def test_where_the_server_has_to_convert_a_bad_value_costs_its_own_query_only(na
     run(native, b"INSERT INTO t VALUES (1, '%s'), (2, 'x')" % BAD["EUC_JP"])
     kinds = a_query("kinds", "SELECT n, kind FROM t", metrics=(a_metric(attribute_columns=["kind"]),))
     with asking(native) as replica:
-        bad, good = map(to_result, replica.ask([kinds, a_query("good", "SELECT count(*) AS n FROM t")]))
+        bad, good = map(to_result, replica.fetch([kinds, a_query("good", "SELECT count(*) AS n FROM t")]))
     assert bad.error is not None
     assert (bad.error.sqlstate, bad.error.hint) == ("22P05", "fix the value, or exclude it in the query")
     assert [one.value for one in good.samples] == [2]
@@ -407,7 +407,7 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
     )
     with asking(pooled) as replica:
         for _ in range(2):
-            result = to_result(replica.ask([query])[0])
+            result = to_result(replica.fetch([query])[0])
             assert [(one.value, one.attributes["kind"]) for one in result.samples] == [(1, "Zürich")]
             with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as connection:
                 assert connection.execute("SELECT kind FROM t WHERE kind = 'Zürich'").fetchall() == [
@@ -438,7 +438,7 @@ def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
         with asking(make_conninfo(pooler.dsn(first), dbname="x")) as replica:
             for dsn in (first, second):
                 pooler.lead_to(dsn)
-                answers = {answer.query.name: answer.rows for answer in replica.ask(asked)}
+                answers = {answer.query.name: answer.rows for answer in replica.fetch(asked)}
                 assert {name: found and found.values for name, found in answers.items()} == {
                     "all": rows, "one": rows[:1], "alone": rows[:1],
                 }  # fmt: skip

@@ -133,7 +133,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
     asked = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
     asked.append(a_query("last", LOOK, snapshot=shared))
     with stage.whenever(SLOW[kind], lambda: stage.provoke(kind)) as pids:
-        first, slow, last = replica.ask(asked)
+        first, slow, last = replica.fetch(asked)
 
     ((_, _, pid),) = rows(first)
     assert [str(found).encode() for found in pids] == [pid]
@@ -163,7 +163,7 @@ def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_quer
 ) -> None:
     """It has another SQLSTATE (`CheckRecoveryConflictDeadlock` in PostgreSQL's standby.c)."""
     with stage.running_into():
-        first, slow, last = replica.ask(three(LATER))
+        first, slow, last = replica.fetch(three(LATER))
     assert rows(first) == rows(last)
     error = conflict(slow)
     assert (error.conflict, error.sqlstate) == ("deadlock", "40P01")
@@ -176,7 +176,7 @@ def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_
 ) -> None:
     slow = SLOW[kind].replace("count(*) AS n", f"{SEEN}, count(*) AS n")
     with stage.whenever(slow, lambda: stage.provoke_once(kind)) as pids:
-        first, middle, last = replica.ask(three(slow))
+        first, middle, last = replica.fetch(three(slow))
 
     ((snapshot, dead, pid),) = rows(first)
     assert rows(last) == [(snapshot, dead, pid)]
@@ -190,7 +190,7 @@ def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answe
     stage: Stage, replica: Replica
 ) -> None:
     with stage.whenever(SLOW["database"], lambda: stage.provoke("database")):
-        first, *others = replica.ask(three(SLOW["database"]))
+        first, *others = replica.fetch(three(SLOW["database"]))
     assert rows(first)
     for answer in others:
         assert answer.error is not None
@@ -210,7 +210,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
         Watch(stage.cluster.standby.dsn()) as watch,
         stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids,
     ):
-        first, slow, last = replica.ask(three(SLOW["snapshot"]))
+        first, slow, last = replica.fetch(three(SLOW["snapshot"]))
     assert rows(first) == rows(last)
     assert conflict(slow).conflict == "snapshot"
     assert conflict(slow).message.startswith("canceling statement")
@@ -226,14 +226,14 @@ def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica
     """So that even without time for another try it costs the others one tick at most."""
     asked = three(SLOW["snapshot"])
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf):
-        assert [answer.error is None for answer in replica.ask(asked)] == [True, False, False]
+        assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, False]
         for _ in range(2):
-            assert [answer.error is None for answer in replica.ask(asked)] == [True, False, True]
+            assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, True]
     stage.open_gate()
     stage.replayed()
     orders: list[list[str]] = [[], []]
     for order in orders:
-        assert all(map(rows, replica.ask(asked, order.append)))
+        assert all(map(rows, replica.fetch(asked, order.append)))
     assert orders == [["first", "last", "slow"], ["first", "slow", "last"]]
 
 
@@ -242,7 +242,7 @@ def test_no_try_is_made_when_its_pause_would_end_after_half_of_the_shortest_inte
 ) -> None:
     asked = [a_query("often", LOOK, interval=1), a_query("slow", SLOW["snapshot"])]
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
-        often, slow = replica.ask(asked)
+        often, slow = replica.fetch(asked)
     assert rows(often)
     assert conflict(slow).conflict == "snapshot"
     assert len(stage.conflicts_logged()) == len(pids) == 1
@@ -259,7 +259,7 @@ def test_a_try_that_ends_after_half_of_the_shortest_interval_is_the_last(
         stage.provoke("snapshot")
 
     with stage.whenever(SLOW["snapshot"], provoke, math.inf) as pids:
-        often, slow = replica.ask([a_query("often", LOOK, interval=8), a_query("slow", SLOW["snapshot"])])
+        often, slow = replica.fetch([a_query("often", LOOK, interval=8), a_query("slow", SLOW["snapshot"])])
     assert rows(often)
     assert conflict(slow).conflict == "snapshot"
     assert len(stage.conflicts_logged()) == len(pids) == 2
@@ -271,7 +271,7 @@ def test_an_interrupt_ends_the_pause_between_two_tries(
     monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", 100.0)
     answers: list[Answer] = []
     asking = threading.Thread(
-        target=lambda: answers.extend(replica.ask(three(SLOW["snapshot"]))), daemon=True
+        target=lambda: answers.extend(replica.fetch(three(SLOW["snapshot"]))), daemon=True
     )
 
     def pausing() -> bool:
@@ -303,10 +303,10 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
     """On a kept connection at once, as nothing has run yet; on a new one after the pause."""
     if kept:
         monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", math.inf)
-        assert rows(replica.ask([a_query("before")])[0])
+        assert rows(replica.fetch([a_query("before")])[0])
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)) as pids:
-        first, last = replica.ask(asked)
+        first, last = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(first)[0][2] not in [str(pid).encode() for pid in pids]
     (line,) = stage.conflicts_logged()
@@ -317,7 +317,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
 def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)):
-        answers = replica.ask(asked)
+        answers = replica.fetch(asked)
     assert [(conflict(answer).conflict, conflict(answer).unsent) for answer in answers] == [
         ("snapshot", True)
     ] * 2
@@ -330,7 +330,7 @@ def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
     asked = three(SLOW["snapshot"], snapshot=False)
     heard: list[str] = []
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
-        answers = replica.ask(asked, heard.append)
+        answers = replica.fetch(asked, heard.append)
     assert all(map(rows, answers))
     assert heard == ["first", "last", "slow", "slow"]
 
@@ -343,7 +343,7 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
     asked.append(a_query("behind", LOOK, snapshot=False))
     heard: list[str] = []
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
-        first, slow, last, behind = replica.ask(asked, heard.append)
+        first, slow, last, behind = replica.fetch(asked, heard.append)
     assert rows(first) == rows(last)
     assert rows(behind)
     assert conflict(slow).conflict == "snapshot"
@@ -358,7 +358,7 @@ def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
 ) -> None:
     asked = [*three(SLOW["snapshot"]), a_query("behind", LOOK, snapshot=False)]
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
-        first, slow, last, behind = replica.ask(asked)
+        first, slow, last, behind = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(slow)
     assert rows(behind)[0][2] == rows(first)[0][2]

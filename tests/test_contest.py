@@ -73,7 +73,7 @@ def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_fin
             chance.shuffle(queries)
             store.swap(queries, {queries[0].name})
             continue
-        expected = without(result, contested(store.shown(now)))
+        expected = without(result, contested(store.current(now)))
         assert without(result, store.contested([result], now)) == expected
         found += expected != result
     assert found > 20

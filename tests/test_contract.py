@@ -127,7 +127,7 @@ def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
                 (name, text) for name in types[start : start + 20] for text in [None, *SAMPLES]
             )
         ]
-        for result in poll(queries, replica.ask):
+        for result in poll(queries, replica.fetch):
             assert result.outcome in ("ok", "failed")
             if result.error is not None:
                 # Not a text of this type, or not a number's type; never a surprise.

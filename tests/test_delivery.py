@@ -506,7 +506,7 @@ def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_
         assert eventually(lambda rests=rests: sender.rests == rests)  # type: ignore[misc]
         assert len(sender.sent) == sent
         assert not eventually(lambda rests=rests: sender.rests > rests, 4 * IDLE)  # type: ignore[misc]
-        one.keep([Request(b"c", 1)])
+        one.enqueue([Request(b"c", 1)])
 
 
 def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:

@@ -44,7 +44,7 @@ def test_settings_of_the_database_do_not_change_how_a_value_is_written(
     for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
     with closing(Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1)) as replica:
-        (answer,) = replica.ask([a_query(sql=VALUES, snapshot=snapshot)])
+        (answer,) = replica.fetch([a_query(sql=VALUES, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [WRITTEN]
 
@@ -67,7 +67,7 @@ def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it
     # Where a backslash escapes, the rest of the line belongs to the first text.
     sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
     with closing(Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1)) as replica:
-        (answer,) = replica.ask([a_query(sql=sql, snapshot=snapshot)])
+        (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [(b"\\", b"20000")]
 
@@ -100,7 +100,7 @@ def test_a_value_that_is_not_utf_8_costs_its_row_and_not_its_query(ascii_dsn: st
         snapshot=snapshot,
     )
     with closing(Replica(lambda: ascii_dsn, connect_timeout=5, lock_timeout=1)) as replica:
-        result = to_result(replica.ask([query])[0])
+        result = to_result(replica.fetch([query])[0])
     assert result.outcome == "ok", result.error
     assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [
         (1, "plain"),

@@ -69,7 +69,7 @@ def test_every_row_of_imported_queries_is_accounted_for(case: Case, site: Site, 
     queries = load([folder / "written.yaml"], DEFAULTS).queries
     for role, dsn in (("primary", site.primary), ("standby", site.standby)):
         with asking(dsn) as replica:
-            told = [f"{answer.query.name}: {account(answer)}" for answer in replica.ask(queries)]
+            told = [f"{answer.query.name}: {account(answer)}" for answer in replica.fetch(queries)]
         assert told == case.sections[role].splitlines()
 
 

@@ -47,7 +47,7 @@ class Exporting:
 
     def frame(self) -> Frame:
         metrics = [metric for query in self.queries for metric in query.metrics]
-        return Frame(metrics, tuple(self.store.shown(self.now)))
+        return Frame(metrics, tuple(self.store.current(self.now)))
 
     def put(self, *results: PollResult) -> list[Metric]:
         self.store.put(results, self.now)

@@ -43,12 +43,12 @@ RESULT = a_result(
 
 
 def recalled(folder: Path, wall: float, database: str = "db") -> list[GoodResult]:
-    return StateFile(folder, database).recall([A, B], 50.0, wall)
+    return StateFile(folder, database).load([A, B], 50.0, wall)
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    StateFile(tmp_path / "state", "db").keep([GoodResult(RESULT, 7.0)])
+    StateFile(tmp_path / "state", "db").save([GoodResult(RESULT, 7.0)])
     return tmp_path / "state"
 
 
@@ -57,8 +57,8 @@ def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> N
     assert good == GoodResult(RESULT, 20.0)
     assert type(good.result.samples[0].value) is int
     store = ResultStore([A, B], [good])
-    assert [result.samples for result in store.shown(50.0)] == [RESULT.samples]
-    assert list(store.shown(120.1)) == [], "what is restored is subject to max_age as well"
+    assert [result.samples for result in store.current(50.0)] == [RESULT.samples]
+    assert list(store.current(120.1)) == [], "what is restored is subject to max_age as well"
     (a, b) = store.freshness(50.0)
     assert (a.last_success, a.age, str(a.state)) == (1000.0, 30.0, "ok")
     assert b.age is None
@@ -67,7 +67,7 @@ def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> N
 def test_a_failure_after_the_restart_leaves_the_restored_value(kept: Path) -> None:
     store = ResultStore([A], recalled(kept, wall=1000.0))
     store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 60.0)
-    assert [result.at for result in store.shown(60.0)] == [1000.0]
+    assert [result.at for result in store.current(60.0)] == [1000.0]
 
 
 def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back(
@@ -79,12 +79,12 @@ def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back
         replace(A, metrics=(a_metric("others"),)),
         replace(A, name="c"),
     ):
-        assert memory.recall([other], 0.0, 1000.0) == []
+        assert memory.load([other], 0.0, 1000.0) == []
     slower = replace(A, interval=3600.0, max_age=7200.0)
     told = a_metric("things", attribute_columns=("kind",), description="Others.", alert=[{"above": 5}])
     alerted = replace(A, metrics=(told,))
     for same in (slower, alerted):
-        found = memory.recall([same], 0.0, 1000.0)
+        found = memory.load([same], 0.0, 1000.0)
         assert len(found) == 1, "when it is asked, and who is told, makes no other value"
     assert recalled(kept, 1000.0, database="another") == []
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
         assert recalled(kept, 1000.0) == []
         assert "starting afresh" in caplog.text
         assert (kept / "values.json.unreadable").read_text() == content
-    StateFile(kept, "db").keep([GoodResult(RESULT, 0.0)])
+    StateFile(kept, "db").save([GoodResult(RESULT, 0.0)])
     assert len(recalled(kept, 1000.0)) == 1
 
 
@@ -174,10 +174,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     blocked.write_text("a file where a folder should be")
     memory = StateFile(blocked, "db")
     for _ in range(3):
-        memory.keep([GoodResult(RESULT, 0.0)])
+        memory.save([GoodResult(RESULT, 0.0)])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     blocked.unlink()
-    memory.keep([GoodResult(RESULT, 0.0)])
+    memory.save([GoodResult(RESULT, 0.0)])
     assert caplog.messages[-1] == "the values are remembered again"
 
 
@@ -192,9 +192,9 @@ def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None
         now = file.stat().st_ino, file.stat().st_size
         written += now[1] - (before[1] if now[0] == before[0] else 0)
         before = now
-    memory.keep(many[:1])
+    memory.save(many[:1])
     one = file.stat().st_size
-    memory.keep(many)
+    memory.save(many)
     whole = file.stat().st_size
     assert written < 2 * 2000 * (one + 1) + 2 * whole
     assert before[1] <= 2 * whole
@@ -245,7 +245,7 @@ def test_queries_that_are_gone_are_gone_from_the_file_with_the_next_tick(tmp_pat
     memory = StateFile(tmp_path, "db")
     memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     other = GoodResult(a_result(B, Sample("b", 8, {}), at=1020.0), 0.0)
-    memory.forget()
+    memory.invalidate()
     memory.add([other], lambda: [other])
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [other.result]
 
@@ -260,8 +260,8 @@ def test_whatever_is_kept_comes_back_the_same(
 ) -> None:
     folder = tmp_path_factory.mktemp("memory")
     result = a_result(A, *(Sample("things", value, told) for value, told in samples), at=at)
-    StateFile(folder, "db").keep([GoodResult(result, 0.0)])
-    (good,) = StateFile(folder, "db").recall([A], 0.0, at)
+    StateFile(folder, "db").save([GoodResult(result, 0.0)])
+    (good,) = StateFile(folder, "db").load([A], 0.0, at)
     assert good.result == result
     assert [type(sample.value) for sample in good.result.samples] == [type(value) for value, _ in samples]
     assert all(math.isfinite(sample.value) for sample in good.result.samples)
@@ -269,7 +269,7 @@ def test_whatever_is_kept_comes_back_the_same(
 
 def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
     result = PollResult(replace(A, sql="SELECT 'secret' AS n"), 1.0, 0.0, "ok")
-    StateFile(kept, "postgresql://me:***@host/db").keep([GoodResult(result, 0.0)])
+    StateFile(kept, "postgresql://me:***@host/db").save([GoodResult(result, 0.0)])
     assert "secret" not in (kept / "values.json").read_text()
 
 

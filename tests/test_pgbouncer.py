@@ -86,7 +86,7 @@ def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
     before = session(dsn)
     replica = make_replica(dsn)
     for _ in range(3):
-        assert [told(answer) for answer in replica.ask(QUERIES)] == ANSWERS
+        assert [told(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
         assert session(dsn) == before, "the very same session, as if we had not been there"
     idle = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert database.ask_standby(idle) == [("idle",)]
@@ -98,7 +98,7 @@ def test_startup_options_that_are_refused_are_said_once(
     caplog.set_level(logging.INFO)
     replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
     for _ in range(3):
-        replica.ask(QUERIES[:1])
+        replica.fetch(QUERIES[:1])
         replica.rest(1e9)
     assert [record.getMessage() for record in caplog.records if "pooler" in record.getMessage()] == [
         "the pooler refuses startup options; connecting without them"
@@ -111,7 +111,7 @@ def test_an_interrupt_ends_the_query_behind_the_pooler(
     replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
     answers: list[Answer] = []
     asking = threading.Thread(
-        target=lambda: answers.extend(replica.ask([a_query("q", "SELECT pg_sleep(60)")]))
+        target=lambda: answers.extend(replica.fetch([a_query("q", "SELECT pg_sleep(60)")]))
     )
     asking.start()
     running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
@@ -127,21 +127,21 @@ def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
 ) -> None:
     pooler = make_pgbouncer(database.standby_dsn)
     replica = make_replica(pooler.dsn(database.standby_dsn))
-    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == [b"1"]
+    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
     pooler.start()
-    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == [b"1"]
+    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
-    assert [told(answer) for answer in replica.ask(QUERIES[:1])] == ["unavailable"]
+    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
 
 
 def test_session_mode_works_and_statement_mode_says_what_to_do(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="session").dsn(database.standby_dsn)
-    assert [told(answer) for answer in make_replica(pooled).ask(QUERIES)] == ANSWERS
+    assert [told(answer) for answer in make_replica(pooled).fetch(QUERIES)] == ANSWERS
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="statement").dsn(database.standby_dsn)
-    (answer,) = make_replica(pooled).ask(QUERIES[:1])
+    (answer,) = make_replica(pooled).fetch(QUERIES[:1])
     assert answer.error is not None
     assert "transaction" in answer.error.message
     assert answer.error.hint is not None
@@ -155,7 +155,7 @@ def test_the_admin_console_is_named_with_what_to_write(
     replica = make_replica(
         psycopg.conninfo.make_conninfo(pooler.dsn(database.primary_dsn), dbname="pgbouncer")
     )
-    (answer,) = replica.ask([a_query("a", "SELECT 1 AS n")])
+    (answer,) = replica.fetch([a_query("a", "SELECT 1 AS n")])
     assert answer.error is not None
     assert answer.error.message == "this is PgBouncer's admin console, not a database"
     assert answer.error.hint == "name the application's database in the connection string, not pgbouncer"
@@ -173,7 +173,7 @@ def test_strict_judges_each_server_that_the_pooler_leads_to(
         )
         for dsn, seen in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
             pooler.lead_to(dsn, role)
-            (answer,) = replica.ask([a_query("one", "SELECT 1 AS n")])
+            (answer,) = replica.fetch([a_query("one", "SELECT 1 AS n")])
             assert (answer.rows and answer.rows.values[0][0]) == seen, told(answer)
             assert (answer.skipped is not None) == (seen is None)
     finally:
@@ -204,11 +204,11 @@ def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
             if name == "shared":
                 pooler.lead_to(database.primary_dsn, role)
 
-        shared, alone = replica.ask(asked, lead)
+        shared, alone = replica.fetch(asked, lead)
         assert told(shared) == b"1"
         assert alone.error is not None, told(alone)
         assert "another server" in alone.error.message
         pooler.lead_to(database.standby_dsn, role)
-        assert [told(answer) for answer in replica.ask(asked)] == [b"1", b"1"]
+        assert [told(answer) for answer in replica.fetch(asked)] == [b"1", b"1"]
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -211,7 +211,7 @@ def test_a_reader_that_leaves_early_leaves_no_answers_and_nothing_running(
 def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
     pipeline: Pipeline, cancel_token: CancelToken, connection: psycopg.Connection
 ) -> None:
-    cancel_token.raise_()
+    cancel_token.cancel()
     with pytest.raises(PollError) as caught:
         list(pipeline.send(statements("SELECT pg_sleep(35)")))
     assert caught.value.kind == "cancelled"
@@ -221,6 +221,6 @@ def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
 def test_a_waker_may_be_raised_and_closed_again_after_its_end() -> None:
     cancel_token = CancelToken()
     cancel_token.close()
-    cancel_token.raise_()
+    cancel_token.cancel()
     cancel_token.close()
     assert cancel_token.raised

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.postgres
 def refused(dsn: str) -> tuple[str | None, str | None, str]:
     """SQLSTATE, hint and kind of the refusal."""
     with closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1)) as replica:
-        (answer,) = replica.ask([a_query()])
+        (answer,) = replica.fetch([a_query()])
     assert answer.error is not None, answer
     return answer.error.sqlstate, answer.error.hint, answer.error.kind
 

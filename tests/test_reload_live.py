@@ -124,7 +124,7 @@ class Bed:
         numbers = {number for one in queries if (number := number_of(one)) is not None}
         if not numbers <= {self.running}:
             self.wrong.append(f"a tick of {numbers} while {self.running} runs")
-        results = self.cycle.tick(queries)
+        results = self.cycle.run(queries)
         for result in results:
             self.polls[result.query.name] += 1
             if result.outcome != "ok":
@@ -148,7 +148,7 @@ class Bed:
         """See what an export would show at this moment."""
         shown = [
             (result.query, sample.value)
-            for result in self.store.shown(time.monotonic())
+            for result in self.store.current(time.monotonic())
             for sample in result.samples
         ]
         numbers = {int(value) for one, value in shown if number_of(one) is not None}

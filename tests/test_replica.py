@@ -70,11 +70,11 @@ def told(answer: Answer) -> object:
 
 
 def ask(replica: Replica, *sql: str, **fields: Any) -> list[object]:
-    return [told(answer) for answer in replica.ask(queries(*sql, **fields))]
+    return [told(answer) for answer in replica.fetch(queries(*sql, **fields))]
 
 
 def ask_one(replica: Replica, sql: str, **fields: Any) -> PollError:
-    (answer,) = replica.ask(queries(sql, **fields))
+    (answer,) = replica.fetch(queries(sql, **fields))
     assert answer.error is not None
     return answer.error
 
@@ -99,7 +99,7 @@ def backends(database: Database, dsn: str, name: str = NAME) -> list[tuple[str, 
 
 def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
     (query,) = queries(sql)
-    (answer,) = replica.ask([query])
+    (answer,) = replica.fetch([query])
     assert answer.rows is not None, answer.error
     mapped = to_samples(query, answer.rows)
     return next((sample.value for sample in mapped.samples), None), dict(mapped.quarantined)
@@ -174,7 +174,7 @@ def test_show_values_table_and_with_are_queries_too(database: Database, replica:
 
 
 def test_rows_beyond_max_series_are_counted_and_not_kept(replica: Replica) -> None:
-    (answer,) = replica.ask(queries("SELECT n FROM generate_series(1, 500000) n", max_series=10))
+    (answer,) = replica.fetch(queries("SELECT n FROM generate_series(1, 500000) n", max_series=10))
     assert answer.rows is not None
     assert answer.rows.values == [(str(n).encode(),) for n in range(1, 11)]
     assert answer.rows.beyond == 499_990
@@ -234,7 +234,7 @@ def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
         pid = ask(replica, "SELECT pg_backend_pid() AS n")
         assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
         database.execute(f"ALTER ROLE {role} SUPERUSER")
-        (answer,) = replica.ask(queries("SELECT 1 AS n"))
+        (answer,) = replica.fetch(queries("SELECT 1 AS n"))
         assert answer.skipped is not None
         assert answer.skipped.reason == "excess_privilege"
         database.execute(f"ALTER ROLE {role} NOSUPERUSER")
@@ -261,7 +261,7 @@ def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replic
         a_query("quick", "SELECT pg_sleep(20)", timeout=0.2),
         a_query("slow", "SELECT pg_sleep(0.6), 1 AS n"),
     )
-    first, second = replica.ask([quick, slow])
+    first, second = replica.fetch([quick, slow])
     assert first.error is not None
     assert (first.error.kind, first.error.sqlstate) == ("timeout", "57014")
     assert second.rows is not None, "its own timeout is the default, and the first one's does not last"
@@ -303,7 +303,7 @@ def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica
                 database.execute("INSERT INTO t VALUES (2)")
                 database.replayed()
 
-        before, _, after = replica.ask(
+        before, _, after = replica.fetch(
             queries("SELECT count(*) AS n FROM t", "SELECT pg_sleep(1.5)", "SELECT count(*) AS n FROM t"),
             write,
         )
@@ -320,7 +320,7 @@ def test_a_tick_whose_listener_broke_does_not_lend_its_snapshot_to_the_next(
     database.execute("CREATE TABLE t (n int)")
     replica = make_replica(database.primary_dsn)
     with pytest.raises(KeyError):
-        replica.ask(queries("SELECT 7 AS n", "SELECT pg_sleep(30)"), broken)
+        replica.fetch(queries("SELECT 7 AS n", "SELECT pg_sleep(30)"), broken)
     database.execute("INSERT INTO t VALUES (1)")
     assert ask(replica, "SELECT count(*) AS n FROM t") == [[(b"1",)]]
     assert eventually(lambda: len(backends(database, database.primary_dsn)) == 1)
@@ -403,7 +403,7 @@ def test_the_options_of_the_user_are_kept_beside_ours(
 
 def test_the_time_of_each_query_is_its_own(replica: Replica) -> None:
     before = time.time()
-    first, slow, last = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
+    first, slow, last = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
     # Taken when answers are read, so that a machine that is busy shifts a part of one to the one before.
     assert first.duration + slow.duration >= 0.5
     assert slow.duration > last.duration
@@ -491,7 +491,7 @@ def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica:
             [(shown, 9), (shown, 5), (wild, 5), (shown, 5), ("SELECT 1/0", 7), (shown, 5), (shown, 7)]
         )
     ]
-    answers = replica.ask(wanted)
+    answers = replica.fetch(wanted)
     told = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
     assert told == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
 
@@ -516,7 +516,7 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         )
     )
     before = cluster.standby.log_path.stat().st_size
-    told_of = {answer.query.name: told(answer) for answer in make_replica(database.standby_dsn).ask(wanted)}
+    told_of = {answer.query.name: told(answer) for answer in make_replica(database.standby_dsn).fetch(wanted)}
     reasons = [told_of[f"q{n}"] for n in range(len(needs))]
     assert reasons[0] == "needs a primary, this server is a standby"
     assert str(reasons[1]).startswith("needs server version >=99, this server has ")
@@ -541,7 +541,7 @@ def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
     try:
         replica = make_replica(make_conninfo(database.standby_dsn, user=role))
         barred = a_query("barred", "SELECT n FROM private.t", requires={"columns": {"private.t": ["n"]}})
-        assert [told(answer) for answer in replica.ask([barred, *queries("SELECT 1 AS n")])] == [
+        assert [told(answer) for answer in replica.fetch([barred, *queries("SELECT 1 AS n")])] == [
             "column private.t.n may not be read; GRANT SELECT on it, and USAGE on its schema",
             [(b"1",)],
         ]
@@ -551,9 +551,9 @@ def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
 
 
 def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
-    (answer,) = replica.ask(queries("SELECT 1 AS n", requires={"columns": {"nowhere": []}}))
+    (answer,) = replica.fetch(queries("SELECT 1 AS n", requires={"columns": {"nowhere": []}}))
     assert (str(answer.skipped), answer.duration) == ("relation nowhere does not exist", 0.0)
-    assert replica.ask([]) == []
+    assert replica.fetch([]) == []
 
 
 # --- interruption -------------------------------------------------------------------------------------
@@ -657,7 +657,7 @@ def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is
 
     killer = threading.Thread(target=terminate)
     killer.start()
-    first, *others = replica.ask(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
+    first, *others = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
     killer.join()
     assert told(first) == [(b"1",)]
     assert [(answer.error.kind, answer.error.sqlstate) for answer in others if answer.error] == [
@@ -673,7 +673,7 @@ def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
     asked = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
-    answers = replica.ask(asked, lambda name: proxy.cut() if name == "q0" else None)
+    answers = replica.fetch(asked, lambda name: proxy.cut() if name == "q0" else None)
     assert [told(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
@@ -688,7 +688,7 @@ def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
     asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
-    first, *others = replica.ask(asked, lambda name: proxy.hang() if name == "q0" else None)
+    first, *others = replica.fetch(asked, lambda name: proxy.hang() if name == "q0" else None)
     assert told(first) == [(b"1",)]
     late = [answer.error for answer in others]
     assert [error.kind for error in late if error] == ["unavailable"] * 2
@@ -704,7 +704,7 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
 ) -> None:
     monkeypatch.setattr(burst, "PATIENCE_SECONDS", 0.5)
     replica = make_replica(own_cluster.standby.dsn())
-    (answer,) = replica.ask(queries("SELECT pg_backend_pid() AS n"))
+    (answer,) = replica.fetch(queries("SELECT pg_backend_pid() AS n"))
     assert answer.rows is not None
     pid = int(answer.rows.values[0][0] or b"0")
     stat = Path(f"/proc/{pid}/stat")
@@ -717,7 +717,7 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
 
     try:
         asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
-        answers = [told(answer) for answer in replica.ask(asked, freeze)]
+        answers = [told(answer) for answer in replica.fetch(asked, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
         assert not replica._session.is_open  # noqa: SLF001 - see above
         assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
@@ -729,7 +729,7 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
 
 
 def failure(replica: Replica) -> PollError:
-    (error,) = {answer.error for answer in replica.ask(queries("SELECT 1 AS n", "SELECT 2 AS n"))}
+    (error,) = {answer.error for answer in replica.fetch(queries("SELECT 1 AS n", "SELECT 2 AS n"))}
     assert error is not None
     return error
 
@@ -815,7 +815,7 @@ def test_a_wrong_password_is_unavailable_and_not_told(
 
 
 def failure_or_none(replica: Replica) -> PollError | None:
-    (answer,) = replica.ask(queries("SELECT 1 AS n"))
+    (answer,) = replica.fetch(queries("SELECT 1 AS n"))
     return answer.error
 
 

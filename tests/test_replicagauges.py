@@ -62,7 +62,7 @@ def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: 
     register_replica_gauges(bed.meter, tracker, bed.clock)
     assert bed.read() == {}
     seen = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
-    tracker.note(seen)
+    tracker.record(seen)
     bed.now = 110.0
     place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
     assert {name: bed.values(name) for name in bed.read()} == {
@@ -71,7 +71,7 @@ def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: 
         "poller.replica.standby": {place: 1},
         "poller.replica.timeline": {place: 3},
     }
-    tracker.note(replace(seen, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0))
+    tracker.record(replace(seen, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0))
     place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
     assert {name: bed.values(name) for name in bed.read()} == {"poller.replica.standby": {place: 0}}
     bed.now = 140.1

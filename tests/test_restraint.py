@@ -34,51 +34,51 @@ def runs(
     """When a query that always fails is run, if it is due in every interval for `seconds`."""
     ran, now = [], 0.0
     while now < seconds:
-        if breaker.hold(query, now, None) is None:
+        if breaker.check(query, now, None) is None:
             ran.append(now)
-            breaker.note(failed(query, kind), now)
+            breaker.record(failed(query, kind), now)
         now += query.interval
     return ran
 
 
 def test_nothing_is_held_back_before_it_has_run() -> None:
-    assert CircuitBreaker(0.01, 1).hold(FIVE_MINUTES, 0.0, 1000) is None
+    assert CircuitBreaker(0.01, 1).check(FIVE_MINUTES, 0.0, 1000) is None
 
 
 def test_a_query_within_its_duty_cycle_is_polled_every_time() -> None:
     breaker = CircuitBreaker(0.1)
-    breaker.note(ok(FIVE_MINUTES, 30.0), 30.0)
-    assert breaker.hold(FIVE_MINUTES, 300.0, None) is None
-    assert breaker.hold(FIVE_MINUTES, 30.1, None) is None, "not even where it is due again at once"
+    breaker.record(ok(FIVE_MINUTES, 30.0), 30.0)
+    assert breaker.check(FIVE_MINUTES, 300.0, None) is None
+    assert breaker.check(FIVE_MINUTES, 30.1, None) is None, "not even where it is due again at once"
 
 
 def test_a_query_beyond_its_duty_cycle_waits_until_its_share_is_kept() -> None:
     breaker = CircuitBreaker(0.1)
-    breaker.note(ok(ONE_SECOND, 0.5), 10.5)  # it began at 10, so the next may begin at 15
-    skip = breaker.hold(ONE_SECOND, 11.0, None)
+    breaker.record(ok(ONE_SECOND, 0.5), 10.5)  # it began at 10, so the next may begin at 15
+    skip = breaker.check(ONE_SECOND, 11.0, None)
     assert skip == Skip(
         "duty_cycle",
         "took 500ms and may take 10% of the time, polled at most once in 5s; "
         "make it cheaper or its interval longer",
     )
-    assert breaker.hold(ONE_SECOND, 14.0, None) == skip, "it names no time that is over when it is read"
-    assert reason(breaker.hold(ONE_SECOND, 14.9, None)) == "duty_cycle"
-    assert breaker.hold(ONE_SECOND, 15.0, None) is None
-    breaker.note(ok(ONE_SECOND, 0.05), 15.05)
-    assert breaker.hold(ONE_SECOND, 16.0, None) is None, "it has become quick"
+    assert breaker.check(ONE_SECOND, 14.0, None) == skip, "it names no time that is over when it is read"
+    assert reason(breaker.check(ONE_SECOND, 14.9, None)) == "duty_cycle"
+    assert breaker.check(ONE_SECOND, 15.0, None) is None
+    breaker.record(ok(ONE_SECOND, 0.05), 15.05)
+    assert breaker.check(ONE_SECOND, 16.0, None) is None, "it has become quick"
 
 
 def test_a_failure_takes_the_servers_time_as_well() -> None:
     breaker = CircuitBreaker(0.1)
-    breaker.note(failed(FIVE_MINUTES, "timeout", 60.0), 60.0)
-    assert reason(breaker.hold(FIVE_MINUTES, 300.0, None)) == "duty_cycle"
-    assert breaker.hold(FIVE_MINUTES, 600.0, None) is None
+    breaker.record(failed(FIVE_MINUTES, "timeout", 60.0), 60.0)
+    assert reason(breaker.check(FIVE_MINUTES, 300.0, None)) == "duty_cycle"
+    assert breaker.check(FIVE_MINUTES, 600.0, None) is None
 
 
 def test_a_duty_cycle_of_one_holds_nothing_back() -> None:
     breaker = CircuitBreaker(1.0)
-    breaker.note(ok(ONE_SECOND, 5.0), 5.0)
-    assert breaker.hold(ONE_SECOND, 5.0, None) is None
+    breaker.record(ok(ONE_SECOND, 5.0), 5.0)
+    assert breaker.check(ONE_SECOND, 5.0, None) is None
 
 
 def test_a_query_that_keeps_failing_is_tried_less_and_less_often_but_at_least_once_an_hour() -> None:
@@ -102,13 +102,13 @@ def test_a_day_of_failures_never_makes_it_never() -> None:
 def test_one_success_closes_the_breaker() -> None:
     breaker = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
-        breaker.note(failed(FIVE_MINUTES), 300.0 * number)
-    assert breaker.hold(FIVE_MINUTES, 900.0, None) == Skip(
+        breaker.record(failed(FIVE_MINUTES), 300.0 * number)
+    assert breaker.check(FIVE_MINUTES, 900.0, None) == Skip(
         "breaker", "failed 3 times in a row, tried at most once in 10m: no"
     )
-    assert breaker.hold(FIVE_MINUTES, 1200.0, None) is None, "the half-open probe"
-    breaker.note(ok(FIVE_MINUTES), 1200.0)
-    assert breaker.hold(FIVE_MINUTES, 1200.0, None) is None
+    assert breaker.check(FIVE_MINUTES, 1200.0, None) is None, "the half-open probe"
+    breaker.record(ok(FIVE_MINUTES), 1200.0)
+    assert breaker.check(FIVE_MINUTES, 1200.0, None) is None
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "cancelled"])
@@ -120,19 +120,19 @@ def test_a_query_that_was_never_run_does_not_count_as_failed() -> None:
     breaker = CircuitBreaker(0.1)
     conflict = PollError("rejected", "another query's conflict ended the session")
     for _ in range(FAILURES_BEFORE_A_BREAK + 2):
-        breaker.note(a_result(FIVE_MINUTES, outcome="failed", duration=0.0, error=conflict), 0.0)
+        breaker.record(a_result(FIVE_MINUTES, outcome="failed", duration=0.0, error=conflict), 0.0)
         unsent = PollError("rejected", "no")
         unsent.unsent = True
-        breaker.note(a_result(FIVE_MINUTES, outcome="failed", error=unsent), 0.0)
-    assert breaker.hold(FIVE_MINUTES, 1.0, None) is None
+        breaker.record(a_result(FIVE_MINUTES, outcome="failed", error=unsent), 0.0)
+    assert breaker.check(FIVE_MINUTES, 1.0, None) is None
 
 
 def test_a_query_that_waits_says_what_it_failed_of() -> None:
     breaker = CircuitBreaker(0.1)
     for _ in range(FAILURES_BEFORE_A_BREAK):
         error = PollError("rejected", "relation x does not exist", sqlstate="42P01")
-        breaker.note(a_result(FIVE_MINUTES, outcome="failed", error=error), 0.0)
-    assert str(breaker.hold(FIVE_MINUTES, 0.0, None)) == (
+        breaker.record(a_result(FIVE_MINUTES, outcome="failed", error=error), 0.0)
+    assert str(breaker.check(FIVE_MINUTES, 0.0, None)) == (
         "failed 3 times in a row, tried at most once in 10m: 42P01 relation x does not exist"
     )
 
@@ -140,36 +140,36 @@ def test_a_query_that_waits_says_what_it_failed_of() -> None:
 def test_a_skip_neither_opens_nor_closes_the_breaker() -> None:
     breaker = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
-        breaker.note(failed(FIVE_MINUTES), 300.0 * number)
-    breaker.note(a_result(FIVE_MINUTES, outcome="skipped", skipped=Skip("lag", "far behind")), 900.0)
-    assert reason(breaker.hold(FIVE_MINUTES, 900.0, None)) == "breaker"
+        breaker.record(failed(FIVE_MINUTES), 300.0 * number)
+    breaker.record(a_result(FIVE_MINUTES, outcome="skipped", skipped=Skip("lag", "far behind")), 900.0)
+    assert reason(breaker.check(FIVE_MINUTES, 900.0, None)) == "breaker"
 
 
 def test_timeouts_behind_an_estimate_open_the_breaker_and_other_estimates_tell_nothing() -> None:
     breaker = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
-        breaker.note(ok(FIVE_MINUTES, 30.0, "timeout"), 300.0 * number)
-    breaker.note(ok(FIVE_MINUTES, 0.01, "breaker"), 900.0)
-    assert reason(breaker.hold(FIVE_MINUTES, 900.0, None)) == "breaker"
+        breaker.record(ok(FIVE_MINUTES, 30.0, "timeout"), 300.0 * number)
+    breaker.record(ok(FIVE_MINUTES, 0.01, "breaker"), 900.0)
+    assert reason(breaker.check(FIVE_MINUTES, 900.0, None)) == "breaker"
 
 
 def test_while_the_server_is_busy_only_expensive_queries_wait() -> None:
     breaker = CircuitBreaker(1.0, max_active_backends=20)
-    breaker.note(ok(FIVE_MINUTES, 4.0), 4.0)
-    breaker.note(ok(ONE_SECOND, 0.9), 5.0)
-    assert breaker.hold(FIVE_MINUTES, 300.0, 37) == Skip(
+    breaker.record(ok(FIVE_MINUTES, 4.0), 4.0)
+    breaker.record(ok(ONE_SECOND, 0.9), 5.0)
+    assert breaker.check(FIVE_MINUTES, 300.0, 37) == Skip(
         "busy", "37 backends are active, the limit is 20, and it took 4s last time"
     )
-    assert breaker.hold(FIVE_MINUTES, 300.0, 20) is None
-    assert breaker.hold(FIVE_MINUTES, 300.0, None) is None
-    assert breaker.hold(ONE_SECOND, 300.0, 37) is None
+    assert breaker.check(FIVE_MINUTES, 300.0, 20) is None
+    assert breaker.check(FIVE_MINUTES, 300.0, None) is None
+    assert breaker.check(ONE_SECOND, 300.0, 37) is None
 
 
 def test_what_is_forgotten_begins_with_a_clean_record_and_the_others_keep_theirs() -> None:
     breaker = CircuitBreaker(1.0)
     for number in range(FAILURES_BEFORE_A_BREAK):
-        breaker.note(failed(FIVE_MINUTES), 300.0 * number)
-        breaker.note(failed(ONE_SECOND), 300.0 * number)
-    breaker.forget({"one", "unknown"})
-    assert breaker.hold(ONE_SECOND, 600.0, None) is None
-    assert reason(breaker.hold(FIVE_MINUTES, 600.0, None)) == "breaker"
+        breaker.record(failed(FIVE_MINUTES), 300.0 * number)
+        breaker.record(failed(ONE_SECOND), 300.0 * number)
+    breaker.reset({"one", "unknown"})
+    assert breaker.check(ONE_SECOND, 600.0, None) is None
+    assert reason(breaker.check(FIVE_MINUTES, 600.0, None)) == "breaker"

@@ -51,7 +51,7 @@ class Life:
 
     def new_instruments(self, *, starts: bool = True) -> CatalogInstruments:
         def frame() -> Frame:
-            return Frame(self.query.metrics, tuple(self.store.shown(0.0)))
+            return Frame(self.query.metrics, tuple(self.store.current(0.0)))
 
         return CatalogInstruments(frame, Resource({}), "1.2.3", starts=starts)
 
@@ -59,7 +59,7 @@ class Life:
         self.now += 1
         samples = (Sample(self.query.metrics[0].name, value, {"kind": k}) for k, value in values.items())
         self.store.put([a_result(self.query, *samples, at=float(self.now), server=self.server)], 0.0)
-        self.memory.keep(list(self.store.good(0.0)))
+        self.memory.save(list(self.store.good(0.0)))
 
     def export(self) -> Told:
         self.now += 1
@@ -72,7 +72,7 @@ class Life:
         return exported
 
     def die(self) -> None:
-        self.store = ResultStore([self.query], self.memory.recall([self.query], 0.0, float(self.now)))
+        self.store = ResultStore([self.query], self.memory.load([self.query], 0.0, float(self.now)))
         self.instruments = self.new_instruments()
 
 

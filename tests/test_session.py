@@ -48,14 +48,14 @@ class Asked:
 
     def __call__(self) -> str:
         """Ask once; say where the answer came from, or what was wrong."""
-        (answer,) = self.replica.ask([QUERY])
+        (answer,) = self.replica.fetch([QUERY])
         if answer.error is not None:
             return answer.error.message
         assert answer.rows is not None
         return f"{self.seen[-1].role} {self.seen[-1].port}"
 
     def error(self) -> PollError:
-        (answer,) = self.replica.ask([QUERY])
+        (answer,) = self.replica.fetch([QUERY])
         assert answer.error is not None
         return answer.error
 
@@ -143,7 +143,7 @@ def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
     seen = ask.seen
 
     def told() -> list[str]:
-        tracker.note(seen[-1])
+        tracker.record(seen[-1])
         messages = [record.getMessage() for record in caplog.records]
         caplog.clear()
         return messages
@@ -270,7 +270,7 @@ def test_all_that_a_service_file_says_is_kept(
         monkeypatch.setenv("PGSERVICE", wanted if way == "variable" else "")
         ask = asked(f"service={wanted}" if way == "string" else "")
         assert ask() == f"{role} {getattr(cluster, role).port}"
-        (answer,) = ask.replica.ask([shown])
+        (answer,) = ask.replica.fetch([shown])
         assert answer.rows is not None
         assert answer.rows.values == [(b"mine", b"named")]
 

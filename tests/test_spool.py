@@ -49,14 +49,14 @@ def drain(queue: SendingQueue) -> list[str]:
     found = []
     while kept := queue.take():
         found.append(kept.request.body.rstrip(b".").decode())
-        queue.settle(kept.id)
+        queue.remove(kept.id)
     return found
 
 
 def look_through(queue: SendingQueue) -> list[str]:
     """What waits, without taking it out, which would sync at each."""
     found, number = [], 0
-    while kept := queue.behind(number):
+    while kept := queue.after(number):
         found.append(kept.request.body.rstrip(b".").decode())
         number = kept.id
     return found
@@ -82,7 +82,7 @@ def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_wha
     first.append([request(str(number)) for number in range(5)])
     taken = first.take()
     assert taken is not None
-    first.settle(taken.id)
+    first.remove(taken.id)
     first.take()
     first.close()
     second = open_spool(tmp_path / "made" / "for it", clock=lambda: 1010.5)
@@ -481,7 +481,7 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
     queue = open_spool(tmp_path / "good")
     queue.append([repeated(number) for number in range(count)])
     for _ in range(count // 10):
-        queue.settle(getattr(queue.take(), "id"))  # noqa: B009 - there is one
+        queue.remove(getattr(queue.take(), "id"))  # noqa: B009 - there is one
     queue.close()
     content = (tmp_path / "good" / "spool.db").read_bytes()
     whole = [repeated(number).body.decode() for number in range(count // 10, count)]
@@ -523,7 +523,7 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
         queue.append([repeated(number)])
     settled = count // 10
     for _ in range(settled):
-        queue.settle(getattr(queue.take(), "id"))  # noqa: B009 - there is one
+        queue.remove(getattr(queue.take(), "id"))  # noqa: B009 - there is one
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(count + 20)]
     kept, unsure = bodies[settled:count], bodies[count:]
     assert queue._disk is not None  # noqa: SLF001 - no interface stops a commit half way
@@ -718,7 +718,7 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
     )
     with pytest.raises(StateInUseError):
         open_spool(folder)
-    queue.settle(taken.id)
+    queue.remove(taken.id)
     queue.close()
     assert drain(open_spool(folder)) == ["2", "3"]
 
@@ -773,7 +773,7 @@ def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_mem
     assert taken is not None
     other.close()
     again.append([request("5")])
-    again.settle(taken.id)
+    again.remove(taken.id)
     assert drain(again) == ["1", "2", "4", "5"]
 
 

@@ -111,7 +111,7 @@ def test_the_server_shows_which_query_runs(
     """Also of an SQL that is longer than what the server shows of it."""
     replica = make_replica(database.standby_dsn, tags=tags("name"))
     query = a_query("the-one", f"{NAP} {more}", snapshot=snapshot)
-    asking = threading.Thread(target=replica.ask, args=[[query]])
+    asking = threading.Thread(target=replica.fetch, args=[[query]])
     asking.start()
     try:
         assert eventually(lambda: any("/*query='the-one'*/" in sql for sql in shown(database)))
@@ -131,7 +131,7 @@ def test_the_plan_that_decides_on_an_estimate_is_named_as_well(
     dear: QueryDefinition = a_query(
         database.name, "SELECT 1 AS n", estimate={"sql": "SELECT 2 AS n", "above_cost": 0.001}
     )
-    (answer,) = replica.ask([dear])
+    (answer,) = replica.fetch([dear])
     assert answer.rows is not None
     assert answer.rows.values == [(b"2",)]
 

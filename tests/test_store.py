@@ -22,7 +22,7 @@ def sample(value: int, metric: str = "things", **attributes: str) -> Sample:
 
 def shown(store: ResultStore, now: float, metric: str = "things") -> list[int | float]:
     return [
-        sample.value for result in store.shown(now) for sample in result.samples if sample.metric == metric
+        sample.value for result in store.current(now) for sample in result.samples if sample.metric == metric
     ]
 
 
@@ -143,7 +143,7 @@ def test_two_queries_feed_one_metric_and_age_apart() -> None:
 def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
-    reading = store.shown(1)
+    reading = store.current(1)
     assert next(reading).samples[0].value == 1
     store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
     assert [result.samples[0].value for result in reading] == [1]
@@ -157,7 +157,7 @@ def test_a_swap_keeps_the_values_of_what_stays_under_its_new_definition() -> Non
     added = a_query("c", interval=60, max_age=100, timeout=1)
     store.swap([added, longer], dropped={"b"})
     assert shown(store, 500) == [1]
-    assert [result.query for result in store.shown(500)] == [longer]
+    assert [result.query for result in store.current(500)] == [longer]
     assert [(one.query, one.last_success) for one in store.freshness(0)] == [(added, None), (longer, 1000.0)]
 
 
@@ -175,7 +175,7 @@ def test_a_swap_drops_what_is_gone_and_what_asks_something_else_at_once_and_for_
 def test_a_reading_under_way_is_of_one_catalogue_while_the_next_is_swapped_in() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
-    reading = store.shown(1)
+    reading = store.current(1)
     assert next(reading).samples[0].value == 1
     store.swap([A], dropped={"b"})
     assert [result.samples[0].value for result in reading] == [2]

@@ -61,9 +61,9 @@ def work(dsn: str, state: Path, known: int) -> Work:
         memory=open_memory(settings),
     )
     try:
-        assert all(result.outcome == "ok" for result in cycle.tick(queries))
+        assert all(result.outcome == "ok" for result in cycle.run(queries))
         cycle.statuses({})
-        cycle.tick(queries[:TICK])
+        cycle.run(queries[:TICK])
         return Work(
             steps(cycle, queries[:TICK]), allocated(cycle, queries[:TICK]), written(cycle, queries[:TICK])
         )
@@ -88,7 +88,7 @@ def steps(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     before = sys.gettrace()
     sys.settrace(note)
     try:
-        cycle.tick(queries)
+        cycle.run(queries)
     finally:
         sys.settrace(before)
     return count
@@ -97,7 +97,7 @@ def steps(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
 def allocated(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     tracemalloc.start()
     try:
-        cycle.tick(queries)
+        cycle.run(queries)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -105,7 +105,7 @@ def allocated(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
 
 def written(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
     before = _written()
-    cycle.tick(queries)
+    cycle.run(queries)
     return _written() - before
 
 

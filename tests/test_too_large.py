@@ -115,7 +115,7 @@ def test_a_value_just_below_the_default_limit_arrives_whole(tls_server: Server, 
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
     with closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1)) as replica:
-        before, large, after = replica.ask(
+        before, large, after = replica.fetch(
             [a_query("before"), a_query("large", f"SELECT repeat('x', {size}) AS n"), a_query("after")]
         )
     assert large.rows is not None, large.error
@@ -154,7 +154,7 @@ def test_one_value_that_is_too_large_fails_its_query_in_a_row_as_in_an_error(
     with closing(
         Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=MIB // 8)
     ) as replica:
-        answers = replica.ask([a_query("large", large), a_query("last")])
+        answers = replica.fetch([a_query("large", large), a_query("last")])
     assert [answer.error and answer.error.kind for answer in answers] == ["too_large", None]
 
 
@@ -167,7 +167,7 @@ def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_coun
     with closing(
         Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=MIB)
     ) as replica:
-        answers = replica.ask(queries)
+        answers = replica.fetch(queries)
     assert [answer.rows and len(answer.rows.values[0][0] or b"") for answer in answers] == [600 * 1024] * 20
 
 
@@ -175,10 +175,10 @@ def test_the_breaker_holds_a_query_after_one_result_that_is_too_large() -> None:
     query = a_query()
     breaker = CircuitBreaker(max_duty_cycle=1.0)
     error = PollError("too_large", "the result has more than 4 bytes")
-    breaker.note(a_result(query, outcome="failed", error=error, duration=0.5), now=1000.0)
-    held = breaker.hold(query, 1000.0 + query.interval, None)
+    breaker.record(a_result(query, outcome="failed", error=error, duration=0.5), now=1000.0)
+    held = breaker.check(query, 1000.0 + query.interval, None)
     assert held is not None
     assert held.reason == "breaker"
-    assert breaker.hold(query, 1000.0 + 2 * query.interval, None) is None
-    breaker.note(a_result(query, duration=0.1), now=2000.0)
-    assert breaker.hold(query, 2000.0 + query.interval, None) is None
+    assert breaker.check(query, 1000.0 + 2 * query.interval, None) is None
+    breaker.record(a_result(query, duration=0.1), now=2000.0)
+    assert breaker.check(query, 2000.0 + query.interval, None) is None

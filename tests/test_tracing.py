@@ -330,7 +330,7 @@ def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded,
     )
     try:
         with recorded.tracing.tick(queries) as tick:
-            results = poll(queries, tick.asking(replica.ask))
+            results = poll(queries, tick.asking(replica.fetch))
             tick.tell(results)
     finally:
         replica.close()

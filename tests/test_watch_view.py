@@ -250,7 +250,7 @@ def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
 
     def look(now: float, next_run: float = 1.0) -> Sequence[QueryStatus]:
         given = (last, {query.name: next_run})
-        told = seen.look(store.freshness(now), store.good(now), *given)
+        told = seen.current(store.freshness(now), store.good(now), *given)
         assert list(told) == list(query_statuses(store.freshness(now), store.good(now), *given))
         return told
 

@@ -26,15 +26,15 @@ def tracker(caplog: pytest.LogCaptureFixture) -> ServerTracker:
 def test_a_server_is_told_at_first_sight_and_not_again(
     tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker.note(FIRST)
+    tracker.record(FIRST)
     assert lines(caplog) == ["INFO polling the standby 10.0.0.1:5432"]
-    tracker.note(replace(FIRST, lag=3.0, at=200.0))
+    tracker.record(replace(FIRST, lag=3.0, at=200.0))
     assert lines(caplog) == []
 
 
 def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    ServerTracker(30.0, announce_first=False).note(FIRST)
+    ServerTracker(30.0, announce_first=False).record(FIRST)
     assert lines(caplog) == []
 
 
@@ -56,26 +56,26 @@ def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCapture
 def test_another_server_role_or_timeline_is_one_line(
     second: ServerInfo, line: str, tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker.note(FIRST)
+    tracker.record(FIRST)
     lines(caplog)
-    tracker.note(second)
+    tracker.record(second)
     assert lines(caplog) == [line]
-    tracker.note(second)
+    tracker.record(second)
     assert lines(caplog) == []
 
 
 def test_a_timeline_that_is_not_told_is_no_change(
     tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker.note(FIRST)
+    tracker.record(FIRST)
     lines(caplog)
-    tracker.note(replace(FIRST, timeline=None))
-    tracker.note(FIRST)
+    tracker.record(replace(FIRST, timeline=None))
+    tracker.record(FIRST)
     assert lines(caplog) == []
 
 
 def test_a_sighting_is_shown_until_it_says_nothing_about_now(tracker: ServerTracker) -> None:
-    assert tracker.seen(100.0) is None
-    tracker.note(FIRST)
-    assert tracker.seen(130.0) == FIRST
-    assert tracker.seen(130.1) is None
+    assert tracker.current(100.0) is None
+    tracker.record(FIRST)
+    assert tracker.current(130.0) == FIRST
+    assert tracker.current(130.1) is None

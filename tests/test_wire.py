@@ -88,7 +88,7 @@ def scenes() -> Iterator[tuple[list[PollResult], float]]:
 def test_the_sdk_sends_what_was_sent_before_it() -> None:
     store, now = ResultStore(QUERIES), 0.0
     instruments = CatalogInstruments(
-        lambda: Frame([metric for query in QUERIES for metric in query.metrics], tuple(store.shown(now))),
+        lambda: Frame([metric for query in QUERIES for metric in query.metrics], tuple(store.current(now))),
         RESOURCE,
         "1.2.3",
     )

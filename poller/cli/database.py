@@ -51,12 +51,12 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisi
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
     cancel_token = CancelToken()
-    stop = None if asks else StopSignal(cancel_token.raise_)
+    stop = None if asks else StopSignal(cancel_token.cancel)
     session = session_of(settings, cancel_token)
     try:
         yield DatabaseVisit(session, cancel_token, settings.lock_timeout, place_of(settings))
     finally:
-        session.hang_up()
+        session.close()
         cancel_token.close()
         logger.setLevel(level)
         for number, handler in handlers.items():

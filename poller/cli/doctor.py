@@ -55,7 +55,7 @@ def doctor(
     strict = settings.strict if strict is None else strict
     findings = [Finding("settings", "warn", warning) for warning in settings.warnings]
     cancel_token = CancelToken()
-    stop = StopSignal(cancel_token.raise_)
+    stop = StopSignal(cancel_token.cancel)
     with Progress([query.name for query in catalog.queries]) as progress:
         examination = Examination(settings, catalog.queries, cancel_token, strict=strict)
         findings += examination.findings(progress)

@@ -55,7 +55,7 @@ class Examination:
         except PollError as error:
             return [unreachable(error, place)]
         finally:
-            self._session.hang_up()
+            self._session.close()
 
     def _through_the_queries(self, looked: server.Looked, progress: Progress) -> list[Finding]:
         settings = self._settings
@@ -74,7 +74,7 @@ class Examination:
         )
         if self._strict and looked.facts.excess:
             # Not one query is sent, as the daemon would send none; the server may be looked at.
-            attempts.one([], progress.done, together=True)
+            attempts.run([], progress.done, together=True)
             answers = self._refused(looked)
         else:
             answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)

@@ -70,7 +70,7 @@ class Starter:
         with inspecting(visit.session, visit.cancel_token, visit.lock_timeout) as inspection:
             yield inspection
         if self._asks:
-            visit.session.hang_up()
+            visit.session.close()
 
     def _asked_table(self, tables: Sequence[Table]) -> Table:
         from rich.prompt import Prompt

@@ -81,10 +81,10 @@ def poll(
         polled = {
             result.query.name: result
             for tick in ticks(chosen, settings.instance)
-            for result in cycle.tick(tick.queries, progress.done)
+            for result in cycle.run(tick.queries, progress.done)
         }
     # Of two queries that feed one series, the first one was polled before the other was there.
-    claims = contested(store.shown(time.monotonic()))
+    claims = contested(store.current(time.monotonic()))
     results = [without(polled[query.name], claims) for query in chosen]
     cycle.replica.close()
     try:

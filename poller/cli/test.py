@@ -71,7 +71,7 @@ def test(
     found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
     trials = chosen(found.trials, case) if case else found.trials
     cancel_token = CancelToken()
-    stop = StopSignal(cancel_token.raise_)
+    stop = StopSignal(cancel_token.cancel)
     try:
         with _server(database, settings) as conninfo:
             session = Connection(
@@ -85,7 +85,7 @@ def test(
                 bench.reach(empty=database is not None)
                 judgements = _try_all(bench, trials, stop)
             finally:
-                session.hang_up()
+                session.close()
     except PollerError as error:
         if stop.number is not None:
             raise typer.Exit(128 + stop.number) from None

@@ -67,7 +67,7 @@ def _polling(settings: Settings) -> Iterator[Look]:
         logger.warning(warning)
     catalog = open_catalog(settings)
     cycle = PollCycle(catalog, settings, ResultStore(catalog.queries), None, daemon=False)
-    daemon = PollScheduler(ticks(catalog.queries, settings.instance), cycle.tick, rest=cycle.replica.rest)
+    daemon = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.replica.rest)
 
     def look() -> PollerStatus:
         statuses = cycle.statuses(daemon.next_runs())

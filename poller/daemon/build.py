@@ -126,7 +126,7 @@ def open_replica(
         admission=Admission(
             settings.require_standby,
             settings.max_replay_lag,
-            breaker.hold,
+            breaker.check,
             count_active=settings.max_active_backends is not None,
             strict=settings.strict,
             report_lag=settings.self_metrics != "off",

@@ -65,7 +65,7 @@ class PollCycle:
         self._tracing = tracing or Tracing()
 
         def sighted(server_info: ServerInfo) -> None:
-            self._tracker.note(server_info)
+            self._tracker.record(server_info)
             self._tracing.note(server_info)
 
         self.replica = open_replica(settings, self._breaker, sighted)
@@ -76,7 +76,7 @@ class PollCycle:
         self._last_shown: dict[str, PollResult] | None = None
         self._statuses = QueryStatuses()
 
-    def tick(
+    def run(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
     ) -> list[PollResult]:
         """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
@@ -86,7 +86,7 @@ class PollCycle:
     def _tick(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], span: TickTrace
     ) -> list[PollResult]:
-        results = poll(queries, span.asking(self.replica.ask), on_answer)
+        results = poll(queries, span.asking(self.replica.fetch), on_answer)
         now = time.monotonic()
         fresh = self.store.put(results, now)
         if self._memory is not None and fresh:
@@ -97,7 +97,7 @@ class PollCycle:
         for result in results:
             if self._metrics is not None:
                 self._metrics.record(result, span.context(result.query.name))
-            self._breaker.note(result)
+            self._breaker.record(result)
         self._polls_log.tick(results, now, within=span.of)
         with self._lock:
             self._last.update((result.query.name, result) for result in results)
@@ -116,11 +116,11 @@ class PollCycle:
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`. Must not run during a tick."""
         self.store.swap(queries, dropped)
-        self._breaker.forget(dropped)
-        self._polls_log.forget(dropped)
+        self._breaker.reset(dropped)
+        self._polls_log.reset(dropped)
         self._tracker.max_age = _longest_absence(queries)
         if self._memory is not None:
-            self._memory.forget()
+            self._memory.invalidate()
         with self._lock:
             self._last = {name: result for name, result in self._last.items() if name not in dropped}
             self._last_shown = None
@@ -136,11 +136,11 @@ class PollCycle:
             if self._last_shown is None:
                 self._last_shown = self._last.copy()
             last = self._last_shown
-        return self._statuses.look(self.store.freshness(now), self.store.good(now), last, next_runs)
+        return self._statuses.current(self.store.freshness(now), self.store.good(now), last, next_runs)
 
     def server(self) -> str:
         """Describe the server that answered last in one line; empty if none answered recently."""
-        seen = self._tracker.seen(time.monotonic())
+        seen = self._tracker.current(time.monotonic())
         if seen is None:
             return ""
         lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"

@@ -93,7 +93,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
     memory = open_memory(settings)
     store = ResultStore(
         catalog.queries,
-        memory.recall(catalog.queries, time.monotonic(), time.time()) if memory else (),
+        memory.load(catalog.queries, time.monotonic(), time.time()) if memory else (),
     )
     push = open_push(settings, store, periodic=True)
     telemetry = Telemetry(settings, push)
@@ -107,7 +107,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
 
     daemon = PollScheduler(
         planned,
-        cycle.tick,
+        cycle.run,
         rest=rest,
         on_overrun=cycle.overran,
         on_first_polls=lambda: _tell([push, watchdog_thread]),

@@ -154,12 +154,12 @@ class ExportStats:
         self.rejected: Counter[Rejection] = Counter()
         """Data points, spans or log records that were lost, by reason."""
 
-    def answered(self, export_result: ExportResult) -> None:
+    def count_answer(self, export_result: ExportResult) -> None:
         """Count one request."""
         self.requests[("poller.outcome", _OUTCOMES[export_result.fate]), *export_result.error.items()] += 1
         if export_result.rejected:
             self.rejected["partial_success"] += export_result.rejected
 
-    def lost(self, reason: Rejection, items: int) -> None:
+    def count_lost(self, reason: Rejection, items: int) -> None:
         """Count the items of a request that is dropped."""
         self.rejected[reason] += items

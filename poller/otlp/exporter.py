@@ -163,7 +163,7 @@ class MetricExporter:
         with self._one_at_a_time:
             requests = self._collect()
             # Inside the lock, because a later collection must not enter the queue before this one.
-            ticket = self._delivery.keep(requests or [], watched=True)
+            ticket = self._delivery.enqueue(requests or [], watched=True)
         patient = patient or not self._queue.outlives
         taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
         return taken and requests is not None
@@ -206,7 +206,7 @@ class MetricExporter:
             try:
                 with self._one_at_a_time:
                     if not self._stopping.is_set():
-                        self._delivery.keep(self._collect() or [])
+                        self._delivery.enqueue(self._collect() or [])
             except Exception:  # for example out of threads or memory; no error may end the thread
                 logger.exception("the collected metrics could not be kept")
 

@@ -108,7 +108,7 @@ class RetrySender:
         if not queue.empty:
             self._thread.start()
 
-    def keep(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
+    def enqueue(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
         """Append requests to the queue and return; see `Spool.append` for their durability.
 
         The ticket is useful only if `watched`, and must then be passed to `wait`.
@@ -218,7 +218,7 @@ class RetrySender:
                 # Retry, because the collector may have recovered just before it accepted the other request.
                 export_result = self._send(head.request) if self._witness is not None else export_result
                 if export_result.fate == "held":
-                    self.stats.lost("poison", head.request.items)
+                    self.stats.count_lost("poison", head.request.items)
                     return replace(export_result, fate="invalid")
         return export_result
 
@@ -228,7 +228,7 @@ class RetrySender:
         After the next request was accepted, `head` must not be sent again: it would arrive out of order.
         """
         other = self._witness
-        if other is None and (after := self.queue.behind(head.id)):
+        if other is None and (after := self.queue.after(head.id)):
             other = after.request
         return other is not None and self._send(other).fate == "taken"
 
@@ -239,12 +239,12 @@ class RetrySender:
         export_result = self._sender.send(request.body)
         # The collector may report more rejected items than the request has.
         export_result = replace(export_result, rejected=min(export_result.rejected, request.items))
-        self.stats.answered(export_result)
+        self.stats.count_answer(export_result)
         if export_result.fate == "too_large" and request.items > 1:
             self._too_large = min(self._too_large, len(request.body))
             return self._send_halves(request)
         if export_result.fate in ("invalid", "too_large"):
-            self.stats.lost(export_result.fate, request.items)
+            self.stats.count_lost(export_result.fate, request.items)
         return export_result
 
     def _send_halves(self, request: Request) -> ExportResult:
@@ -271,7 +271,7 @@ class RetrySender:
             self._settle(head, export_result)
 
     def _settle(self, head: StoredRequest, export_result: ExportResult) -> None:
-        self.queue.settle(head.id)
+        self.queue.remove(head.id)
         self._tries = self._refusals = 0
         self._again_at = self._wished_at = 0.0
         for ticket in self._tickets:

@@ -119,11 +119,11 @@ class SendingQueue:
         """Return the oldest request and protect it from dropping until `settle` or `give_back`, or None."""
         with self._turn:
             self._trim(self._clock())
-            found = self.behind(0)
+            found = self.after(0)
             self._in_hand = found.id if found else 0
             return found
 
-    def behind(self, number: int) -> StoredRequest | None:
+    def after(self, number: int) -> StoredRequest | None:
         """Return the oldest request after the request with this id; None if there is none."""
         with self._turn:
             while oldest := self._oldest(number):
@@ -143,7 +143,7 @@ class SendingQueue:
         with self._turn:
             self._in_hand = 0
 
-    def settle(self, number: int) -> None:
+    def remove(self, number: int) -> None:
         """Remove the finished request with this id."""
         with self._turn:
             self._in_hand = 0

@@ -87,9 +87,9 @@ class SignalExport:
             encodable = [item for item in batch if _is_encodable(encode, item)]
             lost = len(batch) - len(encodable)
             message = encode(encodable)
-        self.delivery.keep(list(split(message, self._form, self._limits.request_size)))
+        self.delivery.enqueue(list(split(message, self._form, self._limits.request_size)))
         if lost:
-            self.delivery.stats.lost("unencodable", lost)
+            self.delivery.stats.count_lost("unencodable", lost)
             self._form.logger.warning(
                 "%d of %d %s are lost: they cannot be encoded: %s", lost, len(batch), self._form.items, reason
             )

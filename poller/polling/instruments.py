@@ -56,7 +56,9 @@ def read_store(store: ResultStore) -> Frame:
     now = time.monotonic()
     statuses = tuple(store.freshness(now))
     return Frame(
-        [metric for status in statuses for metric in status.query.metrics], tuple(store.shown(now)), statuses
+        [metric for status in statuses for metric in status.query.metrics],
+        tuple(store.current(now)),
+        statuses,
     )
 
 

@@ -47,7 +47,7 @@ class StateFile:
         self._room = -1
         """Bytes that may still be appended; if negative, the file is replaced."""
 
-    def recall(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[GoodResult]:
+    def load(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[GoodResult]:
         """Return the stored values of `queries`, with their age.
 
         `now` is in seconds on the store's clock, `wall` in seconds since 1970. If the file cannot be read, a
@@ -74,7 +74,7 @@ class StateFile:
             self._set_aside()
             return []
 
-    def keep(self, values: Sequence[GoodResult]) -> None:
+    def save(self, values: Sequence[GoodResult]) -> None:
         """Replace the stored values. If the folder is not writable, log it once and continue."""
         content = self._encoded(values)
         self._room = -1
@@ -101,9 +101,9 @@ class StateFile:
                 logger.debug("the values cannot be appended", exc_info=True)
             else:
                 return
-        self.keep(every())
+        self.save(every())
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Replace the file at the next tick, because the queries have changed."""
         self._room = -1
 

@@ -90,7 +90,7 @@ class QueryStatuses:
         self._last: object = None
         self._seen: object = None
 
-    def look(
+    def current(
         self,
         freshness: Iterable[Freshness],
         good: Iterable[GoodResult],

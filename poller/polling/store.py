@@ -96,7 +96,7 @@ class ResultStore:
             self._states = {name: state for name, state in self._states.items() if name in stay}
             self._failing = {name: state for name, state in self._failing.items() if name in stay}
 
-    def shown(self, now: float) -> Iterator[PollResult]:
+    def current(self, now: float) -> Iterator[PollResult]:
         """Yield the good results that are not older than `max_age`, in the order of the queries."""
         for good in self.good(now):
             yield good.result

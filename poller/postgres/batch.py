@@ -83,7 +83,7 @@ class Batch:
         )
         self._passed_over: set[str] = set()
 
-    def one(
+    def run(
         self,
         queries: Sequence[QueryDefinition],
         on_answer: Callable[[str], None],

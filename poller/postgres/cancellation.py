@@ -14,13 +14,13 @@ class CancelToken:
         self._write: int | None = write
         self.raised = False
 
-    def raise_(self) -> None:
+    def cancel(self) -> None:
         """Interrupt the current burst and every later one."""
         self.raised = True
         if self._write is not None:
             os.write(self._write, b"x")
 
-    def pause(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait for `seconds`, or until the token is cancelled; return whether it is cancelled."""
         if not self.raised:
             select.select([self._read], [], [], seconds)

@@ -47,7 +47,7 @@ class CircuitBreaker:
         self._max_active = max_active_backends
         self._records: dict[str, _Record] = {}
 
-    def hold(self, query: QueryDefinition, now: float, active: int | None) -> Skip | None:
+    def check(self, query: QueryDefinition, now: float, active: int | None) -> Skip | None:
         """Return why `query` must wait at `now` (monotonic seconds) with `active` other backends, or None."""
         record = self._records.get(query.name)
         if record is None:
@@ -77,7 +77,7 @@ class CircuitBreaker:
             )
         return None
 
-    def note(self, result: PollResult, now: float | None = None) -> None:
+    def record(self, result: PollResult, now: float | None = None) -> None:
         """Record the result of a poll; `now` is in monotonic seconds."""
         failed = own_failure(result)
         if failed is None:
@@ -93,7 +93,7 @@ class CircuitBreaker:
             # The next try would return the same rows, and each try closes the connection.
             record.failures = max(record.failures, FAILURES_BEFORE_A_BREAK)
 
-    def forget(self, names: Iterable[str]) -> None:
+    def reset(self, names: Iterable[str]) -> None:
         """Delete the history of these queries, because they were removed or changed."""
         for name in names:
             self._records.pop(name, None)

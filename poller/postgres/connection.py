@@ -120,12 +120,12 @@ class Connection:
             and self._connection.info.transaction_status != TransactionStatus.IDLE
         ):
             # A caller stopped in the middle of the last tick, so the snapshot is an old one.
-            self.hang_up()
+            self.close()
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close the connection; the next use opens a new one."""
         if self._connection is not None:
             self._connection.close()

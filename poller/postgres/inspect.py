@@ -180,14 +180,14 @@ def inspecting(
     facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
     replies = list(pipeline.send(limits.opening([facts_sql])))
     if error := next((reply.error for reply in replies if reply.error), None):
-        session.hang_up()
+        session.close()
         raise error
     facts = replies[2].rows
     try:
         yield Inspection(pipeline, limits, read_facts((facts.values[0][0] if facts else None) or b""))
         list(pipeline.send([rollback()]))
     except BaseException:
-        session.hang_up()
+        session.close()
         raise
 
 

@@ -78,7 +78,7 @@ class Replica:
             max_result_bytes,
         )
 
-    def ask(
+    def fetch(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
     ) -> list[Answer]:
         """Run `queries` in one REPEATABLE READ, READ ONLY transaction; return an answer for each, in order.
@@ -104,7 +104,7 @@ class Replica:
         asked = list(queries)
         attempt = 1
         while True:
-            tried = self._attempts.one(asked, on_answer, ends, together=attempt <= TRIES_TOGETHER)
+            tried = self._attempts.run(asked, on_answer, ends, together=attempt <= TRIES_TOGETHER)
             if not any(map(_good, tried.values())):
                 # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
                 tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
@@ -115,7 +115,7 @@ class Replica:
                 continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
             late = time.monotonic() + pause > started + shortest / 2
-            if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.pause(pause):
+            if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.wait(pause):
                 break
             pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
@@ -134,15 +134,15 @@ class Replica:
     def rest(self, seconds: float) -> None:
         """Close the connection unless the next tick is due within KEEP_CONNECTION_SECONDS."""
         if seconds > KEEP_CONNECTION_SECONDS:
-            self._session.hang_up()
+            self._session.close()
 
     def interrupt(self) -> None:
         """End the current tick, from another thread, and cancel its statements on the server."""
-        self._cancel_token.raise_()
+        self._cancel_token.cancel()
 
     def close(self) -> None:
         """Close the connection and the cancel token. The replica cannot be used afterwards."""
-        self._session.hang_up()
+        self._session.close()
         self._cancel_token.close()
 
 

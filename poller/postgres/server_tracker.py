@@ -46,7 +46,7 @@ class ServerTracker:
         self._announce_first = announce_first
         self._last: ServerInfo | None = None
 
-    def note(self, server_info: ServerInfo) -> None:
+    def record(self, server_info: ServerInfo) -> None:
         """Store the state of a server; log one line if the server, role or timeline has changed."""
         before, self._last = self._last, server_info
         extra: dict[str, object] = {
@@ -74,7 +74,7 @@ class ServerTracker:
         elif None not in (server_info.timeline, before.timeline) and server_info.timeline != before.timeline:
             logger.warning("%s follows timeline %s now", server_info.place, server_info.timeline, extra=extra)
 
-    def seen(self, now: float) -> ServerInfo | None:
+    def current(self, now: float) -> ServerInfo | None:
         """Return the last state; None if it is older than `max_age` at `now` (monotonic seconds)."""
         last = self._last
         return last if last is not None and now - last.at <= self.max_age else None

@@ -74,12 +74,12 @@ class SnapshotOpener:
                 if not kept or error.kind == "cancelled":
                     raise
                 # The server may have restarted since the last tick. No query has run yet, so connect again.
-                self._session.hang_up()
+                self._session.close()
                 opened = self._begin(queries)
             else:
                 if kept and not self._session.fits(standby=opened.facts.standby):
                     # The server's role changed, or libpq chose its fallback: libpq checks only at connect.
-                    self._session.hang_up()
+                    self._session.close()
                     opened = self._begin(queries)
         except PollError as error:
             error.unsent = True
@@ -105,7 +105,7 @@ class SnapshotOpener:
         lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
             # Without its transaction, the burst would run without guards, so it must not run.
-            self._session.hang_up()
+            self._session.close()
             raise error
         told = read_facts(_value(opening[2]))
         if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
@@ -113,7 +113,7 @@ class SnapshotOpener:
             privileges = True
             (again,) = pipeline.send([limits.look(facts(privileges=True))])
             if again.error:
-                self._session.hang_up()
+                self._session.close()
                 raise again.error
             told = read_facts(_value(again))
         if privileges:
@@ -138,7 +138,7 @@ class SnapshotOpener:
             if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
-            self._cancel_token.pause(_SECOND_LOOK_SECONDS)
+            self._cancel_token.wait(_SECOND_LOOK_SECONDS)
             (reply,) = pipeline.send([limits.look(lag_query())])
         return lag
 

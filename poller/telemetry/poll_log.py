@@ -114,7 +114,7 @@ class PollLog:
                 extra={"query": one.query.name, "state": str(one.state)},
             )
 
-    def forget(self, names: Collection[str]) -> None:
+    def reset(self, names: Collection[str]) -> None:
         """Forget these queries, which were removed or changed, so that their next state is logged."""
         for name in names:
             self._queries.pop(name, None)

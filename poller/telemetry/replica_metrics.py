@@ -22,7 +22,7 @@ def register_replica_gauges(
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             now = clock()
-            seen = tracker.seen(now)
+            seen = tracker.current(now)
             value = read(seen, now - seen.at) if seen else None
             if seen and value is not None:
                 yield Observation(value, {"server.address": seen.address, "server.port": seen.port})

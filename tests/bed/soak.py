@@ -54,7 +54,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
         for number in range(1, polls + 1):
-            results = {result.query.name: result for result in cycle.tick(catalog.queries)}
+            results = {result.query.name: result for result in cycle.run(catalog.queries)}
             good += results["churn"].outcome == "ok"
             if number % EXPORT_EVERY == 0:
                 push.flush(30)

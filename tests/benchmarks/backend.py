@@ -39,14 +39,14 @@ def measured(dsn: str, queries: int, ticks: int) -> float:
         replica = open_replica(settings, CircuitBreaker(1.0, None), lambda _: None)
         try:
             for _ in range(20):
-                assert all(answer.rows is not None for answer in replica.ask(asked))
+                assert all(answer.rows is not None for answer in replica.fetch(asked))
             with psycopg.connect(dsn) as connection:
                 ((pid,),) = connection.execute(_ACTIVE).fetchall()
             rounds = []
             for _ in range(_ROUNDS):
                 before = cpu(pid)
                 for _ in range(ticks // _ROUNDS):
-                    replica.ask(asked)
+                    replica.fetch(asked)
                 rounds.append(1e3 * (cpu(pid) - before) / (ticks // _ROUNDS))
             return statistics.median(rounds)
         finally:

@@ -138,7 +138,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             cycle = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:
-                assert {result.outcome for result in cycle.tick(catalog.queries)} == {"ok"}
+                assert {result.outcome for result in cycle.run(catalog.queries)} == {"ok"}
                 assert push.flush(60)
 
             try:

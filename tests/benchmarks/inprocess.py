@@ -46,7 +46,7 @@ def main(
     gc.freeze()
     for number in range(polls + _WARM):
         began = time.monotonic(), time.process_time()
-        results = cycle.tick(catalog.queries)
+        results = cycle.run(catalog.queries)
         delivered = push.flush(60)
         ended = time.monotonic(), time.process_time()
         if not delivered or any(result.outcome != "ok" for result in results):

@@ -189,7 +189,7 @@ class Bench:
                 queue.append([Request(body, 1000)])
             kept = time.monotonic()
             while found := queue.take():
-                queue.settle(found.id)
+                queue.remove(found.id)
             ended = time.monotonic()
             queue.close()
         self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (kept - began))

@@ -34,10 +34,10 @@ def run(attempts: Batch, planned: Sequence[Tick], on_answer: Callable[[str], Non
     answers: dict[str, Answer] = {}
     for tick in planned:
         ends = time.monotonic() + max(tick.interval, budget(tick.queries))
-        answers |= attempts.one(tick.queries, on_answer, ends, together=True)
+        answers |= attempts.run(tick.queries, on_answer, ends, together=True)
         cancelled = [query for query in tick.queries if _conflicts(answers[query.name])]
         if cancelled:
-            answers |= attempts.one(cancelled, on_answer, ends, together=False)
+            answers |= attempts.run(cancelled, on_answer, ends, together=False)
     return answers
 
 

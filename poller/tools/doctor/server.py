@@ -50,7 +50,7 @@ def look(
     replies = [(reply, time.time()) for reply in pipeline.send(sent)]
     for reply, _ in replies:
         if reply.error is not None:
-            session.hang_up()
+            session.close()
             raise reply.error
     values = [
         (reply.rows.values[0][0] or b"", at) for reply, at in replies if reply.rows and reply.rows.values
