@@ -932,7 +932,7 @@ def test_every_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
         resolve(f"shiped:{tmp_path}")
     missing = "does not exist; write a folder of query files, or a file; did you mean 'shipped'?"
     empty = "holds no query file; put a *.yaml file into it, or write another folder"
-    assert [(problem.where, problem.what) for problem in caught.value.problems] == [
+    assert [(problem.where, problem.message) for problem in caught.value.problems] == [
         ("POLLER_QUERIES", f"'shiped' {missing}"),
         ("POLLER_QUERIES", f"'{tmp_path}' {empty}"),
     ]
@@ -967,7 +967,7 @@ def loads_or_tells(path: Path) -> None:
     for problem in told:
         assert problem.where.startswith(str(path))
         assert "\n" not in str(problem)
-        assert len(problem.what) < 1000
+        assert len(problem.message) < 1000
 
 
 KEYS = sorted(

@@ -597,11 +597,11 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     (end_before_the_start, {"impossible_value span times": "end before they start"}),
     (
         set_status(AnyValue(string_value="teapot")),
-        {"impossible_value http.response.status_code": "is no number from 100 to 599"},
+        {"impossible_value http.response.status_code": "is not from 100 to 599"},
     ),
     (
         set_status(AnyValue(int_value=99)),
-        {"impossible_value http.response.status_code": "is no number from 100 to 599"},
+        {"impossible_value http.response.status_code": "is not from 100 to 599"},
     ),
     (invent_a_method, {"impossible_value http.request.method": "is no method of HTTP, on span 'POST"}),
     (answer_as_a_teapot, {"impossible_value http_requests_total{status}": "is 'teapot', which is no status"}),

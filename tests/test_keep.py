@@ -12,7 +12,7 @@ from rich.console import Console
 from poller.config.load_settings import load
 from poller.config.settings import Settings
 from poller.model.errors import ConfigError
-from poller.tools.draft.save import keep, names_beside, refuse_taken, warn_taken
+from poller.tools.draft.save import keep, names_in_use, refuse_taken, warn_taken
 
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
 NEW = {"name": "new", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
@@ -45,10 +45,10 @@ def test_names_of_the_folder_are_taken_whether_it_is_read_or_not(folder: Path) -
     with pytest.raises(ConfigError) as caught:
         refuse_taken(Path("mine/b.yaml"), [NEW], settings())
     assert str(caught.value) == "--name: 'new' is also the query at mine/a.yaml:2; write --name new_2"
-    assert "new" in names_beside(settings(), Path("mine/b.yaml"))
-    assert "new" not in names_beside(settings(), None)
+    assert "new" in names_in_use(settings(), Path("mine/b.yaml"))
+    assert "new" not in names_in_use(settings(), None)
     Path("odd.yaml").write_text("queries: [{name: odd, metrics: 7}, 8]")
-    assert "odd" in names_beside(settings("odd.yaml"), None)
+    assert "odd" in names_in_use(settings("odd.yaml"), None)
 
 
 def test_of_several_queries_the_advice_for_a_name_that_is_taken_is_one_that_is_accepted(folder: Path) -> None:

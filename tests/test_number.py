@@ -7,7 +7,7 @@ from functools import reduce
 
 import pytest
 
-from poller.model.numbers import NotRepresentableError, Number, add, told
+from poller.model.numbers import NotRepresentableError, Number, add, otlp_number
 
 
 def test_a_sum_of_numeric_keeps_60_digits() -> None:
@@ -20,4 +20,4 @@ def test_a_sum_of_numeric_keeps_60_digits() -> None:
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1e309"])
 def test_a_number_that_no_double_reaches_is_infinite(number: str) -> None:
     with pytest.raises(NotRepresentableError, match="infinite"):
-        told(Decimal(number))
+        otlp_number(Decimal(number))

@@ -15,7 +15,7 @@ from pydantic import ByteSize
 
 from poller.config.environment import variables
 from poller.config.load_settings import load
-from poller.config.settings import Settings, spoken
+from poller.config.settings import Settings, format_value
 from poller.config.settings_schema import Variables, example_of
 from poller.model.errors import ConfigError
 from poller.model.secrets import mask_conninfo, mask_url, read_secret
@@ -204,7 +204,7 @@ def test_all_problems_come_at_once_each_under_the_name_that_was_used() -> None:
 def test_a_share_is_written_in_percent_or_of_one(text: str, share: float) -> None:
     settings = load({"POLLER_MAX_DUTY_CYCLE": text})
     assert settings.max_duty_cycle == pytest.approx(share)
-    assert settings.shown("max_duty_cycle").endswith("%")
+    assert settings.text_of("max_duty_cycle").endswith("%")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_share_is_written_in_percent_or_of_one(text: str, share: float) -> Non
 )
 def test_a_size_is_written_with_its_unit(text: str, size: int, shown: str) -> None:
     settings = load({"POLLER_SPOOL_MAX_SIZE": text})
-    assert (settings.spool_max_size, settings.shown("spool_max_size")) == (size, shown)
+    assert (settings.spool_max_size, settings.text_of("spool_max_size")) == (size, shown)
 
 
 def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
@@ -236,7 +236,7 @@ def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
 def test_nothing_of_the_password_command_is_shown() -> None:
     command = "sh -c 'token=secret-1 get password=secret-2'"
     settings = load({"POLLER_PASSWORD_COMMAND": command})
-    assert settings.shown("password_command") == "***"
+    assert settings.text_of("password_command") == "***"
     assert "secret" not in repr(settings)
 
 
@@ -259,7 +259,7 @@ def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making(
     [(2**20, "1MiB"), (256 * 2**20, "256MiB"), (1536 * 2**20, "1.5GiB"), (2**40, "1TiB")],
 )
 def test_a_size_is_told_in_its_largest_unit(size: int, told: str) -> None:
-    assert spoken("spool_max_size", size) == told == ByteSize(size).human_readable().replace(".0", "")
+    assert format_value("spool_max_size", size) == told == ByteSize(size).human_readable().replace(".0", "")
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -450,7 +450,7 @@ def test_credentials_in_an_endpoint_are_refused_for_grpc_and_masked_for_http() -
     assert "OTEL_EXPORTER_OTLP_HEADERS" in told
     assert "hunter22" not in told
     settings = load({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4318/?key=hunter22"})
-    shown = f"{settings!r} {settings.endpoint} {settings.endpoint!r} {settings.shown('otlp_endpoint')}"
+    shown = f"{settings!r} {settings.endpoint} {settings.endpoint!r} {settings.text_of('otlp_endpoint')}"
     assert "hunter22" not in shown
     assert "me" not in str(settings.endpoint).removesuffix("/v1/metrics").replace("metrics", "")
     assert settings.endpoint is not None
@@ -542,7 +542,7 @@ def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) ->
 def test_a_connection_string_shows_everything_but_its_password(conninfo: str, shown: str) -> None:
     assert mask_conninfo(conninfo) == shown
     settings = load({"POLLER_DATABASE_URL": conninfo})
-    assert settings.shown("database_url") == shown
+    assert settings.text_of("database_url") == shown
     assert "s3" not in repr(settings)
 
 

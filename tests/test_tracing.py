@@ -80,7 +80,7 @@ def told(recorded: Recorded, *answers: Answer, server_info: ServerInfo | None = 
 
     with recorded.tracing.tick([answer.query for answer in answers]) as tick:
         results = poll([answer.query for answer in answers], tick.asking(ask))
-        tick.tell(results)
+        tick.finish(results)
     return results
 
 
@@ -223,7 +223,7 @@ def test_times_follow_the_monotonic_clock_from_the_tick_s_start(
         monkeypatch.setattr("time.time", lambda: 0.0)
         answer = replace(answer, duration=1e-6, answered=time.monotonic())
         results = poll([query], tick.asking(lambda *_: [answer]))
-        tick.tell(results)
+        tick.finish(results)
     first, last = recorded.times("tick default/5m")
     start, end = recorded.times("users")
     assert first <= start <= end <= last
@@ -263,7 +263,7 @@ def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
     with recorded.tracing.tick([good, bad]) as tick:
         logging.getLogger("poller.postgres.replica").warning("in the tick")
-        tick.tell(results)
+        tick.finish(results)
         polls_log.tick(results, within=tick.of)
         logging.getLogger("poller.postgres.replica").warning("in the tick again")
     logging.getLogger("poller.daemon.scheduler").warning("behind it")
@@ -302,7 +302,7 @@ def test_without_a_tracer_there_is_nothing_to_see() -> None:
     with Tracing().tick([answer.query]) as tick:
         assert not trace.get_current_span().get_span_context().is_valid
         results = poll([answer.query], tick.asking(lambda *_: [answer]))
-        tick.tell(results)
+        tick.finish(results)
         with tick.of("a"):
             assert not trace.get_current_span().get_span_context().is_valid
     assert [result.outcome for result in results] == ["ok"]
@@ -331,7 +331,7 @@ def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded,
     try:
         with recorded.tracing.tick(queries) as tick:
             results = poll(queries, tick.asking(replica.fetch))
-            tick.tell(results)
+            tick.finish(results)
     finally:
         replica.close()
 

@@ -20,7 +20,7 @@ from poller.model.catalog import Catalog, Defaults
 from poller.model.diagnostics import Diagnostic, failed, of_problem
 from poller.model.errors import ConfigError, PollError, Problem
 from poller.model.text import counted
-from poller.tools.check.result import Judged
+from poller.tools.check.result import CheckedQuery
 from poller.tools.check.warnings import remarks
 from poller.tools.test.discovery import refuse_mistaken
 
@@ -70,7 +70,7 @@ def check(
         _write(format, [of_problem(problem) for problem in error.problems])
         raise typer.Exit(2) from None
     warnings = [
-        Diagnostic(one.rule, "warning", one.what, one.file.spot(one.path), query=one.query)
+        Diagnostic(one.rule, "warning", one.message, one.file.spot(one.path), query=one.query)
         for one in remarks(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
@@ -98,7 +98,7 @@ def _judged(
     *,
     max_cost: float | None,
     large_table: int,
-) -> tuple[list[Diagnostic], list[Judged]]:
+) -> tuple[list[Diagnostic], list[CheckedQuery]]:
     """What the server says; and why it says nothing, where it does not."""
     from poller.cli.database import visiting
     from poller.config.queries.locate import Origin
@@ -118,7 +118,7 @@ def _judged(
             return [Diagnostic("database", "error", visit.refused(error), where=where)], []
 
 
-def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[Judged] = ()) -> None:
+def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:
     if form == "json":
         from poller.tools.check.output import to_json
 

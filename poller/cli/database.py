@@ -78,4 +78,4 @@ def session_of(settings: Settings, cancel_token: CancelToken) -> Connection:
 
 def place_of(settings: Settings) -> str:
     """Where it leads, without secrets."""
-    return settings.shown("database_url") or "libpq environment"
+    return settings.text_of("database_url") or "libpq environment"

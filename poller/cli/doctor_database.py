@@ -47,7 +47,7 @@ class Examination:
         """Everything about the database; a lost connection is a finding as well."""
         place = place_of(self._settings)
         try:
-            looked = server.look(
+            looked = server.read_catalogue(
                 self._session, self._cancel_token, self._settings.lock_timeout, self._queries
             )
             found = server.examine(looked, self._session, place=place, strict=self._strict)
@@ -57,7 +57,7 @@ class Examination:
         finally:
             self._session.close()
 
-    def _through_the_queries(self, looked: server.Looked, progress: Progress) -> list[Finding]:
+    def _through_the_queries(self, looked: server.ServerCatalogue, progress: Progress) -> list[Finding]:
         settings = self._settings
         # The primary's line says what the daemon would log once.
         admission = Admission(
@@ -89,14 +89,14 @@ class Examination:
             return found
         about_replay = replay.examine(
             server_infos[-1],
-            looked.told["settings"],
+            looked.values["settings"],
             self._queries,
             require_standby=settings.require_standby,
             max_lag=settings.max_replay_lag,
         )
         return about_replay + found
 
-    def _refused(self, looked: server.Looked) -> dict[str, Answer]:
+    def _refused(self, looked: server.ServerCatalogue) -> dict[str, Answer]:
         lag = Lag(None, None, looked.facts.standby, None, "")
         skips = Admission("false", strict=True).decide(self._queries, looked.facts, lag, 0.0)
         return {query.name: Answer(query, 0.0, 0.0, skipped=skips[query.name]) for query in self._queries}

@@ -12,7 +12,7 @@ from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, Problem
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.tools.grants import needs_of, to_sql
 
 _NO_ROLES = {"public", "none", ""}
@@ -37,7 +37,7 @@ def grants(
     column is. Exit code 2: the query files have problems.
     """
     if role in _NO_ROLES:
-        what = f"{shown(role)} is not one role; write the role that the poller logs in with"
+        what = f"{quote(role)} is not one role; write the role that the poller logs in with"
         raise ConfigError([Problem("--role", what)])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from poller.model.text import did_you_mean, shown
+from poller.model.text import did_you_mean, quote
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "": (
@@ -132,7 +132,7 @@ def reworded(message: str, given: Sequence[str], options: Sequence[str] = ()) ->
     if match := _CHOICE.fullmatch(message):
         known = re.findall("'([^']*)'", match["known"])
         meant = did_you_mean(match["given"], known) or f"; write one like {known[0]}"
-        return f"{shown(match['given'])} is none of {', '.join(known)}{meant}"
+        return f"{quote(match['given'])} is none of {', '.join(known)}{meant}"
     if match := _BOUND.match(message):
         small = match["side"] == "greater"
         size, least = ("small", "least") if small else ("large", "most")
@@ -150,7 +150,7 @@ def _value(given: Sequence[str], options: Sequence[str]) -> str:
     for word, following in zip(given, [*given[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in options:
-            return f"{shown(value if equals else following)} "
+            return f"{quote(value if equals else following)} "
     return ""
 
 

@@ -84,8 +84,8 @@ def new(
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
     for one in chosen:
-        if one.look:
-            say(console, f"look: {one.look}", "yellow")
+        if one.caution:
+            say(console, f"look: {one.caution}", "yellow")
     if write is not None:
         keep(write, queries, settings, console)
     else:
@@ -93,10 +93,10 @@ def new(
 
 
 def _named(one: Offer, name: str) -> Offer:
-    from poller.tools.draft.from_statement import word
+    from poller.tools.draft.from_statement import name_part
 
     (metric,) = one.query["metrics"]
-    return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": word(name)}]})
+    return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": name_part(name)}]})
 
 
 def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:

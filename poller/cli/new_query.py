@@ -86,7 +86,7 @@ class Starter:
             try:
                 return self._found(answer, tables)
             except ConfigError as error:
-                say(self._console, error.problems[0].what, "red")
+                say(self._console, error.problems[0].message, "red")
 
     def _asked_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
         from rich.prompt import Prompt

@@ -13,7 +13,7 @@ import typer
 from poller.cli.completion import folders, values
 from poller.config.environment import is_secret, variables
 from poller.config.load_settings import load
-from poller.config.settings import option, spoken
+from poller.config.settings import format_value, option
 from poller.config.settings_schema import Variables
 from poller.model.printable import one_line
 
@@ -72,7 +72,7 @@ def _parameter(name: str) -> inspect.Parameter:
     told = [f"variable {variables(field)[0]}"]
     default = field.default if field.default_factory is None else None
     if default not in (None, ""):
-        told.append(f"default {spoken(name, default)}")
+        told.append(f"default {format_value(name, default)}")
     text = f"{field.description} [{'; '.join(told)}]"
     if is_secret(field):
         first = variables(field)[0]

@@ -46,7 +46,7 @@ def settings(
             {
                 "setting": name,
                 "variables": variables(field),
-                "value": settings.shown(name) or None,
+                "value": settings.text_of(name) or None,
                 "source": str(settings.source(name)),
                 "meaning": field.description,
             }
@@ -65,7 +65,7 @@ def settings(
 
 def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
     return [
-        (name, one_line(settings.shown(name) or "-"), str(settings.source(name)), field.description or "")
+        (name, one_line(settings.text_of(name) or "-"), str(settings.source(name)), field.description or "")
         for name, field in Variables.model_fields.items()
     ]
 

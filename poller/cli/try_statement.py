@@ -24,7 +24,7 @@ from poller.terminal.console import say
 from poller.tools.doctor.queries import run
 from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_trial, to_json
-from poller.tools.draft.save import declared, defined, keep, names_beside, refuse_taken, warn_taken
+from poller.tools.draft.save import declared, defined, keep, names_in_use, refuse_taken, warn_taken
 from poller.tools.draft.yaml_writer import to_file
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Tryout:
         first = made = draft(self._sql, inspected.columns, known.types, name)
         if name is not None:
             return made
-        names, number = names_beside(self._settings, write), 1
+        names, number = names_in_use(self._settings, write), 1
         while names & {made.name, *(metric["name"] for metric in made.query["metrics"])}:
             number += 1
             made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")

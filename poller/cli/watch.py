@@ -15,7 +15,7 @@ import typer
 
 from poller.cli.options import with_settings
 from poller.cli.watch_view.show import show_live, show_once
-from poller.cli.watch_view.source import Look, PollerStatus, beside
+from poller.cli.watch_view.source import Look, PollerStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
 from poller.model.errors import ConfigError, Problem
@@ -44,7 +44,9 @@ def watch(
     console = open_console()
     if not poll:
         show = show_live if console.is_terminal else show_once
-        raise typer.Exit(0 if show(console, beside(places(settings.health_file, settings.state_dir))) else 1)
+        raise typer.Exit(
+            0 if show(console, running_poller(places(settings.health_file, settings.state_dir))) else 1
+        )
     if not console.is_terminal:
         raise ConfigError([Problem("--poll", "needs a terminal; `poller poll` polls once and prints")])
     with _polling(settings) as look:

@@ -63,7 +63,7 @@ class Environment(EnvSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return dict(self._read)
 
-    def look(self, name: str) -> tuple[str, Source] | None:
+    def value_of(self, name: str) -> tuple[str, Source] | None:
         """Return the value of the field `name` and the variable that sets it; None if it is unset."""
         field = self._fields[name]
         if is_secret(field) and (found := self._from_file(variables(field)[0])):

@@ -9,7 +9,7 @@ from pydantic import ByteSize, SecretStr, ValidationError
 
 from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.environment import Environment, is_secret
-from poller.config.settings import Settings, Source, option, spoken
+from poller.config.settings import Settings, Source, format_value, option
 from poller.config.settings_schema import Variables, example_of, lower
 from poller.model.errors import ConfigError, Problem
 from poller.model.secrets import Secret
@@ -90,7 +90,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         if given is not None:
             sources[name] = Source("option", option(name))
             values[name] = None if given == "" and Variables.model_fields[name].default is None else given
-        elif found := environment.look(name):
+        elif found := environment.value_of(name):
             values[name], sources[name] = found
     raw, raw_sources = dict(values), dict(sources)
     if off := environment.switched_off():
@@ -169,9 +169,9 @@ def _say(name: str, given: object, error: dict[str, Any]) -> str:
             meant = did_you_mean(str(lower(given)), choices.split(", ")) or f"; {example}"
             return f"{given!r} is not one of {choices}{meant}"
         case "greater_than_equal":
-            return f"{given!r} is too small; write at least {spoken(name, context['ge'])}"
+            return f"{given!r} is too small; write at least {format_value(name, context['ge'])}"
         case "less_than_equal":
-            return f"{given!r} is too large; write at most {spoken(name, context['le'])}"
+            return f"{given!r} is too large; write at most {format_value(name, context['le'])}"
         case "string_too_short":
             return f"is empty; {example}"
         case kind if kind.startswith("int_"):

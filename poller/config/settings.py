@@ -136,7 +136,7 @@ class Settings:
             ]
         )
 
-    def shown(self, name: str) -> str:
+    def text_of(self, name: str) -> str:
         """The value of the field `name` as text for people, secrets masked; empty where it is unset."""
         value = getattr(self, name)
         if isinstance(value, Secret):
@@ -144,10 +144,10 @@ class Settings:
             return mask_conninfo(value.reveal()) if name == "database_url" else MASK
         if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
-        return spoken(name, value)
+        return format_value(name, value)
 
 
-def spoken(name: str, value: object) -> str:
+def format_value(name: str, value: object) -> str:
     """A value of the field `name` the way one writes it; empty where there is none."""
     if value is None:
         return ""

@@ -106,7 +106,7 @@ def open_memory(settings: Settings) -> StateFile | None:
     make_folder(settings.state_dir)
     # The key contains no secret, so that a rotated password does not make it another database.
     libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
-    return StateFile(settings.state_dir, " ".join([settings.shown("database_url"), *libpq]))
+    return StateFile(settings.state_dir, " ".join([settings.text_of("database_url"), *libpq]))
 
 
 def open_replica(

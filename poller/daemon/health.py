@@ -53,7 +53,7 @@ def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
     return [Path(base) / f"obscura-poller-{os.getuid()}" / _FILE for base in bases]
 
 
-def is_ours(folder: Path) -> bool:
+def is_own_folder(folder: Path) -> bool:
     """Return whether `folder` is this user's folder and no link; any user may create a folder in /tmp."""
     try:
         found = folder.lstat()
@@ -80,7 +80,7 @@ def read(candidates: list[Path]) -> dict[str, Any] | str:
     found: list[dict[str, Any]] = []
     troubles = []
     for path in candidates:
-        if len(candidates) > 1 and not is_ours(path.parent):
+        if len(candidates) > 1 and not is_own_folder(path.parent):
             continue
         try:
             found.append(_checked(read_json(path, MAX_BYTES)))

@@ -17,7 +17,7 @@ from poller.daemon.health import (
     MAX_AGE_SECONDS,
     REMEDY,
     clock,
-    is_ours,
+    is_own_folder,
     judge,
     process_namespace,
     read,
@@ -61,7 +61,7 @@ class Heartbeat:
         private = len(self._places) > 1
         troubles = []
         for path in self._places:
-            if is_ours(path.parent) or not private:
+            if is_own_folder(path.parent) or not private:
                 self._look_for_another(path)
             try:
                 _make_folder(path.parent, private=private)
@@ -161,5 +161,5 @@ def _make_folder(folder: Path, *, private: bool) -> None:
     """Create the folder if missing; raises OSError if a `private` folder is a link or another user's."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    if private and not is_ours(folder):
+    if private and not is_own_folder(folder):
         raise PermissionError(0, "the folder is somebody else's")

@@ -36,7 +36,7 @@ class HeartbeatContent:
         self._statuses: Sequence[QueryStatus] = ()
         self._encoded = b"{}"
 
-    def told(self, stuck: str | None) -> dict[str, Any]:
+    def read(self, stuck: str | None) -> dict[str, Any]:
         """Return the poller's state; `stuck` is the reason why it counts as hung, if it does."""
         problems = self._reload.problems
         # Ticks that have not run come first, because `poller health --ready` names them.
@@ -76,7 +76,7 @@ def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> byt
             room -= size
             listed.add(number)
     head = {
-        "states": Counter(one.word for one in statuses),
+        "states": Counter(one.state_name for one in statuses),
         "omitted": len(texts) - len(listed),
         "queries": {one.query: one.state for number, one in enumerate(statuses) if number in listed},
     }

@@ -93,7 +93,7 @@ class PollCycle:
             self._memory.add(fresh, lambda: list(self.store.good(now)))
         if claims := self.store.contested(results, now):
             results = [without(result, claims) for result in results]
-        span.tell(results)
+        span.finish(results)
         for result in results:
             if self._metrics is not None:
                 self._metrics.record(result, span.context(result.query.name))

@@ -129,7 +129,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         [daemon.stuck, *([push.stuck] if push else [])],
         [
             notifier.beat,
-            lambda stuck: heartbeat.write(content.told(stuck), content.queries()),
+            lambda stuck: heartbeat.write(content.read(stuck), content.queries()),
             lambda _: cycle.announce_stale(),
             lambda _: ORPHANS.reap(),
         ],
@@ -166,7 +166,7 @@ def _begin(settings: Settings, planned: Sequence[Tick]) -> None:
         counted(sum(len(tick.queries) for tick in planned), "query"),
         extra={
             "version": version(),
-            "database": settings.shown("database_url") or "libpq environment",
+            "database": settings.text_of("database_url") or "libpq environment",
             "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
             "traces": str(settings.traces_to or "none"),
             "ticks": ", ".join(

@@ -41,7 +41,7 @@ class Told:
     """The sum of the series; of a histogram how often it was recorded, of a state the least."""
     total: float = 0
     """Of a histogram the sum of what was recorded."""
-    shown: str = ""
+    text: str = ""
     per_second: float | None = None
     """By the last two exports, of what only grows."""
     parts: Sequence[str] = ()
@@ -84,7 +84,7 @@ class EventBoard:
             told = self._told[name]
             drawn.add_row(
                 name,
-                told.shown,
+                told.text,
                 _rate(told.per_second),
                 sparkline(list(told.history)[-(20 if wide else max(8, width - 62)) :]),
                 *([", ".join(told.parts)] if wide else []),
@@ -94,7 +94,7 @@ class EventBoard:
     def lines(self) -> list[str]:
         """Every metric that tells of something, one a line, for a pipe."""
         return [
-            f"{name} = {told.shown}" + "".join(f", {part}" for part in told.parts)
+            f"{name} = {told.text}" + "".join(f", {part}" for part in told.parts)
             for name, told in sorted(self._told.items())
             if self._tells(name)
         ]
@@ -115,7 +115,7 @@ def _take(told: Told, series: Sequence[Point]) -> None:
     told.at = at
     if series[0]["kind"] == "histogram":
         told.value, told.total = sum(one["count"] for one in values), sum(one["sum"] for one in values)
-        told.shown = f"mean {_measured(told.total / told.value, told.unit)}" if told.value else ""
+        told.text = f"mean {_measured(told.total / told.value, told.unit)}" if told.value else ""
         told.parts = [f"{told.value:,} times"] if told.value else []
     elif series[0]["kind"] == "gauge":
         told.value = min(values)
@@ -123,7 +123,7 @@ def _take(told: Told, series: Sequence[Point]) -> None:
     else:
         told.value = sum(values)
         told.parts = _by_attribute(series)
-    told.shown = told.shown if series[0]["kind"] == "histogram" else f"{told.value:,}"
+    told.text = told.text if series[0]["kind"] == "histogram" else f"{told.value:,}"
     if series[0]["kind"] != "histogram" and not series[0]["monotonic"]:
         told.history.append(told.value)
     elif 0 < before[2] < at and told.value >= before[0]:

@@ -63,7 +63,7 @@ def request_id() -> str | None:
     return request.id if request else None
 
 
-def kept_or_made(given: bytes | None) -> str:
+def valid_or_new_id(given: bytes | None) -> str:
     """Return the client's request id if it is valid and contains no secret, else a new UUID (version 4).
 
     The id is checked only here, so that log lines, spans and the response contain the same id.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from poller.model.errors import ConfigError, Problem
 from poller.model.query import MetricDefinition, QueryDefinition
-from poller.model.text import did_you_mean, shown
+from poller.model.text import did_you_mean, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Catalog:
         """
         names = [query.name for query in self.queries]
         problems = [
-            Problem("--query", f"{shown(pattern)} matches no query{_hint(pattern, names)}")
+            Problem("--query", f"{quote(pattern)} matches no query{_hint(pattern, names)}")
             for pattern in patterns
             if not any(fnmatchcase(name, pattern) for name in names)
         ]

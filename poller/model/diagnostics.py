@@ -49,7 +49,7 @@ class Diagnostic:
 
     rule: Rule
     level: Level
-    what: str
+    message: str
     """The problem and its fix."""
     place: Place | None = None
     where: str = ""
@@ -57,16 +57,16 @@ class Diagnostic:
     query: str | None = None
 
     @property
-    def shown_place(self) -> str:
+    def place_text(self) -> str:
         return str(self.place) if self.place else self.where
 
     def __str__(self) -> str:
-        return f"{self.shown_place}: {self.what}"
+        return f"{self.place_text}: {self.message}"
 
 
 def of_problem(problem: Problem) -> Diagnostic:
     """Return the diagnostic for a problem in the files themselves."""
-    return Diagnostic("query-file", "error", problem.what, problem.place, problem.where)
+    return Diagnostic("query-file", "error", problem.message, problem.place, problem.where)
 
 
 def failed(complaints: Sequence[Diagnostic]) -> bool:

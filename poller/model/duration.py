@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from poller.model.text import shown
+from poller.model.text import quote
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*(?:ms|s|m|h|d)\s*)+")
@@ -32,7 +32,7 @@ def parse_duration(value: object) -> object:
         return seconds
     if value is None or value == "":
         raise ValueError(f"is empty; {_A_DURATION}")
-    raise ValueError(f"{shown(value)} is not a duration; {_A_DURATION}")
+    raise ValueError(f"{quote(value)} is not a duration; {_A_DURATION}")
 
 
 def format_duration(seconds: float) -> str:

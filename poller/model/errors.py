@@ -58,12 +58,12 @@ class Problem:
 
     where: str
     """`file:line: path.to.key`, or the name of a variable."""
-    what: str
+    message: str
     place: Place | None = field(default=None, compare=False)
     """The same as `where`, in parts; None if no file has the problem."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{self.where}: {self.message}"
 
 
 class ConfigError(PollerError):

@@ -40,7 +40,7 @@ def parse(raw: bytes, oid: int) -> Number:
     return number
 
 
-def told(number: Number) -> int | float:
+def otlp_number(number: Number) -> int | float:
     """Return the OTLP value: an integer if it is integral and fits 64 bits, otherwise the nearest double.
 
     Raises NotTellableError (`infinite`) if the value exceeds the range of a double.

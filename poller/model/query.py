@@ -137,7 +137,7 @@ class QueryDefinition:
     estimate: Estimate | None = None
     metrics: tuple[MetricDefinition, ...]
 
-    def told(self) -> dict[str, Any]:
+    def declared(self) -> dict[str, Any]:
         """Return the declared settings as plain values."""
         told = dataclasses.asdict(self)
         del told["ordered"]
@@ -146,7 +146,7 @@ class QueryDefinition:
     @cached_property
     def digest(self) -> str:
         """Hash of the SQL and the mapping of its rows: if it changes, earlier values do not apply."""
-        told = self.told()
+        told = self.declared()
         asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
         for metric in asked["metrics"]:
             del metric["description"], metric["alert"]

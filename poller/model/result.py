@@ -158,11 +158,11 @@ class State(NamedTuple):
     query are exported until they are too old.
     """
 
-    word: Word
+    name: Word
     reason: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.word}({self.reason})" if self.reason else self.word
+        return f"{self.name}({self.reason})" if self.reason else self.name
 
 
 _NOT_ITS_FAULT = {"unavailable", "cancelled"}

@@ -11,7 +11,7 @@ _LONGEST = 60
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """Return a value as quoted text, at most about 60 characters."""
     if isinstance(value, str):
         return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")

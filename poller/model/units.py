@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from poller.model.text import shown
+from poller.model.text import quote
 
 _METRIC = ("", "n", "u", "m", "c", "d", "k", "M", "G", "T", "P")
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi")
@@ -42,13 +42,13 @@ def unit_problem(unit: str) -> str | None:
         return None
     lower = unit.lower()
     if instead := unit_instead(unit):
-        return f"{shown(unit)} is not a UCUM unit; write {instead!r}"
+        return f"{quote(unit)} is not a UCUM unit; write {instead!r}"
     if re.fullmatch(r"[A-Za-z][A-Za-z_ -]*", unit):
         return (
-            f"{shown(unit)} is not a UCUM unit; for a count of things write the thing in braces: "
+            f"{quote(unit)} is not a UCUM unit; for a count of things write the thing in braces: "
             f"'{{{_singular(lower)}}}'"
         )
-    return f"{shown(unit)} is not a UCUM unit; write one like 'By', 's', '%', '1' or '{{message}}'"
+    return f"{quote(unit)} is not a UCUM unit; write one like 'By', 's', '%', '1' or '{{message}}'"
 
 
 def unit_instead(unit: str) -> str | None:

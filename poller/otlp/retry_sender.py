@@ -32,7 +32,7 @@ REFUSALS_BEFORE_DOUBT = 10
 
 
 class Sender(Protocol):
-    """A sender of one request at a time; it returns failures as export results and raises no error for them."""
+    """A sender of one request at a time; it returns failures as results and raises no error for them."""
 
     def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal and judge the answer."""

@@ -280,7 +280,7 @@ class SendingQueue:
         return True
 
     def _opened(self, *, new: bool = False) -> QueueStorage | None:
-        """Open the storage on disk; if its file is damaged and not `new`, set it aside and begin a new file."""
+        """Open the storage on disk; set a damaged file aside and begin a new one, unless it is `new`."""
         if self.folder is None or self._closed:
             return None
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from poller.model.casts import not_a_number
 from poller.model.errors import PollError
-from poller.model.numbers import NUMBERS, NotRepresentableError, parse, told
+from poller.model.numbers import NUMBERS, NotRepresentableError, otlp_number, parse
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition, QueryDefinition
 from poller.model.result import RejectedRow, Sample
 from poller.model.rows import Column, OmittedSum, Row, Rows
@@ -181,7 +181,7 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: RowAcco
         account.quarantined[reason] += count
     rest = rows.beyond - sum(refused.values())
     try:
-        total = told(folded.total)
+        total = otlp_number(folded.total)
     except NotRepresentableError:
         total, refused = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
@@ -248,7 +248,7 @@ def _wrong_types(
 
 def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float:
     if raw is not None:
-        value = told(parse(raw, oid))
+        value = otlp_number(parse(raw, oid))
         if value < 0 and metric.type == "counter":
             raise NotRepresentableError("negative")
         return value

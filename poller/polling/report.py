@@ -41,7 +41,7 @@ def print_table(
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
         state = state_of(result)
-        told = f"[{_STYLES[state.word]}]{state}[/]{_left_out(result)}"
+        told = f"[{_STYLES[state.name]}]{state}[/]{_left_out(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
             table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, told)
@@ -102,7 +102,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
     state = state_of(result)
     told: dict[str, Any] = {
         "query": result.query.name,
-        "state": state.word,
+        "state": state.name,
         "at": datetime.fromtimestamp(result.at, UTC)
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z"),

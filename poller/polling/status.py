@@ -52,7 +52,7 @@ class QueryStatus(NamedTuple):
     """The first of these series."""
 
     @property
-    def word(self) -> str:
+    def state_name(self) -> str:
         """The state without its reason."""
         return self.state.partition("(")[0]
 

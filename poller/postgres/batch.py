@@ -166,7 +166,7 @@ class Batch:
         if not asked:
             return sent
         limits = opened.limits
-        looks = [limits.look(limits.tagged(one.query, cost_query(one.query.sql))) for one in asked]
+        looks = [limits.own_statement(limits.tagged(one.query, cost_query(one.query.sql))) for one in asked]
         dear = set()
         for one, reply in zip(asked, opened.pipeline.send(looks), strict=True):
             limit = one.query.estimate.above_cost if one.query.estimate else 0.0

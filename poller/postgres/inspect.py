@@ -15,7 +15,14 @@ from poller.model.query import QueryDefinition
 from poller.model.rows import Column, Rows
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
-from poller.postgres.inspect_relations import Relation, Type, known_query, meant_by, names_query, read_known
+from poller.postgres.inspect_relations import (
+    Relation,
+    Type,
+    known_query,
+    most_similar,
+    names_query,
+    read_known,
+)
 from poller.postgres.pipeline import Pipeline, Reply, Statement
 from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
 from poller.postgres.transaction import LONGEST_SNAPSHOT, TransactionLimits, rollback
@@ -130,7 +137,7 @@ class Inspection:
         ]
         names = self.value(names_query()) if missing else b""
         for error, name in missing:
-            if meant := meant_by(name, names):
+            if meant := most_similar(name, names):
                 error.hint = f"did you mean {meant!r}?"
 
     def known(self, inspected: Sequence[Inspected]) -> CatalogFacts:
@@ -151,13 +158,13 @@ class Inspection:
 
     def value(self, sql: str) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
-        (reply,) = self._pipeline.send([self._limits.look(sql)])
+        (reply,) = self._pipeline.send([self._limits.own_statement(sql)])
         if reply.error is not None:
             raise reply.error
         return (reply.rows.values[0][0] if reply.rows else None) or b""
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
-        look = self._limits.look
+        look = self._limits.own_statement
         return look(sql)._replace(describe=True), look(plan_query(sql))
 
 

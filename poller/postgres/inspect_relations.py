@@ -95,7 +95,7 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_na
   LIMIT {_MOST_NAMES}) AS listed"""
 
 
-def meant_by(name: str, answer: bytes) -> str | None:
+def most_similar(name: str, answer: bytes) -> str | None:
     """Return the relation that is most similar to `name` in the result of `names_query`, or None."""
     told = json.loads(answer.decode(errors="replace"))
     if "." in name:

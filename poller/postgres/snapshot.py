@@ -111,7 +111,7 @@ class SnapshotOpener:
         if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
             # A pooler has switched to another server since the last tick.
             privileges = True
-            (again,) = pipeline.send([limits.look(facts(privileges=True))])
+            (again,) = pipeline.send([limits.own_statement(facts(privileges=True))])
             if again.error:
                 self._session.close()
                 raise again.error
@@ -123,7 +123,7 @@ class SnapshotOpener:
         if self._admission.judges_server:
             limits = replace(limits, server=told.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
-            (lag,) = pipeline.send([limits.look(lag_query())])
+            (lag,) = pipeline.send([limits.own_statement(lag_query())])
         return Snapshot(pipeline, limits, told, self._lag(pipeline, limits, told, lag), at)
 
     def _lag(
@@ -139,7 +139,7 @@ class SnapshotOpener:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
             self._cancel_token.wait(_SECOND_LOOK_SECONDS)
-            (reply,) = pipeline.send([limits.look(lag_query())])
+            (reply,) = pipeline.send([limits.own_statement(lag_query())])
         return lag
 
     def _see(self, opened: Snapshot) -> None:

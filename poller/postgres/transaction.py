@@ -61,9 +61,9 @@ class TransactionLimits:
         bounds = self._bounds(OPENING_TIMEOUT, self.budget + PATIENCE_SECONDS)
         common = [] if self.timeout is None else [_set_timeout(self.timeout)]
         savepoint = _look("SAVEPOINT tick", *common)
-        return [begin, _look(bounds), _look(first), savepoint, *map(self.look, others)]
+        return [begin, _look(bounds), _look(first), savepoint, *map(self.own_statement, others)]
 
-    def look(self, sql: str) -> Statement:
+    def own_statement(self, sql: str) -> Statement:
         """Return another of the poller's own statements, for the shared transaction."""
         return _look(sql, _ROLLBACK, _set_timeout(OPENING_TIMEOUT))
 

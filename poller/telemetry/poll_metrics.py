@@ -56,8 +56,8 @@ class SelfMetrics:
         context = set_span_in_context(NonRecordingSpan(span)) if span is not None else None
         query = {QUERY: result.query.name}
         state, error = state_of(result), result.error
-        attributes = {**query, STATE: state.word}
-        if state.word != "skipped":
+        attributes = {**query, STATE: state.name}
+        if state.name != "skipped":
             self._duration.record(result.duration, {TICK: tick_name(result.query)}, context)
         if error is not None:
             attributes["error.type"] = error.kind

@@ -82,7 +82,7 @@ def _states(status: Freshness) -> Set[State]:
 
 
 def _attributes(query: str, state: State) -> Mapping[str, str]:
-    attributes = {QUERY: query, STATE: state.word}
+    attributes = {QUERY: query, STATE: state.name}
     if state.reason is not None:
-        attributes["error.type" if state.word == "failed" else "poller.reason"] = state.reason
+        attributes["error.type" if state.name == "failed" else "poller.reason"] = state.reason
     return attributes

@@ -113,7 +113,7 @@ class TickTrace:
 
         return asked
 
-    def tell(self, results: Sequence[PollResult]) -> None:
+    def finish(self, results: Sequence[PollResult]) -> None:
         """Make a span for each result, in the order of their answers, and complete the tick's span.
 
         Does nothing if the tick's span is not recorded (no tracer, or not sampled), because the spans of
@@ -200,7 +200,7 @@ def traceparent() -> dict[str, str]:
 
 def _attributes(result: PollResult, answer: Answer | None) -> dict[str, AttributeValue]:
     name, state = result.query.name, state_of(result)
-    told: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.word}
+    told: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.name}
     if state.reason is not None and result.error is None:
         told["poller.reason"] = state.reason
     if result.skipped is not None:
@@ -220,7 +220,7 @@ def _attributes(result: PollResult, answer: Answer | None) -> dict[str, Attribut
 
 
 def _counts(results: Sequence[PollResult]) -> dict[str, AttributeValue]:
-    words = Counter(state_of(result).word for result in results)
+    words = Counter(state_of(result).name for result in results)
     return {f"poller.tick.{word}": words[word] for word in ("ok", "estimated", "failed", "skipped")}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from poller.config.environment import is_secret, variables
-from poller.config.settings import spoken
+from poller.config.settings import format_value
 from poller.config.settings_schema import Variables
 
 README = Path(__file__).parents[2] / "README.md"
@@ -17,7 +17,7 @@ def table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Variables.model_fields.items():
         default = "host name" if name == "instance" else field.get_default(call_default_factory=True)
-        told = spoken(name, default) or "-"
+        told = format_value(name, default) or "-"
         names = [f"`{variable}`" for variable in variables(field)]
         if is_secret(field):
             names.insert(1, f"`{variables(field)[0]}_FILE`")

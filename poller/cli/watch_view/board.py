@@ -112,7 +112,7 @@ class Board:
     def _foot(self, sight: PollerStatus, lines: int, shown: int) -> Text:
         from rich.text import Text
 
-        words = sight.states or Counter(one.word for one in sight.statuses)
+        words = sight.states or Counter(one.state_name for one in sight.statuses)
         counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
         foot = Text(f"{counted(len(sight.statuses) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
         if shown < lines:
@@ -134,7 +134,7 @@ class Board:
     def _query(self, one: QueryStatus, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
         from rich.text import Text
 
-        color = _COLORS.get(one.word, "")
+        color = _COLORS.get(one.state_name, "")
         cells = {
             "query": Text(one_line(one.query), "bold"),
             "state": Text(one_line(one.state), color),

@@ -33,7 +33,7 @@ class PollerStatus:
 Look = Callable[[], PollerStatus]
 
 
-def beside(places: Sequence[Path]) -> Look:
+def running_poller(places: Sequence[Path]) -> Look:
     """Look at the poller whose heartbeat is at the best of `places` (see `poller.daemon.health.places`)."""
 
     def look() -> PollerStatus:

@@ -39,7 +39,9 @@ def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]
                 here = file.place((*at, "name"))
                 first = names.setdefault(name, here)
                 if first is not here:
-                    yield file.found((*at, "name"), f"{name[:63]!r} is also the query at {first}; rename one")
+                    yield file.problem(
+                        (*at, "name"), f"{name[:63]!r} is also the query at {first}; rename one"
+                    )
             fed: dict[object, _Metric] = {}
             for metric in _metrics_of(file, at, query):
                 yield from _clash(metric, metrics, fed)
@@ -60,14 +62,14 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
         twin = fed.setdefault((name, fixed_series(attributes)), metric)
         if twin is not metric:
             what = f"{name[:255]!r} has the same attributes at {twin.place}; write others to tell them apart"
-            yield metric.file.found((*metric.path, "name"), what)
+            yield metric.file.problem((*metric.path, "name"), what)
     first = metrics.setdefault(name, metric)
     for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
         mine, other = metric.data.get(key, default), first.data.get(key, default)
         if isinstance(mine, str) and isinstance(other, str) and mine != other:
             where = first.file.place((*first.path, key))
             what = f"is not the {key} that {name[:255]!r} has at {where}; write the same, or rename one"
-            yield metric.file.found((*metric.path, key), what)
+            yield metric.file.problem((*metric.path, key), what)
 
 
 def _translation(
@@ -79,12 +81,12 @@ def _translation(
     full = f"{namespace}_{name}" if namespace else name
     if len(full) > 255 >= len(name):
         what = f"has {len(full)} characters behind the namespace {namespace!r}; OpenTelemetry allows 255"
-        yield metric.file.found((*metric.path, "name"), what)
+        yield metric.file.problem((*metric.path, "name"), what)
     told = metric_name(full, unit, _type(metric))
     first, where = translated.setdefault(told, (name, metric.place))
     if first != name and told:
         what = f"becomes {told[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
-        yield metric.file.found((*metric.path, "name"), what)
+        yield metric.file.problem((*metric.path, "name"), what)
 
 
 def _type(metric: _Metric) -> MetricType:

@@ -128,7 +128,7 @@ def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
 
 def _told(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
     """What every key says, but for those of the metrics that are named in `without`."""
-    told = query.told()
+    told = query.declared()
     told["metrics"] = [
         {key: value for key, value in metric.items() if key not in without} for metric in told["metrics"]
     ]

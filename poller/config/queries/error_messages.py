@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from poller.config.queries.schema.fields import Duration, MisfitError
 from poller.model.duration import format_duration
-from poller.model.text import as_yaml, did_you_mean, kind_of, near, shown
+from poller.model.text import as_yaml, did_you_mean, kind_of, near, quote
 
 Path = tuple[str | int, ...]
 
@@ -52,7 +52,7 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """What to say of a key that nothing knows."""
-    return f"unknown key {shown(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
+    return f"unknown key {quote(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
 
 
 def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
@@ -63,11 +63,11 @@ def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: An
         case "less_than_equal":
             return _out_of_bounds(spot, value, too_small=False)
         case "greater_than":
-            return f"{shown(value)} is not above {one['ctx']['gt']:g}{spot.example}"
+            return f"{quote(value)} is not above {one['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:
-            return f"{shown(value)} is none of {_listed(spot.annotation)}{spot.example}"
+            return f"{quote(value)} is none of {_listed(spot.annotation)}{spot.example}"
         case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
-            return f"{shown(value)} is not a whole number{spot.example}"
+            return f"{quote(value)} is not a whole number{spot.example}"
     if value is None or value in ("", [], {}):
         return f"is empty{spot.example}"
     if isinstance(value, dict) and all(inner is None for inner in value.values()):
@@ -84,7 +84,7 @@ def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
     def say(number: Any) -> str:
         if time and isinstance(number, int | float):
             return format_duration(number)
-        return number.strip()[:40] if isinstance(number, str) else shown(number)
+        return number.strip()[:40] if isinstance(number, str) else quote(number)
 
     size = ("shorter" if too_small else "longer") if time else ("less" if too_small else "more")
     allowed = f"at least {say(least)}" if most is None else f"{say(least)} to {say(most)}"

@@ -69,7 +69,7 @@ def validated(
                 declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
             except ValidationError as error:
                 found += [
-                    file.found((*at, *path), what) for path, what in sentences(error, DeclaredQuery, data)
+                    file.problem((*at, *path), what) for path, what in sentences(error, DeclaredQuery, data)
                 ]
             else:
                 queries.append(_prefixed(declared.definition(), defaults.namespace))

@@ -35,17 +35,17 @@ class QueryFile:
     document: Document | str
     """What is read, or why it cannot be."""
 
-    def found(self, path: Sequence[Key], what: str) -> FileProblem:
+    def problem(self, path: Sequence[Key], what: str) -> FileProblem:
         place = self.spot(path)
         return FileProblem((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
 
-    def flawed(self, flaw: YamlProblem) -> FileProblem:
+    def yaml_problem(self, flaw: YamlProblem) -> FileProblem:
         """What is wrong with the file as YAML, and where."""
         told = format_path(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
         where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
         place = Place(str(self.path), flaw.line, flaw.column, told)
-        return FileProblem((self.number, flaw.line), Problem(where, flaw.what, place))
+        return FileProblem((self.number, flaw.line), Problem(where, flaw.message, place))
 
     def spot(self, path: Sequence[Key]) -> Place:
         """Where the key or item at `path` stands."""
@@ -83,38 +83,40 @@ class QueryFile:
         if isinstance(self.document, str):
             yield FileProblem((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
             return
-        yield from map(self.flawed, self.document.flaws)
+        yield from map(self.yaml_problem, self.document.flaws)
         if self.document.root is None:
             return
         data = self.document.data
         if data is None:
-            yield self.found((), f"is empty; {_EXAMPLE}")
+            yield self.problem((), f"is empty; {_EXAMPLE}")
         elif not isinstance(data, dict):
-            yield self.found((), f"is {kind_of(data)}, not a mapping; {_EXAMPLE}")
+            yield self.problem((), f"is {kind_of(data)}, not a mapping; {_EXAMPLE}")
         else:
             yield from self._top(data)
 
     def _top(self, data: dict[str, Any]) -> Iterator[FileProblem]:
         others = [key for key in data if key not in _KEYS]
         for key in others:
-            yield self.found((key,), unknown_key(key, _KEYS))
+            yield self.problem((key,), unknown_key(key, _KEYS))
         if not isinstance(snapshot := data.get("snapshot", True), bool):
-            yield self.found(("snapshot",), f"is {kind_of(snapshot)}; write true or false")
+            yield self.problem(("snapshot",), f"is {kind_of(snapshot)}; write true or false")
         queries = data.get("queries")
         if "queries" not in data:
             if not any(near(key, ["queries"]) for key in others):
-                yield self.found(("queries",), f"is missing; {_EXAMPLE}")
+                yield self.problem(("queries",), f"is missing; {_EXAMPLE}")
         elif queries is None or queries in ([], {}, ""):
-            yield self.found(
+            yield self.problem(
                 ("queries",), "is empty; write at least one query below it, each begun with a dash"
             )
         elif not isinstance(queries, list):
-            yield self.found(("queries",), f"is {kind_of(queries)}, not a list; begin each query with a dash")
+            yield self.problem(
+                ("queries",), f"is {kind_of(queries)}, not a list; begin each query with a dash"
+            )
         else:
             for index, query in enumerate(queries):
                 if not isinstance(query, dict):
                     what = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
-                    yield self.found(("queries", index), f"{what}; write name, sql and metrics")
+                    yield self.problem(("queries", index), f"{what}; write name, sql and metrics")
 
 
 def read(path: Path) -> Document | str:

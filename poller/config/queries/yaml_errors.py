@@ -15,7 +15,7 @@ class YamlProblem:
     """One thing wrong with a file as YAML."""
 
     line: int
-    what: str
+    message: str
     path: tuple[Key, ...] = ()
     column: int | None = None
     """Set where there is no path because the text could not be read as YAML."""

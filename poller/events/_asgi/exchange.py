@@ -73,7 +73,7 @@ class Exchange(ABC):
         if public:
             remote = get_current_span(parent).get_span_context()
             links, parent = ([Link(remote)] if remote.is_valid else None), Context()
-        self.id = request.kept_or_made(given)
+        self.id = request.valid_or_new_id(given)
         attributes = {
             "http.request.method": self.method,
             "url.path": shorten(scope["path"], LONGEST_PATH),

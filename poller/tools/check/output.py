@@ -14,13 +14,13 @@ from urllib.parse import quote
 from poller.model.diagnostics import RULES, Diagnostic, Level, failed, summary
 from poller.model.printable import lines, one_line
 from poller.model.text import counted
-from poller.tools.check.result import Judged
+from poller.tools.check.result import CheckedQuery
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def to_json(complaints: Sequence[Diagnostic], judged: Sequence[Judged] = ()) -> str:
+def to_json(complaints: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> str:
     """One object: `ok` as the exit code says it, a list `problems`, and one `queries` of those looked at."""
     told = {
         "ok": not failed(complaints),
@@ -51,7 +51,7 @@ def _problem(complaint: Diagnostic) -> dict[str, Any]:
         "line": place.line if place else None,
         "column": place.column if place else None,
         "path": place.path if place else complaint.where,
-        "message": complaint.what,
+        "message": complaint.message,
     }
 
 
@@ -92,7 +92,7 @@ def _command(complaint: Diagnostic) -> str:
         if value is not None
     )
     path = place.path if place else complaint.where
-    text = f"{path}: {complaint.what}" if path else complaint.what
+    text = f"{path}: {complaint.message}" if path else complaint.message
     return f"::{_COMMANDS[complaint.level]} {told}::{_escaped(text, _IN_TEXT)}"
 
 
@@ -123,7 +123,7 @@ def _result(complaint: Diagnostic, rule: int) -> dict[str, Any]:
         "ruleId": complaint.rule,
         "ruleIndex": rule,
         "level": complaint.level,
-        "message": {"text": f"{path}: {complaint.what}" if path else complaint.what},
+        "message": {"text": f"{path}: {complaint.message}" if path else complaint.message},
     }
     if place is not None:
         physical: dict[str, Any] = {"artifactLocation": {"uri": uri(place.file)}}
@@ -137,12 +137,12 @@ def _result(complaint: Diagnostic, rule: int) -> dict[str, Any]:
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
-def print_judged(console: Console, judged: Sequence[Judged], others: Sequence[Diagnostic]) -> None:
+def print_judged(console: Console, judged: Sequence[CheckedQuery], others: Sequence[Diagnostic]) -> None:
     """Print a line for each query that the server accepts, one for each complaint, and a summary."""
     print_complaints(console, others)
     for one in judged:
         if one.state == "ok" and not failed(one.complaints):
-            _print(console, "ok", f"{one.place.file}:{one.place.line}: {one.query}: {one.told}")
+            _print(console, "ok", f"{one.place.file}:{one.place.line}: {one.query}: {one.summary}")
         print_complaints(console, one.complaints)
     complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
     console.print(f"{counted(len(judged), 'query')}: {summary(complaints)}", markup=False, highlight=False)

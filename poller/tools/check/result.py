@@ -11,7 +11,7 @@ from poller.model.errors import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedQuery:
     """What is to say of one query."""
 
     query: str
@@ -26,7 +26,7 @@ class Judged:
     complaints: tuple[Diagnostic, ...] = ()
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Cost and columns in words."""
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
         return columns if self.cost is None else f"cost {self.cost:,.0f}; {columns}"

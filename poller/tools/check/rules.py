@@ -15,7 +15,7 @@ from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
-from poller.model.text import as_yaml, did_you_mean, shown
+from poller.model.text import as_yaml, did_you_mean, quote
 from poller.polling.mapping import to_samples
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, Scan
 from poller.postgres.inspect_relations import Type
@@ -24,7 +24,7 @@ from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE
 from poller.tools.check.cardinality import many_values
 from poller.tools.check.rejection import refusal
-from poller.tools.check.result import Judged
+from poller.tools.check.result import CheckedQuery
 
 LARGE_ROWS = 100_000
 """Rows from which on a table counts as large."""
@@ -48,7 +48,7 @@ def judge(
     origins: Mapping[str, Origin],
     inspection: Inspection,
     limits: Limits,
-) -> list[Judged]:
+) -> list[CheckedQuery]:
     """Have every query prepared and planned, and judge it; nothing is run.
 
     What its requirements keep from this server is not shown to it. Raises PollError where the connection is
@@ -64,7 +64,7 @@ def judge(
     volatile = dict(zip(sqls, inspection.volatile(sqls), strict=True))
     own = dict(zip((query.name for query in asked), looked, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
-    judged: list[Judged] = []
+    judged: list[CheckedQuery] = []
     for query in queries:
         origin, skip = origins[query.name], skips[query.name]
         if skip is not None:
@@ -72,7 +72,7 @@ def judge(
             # A missing table is foreseen; a missing right is for somebody to grant.
             level: Level = "warning" if skip.reason == "privilege" else "note"
             gate = Diagnostic("requires", level, what, origin.place("requires"), query=query.name)
-            judged.append(Judged(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
+            judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
         else:
             case = _Case(query, origin, own[query.name], cheap.get(query.name), known, volatile, limits)
             judged.append(case.judged())
@@ -92,7 +92,7 @@ class _Case:
     """Functions by statement, see `Inspection.volatile`."""
     limits: Limits
 
-    def judged(self) -> Judged:
+    def judged(self) -> CheckedQuery:
         complaints = [*self._statement(("sql",), self.query.sql, self.own)]
         if self.cheap is not None and self.query.estimate is not None:
             complaints += self._statement(("estimate", "sql"), self.query.estimate.sql, self.cheap)
@@ -100,7 +100,7 @@ class _Case:
         complaints += [*self._cost(), *self._scans()]
         complaints.sort(key=lambda one: one.place.line or 0 if one.place else 0)
         refused = any(one.level == "error" and one.rule != "max-cost" for one in complaints)
-        return Judged(
+        return CheckedQuery(
             self.query.name,
             self.origin.place("name"),
             "refused" if refused else "ok",
@@ -186,7 +186,7 @@ class _Case:
         if kind.labels and declared:
             for value in declared:
                 if value not in kind.labels:
-                    what = f"{shown(value)} is no value of {kind.name}{did_you_mean(value, kind.labels)}"
+                    what = f"{quote(value)} is no value of {kind.name}{did_you_mean(value, kind.labels)}"
                     yield "attribute-values", "warning", what
             if missing := [label for label in kind.labels if label not in declared]:
                 what = f"{kind.name} has {', '.join(missing)} too, and rows with it are refused; list it"

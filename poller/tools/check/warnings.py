@@ -10,7 +10,7 @@ from poller.config.queries.query_file import QueryFile
 from poller.model.diagnostics import Rule
 from poller.model.path import Key
 from poller.model.series import fixed_series
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.tools.check.own_session import distortions
 
 
@@ -22,7 +22,7 @@ class Remark(NamedTuple):
     query: str
     path: tuple[Key, ...]
     """From the root of the file."""
-    what: str
+    message: str
 
 
 def remarks(files: Sequence[QueryFile]) -> list[Remark]:
@@ -39,7 +39,7 @@ def remarks(files: Sequence[QueryFile]) -> list[Remark]:
             for path in _attribute_values(query):
                 written, value = file.written((*at, *path)), _at(query, path)
                 if written is not None and not isinstance(value, str) and written != _text(value):
-                    what = f"{written} becomes {_text(value)}; write {shown(written)} in quotes to keep it"
+                    what = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
                     found.append(Remark("attribute-text", file, name, (*at, *path), what))
     return sorted(found, key=lambda one: (one.file.number, one.file.line(one.path)))
 

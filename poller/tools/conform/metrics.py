@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from poller.events._catalog.declaration import Attribute as Declared
 from poller.events._catalog.declaration import Metric
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
-from poller.model.text import did_you_mean, shown
+from poller.model.text import did_you_mean, quote
 from poller.receiver.decode import Attribute, Distribution, Point
 from poller.tools.conform import impossible_values as impossible
 from poller.tools.conform.notes import Notes, summary
@@ -56,11 +56,11 @@ class Measured:
         self._points += 1
         self._places.origin(point.resource, point.scope, point.scope_attributes)
         for exemplar in point.exemplars:
-            self._places.attributes(exemplar, f"an exemplar of {shown(point.metric)}")
+            self._places.attributes(exemplar, f"an exemplar of {quote(point.metric)}")
         metric = self._metrics.get(point.metric)
         if metric is None:
             self._unknown(point)
-            self._places.attributes(point.attributes, f"metric {shown(point.metric)}")
+            self._places.attributes(point.attributes, f"metric {quote(point.metric)}")
             return
         self._seen.add(metric.name)
         self._kind(point, metric)
@@ -190,7 +190,7 @@ def _missing(metric: Metric) -> str:
 def _safe(value: str) -> str:
     """A value for the report, unless it gives somebody away."""
     what = gives_away(value)
-    return f"({what})" if what else shown(value)
+    return f"({what})" if what else quote(value)
 
 
 def _bounds(boundaries: Iterable[float]) -> str:

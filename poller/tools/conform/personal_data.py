@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from poller.events._privacy.attributes import is_denied
 from poller.events._privacy.identity import OWN, PEER, personal_text
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.receiver.decode import Attribute
 from poller.tools.conform.notes import Notes
 
@@ -215,7 +215,7 @@ def texts(value: Attribute) -> Iterator[str]:
 def safe(text: str) -> str:
     """A name for the report, unless it gives something away itself."""
     what = gives_away(text)
-    return f"({what})" if what else shown(text)
+    return f"({what})" if what else quote(text)
 
 
 def safe_name(name: str) -> str:

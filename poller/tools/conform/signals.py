@@ -45,7 +45,9 @@ class Spans:
             places.trace_state(link.trace_state, f"{where}, a link")
             places.attributes(link.attributes, f"{where}, a link", outgoing=outgoing)
         for flaw in structure.flaws(span):
-            self._notes.add(flaw.check, flaw.subject, flaw.what, where, advice=flaw.advice, state=flaw.state)
+            self._notes.add(
+                flaw.check, flaw.subject, flaw.message, where, advice=flaw.advice, state=flaw.state
+            )
 
     def differences(self) -> list[Finding]:
         """What differs."""

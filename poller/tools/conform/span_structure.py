@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from poller.events.attributes import HTTP_METHODS
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.receiver.decode import Attribute, Span
 from poller.tools.doctor.finding import State
 
@@ -44,58 +44,58 @@ _OLD: Mapping[str, str] = {
 """Names of semantic conventions before 1.23 (HTTP), 1.28 (databases), and the current ones."""
 
 
-class Flaw(NamedTuple):
+class SpanProblem(NamedTuple):
     """One difference of a span."""
 
     check: str
     subject: str
-    what: str
+    message: str
     advice: str | None = None
     state: State = "fail"
 
 
-def flaws(span: Span) -> Iterator[Flaw]:
+def flaws(span: Span) -> Iterator[SpanProblem]:
     """What a span lacks or has too much of, without its values."""
     attributes = span.attributes
     for old, new in _OLD.items():
         if old in attributes and new not in attributes:
             # Other spans are made by libraries, some of which offer no current names.
             state: State = "fail" if span.kind == "server" else "warn"
-            yield Flaw("old_convention", old, "is a former name, on $", f"send {new}", state)
+            yield SpanProblem("old_convention", old, "is a former name, on $", f"send {new}", state)
     if span.kind == "server":
         yield from _of_a_root(attributes)
     elif not span.parent_span_id and "http.request.method" in attributes and span.kind != "client":
         what = f"has the kind {span.kind}, on $: the root span of a request has the kind server"
-        yield Flaw("span_kind", "root span", what)
+        yield SpanProblem("span_kind", "root span", what)
     yield from _impossible(span)
 
 
-def _of_a_root(attributes: Mapping[str, Attribute]) -> Iterator[Flaw]:
+def _of_a_root(attributes: Mapping[str, Attribute]) -> Iterator[SpanProblem]:
     if not any(attributes.get(name) for name in _IDS):
-        yield Flaw("missing_attribute", "request.id", "is missing, on $", "set it on each root span")
+        yield SpanProblem("missing_attribute", "request.id", "is missing, on $", "set it on each root span")
     if not any(name.startswith("rpc.") for name in attributes):
         for name, also in (("http.request.method", "http.method"), ("url.path", "http.target")):
             # Under its former name it is reported already.
             if name not in attributes and also not in attributes:
-                yield Flaw("missing_attribute", name, "is missing, on $", "set it on each root span")
+                yield SpanProblem("missing_attribute", name, "is missing, on $", "set it on each root span")
     switched = str(attributes.get("http.response.status_code")) == _SWITCHED
     if switched and not any(attributes.get(name) for name in _USERS):
         what = "is missing, on $: the root span of a WebSocket session has it"
-        yield Flaw("missing_attribute", "user.id", what)
+        yield SpanProblem("missing_attribute", "user.id", what)
 
 
-def _impossible(span: Span) -> Iterator[Flaw]:
+def _impossible(span: Span) -> Iterator[SpanProblem]:
     if not (_is_id(span.trace_id, 32) and _is_id(span.span_id, 16)):
-        yield Flaw("impossible_value", "span ids", "are none, on $")
+        yield SpanProblem("impossible_value", "span ids", "are none, on $")
     if not 0 < span.start_time_unix_nano <= span.end_time_unix_nano:
-        yield Flaw("impossible_value", "span times", "end before they start, or are 0, on $")
+        yield SpanProblem("impossible_value", "span times", "end before they start, or are 0, on $")
     status = span.attributes.get("http.response.status_code")
     if status is not None and not (type(status) is int and 100 <= status <= 599):
-        yield Flaw("impossible_value", "http.response.status_code", "is no number from 100 to 599, on $")
+        yield SpanProblem("impossible_value", "http.response.status_code", "is not from 100 to 599, on $")
     method = span.attributes.get("http.request.method")
     if method is not None and method not in HTTP_METHODS:
         what = "is no method of HTTP, on $"
-        yield Flaw("impossible_value", "http.request.method", what, f"send {shown(HTTP_METHODS[-1])}")
+        yield SpanProblem("impossible_value", "http.request.method", what, f"send {quote(HTTP_METHODS[-1])}")
 
 
 def _is_id(digits: str, length: int) -> bool:

@@ -36,14 +36,16 @@ _CLIENT_ADVICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mishap:
+class NetworkProblem:
     """What is wrong with a port, and what to do."""
 
-    what: str
+    message: str
     advice: str
 
 
-def mishap(endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ) -> Mishap | None:
+def network_problem(
+    endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ
+) -> NetworkProblem | None:
     """Say why an export to `endpoint` could not work; None where the port gives no reason.
 
     Makes a few short connections, each wait on them bounded by `timeout` seconds, and sends no metrics.
@@ -56,35 +58,39 @@ def mishap(endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.e
         with socket.create_connection(place, timeout):
             pass
     except socket.gaierror:
-        return Mishap(
+        return NetworkProblem(
             f"the name {place[0]} is not known", "correct the endpoint's host, or make it known to DNS"
         )
     except ConnectionRefusedError:
-        return Mishap(
+        return NetworkProblem(
             "connection refused",
             "start the collector, or correct host and port; its receiver hears other machines only with "
             "endpoint: 0.0.0.0:4317",
         )
     except TimeoutError:
-        return Mishap("nothing answers", "look for a firewall, or correct host and port")
+        return NetworkProblem("nothing answers", "look for a firewall, or correct host and port")
     except OSError as error:
-        return Mishap(error.strerror or "the host cannot be reached", "correct the endpoint, or the network")
+        return NetworkProblem(
+            error.strerror or "the host cannot be reached", "correct the endpoint, or the network"
+        )
     try:
-        return _mishap_inside(endpoint, place, timeout, environ, secure=secure)
+        return _problem_inside(endpoint, place, timeout, environ, secure=secure)
     except OSError:
         return None
 
 
-def _mishap_inside(
+def _problem_inside(
     endpoint: Endpoint, place: tuple[str, int], timeout: float, environ: Mapping[str, str], *, secure: bool
-) -> Mishap | None:
+) -> NetworkProblem | None:
     encrypted = _takes_tls(place, timeout)
     if encrypted and not secure:
-        return Mishap(
+        return NetworkProblem(
             "TLS is spoken there, and the endpoint says plain text", "write https:// in the endpoint"
         )
     if secure and not encrypted:
-        return Mishap("no TLS is spoken there, and the endpoint says TLS", "write http:// in the endpoint")
+        return NetworkProblem(
+            "no TLS is spoken there, and the endpoint says TLS", "write http:// in the endpoint"
+        )
     context: ssl.SSLContext | None = None
     if secure:
         context = ssl.create_default_context(cafile=_first(_CA, environ))
@@ -95,20 +101,20 @@ def _mishap_inside(
     try:
         spoken = _spoken(place, timeout, context)
     except ssl.SSLCertVerificationError as error:
-        return Mishap(
+        return NetworkProblem(
             f"its certificate is not accepted: {error.verify_message}",
             "name the authority's file in OTEL_EXPORTER_OTLP_CERTIFICATE, the host as the certificate does",
         )
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or ""):
-            return Mishap("the TLS handshake was refused", _CLIENT_ADVICE)
-        return Mishap(f"the TLS handshake failed: {error.reason}", "look at the collector's log")
+            return NetworkProblem("the TLS handshake was refused", _CLIENT_ADVICE)
+        return NetworkProblem(f"the TLS handshake failed: {error.reason}", "look at the collector's log")
     if secure and spoken is None:
-        return Mishap("the connection is ended right after the TLS handshake", _CLIENT_ADVICE)
+        return NetworkProblem("the connection is ended right after the TLS handshake", _CLIENT_ADVICE)
     if endpoint.protocol == "grpc" and spoken == "http/1.1":
-        return Mishap("HTTP/1.1 is spoken there, not gRPC", _HTTP_ADVICE)
+        return NetworkProblem("HTTP/1.1 is spoken there, not gRPC", _HTTP_ADVICE)
     if endpoint.protocol == "http/protobuf" and spoken == "http/2":
-        return Mishap("gRPC is spoken there, not HTTP/1.1", _GRPC_ADVICE)
+        return NetworkProblem("gRPC is spoken there, not HTTP/1.1", _GRPC_ADVICE)
     return None
 
 
@@ -227,8 +233,8 @@ def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
     facts["error"] = reason
     if hint := export_result.advice(reason, answered=True):
         return Finding("collector", "fail", f"{what}: {reason}", hint, facts=facts)
-    if found := mishap(endpoint, _PORT_SECONDS):
-        return Finding("collector", "fail", f"{what}: {found.what}", found.advice, facts=facts)
+    if found := network_problem(endpoint, _PORT_SECONDS):
+        return Finding("collector", "fail", f"{what}: {found.message}", found.advice, facts=facts)
     last = next((advice for word, advice in _LAST_ADVICE.items() if word in reason), None)
     advice = last or "look at the collector's log, and at what stands between here and it"
     return Finding("collector", "fail", f"{what}: {reason}", advice, facts=facts)

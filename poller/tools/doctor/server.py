@@ -24,20 +24,20 @@ _ROLE_ADVICE = "poll with a role of its own that may only read: deploy/role.sql 
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ServerCatalogue:
     """What the first look at the server told."""
 
     facts: ServerFacts
     """Its `excess` is filled in."""
-    told: dict[str, Any]
+    values: dict[str, Any]
     """What `_look_query` came to: backend, role, TLS, settings."""
     skew: float
     """Seconds by which the server's clock is ahead of ours at least; negative: behind."""
 
 
-def look(
+def read_catalogue(
     session: Connection, cancel_token: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
-) -> Looked:
+) -> ServerCatalogue:
     """Ask the server for everything that stands in its catalogue, in one read-only transaction.
 
     Raises PollError.
@@ -60,13 +60,13 @@ def look(
     clock = float(told["clock"])
     # The server looked at its clock between our two looks at ours; what is outside of that is skew for sure.
     skew = min(0.0, clock - before) + max(0.0, clock - after)
-    return Looked(read_facts(found), told, skew)
+    return ServerCatalogue(read_facts(found), told, skew)
 
 
-def examine(looked: Looked, session: Connection, *, place: str, strict: bool) -> list[Finding]:
+def examine(looked: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Finding]:
     """Everything about the connection and the role; `place` is what to show where no host is known."""
     connection = session.connection()
-    facts, told = looked.facts, looked.told
+    facts, told = looked.facts, looked.values
     pooled = told["pid"] != connection.info.backend_pid
     return [
         _database(session.host, facts, place, pooled=pooled),

@@ -11,7 +11,7 @@ from poller.model.units import guessed_unit
 from poller.postgres.inspect_relations import Type
 from poller.postgres.sql_text import literal
 from poller.tools.check.cardinality import many_values
-from poller.tools.draft.from_statement import sentence, word
+from poller.tools.draft.from_statement import name_part, sentence
 from poller.tools.draft.tables import Table, TableColumn
 
 KINDS: dict[str, str] = {
@@ -41,7 +41,7 @@ class Offer:
     """As it is asked for: `count-by=state`."""
     means: str
     query: dict[str, Any]
-    look: str | None = None
+    caution: str | None = None
     """What its reader should make sure of."""
 
 
@@ -123,7 +123,7 @@ def _age(table: Table, column: TableColumn, which: str, function: str) -> Offer:
     sql = f"SELECT extract(epoch FROM now() - {function}({column.quoted})) AS age FROM {table.quoted}"
     means = f"time since the {which} {column.name}"
     told = f"{means[0].upper()}{means[1:]} in {table.full}."
-    query = _query(table, f"{which}_{word(column.name)}_age", sql, "age", unit="s", description=told)
+    query = _query(table, f"{which}_{name_part(column.name)}_age", sql, "age", unit="s", description=told)
     look = f"an age is negative while {column.name} lies in the future" if lies_ahead(column) else None
     return Offer(f"{which}-age={column.name}", means, query, look)
 
@@ -141,11 +141,11 @@ def oldest_age(table: Table, column: TableColumn) -> Offer:
 def total(table: Table, column: TableColumn) -> Offer:
     """The sum of a column, or of the length of bytes; raises UnknownAggregateError where there is none."""
     if column.kind == "bytea":
-        value, unit, last = f"octet_length({column.quoted})", "By", f"{word(column.name)}_bytes"
+        value, unit, last = f"octet_length({column.quoted})", "By", f"{name_part(column.name)}_bytes"
         what = f"the length of {column.name}"
     elif column.category == "N":
         what = column.name
-        value, unit, last = column.quoted, guessed_unit(column.name, column.name), word(column.name)
+        value, unit, last = column.quoted, guessed_unit(column.name, column.name), name_part(column.name)
     else:
         raise UnknownAggregateError(f"{column.name!r} is {column.kind}, which has no sum; name a number")
     total = f"coalesce(sum({value}), 0)"
@@ -169,7 +169,7 @@ def _query(
     description: str | None = None,
     by: str | None = None,
 ) -> dict[str, Any]:
-    name = f"{word(table.name) or 'table'}_{last}"
+    name = f"{name_part(table.name) or 'table'}_{last}"
     metric: dict[str, Any] = {
         "name": name,
         "description": description or sentence(name),
@@ -184,14 +184,16 @@ def _query(
 def _attribute(column: TableColumn) -> tuple[str, str]:
     """The column as an attribute's name, and how it is selected under that name."""
     name = (
-        column.name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column.name) else word(column.name) or "value"
+        column.name
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column.name)
+        else name_part(column.name) or "value"
     )
     plain = name == column.name
     return name, column.quoted if plain else f"{column.quoted} AS {name}"
 
 
 def _unit(table: Table) -> str:
-    return guessed_unit("", word(table.name))
+    return guessed_unit("", name_part(table.name))
 
 
 def _told(table: Table, column: TableColumn) -> str:

@@ -57,13 +57,13 @@ def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: 
         raise NoDraftError(_nothing_to_measure(columns, types))
     nothing = [column for column in columns if column.oid == _VOID]
     attributes = [column for column in columns if column not in [*values, *nothing]]
-    relation = word(first_relation(sql) or "")
+    relation = name_part(first_relation(sql) or "")
     query: dict[str, Any] = {"name": name or "", "sql": sql}
     counted = counted_columns(sql)
     metrics = []
     for column in values:
         metric = _metric_name(relation, column.name, name if len(values) == 1 else None, prefix=name)
-        thing = relation or word(column.name)
+        thing = relation or name_part(column.name)
         told: dict[str, Any] = {
             "name": metric,
             "description": sentence(metric),
@@ -129,19 +129,19 @@ def _nothing_to_measure(columns: Sequence[Column], types: Mapping[int, Type]) ->
 
 def _metric_name(relation: str, column: str, only: str | None, prefix: str | None) -> str:
     if only:
-        return word(only)
-    own = word(column)
+        return name_part(only)
+    own = name_part(column)
     last = "count" if own in _SAYS_NOTHING else own
-    front = word(prefix or relation)
+    front = name_part(prefix or relation)
     if not front or last.startswith(front):
         return last or "value"
     return f"{front}_{last}"
 
 
-def word(text: str) -> str:
+def name_part(text: str) -> str:
     """As a metric's name takes it."""
-    word = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
-    return word if word[:1].isalpha() else f"x_{word}" if word else ""
+    name_part = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
+    return name_part if name_part[:1].isalpha() else f"x_{name_part}" if name_part else ""
 
 
 def _unit(sql: str, column: str, thing: str) -> str:

@@ -31,7 +31,7 @@ def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         what = f"{query['name']!a} is not a query name; write lower-case letters, digits, _, - and ."
         raise ConfigError([Problem("--name", what)])
     asked: dict[str, Any] = {
-        key: settings.shown(key) for key in ("interval", "timeout") if settings.source(key).kind == "option"
+        key: settings.text_of(key) for key in ("interval", "timeout") if settings.source(key).kind == "option"
     }
     if settings.source("max_series").kind == "option" and "max_series" not in query:
         asked["max_series"] = settings.max_series
@@ -56,7 +56,7 @@ def refuse_taken(path: Path, queries: Sequence[Mapping[str, Any]], settings: Set
             # --name is of one query.
             raise ConfigError(
                 [
-                    replace(problem, what=f"{problem.what}, and ask for this aggregate alone")
+                    replace(problem, message=f"{problem.message}, and ask for this aggregate alone")
                     if problem.where == "--name"
                     else problem
                     for problem in error.problems
@@ -71,7 +71,7 @@ def warn_taken(queries: Sequence[Mapping[str, Any]], settings: Settings, told: C
             say(told, f"look: {problem}", "yellow")
 
 
-def names_beside(settings: Settings, path: Path | None) -> set[str]:
+def names_in_use(settings: Settings, path: Path | None) -> set[str]:
     """Every name of a query or a metric that is read already, with the folder of `path`."""
     queries = [query for file in _beside(settings, path) for _, query in file.queries()]
     listed = [query["metrics"] for query in queries if isinstance(query.get("metrics"), list)]
@@ -98,7 +98,7 @@ def _to_be_read(path: Path, settings: Settings) -> str | None:
     beside, wrong = opened([path.parent])
     whole = not wrong and path in files_of(path.parent) and not any(any(file.flaws()) for file in beside)
     word = str(path.parent if whole and path.parent != Path() else path)
-    return f"{settings.shown('queries')}:{word if named(word) == Path(word) else Path(word).absolute()}"
+    return f"{settings.text_of('queries')}:{word if named(word) == Path(word) else Path(word).absolute()}"
 
 
 def _defaults(settings: Settings) -> Defaults:

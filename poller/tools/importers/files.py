@@ -64,9 +64,9 @@ def open_yaml(
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
         where = f"{file}:{flaw.line}" if flaw else str(file)
-        raise _unusable(where, flaw.what if flaw else "holds no mapping; is it the right file?")
+        raise _unusable(where, flaw.message if flaw else "holds no mapping; is it the right file?")
     for flaw in document.flaws:
-        losses.lost(Place(file, flaw.line, flaw.path), flaw.what.partition(";")[0], "mend it there first")
+        losses.lost(Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "mend it there first")
     return Source(file, text, document.data, document.line, losses, resolve)
 
 

@@ -17,7 +17,7 @@ _JOB = (
 _QUERY = ("name", "help", "labels", "values", "query", "query_ref", "allow_zero_rows", "timestamp")
 
 
-def is_one(root: Node) -> bool:
+def is_justwatch(root: Node) -> bool:
     """Return whether it is a file of this tool instead of the other sql_exporter."""
     jobs = root.value.get("jobs") if isinstance(root.value, dict) else None
     return isinstance(jobs, list) and any(isinstance(job, dict) and "queries" in job for job in jobs)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from poller.model.duration import parse_duration
 from poller.model.numbers import is_tellable
 from poller.model.path import Key
-from poller.model.text import did_you_mean, kind_of, shown
+from poller.model.text import did_you_mean, kind_of, quote
 from poller.tools.importers.losses import Losses, Place
 
 MAX_COMMENT = 20
@@ -185,7 +185,7 @@ class Node:
         """Report every key that is not in `known`."""
         for key in self.value if isinstance(self.value, dict) else ():
             if key not in known:
-                self.lost(key, f"unknown key {shown(key)}{did_you_mean(key, known)}", "mend or remove it")
+                self.lost(key, f"unknown key {quote(key)}{did_you_mean(key, known)}", "mend or remove it")
 
     def comment(self) -> tuple[str, ...]:
         """Return the lines of the comment directly above, without lines that may contain a secret."""
@@ -199,7 +199,7 @@ class Node:
         return self.child(key).value
 
     def _wrong(self, key: str, value: Any, wanted: str, instead: _T) -> _T:
-        told = shown(value) if isinstance(value, str) else kind_of(value)
+        told = quote(value) if isinstance(value, str) else kind_of(value)
         self.lost(key, f"is {told}, not {wanted}", f"write {wanted}")
         return instead
 

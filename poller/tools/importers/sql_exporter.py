@@ -39,7 +39,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
         root = source.root
         if not root.is_mapping():
             continue
-        if justwatch.is_one(root):
+        if justwatch.is_justwatch(root):
             drafts += justwatch.read(root)
             continue
         if "collector_name" in root:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from poller.model.prometheus import metric_name as in_prometheus
 from poller.model.query import MetricType
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
@@ -107,9 +107,9 @@ def _metric(node: Node, kind: MetricType) -> DraftMetric:
     written = node.text("unit")
     unit = unit_like(written)
     if unit is None:
-        node.lost("unit", f"{shown(written)} is no unit in UCUM", "write one, such as By, s or {row}")
+        node.lost("unit", f"{quote(written)} is no unit in UCUM", "write one, such as By, s or {row}")
     elif unit != written:
-        node.changed("unit", f"{shown(written)} is {shown(unit)} in UCUM")
+        node.changed("unit", f"{quote(written)} is {quote(unit)} in UCUM")
     node.timestamp("ts_column")
     node.timestamp("start_ts_column")
     column = node.text("value_column")
@@ -130,7 +130,7 @@ def _kind(node: Node, name: str) -> MetricType | None:
     """Return the type of the metric; report a loss and return None if its keys are invalid."""
     for key, known in _WORDS.items():
         if (word := node.text(key)) not in ("", *known):
-            node.lost(key, f"{key} {shown(word)} of {name}", f"write {' or '.join(known)}")
+            node.lost(key, f"{key} {quote(word)} of {name}", f"write {' or '.join(known)}")
             if key != "value_type":  # the column's own type decides it here
                 return None
     if node.text("data_type") != "sum":

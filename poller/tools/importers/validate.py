@@ -16,7 +16,7 @@ from poller.model.duration import format_duration
 from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.prometheus import metric_name
-from poller.model.text import shown
+from poller.model.text import quote
 from poller.tools.check.warnings import remarks
 from poller.tools.draft import yaml_writer as write
 from poller.tools.importers.draft import DraftMetric, DraftQuery
@@ -71,7 +71,7 @@ def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> lis
     for remark in remarks(_as_files(kept)):
         draft, number = kept[remark.file.number], _metric_at(remark.path)
         place = draft.place if number is None else draft.metrics[number].place
-        losses.warned(place, f"query {draft.name}: {remark.what}")
+        losses.warned(place, f"query {draft.name}: {remark.message}")
     return kept
 
 
@@ -130,7 +130,7 @@ def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
             for key in ("unit", "type", "description"):
                 mine, its = getattr(metric, key), getattr(known, key)
                 if mine != its:
-                    what = f"{key} {shown(mine)} of {metric.name} is {shown(its)} at {known.place}"
+                    what = f"{key} {quote(mine)} of {metric.name} is {quote(its)} at {known.place}"
                     losses.changed(metric.place, what)
                     setattr(metric, key, its)
     for draft in drafts:
@@ -161,7 +161,7 @@ def _refused(draft: DraftQuery, found: FileProblem, losses: Losses) -> list[Draf
     """Report a problem as lost and return the affected metrics: a single one, or all of the query."""
     number = _metric_at(found.path)
     key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
-    what, _, instead = found.problem.what.partition("; ")
+    what, _, instead = found.problem.message.partition("; ")
     refused = draft.metrics if number is None else [draft.metrics[number]]
     whose = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
     place = draft.place if number is None else refused[0].place

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from poller.config.queries.schema.fields import Part
 from poller.model.numbers import is_tellable
 from poller.model.query import AttributeValue
-from poller.model.text import did_you_mean, kind_of, shown
+from poller.model.text import did_you_mean, kind_of, quote
 
 REASONS = (
     "null", "nan", "infinite", "not_a_number", "negative", "duplicate", "not_utf8", "attribute_too_long",
@@ -39,7 +39,7 @@ class Expectation(Part):
     def _value(cls, value: object) -> object:
         if is_tellable(value) or value == "any":
             return value
-        what = shown(value) if isinstance(value, str | bool) else kind_of(value)
+        what = quote(value) if isinstance(value, str | bool) else kind_of(value)
         raise ValueError(f"is {what}, not a number; write for example `value: 3`, or `value: any`")
 
 
@@ -111,7 +111,7 @@ class Case(Part):
         for reason in counts:
             if reason not in REASONS:
                 meant = did_you_mean(reason, REASONS) or ";"
-                raise ValueError(f"{shown(reason)} is no reason{meant} there are: {', '.join(REASONS)}")
+                raise ValueError(f"{quote(reason)} is no reason{meant} there are: {', '.join(REASONS)}")
         other = next((name for name in ("fails", "skipped") if info.data.get(name) is not None), None)
         if counts and other is not None:
             raise ValueError(f"says nothing where {other} is expected; leave it out")

@@ -19,7 +19,7 @@ from poller.model.errors import Problem
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
 from poller.model.query import QueryDefinition
-from poller.model.text import did_you_mean, kind_of, shown
+from poller.model.text import did_you_mean, kind_of, quote
 from poller.tools.test.case import Case, Cases
 
 _PASSED_OVER = {"TRANS_STMT_BEGIN", "TRANS_STMT_START", "TRANS_STMT_COMMIT"}
@@ -135,9 +135,9 @@ class Reading:
         if isinstance(document, str):
             self.found.append(FileProblem((self._file.number, 0), Problem(str(self._file.path), document)))
             return None
-        empty = document.root is None and all(flaw.what.startswith("is empty") for flaw in document.flaws)
+        empty = document.root is None and all(flaw.message.startswith("is empty") for flaw in document.flaws)
         flaws = [YamlProblem(1, f"is empty; {_EXAMPLE}")] if empty else document.flaws
-        self.found += map(self._file.flawed, flaws)
+        self.found += map(self._file.yaml_problem, flaws)
         data = document.data
         if document.root is None or self.found:
             return None
@@ -165,7 +165,7 @@ class Reading:
             if first != index:
                 where = self._file.place(("cases", first, "name"))
                 self._say(
-                    ("cases", index, "name"), f"{shown(case.name)} is also the case at {where}; rename one"
+                    ("cases", index, "name"), f"{quote(case.name)} is also the case at {where}; rename one"
                 )
 
     def _trial(self, index: int, case: Case, schema: tuple[tuple[str, Step], ...]) -> Trial | None:
@@ -193,7 +193,7 @@ class Reading:
             meant = did_you_mean(case.query, self._queries) or ";"
             self._say(
                 (*at, "query"),
-                f"{shown(case.query)} is no query of the file beside{meant} there are: {known}",
+                f"{quote(case.query)} is no query of the file beside{meant} there are: {known}",
             )
         return self._queries.get(case.query or "")
 
@@ -208,7 +208,7 @@ class Reading:
                 )
             elif one.metric is not None and one.metric not in fed:
                 meant = did_you_mean(one.metric, fed) or ";"
-                what = f"{shown(one.metric)} is not fed by {query.name}{meant} it feeds {', '.join(fed)}"
+                what = f"{quote(one.metric)} is not fed by {query.name}{meant} it feeds {', '.join(fed)}"
                 self._say((*here, "metric"), what)
             key = (one.metric or fed[0], frozenset((name, str(v)) for name, v in one.attributes.items()))
             if seen.setdefault(key, index) != index:
@@ -242,14 +242,14 @@ class Reading:
         try:
             return read_regular(file, _MAX_TEXT_BYTES).decode("utf-8-sig")
         except NotRegularError:
-            self._say(path, f"{shown(str(file))} is not a regular file; write another")
+            self._say(path, f"{quote(str(file))} is not a regular file; write another")
         except UnicodeDecodeError:
-            self._say(path, f"{shown(str(file))} is not UTF-8; save it as UTF-8")
+            self._say(path, f"{quote(str(file))} is not UTF-8; save it as UTF-8")
         except (OSError, ValueError) as error:
             self._say(
-                path, f"{shown(str(file))} {unreadable(error)}; write a path from the folder of this file"
+                path, f"{quote(str(file))} {unreadable(error)}; write a path from the folder of this file"
             )
         return None
 
     def _say(self, path: Sequence[Key], what: str) -> None:
-        self.found.append(self._file.found(path, what))
+        self.found.append(self._file.problem(path, what))

@@ -12,7 +12,7 @@ from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, Problem
 from poller.model.query import QueryDefinition
-from poller.model.text import did_you_mean, shown
+from poller.model.text import did_you_mean, quote
 from poller.tools.test.case_file import Reading, Trial
 
 _SUFFIXES = (".yaml", ".yml")
@@ -84,7 +84,7 @@ def chosen(trials: Sequence[Trial], patterns: Sequence[str]) -> list[Trial]:
     """
     names = [trial.case.name for trial in trials]
     problems = [
-        Problem("--case", f"{shown(pattern)} matches no case{did_you_mean(pattern, names)}")
+        Problem("--case", f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}")
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in names)
     ]

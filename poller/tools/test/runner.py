@@ -170,7 +170,7 @@ class Bench:
 
     def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
         query = trial.query
-        (look,) = pipeline.send([self._limits.look(facts_query([query], charset=pipeline.charset))])
+        (look,) = pipeline.send([self._limits.own_statement(facts_query([query], charset=pipeline.charset))])
         if look.error is not None:
             return Answer(query, 0.0, look.duration, error=look.error)
         facts = read_facts((look.rows.values[0][0] if look.rows else None) or b"")

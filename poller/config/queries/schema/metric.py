@@ -22,7 +22,7 @@ from poller.model.query import (
     Severity,
     Side,
 )
-from poller.model.text import did_you_mean, shown
+from poller.model.text import did_you_mean, quote
 from poller.model.units import unit_problem
 
 _ENDLESS = 1e300
@@ -39,7 +39,7 @@ def _parse_limit(value: object, info: ValidationInfo) -> object:
         raise ValueError(f"is empty; write a number like {example}")
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
         return float(value)
-    raise ValueError(f"{shown(value)} is not a limit; write a number like {example}")
+    raise ValueError(f"{quote(value)} is not a limit; write a number like {example}")
 
 
 Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
@@ -215,11 +215,11 @@ class DeclaredMetric(Part):
     def _name(cls, name: str) -> str:
         if not _METRIC_NAME.fullmatch(name):
             raise ValueError(
-                f"{shown(name)} is not a metric name; write lower-case letters, digits, _ and ., "
+                f"{quote(name)} is not a metric name; write lower-case letters, digits, _ and ., "
                 "starting with a letter, at most 255"
             )
         if name.startswith(("poller.", "poller_")):
-            raise ValueError(f"{shown(name)} begins with {name[:7]}, which is the poller's own; rename it")
+            raise ValueError(f"{quote(name)} begins with {name[:7]}, which is the poller's own; rename it")
         return name
 
     @field_validator("description")
@@ -242,7 +242,7 @@ class DeclaredMetric(Part):
         known = get_args(MetricType)
         if isinstance(given, str) and given and given not in known:
             instead = _INSTEAD.get(given.lower().replace("_", "")) or did_you_mean(given, known)
-            raise ValueError(f"{shown(given)} is none of {', '.join(known)}{instead}")
+            raise ValueError(f"{quote(given)} is none of {', '.join(known)}{instead}")
         return given
 
     @field_validator("attribute_columns")
@@ -265,16 +265,16 @@ class DeclaredMetric(Part):
         for name, values in closed.items():
             if columns is not None and name not in columns:
                 raise ValueError(
-                    f"{shown(name)} is none of the attribute_columns; name it there, or leave it out"
+                    f"{quote(name)} is none of the attribute_columns; name it there, or leave it out"
                 )
             if not values:
                 raise ValueError(f"{name!r} has no values; list all that the column can have")
             if len(set(values)) < len(values):
                 twice = next(value for value, count in Counter(values).items() if count > 1)
-                raise ValueError(f"value {shown(twice)} of {name!r} stands twice; keep one")
+                raise ValueError(f"value {quote(twice)} of {name!r} stands twice; keep one")
             if long := next((value for value in values if len(value) > MAX_ATTRIBUTE_LENGTH), None):
                 raise ValueError(
-                    f"value {shown(long)} of {name!r} has {len(long)} characters; "
+                    f"value {quote(long)} of {name!r} has {len(long)} characters; "
                     f"the most is {MAX_ATTRIBUTE_LENGTH}"
                 )
         return closed
@@ -329,7 +329,7 @@ def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
     for name in names:
         if not _ATTRIBUTE_NAME.fullmatch(name):
             raise ValueError(
-                f"{shown(name)} is not an attribute name; write letters, digits, _ and ., "
+                f"{quote(name)} is not an attribute name; write letters, digits, _ and ., "
                 f"starting with a letter or _, or {remedy}"
             )
         if name.replace(".", "_").startswith("__"):

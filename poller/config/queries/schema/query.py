@@ -23,7 +23,7 @@ from poller.model.query import (
     RequiredRole,
     Requirements,
 )
-from poller.model.text import shown
+from poller.model.text import quote
 
 _VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
 
@@ -58,7 +58,7 @@ class DeclaredRequirements(Part):
     @classmethod
     def _version(cls, version: str | None) -> str | None:
         if version is not None and not _VERSION_RANGE.fullmatch(version.strip()):
-            raise ValueError(f"{shown(version)} is not a version range; write one like >=14 or >=14,<18")
+            raise ValueError(f"{quote(version)} is not a version range; write one like >=14 or >=14,<18")
         return version
 
     def definition(self) -> Requirements:
@@ -222,7 +222,7 @@ class DeclaredQuery(Part):
     def _name(cls, name: str) -> str:
         if not _QUERY_NAME.fullmatch(name):
             raise ValueError(
-                f"{shown(name)} is not a query name; write lower-case letters, digits, _, - and ., "
+                f"{quote(name)} is not a query name; write lower-case letters, digits, _, - and ., "
                 "starting with a letter, at most 63"
             )
         return name
