@@ -195,7 +195,7 @@ def test_the_provider_is_replaced_before_the_attribute_sets_it_keeps_exceed_thei
     most = 0
     for number in range(50):
         exporting.put(a_result(A, *(Sample("users_total", n, {"n": f"{number} {n}"}) for n in range(100))))
-        most = max(most, len(exporting.instruments._seen))  # noqa: SLF001
+        most = max(most, len(exporting.instruments._known_sets))  # noqa: SLF001
     assert most <= 2 * 100 + RENEWAL_FLOOR
 
 

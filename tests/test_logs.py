@@ -202,7 +202,7 @@ def test_a_long_record_costs_no_more_masking_than_its_beginning(
         "text": logs.TextFormatter().format,
         "json": logs.JsonFormatter().format,
         "filter": redaction.Redaction().filter,
-        "otlp": logexport._told,  # noqa: SLF001
+        "otlp": logexport._otel_record,  # noqa: SLF001
     }
 
     def work(size: int) -> None:

@@ -238,7 +238,7 @@ def test_two_metrics_of_one_name_are_twins_where_their_attributes_meet() -> None
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
     told = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
     assert [sample.attributes["kind"] for sample in told.samples] == ["c", "b"], "not the 0 either"
-    assert (told.quarantined, told.made) == ({"duplicate": 2}, 2)
+    assert (told.quarantined, told.accepted) == ({"duplicate": 2}, 2)
 
 
 def test_an_empty_attribute_and_none_are_one_series_to_prometheus_and_so_are_twins() -> None:
@@ -310,7 +310,7 @@ def test_a_declared_value_without_a_row_is_zero() -> None:
     result = by_kind(labelled((b"5", b"sent")), attributes={"env": "prod"}, **STATES)
     assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
     assert all(sample.attributes["env"] == "prod" for sample in result.samples)
-    assert result.made == 2
+    assert result.accepted == 2
     assert kinds(by_kind(labelled(), **STATES)) == {"queued": 0, "sent": 0, "failed": 0}, "also without rows"
 
 
@@ -318,7 +318,7 @@ def test_of_a_counter_nobody_says_zero_and_values_stay_closed() -> None:
     result = labelled((b"7", b"queued"), (b"5", b"lost"))
     told = by_kind(result, attribute_values={"kind": ("queued", "sent")}, type="counter")
     assert [(sample.value, sample.attributes) for sample in told.samples] == [(7, {"kind": "queued"})]
-    assert (told.quarantined, told.made) == ({"undeclared_value": 1}, 0)
+    assert (told.quarantined, told.accepted) == ({"undeclared_value": 1}, 0)
 
 
 def test_an_undeclared_value_is_refused() -> None:
@@ -370,7 +370,7 @@ def test_the_rows_beyond_are_summed_up_in_one_series() -> None:
     result = folded(b"5", b"7", b"9007199254740993", attributes={"env": "prod"})
     assert kinds(result) == {"top": 9, "other": 9007199254741005}
     assert [sample.attributes["env"] for sample in result.samples] == ["prod", "prod"]
-    assert (result.folded, result.made, result.quarantined) == (3, 1, {})
+    assert (result.folded, result.accepted, result.quarantined) == (3, 1, {})
 
 
 def test_the_sum_of_decimals_is_exact() -> None:
@@ -477,7 +477,7 @@ def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     except PollError:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)
-    assert len(told.samples) - told.made + told.folded + sum(told.quarantined.values()) == candidates
+    assert len(told.samples) - told.accepted + told.folded + sum(told.quarantined.values()) == candidates
     series = [(s.metric, frozenset(s.attributes.items())) for s in told.samples]
     assert len(set(series)) == len(series)
     for sample in told.samples:

@@ -166,7 +166,7 @@ class Bed:
         try:
             for _ in range(times):
                 assert self.turns.acquire(timeout=120)
-                self.outcomes.append(self.reload(asked=True))
+                self.outcomes.append(self.reload(requested=True))
         finally:
             self.over.set()
 

@@ -185,7 +185,7 @@ class Telemetry:
                 settings.traces_to,
                 described,
                 settings.export_timeout,
-                asked_for=kinds != {"default"},
+                requested=kinds != {"default"},
                 meter_provider=meter_provider,
             )
             self._parts.append(spans)

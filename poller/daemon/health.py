@@ -56,10 +56,10 @@ def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
 def is_own_folder(folder: Path) -> bool:
     """Return whether `folder` is this user's folder and no link; any user may create a folder in /tmp."""
     try:
-        found = folder.lstat()
+        heartbeats = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return stat.S_ISDIR(heartbeats.st_mode) and heartbeats.st_uid == os.getuid()
 
 
 def clock() -> float:
@@ -77,29 +77,29 @@ def process_namespace() -> str | None:
 
 def read(candidates: list[Path]) -> dict[str, Any] | str:
     """Return the youngest heartbeat of `candidates`, or the reason why there is none."""
-    found: list[dict[str, Any]] = []
+    heartbeats: list[dict[str, Any]] = []
     troubles = []
     for path in candidates:
         if len(candidates) > 1 and not is_own_folder(path.parent):
             continue
         try:
-            found.append(_checked(read_json(path, MAX_BYTES)))
+            heartbeats.append(_checked(read_json(path, MAX_BYTES)))
         except FileNotFoundError:
             continue
         except OSError as error:
             troubles.append(f"{path} cannot be read: {error.strerror}")
         except (ValueError, TypeError, KeyError, ArithmeticError):
             troubles.append(f"{path} is not a heartbeat")
-    if found:
-        return max(found, key=lambda one: one["boottime"])
+    if heartbeats:
+        return max(heartbeats, key=lambda candidate: candidate["boottime"])
     if troubles:
         return "; ".join(troubles)
     looked = " or ".join(map(str, candidates))
     return f"no heartbeat at {looked}: is a poller running, as this user and with this POLLER_HEALTH_FILE?"
 
 
-def _checked(told: dict[str, Any]) -> dict[str, Any]:
-    beat = {**told, "boottime": float(told["boottime"]), "pid": int(told["pid"])}
+def _checked(document: dict[str, Any]) -> dict[str, Any]:
+    beat = {**document, "boottime": float(document["boottime"]), "pid": int(document["pid"])}
     if not math.isfinite(beat["boottime"]) or beat["pid"] <= 0:
         raise ValueError
     return beat
@@ -180,5 +180,5 @@ def _count(queries: dict[str, Any]) -> Counter[str]:
 
 
 def _dict(heartbeat: dict[str, Any], key: str) -> dict[str, Any]:
-    found = heartbeat.get(key)
-    return found if isinstance(found, dict) else {}
+    heartbeats = heartbeat.get(key)
+    return heartbeats if isinstance(heartbeats, dict) else {}

@@ -40,7 +40,7 @@ class Heartbeat:
         """Write to the first of `places` that can be written (see `poller.daemon.health.places`)."""
         self._places = tuple(places)
         self._written: Path | None = None
-        self._told = ""
+        self._trouble_logged = ""
         self._identity = {
             "version": 1,
             "pid": os.getpid(),
@@ -56,7 +56,7 @@ class Heartbeat:
         """Path of the heartbeat; None while it cannot be written."""
         return self._written
 
-    def write(self, told: Mapping[str, object], more: bytes = b"{}") -> None:
+    def write(self, content: Mapping[str, object], more: bytes = b"{}") -> None:
         """Write `told`, the time, the poller's identity, and `more` (a JSON object). Raises nothing."""
         private = len(self._places) > 1
         troubles = []
@@ -65,7 +65,11 @@ class Heartbeat:
                 self._look_for_another(path)
             try:
                 _make_folder(path.parent, private=private)
-                _write(path, self._encoded(told, more), self._encoded({**told, "disk": "full"}, b"{}"))
+                _write(
+                    path,
+                    self._encoded(content, more),
+                    self._encoded({**content, "disk": "full"}, b"{}"),
+                )
             except OSError as error:
                 troubles.append(f"{path}: {error.strerror or error}")
             else:
@@ -83,9 +87,9 @@ class Heartbeat:
             if len(self._places) > 1:
                 self._written.parent.rmdir()  # the poller's own folder; fails if it is not empty
 
-    def _encoded(self, told: Mapping[str, object], more: bytes) -> bytes:
+    def _encoded(self, content: Mapping[str, object], more: bytes) -> bytes:
         now = clock()
-        beat = {**self._identity, "boottime": now, "at": time.time(), **told}
+        beat = {**self._identity, "boottime": now, "at": time.time(), **content}
         if self._other is not None and now - self._other[1] <= MAX_AGE_SECONDS:
             beat["shared_with"] = self._other[0]
         text = json.dumps(beat, default=str).encode()
@@ -117,7 +121,7 @@ class Heartbeat:
         return all(heartbeat.get(key) == self._identity[key] for key in ("pid", "process_namespace"))
 
     def _say(self, trouble: str, written: Path | None) -> None:
-        if trouble and trouble != self._told:
+        if trouble and trouble != self._trouble_logged:
             logger.warning(
                 "`poller health` will not work, as no heartbeat can be written (%s); "
                 "set POLLER_HEALTH_FILE to a place that can be",
@@ -125,7 +129,7 @@ class Heartbeat:
             )
         elif written is not None and written != self._written:
             logger.debug("heartbeat at %s", written)
-        self._told, self._written = trouble, written
+        self._trouble_logged, self._written = trouble, written
 
 
 def _write(path: Path, whole: bytes, short: bytes) -> None:
@@ -138,12 +142,12 @@ def _write(path: Path, whole: bytes, short: bytes) -> None:
         # A full disk must not make a probe restart the poller; the file's own blocks are still writable.
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            found = os.fstat(descriptor)
-            ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.getuid()
-            if not ours or len(short) > max(found.st_size, 512 * found.st_blocks):
+            status = os.fstat(descriptor)
+            usable = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.getuid()
+            if not usable or len(short) > max(status.st_size, 512 * status.st_blocks):
                 raise
             # Padded with blanks, because a shorter file would release blocks that cannot be allocated again.
-            os.pwrite(descriptor, short.ljust(found.st_size), 0)
+            os.pwrite(descriptor, short.ljust(status.st_size), 0)
         finally:
             os.close(descriptor)
 
@@ -151,10 +155,10 @@ def _write(path: Path, whole: bytes, short: bytes) -> None:
 def _state(path: Path) -> tuple[int, ...] | None:
     """Return an id that changes whenever the file is replaced; None if the file is missing."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def _make_folder(folder: Path, *, private: bool) -> None:

@@ -68,7 +68,7 @@ def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> byt
 
     Above about `most` bytes, queries in state `ok` are omitted first; the object has the number omitted.
     """
-    texts = [json.dumps(one) for one in to_json(statuses)]
+    texts = [json.dumps(item) for item in to_json(statuses)]
     room, listed = most, set()
     for number in sorted(range(len(texts)), key=lambda number: statuses[number].state == "ok"):
         size = len(texts[number]) + len(statuses[number].query)
@@ -76,9 +76,9 @@ def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> byt
             room -= size
             listed.add(number)
     head = {
-        "states": Counter(one.state_name for one in statuses),
+        "states": Counter(item.state_name for item in statuses),
         "omitted": len(texts) - len(listed),
-        "queries": {one.query: one.state for number, one in enumerate(statuses) if number in listed},
+        "queries": {item.query: item.state for number, item in enumerate(statuses) if number in listed},
     }
     details = ", ".join(text for number, text in enumerate(texts) if number in listed)
     return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()

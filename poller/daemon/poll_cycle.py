@@ -73,7 +73,7 @@ class PollCycle:
         self._memory = memory
         self._lock = threading.Lock()
         self._last: dict[str, PollResult] = {}
-        self._last_shown: dict[str, PollResult] | None = None
+        self._last_reported: dict[str, PollResult] | None = None
         self._statuses = QueryStatuses()
 
     def run(
@@ -101,7 +101,7 @@ class PollCycle:
         self._polls_log.tick(results, now, within=span.of)
         with self._lock:
             self._last.update((result.query.name, result) for result in results)
-            self._last_shown = None
+            self._last_reported = None
         return results
 
     def announce_stale(self) -> None:
@@ -123,7 +123,7 @@ class PollCycle:
             self._memory.invalidate()
         with self._lock:
             self._last = {name: result for name, result in self._last.items() if name not in dropped}
-            self._last_shown = None
+            self._last_reported = None
 
     def statuses(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
         """Return the status of every query; `next_runs` is by query, in seconds since 1970.
@@ -133,18 +133,20 @@ class PollCycle:
         now = time.monotonic()
         with self._lock:
             # The copy is made here, because the work of a tick must not grow with the number of queries.
-            if self._last_shown is None:
-                self._last_shown = self._last.copy()
-            last = self._last_shown
+            if self._last_reported is None:
+                self._last_reported = self._last.copy()
+            last = self._last_reported
         return self._statuses.current(self.store.freshness(now), self.store.good(now), last, next_runs)
 
     def server(self) -> str:
         """Describe the server that answered last in one line; empty if none answered recently."""
-        seen = self._tracker.current(time.monotonic())
-        if seen is None:
+        current = self._tracker.current(time.monotonic())
+        if current is None:
             return ""
-        lag = "unknown lag" if seen.lag is None else f"{format_duration(round(seen.lag, 1))} behind"
-        return f"{seen.role} {seen.place}, {lag}" if seen.standby else f"{seen.role} {seen.place}"
+        lag = "unknown lag" if current.lag is None else f"{format_duration(round(current.lag, 1))} behind"
+        return (
+            f"{current.role} {current.place}, {lag}" if current.standby else f"{current.role} {current.place}"
+        )
 
 
 def _own_metrics(meter: Meter) -> SelfMetrics:

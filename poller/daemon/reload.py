@@ -65,10 +65,10 @@ class Reload:
         self._last_success = time.time()
         self._reloads = _meters(meter, lambda: not self.problems, lambda: self._last_success)
 
-    def __call__(self, asked: bool) -> Outcome:
+    def __call__(self, requested: bool) -> Outcome:
         """Reload the files; unless `asked`, only if their contents changed since the last read."""
         before = self._look()
-        if before == self._read and not asked:
+        if before == self._read and not requested:
             return "unchanged"
         problems: tuple[Problem, ...] = ()
         catalog = self.catalog

@@ -53,15 +53,15 @@ _PATIENCE = 900.0
 """Seconds above the longest possible tick after which a tick counts as hung."""
 
 
-def main(loader: LoaderProcess, asked: Sequence[bool]) -> None:
+def main(loader: LoaderProcess, requests: Sequence[bool]) -> None:
     """Run the daemon with the data that `loader` reads, and end the process with its exit code.
 
     `asked` is non-empty after a reload was requested. Raises LoaderError.
     """
-    run_to_end(lambda: serve(loader, asked))
+    run_to_end(lambda: serve(loader, requests))
 
 
-def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
+def serve(loader: LoaderProcess, requests: Sequence[bool]) -> None:
     """Poll on schedule and push until a signal requests the stop; then end the process.
 
     Raises ConfigError with every problem, LoaderError if the loader failed or printed requested output.
@@ -72,20 +72,20 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         logger.warning(warning)
     if settings.endpoint is not None:
         importlib.import_module("poller.otlp.exporter")  # imported while the loader reads the files
-    sources, seen = loader.receive()
+    sources, first_fingerprint = loader.receive()
     notifier = SystemdNotifier(os.environ)
 
-    def read_again(asked: bool) -> bool:
+    def read_again(requested: bool) -> bool:
         notifier.reloading()
         try:
-            return reload(asked) != "unsteady"
+            return reload(requested) != "unsteady"
         finally:
             notifier.ready(_status(reload))
 
     look = functools.partial(fingerprint, sources)
-    watcher = Watcher(look, read_again, watch=settings.watch, seen=seen)
+    watcher = Watcher(look, read_again, watch=settings.watch, seen=first_fingerprint)
     on_hangup(watcher.ask)
-    if asked:
+    if requests:
         watcher.ask()
     catalog: Catalog = loader.receive()
     loader.close()
@@ -110,7 +110,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
         cycle.run,
         rest=rest,
         on_overrun=cycle.overran,
-        on_first_polls=lambda: _tell([push, watchdog_thread]),
+        on_first_polls=lambda: _hurry([push, watchdog_thread]),
         # A connection attempt may take a multiple of it: several hosts, each tried twice.
         patience=_PATIENCE + 20 * settings.connect_timeout,
     )
@@ -154,8 +154,8 @@ def _read_again(settings: Settings) -> Catalog:
     try:
         catalog: Catalog = LoaderProcess.run("load", settings)
     except LoaderError as error:
-        what = f"cannot be read again: {error}; send SIGHUP to retry"
-        raise ConfigError([Problem("POLLER_QUERIES", what)]) from None
+        message = f"cannot be read again: {error}; send SIGHUP to retry"
+        raise ConfigError([Problem("POLLER_QUERIES", message)]) from None
     return catalog
 
 
@@ -183,11 +183,11 @@ def _status(reload: Reload) -> str:
     return f"polling {counted(len(reload.catalog.queries), 'query')}{refused}"
 
 
-def _tell(whom: Sequence[MetricExporter | Watchdog | None]) -> None:
+def _hurry(receivers: Sequence[MetricExporter | Watchdog | None]) -> None:
     """Start a push and a heartbeat now."""
-    for one in whom:
-        if one is not None:
-            one.soon()
+    for receiver in receivers:
+        if receiver is not None:
+            receiver.soon()
 
 
 def _end(

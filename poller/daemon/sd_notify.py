@@ -59,7 +59,7 @@ def _watchdog(environ: Mapping[str, str]) -> float | None:
     """Return WATCHDOG_USEC in seconds if it applies to this process (WATCHDOG_PID), else None."""
     try:
         seconds = int(environ.get("WATCHDOG_USEC", "")) / 1e6
-        meant = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
+        addressed = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
     except ValueError:
         return None
-    return seconds if meant and seconds > 0 else None
+    return seconds if addressed and seconds > 0 else None

@@ -83,5 +83,5 @@ class Watchdog:
         elif self._stuck and not stuck:
             logger.info("the poller goes on")
         self._stuck = stuck
-        for tell in self._on_beat:
-            tell(stuck)
+        for call in self._on_beat:
+            call(stuck)

@@ -30,7 +30,7 @@ class ExportLog:
         clock: Callable[[], float] = time.monotonic,
         *,
         confirm: bool = True,
-        asked_for: bool = True,
+        requested: bool = True,
     ) -> None:
         """Prepare; records show the collector as `endpoint`. With `confirm` the first success is logged.
 
@@ -39,7 +39,7 @@ class ExportLog:
         """
         self._form = form
         self._logger = form.logger
-        self._unwanted_level = logging.WARNING if asked_for else logging.INFO
+        self._unwanted_level = logging.WARNING if requested else logging.INFO
         self._endpoint = endpoint
         self._clock = clock
         self._since: float | None = None
@@ -54,9 +54,11 @@ class ExportLog:
         extra = self._extra(export_result, failures=self._counts["failures"])
         if begins:
             # After a single push, the last record reports whether its requests are kept.
-            what = "failed" if self._once else "failed, it is kept and tried again"
+            subject = "failed" if self._once else "failed, it is kept and tried again"
             level = self._unwanted_level if self._is_unwanted(export_result) else logging.WARNING
-            self._logger.log(level, "%s %s: %s", self._form.export, what, export_result.reason, extra=extra)
+            self._logger.log(
+                level, "%s %s: %s", self._form.export, subject, export_result.reason, extra=extra
+            )
         else:
             again = format_duration(round(pause, 1))
             message = "%s failed, once more in %s: %s"
@@ -73,7 +75,7 @@ class ExportLog:
             level, message, self._form.export, self._form.items, export_result.reason, extra=extra
         )
 
-    def taken(self, export_result: ExportResult, items: int, *, last: bool) -> None:
+    def accepted(self, export_result: ExportResult, items: int, *, last: bool) -> None:
         """Log that the collector accepted a request; `last` means that the queue is empty now."""
         self._note(export_result, items)
         proven, self._proven = self._proven, True
@@ -113,11 +115,11 @@ class ExportLog:
         level = logging.DEBUG if remark == self._remark else logging.WARNING
         extra = self._extra(export_result, rejected=export_result.rejected, **{self._form.field: items})
         if export_result.rejected:
-            what = f"{export_result.rejected} of {items} {self._form.items}"
+            subject = f"{export_result.rejected} of {items} {self._form.items}"
             self._logger.log(
                 level,
                 "the collector rejects %s: %s",
-                what,
+                subject,
                 export_result.reason or "it says not why",
                 extra=extra,
             )

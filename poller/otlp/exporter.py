@@ -96,7 +96,7 @@ class MetricExporter:
         self._delivery = RetrySender(
             format_of("metrics"), queue, sender, str(endpoint), pause, confirm=math.isfinite(interval)
         )
-        self._one_at_a_time = threading.Lock()
+        self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -144,7 +144,7 @@ class MetricExporter:
 
     def silent(self, now: float) -> float | None:
         """Return the seconds without a delivered export at `now` (monotonic seconds); None if not silent."""
-        silent = now - self._delivery.taken_at
+        silent = now - self._delivery.accepted_at
         return silent if silent > SILENT_INTERVALS * self._interval else None
 
     def flush(
@@ -160,13 +160,13 @@ class MetricExporter:
         returns after the first failed attempt if the queue outlives the process. It also returns as soon as
         `stopped` returns true.
         """
-        with self._one_at_a_time:
+        with self._turn:
             requests = self._collect()
             # Inside the lock, because a later collection must not enter the queue before this one.
             ticket = self._delivery.enqueue(requests or [], watched=True)
         patient = patient or not self._queue.outlives
-        taken = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
-        return taken and requests is not None
+        accepted = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
+        return accepted and requests is not None
 
     def shutdown(
         self,
@@ -186,7 +186,7 @@ class MetricExporter:
         self._wake.set()
         done = self.flush(timeout, patient=patient, stopped=stopped)
         self._delivery.close()
-        self._tell_left()
+        self._log_undelivered()
         self._queue.close()
         with contextlib.suppress(Exception):
             self._provider.shutdown(timeout_millis=100)
@@ -198,13 +198,13 @@ class MetricExporter:
         due = time.monotonic() + self._interval
         while not self._stopping.is_set():
             self._turned = time.monotonic()
-            asked = self._wake.wait(max(0.0, due - self._turned))
+            requested = self._wake.wait(max(0.0, due - self._turned))
             self._wake.clear()
             # Count from the due time, not from the end of a collection, or every interval would be longer.
             now = time.monotonic()
-            due = now + self._interval if asked or due + self._interval < now else due + self._interval
+            due = now + self._interval if requested or due + self._interval < now else due + self._interval
             try:
-                with self._one_at_a_time:
+                with self._turn:
                     if not self._stopping.is_set():
                         self._delivery.enqueue(self._collect() or [])
             except Exception:  # for example out of threads or memory; no error may end the thread
@@ -231,11 +231,11 @@ class MetricExporter:
             self._unencodable.add(metric.name)
         return False
 
-    def _tell_left(self) -> None:
+    def _log_undelivered(self) -> None:
         where, lost = self._queue.folder, self._queue.in_memory
         if left := self._queue.requests - lost:
-            what = counted(left, "request")
-            logger.warning("%s not delivered; kept in %s for the next start", what, where)
+            count_text = counted(left, "request")
+            logger.warning("%s not delivered; kept in %s for the next start", count_text, where)
         if lost:
             why = "POLLER_STATE_DIR is not set" if where is None else f"nothing could be kept in {where}"
             logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)

@@ -57,16 +57,16 @@ class GrpcSender:
     def send(self, body: bytes) -> ExportResult:
         """Send an encoded request of the signal; a failure is returned as an ExportResult, not raised."""
         proven = self._proven
-        found = self._send(body)
-        code = found.error.get("error.type")
+        result = self._send(body)
+        code = result.error.get("error.type")
         if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
             # gRPC would use a silently broken connection for another 15 minutes.
             self.rest()
-            if code == "UNAVAILABLE" and proven and found.wait is None:
+            if code == "UNAVAILABLE" and proven and result.wait is None:
                 # A proxy or firewall may have cut an idle connection that worked before.
-                found = self._send(body)
-        self._proven = found.fate == "taken"
-        return found
+                result = self._send(body)
+        self._proven = result.fate == "taken"
+        return result
 
     def rest(self) -> None:
         """Close the channel until the next request, because it wakes the process several times a second."""

@@ -224,13 +224,13 @@ class HttpSender:
         with self._session.post(
             self._url, data=body, headers=self._headers, timeout=timeout, allow_redirects=False, stream=True
         ) as response:
-            taken = 200 <= response.status_code < 300
+            accepted = 200 <= response.status_code < 300
             try:
                 content, unread = _read(response)
             except ContentDecodingError as error:
                 content, unread = b"", str(error)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not taken:
+        if not accepted:
             return _refused(response, kind, content)
         if kind == "text/html":
             # A collector never answers with HTML, so another server received and discarded the values.
@@ -255,7 +255,7 @@ def _cause(error: BaseException) -> str:
     while isinstance(inner, BaseException):
         error = inner
         nested = [inner.__cause__, getattr(inner, "reason", None), *inner.args]
-        inner = next((one for one in nested if isinstance(one, BaseException)), None)
+        inner = next((argument for argument in nested if isinstance(argument, BaseException)), None)
     if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
         # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
         grpc = str(error)[3:4] == "\x04"
@@ -300,8 +300,10 @@ def _partial_success(form: SignalFormat, kind: str, content: bytes) -> tuple[int
     """Return the rejected item count and the message; 0 and no message if the answer cannot be parsed."""
     try:
         if kind == "application/json":
-            told = (json.loads(content or b"{}") or {}).get("partialSuccess") or {}
-            return int(told.get(form.rejected_in_json, 0)), str(told.get("errorMessage", ""))
+            partial_success = (json.loads(content or b"{}") or {}).get("partialSuccess") or {}
+            return int(partial_success.get(form.rejected_in_json, 0)), str(
+                partial_success.get("errorMessage", "")
+            )
         partial = form.response.FromString(content).partial_success
         return getattr(partial, form.rejected), partial.error_message
     except _UNREAD_ANSWER:

@@ -25,8 +25,8 @@ def make_folder(folder: Path) -> None:
 
 def _unusable(folder: Path, error: OSError) -> ConfigError:
     why = "it is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
-    what = f"{str(folder)!r} cannot be used: {why}; name a folder that this user may write in"
-    return ConfigError([Problem(_WHERE, what)])
+    message = f"{str(folder)!r} cannot be used: {why}; name a folder that this user may write in"
+    return ConfigError([Problem(_WHERE, message)])
 
 
 class FolderLock:
@@ -51,15 +51,15 @@ class FolderLock:
         except BlockingIOError:
             holder = os.pread(self._file, 100, 0).decode(errors="replace").strip()
             os.close(self._file)
-            what = (
+            message = (
                 f"{str(folder)!r} is in use by another poller ({holder or 'just starting'}); "
                 "stop that one, or give each a folder of its own"
             )
-            raise StateInUseError([Problem(_WHERE, what)]) from None
+            raise StateInUseError([Problem(_WHERE, message)]) from None
         except OSError as error:
             os.close(self._file)
-            what = f"{str(folder)!r} cannot be locked: {error.strerror}; name a folder on a local disk"
-            raise ConfigError([Problem(_WHERE, what)]) from None
+            message = f"{str(folder)!r} cannot be locked: {error.strerror}; name a folder on a local disk"
+            raise ConfigError([Problem(_WHERE, message)]) from None
         with contextlib.suppress(OSError):  # a full disk must not prevent the start
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)

@@ -88,12 +88,12 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[StoredRequest | 
         if place != planted:
             _plant(db, planted := place)
         try:
-            kept = read_request(db, number)
+            stored = read_request(db, number)
         except SHELF_ERRORS:
             damaged_rows += place != roots[b"total"]
         else:
             whole_rows += total is None or number <= total[1]  # a higher id was never committed
-            yield kept
+            yield stored
     yield from itertools.repeat(None, damaged_rows if total is None else total[0] - whole_rows)
 
 
@@ -106,7 +106,7 @@ def _plant(db: sqlite3.Connection, root: int) -> None:
 
 def _leaves(path: Path) -> list[int]:
     """Return the pages with rows; the pointer map excludes freed pages, which still hold removed rows."""
-    found: list[int] = []
+    numbers: list[int] = []
     with path.open("rb") as file:
         for first in range(2, path.stat().st_size // PAGE + 1, _MAPPED + 1):
             file.seek((first - 1) * PAGE)
@@ -114,5 +114,5 @@ def _leaves(path: Path) -> list[int]:
             for page, kind in enumerate(types, first + 1):
                 file.seek((page - 1) * PAGE)
                 if kind in _TREE_PAGES and file.read(1) == _LEAF:
-                    found.append(page)
-    return found
+                    numbers.append(page)
+    return numbers

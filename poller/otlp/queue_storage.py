@@ -158,21 +158,21 @@ class QueueStorage:
         """Whether the database's path still leads to the open file."""
         return self._state()[:1] == self._files[:1]
 
-    def add(self, kept: Sequence[StoredRequest]) -> None:
+    def add(self, stored: Sequence[StoredRequest]) -> None:
         """Store all of the requests or none; their ids must be higher than all stored ids."""
-        rows = [(one.id, one.at, one.request.items, _checksum(one), one.request.body) for one in kept]
-        size = sum(len(one.request.body) for one in kept)
+        rows = [(item.id, item.at, item.request.items, _checksum(item), item.request.body) for item in stored]
+        size = sum(len(item.request.body) for item in stored)
         self._change("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows, len(rows), size)
-        self.last = kept[-1].id
+        self.last = stored[-1].id
 
     def first(self, after: int) -> tuple[int, float] | None:
         """Return the id and time of the oldest request above the id `after`; None if there is none."""
-        found = self._db.execute(
+        entry = self._db.execute(
             "SELECT id, at FROM request WHERE id > ? ORDER BY id LIMIT 1", (max(after, self.floor),)
         ).fetchone()
-        if found is None:
+        if entry is None:
             return None
-        number, at = found
+        number, at = entry
         if not isinstance(at, float):
             raise DamagedRowError(number)
         return number, at
@@ -333,10 +333,10 @@ def new_database() -> sqlite3.Connection:
 
 def read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
     """Return the request count and highest id after the last commit; None if damaged or missing."""
-    found = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
-    if found is None or found[2] != zlib.crc32(repr(found[:2]).encode()):
+    entry = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
+    if entry is None or entry[2] != zlib.crc32(repr(entry[:2]).encode()):
         return None
-    return found[0], found[1]
+    return entry[0], entry[1]
 
 
 def _write_total(db: sqlite3.Connection, requests: int) -> None:
@@ -381,9 +381,9 @@ def _check_pages(db: sqlite3.Connection) -> None:
     with contextlib.closing(new_database()) as new:
         if _schema(db) != _schema(new):
             raise DamagedError("its table is not the one that was made")
-    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if found != b"ok":
-        raise DamagedError(" ".join(found.decode(errors="replace").split()))
+    (entry,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if entry != b"ok":
+        raise DamagedError(" ".join(entry.decode(errors="replace").split()))
 
 
 def _readable(db: sqlite3.Connection, after: int) -> Iterator[StoredRequest | None]:
@@ -399,32 +399,32 @@ def _readable(db: sqlite3.Connection, after: int) -> Iterator[StoredRequest | No
         numbers.update(range(ends[0][-1] + 1, min(ends[1][-1], ends[0][-1] + _LARGEST_GAP)))
     for number in sorted(numbers):
         try:
-            kept = read_request(db, number)
+            stored = read_request(db, number)
         except SHELF_ERRORS:
             yield None
         else:
-            yield kept
+            yield stored
 
 
 def read_request(db: sqlite3.Connection, number: int) -> StoredRequest:
     """Return the request with this id; raises DamagedRowError if it has changed."""
-    found = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
-    if found is not None and isinstance(found[3], bytes):
-        at, points, checksum, body = found
-        kept = StoredRequest(number, at, Request(body, points))
-        if _checksum(kept) == checksum:
-            return kept
+    entry = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
+    if entry is not None and isinstance(entry[3], bytes):
+        at, points, checksum, body = entry
+        stored = StoredRequest(number, at, Request(body, points))
+        if _checksum(stored) == checksum:
+            return stored
     raise DamagedRowError(number)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        entry = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return entry.st_dev, entry.st_ino
 
 
-def _checksum(kept: StoredRequest) -> int:
-    head = repr((kept.id, kept.at, kept.request.items)).encode()
-    return zlib.crc32(kept.request.body, zlib.crc32(head))
+def _checksum(stored: StoredRequest) -> int:
+    head = repr((stored.id, stored.at, stored.request.items)).encode()
+    return zlib.crc32(stored.request.body, zlib.crc32(head))

@@ -99,9 +99,9 @@ def _keep(message: Any, path: Sequence[str], first: int, last: int) -> int:
     count = 0
     for child in children:
         count += _keep(child, below, first - count, last - count)
-    kept = [child for child in children if _count(child, below)]
+    nonempty = [child for child in children if _count(child, below)]
     del children[:]
-    children.extend(kept)
+    children.extend(nonempty)
     return count
 
 

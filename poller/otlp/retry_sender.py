@@ -72,7 +72,7 @@ class RetrySender:
         longest_pause: float,
         *,
         confirm: bool = True,
-        asked_for: bool = True,
+        requested: bool = True,
         idle: float = IDLE_SECONDS,
     ) -> None:
         """Start with the contents of the spool; `longest_pause` between two attempts is in seconds.
@@ -88,11 +88,11 @@ class RetrySender:
         """Whether the last request was accepted; None before the first."""
         self.busy_since: float | None = None
         """Start of the request in progress, in monotonic seconds; None if there is none."""
-        self.taken_at = time.monotonic()
+        self.accepted_at = time.monotonic()
         """Time of the last accepted request, in monotonic seconds; initially the start."""
         self._sender = sender
         self._logger = form.logger
-        self._export_log = ExportLog(form, endpoint, confirm=confirm, asked_for=asked_for)
+        self._export_log = ExportLog(form, endpoint, confirm=confirm, requested=requested)
         self._longest_pause = longest_pause
         self._idle = idle
         self._changed = threading.Condition()
@@ -171,12 +171,12 @@ class RetrySender:
     def _work(self) -> None:
         while not self._ended:
             try:
-                self._deliver_one()
+                self._deliver_next()
             except Exception:
                 self._logger.exception("a defect of the poller; it goes on delivering")
                 self._again_at = time.monotonic() + self._longest_pause
 
-    def _deliver_one(self) -> None:
+    def _deliver_next(self) -> None:
         if not (head := self._await()):
             return
         self.busy_since = time.monotonic()
@@ -264,7 +264,7 @@ class RetrySender:
         self._attempts += 1
         self.last_ok = export_result.fate == "taken"
         if self.last_ok:
-            self.taken_at = time.monotonic()
+            self.accepted_at = time.monotonic()
         if export_result.fate in ("later", "held"):
             self._postpone(export_result)
         else:
@@ -279,7 +279,7 @@ class RetrySender:
                 ticket.waiting.remove(head.id)
                 ticket.clean &= export_result.fate == "taken" and not export_result.rejected
         if export_result.fate == "taken":
-            self._export_log.taken(export_result, head.request.items, last=self.queue.empty)
+            self._export_log.accepted(export_result, head.request.items, last=self.queue.empty)
         else:
             self._export_log.refused(export_result, head.request.items)
 

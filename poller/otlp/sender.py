@@ -63,8 +63,8 @@ class Variables:
             return path
         except OSError as error:
             # The variable may hold the key itself instead of its file's name.
-            shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
-            raise ConfigError([Problem(where, f"{shown} cannot be read: {error.strerror}")]) from None
+            path_text = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
+            raise ConfigError([Problem(where, f"{path_text} cannot be read: {error.strerror}")]) from None
 
 
 USER_AGENT = "obscura-poller"
@@ -90,34 +90,34 @@ def build(
     learn_url(endpoint.url)
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_REDACTION)
-    told = Variables(environ, signal)
-    files = {kind: found for kind in _FILES if (found := told.file(kind))}
+    variables = Variables(environ, signal)
+    files = {kind: file_path for kind in _FILES if (file_path := variables.file(kind))}
     try:
-        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, told)
+        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, variables)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
         raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
 
 
-def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> GrpcSender:
+def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variables: Variables) -> GrpcSender:
     # gRPC's core writes to stderr without using a logger. Errors that matter also arrive as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # gRPC reads this variable only in lower case, and all other variables in both cases.
     if "NO_PROXY" in os.environ:
         os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     # gRPC's traces contain every header of every request, and cannot be masked.
-    if told.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
+    if variables.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
     from grpc import ChannelCredentials, ssl_channel_credentials
 
     from poller.otlp.grpc import GrpcSender
 
-    compression = _compression(told, "none", "gzip")
+    compression = _compression(variables, "none", "gzip")
     plain_text = endpoint.plain_text
     if plain_text is None:
-        plain_text = (told.read("INSECURE") or "").strip().lower() == "true"
-    provided = None if plain_text else _provided("GRPC", told, ChannelCredentials)
+        plain_text = (variables.read("INSECURE") or "").strip().lower() == "true"
+    provided = None if plain_text else _provided("GRPC", variables, ChannelCredentials)
 
     def credentials() -> Any:
         if provided is not None:
@@ -132,9 +132,9 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
     target = urlsplit(endpoint.url).netloc or endpoint.url
     return GrpcSender(
         target,
-        tuple(_headers(told).items()),
+        tuple(_headers(variables).items()),
         timeout,
-        form=format_of(told.signal),
+        form=format_of(variables.signal),
         credentials=None if plain_text else credentials,
         gzip=compression == "gzip",
         user_agent=USER_AGENT,
@@ -142,7 +142,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
     )
 
 
-def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: Variables) -> HttpSender:
+def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variables: Variables) -> HttpSender:
     try:
         import requests
 
@@ -157,7 +157,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
                 )
             ]
         ) from error
-    session = _provided("HTTP", told, requests.Session)
+    session = _provided("HTTP", variables, requests.Session)
     if session is None:
         session = HttpSession()
         if authority := files.get("CERTIFICATE"):
@@ -167,16 +167,16 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], told: V
             session.cert = (str(certificate), str(key)) if key else str(certificate)
     return HttpSender(
         endpoint.url,
-        _headers(told),
+        _headers(variables),
         timeout,
-        form=format_of(told.signal),
-        compression=_compression(told, *COMPRESSIONS),
+        form=format_of(variables.signal),
+        compression=_compression(variables, *COMPRESSIONS),
         user_agent=USER_AGENT,
         session=session,
     )
 
 
-def _headers(told: Variables) -> Mapping[str, str]:
+def _headers(variables: Variables) -> Mapping[str, str]:
     """Return the headers of `name=value,name=value` with %-escaped values.
 
     Source: OpenTelemetry specification, exporter.md. Raises ConfigError for an invalid header, because
@@ -184,7 +184,7 @@ def _headers(told: Variables) -> Mapping[str, str]:
     """
     headers: dict[str, str] = {}
     problems = []
-    for number, item in enumerate((told.read("HEADERS") or "").split(","), 1):
+    for number, item in enumerate((variables.read("HEADERS") or "").split(","), 1):
         if not item.strip():
             continue
         name, equals, value = (unquote(part).strip() for part in item.partition("="))
@@ -203,7 +203,7 @@ def _headers(told: Variables) -> Mapping[str, str]:
             problems.append(f"the value of {name.lower()!r} {too_long}")
         headers[name.lower()] = value
     if problems:
-        where = told.where("HEADERS") or ""
+        where = variables.where("HEADERS") or ""
         raise ConfigError([Problem(where, problem) for problem in problems])
     return headers
 
@@ -229,29 +229,29 @@ def _is_direct(host: str, entry: str) -> bool:
         return bool(entry) and host.endswith(entry)
 
 
-def _compression(told: Variables, *known: str) -> str:
-    wanted = (told.read("COMPRESSION") or "none").strip().lower()
-    if wanted not in known:
-        what = f"{redact(wanted)!r} is not known here; write one of {', '.join(known)}"
-        raise ConfigError([Problem(told.where("COMPRESSION") or "", what)])
-    return wanted
+def _compression(variables: Variables, *known: str) -> str:
+    algorithm = (variables.read("COMPRESSION") or "none").strip().lower()
+    if algorithm not in known:
+        message = f"{redact(algorithm)!r} is not known here; write one of {', '.join(known)}"
+        raise ConfigError([Problem(variables.where("COMPRESSION") or "", message)])
+    return algorithm
 
 
-def _provided(protocol: str, told: Variables, kind: Any) -> Any:
+def _provided(protocol: str, variables: Variables, kind: Any) -> Any:
     """Return the object of an installed credential provider (OpenTelemetry Python's mechanism), or None."""
     prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
-    names = [f"{prefix}{told.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
-    where = next((name for name in names if told.environ.get(name)), None)
+    names = [f"{prefix}{variables.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]
+    where = next((name for name in names if variables.environ.get(name)), None)
     if where is None:
         return None
     points = importlib.metadata.entry_points(
-        group="opentelemetry_otlp_credential_provider", name=told.environ[where]
+        group="opentelemetry_otlp_credential_provider", name=variables.environ[where]
     )
     try:
         given = next(iter(points)).load()()
     except StopIteration:
-        what = f"{told.environ[where]!r} is not installed; install the package that provides it"
-        raise ConfigError([Problem(where, what)]) from None
+        message = f"{variables.environ[where]!r} is not installed; install the package that provides it"
+        raise ConfigError([Problem(where, message)]) from None
     except Exception as error:  # noqa: BLE001 - it is somebody else's program
         raise ConfigError([Problem(where, redact(f"{type(error).__name__}: {error}"))]) from None
     if not isinstance(given, kind):

@@ -81,7 +81,7 @@ class SendingQueue:
         self._settings = settings
         self._loss_level = loss_level
         self._turn = threading.RLock()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._closed = False
         self._in_hand = self._last = 0
         self._memory = QueueStorage(None)
@@ -91,7 +91,7 @@ class SendingQueue:
             try:
                 self._lock = FolderLock(folder, _LOCK)
             except OSError as error:  # a full disk
-                self._tell_no_disk(error)
+                self._warn_no_disk(error)
         self._disk = self._opened()
         if self._disk is None:
             # Above every id that the disk may contain, because the requests there are older.
@@ -102,37 +102,37 @@ class SendingQueue:
         """Append all of the requests or none; return their ids."""
         with self._turn:
             now = self._clock()
-            kept = [
+            stored = [
                 StoredRequest(self._last + number, now, request) for number, request in enumerate(requests, 1)
             ]
-            if kept:
-                self._newest, self._last = kept[0].id, kept[-1].id
-                if self._on_disk(lambda disk: disk.add(kept)):
-                    self._told.discard("disk")
+            if stored:
+                self._newest, self._last = stored[0].id, stored[-1].id
+                if self._on_disk(lambda disk: disk.add(stored)):
+                    self._warned.discard("disk")
                     self._from_memory()
                 else:
-                    self._memory.add(kept)
+                    self._memory.add(stored)
                 self._trim(now)
-            return [one.id for one in kept]
+            return [candidate.id for candidate in stored]
 
     def take(self) -> StoredRequest | None:
         """Return the oldest request and protect it from dropping until `settle` or `give_back`, or None."""
         with self._turn:
             self._trim(self._clock())
-            found = self.after(0)
-            self._in_hand = found.id if found else 0
-            return found
+            head = self.after(0)
+            self._in_hand = head.id if head else 0
+            return head
 
     def after(self, number: int) -> StoredRequest | None:
         """Return the oldest request after the request with this id; None if there is none."""
         with self._turn:
             while oldest := self._oldest(number):
-                storage, found, _ = oldest
+                storage, head, _ = oldest
                 try:
-                    return storage.read(found)
+                    return storage.read(head)
                 except DamagedRowError as error:
                     self._drop(storage, error)
-                    number = found
+                    number = head
                 except SHELF_ERRORS as error:
                     if not self._replaced(error):
                         break
@@ -150,7 +150,7 @@ class SendingQueue:
             if not self._memory.remove(number, number):
                 self._on_disk(lambda disk: disk.settle(number))
             if self.empty:
-                self._told -= {"age", "size"}
+                self._warned -= {"age", "size"}
 
     @property
     def empty(self) -> bool:
@@ -209,13 +209,13 @@ class SendingQueue:
         """Return the storage, id and time of the oldest request after an id; None if there is none."""
         while True:
             disk = self._disk
-            found = [
+            head = [
                 (storage, *first)
                 for storage in list(self._storages())
                 if (first := self._first(storage, after))
             ]
             if self._disk is disk:  # otherwise the storage was replaced during the search
-                return min(found, key=lambda one: one[1], default=None)
+                return min(head, key=lambda candidate: candidate[1], default=None)
 
     def _first(self, storage: QueueStorage, after: int) -> tuple[int, float] | None:
         while True:
@@ -253,8 +253,8 @@ class SendingQueue:
                 return
             storage.remove(number, number)
             self.dropped[reason] += 1
-            if reason not in self._told:
-                self._told.add(reason)
+            if reason not in self._warned:
+                self._warned.add(reason)
                 message = "%s: what waits for the collector %s: the oldest is dropped"
                 self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
@@ -275,7 +275,7 @@ class SendingQueue:
             if is_damage(error):
                 self._set_aside(error)
             else:
-                self._tell_no_disk(error)
+                self._warn_no_disk(error)
             return False
         return True
 
@@ -288,7 +288,7 @@ class SendingQueue:
             storage = QueueStorage(self.folder / _FILE)
         except (ConfigError, *SHELF_ERRORS) as error:
             if new or not is_damage(error):
-                self._tell_no_disk(error)
+                self._warn_no_disk(error)
                 return None
             self._set_aside(error)
             return self._disk
@@ -316,7 +316,7 @@ class SendingQueue:
         """Set the file aside if the read error shows that it is damaged; return whether that was done."""
         if is_damage(error, reading=True):
             return self._set_aside(error)
-        self._tell_no_disk(error)
+        self._warn_no_disk(error)
         return False
 
     def _set_aside(self, error: Exception) -> bool:
@@ -333,7 +333,7 @@ class SendingQueue:
                     part.rename(target)
         except OSError as why:
             self._disk = old
-            self._tell_no_disk(why)
+            self._warn_no_disk(why)
             return False
         self._disk = self._opened(new=True)
         moved, lost = self._move(salvage(aside) if old is None else old.rescue())
@@ -356,9 +356,9 @@ class SendingQueue:
     def _move(self, requests: Iterator[StoredRequest | None]) -> tuple[int, int]:
         """Store the requests of another storage, on disk if possible; return the counts moved and lost."""
         moved = lost = 0
-        while found := list(itertools.islice(requests, _BATCH)):
-            batch = [kept for kept in found if kept is not None]
-            lost += len(found) - len(batch)
+        while head := list(itertools.islice(requests, _BATCH)):
+            batch = [stored for stored in head if stored is not None]
+            lost += len(head) - len(batch)
             if not batch:
                 continue
             try:
@@ -374,7 +374,7 @@ class SendingQueue:
     def _from_memory(self) -> None:
         """Move the requests in memory to the disk, which works again."""
         if self._memory.requests:
-            waiting = [kept for kept in self._memory.rescue() if kept is not None]
+            waiting = [stored for stored in self._memory.rescue() if stored is not None]
             if self._on_disk(lambda disk: disk.add(waiting)):
                 self._memory.remove(0, self._last)
 
@@ -383,16 +383,16 @@ class SendingQueue:
         try:
             storage.remove(error.number, error.number)
         except SHELF_ERRORS as why:
-            self._tell_no_disk(why)  # the request is skipped now and removed later
+            self._warn_no_disk(why)  # the request is skipped now and removed later
             return
         self.dropped["damaged"] += 1
         logger.warning("one request in %s is damaged and lost: %s", self.folder, error)
 
-    def _tell_no_disk(self, error: Exception) -> None:
-        self._tell("disk", "nothing can be kept in %s, so it is in memory for now: %s", self.folder, error)
+    def _warn_no_disk(self, error: Exception) -> None:
+        self._warn("disk", "nothing can be kept in %s, so it is in memory for now: %s", self.folder, error)
 
-    def _tell(self, what: str, message: str, *arguments: object) -> None:
+    def _warn(self, condition: str, message: str, *arguments: object) -> None:
         """Log a warning once until the condition is over."""
-        if what not in self._told:
-            self._told.add(what)
+        if condition not in self._warned:
+            self._warned.add(condition)
             logger.warning(message, *arguments)

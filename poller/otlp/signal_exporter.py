@@ -43,7 +43,7 @@ class SignalExport:
         endpoint: Endpoint,
         timeout: float,
         *,
-        asked_for: bool = True,
+        requested: bool = True,
         limits: Limits | None = None,
     ) -> None:
         """Prepare; `timeout` bounds one request, in seconds.
@@ -54,7 +54,7 @@ class SignalExport:
         """
         self._limits = limits or Limits()
         self._form = format_of(signal)
-        self._loss_level = logging.WARNING if asked_for else logging.INFO
+        self._loss_level = logging.WARNING if requested else logging.INFO
         sender = otlp.build(endpoint, timeout, signal=signal)
         self._queue = SendingQueue(
             None,
@@ -71,7 +71,7 @@ class SignalExport:
             str(endpoint),
             self._limits.pause,
             confirm=False,
-            asked_for=asked_for,
+            requested=requested,
         )
 
     def export(self, encode: Callable[[Sequence[Any]], Any], batch: Sequence[Any]) -> bool:

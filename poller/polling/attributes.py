@@ -32,7 +32,7 @@ class EnumeratedAttributes:
                 raise NotRepresentableError("undeclared_value")
         self._open[self._open_part(attributes)] = None
 
-    def missing(self, seen: Collection[Key]) -> Iterator[dict[str, AttributeValue]]:
+    def missing(self, present: Collection[Key]) -> Iterator[dict[str, AttributeValue]]:
         """Yield the declared sets without a row, for each set of open attributes that has a row.
 
         `seen` has the keys of all rows that `see` accepted, also of rows whose value was rejected later:
@@ -42,14 +42,14 @@ class EnumeratedAttributes:
         for open_part in self._open:
             for combination in itertools.product(*self._values.values()):
                 attributes = {**dict(open_part), **dict(zip(names, combination, strict=True))}
-                if key_of(attributes) not in seen:
+                if key_of(attributes) not in present:
                     yield attributes
 
-    def count_missing(self, seen: Collection[Key]) -> int:
+    def count_missing(self, present: Collection[Key]) -> int:
         """Return the number of missing sets, without producing them."""
         if not self._values:
             return 0
-        return len(self._open) * math.prod(map(len, self._values.values())) - len(seen)
+        return len(self._open) * math.prod(map(len, self._values.values())) - len(present)
 
     def _open_part(self, attributes: Mapping[str, AttributeValue]) -> Key:
         return key_of({name: value for name, value in attributes.items() if name not in self._values})

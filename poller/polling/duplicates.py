@@ -26,8 +26,8 @@ def contested(results: Iterable[PollResult]) -> Contested:
         for sample in result.samples:
             if sample.metric in shared:
                 claims[sample.metric][key_of(sample.attributes)] += 1
-    found = {name: {key for key, count in keys.items() if count > 1} for name, keys in claims.items()}
-    return {name: keys for name, keys in found.items() if keys}
+    repeated = {name: {key for key, count in keys.items() if count > 1} for name, keys in claims.items()}
+    return {name: keys for name, keys in repeated.items() if keys}
 
 
 class Claims:
@@ -64,29 +64,29 @@ class Claims:
         for series in self._series[query]:
             self._claimants.setdefault(series, set()).add(query)
 
-    def contested(self, queries: Iterable[str], is_shown: Callable[[str], bool]) -> Contested:
+    def contested(self, queries: Iterable[str], is_current: Callable[[str], bool]) -> Contested:
         """Return the series of `queries` that several queries report now; `is_shown` takes a query name."""
-        found: defaultdict[str, set[Key]] = defaultdict(set)
+        repeated: defaultdict[str, set[Key]] = defaultdict(set)
         for query in queries:
             for metric, key in self._series.get(query, ()):
                 claimants = self._claimants[metric, key]
-                if len(claimants) > 1 and sum(map(is_shown, claimants)) > 1:
-                    found[metric].add(key)
-        return found
+                if len(claimants) > 1 and sum(map(is_current, claimants)) > 1:
+                    repeated[metric].add(key)
+        return repeated
 
 
 def without(result: PollResult, claims: Contested) -> PollResult:
     """Return `result` without its contested series, which count as `duplicate`, as within one result."""
     if not claims or not any(metric.name in claims for metric in result.query.metrics):
         return result
-    kept = tuple(
+    remaining = tuple(
         sample
         for sample in result.samples
         if sample.metric not in claims or key_of(sample.attributes) not in claims[sample.metric]
     )
-    lost = len(result.samples) - len(kept)
+    lost = len(result.samples) - len(remaining)
     if not lost:
         return result
     quarantined = Counter(result.quarantined) + Counter(duplicate=lost)
     advice = result.advice or "another query has the same series; tell them apart by fixed attributes"
-    return result._replace(samples=kept, quarantined=quarantined, advice=advice)
+    return result._replace(samples=remaining, quarantined=quarantined, advice=advice)

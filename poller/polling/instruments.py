@@ -101,9 +101,9 @@ class CatalogInstruments:
         self._version = version
         self._starts = starts
         self._snapshot_times = snapshot_times
-        self._shown: dict[str, list[tuple[PollResult, Sample]]] = {}
+        self._current: dict[str, list[tuple[PollResult, Sample]]] = {}
         self._last: dict[str, PollResult] = {}
-        self._seen: set[int] = set()
+        self._known_sets: set[int] = set()
         self._definitions: Mapping[str, tuple[str, ...]] = {}
         self._provider: MeterProvider | None = None
         self._reader = OnDemandReader()
@@ -115,16 +115,16 @@ class CatalogInstruments:
         """
         frame = self._frame()
         claims = contested(frame.results)
-        self._shown = {}
+        self._current = {}
         for result in (without(result, claims) for result in frame.results):
             for sample in result.samples:
-                self._shown.setdefault(sample.metric, []).append((result, sample))
+                self._current.setdefault(sample.metric, []).append((result, sample))
         definitions = {metric.name: _identity(metric) for metric in reversed(frame.metrics)}
         self._note_attribute_sets(frame.results)
         if self._query_metrics is not None:
             self._query_metrics.prepare(frame.statuses)
-        shown = sum(map(len, self._shown.values()))
-        if definitions != self._definitions or len(self._seen) > 2 * shown + RENEWAL_FLOOR:
+        current = sum(map(len, self._current.values()))
+        if definitions != self._definitions or len(self._known_sets) > 2 * current + RENEWAL_FLOOR:
             self._renew(definitions)
         return [self._dated(metric) for metric in self._reader.read()]
 
@@ -135,7 +135,7 @@ class CatalogInstruments:
 
     def _renew(self, definitions: Mapping[str, tuple[str, ...]]) -> None:
         self.shutdown()
-        self._seen.clear()
+        self._known_sets.clear()
         self._last.clear()
         self._definitions = definitions
         self._reader = OnDemandReader()
@@ -154,7 +154,7 @@ class CatalogInstruments:
             self._query_metrics.register(meter)
 
     def _observe(self, name: str, _: CallbackOptions) -> Iterator[Observation]:
-        for _result, sample in self._shown.get(name, ()):
+        for _result, sample in self._current.get(name, ()):
             yield Observation(sample.value, sample.attributes)
 
     def _note_attribute_sets(self, results: Iterable[PollResult]) -> None:
@@ -162,19 +162,21 @@ class CatalogInstruments:
         before, self._last = self._last, {result.query.name: result for result in results}
         for name, result in self._last.items():
             if before.get(name) is not result:
-                self._seen.update(
+                self._known_sets.update(
                     hash((sample.metric, key_of(sample.attributes))) for sample in result.samples
                 )
 
     def _dated(self, metric: Metric) -> Metric:
         """Return the metric with the start times of its sequences and, if requested, the snapshot times."""
         is_sum = isinstance(metric.data, Sum)
-        if metric.name not in self._shown or not (is_sum or self._snapshot_times):
+        if metric.name not in self._current or not (is_sum or self._snapshot_times):
             return metric
-        shown = {key_of(sample.attributes): (result, sample) for result, sample in self._shown[metric.name]}
+        current = {
+            key_of(sample.attributes): (result, sample) for result, sample in self._current[metric.name]
+        }
         points: list[Any] = []
         for point in metric.data.data_points:
-            result, sample = shown[key_of(cast("Attributes", point.attributes))]
+            result, sample = current[key_of(cast("Attributes", point.attributes))]
             time = round(result.at * 1e9) if self._snapshot_times else point.time_unix_nano
             start = sample.sequence.begun(time) if self._starts and sample.sequence is not None else 0
             points.append(dataclasses.replace(point, time_unix_nano=time, start_time_unix_nano=start))

@@ -28,25 +28,25 @@ class RowAccounting:
     """Outcome of each candidate data point, collected while a result is mapped."""
 
     columns: tuple[Column, ...]
-    taken: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
+    claimed: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
     """By series, across all metrics, because two may have one name; None if duplicates were withdrawn."""
     quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     refused: list[RejectedRow] = field(default_factory=list)
-    made: int = 0
+    accepted: int = 0
     folded: int = 0
 
     def take(self, sample: Sample, row: Row | None = None) -> None:
         """Store one sample; `row` is its source, if any. If its series exists already, refuse both."""
         series = sample.metric, key_of(sample.attributes)
-        if series not in self.taken:
-            self.taken[series] = sample, row
+        if series not in self.claimed:
+            self.claimed[series] = sample, row
             return
         # Refuse the first sample as well: one of the two is wrong, and it is unknown which.
-        first = self.taken[series]
+        first = self.claimed[series]
         if first is not None:
             self.refuse(sample.metric, "duplicate", first[1])
         self.refuse(sample.metric, "duplicate", row)
-        self.taken[series] = None
+        self.claimed[series] = None
 
     def refuse(self, metric: str, reason: str, row: Row | None) -> None:
         self.quarantined[reason] += 1
@@ -56,7 +56,7 @@ class RowAccounting:
             self.refused.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
 
     def samples(self) -> tuple[Sample, ...]:
-        return tuple([entry[0] for entry in self.taken.values() if entry is not None])
+        return tuple([entry[0] for entry in self.claimed.values() if entry is not None])
 
 
 OTHER = "other"
@@ -73,7 +73,7 @@ class Mapped(NamedTuple):
 
     samples: tuple[Sample, ...]
     quarantined: Mapping[str, int]
-    made: int = 0
+    accepted: int = 0
     """Candidates without a row of their own: declared values without a row, and `other`."""
     folded: int = 0
     """Candidates that are summed in `other`."""
@@ -117,7 +117,7 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     return Mapped(
         account.samples(),
         {reason: count for reason, count in account.quarantined.items() if count},
-        account.made,
+        account.accepted,
         account.folded,
         tuple(account.refused),
         "; ".join(advice.values()) or None,
@@ -137,13 +137,13 @@ def _map_metric(
         (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
     ]
     closed = EnumeratedAttributes(metric) if metric.attribute_values else None
-    seen: set[Key] = set()
+    existing: set[Key] = set()
     for row in rows.values:
         try:
             attributes = _attributes(row, columns)
             if closed is not None:
                 closed.see(attributes)
-                seen.add(key_of(attributes))
+                existing.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
         except NotRepresentableError as refused:
             account.refuse(metric.name, str(refused), row)
@@ -152,21 +152,21 @@ def _map_metric(
             account.take(Sample(metric.name, value, attributes), row)
     if closed is not None and not rows.beyond and metric.type != "counter":
         # Only a complete result shows that a row is missing. For a counter, the 0 would be a reset.
-        _fill(metric, closed, seen, max(0, query.max_series - len(rows.values)), account)
+        _fill(metric, closed, existing, max(0, query.max_series - len(rows.values)), account)
 
 
 def _fill(
     metric: MetricDefinition,
     closed: EnumeratedAttributes,
-    seen: Collection[Key],
+    existing: Collection[Key],
     room: int,
     account: RowAccounting,
 ) -> None:
     """Add a 0 for each declared set without a row, up to `room` samples, and count the others."""
-    wanted = closed.count_missing(seen)
-    account.made += wanted
-    account.quarantined["overflow"] += max(0, wanted - room)
-    for attributes in itertools.islice(closed.missing(seen), room):
+    absent = closed.count_missing(existing)
+    account.accepted += absent
+    account.quarantined["overflow"] += max(0, absent - room)
+    for attributes in itertools.islice(closed.missing(existing), room):
         account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
 
 
@@ -186,12 +186,12 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: RowAcco
         total, refused = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
-    if refused or (metric.name, key_of(attributes)) in account.taken:
+    if refused or (metric.name, key_of(attributes)) in account.claimed:
         # A partial sum would look like the sum of all rows.
         account.quarantined["overflow"] += rest
         return
     account.take(Sample(metric.name, total, attributes))
-    account.made += 1
+    account.accepted += 1
     account.folded += rest
 
 
@@ -214,10 +214,10 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
         return at
     names = [column.name for column in columns]
     problems: list[str] = []
-    wanted: dict[str, int] = {}
+    absent: dict[str, int] = {}
     for metric in query.metrics:
         for name in (metric.value_column, *metric.attribute_columns):
-            if name in wanted:
+            if name in absent:
                 continue
             if names.count(name) > 1:
                 problems.append(
@@ -227,23 +227,23 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
                 problems.append(
                     f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
                 )
-            wanted[name] = names.index(name) if name in names else 0
+            absent[name] = names.index(name) if name in names else 0
     if problems:
-        present = {name: position for name, position in wanted.items() if name in names}
+        present = {name: position for name, position in absent.items() if name in names}
         raise PollError("mismatch", "; ".join([*problems, *_wrong_types(query, columns, present).values()]))
-    return wanted
+    return absent
 
 
 def _wrong_types(
     query: QueryDefinition, columns: tuple[Column, ...], positions: Mapping[str, int]
 ) -> dict[str, str]:
     """Return a message for each value column that has a non-numeric type."""
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for metric in query.metrics:
         name = metric.value_column
         if name in positions and (oid := columns[positions[name]].oid) not in NUMBERS:
-            said[name] = not_a_number(name, oid)
-    return said
+            notes[name] = not_a_number(name, oid)
+    return notes
 
 
 def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float:
@@ -260,8 +260,8 @@ def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float
 
 
 def _null(metric: MetricDefinition) -> PollError:
-    what = f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
-    return PollError("mismatch", what)
+    message = f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
+    return PollError("mismatch", message)
 
 
 def _attributes(row: Row, columns: list[tuple[str, int, int]]) -> dict[str, AttributeValue]:

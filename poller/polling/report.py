@@ -41,17 +41,17 @@ def print_table(
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
         state = state_of(result)
-        told = f"[{_STYLES[state.name]}]{state}[/]{_left_out(result)}"
+        line = f"[{_STYLES[state.name]}]{state}[/]{_left_out(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
-            table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, told)
+            table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, line)
         for sample in result.samples:
             metric = metrics[sample.metric]
             unit = _plain(metric.unit) or "-"
             value = f"{sample.value:,}" if person else str(sample.value)
             attributes = _plain(attributes_text(sample.attributes)) or "-"
             kind = [metric.type for _ in types]
-            table.add_row(result.query.name, metric.name, *kind, attributes, value, unit, duration, told)
+            table.add_row(result.query.name, metric.name, *kind, attributes, value, unit, duration, line)
     if not person:
         console.width = _ENDLESS
     console.print(table)
@@ -66,8 +66,8 @@ def refusals(result: PollResult) -> Iterator[str]:
         row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
         yield f"{name}: left out of {refused.metric} ({refused.reason}): {row}"
     for column in _null_and_empty(result):
-        what = f"{name}: NULL and '' of {column} are one series to Prometheus"
-        yield f"{what}; write coalesce({column}, 'none') to tell them apart"
+        text = f"{name}: NULL and '' of {column} are one series to Prometheus"
+        yield f"{text}; write coalesce({column}, 'none') to tell them apart"
     beyond = result.quarantined.get("overflow", 0)
     more = sum(result.quarantined.values()) - beyond - len(result.refused)
     if more > 0:
@@ -81,7 +81,7 @@ def refusals(result: PollResult) -> Iterator[str]:
 def _null_and_empty(result: PollResult) -> Iterator[str]:
     """Yield the attribute columns that are NULL in one duplicate row and empty in another."""
     for name in dict.fromkeys(name for metric in result.query.metrics for name in metric.attribute_columns):
-        values = {one.row.get(name, "-") for one in result.refused if one.reason == "duplicate"}
+        values = {refusal.row.get(name, "-") for refusal in result.refused if refusal.reason == "duplicate"}
         if {None, ""} <= values:
             yield name
 
@@ -100,7 +100,7 @@ def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
 
 def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> dict[str, Any]:
     state = state_of(result)
-    told: dict[str, Any] = {
+    line: dict[str, Any] = {
         "query": result.query.name,
         "state": state.name,
         "at": datetime.fromtimestamp(result.at, UTC)
@@ -121,25 +121,25 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
         "folded": result.folded,
     }
     if state.reason is not None:
-        told["reason"] = state.reason
+        line["reason"] = state.reason
     if result.skipped is not None:
-        told["detail"] = result.skipped.detail
+        line["detail"] = result.skipped.detail
     if result.error is not None:
-        told["error"] = {
+        line["error"] = {
             "type": result.error.kind,
             "sqlstate": result.error.sqlstate,
             "message": result.error.message,
             "hint": result.error.hint,
         }
         if result.error.conflict is not None:
-            told["error"]["conflict"] = result.error.conflict
-    return told
+            line["error"]["conflict"] = result.error.conflict
+    return line
 
 
 def _left_out(result: PollResult) -> str:
     """Return the number of omitted data points, by reason: `, 585 duplicate`."""
-    told = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
-    return f"[yellow]{told}[/]" if told else ""
+    line = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
+    return f"[yellow]{line}[/]" if line else ""
 
 
 def _duration(seconds: float) -> str:

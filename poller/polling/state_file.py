@@ -55,17 +55,20 @@ class StateFile:
         """
         try:
             by_name: dict[str, Any] = {}
-            for told in _documents(read_regular(self._path, MAX_BYTES)):
-                _check(told["version"] == _VERSION, f"it is of version {told['version']!r}, not {_VERSION}")
-                if told["database"] != self._database:
+            for document in _documents(read_regular(self._path, MAX_BYTES)):
+                _check(
+                    document["version"] == _VERSION,
+                    f"it is of version {document['version']!r}, not {_VERSION}",
+                )
+                if document["database"] != self._database:
                     logger.info("the remembered values are of another database and are left alone")
                     return []
-                by_name |= {one["query"]: one for one in told["results"]}
+                by_name |= {entry["query"]: entry for entry in document["results"]}
             return [
                 GoodResult(result, now - max(0.0, wall - result.at))
                 for query in queries
-                if (one := by_name.get(query.name)) and one["definition"] == query.digest
-                if (result := _result(query, one)).at <= wall + _CLOCK_SET_BACK
+                if (entry := by_name.get(query.name)) and entry["definition"] == query.digest
+                if (result := _result(query, entry)).at <= wall + _CLOCK_SET_BACK
             ]
         except FileNotFoundError:
             return []
@@ -108,7 +111,7 @@ class StateFile:
         self._room = -1
 
     def _encoded(self, values: Sequence[GoodResult]) -> bytes:
-        told = {
+        document = {
             "version": _VERSION,
             "database": self._database,
             "results": [
@@ -119,12 +122,12 @@ class StateFile:
                     "duration": result.duration,
                     "estimated": result.estimated,
                     "server": result.server,
-                    "samples": [_told(sample) for sample in result.samples],
+                    "samples": [_document(sample) for sample in result.samples],
                 }
                 for result in (good.result for good in values)
             ],
         }
-        return json.dumps(told, separators=(",", ":")).encode()
+        return json.dumps(document, separators=(",", ":")).encode()
 
     def _append(self, line: bytes) -> None:
         # O_NONBLOCK: if a pipe has replaced the file, opening it must not wait.
@@ -153,12 +156,12 @@ def _documents(content: bytes) -> Iterator[Any]:
     yield parse_json(first)
     for number, line in enumerate(more, 1):
         try:
-            told = parse_json(line)
+            document = parse_json(line)
         except ValueError:
             if number == len(more):
                 return
             raise
-        yield told
+        yield document
 
 
 def _check(holds: bool, otherwise: str) -> None:
@@ -166,7 +169,7 @@ def _check(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _told(sample: Sample) -> list[Any]:
+def _document(sample: Sample) -> list[Any]:
     """Return a sample as a list; if its sequence has a start time, that is the last element."""
     start = sample.sequence.start if sample.sequence else None
     return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
@@ -183,22 +186,22 @@ def _is_attribute(value: object) -> bool:
     return type(value) is bool or _is_number(value) or (type(value) is str and value.encode() is not None)
 
 
-def _result(query: QueryDefinition, one: dict[str, Any]) -> PollResult:
+def _result(query: QueryDefinition, entry: dict[str, Any]) -> PollResult:
     types = {metric.name: metric.type for metric in query.metrics}
     samples = []
-    for metric, value, attributes, *past in one["samples"]:
+    for metric, value, attributes, *past in entry["samples"]:
         _check(metric in types and _is_number(value), f"{metric!r} has {value!r}")
         _check(all(map(_is_attribute, [*attributes, *attributes.values()])), f"{metric!r} has {attributes!r}")
         _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
         sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
         samples.append(Sample(metric, value, dict(attributes), sequence))
-    _check(one["estimated"] in (None, *get_args(EstimateReason)), f"estimated is {one['estimated']!r}")
+    _check(entry["estimated"] in (None, *get_args(EstimateReason)), f"estimated is {entry['estimated']!r}")
     return PollResult(
         query,
-        float(one["at"]),
-        float(one["duration"]),
+        float(entry["at"]),
+        float(entry["duration"]),
         "ok",
         tuple(samples),
-        estimated=one["estimated"],
-        server=str(one.get("server", "")),
+        estimated=entry["estimated"],
+        server=str(entry.get("server", "")),
     )

@@ -64,20 +64,20 @@ def query_statuses(
     next_runs: Mapping[str, float],
 ) -> Iterator[QueryStatus]:
     """Yield all queries, in the order of `freshness`; `last` and `next_runs` are by query name."""
-    shown = {one.result.query.name: one.result for one in good}
+    results = {item.result.query.name: item.result for item in good}
     room = MOST_READINGS_OF_ALL
-    for one in freshness:
-        name = one.query.name
-        readings = _readings(shown[name], min(room, MOST_READINGS)) if name in shown else ()
+    for item in freshness:
+        name = item.query.name
+        readings = _readings(results[name], min(room, MOST_READINGS)) if name in results else ()
         room -= len(readings)
         yield QueryStatus(
             query=name,
-            state=str(one.state),
+            state=str(item.state),
             detail=_detail(last.get(name)),
-            last_success=one.last_success,
+            last_success=item.last_success,
             next_run=next_runs.get(name),
-            stale=one.stale,
-            series=one.series,
+            stale=item.stale,
+            series=item.series,
             readings=readings,
         )
 
@@ -86,9 +86,9 @@ class QueryStatuses:
     """The status of all queries, rebuilt only if something has changed since the last call."""
 
     def __init__(self) -> None:
-        self._made: Sequence[QueryStatus] = ()
+        self._statuses: Sequence[QueryStatus] = ()
         self._last: object = None
-        self._seen: object = None
+        self._inputs: object = None
 
     def current(
         self,
@@ -103,32 +103,34 @@ class QueryStatuses:
         """
         freshness = list(freshness)
         # `stale` and `state` are included because they change with time alone.
-        seen = [(one.query, one.last_success, one.stale, one.state) for one in freshness]
-        if last is not self._last or (seen, next_runs) != self._seen:
-            self._last, self._seen = last, (seen, next_runs)
-            self._made = tuple(query_statuses(freshness, good, last, next_runs))
-        return self._made
+        inputs = [(item.query, item.last_success, item.stale, item.state) for item in freshness]
+        if last is not self._last or (inputs, next_runs) != self._inputs:
+            self._last, self._inputs = last, (inputs, next_runs)
+            self._statuses = tuple(query_statuses(freshness, good, last, next_runs))
+        return self._statuses
 
 
-def to_json(told: Iterable[QueryStatus]) -> list[dict[str, Any]]:
+def to_json(statuses: Iterable[QueryStatus]) -> list[dict[str, Any]]:
     """Return the queries as plain objects for JSON."""
-    return [{**one._asdict(), "readings": [reading._asdict() for reading in one.readings]} for one in told]
+    return [
+        {**item._asdict(), "readings": [reading._asdict() for reading in item.readings]} for item in statuses
+    ]
 
 
-def from_json(told: object) -> list[QueryStatus]:
+def from_json(statuses: object) -> list[QueryStatus]:
     """Read the output of `to_json`; raises ValueError for anything else."""
     try:
-        found = [
-            QueryStatus(**{**one, "readings": tuple(Reading(**reading) for reading in one["readings"])})
-            for one in told  # type: ignore[attr-defined] # any object is tried
+        statuses = [
+            QueryStatus(**{**item, "readings": tuple(Reading(**reading) for reading in item["readings"])})
+            for item in statuses  # type: ignore[attr-defined] # any object is tried
         ]
     except (TypeError, KeyError) as error:
         raise ValueError(f"is no account of queries: {error}") from None
-    for one in found:
-        _check(one)
-        for reading in one.readings:
+    for item in statuses:
+        _check(item)
+        for reading in item.readings:
             _check(reading)
-    return found
+    return statuses
 
 
 def _check(part: QueryStatus | Reading) -> None:
@@ -166,8 +168,8 @@ def _detail(result: PollResult | None) -> str:
     if result is None:
         return ""
     if result.error is not None:
-        told = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
-        told += f" ({result.error.hint})" if result.error.hint else ""
+        statuses = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
+        statuses += f" ({result.error.hint})" if result.error.hint else ""
     else:
-        told = result.skipped.detail if result.skipped is not None else result.advice or ""
-    return " ".join(redact_beginning(told).split())[:_LONGEST_DETAIL] if told else ""
+        statuses = result.skipped.detail if result.skipped is not None else result.advice or ""
+    return " ".join(redact_beginning(statuses).split())[:_LONGEST_DETAIL] if statuses else ""

@@ -72,11 +72,11 @@ class ResultStore:
     def contested(self, results: Iterable[PollResult], now: float) -> Contested:
         """Return the series of `results`, which were just stored, that another query reports too."""
 
-        def is_shown(name: str) -> bool:
+        def is_current(name: str) -> bool:
             good = self._good[name]
             return now - good.at <= good.result.query.max_age
 
-        return self._claims.contested((result.query.name for result in results), is_shown)
+        return self._claims.contested((result.query.name for result in results), is_current)
 
     def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries; delete the stored state of removed queries and of those in `dropped`.
@@ -104,9 +104,9 @@ class ResultStore:
     def good(self, now: float) -> Iterator[GoodResult]:
         """Yield the same results, each with the time of its arrival."""
         with self._lock:  # so that both are of one catalogue, and do not change meanwhile
-            queries, kept = self._queries, self._good.copy()
+            queries, last_good = self._queries, self._good.copy()
         for query in queries:
-            good = kept.get(query.name)
+            good = last_good.get(query.name)
             if good is not None and now - good.at <= query.max_age:
                 yield good
 
@@ -118,20 +118,20 @@ class ResultStore:
             state, since, duration = states.get(query.name, (STALE, now, None))
             if now - since > query.max_age:
                 state = STALE
-            kept = good.get(query.name)
-            if kept is None:
+            last_good = good.get(query.name)
+            if last_good is None:
                 yield Freshness(query, None, None, stale=True, series=0, state=state, duration=duration)
                 continue
-            stale = now - kept.at > query.max_age
+            stale = now - last_good.at > query.max_age
             yield Freshness(
                 query,
-                kept.result.at,
-                now - kept.at,
+                last_good.result.at,
+                now - last_good.at,
                 stale,
-                0 if stale else len(kept.result.samples),
+                0 if stale else len(last_good.result.samples),
                 state,
                 duration,
-                None if stale else state_of(kept.result),
+                None if stale else state_of(last_good.result),
             )
 
     def _last(self, name: str) -> PollResult | None:

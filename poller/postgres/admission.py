@@ -63,12 +63,12 @@ class Admission:
                 "GRANT pg_read_all_stats to it"
             )
         whole = self._whole(facts, lag)
-        told: dict[str, Skip] = {}
+        skips: dict[str, Skip] = {}
         for query in queries:
             skip = whole or unmet(query.requires, facts) or self.hold(query, now, facts.active)
             if skip is not None:
-                told[query.name] = skip
-        return told
+                skips[query.name] = skip
+        return skips
 
     def _whole(self, facts: ServerFacts, lag: Lag | None) -> Skip | None:
         """Return why no query at all is sent, or None."""
@@ -92,7 +92,7 @@ class Admission:
         limit = format_duration(self.max_replay_lag)
         if lag is None or lag.seconds is None:
             return Skip(
-                "lag", f"replay lag is not known ({lag.why if lag else 'not told'}), the limit is {limit}"
+                "lag", f"replay lag is not known ({lag.why if lag else 'not skips'}), the limit is {limit}"
             )
         if lag.seconds > self.max_replay_lag:
             return Skip(

@@ -162,17 +162,19 @@ class Batch:
 
         Such a query runs so that it reports its own error.
         """
-        asked = [one for one in sent if one.may_estimate]
-        if not asked:
+        costed = [item for item in sent if item.may_estimate]
+        if not costed:
             return sent
         limits = opened.limits
-        looks = [limits.own_statement(limits.tagged(one.query, cost_query(one.query.sql))) for one in asked]
-        dear = set()
-        for one, reply in zip(asked, opened.pipeline.send(looks), strict=True):
-            limit = one.query.estimate.above_cost if one.query.estimate else 0.0
+        looks = [
+            limits.own_statement(limits.tagged(item.query, cost_query(item.query.sql))) for item in costed
+        ]
+        expensive = set()
+        for item, reply in zip(costed, opened.pipeline.send(looks), strict=True):
+            limit = item.query.estimate.above_cost if item.query.estimate else 0.0
             if reply.rows is not None and read_cost(reply.rows) > limit:
-                dear.add(one.query.name)
-        return [one._replace(estimated="cost") if one.query.name in dear else one for one in sent]
+                expensive.add(item.query.name)
+        return [item._replace(estimated="cost") if item.query.name in expensive else item for item in sent]
 
     def _send(
         self,
@@ -185,33 +187,35 @@ class Batch:
     ) -> Iterator[Answer]:
         """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
         limits = opened.limits
-        shared = [one for one in sent if together and one.query.snapshot]
-        alone = [one for one in sent if not (together and one.query.snapshot)]
+        shared = [item for item in sent if together and item.query.snapshot]
+        alone = [item for item in sent if not (together and item.query.snapshot)]
         # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
-        waits = any(one.may_estimate for one in shared)
+        waits = any(item.may_estimate for item in shared)
         end_of_shared: tuple[Statement, ...] = (rollback(),)
-        for part, word, end, ends in (
+        for part, statement_for, end, ends in (
             (shared, limits.shared, end_of_shared, min(until, time.monotonic() + limits.budget)),
             (alone, limits.alone, (), until),
         ):
-            for one, reply in _burst(opened.pipeline, part, word, () if end and waits else end, ends):
-                answer = _answer(one, reply, opened.at if end else time.time() - reply.duration)
-                if answer.error is not None and answer.error.kind == "timeout" and one.may_estimate:
-                    timeouts[one.query.name] = answer
+            for item, reply in _burst(
+                opened.pipeline, part, statement_for, () if end and waits else end, ends
+            ):
+                answer = _answer(item, reply, opened.at if end else time.time() - reply.duration)
+                if answer.error is not None and answer.error.kind == "timeout" and item.may_estimate:
+                    timeouts[item.query.name] = answer
                 else:
                     yield answer
-            late = [one._replace(estimated="timeout") for one in part if one.query.name in timeouts]
-            for one, reply in _burst(opened.pipeline, late, word, end if waits else (), ends):
+            late = [item._replace(estimated="timeout") for item in part if item.query.name in timeouts]
+            for item, reply in _burst(opened.pipeline, late, statement_for, end if waits else (), ends):
                 # If the estimate fails as well, report the timeout.
-                exact = timeouts.pop(one.query.name)
-                answer = _answer(one, reply, exact.at)
+                exact = timeouts.pop(item.query.name)
+                answer = _answer(item, reply, exact.at)
                 yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
 
 
 def _burst(
     pipeline: Pipeline,
     sent: Sequence[_Sent],
-    word: Callable[[QueryDefinition, str], Sequence[Statement]],
+    statement_for: Callable[[QueryDefinition, str], Sequence[Statement]],
     end: Sequence[Statement],
     until: float,
 ) -> Iterator[tuple[_Sent, Reply]]:
@@ -219,20 +223,20 @@ def _burst(
 
     `until` (monotonic seconds) bounds the burst.
     """
-    worded = [word(one.query, one.sql) for one in sent]
-    statements = [*itertools.chain(*worded), *end]
+    tagged = [statement_for(item.query, item.sql) for item in sent]
+    statements = [*itertools.chain(*tagged), *end]
     if not statements:
         return
     # Closing an unfinished burst cancels its remaining statements on the server.
     with closing(pipeline.send(statements, until - time.monotonic())) as replies:
-        for one, each in zip(sent, worded, strict=True):
+        for item, statement in zip(sent, tagged, strict=True):
             reply = next(replies)
-            for _ in each[1:]:
+            for _ in statement[1:]:
                 next(replies)
-            yield one, reply
+            yield item, reply
         for _ in replies:
             pass  # The transaction changed nothing, so the result of ROLLBACK does not matter.
 
 
-def _answer(one: _Sent, reply: Reply, at: float) -> Answer:
-    return Answer(one.query, at, reply.duration, reply.rows, reply.error, estimated=one.estimated)
+def _answer(item: _Sent, reply: Reply, at: float) -> Answer:
+    return Answer(item.query, at, reply.duration, reply.rows, reply.error, estimated=item.estimated)

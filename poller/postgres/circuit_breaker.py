@@ -55,25 +55,25 @@ class CircuitBreaker:
         # The texts contain no remaining time: it would be outdated when they are read.
         pause = self._break(query, record)
         if pause - query.interval * _JITTER > now - record.ended:
-            told = f"failed {record.failures} times in a row, tried at most once in {_spoken(pause)}"
+            detail = f"failed {record.failures} times in a row, tried at most once in {_format_pause(pause)}"
             error = record.error
-            what = " ".join(part for part in (error.sqlstate, error.message) if part) if error else ""
-            return Skip("breaker", f"{told}: {what}" if what else told)
+            cause = " ".join(part for part in (error.sqlstate, error.message) if part) if error else ""
+            return Skip("breaker", f"{detail}: {cause}" if cause else detail)
         share = record.duration / self._max_duty_cycle
         wait = share - record.duration - (now - record.ended)
         # A quick query may run twice in quick succession, for example after an omitted tick: it is cheap.
         if wait > 0 and record.duration > self._max_duty_cycle * query.interval:
             return Skip(
                 "duty_cycle",
-                f"took {_spoken(record.duration)} and may take {self._max_duty_cycle:.0%} of the time, "
-                f"polled at most once in {_spoken(share)}; make it cheaper or its interval longer",
+                f"took {_format_pause(record.duration)} and may take {self._max_duty_cycle:.0%} of the time, "
+                f"polled at most once in {_format_pause(share)}; make it cheaper or its interval longer",
             )
         busy = self._max_active is not None and active is not None and active > self._max_active
         if busy and record.duration >= EXPENSIVE_SECONDS:
             return Skip(
                 "busy",
                 f"{active} backends are active, the limit is {self._max_active}, "
-                f"and it took {_spoken(record.duration)} last time",
+                f"and it took {_format_pause(record.duration)} last time",
             )
         return None
 
@@ -109,5 +109,5 @@ class CircuitBreaker:
         return min(wait, longest)
 
 
-def _spoken(seconds: float) -> str:
+def _format_pause(seconds: float) -> str:
     return format_duration(round(seconds, 1) if seconds < 60 else round(seconds))

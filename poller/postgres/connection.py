@@ -86,7 +86,7 @@ class Connection:
         self._connection: psycopg.Connection | None = None
         self._behind_pooler = False
         self._stuck: threading.Thread | None = None
-        self._wanted = ""
+        self._session_attrs = ""
 
     @property
     def is_open(self) -> bool:
@@ -103,9 +103,9 @@ class Connection:
 
     def fits(self, *, standby: bool) -> bool:
         """Return whether a server in this role matches `target_session_attrs`."""
-        if self._wanted in ("standby", "prefer-standby"):
+        if self._session_attrs in ("standby", "prefer-standby"):
             return standby
-        return not standby if self._wanted in ("primary", "read-write") else True
+        return not standby if self._session_attrs in ("primary", "read-write") else True
 
     def connection(self) -> psycopg.Connection:
         """Return the open connection, or a new one.
@@ -169,11 +169,11 @@ class Connection:
         learn(effective.get("password", ""))
         options = effective.get("options", "")
         learn_options(options)
-        self._wanted = effective.get("target_session_attrs", "")
+        self._session_attrs = effective.get("target_session_attrs", "")
         # With default_transaction_read_only on, libpq would classify every server as read-only. So it is
         # omitted if the user selects by that property; every transaction stays READ ONLY.
-        told_apart = self._wanted in ("read-only", "read-write")
-        if not self._behind_pooler and not told_apart:
+        distinguishes = self._session_attrs in ("read-only", "read-write")
+        if not self._behind_pooler and not distinguishes:
             options = f"{options} {_READ_ONLY}".strip()
         more: dict[str, Any] = {"options": options} if options else {}
         if self._password is not None:
@@ -318,12 +318,12 @@ def misunderstood(conninfo: str) -> tuple[str, str]:
     if URL.match(conninfo) and is_ambiguous(conninfo):
         return f"{NOT_UNDERSTOOD}: its password has an @ or / that is not escaped", WRITE_INSTEAD
     if names := foreign_parameters(conninfo):
-        one = len(names) == 1
-        what = f"the parameter {names[0]}" if one else f"the parameters {', '.join(names)}"
-        what += f" of the connection string, which {'belongs' if one else 'belong'} to another driver"
-        remove = f"remove {'it' if one else 'them'}"
+        single = len(names) == 1
+        subject = f"the parameter {names[0]}" if single else f"the parameters {', '.join(names)}"
+        subject += f" of the connection string, which {'belongs' if single else 'belong'} to another driver"
+        remove = f"remove {'it' if single else 'them'}"
         return (
-            f"libpq does not know {what}",
+            f"libpq does not know {subject}",
             f"{remove}; a setting of the server is written options=-c%20NAME=VALUE",
         )
     if "://" not in conninfo and (keyword := _FOREIGN_KEYWORD.search(conninfo)):

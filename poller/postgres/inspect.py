@@ -120,10 +120,10 @@ class Inspection:
         try:
             replies = list(self._pipeline.send(looks, self._limits.budget)) if looks else []
         except OverBudgetError:
-            what = (
+            message = (
                 f"the server took longer than {format_duration(self._limits.budget)} to plan the statements"
             )
-            raise PollError("timeout", what, hint="look at fewer of them at once") from None
+            raise PollError("timeout", message, hint="look at fewer of them at once") from None
         inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
         self._advise(sqls, inspected)
         return inspected
@@ -131,19 +131,19 @@ class Inspection:
     def _advise(self, sqls: Sequence[str], inspected: Sequence[Inspected]) -> None:
         """Add a hint with a similar name to each "relation does not exist" error, in one more round trip."""
         missing = [
-            (one.error, name_at(sql, one.error.position))
-            for sql, one in zip(sqls, inspected, strict=True)
-            if one.error and one.error.sqlstate == _NO_RELATION and one.error.position
+            (result.error, name_at(sql, result.error.position))
+            for sql, result in zip(sqls, inspected, strict=True)
+            if result.error and result.error.sqlstate == _NO_RELATION and result.error.position
         ]
         names = self.value(names_query()) if missing else b""
         for error, name in missing:
-            if meant := most_similar(name, names):
-                error.hint = f"did you mean {meant!r}?"
+            if similar := most_similar(name, names):
+                error.hint = f"did you mean {similar!r}?"
 
     def known(self, inspected: Sequence[Inspected]) -> CatalogFacts:
         """Return the types of all columns and the scanned relations; raises PollError."""
-        oids = {column.oid for one in inspected for column in one.columns}
-        names = {scan.relation for one in inspected if one.plan for scan in one.plan.scans}
+        oids = {column.oid for result in inspected for column in result.columns}
+        names = {scan.relation for result in inspected if result.plan for scan in result.plan.scans}
         types, relations = read_known(self.value(known_query(oids, names)))
         return CatalogFacts(types, relations)
 
@@ -153,8 +153,8 @@ class Inspection:
         Raises PollError.
         """
         query = volatile_query(sqls, self._pipeline.charset)
-        found = read_volatile(self.value(query)) if sqls else {}
-        return [found.get(number, []) for number in range(len(sqls))]
+        functions = read_volatile(self.value(query)) if sqls else {}
+        return [functions.get(number, []) for number in range(len(sqls))]
 
     def value(self, sql: str) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
@@ -211,5 +211,5 @@ def _inspected(described: Reply, planned: Reply) -> Inspected:
 
 def name_at(sql: str, position: int) -> str:
     """Return the name that begins at character `position` (from 1) of `sql`, without its quotes."""
-    found = _NAME.match(sql, position - 1)
-    return found[0].replace('"', "") if found else ""
+    hit = _NAME.match(sql, position - 1)
+    return hit[0].replace('"', "") if hit else ""

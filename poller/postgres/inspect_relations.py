@@ -69,11 +69,11 @@ SELECT pg_catalog.json_build_object(
 
 def read_known(answer: bytes) -> tuple[dict[int, Type], dict[tuple[str, str], Relation]]:
     """Read the result of `known_query`: types by OID, relations by schema and name."""
-    told = json.loads(answer.decode(errors="replace"))
-    types = {oid: Type(name, category, tuple(labels)) for oid, name, category, labels in told["types"]}
+    data = json.loads(answer.decode(errors="replace"))
+    types = {oid: Type(name, category, tuple(labels)) for oid, name, category, labels in data["types"]}
     relations = {
         (schema, name): Relation(schema, name, quoted, rows, indexed)
-        for schema, name, quoted, rows, indexed in told["relations"]
+        for schema, name, quoted, rows, indexed in data["relations"]
     }
     return types, relations
 
@@ -97,8 +97,8 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_na
 
 def most_similar(name: str, answer: bytes) -> str | None:
     """Return the relation that is most similar to `name` in the result of `names_query`, or None."""
-    told = json.loads(answer.decode(errors="replace"))
+    data = json.loads(answer.decode(errors="replace"))
     if "." in name:
-        return near(name, [full for _, full, _ in told], _CLOSE)
-    bare = {relation: relation if visible else full for relation, full, visible in reversed(told)}
+        return near(name, [full for _, full, _ in data], _CLOSE)
+    bare = {relation: relation if visible else full for relation, full, visible in reversed(data)}
     return bare.get(near(name, bare, _CLOSE) or "")

@@ -160,7 +160,7 @@ class Pipeline:
                 continue
             self._received = 0
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
-            rows, failure = self._read_one(statement, since + statement.patience)
+            rows, failure = self._read_reply(statement, since + statement.patience)
             self._unanswered -= 1
             now = time.monotonic()
             error = None if failure is None else self._failure(failure, now - since, statement.timeout)
@@ -168,7 +168,7 @@ class Pipeline:
             since = now
         pgconn.exit_pipeline_mode()
 
-    def _read_one(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
+    def _read_reply(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
         """Read the results of one statement and of those before it, up to and including their Sync."""
         failure: PGresult | None = None
         next_result = self._next_result

@@ -37,13 +37,13 @@ class Relay:
         self._descriptor = pgconn.socket
         self._server = socket.socket(fileno=os.dup(self._descriptor))
         try:
-            self._ours, self._theirs = socket.socketpair()
+            self._inner, self._outer = socket.socketpair()
         except OSError:
             self._server.close()
             raise
-        for end in (self._server, self._ours, self._theirs):
+        for end in (self._server, self._inner, self._outer):
             end.setblocking(False)
-        os.dup2(self._theirs.fileno(), self._descriptor, inheritable=False)
+        os.dup2(self._outer.fileno(), self._descriptor, inheritable=False)
 
     def __enter__(self) -> Self:
         return self
@@ -64,17 +64,17 @@ class Relay:
         """
         received = 0
         try:
-            received = _pass_on(self._server, self._ours)
+            received = _pass_on(self._server, self._inner)
             if received == 0:
-                self._ours.shutdown(socket.SHUT_WR)
+                self._inner.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass  # There is nothing to read.
         except ConnectionResetError:
-            self._ours.shutdown(socket.SHUT_WR)
+            self._inner.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise psycopg.OperationalError(f"could not receive data from server: {error.strerror}") from error
         self._pgconn.consume_input()
-        while _unread(self._theirs):
+        while _unread(self._outer):
             # libpq's buffer was full; each call makes room.
             self._pgconn.consume_input()
         return received
@@ -85,20 +85,20 @@ class Relay:
             unsent = bool(self._pgconn.flush())
             # A lost connection is reported by `receive`, after the server's last message.
             with suppress(OSError):
-                while _unread(self._ours):
-                    _pass_on(self._ours, self._server)
-            left = bool(_unread(self._ours))
+                while _unread(self._inner):
+                    _pass_on(self._inner, self._server)
+            left = bool(_unread(self._inner))
             if left or not unsent:
                 return left
 
     def close(self) -> None:
         """Return the server's socket to libpq, unless libpq has closed its own."""
-        if self._ours.fileno() < 0:
+        if self._inner.fileno() < 0:
             return
         # If a part of libpq's data is unsent, the connection is useless. libpq then finds it closed.
-        if not _unread(self._ours) and self._is_open():
+        if not _unread(self._inner) and self._is_open():
             os.dup2(self._server.fileno(), self._descriptor, inheritable=False)
-        for end in (self._server, self._ours, self._theirs):
+        for end in (self._server, self._inner, self._outer):
             end.close()
 
     def _is_open(self) -> bool:

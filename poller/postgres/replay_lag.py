@@ -195,37 +195,37 @@ class LagMeter:
         It is enough if the same server process answers (a pooler may switch to another one), and if the
         timeline is known without the control file.
         """
-        told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
-        return _process(told) == self._process and _is_self_contained(told)
+        lag_row: dict[str, Any] = json.loads(answer.decode(errors="replace"))
+        return _process(lag_row) == self._process and _is_self_contained(lag_row)
 
     def read(self, answer: bytes, now: float) -> Lag:
         """Read the result of `lag_query` that arrived at `now` (monotonic seconds)."""
-        told: dict[str, Any] = json.loads(answer.decode(errors="replace"))
-        receiver: dict[str, Any] | None = told["receiver"]
-        if _process(told) != self._process:
-            self._system = told["system"]
-            self._process = _process(told)
-        if told["aurora"] or not _is_self_contained(told):
+        lag_row: dict[str, Any] = json.loads(answer.decode(errors="replace"))
+        receiver: dict[str, Any] | None = lag_row["receiver"]
+        if _process(lag_row) != self._process:
+            self._system = lag_row["system"]
+            self._process = _process(lag_row)
+        if lag_row["aurora"] or not _is_self_contained(lag_row):
             self._process = None
-        if not told["standby"]:
+        if not lag_row["standby"]:
             self._forget()
-            return Lag(0.0, 0.0, False, _integer(told["timeline"]), "a primary is behind nothing")
-        timeline = self._recognised((told["address"], self._system), _timeline(told, receiver))
-        if told["aurora"]:
-            return _aurora(told["aurora_ms"])
-        replayed = told["replayed"] or 0
-        state, alive = _link(receiver, told["ping"])
+            return Lag(0.0, 0.0, False, _integer(lag_row["timeline"]), "a primary is behind nothing")
+        timeline = self._recognised((lag_row["address"], self._system), _timeline(lag_row, receiver))
+        if lag_row["aurora"]:
+            return _aurora(lag_row["aurora_ms"])
+        replayed = lag_row["replayed"] or 0
+        state, alive = _link(receiver, lag_row["ping"])
         age: float | None = receiver["age"] if receiver else None
         if receiver is not None and alive:
-            end = max(told["received"] or 0, receiver["end"] or 0)
+            end = max(lag_row["received"] or 0, receiver["end"] or 0)
             self._mark(now - (age or 0.0), end)
         self._pass(replayed)
         if receiver is not None and alive and not self._ahead:
-            paused = ", though replay is paused" if told["pause"] != "not paused" else ""
+            paused = ", though replay is paused" if lag_row["pause"] != "not paused" else ""
             return Lag(0.0, age, True, timeline, f"all that is known of is replayed{paused}")
-        if told["pause"] != "not paused":
+        if lag_row["pause"] != "not paused":
             state = f"replay is paused and {state}"
-        return self._behind(told["replay_age"], now, timeline, state)
+        return self._behind(lag_row["replay_age"], now, timeline, state)
 
     def _behind(self, replay_age: float | None, now: float, timeline: int | None, state: str) -> Lag:
         witnesses = []
@@ -270,15 +270,15 @@ class LagMeter:
         self._ahead.clear()
 
 
-def _process(told: dict[str, Any]) -> tuple[str, float]:
+def _process(lag_row: dict[str, Any]) -> tuple[str, float]:
     """Return the identity of the server process: its address and start time (in microseconds)."""
-    return told["address"], told["started"]
+    return lag_row["address"], lag_row["started"]
 
 
-def _is_self_contained(told: dict[str, Any]) -> bool:
+def _is_self_contained(lag_row: dict[str, Any]) -> bool:
     """Return whether the timeline is certain without the control file: primary or connected receiver."""
-    receiver = told["receiver"]
-    return not told["standby"] or (receiver is not None and receiver["timeline"] is not None)
+    receiver = lag_row["receiver"]
+    return not lag_row["standby"] or (receiver is not None and receiver["timeline"] is not None)
 
 
 def _link(receiver: dict[str, Any] | None, ping: float | None) -> tuple[str, bool]:
@@ -305,8 +305,8 @@ def _aurora(milliseconds: str | None) -> Lag:
     return Lag(seconds, seconds, True, None, "by aurora_replica_status()")
 
 
-def _timeline(told: dict[str, Any], receiver: dict[str, Any] | None) -> int | None:
-    known = [_integer(told["timeline"]), receiver["timeline"] if receiver else None]
+def _timeline(lag_row: dict[str, Any], receiver: dict[str, Any] | None) -> int | None:
+    known = [_integer(lag_row["timeline"]), receiver["timeline"] if receiver else None]
     return max((number for number in known if number is not None), default=None)
 
 

@@ -101,17 +101,17 @@ class Replica:
         ends = started + max([shortest, budget(queries)])
         pause = _FIRST_PAUSE
         answers: dict[str, Answer] = {}
-        asked = list(queries)
+        pending = list(queries)
         attempt = 1
         while True:
-            tried = self._attempts.run(asked, on_answer, ends, together=attempt <= TRIES_TOGETHER)
+            tried = self._attempts.run(pending, on_answer, ends, together=attempt <= TRIES_TOGETHER)
             if not any(map(_good, tried.values())):
                 # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
                 tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
             answers |= tried
-            unreached = [query for query in asked if _unreached(answers[query.name])]
+            unreached = [query for query in pending if _unreached(answers[query.name])]
             if unreached and time.monotonic() < started + shortest / 2:
-                asked = unreached  # in a new snapshot, because the first one has reached its budget
+                pending = unreached  # in a new snapshot, because the first one has reached its budget
                 continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
             late = time.monotonic() + pause > started + shortest / 2
@@ -120,11 +120,11 @@ class Replica:
             pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
             attempt += 1
-            asked = cancelled
+            pending = cancelled
             if attempt <= TRIES_TOGETHER and any(query.snapshot for query in cancelled):
                 # Retry all queries of the shared snapshot together; only the last attempt is one by one.
                 again = {query.name for query in cancelled}
-                asked = [query for query in queries if query.snapshot or query.name in again]
+                pending = [query for query in queries if query.snapshot or query.name in again]
         for answer in answers.values():
             if answer.error is not None:
                 # The traceback would keep every object of its frames alive, and the error itself.

@@ -75,15 +75,15 @@ pg_catalog.has_table_privilege(session_user, oid, 'INSERT, UPDATE, DELETE, TRUNC
 _SUPERUSER = "(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) session_user)"
 
 
-def _listed(what: str, column: str) -> str:
-    """Return an SQL expression for `what` and the first few names, in one text."""
+def _listed(items: str, column: str) -> str:
+    """Return an SQL expression for `items` and the first few names, in one text."""
     sorted_names = f"pg_catalog.array_agg({column}::pg_catalog.text ORDER BY {column})"
     names = f"pg_catalog.array_to_string(({sorted_names})[1:{_SHOWN}], ', ')"
     others = f"pg_catalog.count(*) OPERATOR(pg_catalog.-) {_SHOWN}"
     more = (
         f"CASE WHEN {others} OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat(' and ', {others}, ' more') END"
     )
-    return f"pg_catalog.concat('{what} ', {names}, {more})"
+    return f"pg_catalog.concat('{items} ', {names}, {more})"
 
 
 _COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq}
@@ -208,18 +208,18 @@ def _columns(relations: Sequence[str]) -> str:
 def read_facts(answer: bytes) -> ServerFacts:
     """Read the result of `facts_query`."""
     # In a SQL_ASCII database, names may be in any encoding.
-    told = json.loads(answer.decode(errors="replace"))
+    data = json.loads(answer.decode(errors="replace"))
     return ServerFacts(
-        standby=told["standby"],
-        version=told["version"],
-        columns={name: frozenset(columns) for name, (columns, _) in told["columns"].items()},
-        extensions=frozenset(told["extensions"]),
-        unreadable={name: frozenset(closed) for name, (_, closed) in told["columns"].items()},
-        member_of=frozenset(told["member_of"]),
-        active=told["active"],
-        excess=tuple(told["excess"]),
-        server=told["server"],
-        session=told["session"],
+        standby=data["standby"],
+        version=data["version"],
+        columns={name: frozenset(columns) for name, (columns, _) in data["columns"].items()},
+        extensions=frozenset(data["extensions"]),
+        unreadable={name: frozenset(closed) for name, (_, closed) in data["columns"].items()},
+        member_of=frozenset(data["member_of"]),
+        active=data["active"],
+        excess=tuple(data["excess"]),
+        server=data["server"],
+        session=data["session"],
     )
 
 
@@ -232,8 +232,10 @@ def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
     if requires.role != "any" and (requires.role == "standby") != facts.standby:
         return Skip("role", f"needs a {requires.role}, this server is a {_role(facts)}")
     if requires.server_version and not _in_range(requires.server_version, facts.version):
-        wanted = requires.server_version
-        return Skip("version", f"needs server version {wanted}, this server has {_spoken(facts.version)}")
+        required = requires.server_version
+        return Skip(
+            "version", f"needs server version {required}, this server has {_format_version(facts.version)}"
+        )
     for extension in requires.extensions:
         if extension not in facts.extensions:
             return Skip("extension", f"extension {extension} is not installed")
@@ -259,17 +261,17 @@ def _role(facts: ServerFacts) -> str:
     return "standby" if facts.standby else "primary"
 
 
-def _in_range(wanted: str, version: int) -> bool:
+def _in_range(required: str, version: int) -> bool:
     # 14 means every 14.x: without a minor version, only major versions are compared.
     return all(
         _COMPARISONS[sign](version // 10000, int(major))
         if minor == ""
         else _COMPARISONS[sign](version, int(major) * 10000 + int(minor))
-        for sign, major, minor in _COMPARISON.findall(wanted)
+        for sign, major, minor in _COMPARISON.findall(required)
     )
 
 
-def _spoken(version: int) -> str:
+def _format_version(version: int) -> str:
     return f"{version // 10000}.{version % 10000}"
 
 

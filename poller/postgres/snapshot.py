@@ -66,18 +66,18 @@ class SnapshotOpener:
 
         Raises PollError, marked as `unsent`.
         """
-        kept = self._session.is_open
+        reused = self._session.is_open
         try:
             try:
                 opened = self._begin(queries)
             except PollError as error:
-                if not kept or error.kind == "cancelled":
+                if not reused or error.kind == "cancelled":
                     raise
                 # The server may have restarted since the last tick. No query has run yet, so connect again.
                 self._session.close()
                 opened = self._begin(queries)
             else:
-                if kept and not self._session.fits(standby=opened.facts.standby):
+                if reused and not self._session.fits(standby=opened.facts.standby):
                     # The server's role changed, or libpq chose its fallback: libpq checks only at connect.
                     self._session.close()
                     opened = self._begin(queries)
@@ -107,24 +107,28 @@ class SnapshotOpener:
             # Without its transaction, the burst would run without guards, so it must not run.
             self._session.close()
             raise error
-        told = read_facts(_value(opening[2]))
-        if self._admission.strict and not privileges and (told.server, told.session) != self._excess_of:
+        server_facts = read_facts(_value(opening[2]))
+        if (
+            self._admission.strict
+            and not privileges
+            and (server_facts.server, server_facts.session) != self._excess_of
+        ):
             # A pooler has switched to another server since the last tick.
             privileges = True
             (again,) = pipeline.send([limits.own_statement(facts(privileges=True))])
             if again.error:
                 self._session.close()
                 raise again.error
-            told = read_facts(_value(again))
+            server_facts = read_facts(_value(again))
         if privileges:
-            self._excess, self._excess_at = told.excess, time.monotonic()
-            self._excess_of = (told.server, told.session)
-        told = replace(told, excess=self._excess)
+            self._excess, self._excess_at = server_facts.excess, time.monotonic()
+            self._excess_of = (server_facts.server, server_facts.session)
+        server_facts = replace(server_facts, excess=self._excess)
         if self._admission.judges_server:
-            limits = replace(limits, server=told.server)
+            limits = replace(limits, server=server_facts.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
             (lag,) = pipeline.send([limits.own_statement(lag_query())])
-        return Snapshot(pipeline, limits, told, self._lag(pipeline, limits, told, lag), at)
+        return Snapshot(pipeline, limits, server_facts, self._lag(pipeline, limits, server_facts, lag), at)
 
     def _lag(
         self, pipeline: Pipeline, limits: TransactionLimits, facts: ServerFacts, reply: Reply | None

@@ -37,8 +37,8 @@ def commented(sql: str, tags: Mapping[str, str]) -> str:
     """
     if not tags:
         return sql
-    told = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
+    comment = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
     # A comment to the end of the last line must not swallow this comment.
-    behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{told}*/"
+    behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{comment}*/"
     fits = len(behind) <= SHOWN_BYTES if behind.isascii() else len(behind.encode()) <= SHOWN_BYTES
-    return behind if fits or _HINT in sql else f"/*{told}*/ {sql}"
+    return behind if fits or _HINT in sql else f"/*{comment}*/ {sql}"

@@ -137,11 +137,11 @@ def refusal_of(message: str) -> tuple[str | None, str | None]:
 
     Both come from the server's English message; None if it is in another language. Quoted names are ignored.
     """
-    _, fatal, said = message.rpartition("FATAL:")
+    _, fatal, refusal = message.rpartition("FATAL:")
     if fatal:
-        said = re.sub(r'"[^"]*"', '""', said)
+        refusal = re.sub(r'"[^"]*"', '""', refusal)
         for pattern, sqlstate, hint in _REFUSALS:
-            if pattern.search(said):
+            if pattern.search(refusal):
                 return sqlstate, hint or _HINTS.get(sqlstate)
     return None, None
 
@@ -188,8 +188,8 @@ def server_error(
     if "statement pooling mode" in message:  # PgBouncer's message
         hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
     # A server repeats its input, for example `options`.
-    hint = _told(hint) if hint else _HINTS.get(sqlstate or "")
-    error = PollError(kind, _told(message), sqlstate=sqlstate, hint=hint)
+    hint = _cut(hint) if hint else _HINTS.get(sqlstate or "")
+    error = PollError(kind, _cut(message), sqlstate=sqlstate, hint=hint)
     if kind == "conflict":
         error.conflict = conflict_of(sqlstate, message)
         # The server's own hint ("you should be able to reconnect") describes what the poller does anyway.
@@ -197,7 +197,7 @@ def server_error(
     return error
 
 
-def _told(text: str) -> str:
+def _cut(text: str) -> str:
     """Return the server's text without secrets and cut, because it may quote a very long value."""
     text = redact_beginning(text)
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

@@ -31,10 +31,10 @@ def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
     def exists(schema: str | None, name: str) -> bool:
         return charset.has(f"{schema}{name}")
 
-    wanted: list[str] = []
+    signatures: list[str] = []
     named: list[str] = []
     for number, sql in enumerate(sqls):
-        wanted += [
+        signatures += [
             f"({number}, {_name(call.schema)}, {_name(call.name)}, {call.arguments})"
             for call in sorted(set(called_functions(sql)), key=str)[:_MOST]
             if exists(call.schema, call.name)
@@ -50,7 +50,7 @@ def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
                 if exists(schema, name)
             ]
     return _QUERY.format(
-        wanted=", ".join(wanted) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",
+        signatures=", ".join(signatures) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",
         named=", ".join(named) or "(NULL::pg_catalog.int4, '', NULL, NULL)",
     )
 
@@ -61,11 +61,11 @@ def read_volatile(answer: bytes) -> dict[int, list[str]]:
     Only functions of PostgreSQL and its contrib modules can be harmless; a user's function of the same name
     is not.
     """
-    found: dict[int, list[str]] = {}
+    functions: dict[int, list[str]] = {}
     for number, schema, name, shipped in json.loads(answer.decode(errors="replace")):
         if not (shipped and is_harmless(name)):
-            found.setdefault(number, []).append(name if schema == "pg_catalog" else f"{schema}.{name}")
-    return {number: sorted(set(names)) for number, names in found.items()}
+            functions.setdefault(number, []).append(name if schema == "pg_catalog" else f"{schema}.{name}")
+    return {number: sorted(set(names)) for number, names in functions.items()}
 
 
 def _name(name: str | None) -> str:

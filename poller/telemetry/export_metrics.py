@@ -31,9 +31,9 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
         attributes: Callable[[Any], Mapping[str, str | int]],
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
-            for one in deliveries:
-                for key, count in read(one).copy().items():
-                    yield Observation(count, {SIGNAL: one.form.signal, **attributes(key)})
+            for sender in deliveries:
+                for key, count in read(sender).copy().items():
+                    yield Observation(count, {SIGNAL: sender.form.signal, **attributes(key)})
 
         meter.create_observable_counter(
             f"poller.export.{name}", [observe], unit=unit, description=description
@@ -41,8 +41,8 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
 
     def gauge(name: str, unit: str, description: str, read: Callable[[SendingQueue], float]) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
-            for one in deliveries:
-                yield Observation(read(one.queue), {SIGNAL: one.form.signal})
+            for sender in deliveries:
+                yield Observation(read(sender.queue), {SIGNAL: sender.form.signal})
 
         meter.create_observable_gauge(
             f"poller.export.spool.{name}", [observe], unit=unit, description=description
@@ -52,21 +52,21 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
         "requests",
         "{request}",
         "Requests sent by outcome: ok, failed (kept and tried again), refused (dropped); by error.type.",
-        lambda one: one.stats.requests,
+        lambda sender: sender.stats.requests,
         dict,
     )
     counter(
         "rejected",
         "{item}",
         "Data points, spans and log records that the collector did not want, by reason.",
-        lambda one: one.stats.rejected,
+        lambda sender: sender.stats.rejected,
         lambda reason: {REASON: reason},
     )
     counter(
         "dropped",
         "{request}",
         "Requests that waited and will never be delivered, by reason.",
-        lambda one: one.queue.dropped,
+        lambda sender: sender.queue.dropped,
         lambda reason: {REASON: reason},
     )
     gauge("requests", "{request}", "Requests that wait to be delivered.", lambda queue: queue.requests)

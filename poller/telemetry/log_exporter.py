@@ -93,7 +93,7 @@ class Handler(logging.Handler):
             return
         # The handler for stderr has already reported a record that cannot be formatted.
         with contextlib.suppress(Exception):
-            self._provider.get_logger(record.name).emit(_told(record))
+            self._provider.get_logger(record.name).emit(_otel_record(record))
 
 
 class _Exporter(LogRecordExporter):
@@ -113,7 +113,7 @@ class _Exporter(LogRecordExporter):
         """Do nothing, because `LogRecords.shutdown` ends the delivery."""
 
 
-def _told(record: logging.LogRecord) -> LogRecord:
+def _otel_record(record: logging.LogRecord) -> LogRecord:
     attributes = {name: _value(value) for name, value in extras_of(record).items() if value is not None}
     if record.exc_info and record.exc_info[0]:
         attributes["exception.type"] = record.exc_info[0].__qualname__

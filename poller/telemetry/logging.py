@@ -111,9 +111,9 @@ class TextFormatter(logging.Formatter):
         trace = {name: value for name, value in _trace().items() if value}
         fields = [f"{name}={_quoted(value)}" for name, value in {**extras_of(record), **trace}.items()]
         # A server's message may have several lines, but grep and journald need a record on one line.
-        said = one_line(" ".join([f"{record.name}:", message_of(record), *fields]))
+        output = one_line(" ".join([f"{record.name}:", message_of(record), *fields]))
         below = [exception_of(record), redact_beginning(record.stack_info or "")]
-        return f"{_timestamp(record)} {level} {said}" + "".join(map(indented, filter(None, below)))
+        return f"{_timestamp(record)} {level} {output}" + "".join(map(indented, filter(None, below)))
 
 
 def _ended(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -138,8 +138,8 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def exception_of(record: logging.LogRecord) -> str:
     """Return the traceback of a record with secrets masked; empty if it has none."""
-    told = _PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
-    return redact_beginning(told)
+    traceback_text = _PLAIN.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+    return redact_beginning(traceback_text)
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -31,7 +31,7 @@ Within = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(slots=True)
 class _Trouble:
-    told: tuple[str | None, ...]
+    condition: tuple[str | None, ...]
     since: float
     times: int = 1
     summed_up: float = 0.0
@@ -74,8 +74,8 @@ class PollLog:
         Records about one query are logged inside the context `within(name)`.
         """
         now = time.monotonic() if now is None else now
-        self._tell_server(results, now)
-        self._tell_unreached(results, now)
+        self._log_server(results, now)
+        self._log_unreached(results, now)
         for result in results:
             if self._is_no_news(result):
                 continue
@@ -85,33 +85,33 @@ class PollLog:
                 continue
             with within(result.query.name):
                 if result.skipped is not None and result.skipped.reason in HOLDS:
-                    self._tell_hold(result.query.name, result.skipped, now)
+                    self._log_hold(result.query.name, result.skipped, now)
                 else:
-                    self._tell_query(result, now)
+                    self._log_query(result, now)
 
     def values(self, freshness: Iterable[Freshness]) -> None:
         """Log the queries whose values are now withheld because they are too old; many in one record."""
         fresh: list[Freshness] = []
-        for one in freshness:
-            name = one.query.name
-            if not one.stale:
+        for item in freshness:
+            name = item.query.name
+            if not item.stale:
                 self._withheld.discard(name)
-            elif one.age is not None and name not in self._withheld:
+            elif item.age is not None and name not in self._withheld:
                 self._withheld.add(name)
-                fresh.append(one)
+                fresh.append(item)
         if len(fresh) > MOST_TOLD_APART:
-            names = ", ".join(one.query.name for one in fresh[:MOST_NAMES])
+            names = ", ".join(item.query.name for item in fresh[:MOST_NAMES])
             more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
-            what = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
-            logger.warning("%d queries: %s", len(fresh), what, extra={"queries": len(fresh)})
+            text = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
+            logger.warning("%d queries: %s", len(fresh), text, extra={"queries": len(fresh)})
             return
-        for one in fresh:
+        for item in fresh:
             logger.warning(
                 "query %s: no good poll for %s, its values are withheld (max_age %s)",
-                one.query.name,
-                format_duration(round(one.age or 0.0)),
-                format_duration(one.query.max_age),
-                extra={"query": one.query.name, "state": str(one.state)},
+                item.query.name,
+                format_duration(round(item.age or 0.0)),
+                format_duration(item.query.max_age),
+                extra={"query": item.query.name, "state": str(item.state)},
             )
 
     def reset(self, names: Collection[str]) -> None:
@@ -131,15 +131,15 @@ class PollLog:
             and not self._every_result
         )
 
-    def _tell_server(self, results: Sequence[PollResult], now: float) -> None:
+    def _log_server(self, results: Sequence[PollResult], now: float) -> None:
         """Log the changes that concern all queries."""
         gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
         refused = [
             result.skipped for result in results if result.skipped and result.skipped.reason in REFUSALS
         ]
-        told = ("unavailable",) if gone else (refused[0].reason,) if refused else ()
-        if told:
-            if self._server is not None and self._server.told == told:
+        condition = ("unavailable",) if gone else (refused[0].reason,) if refused else ()
+        if condition:
+            if self._server is not None and self._server.condition == condition:
                 if self._server.again(now):
                     logger.warning(
                         "%s for %s by now",
@@ -148,7 +148,7 @@ class PollLog:
                         extra={"failed_ticks": self._server.times},
                     )
                 return
-            self._server = _Trouble(told, now)
+            self._server = _Trouble(condition, now)
         if gone:
             logger.warning(
                 "replica unavailable%s: %s",
@@ -164,12 +164,14 @@ class PollLog:
                 extra={"poller.reason": refused[0].reason, "queries": len(refused)},
             )
         elif self._server is not None and any(result.error_type != "cancelled" for result in results):
-            over = "replica available again" if self._server.told == ("unavailable",) else "polling again"
+            over = (
+                "replica available again" if self._server.condition == ("unavailable",) else "polling again"
+            )
             extra = {"failed_ticks": self._server.times}
             logger.info("%s after %s", over, self._server.lasted(now), extra=extra)
             self._server = None
 
-    def _tell_unreached(self, results: Sequence[PollResult], now: float) -> None:
+    def _log_unreached(self, results: Sequence[PollResult], now: float) -> None:
         left = [result.skipped for result in results if result.skipped and result.skipped.reason == "budget"]
         last = self._holds.get(("", "budget"))
         if left and (last is None or now - last >= HOLDS_TOLD_EVERY):
@@ -179,14 +181,14 @@ class PollLog:
                 "%s not run in this tick: %s", counted(len(left), "query"), left[0].detail, extra=extra
             )
 
-    def _tell_hold(self, name: str, skip: Skip, now: float) -> None:
+    def _log_hold(self, name: str, skip: Skip, now: float) -> None:
         last = self._holds.get((name, skip.reason))
         if last is None or now - last >= HOLDS_TOLD_EVERY:
             self._holds[name, skip.reason] = now
             extra = {"query": name, "poller.reason": skip.reason}
             logger.warning("query %s is polled less often: %s", name, skip.detail, extra=extra)
 
-    def _tell_query(self, result: PollResult, now: float) -> None:
+    def _log_query(self, result: PollResult, now: float) -> None:
         name = result.query.name
         before = self._queries.get(name)
         # A NULL that `on_null: drop` omits is intended, so alone it is only counted.
@@ -194,14 +196,14 @@ class PollLog:
         quarantined = {f"quarantined.{r}": count for r, count in result.quarantined.items() if news}
         if result.error is not None:
             error = result.error
-            told: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
+            condition: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
         elif result.skipped is not None:
-            told = ("skipped", result.skipped.reason)
+            condition = ("skipped", result.skipped.reason)
         elif result.estimated is not None:
-            told = ("estimated", result.estimated)
+            condition = ("estimated", result.estimated)
         else:
-            told = ("quarantine", *news) if news else ()
-        if before is not None and before.told == told:
+            condition = ("quarantine", *news) if news else ()
+        if before is not None and before.condition == condition:
             due = before.again(now)
             level = logging.WARNING if due and result.error is not None else logging.DEBUG
             extra = {"query": name, "times": before.times}
@@ -214,16 +216,16 @@ class PollLog:
                 extra=extra,
             )
             return
-        if before is not None and not told:
+        if before is not None and not condition:
             extra = {"query": name, "times": before.times}
             logger.info("query %s is well again after %s", name, before.lasted(now), extra=extra)
             del self._queries[name]
             self._holds.pop((name, "breaker"), None)
-        elif told:
-            self._queries[name] = _Trouble(told, now)
-        self._tell_state(result, quarantined)
+        elif condition:
+            self._queries[name] = _Trouble(condition, now)
+        self._log_state(result, quarantined)
 
-    def _tell_state(self, result: PollResult, quarantined: dict[str, int]) -> None:
+    def _log_state(self, result: PollResult, quarantined: dict[str, int]) -> None:
         name = result.query.name
         extra: dict[str, object] = {"query": name, "duration": round(result.duration, 4)}
         if result.error is not None:
@@ -253,5 +255,5 @@ def _by_us(error: PollError) -> bool:
 
 
 def _advice(sqlstate: str | None, hint: str | None) -> dict[str, str]:
-    told = {"db.response.status_code": sqlstate, "hint": hint}
-    return {key: value for key, value in told.items() if value}
+    fields = {"db.response.status_code": sqlstate, "hint": hint}
+    return {key: value for key, value in fields.items() if value}

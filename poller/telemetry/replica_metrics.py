@@ -22,10 +22,10 @@ def register_replica_gauges(
     ) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             now = clock()
-            seen = tracker.current(now)
-            value = read(seen, now - seen.at) if seen else None
-            if seen and value is not None:
-                yield Observation(value, {"server.address": seen.address, "server.port": seen.port})
+            server = tracker.current(now)
+            value = read(server, now - server.at) if server else None
+            if server and value is not None:
+                yield Observation(value, {"server.address": server.address, "server.port": server.port})
 
         meter.create_observable_gauge(f"poller.replica.{name}", [observe], unit=unit, description=description)
 

@@ -32,7 +32,7 @@ class Spans:
         resource: Resource,
         timeout: float,
         *,
-        asked_for: bool = True,
+        requested: bool = True,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         """Start the export; `timeout` bounds one request, in seconds.
@@ -43,7 +43,7 @@ class Spans:
         Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or if the
         package for HTTP is missing.
         """
-        self._export = SignalExport("traces", endpoint, timeout, asked_for=asked_for)
+        self._export = SignalExport("traces", endpoint, timeout, requested=requested)
         self.delivery = self._export.delivery
         try:
             processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)

@@ -93,25 +93,25 @@ class TickTrace:
     """The trace of one tick."""
 
     def __init__(
-        self, tracer: Tracer, span: Span, started: Started, seen: Callable[[], ServerInfo | None]
+        self, tracer: Tracer, span: Span, started: Started, current_server: Callable[[], ServerInfo | None]
     ) -> None:
         """Prepare; `seen` returns the server that this tick has reached."""
         self._tracer = tracer
         self._span = span
         self._started = started
-        self._seen = seen
+        self._current_server = current_server
         self._answers: dict[str, Answer] = {}
         self._spans: dict[str, Span] = {}
 
     def asking(self, ask: Ask) -> Ask:
         """Return a function that calls `ask` and stores the answers for the spans."""
 
-        def asked(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
+        def traced(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
             answers = ask(queries, on_answer)
             self._answers = {answer.query.name: answer for answer in answers}
             return answers
 
-        return asked
+        return traced
 
     def finish(self, results: Sequence[PollResult]) -> None:
         """Make a span for each result, in the order of their answers, and complete the tick's span.
@@ -172,23 +172,23 @@ class TickTrace:
 
     def _server(self) -> dict[str, AttributeValue]:
         """Return the attributes of the server; without its address if none was reached."""
-        told: dict[str, AttributeValue] = {"db.system.name": SYSTEM}
-        if (seen := self._seen()) is not None:
-            told |= {"server.address": seen.address, "server.port": seen.port}
-            if seen.database:
-                told["db.namespace"] = seen.database
-        return told
+        attrs: dict[str, AttributeValue] = {"db.system.name": SYSTEM}
+        if (current_server := self._current_server()) is not None:
+            attrs |= {"server.address": current_server.address, "server.port": current_server.port}
+            if current_server.database:
+                attrs["db.namespace"] = current_server.database
+        return attrs
 
     def _replica(self) -> dict[str, AttributeValue]:
-        seen = self._seen()
-        if seen is None:
+        current_server = self._current_server()
+        if current_server is None:
             return {}
-        told: dict[str, AttributeValue] = {
-            "server.address": seen.address,
-            "server.port": seen.port,
-            "poller.replica.standby": seen.standby,
+        attrs: dict[str, AttributeValue] = {
+            "server.address": current_server.address,
+            "server.port": current_server.port,
+            "poller.replica.standby": current_server.standby,
         }
-        return told if seen.lag is None else told | {"poller.replica.lag": seen.lag}
+        return attrs if current_server.lag is None else attrs | {"poller.replica.lag": current_server.lag}
 
 
 def traceparent() -> dict[str, str]:
@@ -200,23 +200,23 @@ def traceparent() -> dict[str, str]:
 
 def _attributes(result: PollResult, answer: Answer | None) -> dict[str, AttributeValue]:
     name, state = result.query.name, state_of(result)
-    told: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.name}
+    attrs: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.name}
     if state.reason is not None and result.error is None:
-        told["poller.reason"] = state.reason
+        attrs["poller.reason"] = state.reason
     if result.skipped is not None:
-        return told
-    told["db.query.summary"] = name
+        return attrs
+    attrs["db.query.summary"] = name
     if answer is not None and answer.rows is not None:
-        told["db.response.returned_rows"] = len(answer.rows.values) + answer.rows.beyond
+        attrs["db.response.returned_rows"] = len(answer.rows.values) + answer.rows.beyond
     if result.error is None:
-        told["poller.query.series"] = len(result.samples)
-        told["poller.query.quarantined"] = sum(result.quarantined.values())
-        return told
+        attrs["poller.query.series"] = len(result.samples)
+        attrs["poller.query.quarantined"] = sum(result.quarantined.values())
+        return attrs
     if result.error.sqlstate is not None:
-        told["db.response.status_code"] = result.error.sqlstate
+        attrs["db.response.status_code"] = result.error.sqlstate
     if result.error.conflict is not None:
-        told["poller.conflict"] = result.error.conflict
-    return told
+        attrs["poller.conflict"] = result.error.conflict
+    return attrs
 
 
 def _counts(results: Sequence[PollResult]) -> dict[str, AttributeValue]:
