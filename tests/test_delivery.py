@@ -560,6 +560,7 @@ def test_a_metric_that_cannot_be_encoded_costs_only_itself(
     assert {point.metric for point in receiver.points()} == {"number", "fine"}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["metric huge is not exported: it has a value that OTLP cannot carry"]
+    assert one.push.delivery.stats.rejected == {"unencodable": 2}
 
 
 def test_an_export_that_was_never_delivered_for_some_intervals_is_known(

@@ -226,6 +226,7 @@ class MetricExporter:
     def _is_encodable(self, metric: Metric) -> bool:
         if is_encodable(metric):
             return True
+        self._delivery.stats.count_lost("unencodable", len(metric.data.data_points))
         if metric.name not in self._unencodable:
             logger.warning("metric %s is not exported: it has a value that OTLP cannot carry", metric.name)
             self._unencodable.add(metric.name)
