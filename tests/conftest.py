@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _OURS = ("PG", "OTEL_", "POLLER_", "OBSCURA_")
@@ -49,3 +51,40 @@ pytest_plugins = [
     "tests.bed.pushes",
     "tests.bed.s3",
 ]
+
+_MARKS = {
+    "postgres": {"pg_bin", "site", "Cluster"},
+    "process": {"subprocess", "multiprocessing", "s3_endpoint"},
+}
+"""For each mark the fixtures, modules and classes by which a test needs it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs, so that `-m "not postgres and not process"` selects the fast ones."""
+    used: dict[object, set[str]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function):
+            names = set(item.fixturenames) | _names_of(item.function, used)
+            for fixture in item.fixturenames:
+                names |= _names_of(getattr(item.module, fixture, None), used)
+            for mark, needed in _MARKS.items():
+                if names & needed:
+                    item.add_marker(mark)
+
+
+def _names_of(thing: object, used: dict[object, set[str]]) -> set[str]:
+    """Return all names that a function, a class or a fixture of the tests uses, directly or indirectly."""
+    thing = inspect.unwrap(thing) if callable(thing) else thing
+    if not str(getattr(thing, "__module__", None)).startswith("tests."):
+        return set()
+    if thing not in used:
+        used[thing] = set()
+        functions = vars(thing).values() if isinstance(thing, type) else [thing]
+        for function in map(inspect.unwrap, filter(callable, functions)):
+            codes = [function.__code__] if hasattr(function, "__code__") else []
+            for code in codes:
+                codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+                used[thing] |= set(code.co_names)
+            for name in tuple(used[thing]):
+                used[thing] |= _names_of(getattr(function, "__globals__", {}).get(name), used)
+    return used[thing]

@@ -20,7 +20,7 @@ from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
 CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"

@@ -9,7 +9,7 @@ from poller.model.casts import not_a_number
 from poller.model.numbers import NUMBERS
 from tests.bed.postgres import Database
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 VALUES = {
     "true::bool": "1",

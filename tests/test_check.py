@@ -340,7 +340,7 @@ def evened(told: dict[str, Any]) -> str:
     return f"{told['level']} {told['line']}{column} {told['rule']} {told['path']}: {what}"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
     things: Database, check: Callable[..., Result]
 ) -> None:
@@ -369,7 +369,7 @@ def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
     assert {problem["rule"] for problem in told["problems"]} == RULES.keys() - untold
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_the_role_may_not_read_is_told_without_an_error_in_a_poll(
     things: Database, check: Callable[..., Result]
 ) -> None:
@@ -439,7 +439,7 @@ CREATE POLICY p ON guarded USING (allowed(n));
 """
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize(
     ("sql", "names"),
     {
@@ -485,7 +485,7 @@ def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
     assert done.exit_code == 0
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_server_reads_the_statement_that_was_checked(
     things: Database, check: Callable[..., Result]
 ) -> None:
@@ -496,7 +496,7 @@ def test_the_server_reads_the_statement_that_was_checked(
     assert {problem["rule"] for problem in json.loads(done.stdout)["problems"]} == {"unused-column"}
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:
     """A statement that would never end is prepared and planned like any other."""
     sql = "WITH RECURSIVE e AS (SELECT 1 AS n UNION ALL SELECT n FROM e) SELECT count(*) AS n FROM e"
@@ -529,7 +529,7 @@ def test_a_subfolder_with_query_files_is_named_as_not_read(tmp_path: Path) -> No
     assert shipped.stderr == ""
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_warnings_fail_nobody(things: Database, check: Callable[..., Result]) -> None:
     options = ["--database", "--large-table", "1000", "--database-url", things.primary_dsn]
     done = check(one(COUNT), *options)
@@ -765,7 +765,7 @@ def test_a_name_that_is_no_uri_is_one_in_sarif(tmp_path: Path, monkeypatch: pyte
     assert uris == ["a%20b%25.yaml", "file:///nowhere%20to%20go"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_sarif_and_github_tell_what_the_server_says_as_well(
     things: Database, check: Callable[..., Result]
 ) -> None:
@@ -784,7 +784,7 @@ def test_sarif_and_github_tell_what_the_server_says_as_well(
     ]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -> None:
     """The planner runs what is declared STABLE, each time for as long as a statement may take."""
     database.execute(
@@ -807,7 +807,7 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
     cancel_token.close()
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize(("written", "meant"), [("pg_buffercache", False), ("pgbench_branche", True)])
 def test_only_a_name_that_is_close_is_taken_for_what_was_meant(
     database: Database, check: Callable[..., Result], written: str, meant: bool

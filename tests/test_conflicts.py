@@ -30,7 +30,7 @@ from tests.bed.queries import write_queries
 from tests.bed.stage import Stage
 from tests.bed.watch import Watch
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
 SEEN = "pg_current_snapshot()::text, (SELECT count(*) FROM dead), pg_backend_pid()"

@@ -62,7 +62,7 @@ def replica(database: Database) -> Iterator[Replica]:
     replica.close()
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_contract_is_kept_and_what_breaks_it_is_shown(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -107,7 +107,7 @@ SAMPLES = [
 """One of these at least is a value of nearly every type that comes with PostgreSQL."""
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
     database: Database, replica: Replica
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COOKBOOK = README.partition("<!-- file: cookbook.yaml -->\n```yaml\n")[2].partition("```")[0]

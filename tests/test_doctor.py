@@ -64,7 +64,7 @@ def endpoint(receiver: Receiver, protocol: Protocol) -> str:
 # --- What it looks like ---------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_connection(
     server: MessagingServer,
     receiver: Receiver,
@@ -109,7 +109,7 @@ def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_conne
     assert proxy.connections == 1
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_schema_that_another_role_owns_or_may_create_in_the_search_path_is_a_warning(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_schema_that_another_role_owns_or_may_create_in_the_search_path_is_a_w
         server.execute(f"DROP OWNED BY {other}; DROP OWNED BY {mine}; DROP ROLE {other}; DROP ROLE {mine}")
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
     assert "REVOKE CREATE ON SCHEMA apart" in warning["advice"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_a_terminal_of_80_columns_holds_every_line_and_gets_colour_unless_it_is_refused(
     server: MessagingServer, no_color: str
@@ -214,7 +214,7 @@ def test_what_failed_decides_and_warnings_do_not() -> None:
 # --- The database ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -238,7 +238,7 @@ def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
     assert examined(poller_process, "--no-strict", code=0, POLLER_STRICT="true", **given)
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_role_that_could_switch_to_one_that_writes_may_write(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -268,7 +268,7 @@ def test_each_limit_of_disk_workers_and_memory_that_is_missing_is_named_with_its
     assert limits("poller", good).state == "ok"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_primary_is_as_bad_as_the_setting_says(server: MessagingServer, poller_process: Start) -> None:
     for require, state, queries in (("warn", "warn", "ok"), ("true", "fail", "skip"), ("false", "ok", "ok")):
         checks = examined(
@@ -281,7 +281,7 @@ def test_a_primary_is_as_bad_as_the_setting_says(server: MessagingServer, poller
     assert checks["lag"]["detail"] == "a primary is behind nothing"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_lag_above_the_limit_fails_and_no_query_is_run(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -302,7 +302,7 @@ def test_a_lag_above_the_limit_fails_and_no_query_is_run(
     assert checks["query users"]["detail"] == "not run: see lag"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_recovery_does_to_the_longest_query_is_told(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -356,7 +356,7 @@ def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
     assert [lag(9.0, 10.0), lag(11.0, 10.0), lag(None, 10.0)] == ["ok", "fail", "fail"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize(
     ("changes", "message", "advice"),
     [
@@ -477,7 +477,7 @@ def test_a_clock_that_is_off_by_more_than_five_seconds_is_a_warning() -> None:
 # --- The queries ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_every_query_is_run_once_and_says_what_it_came_to(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -585,7 +585,7 @@ def test_a_query_that_recovery_cancels_is_asked_again(
     assert told["locked"]["state"] == told["other"]["state"] == "ok"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_signal_ends_it_and_the_query_on_the_server(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from poller.postgres.transaction import PATIENCE_SECONDS
 from tests.bed.polled import BUDGET_SECONDS, THINGS, USUAL, Polled, Spell, polling
 from tests.bed.process import eventually
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 SORT = "SELECT count(*) AS n FROM (SELECT g FROM generate_series(1, 50000) g ORDER BY g DESC OFFSET 0) t"
 QUERIES = {**USUAL, "sorted": SORT}

@@ -14,7 +14,7 @@ from tests.bed.polled import THINGS, USUAL, WITHHELD, Polled, Spell, polling
 from tests.bed.process import eventually
 from tests.bed.proxy import Proxy
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 TOO_FAR = r"^polls skipped: replay lag is .*, the limit is 1s"
 CLOSER = "^polling again after "

@@ -19,7 +19,7 @@ from tests.bed.polled import THINGS, Polled, Spell, polling
 from tests.bed.process import eventually
 from tests.bed.watch import NAME
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "

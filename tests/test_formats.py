@@ -14,7 +14,7 @@ from poller.postgres.replica import Replica
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 VALUES = """\
 SELECT 1000.1234::float8, 0.1::float8 + 0.2, 16777217.5::float8, 0.1::float4, timestamp '2026-02-01 03:04:05',

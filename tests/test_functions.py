@@ -7,7 +7,7 @@ import pytest
 from poller.config.queries.sql_functions import acting, is_harmless
 from tests.bed.postgres import Database
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 _CALLABLE = """\
 SELECT DISTINCT proname::text, provolatile::text FROM pg_proc

@@ -91,7 +91,7 @@ def facts_of(database: Database, *relations: str, user: str | None = None) -> Se
         return read_facts(json.dumps(row[0]).encode())
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_facts_are_those_of_the_server(database: Database) -> None:
     facts = facts_of(database)
     ((version,),) = database.execute("SHOW server_version_num")
@@ -117,7 +117,7 @@ def test_only_the_catalogues_that_a_requirement_needs_are_looked_at(
     assert [table for table in tables if f"pg_catalog.{table}" in sql] == looked_at
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_names_are_found_as_postgresql_finds_them(database: Database) -> None:
     database.execute(
         """
@@ -140,7 +140,7 @@ def test_names_are_found_as_postgresql_finds_them(database: Database) -> None:
     assert facts_of(database, *absent).columns == {}
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_first_schema_of_the_search_path_wins(database: Database) -> None:
     database.execute(
         f"""
@@ -151,14 +151,14 @@ def test_the_first_schema_of_the_search_path_wins(database: Database) -> None:
     assert facts_of(database, "t").columns == {"t": {"in_first"}}
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_is_none_is_a_relation_that_does_not_exist(database: Database, name: str) -> None:
     database.execute("CREATE TABLE t (n int)")
     assert facts_of(database, name, "t").columns == {"t": {"n"}}
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role}; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
@@ -168,7 +168,7 @@ def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
         database.execute(f"DROP ROLE {role}")
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_active_backends_are_counted_by_those_who_may_see_them(database: Database) -> None:
     role = f"blind_{database.name}"
     database.execute(f"CREATE ROLE {role}")
@@ -194,7 +194,7 @@ def test_active_backends_are_counted_by_those_who_may_see_them(database: Databas
         database.execute(f"DROP ROLE {role}")
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(database: Database) -> None:
     role = f"partial_{database.name}"
     database.execute(
@@ -223,7 +223,7 @@ def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_role_that_is_required_is_looked_up_with_what_it_inherits(database: Database) -> None:
     wanted = ("pg_read_all_stats", "pg_signal_backend", "no'such")
     query = a_query(requires={"member_of": wanted})

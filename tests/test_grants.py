@@ -180,7 +180,7 @@ def refusal(database: Database, role: str, sql: str) -> str | None:
         return None
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize(
     "sql",
     [*RUNS.values(), *(sql for sql, _ in WHOLE.values()), *SERVER_DECIDES.values()],
@@ -254,7 +254,7 @@ def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> No
     assert done.stdout == ""
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_catalogue_is_known_and_what_public_may_not_read_of_it(database: Database, role: str) -> None:
     with psycopg.connect(make_conninfo(database.primary_dsn, user=role)) as connection:
         relations = connection.execute(
@@ -268,7 +268,7 @@ def test_the_catalogue_is_known_and_what_public_may_not_read_of_it(database: Dat
         assert ("restricts who may read" in to_sql(needs, "poller")) is not readable, name
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_shipped_queries_are_polled_by_a_role_with_exactly_their_grants(
     server: MessagingServer, poller_process: Start
 ) -> None:

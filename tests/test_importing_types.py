@@ -38,7 +38,7 @@ def connection(site: Site) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_every_variant_of_a_known_function_returns_the_known_type(connection: psycopg.Connection) -> None:
     found = connection.execute(
         "SELECT proname, typname FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype"
@@ -51,7 +51,7 @@ def test_every_variant_of_a_known_function_returns_the_known_type(connection: ps
     assert {name for name, _ in found} == set(FUNCTIONS)
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_every_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
     connection: psycopg.Connection,
 ) -> None:
@@ -67,7 +67,7 @@ def test_every_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
     }
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.Connection) -> None:
     found = connection.execute(
         "SELECT relname, attname, typname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
@@ -318,7 +318,7 @@ def _as_numbers(connection: psycopg.Connection, sql: str) -> tuple[str, list[Dec
     return kind, []
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @settings(max_examples=200)
 @example(sql="SELECT nullif(0.73::float8, 0) AS v FROM t")
 @example(sql="SELECT coalesce(nullif(f, 0), 0) AS v FROM t")
@@ -358,7 +358,7 @@ def test_an_imported_value_is_the_original_value_or_reported(
         assert _sorted(None if one is None else Decimal(str(one)) for one in values) == _sorted(expected), sql
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize(
     ("sql", "value"),
     [
@@ -388,7 +388,7 @@ def test_a_scale_of_a_column_of_unknown_type_is_reported(folder: Path) -> None:
     assert "need a number" in str(_imported(folder, "pg_exporter", "SELECT v FROM t", column).losses)
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connection, folder: Path) -> None:
     file = folder / "config.yaml"
     file.write_text(
@@ -401,7 +401,7 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
     assert connection.execute(draft.data()["sql"].encode()).fetchall() == [(1,)]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("form", FORMATS)
 def test_imported_queries_have_no_column_that_the_check_warns_of(
     connection: psycopg.Connection, folder: Path, form: Format

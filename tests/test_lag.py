@@ -19,7 +19,7 @@ from poller.postgres.replay_lag import Lag, LagMeter, lag_query
 from tests.bed.process import eventually
 from tests.bed.proxy import Proxy
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 SINCE_REPLAY = "SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())::float8"
 ZERO_IF_EQUAL = (

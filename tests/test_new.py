@@ -81,7 +81,7 @@ def values(samples: list[dict[str, Any]], attribute: str) -> dict[str, int]:
     return {sample["attributes"][attribute]: sample["value"] for sample in samples}
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: New, tables: Database) -> None:
     wanted = [word for key in JOBS for word in ("--aggregate", key)]
     done = new("--table", "app.jobs", *wanted)
@@ -110,7 +110,7 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
     ]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_none(
     new: New, tables: Database
 ) -> None:
@@ -135,7 +135,7 @@ def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_no
     assert estimate is None
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database) -> None:
     """Nor is any locked: with thousands of them the server's table of locks would be full."""
     with psycopg.connect(tables.primary_dsn) as other:
@@ -154,7 +154,7 @@ def test_a_sum_over_unknown_values_is_no_sum(new: New, tables: Database) -> None
     assert tables.execute(sql) == [(None,)]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
     done = new(
         "--table", "jobs", "--aggregate", "top=owner", "--top", "3", "--name", "busiest", "--interval", "15m",
@@ -180,7 +180,7 @@ def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
     assert problems(again) == ["--name: 'busiest' is also the query at q.yaml:2; write --name busiest_2"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_to_write(new: New) -> None:
     assert problems(new()) == [
         "--table: is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
@@ -216,7 +216,7 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
     assert problems(two) == ["--name: is of one query; ask for one aggregate"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Database) -> None:
     tables.execute("CREATE VIEW public.glance AS SELECT 1 AS n")
     tables.replayed()
@@ -233,7 +233,7 @@ def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Data
         assert problems(new("--table", name, "--aggregate", "count")) == [f"--table: {told}"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked_at(
     new: New, tables: Database
 ) -> None:
@@ -265,7 +265,7 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     assert "Sum of the length of secret over all rows of public.tokens." in done.stdout
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) -> None:
     tables.execute("CREATE TABLE public.jobs (n int)")
     tables.replayed()
@@ -275,7 +275,7 @@ def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) 
     assert new("--table", "public.jobs", "--aggregate", "count").exit_code == 0
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_only_what_may_be_read_is_offered(tables: Database) -> None:
     name = f"reader_{tables.name}"
     tables.execute(
@@ -296,7 +296,7 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
     assert problems(hidden) == ["--table: 'parts' is no table that the role may read; GRANT SELECT on it"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     first = {"name": "a", "sql": "SELECT 1 AS n", "metrics": [
@@ -332,7 +332,7 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
     ]  # fmt: skip
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("asked_for", ["file", "nothing"])
 def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_nothing(
     tables: Database, tmp_path: Path, asked_for: str
@@ -369,7 +369,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
     assert names == ["- name: jobs_count", "- name: all_jobs", "- name: jobs_disk_bytes"]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_an_end_of_input_is_no_answer(tables: Database) -> None:
     terminal = Terminal(
         [sys.executable, "-m", "poller", "new", "--table", "jobs"],

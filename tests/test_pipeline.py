@@ -17,7 +17,7 @@ from tests.bed.postgres import Database
 from tests.bed.process import eventually
 from tests.bed.proxy import Proxy
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 
 @pytest.fixture

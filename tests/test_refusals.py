@@ -14,7 +14,7 @@ from tests.bed.postgres import Database
 
 _LIMIT = "pg_catalog.pg_database SET datconnlimit"
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 
 def refused(dsn: str) -> tuple[str | None, str | None, str]:

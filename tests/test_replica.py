@@ -30,7 +30,7 @@ from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
 from tests.bed.proxy import Proxy
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
 NAME = "obscura-poller"

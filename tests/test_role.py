@@ -14,7 +14,7 @@ from tests.bed.role import Role
 
 MIGRATION = ROOT / "deploy/migrations/attachments_size_bytes.sql"
 Start = Callable[..., Process]
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 
 def test_running_it_twice_changes_nothing(role: Role) -> None:

@@ -97,7 +97,7 @@ def uri(*ports: int, **more: str) -> str:
 # --- several hosts ------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("write", [hosts, uri])
 @pytest.mark.parametrize(
     ("wanted", "role"),
@@ -113,7 +113,7 @@ def test_the_host_that_is_fit_is_found_among_several(
     assert asked(write(*ports.values(), target_session_attrs=wanted))() == f"{role} {ports[role]}"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, asked: Make) -> None:
     error = asked(hosts(cluster.primary.port, target_session_attrs="standby")).error()
     assert error.kind == "unavailable"
@@ -250,7 +250,7 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 @pytest.mark.parametrize("way", ["string", "variable"])
 def test_all_that_a_service_file_says_is_kept(
     cluster: Cluster, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
@@ -419,7 +419,7 @@ def test_tls_is_as_strict_as_it_is_told_to_be(
         assert told in said.lower()
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
     database: Database, asked: Make
 ) -> None:

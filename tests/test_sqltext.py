@@ -36,7 +36,7 @@ def _logging() -> Iterator[None]:
     own.setLevel(own_level)
 
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 QUERIES = """\
 queries:

@@ -23,7 +23,7 @@ from tests.bed.postgres import Database
 from tests.bed.process import eventually
 from tests.bed.programs import lacking
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.every_version
 
 MIB = 2**20
 DEBIAN = Path("/usr/lib/postgresql/15/bin")

@@ -50,7 +50,7 @@ def evened(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_result(
     tried: Try, tmp_path: Path, server: MessagingServer
 ) -> None:
@@ -86,7 +86,7 @@ def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_resu
     assert sample["value"] == 37
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_json_holds_all_that_is_known(tried: Try) -> None:
     done = tried(BY_NAME, "--format", "json")
     told = json.loads(done.stdout)
@@ -103,7 +103,7 @@ def test_json_holds_all_that_is_known(tried: Try) -> None:
     assert told["poll"]["samples"][0]["value"] == 37
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_statement_comes_from_stdin_and_keeps_its_lines(tried: Try) -> None:
     sql = "SELECT count(*) AS users -- all of them\nFROM users\n"
     piped = tried(stdin=f"{sql};\n\n")
@@ -112,7 +112,7 @@ def test_a_statement_comes_from_stdin_and_keeps_its_lines(tried: Try) -> None:
     assert tried("-", stdin=sql).stdout == piped.stdout
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried: Try, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     kept = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
@@ -142,7 +142,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     assert checked.stdout == "1 file, 2 queries, 2 metrics: no problems\n"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(tried: Try) -> None:
     users = "SELECT count(*) AS users FROM users"
     done = tried(users)
@@ -200,7 +200,7 @@ REFUSED: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_what_does_not_work_is_told_in_the_server_s_words_with_the_place_and_what_to_do(tried: Try) -> None:
     for sql, told in REFUSED.items():
         done = tried(sql)
@@ -208,7 +208,7 @@ def test_what_does_not_work_is_told_in_the_server_s_words_with_the_place_and_wha
         assert done.stderr.splitlines() == told
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_statement_is_stopped_by_its_timeout(tried: Try) -> None:
     done = tried("SELECT count(*) AS n FROM pg_sleep(3600)", "--timeout", "200ms")
     assert (done.exit_code, done.stdout) == (1, "")
@@ -217,7 +217,7 @@ def test_a_statement_is_stopped_by_its_timeout(tried: Try) -> None:
     )
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_function_that_writes_fails_on_a_primary_too(tried: Try, server: MessagingServer) -> None:
     server.execute("CREATE FUNCTION wipe() RETURNS int LANGUAGE sql AS $$ DELETE FROM devices; SELECT 1 $$")
     done = tried("SELECT wipe() AS n", POLLER_DATABASE_URL=server.primary_dsn)
@@ -228,7 +228,7 @@ def test_a_function_that_writes_fails_on_a_primary_too(tried: Try, server: Messa
     assert server.execute("SELECT count(*) FROM devices") == [(37,)]
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: MessagingServer) -> None:
     primary = tried(BY_NAME, "--require-standby", "true", POLLER_DATABASE_URL=server.primary_dsn)
     assert (primary.exit_code, primary.stdout) == (1, "")
@@ -243,7 +243,7 @@ def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: Messagin
     )
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer) -> None:
     name = f"plain_{os.getpid()}"
     server.execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT ON devices TO {name}")
@@ -257,7 +257,7 @@ def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer
     assert SUPERUSER in tried(BY_NAME).stderr.splitlines()
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
     """Which there is where the one that the statement was inspected on is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
@@ -269,7 +269,7 @@ def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None
     assert skipped.reason == "excess_privilege"
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     twins = "SELECT 'a' AS kind, g AS depth FROM generate_series(1, 30) AS g"
     done = tried(twins, "--name", "twins")
@@ -309,7 +309,7 @@ def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: st
     assert str(done.exception) == problem
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_a_name_that_is_no_text_is_no_name(tried: Try) -> None:
     done = tried("SELECT 1 AS n", "--name", "\udcff")
     assert isinstance(done.exception, ConfigError), done.exception
@@ -339,7 +339,7 @@ def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
     assert "sekret" not in done.stderr
 
 
-@pytest.mark.postgres
+@pytest.mark.every_version
 def test_the_command_is_called_try(server: MessagingServer, poller_process: Callable[..., Process]) -> None:
     """As a process, where a pipe is no terminal: plain, and a row is a line."""
     process = poller_process("try", BY_NAME, env={"POLLER_DATABASE_URL": server.standby_dsn})
