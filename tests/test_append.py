@@ -138,9 +138,9 @@ def test_rights_and_links_stay(tmp_path: Path) -> None:
 def test_a_name_that_is_taken_is_refused_with_one_that_is_free(tmp_path: Path) -> None:
     file = tmp_path / "q.yaml"
     append(file, NEW, DEFAULTS)
-    assert refused(file) == [f"--name: 'new' is also the query at {file}:2; write --name new_2"]
+    assert refused(file) == [f"--name: the query name 'new' is already used at {file}:2; write --name new_2"]
     append(file, {**NEW, "name": "new_2", "metrics": [{**METRIC, "name": "other"}]}, DEFAULTS)
-    assert refused(file) == [f"--name: 'new' is also the query at {file}:2; write --name new_3"]
+    assert refused(file) == [f"--name: the query name 'new' is already used at {file}:2; write --name new_3"]
 
 
 def test_a_name_of_a_file_beside_it_is_taken_too_and_so_is_a_metric_of_another_meaning(
@@ -151,7 +151,7 @@ def test_a_name_of_a_file_beside_it_is_taken_too_and_so_is_a_metric_of_another_m
     file = tmp_path / "q.yaml"
     files = [QueryFile(0, beside, read(beside))]
     assert refused(file, beside=files) == [
-        f"--name: 'new' is also the query at {beside}:2; write --name new_2"
+        f"--name: the query name 'new' is already used at {beside}:2; write --name new_2"
     ]
     other = {**NEW, "name": "b", "metrics": [{**METRIC, "unit": "By"}]}
     assert refused(file, other, files) == [
@@ -168,11 +168,11 @@ def test_a_name_of_a_file_beside_it_is_taken_too_and_so_is_a_metric_of_another_m
     [
         (
             json.dumps({"queries": [{**NEW, "name": "a"}]}),
-            ("--write: the queries of FILE are no list with a dash before each; paste the YAML by hand, or "
-            "choose another file"),
+            ("--write: the queries of FILE are not a list with one dash per query; paste the YAML by hand, "
+            "or choose another file"),
         ),
-        ("queries: [\n", "--write: FILE has problems; mend them first"),
-        ("# \xe4\n[", "--write: FILE has problems; mend them first"),
+        ("queries: [\n", "--write: FILE has problems; fix them first"),
+        ("# \xe4\n[", "--write: FILE has problems; fix them first"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_added_to_stays_as_it_is(tmp_path: Path, text: str, why: str) -> None:
@@ -191,7 +191,7 @@ def test_a_file_that_says_nothing_yet_is_filled(tmp_path: Path, text: str) -> No
 def test_a_file_of_cases_is_refused_as_no_poll_reads_it(tmp_path: Path) -> None:
     assert refused(tmp_path / "q.test.yaml") == [
         (
-            f"--write: {tmp_path}/q.test.yaml holds cases for `poller test`, which no poll reads; "
+            f"--write: {tmp_path}/q.test.yaml contains cases for `poller test`, not queries; "
             f"write {tmp_path}/q.yaml"
         )
     ]
@@ -202,7 +202,7 @@ def test_a_file_that_nobody_may_write_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "q.yaml"
     file.write_text(OLD)
     file.chmod(0o444)
-    assert refused(file) == [f"--write: {file} is read-only; chmod u+w it, or write another name"]
+    assert refused(file) == [f"--write: {file} is read-only; run chmod u+w, or write another name"]
 
 
 def test_all_that_would_be_refused_is_known_before_anything_is_written(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_all_that_would_be_refused_is_known_before_anything_is_written(tmp_path:
     with pytest.raises(ConfigError, match="is not the unit that 'a' has"):
         refuse(file, {**NEW, "metrics": [{**METRIC, "name": "a"}]}, DEFAULTS)
     file.write_text(json.dumps({"queries": [{**NEW, "name": "a"}]}))
-    with pytest.raises(ConfigError, match="no list with a dash before each"):
+    with pytest.raises(ConfigError, match="not a list with one dash per query"):
         refuse(file, NEW, DEFAULTS)
 
 
@@ -221,15 +221,15 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     missing = tmp_path / "no" / "q.yaml"
     with pytest.raises(ConfigError) as caught:
         append(missing, NEW, DEFAULTS)
-    assert str(caught.value) == f"--write: the folder {missing.parent} does not exist; make it first"
+    assert str(caught.value) == f"--write: the folder {missing.parent} does not exist; create it first"
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    with pytest.raises(ConfigError, match=r"folder\.yaml is no regular file; write another name"):
+    with pytest.raises(ConfigError, match=r"folder\.yaml is not a regular file; write another name"):
         append(folder, NEW, DEFAULTS)
     os.mkfifo(cycle := tmp_path / "pipe.yaml")
-    with pytest.raises(ConfigError, match=r"pipe\.yaml is no regular file; write another name"):
+    with pytest.raises(ConfigError, match=r"pipe\.yaml is not a regular file; write another name"):
         append(cycle, NEW, DEFAULTS)
-    with pytest.raises(ConfigError, match=r"q\.txt is no query file; write a name that ends in \.yaml"):
+    with pytest.raises(ConfigError, match=r"q\.txt is not a query file; write a name that ends in \.yaml"):
         append(tmp_path / "q.txt", NEW, DEFAULTS)
     with pytest.raises(ConfigError, match=r"/proc/q\.yaml cannot be written: "):
         append(Path("/proc/q.yaml"), NEW, DEFAULTS)

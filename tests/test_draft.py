@@ -74,19 +74,19 @@ def test_a_name_that_is_given_is_the_query_s_and_its_metric_s() -> None:
     [
         (
             {"state": 25, "at": 1184},
-            ("no column of the result is a number to measure (state is text, at is timestamp with "
+            ("no column of the result is a number (state is text, at is timestamp with "
             "time zone); "
             "wrap the expression of at: extract(epoch FROM ...) AS at, or cast one, or add count(*) AS n"),
         ),
         (
             {"up": 16},
-            ("no column of the result is a number to measure (up is boolean); wrap the expression of up: "
+            ("no column of the result is a number (up is boolean); wrap the expression of up: "
             "(...)::int AS up, or cast one, or add count(*) AS n"),
         ),
-        ({"n": 20, "?column?": 25}, "column 2 of the result has no name; give it one with AS"),
+        ({"n": 20, "?column?": 25}, "column 2 of the result has no name; name it with AS"),
         (
             {"x": 99},
-            ("no column of the result is a number to measure (x is of an unknown type); cast one, or add "
+            ("no column of the result is a number (x is of an unknown type); cast one, or add "
             "count(*) AS n"),
         ),
     ],
@@ -109,7 +109,7 @@ def test_what_a_function_without_a_result_gives_is_no_attribute() -> None:
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    with pytest.raises(NoDraftError, match="column 'n' comes 2 times; rename all but one with AS"):
+    with pytest.raises(NoDraftError, match="column 'n' occurs 2 times; rename all but one with AS"):
         draft("SELECT 1 AS n, 2 AS n", [Column("n", 20), Column("n", 20)], TYPES)
 
 

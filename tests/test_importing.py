@@ -207,7 +207,7 @@ def test_nothing_that_can_be_kept_writes_nothing(poller: Command, folder: Path) 
     code, out, err = poller("import", "--from", "sql_exporter", "none.yml", "--write", "new.yaml")
 
     assert (code, out) == (1, "")
-    assert "none.yml:1: not kept: holds no query of sql_exporter; give a file that does" in err
+    assert "none.yml:1: not kept: contains no sql_exporter query; name another file, or another --from" in err
     assert "poller check" not in err
     assert not (folder / "new.yaml").exists()
 
@@ -246,7 +246,7 @@ def test_a_folder_is_read(poller: Command) -> None:
     ("arguments", "told"),
     [
         (["--from", "sql_exporter", "missing.yml"], "missing.yml: cannot be read: No such file or directory"),
-        (["--from", "telegraf", "."], ".: holds no file that ends in .conf, .toml"),
+        (["--from", "telegraf", "."], ".: contains no .conf or .toml file"),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
             "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",

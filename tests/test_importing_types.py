@@ -12,7 +12,7 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from poller.model.numbers import NUMBERS
-from poller.tools.importers.formats import FORMATS, Format, Imported, bring
+from poller.tools.importers.formats import FORMATS, Format, Imported, import_files
 from poller.tools.importers.sql_columns import columns_of, kinds_of
 from poller.tools.importers.sql_types import FUNCTIONS, RELATIONS, TYPES, Type
 from tests.bed.imported import DEFAULTS, cases
@@ -298,7 +298,7 @@ def _imported(
 ) -> Imported:
     file = folder / "queries.yaml"
     file.write_text(f"q:\n  query: |-\n    {sql}\n  metrics:\n    - v: {column}\n", encoding="utf-8")
-    return bring(form, [file], DEFAULTS)
+    return import_files(form, [file], DEFAULTS)
 
 
 def _as_numbers(connection: psycopg.Connection, sql: str) -> tuple[str, list[Decimal | None]]:
@@ -396,7 +396,7 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
         "queries: {q: {databases: [d], metrics: [v], sql: 'SELECT n > :least AS v FROM (VALUES (1)) AS t(n)',"
         " parameters: [{least: 0}]}}\n"
     )
-    (draft,) = bring("query-exporter", [file], DEFAULTS).drafts
+    (draft,) = import_files("query-exporter", [file], DEFAULTS).drafts
 
     assert connection.execute(draft.data()["sql"].encode()).fetchall() == [(1,)]
 
@@ -413,7 +413,7 @@ def test_imported_queries_have_no_column_that_the_check_warns_of(
         for name, text in case.sections.items():
             if name.endswith((".yaml", ".yml", ".conf", ".toml")):
                 (folder / name).write_text(text, encoding="utf-8")
-                drafts = bring(form, [folder / name], DEFAULTS).drafts
+                drafts = import_files(form, [folder / name], DEFAULTS).drafts
         for query in (draft.data() for draft in drafts):
             used = {one["value_column"] for one in query["metrics"]}
             used |= {name for one in query["metrics"] for name in one.get("attribute_columns", [])}

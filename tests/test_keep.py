@@ -12,7 +12,7 @@ from rich.console import Console
 from poller.config.load_settings import load
 from poller.config.settings import Settings
 from poller.model.errors import ConfigError
-from poller.tools.draft.save import keep, names_in_use, refuse_taken, warn_taken
+from poller.tools.draft.save import append_all, names_in_use, refuse_conflicts, warn_of_conflicts
 
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
 NEW = {"name": "new", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
@@ -33,7 +33,7 @@ def settings(queries: str = "shipped") -> Settings:
 def kept(file: str, queries: str = "shipped", query: Mapping[str, object] = NEW) -> list[str]:
     """What is told about it."""
     console = Console(file=io.StringIO(), width=1000)
-    keep(Path(file), [query], settings(queries), console)
+    append_all(Path(file), [query], settings(queries), console)
     told = console.file
     assert isinstance(told, io.StringIO)
     return told.getvalue().splitlines()
@@ -43,8 +43,11 @@ def test_names_of_the_folder_are_taken_whether_it_is_read_or_not(folder: Path) -
     del folder
     kept("mine/a.yaml")
     with pytest.raises(ConfigError) as caught:
-        refuse_taken(Path("mine/b.yaml"), [NEW], settings())
-    assert str(caught.value) == "--name: 'new' is also the query at mine/a.yaml:2; write --name new_2"
+        refuse_conflicts(Path("mine/b.yaml"), [NEW], settings())
+    assert (
+        str(caught.value)
+        == "--name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2"
+    )
     assert "new" in names_in_use(settings(), Path("mine/b.yaml"))
     assert "new" not in names_in_use(settings(), None)
     Path("odd.yaml").write_text("queries: [{name: odd, metrics: 7}, 8]")
@@ -56,14 +59,14 @@ def test_of_several_queries_the_advice_for_a_name_that_is_taken_is_one_that_is_a
     kept("mine/a.yaml")
     other = {**NEW, "name": "b", "metrics": [{**METRIC, "name": "b"}]}
     with pytest.raises(ConfigError) as caught:
-        refuse_taken(Path("mine/b.yaml"), [other, NEW], settings())
+        refuse_conflicts(Path("mine/b.yaml"), [other, NEW], settings())
     assert str(caught.value) == (
-        "--name: 'new' is also the query at mine/a.yaml:2; write --name new_2, "
-        "and ask for this aggregate alone"
+        "--name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2, "
+        "with this aggregate alone"
     )
 
 
-NOT_READ = "not read by the daemon yet: export POLLER_QUERIES="
+NOT_READ = "the daemon does not read this file yet: export POLLER_QUERIES="
 
 
 def test_where_it_is_not_read_yet_what_to_set_is_told(folder: Path) -> None:
@@ -84,12 +87,12 @@ def test_what_would_clash_when_pasted_is_told(folder: Path) -> None:
     kept("mine/a.yaml")
     console = Console(file=io.StringIO(), width=1000)
     clash = {**NEW, "name": "b", "metrics": [{**METRIC, "unit": "By"}]}
-    warn_taken([NEW, clash], settings("mine"), console)
-    warn_taken([NEW, clash], settings(), console)
+    warn_of_conflicts([NEW, clash], settings("mine"), console)
+    warn_of_conflicts([NEW, clash], settings(), console)
     told = console.file
     assert isinstance(told, io.StringIO)
     assert told.getvalue().splitlines() == [
-        "look: --name: 'new' is also the query at mine/a.yaml:2; write --name new_2",
+        "look: --name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2",
         (
             "look: the query:7: queries[0].metrics[0].unit: is not the unit that 'new' has at mine/a.yaml:7; "
             "write the same, or rename one"

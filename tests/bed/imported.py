@@ -17,7 +17,7 @@ from pathlib import Path
 
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
-from poller.tools.importers.formats import Format, bring
+from poller.tools.importers.formats import Format, import_files
 from poller.tools.importers.validate import to_yaml
 from tests.bed.process import ROOT
 
@@ -62,7 +62,7 @@ def imported(case: Case, folder: Path) -> tuple[str, str]:
                 given.append(Path(name))
     os.chdir(folder)
     try:
-        come = bring(case.form, given, DEFAULTS)
+        come = import_files(case.form, given, DEFAULTS)
     except ConfigError as error:
         return "", "".join(f"{problem}\n" for problem in error.problems)
     written = to_yaml(come.drafts, "") if come.drafts else ""

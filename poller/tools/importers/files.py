@@ -22,13 +22,13 @@ _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 
 
-def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[Source]:
+def open_each(files: Sequence[Path], open_file: Callable[[Path], Source]) -> list[Source]:
     """Open all `files`; raises ConfigError with a problem for each file that cannot be read."""
     sources: list[Source] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            sources.append(opened(file))
+            sources.append(open_file(file))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -36,17 +36,17 @@ def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[S
     return sources
 
 
-def files_of(given: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return `given`, or the files in that folder by name; raises ConfigError if there are none."""
+def files_of(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return `path`, or the files in this folder by name; raises ConfigError if there are none."""
     try:
-        if not given.is_dir():
-            return [given]
-        found = sorted(one for one in given.iterdir() if one.suffix in suffixes and one.is_file())
+        if not path.is_dir():
+            return [path]
+        files = sorted(file for file in path.iterdir() if file.suffix in suffixes and file.is_file())
     except OSError as error:
-        raise _unusable(str(given), unreadable(error)) from None
-    if not found:
-        raise _unusable(str(given), f"holds no file that ends in {', '.join(sorted(suffixes))}")
-    return found
+        raise _unusable(str(path), unreadable(error)) from None
+    if not files:
+        raise _unusable(str(path), f"contains no {' or '.join(sorted(suffixes))} file")
+    return files
 
 
 def open_yaml(
@@ -64,9 +64,11 @@ def open_yaml(
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
         where = f"{file}:{flaw.line}" if flaw else str(file)
-        raise _unusable(where, flaw.message if flaw else "holds no mapping; is it the right file?")
+        raise _unusable(where, flaw.message if flaw else "contains no mapping; name another file")
     for flaw in document.flaws:
-        losses.lost(Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "mend it there first")
+        losses.add_loss(
+            Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "fix it in that file first"
+        )
     return Source(file, text, document.data, document.line, losses, resolve)
 
 
@@ -84,8 +86,8 @@ def open_toml(file: Path, losses: Losses) -> Source:
     return Source(file, text, data, _Tables(tuple(_marks(text))).line, losses)
 
 
-def _unusable(where: str, what: str) -> ConfigError:
-    return ConfigError([Problem(where, what)])
+def _unusable(where: str, message: str) -> ConfigError:
+    return ConfigError([Problem(where, message)])
 
 
 def _raw(file: Path) -> bytes:
@@ -127,12 +129,12 @@ def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
         until = next((quote for quote in ('"""', "'''") if line.count(quote) % 2), "")
 
 
-def _resolved(words: Sequence[str], counts: dict[tuple[Key, ...], int], one_more: bool) -> tuple[Key, ...]:
+def _resolved(words: Sequence[str], counts: dict[tuple[Key, ...], int], is_array: bool) -> tuple[Key, ...]:
     """Return the path of a table; the index of the last member follows each array of tables."""
     path: tuple[Key, ...] = ()
     for number, word in enumerate(words):
         path = (*path, word)
-        if one_more and number == len(words) - 1:
+        if is_array and number == len(words) - 1:
             counts[path] = counts.get(path, -1) + 1
         if path in counts:
             path = (*path, counts[path])
