@@ -86,8 +86,8 @@ def append(path: Path, query: Mapping[str, Any], defaults: Defaults, others: Seq
     Raises ConfigError, and leaves the file unchanged, if the file has problems, a name is already in use, the
     list is not a block list, or the file cannot be written.
     """
-    before, raw, line = _planned(path, query, defaults, others)
-    _replace(path, before, raw)
+    content, new_content, line = _plan(path, query, defaults, others)
+    _replace(path, content, new_content)
     return line
 
 
@@ -95,16 +95,16 @@ def refuse(
     path: Path, query: Mapping[str, Any], defaults: Defaults, others: Sequence[QueryFile] = ()
 ) -> None:
     """Raise the ConfigError of `append` without writing; errors of writing itself are not detected."""
-    _planned(path, query, defaults, others)
+    _plan(path, query, defaults, others)
 
 
-def _planned(
+def _plan(
     path: Path, query: Mapping[str, Any], defaults: Defaults, files: Sequence[QueryFile]
 ) -> tuple[bytes | None, bytes, int]:
     """Return the file's content (None if it does not exist), its new content, and the query's line there."""
-    before = _bytes(path)
+    content = _bytes(path)
     others = [file for file in files if os.path.realpath(file.path) != os.path.realpath(path)]
-    existing = QueryFile(len(others), path, parse(before)) if before and not _is_blank(before) else None
+    existing = QueryFile(len(others), path, parse(content)) if content and not _is_blank(content) else None
     if existing is not None:
         try:
             judged([existing], defaults)
@@ -112,12 +112,12 @@ def _planned(
             first = Problem("--write", f"{path} has problems; fix them first")
             raise ConfigError([first, *error.problems]) from None
     _refuse_duplicate(query, [*others, *([existing] if existing else [])])
-    for text in _candidates(path, before, query):
-        raw = text.encode()
-        new = QueryFile(len(others), path, parse(raw))
+    for text in _candidates(path, content, query):
+        new_content = text.encode()
+        new = QueryFile(len(others), path, parse(new_content))
         if _is_addition(existing, new, query):
             _refuse_conflicts([*others, new], path, defaults)
-            return before, raw, new.line(("queries", len(_listed(new)) - 1, "name"))
+            return content, new_content, new.line(("queries", len(_queries(new)) - 1, "name"))
     raise _error(f"a query cannot be added to {path} without changing the rest of it; {_BY_HAND}")
 
 
@@ -201,7 +201,7 @@ def _error(message: str) -> ConfigError:
     return ConfigError([Problem("--write", message)])
 
 
-def _listed(file: QueryFile) -> list[Any]:
+def _queries(file: QueryFile) -> list[Any]:
     return [data for _, data in file.queries()]
 
 
@@ -215,14 +215,14 @@ def _is_addition(existing: QueryFile | None, new: QueryFile, query: Mapping[str,
     return bool(new.document.data == expected)
 
 
-def _candidates(path: Path, before: bytes | None, query: Mapping[str, Any]) -> Iterator[str]:
+def _candidates(path: Path, content: bytes | None, query: Mapping[str, Any]) -> Iterator[str]:
     """Yield candidates for the new text, the most readable first."""
-    if before is None:
+    if content is None:
         yield to_file(query)
         return
-    text = before.decode("utf-8")
+    text = content.decode("utf-8")
     line_end = "\r\n" if "\r\n" in text else "\n"
-    if _is_blank(before):
+    if _is_blank(content):
         break_ = "" if not text or text.endswith("\n") else line_end
         yield text + break_ + to_file(query).replace("\n", line_end)
         return
@@ -241,19 +241,19 @@ def _candidates(path: Path, before: bytes | None, query: Mapping[str, Any]) -> I
         yield f"{mark}{head}{blank}{added}{blank if tail else ''}{tail}"
 
 
-def _replace(path: Path, before: bytes | None, raw: bytes) -> None:
-    """Replace `before` with `raw` atomically; symbolic links and permissions are preserved."""
+def _replace(path: Path, content: bytes | None, new_content: bytes) -> None:
+    """Replace `content` with `new_content` atomically; symbolic links and permissions are preserved."""
     real = Path(os.path.realpath(path))
     temporary: str | None = None
     try:
-        if (read_regular(real, MAX_BYTES) if real.exists() else None) != before:
+        if (read_regular(real, MAX_BYTES) if real.exists() else None) != content:
             raise _error(f"{path} was changed in the meantime; try again")
         number, temporary = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
         with os.fdopen(number, "wb") as file:
-            file.write(raw)
+            file.write(new_content)
             file.flush()
-            os.fchmod(number, real.stat().st_mode & 0o7777 if before is not None else 0o666 & ~_umask())
-            if before is not None:
+            os.fchmod(number, real.stat().st_mode & 0o7777 if content is not None else 0o666 & ~_umask())
+            if content is not None:
                 with suppress(PermissionError):
                     os.fchown(number, real.stat().st_uid, real.stat().st_gid)
             os.fsync(number)

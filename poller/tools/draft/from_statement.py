@@ -14,11 +14,11 @@ from poller.model.units import guessed_unit
 from poller.postgres.inspect_relations import Type
 from poller.tools.check.cardinality import many_values
 
-MOST_CLOSED = 20
+MAX_LISTED_VALUES = 20
 """Maximum number of values that `attribute_values` lists for one attribute."""
 
 _UNNAMED = "?column?"
-_SAYS_NOTHING = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
+_GENERIC_NAMES = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
 _BOOLEAN = "B"
 _VOID = 2278
 """OID of the type void (pg_type.dat), which `pg_sleep` and similar functions return."""
@@ -63,11 +63,11 @@ def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: 
     metrics = []
     for column in values:
         metric = _metric_name(relation, column.name, name if len(values) == 1 else None, prefix=name)
-        thing = relation or name_part(column.name)
+        subject = relation or name_part(column.name)
         data: dict[str, Any] = {
             "name": metric,
             "description": sentence(metric),
-            "unit": f"{{{_thing(thing)}}}" if column.name in counted else _unit(sql, column.name, thing),
+            "unit": f"{{{_thing(subject)}}}" if column.name in counted else _unit(sql, column.name, subject),
             "value_column": column.name,
         }
         if attributes:
@@ -89,7 +89,7 @@ def closed(drafted: Draft, rows: Rows, types: Mapping[int, Type]) -> Draft:
     for position, column in enumerate(rows.columns):
         kind = types.get(column.oid)
         labels = _labels(kind)
-        if 0 < len(labels) <= MOST_CLOSED and all(row[position] is not None for row in rows.values):
+        if 0 < len(labels) <= MAX_LISTED_VALUES and all(row[position] is not None for row in rows.values):
             values[column.name] = labels
     metrics = []
     for metric in drafted.query["metrics"]:
@@ -131,7 +131,7 @@ def _metric_name(relation: str, column: str, only: str | None, prefix: str | Non
     if only:
         return name_part(only)
     own = name_part(column)
-    last = "count" if own in _SAYS_NOTHING else own
+    last = "count" if own in _GENERIC_NAMES else own
     front = name_part(prefix or relation)
     if not front or last.startswith(front):
         return last or "value"

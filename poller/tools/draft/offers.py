@@ -8,21 +8,21 @@ from poller.model.text import did_you_mean
 from poller.model.units import guessed_unit
 from poller.tools.draft import aggregates
 from poller.tools.draft.aggregates import KINDS, Offer, UnknownAggregateError
-from poller.tools.draft.from_statement import MOST_CLOSED
+from poller.tools.draft.from_statement import MAX_LISTED_VALUES
 from poller.tools.draft.tables import Table, TableColumn
 
-OF_THE_TABLE = {"count", "count-estimate", "size"}
+TABLE_AGGREGATES = {"count", "count-estimate", "size"}
 """Aggregates without a column."""
 DEFAULT_TOP = 10
 DEFAULT_MOST = 1000
 """Default of `max_series`, the maximum number of series of one query."""
 
-_OF_TABLE: dict[str, Callable[[Table], Offer]] = {
+_TABLE_OFFERS: dict[str, Callable[[Table], Offer]] = {
     "count": aggregates.count,
     "count-estimate": aggregates.count_estimate,
     "size": aggregates.size,
 }
-_OF_COLUMN: dict[str, Callable[[Table, TableColumn], Offer]] = {
+_COLUMN_OFFERS: dict[str, Callable[[Table, TableColumn], Offer]] = {
     "newest-age": aggregates.newest_age,
     "oldest-age": aggregates.oldest_age,
     "sum": aggregates.total,
@@ -53,10 +53,10 @@ def offer(
         raise UnknownAggregateError(
             f"{kind!r} is not an aggregate{hint or ';'} write one of {', '.join(KINDS)}"
         )
-    if kind in OF_THE_TABLE:
+    if kind in TABLE_AGGREGATES:
         if name:
             raise UnknownAggregateError(f"{kind!r} applies to the whole table; write {kind}")
-        return _OF_TABLE[kind](table)
+        return _TABLE_OFFERS[kind](table)
     if not name:
         raise UnknownAggregateError(f"{kind!r} needs a column; write {kind}=COLUMN")
     column = columns.get(name)
@@ -69,7 +69,7 @@ def offer(
         return aggregates.top(table, column, top)
     if kind == "count-by":
         return aggregates.count_by(table, column, most)
-    return _OF_COLUMN[kind](table, column)
+    return _COLUMN_OFFERS[kind](table, column)
 
 
 def _keys(columns: Mapping[str, TableColumn]) -> Iterator[str]:
@@ -93,8 +93,8 @@ def _keys(columns: Mapping[str, TableColumn]) -> Iterator[str]:
 
 def _has_few_values(column: TableColumn) -> bool:
     if column.labels or column.category == "B":
-        return len(column.labels) <= MOST_CLOSED
-    few = column.distinct is not None and 1 < column.distinct <= MOST_CLOSED
+        return len(column.labels) <= MAX_LISTED_VALUES
+    few = column.distinct is not None and 1 < column.distinct <= MAX_LISTED_VALUES
     return few and (column.category == "S" or column.kind in ("smallint", "integer"))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Maximum number of result rows in the preview."""
 _UNLIMITED = 100_000
 
@@ -36,12 +36,12 @@ def print_trial(
 ) -> None:
     """Print the rows, one line per metric, and the warnings."""
     _print(console, _rows(rows, types))
-    if (more := len(rows.values) - MOST_ROWS + rows.beyond) > 0:
+    if (more := len(rows.values) - MAX_ROWS + rows.beyond) > 0:
         console.print(f"... and {more} more rows", markup=False)
     cost = "" if inspected.cost is None else f", planner's cost {inspected.cost:,.0f}"
     count = len(rows.values) + rows.beyond
     console.print(
-        f"{count} row{'' if count == 1 else 's'} in {_spent(result.duration)}{cost}\n", markup=False
+        f"{count} row{'' if count == 1 else 's'} in {_format_duration(result.duration)}{cost}\n", markup=False
     )
     _print(console, _metrics(drafted, result))
     for doubt in [*drafted.doubts, *refusals(result)]:
@@ -94,8 +94,8 @@ def _rows(rows: Rows, types: Mapping[int, Type]) -> Table:
         right = kind is not None and kind.category == "N"
         heading = Text.assemble(one_line(column.name), (one_line(f" {_type(types, column.oid)}"), "dim"))
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in rows.values[:MOST_ROWS]:
-        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_plain(raw)) for raw in row))
+    for row in rows.values[:MAX_ROWS]:
+        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_one_line(raw)) for raw in row))
     return table
 
 
@@ -122,9 +122,9 @@ def _text(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
-def _plain(raw: bytes) -> str:
+def _one_line(raw: bytes) -> str:
     return one_line(raw[:400].decode("utf-8", errors="replace"))
 
 
-def _spent(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -113,9 +113,9 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
         column.report_unknown_keys(*_COLUMN)
     usages = [(name, column, column.text("usage").strip().upper()) for name, column in declared]
     labels = {column.text("rename") or name: name for name, column, usage in usages if usage == "LABEL"}
-    filled = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
-    if filled:
-        message = f"the default of counters ({', '.join(filled)}) would look like a reset"
+    defaults = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
+    if defaults:
+        message = f"the default of counters ({', '.join(defaults)}) would look like a reset"
         node.report_loss("metrics", message, "write coalesce() in the SQL if NULL means 0")
     columns = Columns(labels)
     kinds = kinds_of(statement(draft.sql))

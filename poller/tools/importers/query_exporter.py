@@ -37,7 +37,7 @@ _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Return the queries of all `files`, which form one configuration like several `--config` options."""
-    roots = [source.root for source in open_each(files, lambda file: _opened(file, losses))]
+    roots = [source.root for source in open_each(files, lambda file: _open(file, losses))]
     databases: dict[str, Node] = {}
     metrics: dict[str, Node] = {}
     for root in roots:
@@ -62,20 +62,20 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     ]
 
 
-def _opened(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
+def _open(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
     """Open a file; `within` lists the files that include it."""
     chain = (*within, os.path.realpath(file))
-    return open_yaml(file, losses, _TAGS, lambda node: _resolved(node, chain))
+    return open_yaml(file, losses, _TAGS, lambda node: _resolve(node, chain))
 
 
-def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
+def _resolve(node: Node, chain: tuple[str, ...]) -> Node:
     """Resolve a tagged text to the data or text of another file; to None if that fails."""
     if not isinstance(node.value, Tagged):
         return node
     losses, name = node.source.losses, str(node.value)
     named = node.source.file.parent / name
     if node.value.tag == "!include" and os.path.realpath(named) not in chain:
-        return _opened(named, losses, chain).root
+        return _open(named, losses, chain).root
     if node.value.tag == "!include":
         losses.add_loss(node.place, f"{name} includes itself", "write the data instead")
     elif node.value.tag == "!file":
@@ -209,7 +209,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
 def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
     """Yield the query once for each set of parameters, with the values in the SQL."""
     if "parameters" not in node:
-        yield replace(draft, sql=_filled(draft.sql, {}))
+        yield replace(draft, sql=_fill_parameters(draft.sql, {}))
         return
     sets = _parameter_sets(node)
     for number, values in enumerate(sets, 1):
@@ -222,7 +222,7 @@ def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
             continue
         name = draft.name if len(sets) == 1 else f"{draft.name}_{number}"
         own = [replace(metric) for metric in draft.metrics]
-        yield replace(draft, name=name, sql=_filled(draft.sql, values), metrics=own)
+        yield replace(draft, name=name, sql=_fill_parameters(draft.sql, values), metrics=own)
 
 
 def _parameter_sets(node: Node) -> list[dict[str, Any]]:
@@ -241,7 +241,7 @@ def _parameter_sets(node: Node) -> list[dict[str, Any]]:
     return [{key: item for part in parts for key, item in part.items()} for parts in itertools.product(*axes)]
 
 
-def _filled(sql: str, values: Mapping[str, Any]) -> str:
+def _fill_parameters(sql: str, values: Mapping[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
         return literal(values[match[1]]) if match[1] in values else match[0]
 

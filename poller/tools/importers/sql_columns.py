@@ -262,8 +262,8 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         elif not renamed and schema in ("", "pg_catalog"):
             partial = tuple(Column(*item) for item in sqltypes.RELATIONS.get(inner["relname"], {}).items())
     elif kind == "RangeSubselect":
-        around = scope.inside(before) if inner.get("lateral") else scope
-        columns = _of_query(inner["subquery"]["SelectStmt"], around)
+        outer = scope.inside(before) if inner.get("lateral") else scope
+        columns = _of_query(inner["subquery"]["SelectStmt"], outer)
     elif kind == "RangeFunction":
         columns = _of_functions(inner, name, scope.inside(before))
         name = name or _named(inner["functions"][0]["List"]["items"][0])[0]

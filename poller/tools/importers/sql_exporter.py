@@ -43,7 +43,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             drafts += justwatch.read(root)
             continue
         if "collector_name" in root:
-            drafts += _collector(root, _Around())
+            drafts += _collector(root, _MainSettings())
             continue
         if schemes := other_databases(_connections(root)):
             message = f"{', '.join(schemes)} is not PostgreSQL"
@@ -51,17 +51,17 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
                 "target" if "target" in root else "jobs", message, "the poller supports PostgreSQL only"
             )
             continue
-        around = _around(root)
+        main = _main_settings(root)
         for collector in root.items("collectors"):
-            drafts += _collector(collector, around)
+            drafts += _collector(collector, main)
         named = [file for file in _named(root) if os.path.realpath(file) not in opened]
         opened |= {os.path.realpath(file) for file in named}
         for inner in open_each(named, lambda file: open_yaml(file, losses)):
-            drafts += _collector(inner.root, around)
+            drafts += _collector(inner.root, main)
     return drafts
 
 
-class _Around:
+class _MainSettings:
     """Settings of a main file for its collectors."""
 
     interval: float | None = None
@@ -70,17 +70,17 @@ class _Around:
     labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never mutated
 
 
-def _around(root: Node) -> _Around:
-    around = _Around()
+def _main_settings(root: Node) -> _MainSettings:
+    main = _MainSettings()
     root.report_unknown_keys("global", "collector_files", "target", "jobs", "collectors")
     root.report_connection("target", "jobs")
     if "jobs" in root:
         root.report_omitted_labels("jobs", "job", "target")
     if "global" in root and (settings := root.child("global")).is_mapping():
-        around.interval = settings.seconds("min_interval") or None
-        around.timeout = settings.seconds("scrape_timeout") or None
+        main.interval = settings.seconds("min_interval") or None
+        main.timeout = settings.seconds("scrape_timeout") or None
         settings.report_unknown_keys("min_interval", "scrape_timeout", *_CONNECTION)
-        if around.timeout:
+        if main.timeout:
             settings.report_change("scrape_timeout", "is now the timeout of each query, not of all together")
     targets = [root.child("target")] if "target" in root else []
     jobs = root.items("jobs")
@@ -94,7 +94,7 @@ def _around(root: Node) -> _Around:
         if isinstance(node.value, dict)
         for name in node.texts("collectors")
     ]
-    around.used = used or ("*",)
+    main.used = used or ("*",)
     statics = [static for job in jobs for static in job.items("static_configs")]
     several = len(statics) > 1 or any(len(static.entries("targets")) > 1 for static in statics)
     for static in statics:
@@ -104,8 +104,8 @@ def _around(root: Node) -> _Around:
                 "labels", "the labels differ by target", "set OTEL_RESOURCE_ATTRIBUTES in each poller"
             )
         elif labels:
-            around.labels = labels
-    return around
+            main.labels = labels
+    return main
 
 
 def _connections(root: Node) -> list[Any]:
@@ -137,15 +137,15 @@ def _named(root: Node) -> list[Path]:
     return files
 
 
-def _collector(node: Node, around: _Around) -> list[DraftQuery]:
+def _collector(node: Node, main: _MainSettings) -> list[DraftQuery]:
     node.report_unknown_keys("collector_name", "min_interval", "metrics", "queries")
     name = node.text("collector_name")
-    if not any(fnmatchcase(name, pattern) for pattern in around.used):
+    if not any(fnmatchcase(name, pattern) for pattern in main.used):
         node.report_change(
             "collector_name", f"no target or job uses the collector {name}; it is imported anyway"
         )
     interval = node.seconds("min_interval")
-    interval = around.interval if interval is None else interval or None
+    interval = main.interval if interval is None else interval or None
     if interval is None:
         node.report_change(
             "min_interval", "was collected at every scrape; the interval is now POLLER_INTERVAL"
@@ -173,10 +173,10 @@ def _collector(node: Node, around: _Around) -> list[DraftQuery]:
                 [],
                 comment=query.comment(),
                 interval=interval,
-                timeout=around.timeout,
+                timeout=main.timeout,
             ),
         )
-        _add(metric, draft, around.labels)
+        _add(metric, draft, main.labels)
     for name, query in queries.items():
         if name not in drafts:
             query.report_change("query_name", f"no metric refers to {name}; it is omitted")

@@ -193,25 +193,25 @@ def _report_name(metric: DraftMetric, losses: Losses) -> None:
 
 def to_yaml(drafts: Sequence[DraftQuery], head: str) -> str:
     """Return a query file: `head` and each query's own comment as comments, followed by the queries."""
-    return _commented(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
+    return _comment(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
 
 
 def _query(draft: DraftQuery) -> str:
     data = draft.data()
     if "\n" in data["sql"]:
         data["sql"] += "\n"
-    text = _commented(draft.comment) + write.to_yaml(_flowing(data), indent=0)
+    text = _comment(draft.comment) + write.to_yaml(_flow_style(data), indent=0)
     return textwrap.indent(text, "  ", lambda line: line != "\n")
 
 
-def _flowing(value: Any, depth: int = 0) -> Any:
+def _flow_style(value: Any, depth: int = 0) -> Any:
     """Write each mapping of scalars below the top level on one line."""
     if isinstance(value, Mapping):
-        inner = {key: _flowing(item, depth + 1) for key, item in value.items()}
+        inner = {key: _flow_style(item, depth + 1) for key, item in value.items()}
         flat = depth and not any(isinstance(item, dict) for item in value.values())
         return write.Pairs(inner) if flat else inner
-    return [_flowing(item) for item in value] if isinstance(value, list) else value
+    return [_flow_style(item) for item in value] if isinstance(value, list) else value
 
 
-def _commented(lines: Sequence[str]) -> str:
+def _comment(lines: Sequence[str]) -> str:
     return "".join(f"# {one_line(line)}".rstrip() + "\n" for line in lines)
