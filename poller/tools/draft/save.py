@@ -96,7 +96,7 @@ def _queries_setting(path: Path, settings: Settings) -> str | None:
     read = {os.path.realpath(file.path) for file in _other_files(settings)}
     if not read or os.path.realpath(path) in read:
         return None  # without any readable file the setting itself is wrong, which `check` reports
-    # The daemon rejects a folder that contains invalid files.
+    # The daemon rejects a folder with YAML files that are not query files.
     files, wrong = opened([path.parent])
     whole = not wrong and path in files_of(path.parent) and not any(any(file.flaws()) for file in files)
     text = str(path.parent if whole and path.parent != Path() else path)
