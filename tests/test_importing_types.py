@@ -40,36 +40,36 @@ def connection(site: Site) -> Iterator[psycopg.Connection]:
 
 @pytest.mark.postgres
 def test_each_variant_of_a_known_function_returns_the_known_type(connection: psycopg.Connection) -> None:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT proname, typname FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype"
         " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY(%s)",
         (list(FUNCTIONS),),
     ).fetchall()
 
-    wrong = [(name, kind) for name, kind in found if FUNCTIONS[name] not in _RESULTS.get(kind, {"other"})]
+    wrong = [(name, kind) for name, kind in rows if FUNCTIONS[name] not in _RESULTS.get(kind, {"other"})]
     assert wrong == []
-    assert {name for name, _ in found} == set(FUNCTIONS)
+    assert {name for name, _ in rows} == set(FUNCTIONS)
 
 
 @pytest.mark.postgres
 def test_each_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
     connection: psycopg.Connection,
 ) -> None:
-    found: dict[str, str] = dict(
+    rows: dict[str, str] = dict(
         connection.execute(
             "SELECT typname, typcategory FROM pg_type WHERE typname = ANY(%s)", (list(TYPES),)
         ).fetchall()
     )
 
-    assert set(found) == set(TYPES)
-    assert {name for name, category in found.items() if category == "N"} == {
+    assert set(rows) == set(TYPES)
+    assert {name for name, category in rows.items() if category == "N"} == {
         name for name, type_ in TYPES.items() if type_ == "number"
     }
 
 
 @pytest.mark.postgres
 def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.Connection) -> None:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT relname, attname, typname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
         " JOIN pg_type ON pg_type.oid = atttypid WHERE attnum > 0 AND relkind IN ('r', 'v')"
         " AND relnamespace = 'pg_catalog'::regnamespace"
@@ -78,11 +78,11 @@ def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.C
     ).fetchall()
 
     convertible = {"timestamptz", "timestamp", "interval", "bool"}
-    on_server = {(view, column): _RESULTS[kind] for view, column, kind in found if kind in convertible}
+    on_server = {(view, column): _RESULTS[kind] for view, column, kind in rows if kind in convertible}
     assert len(on_server) > 50
     for (view, column), groups in on_server.items():
         assert RELATIONS.get(view, {}).get(column) in groups, (view, column)
-    for view, column, kind in found:
+    for view, column, kind in rows:
         known = RELATIONS.get(view, {}).get(column)
         assert (known is None) == (kind not in convertible) or (known, kind) == ("text", "text")
 

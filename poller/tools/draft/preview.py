@@ -95,7 +95,7 @@ def _rows(rows: Rows, types: Mapping[int, Type]) -> Table:
         heading = Text.assemble(one_line(column.name), (one_line(f" {_type(types, column.oid)}"), "dim"))
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows.values[:MAX_ROWS]:
-        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_one_line(raw)) for raw in row))
+        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_to_line(raw)) for raw in row))
     return table
 
 
@@ -122,7 +122,7 @@ def _text(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
-def _one_line(raw: bytes) -> str:
+def _to_line(raw: bytes) -> str:
     return one_line(raw[:400].decode("utf-8", errors="replace"))
 
 
