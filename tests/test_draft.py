@@ -1,4 +1,4 @@
-"""What a query file could say is guessed from a statement's words and the types of its columns."""
+"""Query drafts from the text of a statement and the types of its columns."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def drafted(sql: str, name: str | None = None, **columns: int) -> dict[str, Any]
 
 
 def metric(name: str, unit: str, column: str, *attributes: str, description: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": name, "description": description, "unit": unit, "value_column": column}
-    return {**told, "attribute_columns": list(attributes)} if attributes else told
+    data: dict[str, Any] = {"name": name, "description": description, "unit": unit, "value_column": column}
+    return {**data, "attribute_columns": list(attributes)} if attributes else data
 
 
-def test_a_count_is_of_what_is_counted() -> None:
+def test_the_unit_of_a_count_is_its_relation() -> None:
     sql = "SELECT count(*) FROM app.messages"
     assert drafted(sql, count=20) == {
         "name": "messages_count",
@@ -43,7 +43,7 @@ def test_a_count_is_of_what_is_counted() -> None:
     }
 
 
-def test_every_number_is_a_metric_and_what_is_grouped_by_an_attribute() -> None:
+def test_each_number_is_a_metric_and_each_grouped_column_an_attribute() -> None:
     sql = "SELECT state, port, count(*) AS n, sum(size) AS stored_bytes FROM files GROUP BY state, port"
     query = drafted(sql, state=25, port=20, n=20, stored_bytes=1700)
     assert query["name"] == "files"
@@ -55,18 +55,18 @@ def test_every_number_is_a_metric_and_what_is_grouped_by_an_attribute() -> None:
     ]
 
 
-def test_an_identifier_tells_series_apart_where_there_is_another_number() -> None:
+def test_an_identifier_is_an_attribute_if_there_is_another_number() -> None:
     (only,) = drafted("SELECT tenant_id, depth FROM queues", tenant_id=20, depth=20)["metrics"]
     assert (only["value_column"], only["attribute_columns"]) == ("depth", ["tenant_id"])
     (alone,) = drafted("SELECT max(id) AS id FROM queues", id=20)["metrics"]
     assert alone["value_column"] == "id"
 
 
-def test_a_name_that_is_given_is_the_query_s_and_its_metric_s() -> None:
-    one = drafted("SELECT 1 AS a", "jobs-now", a=20)
-    assert (one["name"], one["metrics"][0]["name"]) == ("jobs-now", "jobs_now")
-    two = drafted("SELECT 1 AS a, 2 AS b", "jobs", a=20, b=20)
-    assert [each["name"] for each in two["metrics"]] == ["jobs_a", "jobs_b"]
+def test_the_option_name_applies_to_the_query_and_its_metric() -> None:
+    single = drafted("SELECT 1 AS a", "jobs-now", a=20)
+    assert (single["name"], single["metrics"][0]["name"]) == ("jobs-now", "jobs_now")
+    several = drafted("SELECT 1 AS a, 2 AS b", "jobs", a=20, b=20)
+    assert [metric["name"] for metric in several["metrics"]] == ["jobs_a", "jobs_b"]
 
 
 @pytest.mark.parametrize(
@@ -74,56 +74,56 @@ def test_a_name_that_is_given_is_the_query_s_and_its_metric_s() -> None:
     [
         (
             {"state": 25, "at": 1184},
-            ("no column of the result is a number to measure (state is text, at is timestamp with "
+            ("no column of the result is a number (state is text, at is timestamp with "
             "time zone); "
             "wrap the expression of at: extract(epoch FROM ...) AS at, or cast one, or add count(*) AS n"),
         ),
         (
             {"up": 16},
-            ("no column of the result is a number to measure (up is boolean); wrap the expression of up: "
+            ("no column of the result is a number (up is boolean); wrap the expression of up: "
             "(...)::int AS up, or cast one, or add count(*) AS n"),
         ),
-        ({"n": 20, "?column?": 25}, "column 2 of the result has no name; give it one with AS"),
+        ({"n": 20, "?column?": 25}, "column 2 of the result has no name; name it with AS"),
         (
             {"x": 99},
-            ("no column of the result is a number to measure (x is of an unknown type); cast one, or add "
+            ("no column of the result is a number (x is of an unknown type); cast one, or add "
             "count(*) AS n"),
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_measured_is_told_with_what_to_write(columns: dict[str, int], why: str) -> None:
+def test_a_result_without_a_number_is_rejected_with_advice(columns: dict[str, int], why: str) -> None:
     with pytest.raises(NoDraftError) as caught:
         drafted("SELECT", None, **columns)
     assert str(caught.value) == why
 
 
-def test_what_is_divided_by_1024_is_measured_in_binary_units() -> None:
+def test_a_division_by_1024_yields_a_binary_unit() -> None:
     for by, unit in {"1000": "kBy", "1024": "KiBy", "(1024 * 2)": "KiBy", "1024.0": "KiBy"}.items():
-        (told,) = drafted(f"SELECT sum(size) / {by} AS size_kb FROM files", size_kb=1700)["metrics"]
-        assert told["unit"] == unit
+        (data,) = drafted(f"SELECT sum(size) / {by} AS size_kb FROM files", size_kb=1700)["metrics"]
+        assert data["unit"] == unit
 
 
-def test_what_a_function_without_a_result_gives_is_no_attribute() -> None:
-    (told,) = drafted("SELECT pg_sleep(1), 1 AS n", pg_sleep=2278, n=20)["metrics"]
-    assert "attribute_columns" not in told
+def test_a_column_of_the_type_void_is_not_an_attribute() -> None:
+    (data,) = drafted("SELECT pg_sleep(1), 1 AS n", pg_sleep=2278, n=20)["metrics"]
+    assert "attribute_columns" not in data
 
 
-def test_two_columns_of_one_name_are_refused() -> None:
-    with pytest.raises(NoDraftError, match="column 'n' comes 2 times; rename all but one with AS"):
+def test_two_columns_of_the_same_name_are_rejected() -> None:
+    with pytest.raises(NoDraftError, match="column 'n' occurs 2 times; rename all but one with AS"):
         draft("SELECT 1 AS n, 2 AS n", [Column("n", 20), Column("n", 20)], TYPES)
 
 
-def test_values_that_a_type_fixes_are_listed_unless_a_row_is_null_there() -> None:
+def test_values_of_an_enum_or_boolean_are_listed_unless_a_row_is_null() -> None:
     columns = (Column("n", 20), Column("mood", 9), Column("live", 16), Column("state", 25))
-    made = draft("SELECT", columns, TYPES, "x")
+    result = draft("SELECT", columns, TYPES, "x")
     rows = [(b"1", b"sad", b"t", b"a"), (b"2", b"glad", None, b"b")]
-    (told,) = closed(made, Rows(columns, list(rows)), TYPES).query["metrics"]
-    assert told["attribute_values"] == {"mood": ["glad", "sad"]}
-    (told,) = closed(made, Rows(columns, list(rows[:1])), TYPES).query["metrics"]
-    assert told["attribute_values"] == {"mood": ["glad", "sad"], "live": ["true", "false"]}
+    (data,) = closed(result, Rows(columns, list(rows)), TYPES).query["metrics"]
+    assert data["attribute_values"] == {"mood": ["glad", "sad"]}
+    (data,) = closed(result, Rows(columns, list(rows[:1])), TYPES).query["metrics"]
+    assert data["attribute_values"] == {"mood": ["glad", "sad"], "live": ["true", "false"]}
 
 
-def test_a_time_as_an_attribute_is_doubted() -> None:
+def test_a_time_as_an_attribute_causes_a_warning() -> None:
     (doubt,) = draft("SELECT", [Column("n", 20), Column("at", 1184)], TYPES, "x").doubts
     assert doubt.startswith(
         "attribute column 'at' is timestamp with time zone, and each value makes a series"
@@ -141,7 +141,7 @@ def test_a_time_as_an_attribute_is_doubted() -> None:
         ("n", "", "{row}"), ("n", "äpfel", "{row}"), ("status", "status", "{status}"),
     ],
 )  # fmt: skip
-def test_a_unit_is_guessed_from_the_words_of_a_name(name: str, thing: str, unit: str) -> None:
+def test_a_unit_is_derived_from_the_words_of_a_name(name: str, thing: str, unit: str) -> None:
     assert guessed_unit(name, thing) == unit
     assert unit_problem(unit) is None
 
@@ -157,11 +157,11 @@ def test_a_unit_is_guessed_from_the_words_of_a_name(name: str, thing: str, unit:
         ("1a", '"1a"'),
     ],
 )
-def test_a_name_is_quoted_where_sql_would_read_something_else(name: str, quoted: str) -> None:
+def test_a_name_is_quoted_if_necessary(name: str, quoted: str) -> None:
     assert identifier(name) == quoted
 
 
-# --- What a statement is made of ------------------------------------------------------------------------
+# --- parts of a statement ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_columns_that_a_statement_groups_by(sql: str, columns: set[str]) -> 
     assert grouped_columns(sql) == columns
 
 
-def test_what_a_statement_counts_and_reads_first() -> None:
+def test_counted_columns_and_first_relation_of_a_statement() -> None:
     assert counted_columns("SELECT count(*), count(a) AS b, sum(a) FROM t") == {"count", "b"}
     assert first_relation("SELECT 1 FROM app.t AS x JOIN u USING (a) LEFT JOIN v USING (a)") == "t"
     assert first_relation("SELECT 1 FROM (SELECT 1) AS t") is None

@@ -1,4 +1,4 @@
-"""What other tools' files become: features are kept, losses told, rows accounted for."""
+"""Imported files of other tools: converted features, reported losses, and the rows of the queries."""
 
 from __future__ import annotations
 
@@ -41,36 +41,38 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_written_and_what_is_told(case: Case, folder: Path) -> None:
-    """`python -m tests.bed.imported` writes both anew."""
-    written, told = imported(case, folder)
+def test_query_file_and_messages(case: Case, folder: Path) -> None:
+    """`python -m tests.bed.imported` updates the expected results."""
+    written, messages = imported(case, folder)
 
     assert written == case.sections["written"]
-    assert told == case.sections["told"]
-    assert "s3cr3t" not in written + told
+    assert messages == case.sections["messages"]
+    assert "s3cr3t" not in written + messages
     if written:
         (folder / "written.yaml").write_text(written, encoding="utf-8")
         load([folder / "written.yaml"], DEFAULTS)
 
 
-def test_every_format_has_cases_and_one_that_is_run() -> None:
+def test_each_format_has_cases_and_runs_on_a_server_in_one_of_them() -> None:
     assert {case.form for case in CASES} == set(FORMATS)
     assert sorted(case.form for case in RUN) == sorted(FORMATS)
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("case", RUN, ids=str)
-def test_every_row_of_imported_queries_is_accounted_for(case: Case, site: Site, folder: Path) -> None:
-    """On the primary and on the standby: exported, or left out or skipped with its reason."""
+def test_each_row_of_imported_queries_is_exported_or_has_a_reason(
+    case: Case, site: Site, folder: Path
+) -> None:
+    """On the primary and on the standby each row is exported, or omitted or skipped with a reason."""
     if site.standby is None:
         pytest.skip("needs a streaming standby")
     written, _ = imported(case, folder)
     (folder / "written.yaml").write_text(written, encoding="utf-8")
     queries = load([folder / "written.yaml"], DEFAULTS).queries
     for role, dsn in (("primary", site.primary), ("standby", site.standby)):
-        with asking(dsn) as replica:
-            told = [f"{answer.query.name}: {account(answer)}" for answer in replica.fetch(queries)]
-        assert told == case.sections[role].splitlines()
+        with connected(dsn) as replica:
+            results = [f"{answer.query.name}: {account(answer)}" for answer in replica.fetch(queries)]
+        assert results == case.sections[role].splitlines()
 
 
 # --- the parts ------------------------------------------------------------------------------------
@@ -102,7 +104,7 @@ NAMED = [
 
 
 @pytest.mark.postgres
-def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
+def test_column_names_are_those_of_the_server(site: Site) -> None:
     with psycopg.connect(site.primary) as connection:
         for sql in NAMED:
             if connection.info.server_version < 170000 and "json_" in sql:
@@ -113,13 +115,15 @@ def test_columns_are_named_as_the_server_names_them(site: Site) -> None:
                 assert "xml" in sql
                 connection.rollback()
                 continue
-            assert [column.name for column in columns_of(sql) or []] == [one.name for one in described], sql
+            assert [column.name for column in columns_of(sql) or []] == [
+                column.name for column in described
+            ], sql
 
 
 @pytest.mark.parametrize(
     "sql", ["SELECT * FROM t", "SELECT t.* FROM t, u", "SELECT * FROM (SELECT * FROM t) x", "SHOW x", "SELEC"]
 )
-def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
+def test_columns_are_unknown_if_a_server_is_needed(sql: str) -> None:
     assert columns_of(sql) is None
 
 
@@ -134,7 +138,7 @@ def test_columns_that_only_a_server_knows_are_not_guessed(sql: str) -> None:
         "SELECT 1 AS n,   \n  2 AS m",
     ],
 )
-def test_sql_is_written_as_it_means(sql: str) -> None:
+def test_written_sql_keeps_its_meaning(sql: str) -> None:
     place = Place(Path("x"), 1)
     metrics = [DraftMetric(place, "m", "m", "M.", column.name) for column in columns_of(sql) or ()]
     text = to_yaml([DraftQuery(place, "q", sql, metrics)], "Head.")
@@ -145,7 +149,7 @@ def test_sql_is_written_as_it_means(sql: str) -> None:
     if "'" in sql or "$" in sql:
         assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
         inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
-        assert all(one in written["sql"] for one in inside)
+        assert all(text in written["sql"] for text in inside)
 
 
 # --- the command --------------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return Command(monkeypatch, capsys)
 
 
-def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
+def test_exit_code_is_1_if_something_is_not_kept(poller: Command) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
     assert (code, err) == (
         0,
@@ -201,18 +205,20 @@ def test_exit_code_says_whether_everything_was_kept(poller: Command) -> None:
     ]
 
 
-def test_nothing_that_can_be_kept_writes_nothing(poller: Command, folder: Path) -> None:
+def test_no_file_is_written_without_a_query(poller: Command, folder: Path) -> None:
     (folder / "none.yml").write_text("collector_name: none\n")
 
     code, out, err = poller("import", "--from", "sql_exporter", "none.yml", "--write", "new.yaml")
 
     assert (code, out) == (1, "")
-    assert "none.yml:1: not kept: holds no query of sql_exporter; give a file that does" in err
+    assert "none.yml:1: not kept: contains no sql_exporter query; name another file, or another --from" in err
     assert "poller check" not in err
     assert not (folder / "new.yaml").exists()
 
 
-def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) -> None:
+def test_an_existing_file_is_not_overwritten_and_a_new_one_passes_check(
+    poller: Command, folder: Path
+) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
     assert (code, out) == (1, "")
     assert "poller check --database new.yaml" in err
@@ -224,7 +230,7 @@ def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) 
     assert (code, err) == (2, "new.yaml: is there already; remove it, or write to another\n")
 
 
-def test_a_folder_gets_a_file_for_each(poller: Command, folder: Path) -> None:
+def test_a_folder_receives_one_file_per_imported_file(poller: Command, folder: Path) -> None:
     (folder / "ours").mkdir()
 
     code, out, _ = poller("import", "--from", "sql_exporter", "good.yml", "partly.yml", "--write", "ours")
@@ -235,7 +241,7 @@ def test_a_folder_gets_a_file_for_each(poller: Command, folder: Path) -> None:
     assert poller("check", "ours")[0] == 0
 
 
-def test_a_folder_is_read(poller: Command) -> None:
+def test_all_files_of_a_folder_are_imported(poller: Command) -> None:
     code, out, _ = poller("import", "--from", "sql_exporter", ".")
 
     assert code == 1
@@ -243,10 +249,10 @@ def test_a_folder_is_read(poller: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--from", "sql_exporter", "missing.yml"], "missing.yml: cannot be read: No such file or directory"),
-        (["--from", "telegraf", "."], ".: holds no file that ends in .conf, .toml"),
+        (["--from", "telegraf", "."], ".: contains no .conf or .toml file"),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
             "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",
@@ -259,23 +265,23 @@ def test_a_folder_is_read(poller: Command) -> None:
         (["good.yml"], "--from"),
     ],
 )
-def test_what_cannot_be_is_said(poller: Command, arguments: list[str], told: str) -> None:
+def test_invalid_arguments_are_reported(poller: Command, arguments: list[str], message: str) -> None:
     code, out, err = poller("import", *arguments)
 
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_file_is_taken_for_no_other_tools(case: Case, folder: Path) -> None:
-    """Whatever else is wrong with it."""
+def test_a_file_is_not_attributed_to_another_tool(case: Case, folder: Path) -> None:
+    """This also applies to files with problems."""
     for name, text in case.sections.items():
         file = folder / name.removeprefix("+")
         file.write_text(text, encoding="utf-8")
         assert case.form in (tools_of(file) or {case.form})
 
 
-def test_the_files_of_each_tool_are_known_by_their_keys(folder: Path) -> None:
+def test_the_tool_of_a_file_is_detected_by_its_keys(folder: Path) -> None:
     for case in RUN:
         (name,) = [name for name in case.sections if name.endswith((".yaml", ".yml", ".toml", ".conf"))]
         (folder / name).write_text(case.sections[name], encoding="utf-8")
@@ -284,12 +290,12 @@ def test_the_files_of_each_tool_are_known_by_their_keys(folder: Path) -> None:
 
 @pytest.mark.parametrize("key", ["receivers", "queries", "metrics", "jobs", "databases", "collectors", "a"])
 @pytest.mark.parametrize("value", ["1", "x", "[1, [x]]", "{a: 1}", "{a: {query: 1, metrics: 2}}", "!file x"])
-def test_a_file_that_makes_no_sense_is_no_tools(folder: Path, key: str, value: str) -> None:
+def test_an_invalid_file_belongs_to_no_tool(folder: Path, key: str, value: str) -> None:
     (folder / "odd.yml").write_text(f"{key}: {value}\n")
     assert tools_of(folder / "odd.yml") <= {"sql_exporter"}
 
 
-def test_files_of_another_tool_are_refused_with_its_name(poller: Command, folder: Path) -> None:
+def test_files_of_another_tool_are_rejected_with_its_name(poller: Command, folder: Path) -> None:
     columns = "{query: SELECT 1 AS n, metrics: [{n: {usage: GAUGE}}]"
     (folder / "either.yaml").write_text(f"a: {columns}}}\n")
     (folder / "other.yaml").write_text(f"a: {columns}, master: true}}\nb: {columns}}}\n")
@@ -313,7 +319,7 @@ def test_files_of_another_tool_are_refused_with_its_name(poller: Command, folder
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_link_to_itself_is_a_file_that_cannot_be_read(poller: Command, folder: Path, form: str) -> None:
+def test_a_link_to_itself_cannot_be_read(poller: Command, folder: Path, form: str) -> None:
     (folder / "loop.yml").symlink_to("loop.yml")
 
     code, out, err = poller("import", "--from", form, "loop.yml")
@@ -322,7 +328,7 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read(poller: Command, folder:
     assert "loop.yml: cannot be read: Too many levels of symbolic links" in err
 
 
-def test_a_pipe_that_is_named_in_a_file_is_not_waited_for(poller: Command, folder: Path) -> None:
+def test_a_named_pipe_in_a_file_does_not_block(poller: Command, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "q.yml").write_text(
         "databases: {d: {dsn: postgresql://x}}\nmetrics: {m: {type: gauge}}\n"
@@ -338,7 +344,7 @@ def test_a_pipe_that_is_named_in_a_file_is_not_waited_for(poller: Command, folde
 @pytest.mark.parametrize(
     "word", ["1e5", "0o17", "yes", "1_000", "2020-01-01", "1:30", "null", "~", ".inf", "{x"]
 )
-def test_a_text_that_could_be_read_as_a_number_stays_a_text(word: str) -> None:
+def test_a_text_that_looks_like_another_type_stays_a_text(word: str) -> None:
     place = Place(Path("x.yml"), 1)
     metric = DraftMetric(place, "m", "m", word, "n", "1", attributes={"code": word})
     text = to_yaml([DraftQuery(place, "q", "SELECT 1 AS n", [metric])], "")
@@ -349,7 +355,7 @@ def test_a_text_that_could_be_read_as_a_number_stays_a_text(word: str) -> None:
 
 
 @contextmanager
-def asking(dsn: str) -> Iterator[Replica]:
+def connected(dsn: str) -> Iterator[Replica]:
     replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)
     try:
         yield replica
@@ -358,7 +364,7 @@ def asking(dsn: str) -> Iterator[Replica]:
 
 
 def account(answer: Answer) -> str:
-    """What became of a query, and of each of its rows for each of its metrics."""
+    """Return the result of a query, with the number of data points and omitted rows of all its metrics."""
     if answer.skipped is not None:
         return f"skipped, {answer.skipped.reason}"
     if answer.error is not None:
@@ -368,7 +374,7 @@ def account(answer: Answer) -> str:
         mapped = to_samples(answer.query, answer.rows)
     except PollError as error:
         return error.kind
-    left_out = sum(mapped.quarantined.values())
-    assert len(mapped.samples) + left_out == len(answer.rows.values) * len(answer.query.metrics)
+    omitted = sum(mapped.quarantined.values())
+    assert len(mapped.samples) + omitted == len(answer.rows.values) * len(answer.query.metrics)
     reasons = "".join(f", {count} {reason}" for reason, count in sorted(mapped.quarantined.items()))
     return f"{len(mapped.samples)} exported{reasons}"

@@ -1,4 +1,4 @@
-"""Types that the importers derive from SQL: right on a server, or none."""
+"""Types that the importers derive from SQL: the same as on a server, or unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from poller.model.numbers import NUMBERS
-from poller.tools.importers.formats import FORMATS, Format, Imported, bring
+from poller.tools.importers.formats import FORMATS, Format, Imported, import_files
 from poller.tools.importers.sql_columns import columns_of, kinds_of
 from poller.tools.importers.sql_types import FUNCTIONS, RELATIONS, TYPES, Type
 from tests.bed.imported import DEFAULTS, cases
@@ -28,7 +28,7 @@ _GROUPS: tuple[tuple[str, set[Type]], ...] = (
     ("text varchar name bpchar char", {"text"}),
 )
 _RESULTS = {name: groups for names, groups in _GROUPS for name in names.split()}
-"""The groups that a type of the server may be taken for; every other one is "other"."""
+"""Groups that a type of the server may belong to; all other types are in the group "other"."""
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +39,37 @@ def connection(site: Site) -> Iterator[psycopg.Connection]:
 
 
 @pytest.mark.every_version
-def test_every_variant_of_a_known_function_returns_the_known_type(connection: psycopg.Connection) -> None:
-    found = connection.execute(
+def test_each_variant_of_a_known_function_returns_the_known_type(connection: psycopg.Connection) -> None:
+    rows = connection.execute(
         "SELECT proname, typname FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype"
         " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY(%s)",
         (list(FUNCTIONS),),
     ).fetchall()
 
-    wrong = [(name, kind) for name, kind in found if FUNCTIONS[name] not in _RESULTS.get(kind, {"other"})]
+    wrong = [(name, kind) for name, kind in rows if FUNCTIONS[name] not in _RESULTS.get(kind, {"other"})]
     assert wrong == []
-    assert {name for name, _ in found} == set(FUNCTIONS)
+    assert {name for name, _ in rows} == set(FUNCTIONS)
 
 
 @pytest.mark.every_version
-def test_every_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
+def test_each_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
     connection: psycopg.Connection,
 ) -> None:
-    found: dict[str, str] = dict(
+    rows: dict[str, str] = dict(
         connection.execute(
             "SELECT typname, typcategory FROM pg_type WHERE typname = ANY(%s)", (list(TYPES),)
         ).fetchall()
     )
 
-    assert set(found) == set(TYPES)
-    assert {name for name, category in found.items() if category == "N"} == {
-        name for name, one in TYPES.items() if one == "number"
+    assert set(rows) == set(TYPES)
+    assert {name for name, category in rows.items() if category == "N"} == {
+        name for name, type_ in TYPES.items() if type_ == "number"
     }
 
 
 @pytest.mark.every_version
 def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.Connection) -> None:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT relname, attname, typname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
         " JOIN pg_type ON pg_type.oid = atttypid WHERE attnum > 0 AND relkind IN ('r', 'v')"
         " AND relnamespace = 'pg_catalog'::regnamespace"
@@ -78,11 +78,11 @@ def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.C
     ).fetchall()
 
     convertible = {"timestamptz", "timestamp", "interval", "bool"}
-    on_server = {(view, column): _RESULTS[kind] for view, column, kind in found if kind in convertible}
+    on_server = {(view, column): _RESULTS[kind] for view, column, kind in rows if kind in convertible}
     assert len(on_server) > 50
     for (view, column), groups in on_server.items():
         assert RELATIONS.get(view, {}).get(column) in groups, (view, column)
-    for view, column, kind in found:
+    for view, column, kind in rows:
         known = RELATIONS.get(view, {}).get(column)
         assert (known is None) == (kind not in convertible) or (known, kind) == ("text", "text")
 
@@ -105,7 +105,7 @@ def test_a_cte_that_names_itself_or_a_later_one_does_not_recurse(sql: str) -> No
 
 
 def test_nested_ctes_cost_no_more_than_their_length() -> None:
-    """Each CTE is read once, however often others refer to it."""
+    """Each CTE is analysed once, even if others refer to it several times."""
     depth = 40
     ctes = ", ".join(
         f"c{n} AS (SELECT * FROM c{n - 1} UNION ALL SELECT * FROM c{n - 1})" for n in range(1, depth)
@@ -150,7 +150,7 @@ _Sql = st.SearchStrategy[str]
 
 
 def _written(template: str, *parts: _Sql) -> _Sql:
-    return st.tuples(*parts).map(lambda found: template.format(*found))
+    return st.tuples(*parts).map(lambda values: template.format(*values))
 
 
 _LEAVES: dict[str, list[str]] = {
@@ -175,8 +175,8 @@ _LEAVES: dict[str, list[str]] = {
 
 
 def _expressions(depth: int) -> dict[str, _Sql]:
-    """SQL expressions over one row of `t`, by their type; the importer does not know the columns of `t`."""
-    leaves = {kind: st.sampled_from(found) for kind, found in _LEAVES.items()}
+    """Return SQL expressions over one row of `t` by type; the importer does not know the columns of `t`."""
+    leaves = {kind: st.sampled_from(leaves) for kind, leaves in _LEAVES.items()}
     if depth == 0:
         return leaves
     of = _expressions(depth - 1)
@@ -235,13 +235,13 @@ def _expressions(depth: int) -> dict[str, _Sql]:
 
 
 def _statements() -> _Sql:
-    """SQL statements with the one column `v`."""
-    made: list[_Sql] = []
+    """Return SQL statements with the single column `v`."""
+    statements: list[_Sql] = []
     for kind, expression in _expressions(3).items():
         if kind == "text":
             continue
         plain = _written("SELECT {} AS v FROM t", expression)
-        made += [
+        statements += [
             plain,
             plain,
             _written("SELECT v FROM ({}) AS q", plain),
@@ -261,10 +261,10 @@ def _statements() -> _Sql:
             ),
         ]
         if kind != "boolean":
-            made.append(_written("SELECT max(v) AS v FROM ({}) AS q", plain))
+            statements.append(_written("SELECT max(v) AS v FROM ({}) AS q", plain))
         if kind in ("timestamp", "interval", "date"):
-            made.append(_written("SELECT extract(epoch FROM v) AS v FROM ({}) AS q", plain))
-    made += [
+            statements.append(_written("SELECT extract(epoch FROM v) AS v FROM ({}) AS q", plain))
+    statements += [
         st.sampled_from(
             (
                 "SELECT pg_postmaster_start_time AS v FROM pg_postmaster_start_time()",
@@ -290,7 +290,7 @@ def _statements() -> _Sql:
             )
         )
     ]
-    return st.one_of(made)
+    return st.one_of(statements)
 
 
 def _imported(
@@ -298,11 +298,11 @@ def _imported(
 ) -> Imported:
     file = folder / "queries.yaml"
     file.write_text(f"q:\n  query: |-\n    {sql}\n  metrics:\n    - v: {column}\n", encoding="utf-8")
-    return bring(form, [file], DEFAULTS)
+    return import_files(form, [file], DEFAULTS)
 
 
 def _as_numbers(connection: psycopg.Connection, sql: str) -> tuple[str, list[Decimal | None]]:
-    """The type of the column `v`, and its values as the original tool exports them."""
+    """Return the type of the column `v`, and its values as the original tool exports them."""
     rows = connection.execute(
         f"SELECT pg_typeof(v)::text, v::text FROM ({sql}) AS original".encode()
     ).fetchall()
@@ -312,7 +312,7 @@ def _as_numbers(connection: psycopg.Connection, sql: str) -> tuple[str, list[Dec
     if kind.startswith(("time", "date", "interval")):
         to_seconds = f"SELECT extract(epoch FROM %s::{kind})".encode()
         values = [connection.execute(to_seconds, (text,)).fetchone() for _, text in rows]
-        return kind, [one[0] if one else None for one in values]
+        return kind, [row[0] if row else None for row in values]
     if kind in ("integer", "bigint", "smallint", "numeric", "double precision", "real"):
         return kind, [None if text is None else Decimal(text) for _, text in rows]
     return kind, []
@@ -349,13 +349,15 @@ def test_an_imported_value_is_the_original_value_or_reported(
             return
         (query,) = (draft.data() for draft in imported.drafts)
         cursor = connection.execute(query["sql"].encode())
-        (position,) = (n for n, one in enumerate(cursor.description or ()) if one.name == "v")
+        (position,) = (n for n, column in enumerate(cursor.description or ()) if column.name == "v")
         values = [row[position] for row in cursor]
         if (cursor.description or ())[position].type_code not in NUMBERS:
             assert query["sql"] == sql, "a poll reports that it is not a number"
             assert expected == [] or kind not in ("integer", "bigint", "numeric", "double precision"), sql
             return
-        assert _sorted(None if one is None else Decimal(str(one)) for one in values) == _sorted(expected), sql
+        assert _sorted(None if value is None else Decimal(str(value)) for value in values) == _sorted(
+            expected
+        ), sql
 
 
 @pytest.mark.every_version
@@ -396,7 +398,7 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
         "queries: {q: {databases: [d], metrics: [v], sql: 'SELECT n > :least AS v FROM (VALUES (1)) AS t(n)',"
         " parameters: [{least: 0}]}}\n"
     )
-    (draft,) = bring("query-exporter", [file], DEFAULTS).drafts
+    (draft,) = import_files("query-exporter", [file], DEFAULTS).drafts
 
     assert connection.execute(draft.data()["sql"].encode()).fetchall() == [(1,)]
 
@@ -406,28 +408,28 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
 def test_imported_queries_have_no_column_that_the_check_warns_of(
     connection: psycopg.Connection, folder: Path, form: Format
 ) -> None:
-    """Such as epoch_ns of pgwatch, which is the time of the points there."""
+    """An example is epoch_ns of pgwatch, the time of its data points."""
     for case in cases():
         if case.form != form or "primary" not in case.sections:
             continue
         for name, text in case.sections.items():
             if name.endswith((".yaml", ".yml", ".conf", ".toml")):
                 (folder / name).write_text(text, encoding="utf-8")
-                drafts = bring(form, [folder / name], DEFAULTS).drafts
+                drafts = import_files(form, [folder / name], DEFAULTS).drafts
         for query in (draft.data() for draft in drafts):
-            used = {one["value_column"] for one in query["metrics"]}
-            used |= {name for one in query["metrics"] for name in one.get("attribute_columns", [])}
+            used = {metric["value_column"] for metric in query["metrics"]}
+            used |= {name for metric in query["metrics"] for name in metric.get("attribute_columns", [])}
             try:
                 with connection.transaction(force_rollback=True):
                     described = connection.execute(query["sql"].encode()).description or []
             except psycopg.Error:
                 continue  # a case of a query that fails
             if columns_of(query["sql"]) is not None:
-                assert {one.name for one in described} == used
+                assert {column.name for column in described} == used
 
 
 def _sorted(values: object) -> list[tuple[bool, Decimal]]:
-    return sorted((one is None, one or Decimal(0)) for one in values)  # type: ignore[attr-defined]
+    return sorted((value is None, value or Decimal(0)) for value in values)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

@@ -103,10 +103,10 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
     ((size,),) = tables.ask_standby("SELECT pg_total_relation_size('app.jobs')")
     assert told["jobs_disk_bytes"][0]["value"] == size
     assert done.stderr.splitlines() == [
-        "look: other values of state than those listed are refused; list all there can be",
-        "look: rows whose mood is NULL are refused; if there are any, drop attribute_values",
-        "look: other values of Odd Name than those listed are refused; list all there can be",
-        "look: there is no total while any size_bytes is NULL",
+        "look: values of state that are not listed are rejected; list all possible values",
+        "look: rows whose mood is NULL are rejected; if there are any, remove attribute_values",
+        "look: values of Odd Name that are not listed are rejected; list all possible values",
+        "look: no value is exported while any size_bytes is NULL",
     ]
 
 
@@ -177,7 +177,9 @@ def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
         "        attribute_columns: [owner]\n"
     )
     again = new("--table", "jobs", "--aggregate", "count", "--name", "busiest", "--write", "q.yaml")
-    assert problems(again) == ["--name: 'busiest' is also the query at q.yaml:2; write --name busiest_2"]
+    assert problems(again) == [
+        "--name: the query name 'busiest' is already used at q.yaml:2; write --name busiest_2"
+    ]
 
 
 @pytest.mark.every_version
@@ -198,19 +200,18 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
     columns = "id, state, owner, size_bytes, body, done, mood, Odd Name, created_at"
     assert problems(new("--table", "jobs", *(word for one in wrong for word in ("--aggregate", one)))) == [
         (
-            "--aggregate: 'cuont' is no aggregate; did you mean 'count'? there are: count, count-estimate, "
-            "count-by, top, newest-age, oldest-age, sum, size"
+            "--aggregate: 'cuont' is not an aggregate; did you mean 'count'? write one of count, "
+            "count-estimate, count-by, top, newest-age, oldest-age, sum, size"
         ),
         (
-            "--aggregate: 'age' is no aggregate; did you mean 'newest-age' or 'oldest-age'? there are: "
+            "--aggregate: 'age' is not an aggregate; did you mean 'newest-age' or 'oldest-age'? write one of "
             "count, count-estimate, count-by, top, newest-age, oldest-age, sum, size"
         ),
-        "--aggregate: 'size' is of the whole table; write size",
+        "--aggregate: 'size' applies to the whole table; write size",
         "--aggregate: 'top' needs a column; write top=COLUMN",
-        "--aggregate: app.jobs has no column 'stat' that may be read; did you mean 'state'? there are: "
-        + columns,
-        "--aggregate: 'state' is text, which has no sum; name a number",
-        "--aggregate: 'id' is bigint; the age of a row needs a timestamp with time zone",
+        "--aggregate: app.jobs has no readable column 'stat'; did you mean 'state'? write one of " + columns,
+        "--aggregate: 'state' is text, which has no sum; write a numeric column",
+        "--aggregate: 'id' is bigint; write a column of the type timestamp with time zone",
     ]
     two = new("--table", "jobs", "--aggregate", "count", "--aggregate", "size", "--name", "x")
     assert problems(two) == ["--name: is of one query; ask for one aggregate"]
@@ -222,11 +223,11 @@ def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Data
     tables.replayed()
     by_hand = 'write a statement: poller try "SELECT count(*) AS n FROM'
     for name, told in {
-        "pg_class": f"'pg_class' is of PostgreSQL's own; {by_hand} pg_class\"",
+        "pg_class": f"'pg_class' is a system relation; {by_hand} pg_class\"",
         "glance": f"'glance' is a view; {by_hand} glance\"",
-        "app.jobs_pkey": "'app.jobs_pkey' is an index; name a table",
+        "app.jobs_pkey": "'app.jobs_pkey' is an index; write the name of a table",
         "parts_1": (
-            "'parts_1' is a partition; name the whole table, or "
+            "'parts_1' is a partition; write the name of the partitioned table, or "
             'poller try "SELECT count(*) AS n FROM parts_1"'
         ),
     }.items():
@@ -251,11 +252,11 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
     done = new("--table", "tokens", "--max-series", "50", *(w for one in asked for w in ("--aggregate", one)))
     assert done.stderr.splitlines() == [
-        "look: an age is negative while ends lies in the future",
-        "look: an age is negative while expires_at lies in the future",
+        "look: the age is negative while ends is in the future",
+        "look: the age is negative while expires_at is in the future",
         (
-            "look: about 100 values of label make a series each, and max_series is 50; top=label keeps the "
-            "first of them"
+            "look: about 100 values of label need a series each, but max_series is 50; top=label exports the "
+            "most frequent values"
         ),
         (
             "look: attribute column 'secret' is bytea, and each value makes a series of its own; select the "
@@ -293,7 +294,7 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
     assert problems(done) == [
         "--aggregate: is missing; for app.jobs there are: count, count-estimate, count-by=state, size"
     ]
-    assert problems(hidden) == ["--table: 'parts' is no table that the role may read; GRANT SELECT on it"]
+    assert problems(hidden) == ["--table: 'parts' is a table that the role may not read; GRANT SELECT on it"]
 
 
 @pytest.mark.every_version
@@ -314,14 +315,14 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
         terminal.shows("'jbos' is no table that the role may read; did you mean 'app.jobs'")
         terminal.type("app.jobs\n")
         terminal.shows("app.jobs: about 600 rows")
-        terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
+        terminal.shows(r"3 +count-by=state +number of rows per value of state \(failed, queued, sent\)")
         terminal.shows(r"Which of them \(numbers\) \(1\):")
         terminal.type("99\n")
         terminal.shows("write numbers from 1 to 12, or names, like 1 3")
         terminal.type("count-by=state, 1\n")
         terminal.shows("Append to which file")
         terminal.type("q.txt\n")
-        terminal.shows("q.txt is no query file; write a name that ends in .yaml")
+        terminal.shows("q.txt is not a query file; write a name that ends in .yaml")
         terminal.type(f"{file}\n")
         assert terminal.wait() == 0, terminal.text
     finally:
@@ -357,7 +358,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
         if asked_for == "file":
             terminal.shows("Append to which file")
             terminal.type(f"{file}\n")
-        terminal.shows("'jobs_count' is also the query at")
+        terminal.shows("the query name 'jobs_count' is already used at")
         terminal.shows("Another name instead of jobs_count")
         terminal.type("Jobs\n")
         terminal.shows("Another name instead of Jobs")

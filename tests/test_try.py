@@ -119,7 +119,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     assert kept.exit_code == 0, kept.output
     assert kept.stderr.splitlines()[-2:] == [
         "added to mine.yaml:2",
-        "not read by the daemon yet: export POLLER_QUERIES=shipped:mine.yaml",
+        "the daemon does not read this file yet: export POLLER_QUERIES=shipped:mine.yaml",
     ]
     assert file.read_text() == kept.stdout
     assert "    interval: 10m\n" in kept.stdout
@@ -128,11 +128,12 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
     again = tried(slow, "--write", "mine.yaml", "--name", "devices")
     assert isinstance(again.exception, ConfigError)
     assert str(again.exception) == (
-        "--name: 'devices' is also the query at mine.yaml:2; write --name devices_2"
+        "--name: the query name 'devices' is already used at mine.yaml:2; write --name devices_2"
     )
     shipped = tried("SELECT count(*) AS registered FROM users", "--name", "users", "--write", "mine.yaml")
     assert re.match(
-        r"--name: 'users' is also the query at .*queries/users\.yaml:\d+;", str(shipped.exception)
+        r"--name: the query name 'users' is already used at .*queries/users\.yaml:\d+;",
+        str(shipped.exception),
     )
     assert file.read_text() == kept.stdout
 
@@ -155,7 +156,9 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
     named = tried(users, "--name", "users")
     assert named.exit_code == 0
     assert re.search(
-        r"^look: --name: 'users' is also the query at .*write --name users_2$", named.stderr, re.MULTILINE
+        r"^look: --name: the query name 'users' is already used at .*write --name users_2$",
+        named.stderr,
+        re.MULTILINE,
     )
 
 
@@ -192,7 +195,7 @@ REFUSED: dict[str, list[str]] = {
     ],
     "SELECT username FROM users": [
         (
-            "no column of the result is a number to measure (username is character varying); cast "
+            "no column of the result is a number (username is character varying); cast "
             "one, or add "
             "count(*) AS n"
         )
@@ -275,7 +278,7 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     done = tried(twins, "--name", "twins")
     assert done.exit_code == 1
     lines = evened(done.stderr)
-    assert lines[22:24] == ["... and 10 more", "30 rows in N ms, planner's cost N"]
+    assert lines[22:24] == ["... and 10 more rows", "30 rows in N ms, planner's cost N"]
     assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines

@@ -18,7 +18,7 @@ from poller.model.errors import ConfigError, Problem
 from poller.model.printable import one_line
 from poller.model.text import counted
 from poller.tools.importers.draft import DraftQuery
-from poller.tools.importers.formats import Format, Imported, bring
+from poller.tools.importers.formats import Format, Imported, import_files
 from poller.tools.importers.validate import to_yaml
 
 _SUFFIXES = (".yaml", ".yml")
@@ -47,7 +47,7 @@ def import_(
     tool's.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
-    imported = bring(form, files, defaults)
+    imported = import_files(form, files, defaults)
     _write(imported, form, write)
     lost, changed, warned = imported.losses.counts
     sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))

@@ -55,7 +55,7 @@ def new(
     from poller.cli.database import visiting
     from poller.cli.new_query import Starter
     from poller.terminal.console import open_console, say
-    from poller.tools.draft.save import declared, defined, keep, refuse_taken, warn_taken
+    from poller.tools.draft.save import append_all, declared, defined, refuse_conflicts, warn_of_conflicts
     from poller.tools.draft.yaml_writer import to_file
 
     console = open_console(stderr=True)
@@ -79,7 +79,7 @@ def new(
     elif write is not None and asks:
         chosen = _free(chosen, write, settings, console)
     elif write is not None:
-        refuse_taken(write, [declared(one.query, settings) for one in chosen], settings)
+        refuse_conflicts(write, [declared(one.query, settings) for one in chosen], settings)
     queries = [declared(one.query, settings) for one in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
@@ -87,9 +87,9 @@ def new(
         if one.caution:
             say(console, f"look: {one.caution}", "yellow")
     if write is not None:
-        keep(write, queries, settings, console)
+        append_all(write, queries, settings, console)
     else:
-        warn_taken(queries, settings, console)
+        warn_of_conflicts(queries, settings, console)
 
 
 def _named(one: Offer, name: str) -> Offer:
@@ -137,7 +137,7 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
 
 
 def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
-    from poller.tools.draft.save import declared, defined, refuse_taken
+    from poller.tools.draft.save import declared, defined, refuse_conflicts
 
     query = declared(one.query, settings)
     defined([query], settings)
@@ -145,7 +145,7 @@ def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings
         raise ConfigError(
             [Problem("--name", f"{query['name']!r} is another of these queries; write another")]
         )
-    refuse_taken(path, [query], settings)
+    refuse_conflicts(path, [query], settings)
 
 
 def _print_problems(error: ConfigError, console: Console) -> None:

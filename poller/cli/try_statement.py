@@ -24,7 +24,14 @@ from poller.terminal.console import say
 from poller.tools.doctor.queries import run
 from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_trial, to_json
-from poller.tools.draft.save import declared, defined, keep, names_in_use, refuse_taken, warn_taken
+from poller.tools.draft.save import (
+    append_all,
+    declared,
+    defined,
+    names_in_use,
+    refuse_conflicts,
+    warn_of_conflicts,
+)
 from poller.tools.draft.yaml_writer import to_file
 
 if TYPE_CHECKING:
@@ -51,7 +58,7 @@ class Tryout:
         drafted = replace(drafted, query=declared(drafted.query, settings))
         (query,) = defined([drafted.query], settings)
         if write is not None:
-            refuse_taken(write, [drafted.query], settings)
+            refuse_conflicts(write, [drafted.query], settings)
         answer = self.answer(query)
         if answer.skipped is not None:
             say(self._told, f"not run: {answer.skipped.detail}", "red")
@@ -75,9 +82,9 @@ class Tryout:
             say(self._told, what, "red")
             raise typer.Exit(1)
         if write is not None:
-            keep(write, [drafted.query], settings, self._told)
+            append_all(write, [drafted.query], settings, self._told)
         else:
-            warn_taken([drafted.query], settings, self._told)
+            warn_of_conflicts([drafted.query], settings, self._told)
 
     def _warn_of_power(self) -> None:
         if self._superuser:

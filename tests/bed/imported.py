@@ -1,9 +1,9 @@
-"""Cases of the importers: files of another tool, what is written for them, and what is told.
+"""Cases of the importers: files of another tool, the resulting query file, and the messages.
 
-A case is a file in tests/imported/FORMAT/, in sections that begin with a line `=== NAME`. Those that are
-called like files are given to the importer (behind a plus sign: they are only there), `written` and `told`
-are what comes of it, `primary` and `standby` what becomes of the rows where the queries are really run.
-`python -m tests.bed.imported` writes the first two anew.
+A case is a file in tests/imported/FORMAT/ with sections that begin with a line `=== NAME`. Sections named
+like files are passed to the importer; after a plus sign they are only created. `written` and `messages` are
+the results of the import. `primary` and `standby` are the results of the imported queries on a server.
+`python -m tests.bed.imported` updates `written` and `messages`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
-from poller.tools.importers.formats import Format, bring
+from poller.tools.importers.formats import Format, import_files
 from poller.tools.importers.validate import to_yaml
 from tests.bed.process import ROOT
 
 CASES = ROOT / "tests" / "imported"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
 _SECTION = re.compile(r"^=== (\S+)\n", re.MULTILINE)
-_NO_FILES = ("written", "told", "primary", "standby")
+_NO_FILES = ("written", "messages", "primary", "standby")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
 
     @property
     def form(self) -> Format:
-        return self.path.parent.name  # type: ignore[return-value] # the folders are called like the formats
+        return self.path.parent.name  # type: ignore[return-value] # the folders have the names of the formats
 
     def __str__(self) -> str:
         return f"{self.path.parent.name}/{self.path.stem}"
@@ -53,32 +53,32 @@ def cases() -> Iterator[Case]:
 
 
 def imported(case: Case, folder: Path) -> tuple[str, str]:
-    """What is written and what is told; `folder`, an empty one, becomes the working directory."""
-    given = []
+    """Return the query file and the messages; the empty `folder` becomes the working directory."""
+    paths = []
     for name, text in case.sections.items():
         if name not in _NO_FILES:
             (folder / name.removeprefix("+")).write_text(text, encoding="utf-8")
             if not name.startswith("+"):
-                given.append(Path(name))
+                paths.append(Path(name))
     os.chdir(folder)
     try:
-        come = bring(case.form, given, DEFAULTS)
+        result = import_files(case.form, paths, DEFAULTS)
     except ConfigError as error:
         return "", "".join(f"{problem}\n" for problem in error.problems)
-    written = to_yaml(come.drafts, "") if come.drafts else ""
-    return written, "".join(f"{line}\n" for line in come.losses.lines(come.files))
+    written = to_yaml(result.drafts, "") if result.drafts else ""
+    return written, "".join(f"{line}\n" for line in result.losses.lines(result.files))
 
 
-def _write_anew(case: Case) -> None:
+def _update(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        written, told = imported(case, Path(folder))
+        written, messages = imported(case, Path(folder))
         os.chdir(ROOT)
-    sections = {**case.sections, "written": written, "told": told}
+    sections = {**case.sections, "written": written, "messages": messages}
     ordered = {name: text for name, text in sections.items() if name not in _NO_FILES}
     ordered |= {name: sections[name] for name in _NO_FILES if name in sections}
     case.path.write_text("".join(f"=== {name}\n{text}" for name, text in ordered.items()), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for one in cases():
-        _write_anew(one)
+    for case_ in cases():
+        _update(case_)

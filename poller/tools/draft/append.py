@@ -27,18 +27,18 @@ _DOCUMENT_END = re.compile(r"^\.\.\.(?:\s|$)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Where one more query fits."""
+    """Position for another query in the text of a query file."""
 
-    at: int
-    """Characters before it."""
+    offset: int
+    """Number of characters before it."""
     indent: int
-    """Blanks before its dash."""
+    """Number of spaces before the dash of a query."""
     spaced: bool
-    """Whether blank lines stand between the queries."""
+    """Whether blank lines separate the queries."""
 
 
 def gap_in(text: str) -> Gap | None:
-    """Find the end of the list `queries`; None where it is no list of lines."""
+    """Return the end of the list `queries`; None if it is not a block list."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     at = next((number for number, (key, _) in enumerate(pairs) if key.value == "queries"), None)
@@ -46,7 +46,7 @@ def gap_in(text: str) -> Gap | None:
         return None
     key, listed = pairs[at]
     first = listed.start_mark.index
-    # An alias refers to a list elsewhere; a list in brackets has no dash.
+    # An alias refers to another list; a list in brackets has no dashes.
     if first < key.start_mark.index or text[first : first + 1] != "-":
         return None
     if at + 1 < len(pairs):
@@ -61,7 +61,7 @@ def gap_in(text: str) -> Gap | None:
 
 
 def _before_comments(text: str, at: int) -> int:
-    """The start of the comments and blank lines in front of what begins at `at`."""
+    """Return the offset of the comments and blank lines directly above the line of `at`."""
     at = text.rfind("\n", 0, at) + 1
     while at > 0:
         start = text.rfind("\n", 0, at - 1) + 1
@@ -77,53 +77,52 @@ _NO_FILE = "the query"
 _BY_HAND = "paste the YAML by hand, or choose another file"
 
 
-def append(path: Path, query: Mapping[str, Any], defaults: Defaults, beside: Sequence[QueryFile] = ()) -> int:
-    """Add `query` at the end of the list in `path`, which is made where it is missing; return its line.
+def append(path: Path, query: Mapping[str, Any], defaults: Defaults, others: Sequence[QueryFile] = ()) -> int:
+    """Add `query` to the end of the list in the file `path`, which need not exist; return its line.
 
-    The text that is there stays, to the byte: the new file is the old one with lines put in. It is read and
-    judged before it takes the old one's place, in one step. `beside` are files that are read together with
-    it: no name of theirs may be used again.
+    The existing text stays unchanged. The new text is validated before it atomically replaces the old file.
+    `others` are files that are read together with this one, so their names cannot be used again.
 
-    Raises ConfigError where the file has problems already, a name is taken, the list cannot be added to, or
-    nothing can be written there; the file is then as it was.
+    Raises ConfigError, and leaves the file unchanged, if the file has problems, a name is already in use, the
+    list is not a block list, or the file cannot be written.
     """
-    before, raw, line = _planned(path, query, defaults, beside)
-    _replace(path, before, raw)
+    content, new_content, line = _plan(path, query, defaults, others)
+    _replace(path, content, new_content)
     return line
 
 
 def refuse(
-    path: Path, query: Mapping[str, Any], defaults: Defaults, beside: Sequence[QueryFile] = ()
+    path: Path, query: Mapping[str, Any], defaults: Defaults, others: Sequence[QueryFile] = ()
 ) -> None:
-    """Raise ConfigError where `append` would, as far as can be known without writing."""
-    _planned(path, query, defaults, beside)
+    """Raise the ConfigError of `append` without writing; errors of writing itself are not detected."""
+    _plan(path, query, defaults, others)
 
 
-def _planned(
-    path: Path, query: Mapping[str, Any], defaults: Defaults, beside: Sequence[QueryFile]
+def _plan(
+    path: Path, query: Mapping[str, Any], defaults: Defaults, files: Sequence[QueryFile]
 ) -> tuple[bytes | None, bytes, int]:
-    """What the file holds (None where it is missing), what it will, and the line of the query in that."""
-    before = _bytes(path)
-    others = [file for file in beside if os.path.realpath(file.path) != os.path.realpath(path)]
-    old = QueryFile(len(others), path, parse(before)) if before and not _is_blank(before) else None
-    if old is not None:
+    """Return the file's content (None if it does not exist), its new content, and the query's line there."""
+    content = _bytes(path)
+    others = [file for file in files if os.path.realpath(file.path) != os.path.realpath(path)]
+    existing = QueryFile(len(others), path, parse(content)) if content and not _is_blank(content) else None
+    if existing is not None:
         try:
-            judged([old], defaults)
+            judged([existing], defaults)
         except ConfigError as error:
-            first = Problem("--write", f"{path} has problems; mend them first")
+            first = Problem("--write", f"{path} has problems; fix them first")
             raise ConfigError([first, *error.problems]) from None
-    _refuse_taken(query, [*others, *([old] if old else [])])
-    for text in _candidates(path, before, query):
-        raw = text.encode()
-        new = QueryFile(len(others), path, parse(raw))
-        if _is_addition(old, new, query):
-            _refuse_clashes([*others, new], path, defaults)
-            return before, raw, new.line(("queries", len(_listed(new)) - 1, "name"))
-    raise _refused(f"{path} cannot be added to without a change to the rest; {_BY_HAND}")
+    _refuse_duplicate(query, [*others, *([existing] if existing else [])])
+    for text in _candidates(path, content, query):
+        new_content = text.encode()
+        new = QueryFile(len(others), path, parse(new_content))
+        if _is_addition(existing, new, query):
+            _refuse_conflicts([*others, new], path, defaults)
+            return content, new_content, new.line(("queries", len(_queries(new)) - 1, "name"))
+    raise _error(f"a query cannot be added to {path} without changing the rest of it; {_BY_HAND}")
 
 
 def _is_blank(raw: bytes) -> bool:
-    """Whether a file says nothing yet: it is empty, or holds comments alone."""
+    """Return whether a file is empty or contains only comments."""
     try:
         lines = raw.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -133,41 +132,41 @@ def _is_blank(raw: bytes) -> bool:
 
 def _bytes(path: Path) -> bytes | None:
     if path.suffix not in _SUFFIXES:
-        raise _refused(f"{path} is no query file; write a name that ends in .yaml")
+        raise _error(f"{path} is not a query file; write a name that ends in .yaml")
     if holds_cases(path):
         instead = path.with_name((path.stem.removesuffix(".test") or "queries") + path.suffix)
-        raise _refused(f"{path} holds cases for `poller test`, which no poll reads; write {instead}")
+        raise _error(f"{path} contains cases for `poller test`, not queries; write {instead}")
     try:
         if path.exists() and not _is_writable(path):
-            raise _refused(f"{path} is read-only; chmod u+w it, or write another name")
+            raise _error(f"{path} is read-only; run chmod u+w, or write another name")
         return read_regular(path, MAX_BYTES)
     except (NotRegularError, IsADirectoryError):
-        raise _refused(f"{path} is no regular file; write another name") from None
+        raise _error(f"{path} is not a regular file; write another name") from None
     except FileNotFoundError:
         if path.parent.is_dir():
             return None
-        raise _refused(f"the folder {path.parent} does not exist; make it first") from None
+        raise _error(f"the folder {path.parent} does not exist; create it first") from None
     except OSError as error:
-        raise _refused(f"{path} cannot be read: {error.strerror}") from None
+        raise _error(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _is_writable(path: Path) -> bool:
-    # To root everything is writable; who took the right to write from all of them meant it.
+    # os.access() allows root everything, but a file without any write permission is read-only on purpose.
     return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)
 
 
-def taken(query: Mapping[str, Any], beside: Sequence[QueryFile], defaults: Defaults) -> list[Problem]:
-    """Why `query` could not stand in a file that is read together with `beside`; empty where it could."""
+def conflicts(query: Mapping[str, Any], others: Sequence[QueryFile], defaults: Defaults) -> list[Problem]:
+    """Return why `query` cannot be in a file that is read together with `others`; empty if it can."""
     try:
-        _refuse_taken(query, beside)
-        new = QueryFile(len(beside), Path(_NO_FILE), parse(to_file(query).encode()))
-        _refuse_clashes([*beside, new], new.path, defaults)
+        _refuse_duplicate(query, others)
+        new = QueryFile(len(others), Path(_NO_FILE), parse(to_file(query).encode()))
+        _refuse_conflicts([*others, new], new.path, defaults)
     except ConfigError as error:
         return list(error.problems)
     return []
 
 
-def _refuse_taken(query: Mapping[str, Any], files: Sequence[QueryFile]) -> None:
+def _refuse_duplicate(query: Mapping[str, Any], files: Sequence[QueryFile]) -> None:
     name = query["name"]
     places = {
         str(data.get("name")): file.place((*at, "name")) for file in files for at, data in file.queries()
@@ -177,46 +176,53 @@ def _refuse_taken(query: Mapping[str, Any], files: Sequence[QueryFile]) -> None:
             f"{name}_{number}" for number in range(2, len(places) + 3) if f"{name}_{number}" not in places
         )
         raise ConfigError(
-            [Problem("--name", f"{name!r} is also the query at {places[name]}; write --name {free}")]
+            [
+                Problem(
+                    "--name",
+                    f"the query name {name!r} is already used at {places[name]}; write --name {free}",
+                )
+            ]
         )
 
 
-def _refuse_clashes(files: Sequence[QueryFile], path: Path, defaults: Defaults) -> None:
-    """Judge all files together, and raise for what is wrong with the new one only."""
+def _refuse_conflicts(files: Sequence[QueryFile], path: Path, defaults: Defaults) -> None:
+    """Validate all files together; raise ConfigError with the problems of the file `path` only."""
     try:
         judged(files, defaults)
     except ConfigError as error:
-        ours = [one for one in error.problems if one.place and one.place.file == str(path)]
-        if ours:
-            raise ConfigError(ours) from None
+        problems = [
+            problem for problem in error.problems if problem.place and problem.place.file == str(path)
+        ]
+        if problems:
+            raise ConfigError(problems) from None
 
 
-def _refused(what: str) -> ConfigError:
-    return ConfigError([Problem("--write", what)])
+def _error(message: str) -> ConfigError:
+    return ConfigError([Problem("--write", message)])
 
 
-def _listed(file: QueryFile) -> list[Any]:
+def _queries(file: QueryFile) -> list[Any]:
     return [data for _, data in file.queries()]
 
 
-def _is_addition(old: QueryFile | None, new: QueryFile, query: Mapping[str, Any]) -> bool:
-    """Whether `new` says what `old` does, and the query at the end."""
+def _is_addition(existing: QueryFile | None, new: QueryFile, query: Mapping[str, Any]) -> bool:
+    """Return whether `new` contains the data of `existing`, with the query at the end."""
     if isinstance(new.document, str) or new.document.flaws:
         return False
-    if old is None or isinstance(old.document, str):
+    if existing is None or isinstance(existing.document, str):
         return bool(new.document.data == {"queries": [dict(query)]})
-    wanted = {**old.document.data, "queries": [*old.document.data["queries"], dict(query)]}
-    return bool(new.document.data == wanted)
+    expected = {**existing.document.data, "queries": [*existing.document.data["queries"], dict(query)]}
+    return bool(new.document.data == expected)
 
 
-def _candidates(path: Path, before: bytes | None, query: Mapping[str, Any]) -> Iterator[str]:
-    """The whole text with the query in it, the nicest first."""
-    if before is None:
+def _candidates(path: Path, content: bytes | None, query: Mapping[str, Any]) -> Iterator[str]:
+    """Yield candidates for the new text, the most readable first."""
+    if content is None:
         yield to_file(query)
         return
-    text = before.decode("utf-8")
+    text = content.decode("utf-8")
     line_end = "\r\n" if "\r\n" in text else "\n"
-    if _is_blank(before):
+    if _is_blank(content):
         break_ = "" if not text or text.endswith("\n") else line_end
         yield text + break_ + to_file(query).replace("\n", line_end)
         return
@@ -224,40 +230,40 @@ def _candidates(path: Path, before: bytes | None, query: Mapping[str, Any]) -> I
     text = text.removeprefix(mark)
     gap = gap_in(text)
     if gap is None:
-        what = f"the queries of {path} are no list with a dash before each; {_BY_HAND}"
-        raise _refused(what)
+        message = f"the queries of {path} are not a list with one dash per query; {_BY_HAND}"
+        raise _error(message)
     added = to_yaml(query, gap.indent).replace("\n", line_end)
-    head, tail = text[: gap.at], text[gap.at :]
+    head, tail = text[: gap.offset], text[gap.offset :]
     if head and not head.endswith(("\n", "\r")):
         head += line_end
-    # A blank line between two queries reads well, but a text of the `|+` kind would take it as its own.
+    # A blank line between queries is more readable, but becomes part of a preceding text of the style `|+`.
     for blank in (line_end, "") if gap.spaced else ("",):
         yield f"{mark}{head}{blank}{added}{blank if tail else ''}{tail}"
 
 
-def _replace(path: Path, before: bytes | None, raw: bytes) -> None:
-    """Put `raw` in the place of `before` in one step; links stay links, and the rights stay as they are."""
+def _replace(path: Path, content: bytes | None, new_content: bytes) -> None:
+    """Replace `content` with `new_content` atomically; symbolic links and permissions are preserved."""
     real = Path(os.path.realpath(path))
-    made: str | None = None
+    temporary: str | None = None
     try:
-        if (read_regular(real, MAX_BYTES) if real.exists() else None) != before:
-            raise _refused(f"{path} was changed at this moment; try again")
-        number, made = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
+        if (read_regular(real, MAX_BYTES) if real.exists() else None) != content:
+            raise _error(f"{path} was changed in the meantime; try again")
+        number, temporary = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
         with os.fdopen(number, "wb") as file:
-            file.write(raw)
+            file.write(new_content)
             file.flush()
-            os.fchmod(number, real.stat().st_mode & 0o7777 if before is not None else 0o666 & ~_umask())
-            if before is not None:
+            os.fchmod(number, real.stat().st_mode & 0o7777 if content is not None else 0o666 & ~_umask())
+            if content is not None:
                 with suppress(PermissionError):
                     os.fchown(number, real.stat().st_uid, real.stat().st_gid)
             os.fsync(number)
-        Path(made).replace(real)
+        Path(temporary).replace(real)
     except OSError as error:
-        raise _refused(f"{path} cannot be written: {error.strerror}") from None
+        raise _error(f"{path} cannot be written: {error.strerror}") from None
     finally:
-        if made is not None:
+        if temporary is not None:
             with suppress(FileNotFoundError):
-                Path(made).unlink()
+                Path(temporary).unlink()
 
 
 def _umask() -> int:

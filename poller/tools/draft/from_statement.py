@@ -14,26 +14,26 @@ from poller.model.units import guessed_unit
 from poller.postgres.inspect_relations import Type
 from poller.tools.check.cardinality import many_values
 
-MOST_CLOSED = 20
-"""Values of one attribute that are worth listing."""
+MAX_LISTED_VALUES = 20
+"""Maximum number of values that `attribute_values` lists for one attribute."""
 
 _UNNAMED = "?column?"
-_SAYS_NOTHING = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
+_GENERIC_NAMES = {"n", "c", "cnt", "count", "num", "number", "value", "val", "total", "sum"}
 _BOOLEAN = "B"
 _VOID = 2278
-"""What `pg_sleep` and its like give; no row differs by it (OIDs of pg_type.dat)."""
+"""OID of the type void (pg_type.dat), which `pg_sleep` and similar functions return."""
 _AS_NUMBER = {"D": "extract(epoch FROM ...)", "T": "extract(epoch FROM ...)", _BOOLEAN: "(...)::int"}
 _BY_1024 = re.compile(r"/\s*\(?\s*(1024|1048576|1073741824)\b")
 _BINARY = {"kBy": "KiBy", "MBy": "MiBy", "GBy": "GiBy", "TBy": "TiBy"}
 
 
 class NoDraftError(Exception):
-    """The result cannot feed a metric; its argument says why and what to write instead."""
+    """The result cannot feed a metric; the argument says why and what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A query in the keys of a query file, and what is doubtful about it."""
+    """Query in the keys of a query file, with warnings about it."""
 
     query: dict[str, Any]
     doubts: tuple[str, ...] = ()
@@ -44,35 +44,35 @@ class Draft:
 
 
 def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: str | None = None) -> Draft:
-    """Draft a query of `sql`, whose result has `columns`; `name` is for it, and for its metric.
+    """Return a draft for `sql`, whose result has `columns`; `name` is for the query and its metric.
 
-    Raises NoDraftError where no column is a number, or a column has no name of its own.
+    Raises NoDraftError if no column is numeric, or a column has no unique name.
     """
     _refuse_unnamed([column.name for column in columns])
     grouped = grouped_columns(sql)
     numbers = [column for column in columns if column.oid in NUMBERS and column.name not in grouped]
-    # An identifier is a number that nobody adds up; where there is nothing else, it is the value.
-    values = [one for one in numbers if not re.search(r"(^|_)id$", one.name)] or numbers
+    # An identifier is not a quantity; it is the value only if there is no other number.
+    values = [column for column in numbers if not re.search(r"(^|_)id$", column.name)] or numbers
     if not values:
         raise NoDraftError(_nothing_to_measure(columns, types))
-    nothing = [column for column in columns if column.oid == _VOID]
-    attributes = [column for column in columns if column not in [*values, *nothing]]
+    void = [column for column in columns if column.oid == _VOID]
+    attributes = [column for column in columns if column not in [*values, *void]]
     relation = name_part(first_relation(sql) or "")
     query: dict[str, Any] = {"name": name or "", "sql": sql}
     counted = counted_columns(sql)
     metrics = []
     for column in values:
         metric = _metric_name(relation, column.name, name if len(values) == 1 else None, prefix=name)
-        thing = relation or name_part(column.name)
-        told: dict[str, Any] = {
+        subject = relation or name_part(column.name)
+        data: dict[str, Any] = {
             "name": metric,
             "description": sentence(metric),
-            "unit": f"{{{_thing(thing)}}}" if column.name in counted else _unit(sql, column.name, thing),
+            "unit": f"{{{_thing(subject)}}}" if column.name in counted else _unit(sql, column.name, subject),
             "value_column": column.name,
         }
         if attributes:
-            told["attribute_columns"] = [attribute.name for attribute in attributes]
-        metrics.append(told)
+            data["attribute_columns"] = [attribute.name for attribute in attributes]
+        metrics.append(data)
     query["name"] = name or (metrics[0]["name"] if len(metrics) == 1 else relation or "query")[:63]
     query["metrics"] = metrics
     kinds = [(attribute, types.get(attribute.oid)) for attribute in attributes]
@@ -81,15 +81,15 @@ def draft(sql: str, columns: Sequence[Column], types: Mapping[int, Type], name: 
 
 
 def closed(drafted: Draft, rows: Rows, types: Mapping[int, Type]) -> Draft:
-    """The same with the attribute values listed that the types of its columns fix, where no row is NULL.
+    """Add `attribute_values` for the enum and boolean columns in which no row is NULL.
 
-    A value that no row has is then 0 instead of absent.
+    A value without a row is then 0 instead of absent.
     """
     values: dict[str, list[str]] = {}
     for position, column in enumerate(rows.columns):
         kind = types.get(column.oid)
         labels = _labels(kind)
-        if 0 < len(labels) <= MOST_CLOSED and all(row[position] is not None for row in rows.values):
+        if 0 < len(labels) <= MAX_LISTED_VALUES and all(row[position] is not None for row in rows.values):
             values[column.name] = labels
     metrics = []
     for metric in drafted.query["metrics"]:
@@ -107,31 +107,31 @@ def _labels(kind: Type | None) -> list[str]:
 def _refuse_unnamed(names: Sequence[str]) -> None:
     if _UNNAMED in names:
         number = names.index(_UNNAMED) + 1
-        raise NoDraftError(f"column {number} of the result has no name; give it one with AS")
+        raise NoDraftError(f"column {number} of the result has no name; name it with AS")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise NoDraftError(f"column {twice!r} comes {names.count(twice)} times; rename all but one with AS")
+        raise NoDraftError(f"column {twice!r} occurs {names.count(twice)} times; rename all but one with AS")
 
 
 def _nothing_to_measure(columns: Sequence[Column], types: Mapping[int, Type]) -> str:
-    told = ", ".join(
+    listed = ", ".join(
         f"{column.name} is {types[column.oid].name if column.oid in types else 'of an unknown type'}"
         for column in columns
     )
     advice = ""
-    # Around the expression itself: its name is not known yet where it is given.
+    # The cast encloses the expression, because a SELECT list cannot refer to its own names.
     for column in columns:
         category = types[column.oid].category if column.oid in types else ""
         if form := _AS_NUMBER.get(category):
             advice = f"wrap the expression of {column.name}: {form} AS {column.name}, or "
             break
-    return f"no column of the result is a number to measure ({told}); {advice}cast one, or add count(*) AS n"
+    return f"no column of the result is a number ({listed}); {advice}cast one, or add count(*) AS n"
 
 
 def _metric_name(relation: str, column: str, only: str | None, prefix: str | None) -> str:
     if only:
         return name_part(only)
     own = name_part(column)
-    last = "count" if own in _SAYS_NOTHING else own
+    last = "count" if own in _GENERIC_NAMES else own
     front = name_part(prefix or relation)
     if not front or last.startswith(front):
         return last or "value"
@@ -139,9 +139,9 @@ def _metric_name(relation: str, column: str, only: str | None, prefix: str | Non
 
 
 def name_part(text: str) -> str:
-    """As a metric's name takes it."""
-    name_part = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
-    return name_part if name_part[:1].isalpha() else f"x_{name_part}" if name_part else ""
+    """Return `text` as a valid part of a metric's name."""
+    part = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
+    return part if part[:1].isalpha() else f"x_{part}" if part else ""
 
 
 def _unit(sql: str, column: str, thing: str) -> str:
@@ -154,5 +154,5 @@ def _thing(relation: str) -> str:
 
 
 def sentence(metric: str) -> str:
-    """Something to begin a description with."""
+    """Return a first description for a metric, from its name."""
     return metric.replace("_", " ").capitalize() + "."

@@ -8,21 +8,21 @@ from poller.model.text import did_you_mean
 from poller.model.units import guessed_unit
 from poller.tools.draft import aggregates
 from poller.tools.draft.aggregates import KINDS, Offer, UnknownAggregateError
-from poller.tools.draft.from_statement import MOST_CLOSED
+from poller.tools.draft.from_statement import MAX_LISTED_VALUES
 from poller.tools.draft.tables import Table, TableColumn
 
-OF_THE_TABLE = {"count", "count-estimate", "size"}
-"""Those that need no column."""
+TABLE_AGGREGATES = {"count", "count-estimate", "size"}
+"""Aggregates without a column."""
 DEFAULT_TOP = 10
 DEFAULT_MOST = 1000
-"""Series of one query, as `max_series`."""
+"""Default of `max_series`, the maximum number of series of one query."""
 
-_OF_TABLE: dict[str, Callable[[Table], Offer]] = {
+_TABLE_OFFERS: dict[str, Callable[[Table], Offer]] = {
     "count": aggregates.count,
     "count-estimate": aggregates.count_estimate,
     "size": aggregates.size,
 }
-_OF_COLUMN: dict[str, Callable[[Table, TableColumn], Offer]] = {
+_COLUMN_OFFERS: dict[str, Callable[[Table, TableColumn], Offer]] = {
     "newest-age": aggregates.newest_age,
     "oldest-age": aggregates.oldest_age,
     "sum": aggregates.total,
@@ -30,7 +30,7 @@ _OF_COLUMN: dict[str, Callable[[Table, TableColumn], Offer]] = {
 
 
 def offers(table: Table, columns: Mapping[str, TableColumn], top: int = DEFAULT_TOP) -> list[Offer]:
-    """The aggregates that make sense by what is known of the columns."""
+    """Return the aggregates that suit the columns, according to their types, names and statistics."""
     return [offer(key, table, columns, top) for key in _keys(columns)]
 
 
@@ -41,33 +41,35 @@ def offer(
     top: int = DEFAULT_TOP,
     most: int = DEFAULT_MOST,
 ) -> Offer:
-    """The aggregate that is asked for as `kind` or `kind=column`; `top` is the length of a top list.
+    """Return the aggregate `kind` or `kind=column`; `top` is the length of a top list.
 
-    More than `most` series are worth a word. Raises UnknownAggregateError where there is none, or it cannot
-    be made of that column.
+    More than `most` series cause a warning. Raises UnknownAggregateError if the aggregate does not exist, or
+    not for this column.
     """
     kind, _, name = key.partition("=")
     if kind not in KINDS:
-        alike = [repr(one) for one in KINDS if kind in one.split("-")]
-        meant = f"; did you mean {' or '.join(alike)}?" if alike else did_you_mean(kind, KINDS)
-        raise UnknownAggregateError(f"{kind!r} is no aggregate{meant or ';'} there are: {', '.join(KINDS)}")
-    if kind in OF_THE_TABLE:
+        alike = [repr(candidate) for candidate in KINDS if kind in candidate.split("-")]
+        hint = f"; did you mean {' or '.join(alike)}?" if alike else did_you_mean(kind, KINDS)
+        raise UnknownAggregateError(
+            f"{kind!r} is not an aggregate{hint or ';'} write one of {', '.join(KINDS)}"
+        )
+    if kind in TABLE_AGGREGATES:
         if name:
-            raise UnknownAggregateError(f"{kind!r} is of the whole table; write {kind}")
-        return _OF_TABLE[kind](table)
+            raise UnknownAggregateError(f"{kind!r} applies to the whole table; write {kind}")
+        return _TABLE_OFFERS[kind](table)
     if not name:
         raise UnknownAggregateError(f"{kind!r} needs a column; write {kind}=COLUMN")
     column = columns.get(name)
     if column is None:
         raise UnknownAggregateError(
-            f"{table.full} has no column {name!r} that may be read{did_you_mean(name, columns) or ';'} "
-            f"there are: {', '.join(columns)}"
+            f"{table.full} has no readable column {name!r}{did_you_mean(name, columns) or ';'} "
+            f"write one of {', '.join(columns)}"
         )
     if kind == "top":
         return aggregates.top(table, column, top)
     if kind == "count-by":
         return aggregates.count_by(table, column, most)
-    return _OF_COLUMN[kind](table, column)
+    return _COLUMN_OFFERS[kind](table, column)
 
 
 def _keys(columns: Mapping[str, TableColumn]) -> Iterator[str]:
@@ -91,18 +93,18 @@ def _keys(columns: Mapping[str, TableColumn]) -> Iterator[str]:
 
 def _has_few_values(column: TableColumn) -> bool:
     if column.labels or column.category == "B":
-        return len(column.labels) <= MOST_CLOSED
-    known = column.distinct is not None and 1 < column.distinct <= MOST_CLOSED
-    return known and (column.category == "S" or column.kind in ("smallint", "integer"))
+        return len(column.labels) <= MAX_LISTED_VALUES
+    few = column.distinct is not None and 1 < column.distinct <= MAX_LISTED_VALUES
+    return few and (column.category == "S" or column.kind in ("smallint", "integer"))
 
 
 def _repeats(column: TableColumn) -> bool:
-    """Whether a value stands in several rows, as far as is known."""
+    """Return whether several rows have the same value, according to the statistics."""
     return column.distinct is not None and (column.distinct > 1 or -0.5 < column.distinct < 0)
 
 
 def _is_amount(column: TableColumn) -> bool:
-    """A number that may be added up, by its name or its kind; or bytes, which have a length."""
+    """Return whether a sum makes sense: of a quantity, according to the name, or of the lengths of bytes."""
     if column.kind == "bytea":
         return True
     return column.category == "N" and guessed_unit(column.name, "row") != "{row}"

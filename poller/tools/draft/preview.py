@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MOST_ROWS = 20
-"""Rows of a result that are shown."""
-_ENDLESS = 100_000
+MAX_ROWS = 20
+"""Maximum number of result rows in the preview."""
+_UNLIMITED = 100_000
 
 
 def print_trial(
@@ -34,14 +34,14 @@ def print_trial(
     drafted: Draft,
     types: Mapping[int, Type],
 ) -> None:
-    """Print the rows, a line on each metric, and everything that somebody should look at."""
+    """Print the rows, one line per metric, and the warnings."""
     _print(console, _rows(rows, types))
-    if (more := len(rows.values) - MOST_ROWS + rows.beyond) > 0:
-        console.print(f"... and {more} more", markup=False)
+    if (more := len(rows.values) - MAX_ROWS + rows.beyond) > 0:
+        console.print(f"... and {more} more rows", markup=False)
     cost = "" if inspected.cost is None else f", planner's cost {inspected.cost:,.0f}"
     count = len(rows.values) + rows.beyond
     console.print(
-        f"{count} row{'' if count == 1 else 's'} in {_spent(result.duration)}{cost}\n", markup=False
+        f"{count} row{'' if count == 1 else 's'} in {_format_duration(result.duration)}{cost}\n", markup=False
     )
     _print(console, _metrics(drafted, result))
     for doubt in [*drafted.doubts, *refusals(result)]:
@@ -57,9 +57,9 @@ def to_json(
     drafted: Draft,
     types: Mapping[int, Type],
 ) -> str:
-    """One object: the query in the keys of a query file, columns, rows as texts, cost, and the poll."""
+    """Return one object: the query in a query file's keys, columns, rows as texts, cost, and the poll."""
     metrics = {metric.name: metric for metric in query.metrics}
-    told = {
+    document = {
         "query": drafted.query,
         "columns": [{"name": column.name, "type": _type(types, column.oid)} for column in inspected.columns],
         "rows": [[_text(raw) for raw in row] for row in rows.values],
@@ -68,7 +68,7 @@ def to_json(
         "doubts": list(drafted.doubts),
         "poll": json.loads(poll_to_json([result], metrics))["queries"][0],
     }
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _table() -> Table:
@@ -80,7 +80,7 @@ def _table() -> Table:
 def _print(console: Console, table: Table) -> None:
     width = console.width
     if not console.is_terminal:
-        console.width = _ENDLESS  # piped to a program, a row is a line
+        console.width = _UNLIMITED  # in a pipe, each row is one line
     console.print(table)
     console.width = width
 
@@ -94,8 +94,8 @@ def _rows(rows: Rows, types: Mapping[int, Type]) -> Table:
         right = kind is not None and kind.category == "N"
         heading = Text.assemble(one_line(column.name), (one_line(f" {_type(types, column.oid)}"), "dim"))
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in rows.values[:MOST_ROWS]:
-        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_plain(raw)) for raw in row))
+    for row in rows.values[:MAX_ROWS]:
+        table.add_row(*(Text("NULL", "dim") if raw is None else Text(_to_line(raw)) for raw in row))
     return table
 
 
@@ -122,9 +122,9 @@ def _text(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
-def _plain(raw: bytes) -> str:
+def _to_line(raw: bytes) -> str:
     return one_line(raw[:400].decode("utf-8", errors="replace"))
 
 
-def _spent(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

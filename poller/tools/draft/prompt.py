@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def print_tables(console: Console, tables: Sequence[Table], *, more: int) -> None:
-    """Print a numbered line for each; `more` are not shown."""
+    """Print a numbered line for each table, and the number of omitted tables, `more`."""
     from rich.filesize import decimal
     from rich.table import Table as Drawn
     from rich.text import Text
 
     drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("", "TABLE", "ROWS, ABOUT", "SIZE, ABOUT"):
+    for heading in ("", "TABLE", "ROWS (ESTIMATE)", "SIZE (ESTIMATE)"):
         drawn.add_column(heading, justify="left" if heading == "TABLE" else "right", overflow="fold")
     for number, table in enumerate(tables, 1):
         rows = "not analysed" if table.rows is None else f"{table.rows:,.0f}"
         drawn.add_row(str(number), Text(one_line(table.full)), rows, decimal(int(table.bytes)))
     console.print(drawn)
     if more > 0:
-        console.print(f"... and {more} smaller ones")
+        console.print(f"... and {more} smaller tables")
 
 
 def print_offers(console: Console, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> None:
@@ -40,10 +40,10 @@ def print_offers(console: Console, table: Table, priced: Sequence[tuple[Offer, f
     console.print()
     say(console, f"{table.full}: {rows}", "bold")
     drawn = Drawn(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("", "AGGREGATE", "MEANS", "COST"):
+    for heading in ("", "AGGREGATE", "DESCRIPTION", "COST"):
         right = heading in ("", "COST")
         drawn.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for number, (one, cost) in enumerate(priced, 1):
-        told = "-" if cost is None else f"{cost:,.0f}"
-        drawn.add_row(str(number), Text(one_line(one.key)), Text(one_line(one.means)), told)
+    for number, (offer, cost) in enumerate(priced, 1):
+        price = "-" if cost is None else f"{cost:,.0f}"
+        drawn.add_row(str(number), Text(one_line(offer.key)), Text(one_line(offer.means)), price)
     console.print(drawn)

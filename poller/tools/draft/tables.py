@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from poller.postgres.sql_text import literal
 
 _LISTED = 500
-"""Tables that are listed: the largest."""
-# pg_partition_tree() would lock every partition there is until the transaction ends, and wait for those that
-# somebody else has locked.
+"""Maximum number of listed tables, the largest first."""
+# pg_partition_tree() would lock all partitions until the transaction ends, and wait for the locks of others.
 _LEAVES = """\
 SELECT pg_catalog.pg_partition_root(oid)::pg_catalog.oid AS root,
     pg_catalog.sum(reltuples) FILTER (WHERE reltuples OPERATOR(pg_catalog.>=) 0) AS tuples,
@@ -22,49 +21,49 @@ SELECT pg_catalog.pg_partition_root(oid)::pg_catalog.oid AS root,
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table, partitioned or not, or materialized view."""
+    """One table, partitioned or not, or one materialized view."""
 
     schema: str
     name: str
     quoted: str
-    """Schema and name as SQL takes them."""
+    """Schema and name as quoted SQL identifiers."""
     rows: float | None
-    """By statistics; None where nobody has looked yet. Of all partitions together."""
+    """Estimate for all partitions together; None if the table has not been analysed."""
     bytes: float
-    """By statistics, without indexes and what is stored out of line."""
+    """Estimate without indexes and TOAST."""
     partitioned: bool
 
     @property
     def full(self) -> str:
-        """Schema and name as people write them."""
+        """Schema and name without quotes."""
         return f"{self.schema}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """One column that may be read."""
+    """One readable column."""
 
     name: str
     quoted: str
     kind: str
-    """Its type, as PostgreSQL spells it."""
+    """Name of its type."""
     category: str
-    """PostgreSQL manual, `pg_type.typcategory`."""
+    """Category of its type (PostgreSQL manual, `pg_type.typcategory`)."""
     not_null: bool
     labels: tuple[str, ...]
-    """Those of an enum."""
+    """Labels of an enum type."""
     distinct: float | None
-    """Distinct values; negative: as a share of the rows; None where nobody has looked (`pg_stats`)."""
+    """`pg_stats.n_distinct`: a negative number is a share of the rows; None if not analysed."""
     nulls: float
-    """Share of the rows that are NULL."""
+    """Share of NULLs among the rows."""
     common: tuple[str, ...]
     """The most common values."""
     ahead: bool = False
-    """Whether the statistics know a time of it that lies in the future."""
+    """Whether the statistics contain a time in the future."""
 
     @property
     def all_values(self) -> tuple[str, ...]:
-        """Every value there was at the last ANALYZE, or that the type has; empty where it is not known."""
+        """All values of the type, or of the column at the last ANALYZE; empty if unknown."""
         if self.labels:
             return self.labels
         if self.category == "B":
@@ -73,7 +72,7 @@ class TableColumn:
 
 
 def tables_query() -> str:
-    """The one statement that lists the tables the role may read, as a JSON value."""
+    """Return a statement whose result is the list of the readable tables as one JSON value."""
     return f"""\
 WITH leaves AS (
   {_LEAVES})
@@ -96,7 +95,7 @@ SELECT coalesce(pg_catalog.json_agg(
 
 
 def read_tables(answer: bytes) -> list[Table]:
-    """Read what `tables_query` came to, the largest first."""
+    """Read the result of `tables_query`, the largest table first."""
     return [
         Table(schema, name, quoted, rows, size or 0.0, partitioned)
         for schema, name, quoted, rows, size, partitioned in json.loads(answer.decode(errors="replace"))
@@ -104,7 +103,7 @@ def read_tables(answer: bytes) -> list[Table]:
 
 
 def columns_query(table: Table) -> str:
-    """The one statement that describes the columns of `table` that may be read, as a JSON value."""
+    """Return a statement whose result is the list of the readable columns of `table` as one JSON value."""
     return f"""\
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
     'name', attname, 'quoted', pg_catalog.quote_ident(attname),
@@ -114,8 +113,8 @@ SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
     'distinct', n_distinct, 'nulls', coalesce(null_frac, 0), 'common', coalesce(common, '[]'),
     'ahead', CASE WHEN atttypid OPERATOR(pg_catalog.=) 'pg_catalog.timestamptz'::pg_catalog.regtype THEN (
       SELECT coalesce(
-        pg_catalog.max(one::pg_catalog.timestamptz) OPERATOR(pg_catalog.>) pg_catalog.now(), false)
-      FROM pg_catalog.unnest(known.bounds) AS one) ELSE false END)
+        pg_catalog.max(bound::pg_catalog.timestamptz) OPERATOR(pg_catalog.>) pg_catalog.now(), false)
+      FROM pg_catalog.unnest(stats.bounds) AS bound) ELSE false END)
   ORDER BY attnum), '[]')
 FROM pg_catalog.pg_attribute
 JOIN pg_catalog.pg_type ON pg_type.oid OPERATOR(pg_catalog.=) atttypid
@@ -128,29 +127,29 @@ LEFT JOIN LATERAL (
   WHERE schemaname OPERATOR(pg_catalog.=) {literal(table.schema)}
     AND tablename OPERATOR(pg_catalog.=) {literal(table.name)}
     AND pg_stats.attname OPERATOR(pg_catalog.=) pg_attribute.attname
-  ORDER BY inherited DESC LIMIT 1) AS known ON true
+  ORDER BY inherited DESC LIMIT 1) AS stats ON true
 WHERE attrelid OPERATOR(pg_catalog.=) {literal(table.quoted)}::pg_catalog.regclass
   AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
   AND pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT')"""
 
 
 def read_columns(answer: bytes) -> dict[str, TableColumn]:
-    """Read what `columns_query` came to, by name."""
-    told: list[Mapping[str, object]] = json.loads(answer.decode(errors="replace"))
+    """Read the result of `columns_query`; returns the columns by name."""
+    rows: list[Mapping[str, object]] = json.loads(answer.decode(errors="replace"))
     columns = [
         TableColumn(
             **{
                 key: tuple(map(str, value)) if isinstance(value, list) else value
-                for key, value in one.items()
+                for key, value in row.items()
             }  # type: ignore[arg-type] # the keys are those of the statement above
         )
-        for one in told
+        for row in rows
     ]
     return {column.name: column for column in columns}
 
 
 def kinds_query(name: str) -> str:
-    """The one statement that tells what is called `name`, readable or not, as a JSON value."""
+    """Return a statement whose result is the list of the relations named `name` as one JSON value."""
     return f"""\
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relkind, relispartition,
     nspname OPERATOR(pg_catalog.~) '^pg_|^information_schema$')), '[]')
@@ -162,24 +161,28 @@ WHERE {literal(name)} OPERATOR(pg_catalog.=) ANY (ARRAY[
 
 
 def no_table(answer: bytes, name: str) -> str | None:
-    """Why the thing called `name` is no table to choose, by what `kinds_query` came to, and what to do.
+    """Return why `name` is not a readable table and what to do, from the result of `kinds_query`.
 
-    None where nothing is called so.
+    None if there is no such relation.
     """
-    found = json.loads(answer.decode(errors="replace"))
-    if not found:
+    relations = json.loads(answer.decode(errors="replace"))
+    if not relations:
         return None
-    own = [(kind, partition) for kind, partition, systems in found if not systems]
+    own = [(kind, partition) for kind, partition, system in relations if not system]
     by_hand = f'poller try "SELECT count(*) AS n FROM {name}"'
     if not own:
-        return f"is of PostgreSQL's own; write a statement: {by_hand}"
-    kind, partition = min(own, key=lambda one: one[0] not in "rpm")
+        return f"is a system relation; write a statement: {by_hand}"
+    kind, partition = min(own, key=lambda relation: relation[0] not in "rpm")
     if kind not in "rpm":
-        told = _OTHER_KINDS.get(kind, "no table")
-        return f"is {told}; write a statement: {by_hand}" if kind in "vf" else f"is {told}; name a table"
+        kind_name = _OTHER_KINDS.get(kind, "not a table")
+        return (
+            f"is {kind_name}; write a statement: {by_hand}"
+            if kind in "vf"
+            else f"is {kind_name}; write the name of a table"
+        )
     if partition:
-        return f"is a partition; name the whole table, or {by_hand}"
-    return "is no table that the role may read; GRANT SELECT on it"
+        return f"is a partition; write the name of the partitioned table, or {by_hand}"
+    return "is a table that the role may not read; GRANT SELECT on it"
 
 
 _OTHER_KINDS = {"v": "a view", "f": "a foreign table", "i": "an index", "I": "an index", "S": "a sequence"}

@@ -10,12 +10,12 @@ import yaml
 from poller.config.queries.yaml_reader import parse
 from poller.config.queries.yaml_text import to_text
 
-_ENDLESS = 10_000
-"""Columns: a text that YAML folds is no longer the one that was typed."""
+_WIDTH = 10_000
+"""Maximum line length in characters; folding would change the user's text."""
 
 
 class Pairs(dict[str, Any]):
-    """A mapping that stands on one line."""
+    """Mapping that is written on one line."""
 
 
 class _Writer(yaml.SafeDumper):
@@ -24,12 +24,12 @@ class _Writer(yaml.SafeDumper):
         return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        del indentless  # a list stands deeper than its key, as in the shipped files
+        del indentless  # lists are indented below their key, as in the shipped files
         super().increase_indent(flow, False)
 
 
 def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # A query file's reader takes some words for numbers that PyYAML's own does not.
+    # The reader of query files reads some words as numbers that PyYAML reads as texts.
     quoted = "{" in text or not isinstance(_read(text), str)
     style = "|" if "\n" in text else '"' if quoted else None
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -55,12 +55,12 @@ _Writer.add_representer(Pairs, _pairs)
 
 
 def to_yaml(query: Mapping[str, Any], indent: int = 2) -> str:
-    """An item of a file's `queries`, its dash behind `indent` blanks."""
-    told = to_text([dict(query)], _Writer, width=_ENDLESS)
+    """Return an item of a file's `queries`, with `indent` spaces before its dash."""
+    text = to_text([dict(query)], _Writer, width=_WIDTH)
     margin = " " * indent
-    return "".join(margin + line if line.strip() else line for line in told.splitlines(keepends=True))
+    return "".join(margin + line if line.strip() else line for line in text.splitlines(keepends=True))
 
 
 def to_file(*queries: Mapping[str, Any]) -> str:
-    """A whole query file."""
+    """Return a whole query file."""
     return "queries:\n" + "\n".join(map(to_yaml, queries))

@@ -10,7 +10,7 @@ from poller.model.duration import format_duration
 from poller.model.query import MetricType
 from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
-from poller.tools.importers.sql_projection import projected, statement
+from poller.tools.importers.sql_projection import project, statement
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class DraftMetric:
 
 @dataclass(slots=True)
 class DraftQuery:
-    """One statement with its metrics; durations in seconds, None if the file has none."""
+    """One statement with its metrics. Durations are in seconds, or None if the file has none."""
 
     place: Place
     name: str
@@ -81,4 +81,4 @@ class DraftQuery:
         unused = any(column.name not in columns for column in columns_of(sql) or ())
         if not self.computed and not self.where and not unused:
             return sql
-        return projected(sql, tuple(columns), self.computed, self.where)
+        return project(sql, tuple(columns), self.computed, self.where)

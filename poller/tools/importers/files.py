@@ -22,13 +22,13 @@ _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 
 
-def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[Source]:
+def open_each(files: Sequence[Path], open_file: Callable[[Path], Source]) -> list[Source]:
     """Open all `files`; raises ConfigError with a problem for each file that cannot be read."""
     sources: list[Source] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            sources.append(opened(file))
+            sources.append(open_file(file))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -36,17 +36,17 @@ def open_each(files: Sequence[Path], opened: Callable[[Path], Source]) -> list[S
     return sources
 
 
-def files_of(given: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return `given`, or the files in that folder by name; raises ConfigError if there are none."""
+def files_of(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return `path`, or the files in this folder by name; raises ConfigError if there are none."""
     try:
-        if not given.is_dir():
-            return [given]
-        found = sorted(one for one in given.iterdir() if one.suffix in suffixes and one.is_file())
+        if not path.is_dir():
+            return [path]
+        files = sorted(file for file in path.iterdir() if file.suffix in suffixes and file.is_file())
     except OSError as error:
-        raise _unusable(str(given), unreadable(error)) from None
-    if not found:
-        raise _unusable(str(given), f"holds no file that ends in {', '.join(sorted(suffixes))}")
-    return found
+        raise _error(str(path), unreadable(error)) from None
+    if not files:
+        raise _error(str(path), f"contains no {' or '.join(sorted(suffixes))} file")
+    return files
 
 
 def open_yaml(
@@ -56,7 +56,7 @@ def open_yaml(
     resolve: Callable[[Node], Node] = lambda node: node,
 ) -> Source:
     """Read `file` as YAML; problems with single keys are reported as losses. Raises ConfigError."""
-    raw = _raw(file)
+    raw = _read(file)
     text = raw.decode("utf-8-sig", errors="replace")
     if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
         return Source(file, text, {}, lambda _: 1, losses, resolve)  # empty, or comments only
@@ -64,41 +64,43 @@ def open_yaml(
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
         where = f"{file}:{flaw.line}" if flaw else str(file)
-        raise _unusable(where, flaw.message if flaw else "holds no mapping; is it the right file?")
+        raise _error(where, flaw.message if flaw else "contains no mapping; name another file")
     for flaw in document.flaws:
-        losses.lost(Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "mend it there first")
+        losses.add_loss(
+            Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "fix it in that file first"
+        )
     return Source(file, text, document.data, document.line, losses, resolve)
 
 
 def open_toml(file: Path, losses: Losses) -> Source:
     """Read `file` as TOML. Raises ConfigError."""
     try:
-        text = _raw(file).decode("utf-8-sig")
+        text = _read(file).decode("utf-8-sig")
         data = tomllib.loads(text)
     except UnicodeDecodeError as error:
-        raise _unusable(str(file), f"is not UTF-8 ({error.reason})") from None
+        raise _error(str(file), f"is not UTF-8 ({error.reason})") from None
     except tomllib.TOMLDecodeError as error:
-        raise _unusable(str(file), f"is not TOML: {error}") from None
+        raise _error(str(file), f"is not TOML: {error}") from None
     except RecursionError:
-        raise _unusable(str(file), "is nested too deeply") from None
-    return Source(file, text, data, _Tables(tuple(_marks(text))).line, losses)
+        raise _error(str(file), "is nested too deeply") from None
+    return Source(file, text, data, _LineIndex(tuple(_key_lines(text))).line, losses)
 
 
-def _unusable(where: str, what: str) -> ConfigError:
-    return ConfigError([Problem(where, what)])
+def _error(where: str, message: str) -> ConfigError:
+    return ConfigError([Problem(where, message)])
 
 
-def _raw(file: Path) -> bytes:
+def _read(file: Path) -> bytes:
     try:
         return read_regular(file, _MAX_BYTES)
     except NotRegularError:
-        raise _unusable(str(file), "is not a regular file") from None
+        raise _error(str(file), "is not a regular file") from None
     except (OSError, ValueError) as error:
-        raise _unusable(str(file), unreadable(error)) from None
+        raise _error(str(file), unreadable(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Tables:
+class _LineIndex:
     """Line numbers of the tables and keys of a TOML file, which Python's parser does not provide."""
 
     marks: tuple[tuple[tuple[Key, ...], int], ...]
@@ -111,7 +113,7 @@ class _Tables:
         return best
 
 
-def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
+def _key_lines(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
     counts: dict[tuple[Key, ...], int] = {}
     table: tuple[Key, ...] = ()
     until = ""
@@ -120,19 +122,21 @@ def _marks(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
             until = "" if line.count(until) % 2 else until
             continue
         if match := _TABLE.fullmatch(line):
-            table = _resolved([word.strip(" \"'") for word in match[2].split(".")], counts, match[1] == "[[")
+            table = _table_path(
+                [word.strip(" \"'") for word in match[2].split(".")], counts, match[1] == "[["
+            )
             yield table, number
         elif match := _KEY.match(line):
             yield (*table, match[1]), number
         until = next((quote for quote in ('"""', "'''") if line.count(quote) % 2), "")
 
 
-def _resolved(words: Sequence[str], counts: dict[tuple[Key, ...], int], one_more: bool) -> tuple[Key, ...]:
+def _table_path(words: Sequence[str], counts: dict[tuple[Key, ...], int], is_array: bool) -> tuple[Key, ...]:
     """Return the path of a table; the index of the last member follows each array of tables."""
     path: tuple[Key, ...] = ()
     for number, word in enumerate(words):
         path = (*path, word)
-        if one_more and number == len(words) - 1:
+        if is_array and number == len(words) - 1:
             counts[path] = counts.get(path, -1) + 1
         if path in counts:
             path = (*path, counts[path])

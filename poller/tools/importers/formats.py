@@ -17,7 +17,7 @@ from poller.model.files import read_regular
 from poller.tools.importers.draft import DraftQuery
 from poller.tools.importers.files import files_of
 from poller.tools.importers.losses import Losses, Place
-from poller.tools.importers.validate import fit
+from poller.tools.importers.validate import validate_drafts
 
 _MAX_BYTES = 16 << 20
 _TAGS = ("!include", "!file", "!env")
@@ -38,7 +38,9 @@ def tools_of(file: Path) -> set[str]:
         return set()
     data = parse(raw, _TAGS).data
     if isinstance(data, list):
-        listed = any({"conn_str", "preset_metrics", "custom_metrics"} & one.keys() for one in _mappings(data))
+        listed = any(
+            {"conn_str", "preset_metrics", "custom_metrics"} & item.keys() for item in _mappings(data)
+        )
         return {"pgwatch"} if listed else set()
     return set(_of_mapping(data)) if isinstance(data, dict) else set()
 
@@ -59,22 +61,24 @@ def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
         "queries" in job for job in _mappings(data.get("jobs"))
     ):
         yield "sql_exporter"
-    if any("dsn" in one for one in _mappings(data.get("databases"))) or (
-        isinstance(queries, dict) and any({"sql", "metrics"} <= one.keys() for one in _mappings(queries))
+    if any("dsn" in database for database in _mappings(data.get("databases"))) or (
+        isinstance(queries, dict) and any({"sql", "metrics"} <= query.keys() for query in _mappings(queries))
     ):
         yield "query-exporter"
-    if isinstance(metrics, dict) and any("sqls" in one for one in _mappings(metrics)):
+    if isinstance(metrics, dict) and any("sqls" in metric for metric in _mappings(metrics)):
         yield "pgwatch"
     yield from _of_namespaces(data)
 
 
 def _of_namespaces(data: dict[str, Any]) -> Iterator[str]:
-    """Yield the exporters that `data` may belong to; both map names to queries, but some keys differ."""
-    found = [one for one in _mappings(data) if "query" in one and isinstance(one.get("metrics"), list)]
-    keys = {key for one in found for key in one}
-    if found and not keys & _ONLY_POSTGRES_EXPORTER:
+    """Yield the exporters that `data` may belong to; both map names to queries, with a few different keys."""
+    queries = [
+        query for query in _mappings(data) if "query" in query and isinstance(query.get("metrics"), list)
+    ]
+    keys = {key for query in queries for key in query}
+    if queries and not keys & _ONLY_POSTGRES_EXPORTER:
         yield "pg_exporter"
-    if found and not keys & _ONLY_PG_EXPORTER:
+    if queries and not keys & _ONLY_PG_EXPORTER:
         yield "postgres_exporter"
 
 
@@ -84,8 +88,8 @@ def _names(value: Any) -> list[Any]:
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
     """Return the mappings directly below a mapping or a list."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [one for one in inside if isinstance(one, dict)]
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in members if isinstance(item, dict)]
 
 
 Format = Literal[
@@ -104,38 +108,38 @@ class Imported:
     files: Sequence[Path]
 
 
-def bring(form: Format, given: Sequence[Path], defaults: Defaults) -> Imported:
-    """Read `given` (files or folders) in the format `form`.
+def import_files(form: Format, paths: Sequence[Path], defaults: Defaults) -> Imported:
+    """Read `paths` (files or folders) in the format `form`.
 
     Raises ConfigError with every file that cannot be read or that looks like another tool's file.
     """
     suffixes = (".toml", ".conf") if form == "telegraf" else (".yaml", ".yml")
     losses, problems = Losses(), list[Problem]()
     files: list[Path] = []
-    for one in given:
+    for path in paths:
         try:
-            files += [file for file in files_of(one, suffixes) if file not in files]
+            files += [file for file in files_of(path, suffixes) if file not in files]
         except ConfigError as error:
             problems += error.problems
-    mistaken = {file: tools for file in files if (tools := tools_of(file)) and form not in tools}
-    for file, tools in mistaken.items():
-        instead = " or ".join(f"--from {tool}" for tool in sorted(tools))
-        what = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {instead}"
-        problems.append(Problem(str(file), what))
+    mismatches = {file: tools for file in files if (tools := tools_of(file)) and form not in tools}
+    for file, tools in mismatches.items():
+        options = " or ".join(f"--from {tool}" for tool in sorted(tools))
+        message = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {options}"
+        problems.append(Problem(str(file), message))
     drafts: list[DraftQuery] = []
     reader = cast(Reader, importlib.import_module(f"poller.tools.importers.{form.replace('-', '_')}").read)
     try:
-        drafts = reader([file for file in files if file not in mistaken], losses)
+        drafts = reader([file for file in files if file not in mismatches], losses)
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
     if not drafts and not losses.counts[0]:
         for file in files:
-            losses.lost(
-                Place(file, 1), f"holds no query of {form}", "give a file that does, or another --from"
+            losses.add_loss(
+                Place(file, 1), f"contains no {form} query", "name another file, or another --from"
             )
-    return Imported(fit(drafts, defaults, losses), losses, files)
+    return Imported(validate_drafts(drafts, defaults, losses), losses, files)
 
 
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from poller.tools.importers.draft import DraftMetric, DraftQuery
-from poller.tools.importers.naming import metric_name, others, unit_of
+from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import Node
 
 _JOB = (
@@ -25,43 +25,49 @@ def is_justwatch(root: Node) -> bool:
 
 def read(root: Node) -> list[DraftQuery]:
     """Return the queries of all jobs."""
-    root.others("jobs", "queries", "configuration", "cloudsql_config")
+    root.report_unknown_keys("jobs", "queries", "configuration", "cloudsql_config")
     named = {name: root.child("queries").text(name) for name, _ in root.entries("queries")}
     return [draft for job in root.items("jobs") for draft in _job(job, named)]
 
 
 def _job(job: Node, named: dict[str, str]) -> list[DraftQuery]:
-    job.others(*_JOB)
+    job.report_unknown_keys(*_JOB)
     interval = job.seconds("interval")
     if "cron_schedule" in job:
         interval = None
-        job.lost(
-            "cron_schedule", "a query has an interval here, no times of day", "write interval: 24h or less"
+        job.report_loss(
+            "cron_schedule", "a query has an interval, not times of day", "write interval: 24h or less"
         )
-    job.session("startup_sql")
+    job.report_session_setup("startup_sql")
     if "iterator" in job:
-        job.lost("iterator", "a query is not repeated over another one's rows", "join the two in SQL")
+        job.report_loss(
+            "iterator", "a query cannot be repeated for each row of another query", "join them in SQL"
+        )
     connections = job.value.get("connections")
-    if told := others(connections if isinstance(connections, list) else []):
-        job.lost("connections", f"{', '.join(told)} is not PostgreSQL", "the poller speaks to nothing else")
+    if schemes := other_databases(connections if isinstance(connections, list) else []):
+        job.report_loss(
+            "connections", f"{', '.join(schemes)} is not PostgreSQL", "the poller supports PostgreSQL only"
+        )
         return []
-    job.connection("connections")
-    job.unmade("connections", "driver", "host", "database", "user")
+    job.report_connection("connections")
+    job.report_omitted_labels("connections", "driver", "host", "database", "user")
     drafts = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]
     return [draft for draft in drafts if draft is not None]
 
 
 def _query(node: Node, job: str, interval: float | None, named: dict[str, str]) -> DraftQuery | None:
-    node.others(*_QUERY)
+    node.report_unknown_keys(*_QUERY)
     reference = node.text("query_ref")
     if reference and reference not in named:
-        node.lost("query_ref", f"there is no query {reference}", "name one of the file's queries")
+        node.report_loss(
+            "query_ref", f"query {reference} does not exist", "write the name of a query in the file"
+        )
         return None
     sql = node.text("query") or named.get(reference, "")
     if "{{" in sql:
-        node.lost("query", "it holds a placeholder in braces", "write what stands for it")
+        node.report_loss("query", "the SQL contains a placeholder in braces", "write the value instead")
         return None
-    node.timestamp("timestamp")
+    node.report_timestamp_column("timestamp")
     name = node.text("name")
     original = re.sub("[^a-zA-Z0-9_:]", "", f"sql_{name}")
     return DraftQuery(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from poller.model.path import Key, format_path
 
-SUMMARY = "give the query a row for each quantile, with the quantile as a label"
-HISTOGRAM = "give the query a row for each bucket, with its bound as the label le"
+SUMMARY = "return one row per quantile, with the quantile as a label"
+HISTOGRAM = "return one row per bucket, with its upper bound as the label le"
 """Alternatives to summaries and histograms."""
 
 
@@ -22,8 +22,8 @@ class Place:
     path: tuple[Key, ...] = ()
 
     def __str__(self) -> str:
-        told = format_path(self.path)
-        return f"{self.file}:{self.line}: {told}" if told else f"{self.file}:{self.line}"
+        path = format_path(self.path)
+        return f"{self.file}:{self.line}: {path}" if path else f"{self.file}:{self.line}"
 
 
 @dataclass(slots=True)
@@ -34,31 +34,31 @@ class Losses:
     _changed: dict[tuple[Place, str], None] = field(default_factory=dict)
     _warned: dict[tuple[Place, str], None] = field(default_factory=dict)
 
-    def lost(self, place: Place, what: str, instead: str) -> None:
+    def add_loss(self, place: Place, message: str, advice: str) -> None:
         """Add a feature of the original that the imported queries lack."""
-        self._lost.setdefault(f"{place}: not kept: {what}; {instead}", place)
+        self._lost.setdefault(f"{place}: not kept: {message}; {advice}", place)
 
-    def changed(self, place: Place, what: str) -> None:
-        """Add a feature that is converted to another form or is configured elsewhere here."""
-        self._changed.setdefault((place, what))
+    def add_change(self, place: Place, message: str) -> None:
+        """Add a feature that is converted to another form or is configured elsewhere."""
+        self._changed.setdefault((place, message))
 
-    def has_lost(self, within: Place) -> bool:
+    def has_losses(self, within: Place) -> bool:
         """Return whether anything inside `within` is lost."""
         depth = len(within.path)
         return any(
             (place.file, place.path[:depth]) == (within.file, within.path) for place in self._lost.values()
         )
 
-    def warned(self, place: Place, what: str) -> None:
+    def add_warning(self, place: Place, message: str) -> None:
         """Add a warning of `poller check` about the written queries."""
-        self._warned.setdefault((place, what))
+        self._warned.setdefault((place, message))
 
     def forget_changes(self, within: Place) -> None:
-        """Remove the changes inside `within`, because it is not imported after all."""
+        """Remove the changes inside `within`, which is not imported."""
         depth = len(within.path)
         self._changed = {
-            (place, what): None
-            for place, what in self._changed
+            (place, message): None
+            for place, message in self._changed
             if (place.file, place.path[:depth]) != (within.file, within.path)
         }
 
@@ -75,11 +75,11 @@ class Losses:
             return order.get(place.file, len(order)), str(place.file), place.line
 
         changed: dict[str, list[Place]] = {}
-        for place, what in sorted(self._changed, key=lambda one: position(one[0])):
-            changed.setdefault(what, []).append(place)
-        told = list(self._lost.items())
-        told += [(f"{place}: warning: {what}", place) for place, what in self._warned]
-        for what, places in changed.items():
-            often = f" ({len(places)} times)" if len(places) > 1 else ""
-            told.append((f"{places[0]}: changed: {what}{often}", places[0]))
-        return [line for line, _ in sorted(told, key=lambda one: position(one[1]))]
+        for place, message in sorted(self._changed, key=lambda item: position(item[0])):
+            changed.setdefault(message, []).append(place)
+        entries = list(self._lost.items())
+        entries += [(f"{place}: warning: {message}", place) for place, message in self._warned]
+        for message, places in changed.items():
+            count = f" ({len(places)} times)" if len(places) > 1 else ""
+            entries.append((f"{places[0]}: changed: {message}{count}", places[0]))
+        return [line for line, _ in sorted(entries, key=lambda entry: position(entry[1]))]

@@ -12,9 +12,9 @@ _POSTGRESQL = {"postgres", "postgresql", "pgx", "pg", "pq", "rds-postgres", "clo
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\+[A-Za-z0-9_]+)?://")
 
 
-def others(connections: Iterable[Any]) -> list[str]:
+def other_databases(connections: Iterable[Any]) -> list[str]:
     """Return the schemes of `connections` if none is PostgreSQL or unknown; otherwise an empty list."""
-    schemes = [_scheme(one) for one in connections]
+    schemes = [_scheme(connection) for connection in connections]
     if any(scheme is None or scheme in _POSTGRESQL for scheme in schemes):
         return []
     return sorted({scheme for scheme in schemes if scheme})
@@ -34,7 +34,7 @@ _UNITS = {
     "celsius": "Cel",
 }  # fmt: skip
 """Unit suffixes of Prometheus names (Prometheus documentation, "Metric and label naming")."""
-_BEHIND_THE_UNIT = {"total", "sum", "max", "min", "avg"}
+_AFTER_THE_UNIT = {"total", "sum", "max", "min", "avg"}
 
 
 def metric_name(original: str) -> str:
@@ -42,20 +42,20 @@ def metric_name(original: str) -> str:
     return re.sub(r"[^a-z0-9_.]", "_", original.lower()).lstrip("_.0123456789")[:255]
 
 
-def query_name(wanted: str, taken: Container[str]) -> str:
-    """Return the nearest valid name for a query that is not in `taken`."""
-    name = re.sub(r"[^a-z0-9_.-]", "_", wanted.lower()).lstrip("_.-0123456789")[:58] or "query"
+def query_name(name: str, existing: Container[str]) -> str:
+    """Return the nearest valid name for a query that is not in `existing`."""
+    valid = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-0123456789")[:58] or "query"
     number = 2
-    unique = name
-    while unique in taken:
-        unique, number = f"{name}_{number}", number + 1
+    unique = valid
+    while unique in existing:
+        unique, number = f"{valid}_{number}", number + 1
     return unique
 
 
 def unit_of(name: str) -> str:
     """Return the unit in the name of a Prometheus metric; empty if it contains none."""
     words = [word for word in name.lower().split("_") if word]
-    while words and words[-1] in _BEHIND_THE_UNIT:
+    while words and words[-1] in _AFTER_THE_UNIT:
         words.pop()
     return _UNITS.get(words[-1], "") if words else ""
 
@@ -64,8 +64,8 @@ def unit_like(unit: str) -> str | None:
     """Return `unit` in UCUM notation; None if its meaning is unknown."""
     if not unit_problem(unit):
         return unit
-    if known := unit_instead(unit):
-        return known
+    if replacement := unit_instead(unit):
+        return replacement
     if re.fullmatch(r"[A-Za-z][A-Za-z_ -]*", unit):
         return "{" + re.sub(r"[ -]+", "_", unit.strip()) + "}"
     return None
@@ -76,10 +76,10 @@ _OLDEST = 10
 """Oldest major version with a single number; older servers are not polled."""
 
 
-def between(least: int | None, below: int | None) -> str | None:
-    """Return the version range [`least`, `below`), both given as `server_version_num` (140005 is 14.5)."""
-    parts = [f">={_spoken(least)}"] if least and least // 10000 >= _OLDEST else []
-    parts += [f"<{_spoken(max(below, _OLDEST * 10000))}"] if below else []
+def version_range(least: int | None, below: int | None) -> str | None:
+    """Return the version range [`least`, `below`), both as `server_version_num` (140005 is 14.5)."""
+    parts = [f">={_format_version(least)}"] if least and least // 10000 >= _OLDEST else []
+    parts += [f"<{_format_version(max(below, _OLDEST * 10000))}"] if below else []
     return ",".join(parts) or None
 
 
@@ -101,6 +101,6 @@ def from_semver(text: str) -> str | None:
     return ",".join(parts)
 
 
-def _spoken(number: int) -> str:
+def _format_version(number: int) -> str:
     major, minor = divmod(number, 10000)
     return f"{major}.{minor}" if minor else str(major)

@@ -18,7 +18,7 @@ MAX_COMMENT = 20
 """Maximum number of comment lines above a query that are imported."""
 
 _SECRET = re.compile(r"passw|secret|token|://[^/\s]*@", re.IGNORECASE)
-_WEEKS = {"w": 7 * 86400.0, "y": 365 * 86400.0}  # Prometheus' durations have these units, the poller's do not
+_LONG_UNITS = {"w": 7 * 86400.0, "y": 365 * 86400.0}  # units of Prometheus' durations only
 
 
 _T = TypeVar("_T")
@@ -58,39 +58,44 @@ class Node:
         path = (*self.path, *keys)
         return Place(self.source.file, self.source.line(path), path)
 
-    def lost(self, key: str, what: str, instead: str) -> None:
-        self.source.losses.lost(self.at(key), what, instead)
+    def report_loss(self, key: str, message: str, advice: str) -> None:
+        """Report that the value at `key` cannot be imported."""
+        self.source.losses.add_loss(self.at(key), message, advice)
 
-    def changed(self, key: str, what: str) -> None:
-        self.source.losses.changed(self.at(key), what)
+    def report_change(self, key: str, message: str) -> None:
+        """Report that the value at `key` has a different effect in the poller."""
+        self.source.losses.add_change(self.at(key), message)
 
-    def connection(self, *keys: str) -> None:
-        """Report those of `keys` that are present; they configure the connection."""
+    def report_connection(self, *keys: str) -> None:
+        """Report the present `keys`, which configure the connection."""
         for key in keys:
             if key in self:
-                self.changed(
-                    key, "connections are no part of query files; set POLLER_DATABASE_URL, one poller each"
+                self.report_change(
+                    key,
+                    "query files contain no connections; set POLLER_DATABASE_URL, one poller per database",
                 )
 
-    def unmade(self, key: str, *labels: str) -> None:
+    def report_omitted_labels(self, key: str, *labels: str) -> None:
         """Report labels with the server or database, which the other tool exports and the poller omits.
 
         Without a `key` the location is the whole value.
         """
-        told = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
+        subject = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
         place = self.at(key) if key else self.place
-        self.source.losses.changed(place, f"the {told} not made; pollers are told apart by POLLER_INSTANCE")
+        self.source.losses.add_change(
+            place, f"the {subject} omitted; set POLLER_INSTANCE to distinguish pollers"
+        )
 
-    def session(self, key: str) -> None:
+    def report_session_setup(self, key: str) -> None:
         """Report statements that set up a session."""
         if key in self:
-            self.lost(key, "the poller sets its sessions up itself", "use ALTER ROLE ... SET")
+            self.report_loss(key, "the poller configures its sessions itself", "use ALTER ROLE ... SET")
 
-    def timestamp(self, key: str) -> None:
+    def report_timestamp_column(self, key: str) -> None:
         """Report a column that contains the time of the row's data points."""
         if key in self:
-            what = "points carry the time of their push"
-            self.lost(key, what, "export the time as a metric of its own, extract(epoch FROM ...)")
+            message = "data points have the time of their export"
+            self.report_loss(key, message, "export the time as a separate metric, extract(epoch FROM ...)")
 
     def __contains__(self, key: str) -> bool:
         """Return whether `key` is present and not null."""
@@ -117,7 +122,7 @@ class Node:
         return self._wrong(key, value, "a list of texts", list[str]())
 
     def flag(self, key: str) -> bool:
-        """Return the boolean at `key`, false if there is none; YAML 1.1's words count as well."""
+        """Return the boolean at `key`, also in the words of YAML 1.1; false if there is none."""
         value = self._value(key)
         if isinstance(value, str) and value.lower() in ("yes", "on", "no", "off", "true", "false"):
             return value.lower() in ("yes", "on", "true")
@@ -126,6 +131,7 @@ class Node:
         return self._wrong(key, value, "true or false", False)
 
     def number(self, key: str) -> float | None:
+        """Return the number at `key`, also from a text; None if there is none."""
         value = self._value(key)
         if isinstance(value, str):
             try:
@@ -144,7 +150,7 @@ class Node:
         if value is None:
             return None
         if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([wy])", value)):
-            return int(match[1]) * _WEEKS[match[2]]
+            return int(match[1]) * _LONG_UNITS[match[2]]
         try:
             seconds = parse_duration(value)
         except ValueError:
@@ -157,7 +163,7 @@ class Node:
         if value is not None and not isinstance(value, list):
             self._wrong(key, value, "a list", None)
         node = self.child(key) if key in self else None
-        return [] if node is None else [one for _, one in node.members() if one.is_mapping()]
+        return [] if node is None else [item for _, item in node.members() if item.is_mapping()]
 
     def entries(self, key: str) -> list[tuple[str, Node]]:
         """Return the members of the mapping at `key` by name."""
@@ -178,14 +184,18 @@ class Node:
         """Return whether the value is a mapping; report it if not."""
         if isinstance(self.value, dict):
             return True
-        self.source.losses.lost(self.place, f"is {kind_of(self.value)}, not a mapping", "write keys below it")
+        self.source.losses.add_loss(
+            self.place, f"is {kind_of(self.value)}, not a mapping", "write keys below it"
+        )
         return False
 
-    def others(self, *known: str) -> None:
-        """Report every key that is not in `known`."""
+    def report_unknown_keys(self, *keys: str) -> None:
+        """Report every key of the mapping that is not in `keys`."""
         for key in self.value if isinstance(self.value, dict) else ():
-            if key not in known:
-                self.lost(key, f"unknown key {quote(key)}{did_you_mean(key, known)}", "mend or remove it")
+            if key not in keys:
+                self.report_loss(
+                    key, f"unknown key {quote(key)}{did_you_mean(key, keys)}", "fix or remove it"
+                )
 
     def comment(self) -> tuple[str, ...]:
         """Return the lines of the comment directly above, without lines that may contain a secret."""
@@ -198,10 +208,10 @@ class Node:
             return None
         return self.child(key).value
 
-    def _wrong(self, key: str, value: Any, wanted: str, instead: _T) -> _T:
-        told = quote(value) if isinstance(value, str) else kind_of(value)
-        self.lost(key, f"is {told}, not {wanted}", f"write {wanted}")
-        return instead
+    def _wrong(self, key: str, value: Any, expected: str, default: _T) -> _T:
+        actual = quote(value) if isinstance(value, str) else kind_of(value)
+        self.report_loss(key, f"is {actual}, not {expected}", f"write {expected}")
+        return default
 
 
 def _upwards(lines: Sequence[str], number: int) -> Iterator[str]:

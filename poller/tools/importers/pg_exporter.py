@@ -12,7 +12,7 @@ from typing import Any
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, Losses
-from poller.tools.importers.naming import between, metric_name, unit_of
+from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import Node
 from poller.tools.importers.sql_columns import columns_of, kinds_of, number, relations_of
 from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
@@ -38,22 +38,24 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 
 
 def _collector(branch: str, node: Node) -> DraftQuery | None:
-    node.others(*_QUERY)
+    node.report_unknown_keys(*_QUERY)
     tags = node.texts("tags")
     if node.flag("skip"):
-        node.changed("skip", f"{branch} is left out, as there")
+        node.report_change("skip", f"{branch} is omitted, as in pg_exporter")
         return None
     if "pgbouncer" in tags:
-        node.lost("tags", f"{branch} asks PgBouncer's console", "the poller asks PostgreSQL only")
+        node.report_loss(
+            "tags", f"{branch} queries PgBouncer's console", "the poller queries PostgreSQL only"
+        )
         return None
     if "predicate_queries" in node:
-        node.lost("predicate_queries", "no query decides about another", "write requires:")
+        node.report_loss("predicate_queries", "a query cannot be the condition of another", "write requires:")
     if node.flag("fatal"):
-        node.changed("fatal", "a query that fails costs no other its values")
+        node.report_change("fatal", "a query that fails does not affect other queries")
     name, sql = node.text("name") or branch, node.text("query")
     timeout = node.number("timeout")
     if timeout is not None and timeout < 0:
-        node.changed("timeout", "every query has a timeout here; it is POLLER_TIMEOUT")
+        node.report_change("timeout", "every query has a timeout; it is now POLLER_TIMEOUT")
     draft = DraftQuery(
         node.place,
         branch,
@@ -65,7 +67,7 @@ def _collector(branch: str, node: Node) -> DraftQuery | None:
         requires=_requires(node, tags, sql),
     )
     if draft.interval is None:
-        node.changed("ttl", "was collected at every scrape; here it is every POLLER_INTERVAL")
+        node.report_change("ttl", "was collected at every scrape; the interval is now POLLER_INTERVAL")
     _columns(node, name, draft)
     return draft
 
@@ -75,21 +77,23 @@ def _requires(node: Node, tags: Sequence[str], sql: str) -> dict[str, Any]:
     columns: dict[str, list[str]] = {}
     extensions: list[str] = []
     for tag in tags:
-        kind, _, what = tag.partition(":")
+        kind, _, name = tag.partition(":")
         if tag in _PRIMARY | _STANDBY:
             requires["role"] = "primary" if tag in _PRIMARY else "standby"
         elif kind == "extension":
-            extensions.append(what)
-        elif kind == "schema" and (relations := relations_of(sql, what)):
+            extensions.append(name)
+        elif kind == "schema" and (relations := relations_of(sql, name)):
             columns |= {relation: [] for relation in relations}
         elif kind == "schema":
-            node.lost("tags", tag, "write a relation of it: requires: columns: {schema.relation: []}")
+            node.report_loss(
+                "tags", f"the tag {tag}", "write a relation in requires: columns: {schema.relation: []}"
+            )
         elif kind == "dbname":
-            node.lost("tags", tag, "give the file to the poller of that database only")
+            node.report_loss("tags", f"the tag {tag}", "use the file only in the poller of that database")
         elif tag != "cluster":
-            node.lost("tags", tag, "give the file to those pollers that shall have it")
+            node.report_loss("tags", f"the tag {tag}", "use the file only in the pollers that need it")
     least, below = (node.number(key) for key in ("min_version", "max_version"))
-    version = between(int(least or 0), int(below or 0))
+    version = version_range(int(least or 0), int(below or 0))
     return {
         **({"columns": columns} if columns else {}),
         **requires,
@@ -106,25 +110,25 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
         if column.is_mapping()
     ]
     for _, column in declared:
-        column.others(*_COLUMN)
+        column.report_unknown_keys(*_COLUMN)
     usages = [(name, column, column.text("usage").strip().upper()) for name, column in declared]
     labels = {column.text("rename") or name: name for name, column, usage in usages if usage == "LABEL"}
-    filled = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
-    if filled:
-        what = f"the default of counters ({', '.join(filled)}), which would look like a reset"
-        node.lost("metrics", what, "write coalesce() in the SQL of those where NULL means 0")
+    defaults = [name for name, column, usage in usages if usage == "COUNTER" and "default" in column]
+    if defaults:
+        message = f"the default of counters ({', '.join(defaults)}) would look like a reset"
+        node.report_loss("metrics", message, "write coalesce() in the SQL if NULL means 0")
     columns = Columns(labels)
     kinds = kinds_of(statement(draft.sql))
-    known = {one.name for one in columns_of(statement(draft.sql)) or () if one.type is not None}
+    typed = {column.name for column in columns_of(statement(draft.sql)) or () if column.type is not None}
     for name, column, usage in usages:
         if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
-            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+            column.report_loss("usage", f"{name} is a text, not a number", "cast it to a number in the SQL")
         elif usage in ("GAUGE", "COUNTER"):
             original = f"{prefix}_{column.text('rename') or name}"
             expression, zero = _value(name, column, usage, kinds.get(name))
-            if expression and name not in known:
-                what = "scale and default need a number; cast the column in the SQL if it has another type"
-                node.source.losses.changed(column.place, what)
+            if expression and name not in typed:
+                message = "scale and default need a number; cast the column in the SQL if it has another type"
+                node.source.losses.add_change(column.place, message)
             draft.metrics.append(
                 DraftMetric(
                     column.place,
@@ -139,9 +143,11 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
                 )
             )
         elif usage == "HISTOGRAM":
-            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
+            column.report_loss("usage", f"{name} is a histogram", HISTOGRAM)
         elif usage not in ("LABEL", "DISCARD"):
-            column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
+            column.report_loss(
+                "usage", f"the usage of {name} is {usage or 'missing'}", "write LABEL, GAUGE or COUNTER"
+            )
     draft.computed = columns.computed
 
 
@@ -149,7 +155,7 @@ def _value(name: str, column: Node, usage: str, kind: Kind | None) -> tuple[str,
     """Return the SQL expression of a value, empty if it needs none, and whether NULL counts as 0."""
     scale = None if kind in ("time", "boolean") else column.number("scale")  # the tool scales neither
     inner = number(name, kind) or identifier(name)
-    # A counter that is 0 for a moment would look like a reset.
+    # A counter that is briefly 0 would look like a reset.
     default = column.number("default") if usage == "GAUGE" else None
     scaled = "" if scale is None or scale == 1 else f" * {literal(scale)}"
     if default is not None and (default != 0 or scaled):

@@ -13,9 +13,9 @@ from poller.model.duration import format_duration
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
-from poller.tools.importers.naming import between, metric_name, unit_of
+from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import Node
-from poller.tools.importers.sql_columns import Column, columns_of, twice
+from poller.tools.importers.sql_columns import Column, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
 
 _METRIC = (
@@ -41,22 +41,22 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     for root in roots:
         if isinstance(root.value, list):
             continue
-        root.others("metrics", "presets")
-        root.unmade("metrics", "dbname")
+        root.report_unknown_keys("metrics", "presets")
+        root.report_omitted_labels("metrics", "dbname")
         for name, node in root.entries("metrics"):
             if node.is_mapping():
                 defined.add(name)
                 drafts += _Metric(name, node, _interval(name, node, intervals)).queries()
-    for name, found in intervals.items():
+    for name, nodes in intervals.items():
         if name not in defined:
-            place = found[min(found)].place
-            losses.lost(place, f"{name} is not in these files", "give the file that defines it as well")
+            place = nodes[min(nodes)].place
+            losses.add_loss(place, f"{name} is not in these files", "pass the file that defines it as well")
     return drafts
 
 
 def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
     """Return, by metric, each interval from a preset or a source, and its location."""
-    found: dict[str, dict[float, Node]] = {}
+    intervals: dict[str, dict[float, Node]] = {}
     presets = {name for root in roots for name, _ in root.entries("presets")}
     for root in roots:
         lists = [preset for _, preset in root.entries("presets")]
@@ -64,61 +64,61 @@ def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
         if isinstance(root.value, list):
             lists = [node for _, node in root.members() if node.is_mapping() and _is_used(node, presets)]
             key = "custom_metrics"
-        for one in lists:
+        for node in lists:
             if key == "metrics":
-                one.others("description", "metrics")
-            for name, _ in one.entries(key):
-                seconds = one.child(key).number(name)
+                node.report_unknown_keys("description", "metrics")
+            for name, _ in node.entries(key):
+                seconds = node.child(key).number(name)
                 if seconds:
-                    found.setdefault(name, {})[seconds] = one
-    return found
+                    intervals.setdefault(name, {})[seconds] = node
+    return intervals
 
 
 def _is_used(source: Node, presets: Container[str]) -> bool:
     """Return whether pgwatch queries a source; report its keys that have no meaning here."""
-    source.others(*_SOURCE)
-    source.connection("conn_str")
+    source.report_unknown_keys(*_SOURCE)
+    source.report_connection("conn_str")
     name = source.text("name")
     if "is_enabled" in source and not source.flag("is_enabled"):
-        source.changed("is_enabled", f"the source {name} is ignored, as there")
+        source.report_change("is_enabled", f"the source {name} is ignored, as in pgwatch")
         return False
     if (kind := source.text("kind")) in _OTHER_KINDS:
-        source.lost("kind", f"the source {name} is {kind}", "the poller asks PostgreSQL only")
+        source.report_loss("kind", f"the source {name} is {kind}", "the poller queries PostgreSQL only")
         return False
     if source.entries("custom_tags"):
-        instead = "set OTEL_RESOURCE_ATTRIBUTES of the poller of that source"
-        source.lost("custom_tags", f"the tags of the source {name}", instead)
+        advice = "set OTEL_RESOURCE_ATTRIBUTES in the poller of that source"
+        source.report_loss("custom_tags", f"the source {name} has tags", advice)
     if source.flag("only_if_master"):
-        instead = (
-            "write requires: role: primary in each query, or give the files to the primary's poller only"
-        )
-        source.lost("only_if_master", f"the source {name} is asked on a primary only", instead)
+        advice = "write requires: role: primary in each query, or use the files only in the primary's poller"
+        source.report_loss("only_if_master", f"the source {name} is queried on a primary only", advice)
     for key in ("preset_metrics", "preset_metrics_standby"):
         preset = source.text(key)
         if preset and preset not in presets:
-            source.lost(
-                key, f"the preset {preset} is not in these files", "give the file that defines it too"
+            source.report_loss(
+                key, f"the preset {preset} is not in these files", "pass the file that defines it as well"
             )
         elif preset:
-            what = f"every metric of these files is imported, not only those of the preset {preset}"
-            source.changed(key, what)
+            message = f"every metric of these files is imported, not only those of the preset {preset}"
+            source.report_change(key, message)
     for key in ("custom_metrics_standby", "preset_metrics_standby"):
         if key in source and source.value[key]:
-            instead = "write requires: role: primary, or standby, in the queries that differ"
-            source.lost(key, f"the source {name} has other metrics on a standby", instead)
+            advice = "write requires: role: primary (or standby) in the queries that differ"
+            source.report_loss(key, f"the source {name} has other metrics on a standby", advice)
     return True
 
 
 def _interval(name: str, node: Node, intervals: Mapping[str, Mapping[float, Node]]) -> float | None:
-    known = sorted(intervals.get(name, {}))
-    if not known:
-        what = f"no preset in these files says how often {name} is asked for; here it is POLLER_INTERVAL"
-        node.source.losses.changed(node.place, what)
+    seconds = sorted(intervals.get(name, {}))
+    if not seconds:
+        message = f"no preset in these files has an interval for {name}; it is now POLLER_INTERVAL"
+        node.source.losses.add_change(node.place, message)
         return None
-    if len(known) > 1:
-        told = ", ".join(map(format_duration, known))
-        node.source.losses.changed(node.place, f"the interval of {name}, in presets {told}, is the longest")
-    return known[-1]
+    if len(seconds) > 1:
+        listed = ", ".join(map(format_duration, seconds))
+        node.source.losses.add_change(
+            node.place, f"the presets have several intervals for {name} ({listed}); it is now the longest"
+        )
+    return seconds[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +131,29 @@ class _Metric:
 
     def queries(self) -> list[DraftQuery]:
         node = self.node
-        node.others(*_METRIC)
+        node.report_unknown_keys(*_METRIC)
         if "init_sql" in node:
-            node.lost("init_sql", "the poller changes nothing on a server", "run it once by hand")
+            node.report_loss("init_sql", "the poller does not change the server", "run it once by hand")
         if "metric_attrs" in node:
-            what = "no statement is for versions of an extension"
-            node.lost("metric_attrs", what, "write requires: extensions:")
+            message = "a statement cannot depend on the version of an extension"
+            node.report_loss("metric_attrs", message, "write requires: extensions:")
         status = node.text("node_status")
         if status not in ("", "primary", "standby"):
-            node.lost("node_status", status, "write requires: role: primary, or standby")
+            node.report_loss(
+                "node_status", f"the status {status}", "write requires: role: primary (or standby)"
+            )
         if "gauges" not in node:
-            what = f"without it all columns of {self.name} are counters; here they are gauges"
-            node.changed("gauges", what)
+            message = (
+                f"pgwatch exports all columns of {self.name} as counters without it; they are now gauges"
+            )
+            node.report_change("gauges", message)
         for key, _ in node.entries("sqls"):
             if not _is_number(key):
-                node.lost("sqls", f"the SQL for {key} of {self.name}", "write the server's major version")
+                node.report_loss(
+                    "sqls",
+                    f"the version {key} of {self.name} is not a number",
+                    "write the server's major version",
+                )
         versions = sorted((int(float(key)), key) for key, _ in node.entries("sqls") if _is_number(key))
         drafts = []
         for number, (version, key) in enumerate(versions):
@@ -153,7 +161,7 @@ class _Metric:
             if not sql:
                 continue  # an empty statement: from this version on the metric has none
             after = versions[number + 1][0] * 10000 if number + 1 < len(versions) else None
-            served = between(version * 10000, after)
+            served = version_range(version * 10000, after)
             draft = DraftQuery(
                 self.node.child("sqls").child(key).place,
                 f"{self.name}_{version}" if len(versions) > 1 else self.name,
@@ -173,21 +181,23 @@ class _Metric:
 
     def _columns(self, draft: DraftQuery) -> None:
         losses = self.node.source.losses
-        found = columns_of(draft.sql)
-        if found is None:
-            losses.lost(draft.place, f"the columns of {draft.name}", "name them in its SQL, without a star")
+        result = columns_of(draft.sql)
+        if result is None:
+            losses.add_loss(
+                draft.place, f"the columns of {draft.name} are unknown", "name them in its SQL instead of *"
+            )
             return
-        double = twice(found)
-        tags = [column.name for column in found if _is_tag(column) and column.name not in double]
+        double = duplicate_names(result)
+        tags = [column.name for column in result if _is_tag(column) and column.name not in double]
         columns = Columns({name.removeprefix(_TAG): name for name in tags})
         for name in sorted(double):
-            losses.lost(draft.place, f"{name}, which {draft.name} has twice", "rename one with AS")
-        for column in found:
+            losses.add_loss(draft.place, f"{draft.name} has the column {name} twice", "rename one with AS")
+        for column in result:
             if _is_tag(column) or column.name in double | {_TIME}:
                 continue
             if column.kind in ("text", "time"):
-                what = f"{column.name} of {draft.name} holds a {column.kind}, not a number"
-                losses.lost(draft.place, what, "cast it to a number, or call it tag_...")
+                message = f"{column.name} of {draft.name} is a {column.kind}, not a number"
+                losses.add_loss(draft.place, message, "cast it to a number, or rename it to tag_...")
                 continue
             original = f"pgwatch_{self.node.text('storage_name') or self.name}_{column.name}"
             number = f"{identifier(column.name)}::int" if column.kind == "boolean" else ""

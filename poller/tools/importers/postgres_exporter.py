@@ -34,23 +34,29 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             if "query" in node:
                 drafts.append(_namespace(name, node))
             else:
-                losses.lost(node.place, f"{name} has no query", "give the file of --extend.query-path")
+                losses.add_loss(node.place, f"{name} has no query", "pass the file of --extend.query-path")
         if len(drafts) > before:
-            source.root.unmade("", "server")
+            source.root.report_omitted_labels("", "server")
     return drafts
 
 
 def _namespace(name: str, node: Node) -> DraftQuery:
-    node.others("query", "metrics", "master", "cache_seconds", "runonserver")
+    node.report_unknown_keys("query", "metrics", "master", "cache_seconds", "runonserver")
     version = from_semver(node.text("runonserver"))
     if version is None:
-        node.lost("runonserver", node.text("runonserver"), "write requires: server_version: '>=14,<17'")
+        node.report_loss(
+            "runonserver",
+            f"the versions {node.text('runonserver')}",
+            "write requires: server_version: '>=14,<17'",
+        )
     if node.flag("master"):
-        what = "was asked of the configured database, of none that was discovered; here of any with this file"
-        node.changed("master", what)
+        message = "was run only in the configured database; every poller with this file runs it"
+        node.report_change("master", message)
     interval = node.number("cache_seconds") or None
     if interval is None:
-        node.changed("cache_seconds", "was collected at every scrape; here it is every POLLER_INTERVAL")
+        node.report_change(
+            "cache_seconds", "was collected at every scrape; the interval is now POLLER_INTERVAL"
+        )
     draft = DraftQuery(
         node.place,
         name,
@@ -76,19 +82,21 @@ def _columns(node: Node, draft: DraftQuery) -> None:
     _undeclared(node, draft, {name for name, _ in declared})
     kinds = kinds_of(statement(draft.sql))
     for name, column in declared:
-        column.others("usage", "description", "metric_mapping")
+        column.report_unknown_keys("usage", "description", "metric_mapping")
         usage = column.text("usage")
         expression = ""
         if usage == "MAPPEDMETRIC":
             expression = _mapped(name, column)
         if usage in ("GAUGE", "COUNTER") and kinds.get(name) == "text":
-            column.lost("usage", f"{name} holds a text, not a number", "cast it to a number in the SQL")
+            column.report_loss("usage", f"{name} is a text, not a number", "cast it to a number in the SQL")
             continue
         if usage in ("GAUGE", "COUNTER"):
             expression = number(name, kinds.get(name))
             if name not in kinds and _TIME.search(name):
-                what = f"of a timestamp it was the Unix time; if it is one, write extract(epoch FROM {name})"
-                node.source.losses.changed(column.place, what)
+                message = (
+                    f"a timestamp was converted to Unix time; if it is one, write extract(epoch FROM {name})"
+                )
+                node.source.losses.add_change(column.place, message)
         if usage in ("GAUGE", "COUNTER") or expression:
             original = f"{draft.name}_{name}"
             draft.metrics.append(
@@ -104,32 +112,40 @@ def _columns(node: Node, draft: DraftQuery) -> None:
                 )
             )
         elif usage == "DURATION":
-            column.lost("usage", f"{name} is a text with a duration", f"write extract(epoch FROM {name})")
+            column.report_loss(
+                "usage", f"{name} is a text with a duration", f"write extract(epoch FROM {name})"
+            )
         elif usage == "HISTOGRAM":
-            column.lost("usage", f"{name} is a histogram", HISTOGRAM)
+            column.report_loss("usage", f"{name} is a histogram", HISTOGRAM)
         elif usage not in ("LABEL", "DISCARD", "MAPPEDMETRIC"):
-            column.lost("usage", f"{usage or 'no usage'} of {name}", "write LABEL, GAUGE or COUNTER")
+            column.report_loss(
+                "usage", f"the usage of {name} is {usage or 'missing'}", "write LABEL, GAUGE or COUNTER"
+            )
     draft.computed = columns.computed
 
 
 def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None:
-    """Report columns missing from `metrics`; the tool exports those with numbers as untyped metrics."""
+    """Report columns that `metrics` does not list; the tool exports their numbers as untyped metrics."""
     columns = columns_of(statement(draft.sql))
     if columns is None and "*" in draft.sql:
-        what = f"columns that {draft.name} may have by its star and not in `metrics`, untyped metrics there"
-        node.lost("query", what, "name every column in the SQL, and in `metrics`")
+        message = (
+            f"columns of the * in {draft.name} that `metrics` does not list, exported as untyped metrics"
+        )
+        node.report_loss("query", message, "name every column in the SQL and in `metrics`")
     for name in dict.fromkeys(
         column.name for column in columns or () if column.name not in declared and column.kind != "text"
     ):
-        what = f"{draft.name}_{name}, an untyped metric there, as `metrics` does not name the column"
-        node.lost("query", what, "add it to `metrics` with the usage GAUGE, LABEL or DISCARD")
+        message = f"{draft.name}_{name}, exported as an untyped metric because `metrics` does not list it"
+        node.report_loss("query", message, "add it to `metrics` with the usage GAUGE, LABEL or DISCARD")
 
 
 def _mapped(name: str, column: Node) -> str:
     """Return a CASE expression that maps each text to its number; empty if there is none."""
     mapping = column.entries("metric_mapping")
     if not mapping:
-        column.lost("usage", f"{name} is mapped to nothing", "write CASE ... WHEN ... THEN ... END in SQL")
+        column.report_loss(
+            "usage", f"{name} has no metric_mapping", "write CASE ... WHEN ... THEN ... END in SQL"
+        )
         return ""
     numbers = [(text, column.child("metric_mapping").number(text)) for text, _ in mapping]
     cases = [f"WHEN {literal(text)} THEN {literal(number)}" for text, number in numbers if number is not None]

@@ -21,7 +21,7 @@ from poller.model.files import read_regular
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, SUMMARY, Losses
-from poller.tools.importers.naming import metric_name, others, unit_of
+from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import Node, Source
 from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_columns import number as as_number
@@ -31,27 +31,28 @@ _TAGS = ("!include", "!file", "!env")
 _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
 _INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
-_EVERY_MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
+_MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
 _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Return the queries of all `files`, which form one configuration like several `--config` options."""
-    roots = [source.root for source in open_each(files, lambda file: _opened(file, losses))]
+    roots = [source.root for source in open_each(files, lambda file: _open(file, losses))]
     databases: dict[str, Node] = {}
     metrics: dict[str, Node] = {}
     for root in roots:
-        root.others("databases", "metrics", "queries", "builtin-metrics")
+        root.report_unknown_keys("databases", "metrics", "queries", "builtin-metrics")
         if "metrics" in root:
-            root.changed(
-                "metrics", "NULL is 0 in a gauge, as there (on_null: zero), and no value in a counter"
+            root.report_change(
+                "metrics",
+                "NULL is 0 in a gauge, as in query-exporter (on_null: zero), and no value in a counter",
             )
         databases |= {name: node for name, node in root.entries("databases") if node.is_mapping()}
         metrics |= {name: node for name, node in root.entries("metrics") if node.is_mapping()}
     for node in databases.values():
-        node.others(*_DATABASE)
-        node.connection("dsn")
-        node.session("connect-sql")
+        node.report_unknown_keys(*_DATABASE)
+        node.report_connection("dsn")
+        node.report_session_setup("connect-sql")
     return [
         draft
         for root in roots
@@ -61,22 +62,22 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     ]
 
 
-def _opened(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
+def _open(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
     """Open a file; `within` lists the files that include it."""
     chain = (*within, os.path.realpath(file))
-    return open_yaml(file, losses, _TAGS, lambda node: _resolved(node, chain))
+    return open_yaml(file, losses, _TAGS, lambda node: _resolve(node, chain))
 
 
-def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
+def _resolve(node: Node, chain: tuple[str, ...]) -> Node:
     """Resolve a tagged text to the data or text of another file; to None if that fails."""
     if not isinstance(node.value, Tagged):
         return node
-    losses, told = node.source.losses, str(node.value)
-    named = node.source.file.parent / told
+    losses, name = node.source.losses, str(node.value)
+    named = node.source.file.parent / name
     if node.value.tag == "!include" and os.path.realpath(named) not in chain:
-        return _opened(named, losses, chain).root
+        return _open(named, losses, chain).root
     if node.value.tag == "!include":
-        losses.lost(node.place, f"{told} includes itself", "write what is meant")
+        losses.add_loss(node.place, f"{name} includes itself", "write the data instead")
     elif node.value.tag == "!file":
         try:
             text = read_regular(named, MAX_BYTES).decode()
@@ -84,19 +85,25 @@ def _resolved(node: Node, chain: tuple[str, ...]) -> Node:
             text = None
         if text is not None:
             return replace(node, value=text.strip())
-        losses.lost(node.place, f"the file {told} cannot be read", "write the text itself")
+        losses.add_loss(node.place, f"the file {name} cannot be read", "write the text instead")
     else:
-        losses.lost(node.place, f"it is in the variable {told}", "write the value itself")
+        losses.add_loss(
+            node.place, f"the value is in the environment variable {name}", "write the value instead"
+        )
     return replace(node, value=None)
 
 
 def _query(
     name: str, node: Node, databases: Mapping[str, Node], metrics: Mapping[str, Node]
 ) -> Iterator[DraftQuery]:
-    node.others("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
-    asked = [databases[one].value.get("dsn") for one in node.texts("databases") if one in databases]
-    if told := others(asked):
-        node.lost("databases", f"{', '.join(told)} is not PostgreSQL", "the poller speaks to nothing else")
+    node.report_unknown_keys("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
+    connections = [
+        databases[database].value.get("dsn") for database in node.texts("databases") if database in databases
+    ]
+    if schemes := other_databases(connections):
+        node.report_loss(
+            "databases", f"{', '.join(schemes)} is not PostgreSQL", "the poller supports PostgreSQL only"
+        )
         return
     labels = _labels(node, databases)
     draft = DraftQuery(
@@ -109,13 +116,13 @@ def _query(
         timeout=node.number("timeout"),
     )
     ages = []
-    for wanted in node.texts("metrics"):
-        if wanted not in metrics:
-            node.lost("metrics", f"there is no metric {wanted}", "define it in `metrics`")
+    for key in node.texts("metrics"):
+        if key not in metrics:
+            node.report_loss("metrics", f"metric {key} does not exist", "define it in `metrics`")
             continue
-        metric = metrics[wanted]
-        made, computed = _metric(wanted, metric, labels)
-        draft.metrics += made
+        metric = metrics[key]
+        drafted, computed = _metric(key, metric, labels)
+        draft.metrics += drafted
         draft.computed = {**draft.computed, **computed}
         if (age := metric.seconds("expiration")) is not None:
             ages.append(age)
@@ -123,7 +130,9 @@ def _query(
         draft.max_age = min(ages)
     for execution in _executions(draft, node):
         kinds = kinds_of(statement(execution.sql))
-        booleans = {one.value_column for one in execution.metrics if kinds.get(one.value_column) == "boolean"}
+        booleans = {
+            metric.value_column for metric in execution.metrics if kinds.get(metric.value_column) == "boolean"
+        }
         numbers = {column: as_number(column, "boolean") for column in sorted(booleans)}
         yield replace(execution, computed={**numbers, **execution.computed})
 
@@ -132,9 +141,9 @@ def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
     """Return the labels that the tool adds: name and labels of the database, if there is only one."""
     names = node.texts("databases")
     if len(names) != 1:
-        told = ", ".join(names) or "none"
-        what = f"the label database: it is run on {told}"
-        node.lost("databases", what, "run one poller each, told apart by POLLER_INSTANCE")
+        listed = ", ".join(names) or "no database"
+        message = f"the label database, because the query runs on {listed}"
+        node.report_loss("databases", message, "run one poller per database, and set POLLER_INSTANCE")
         return {}
     of = databases.get(names[0])
     own = {name: of.child("labels").text(name) for name, _ in of.entries("labels")} if of else {}
@@ -144,27 +153,31 @@ def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
 def _interval(node: Node) -> float | None:
     if "schedule" in node:
         written = " ".join(node.text("schedule").split())
-        if (match := _EVERY_MINUTES.fullmatch(written)) and 60 % int(match[1]) == 0:
+        if (match := _MINUTES.fullmatch(written)) and 60 % int(match[1]) == 0:
             return 60.0 * int(match[1])
         if _HOURLY.fullmatch(written):
             return 3600.0
-        what = f"a query has no times of day ({written})"
-        node.lost("schedule", what, "write an interval of at most 24h")
+        message = f"a query has an interval, not times of day ({written})"
+        node.report_loss("schedule", message, "write an interval of at most 24h")
         return None
     if "interval" not in node:
-        node.changed("interval", "was run at every scrape; here it is every POLLER_INTERVAL")
+        node.report_change("interval", "was run at every scrape; the interval is now POLLER_INTERVAL")
     return node.seconds("interval")
 
 
 def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[DraftMetric], dict[str, str]]:
     """Return the metric (one for each state of an enum) and the computed columns that it needs."""
-    node.others("type", "description", "labels", "buckets", "states", "expiration", "increment")
+    node.report_unknown_keys("type", "description", "labels", "buckets", "states", "expiration", "increment")
     kind = node.text("type")
     if kind not in ("gauge", "counter", "enum"):
-        node.lost("type", f"{name} is a {kind or 'metric without type'}", _INSTEAD.get(kind, "write gauge"))
+        node.report_loss(
+            "type", f"{name} is a {kind or 'metric without type'}", _INSTEAD.get(kind, "write gauge")
+        )
         return [], {}
     if node.flag("increment"):
-        node.lost("increment", f"{name} adds up what its query returns", "let the query return the sum")
+        node.report_loss(
+            "increment", f"{name} adds up the values of its query", "return the sum from the query"
+        )
         return [], {}
     attributes = dict(labels)
     metric = DraftMetric(
@@ -196,7 +209,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
 def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
     """Yield the query once for each set of parameters, with the values in the SQL."""
     if "parameters" not in node:
-        yield replace(draft, sql=_filled(draft.sql, {}))
+        yield replace(draft, sql=_fill_parameters(draft.sql, {}))
         return
     sets = _parameter_sets(node)
     for number, values in enumerate(sets, 1):
@@ -204,27 +217,31 @@ def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
             name for name in _PARAMETER.findall(draft.sql) if isinstance(values.get(name, []), list | dict)
         ]
         if wrong:
-            what = f"set {number} has no single value of {', '.join(wrong)}"
-            node.lost("parameters", what, "write one for every parameter of the SQL")
+            message = f"set {number} has no single value for {', '.join(wrong)}"
+            node.report_loss("parameters", message, "write one value for each parameter in the SQL")
             continue
         name = draft.name if len(sets) == 1 else f"{draft.name}_{number}"
         own = [replace(metric) for metric in draft.metrics]
-        yield replace(draft, name=name, sql=_filled(draft.sql, values), metrics=own)
+        yield replace(draft, name=name, sql=_fill_parameters(draft.sql, values), metrics=own)
 
 
 def _parameter_sets(node: Node) -> list[dict[str, Any]]:
     value = node.child("parameters").value
     if not isinstance(value, dict):
-        return [one.value for one in node.items("parameters")]
+        return [item.value for item in node.items("parameters")]
     axes = [
-        [{f"{axis}__{key}": item for key, item in one.items()} for one in sets if isinstance(one, dict)]
+        [
+            {f"{axis}__{key}": item for key, item in values.items()}
+            for values in sets
+            if isinstance(values, dict)
+        ]
         for axis, sets in value.items()
         if isinstance(sets, list)
     ]
     return [{key: item for part in parts for key, item in part.items()} for parts in itertools.product(*axes)]
 
 
-def _filled(sql: str, values: Mapping[str, Any]) -> str:
+def _fill_parameters(sql: str, values: Mapping[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
         return literal(values[match[1]]) if match[1] in values else match[0]
 

@@ -41,7 +41,7 @@ class Column:
 
     @property
     def kind(self) -> Kind | None:
-        """What the column holds if it is certainly not a number."""
+        """Kind of the column's values, if they are certainly not numbers."""
         return sqltypes.kind_of(self.type)
 
 
@@ -83,8 +83,12 @@ def columns_of(sql: str) -> Columns | None:
 def kinds_of(sql: str) -> dict[str, Kind]:
     """Return the kinds, by name, of the columns of the statement `sql` that are certainly not numbers."""
     columns = columns_of(sql) or ()
-    double = twice(columns)
-    return {one.name: one.kind for one in columns if one.kind is not None and one.name not in double}
+    double = duplicate_names(columns)
+    return {
+        column.name: column.kind
+        for column in columns
+        if column.kind is not None and column.name not in double
+    }
 
 
 def number(name: str, kind: Kind | None) -> str:
@@ -94,7 +98,7 @@ def number(name: str, kind: Kind | None) -> str:
     return f"{identifier(name)}::int" if kind == "boolean" else ""
 
 
-def twice(columns: Sequence[Column]) -> set[str]:
+def duplicate_names(columns: Sequence[Column]) -> set[str]:
     """Return the names that several of `columns` have, which makes references to them ambiguous."""
     return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
@@ -116,22 +120,26 @@ def relations_of(sql: str, schema: str) -> list[str]:
         return []
     ranges = [node["RangeVar"] for node in nodes if "RangeVar" in node]
     return sorted(
-        {f"{_quoted(schema)}.{_quoted(one['relname'])}" for one in ranges if one.get("schemaname") == schema}
+        {
+            f"{_quoted(schema)}.{_quoted(relation['relname'])}"
+            for relation in ranges
+            if relation.get("schemaname") == schema
+        }
     )
 
 
 def _nodes(tree: Any) -> list[dict[str, Any]]:
     """Return every mapping in a parse tree."""
-    found: list[dict[str, Any]] = []
+    nodes: list[dict[str, Any]] = []
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            found.append(node)
+            nodes.append(node)
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
-    return found
+    return nodes
 
 
 def _quoted(name: str) -> str:
@@ -146,17 +154,17 @@ def _of_query(select: Any, scope: _Scope) -> Columns | None:
     columns = _of_select(select, scope)
     if columns is None:
         return None
-    return tuple(replace(one, type="text") if one.type == "literal" else one for one in columns)
+    return tuple(replace(column, type="text") if column.type == "literal" else column for column in columns)
 
 
 def _of_select(select: Any, scope: _Scope) -> Columns | None:
     scope = _with_ctes(select.get("withClause", {}), scope)
     if "larg" in select:
-        return _united(_of_select(select["larg"], scope), _of_select(select["rarg"], scope))
+        return _of_union(_of_select(select["larg"], scope), _of_select(select["rarg"], scope))
     if "valuesLists" in select:
-        rows = [one["List"]["items"] for one in select["valuesLists"]]
+        rows = [row["List"]["items"] for row in select["valuesLists"]]
         types = [[_type(value, scope) for value in column] for column in zip(*rows, strict=True)]
-        return tuple(Column(f"column{n}", sqltypes.common(found)) for n, found in enumerate(types, 1))
+        return tuple(Column(f"column{n}", sqltypes.common(members)) for n, members in enumerate(types, 1))
     starred: list[Columns | None] = []
     items: list[_Item] = []
     for source in select.get("fromClause", []):
@@ -164,18 +172,18 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
         starred.append(columns)
         items += named
     scope = scope.inside(items)
-    found: list[Column] = []
+    result: list[Column] = []
     for target in select.get("targetList", []):
         inner = target["ResTarget"]
         value = inner.get("val", {})
         if "A_Star" not in str(_path(value)):
-            found.append(Column(inner.get("name") or _named(value)[0], _type(value, scope)))
+            result.append(Column(inner.get("name") or _named(value)[0], _type(value, scope)))
             continue
         for columns in _of_star(value, starred, items):
             if columns is None:
                 return None
-            found += columns
-    return tuple(found)
+            result += columns
+    return tuple(result)
 
 
 def _path(value: Any) -> Any:
@@ -186,42 +194,42 @@ def _path(value: Any) -> Any:
 def _of_star(
     value: Any, starred: Sequence[Columns | None], items: Sequence[_Item]
 ) -> Sequence[Columns | None]:
-    """Return the columns that a star expands to; None for those that only a server knows."""
+    """Return the columns that a star expands to; None if a server is needed."""
     fields = value.get("ColumnRef", {}).get("fields", [])
     if len(fields) == 1:
         return starred
-    named = [one for one in items if len(fields) == 2 and one.name == _last(fields[:1])]
+    named = [item for item in items if len(fields) == 2 and item.name == _last(fields[:1])]
     return [named[0].columns if len(named) == 1 and named[0].complete else None]
 
 
-def _united(left: Columns | None, right: Columns | None) -> Columns | None:
+def _of_union(left: Columns | None, right: Columns | None) -> Columns | None:
     if left is None:
         return None
     if right is None or len(right) != len(left):
         right = tuple(Column("") for _ in left)
     return tuple(
-        Column(one.name, sqltypes.common((one.type, other.type)))
-        for one, other in zip(left, right, strict=True)
+        Column(column.name, sqltypes.common((column.type, other.type)))
+        for column, other in zip(left, right, strict=True)
     )
 
 
 def _with_ctes(clause: Any, scope: _Scope) -> _Scope:
-    ctes = [one["CommonTableExpr"] for one in clause.get("ctes", [])]
-    known = dict(scope.ctes)
+    ctes = [item["CommonTableExpr"] for item in clause.get("ctes", [])]
+    visible = dict(scope.ctes)
     if clause.get("recursive"):
         # A CTE may refer to itself and to later ones, which hide outer CTEs of the same name.
-        known |= {cte["ctename"]: None for cte in ctes}
+        visible |= {cte["ctename"]: None for cte in ctes}
     for cte in ctes:
         query = cte["ctequery"].get("SelectStmt")
-        inside = replace(scope, ctes=known)
+        inside = replace(scope, ctes=visible)
         if query is None or "search_clause" in cte or "cycle_clause" in cte:
             columns = None
         elif clause.get("recursive") and "larg" in query:
             columns = _of_recursive(query, cte, inside)
         else:
             columns = _of_query(query, inside)
-        known = {**known, cte["ctename"]: _renamed(columns, cte.get("aliascolnames"))}
-    return replace(scope, ctes=known)
+        visible = {**visible, cte["ctename"]: _renamed(columns, cte.get("aliascolnames"))}
+    return replace(scope, ctes=visible)
 
 
 def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
@@ -229,7 +237,7 @@ def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
     scope = _with_ctes(query.get("withClause", {}), scope)
     first = _of_query(query["larg"], scope)
     own = {cte["ctename"]: _renamed(first, cte.get("aliascolnames"))}
-    return _united(first, _of_query(query["rarg"], replace(scope, ctes={**scope.ctes, **own})))
+    return _of_union(first, _of_query(query["rarg"], replace(scope, ctes={**scope.ctes, **own})))
 
 
 # --- FROM -------------------------------------------------------------------------------------------------
@@ -252,10 +260,10 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         if not schema and inner["relname"] in scope.ctes:
             columns = scope.ctes[inner["relname"]]
         elif not renamed and schema in ("", "pg_catalog"):
-            partial = tuple(Column(*one) for one in sqltypes.RELATIONS.get(inner["relname"], {}).items())
+            partial = tuple(Column(*item) for item in sqltypes.RELATIONS.get(inner["relname"], {}).items())
     elif kind == "RangeSubselect":
-        around = scope.inside(before) if inner.get("lateral") else scope
-        columns = _of_query(inner["subquery"]["SelectStmt"], around)
+        outer = scope.inside(before) if inner.get("lateral") else scope
+        columns = _of_query(inner["subquery"]["SelectStmt"], outer)
     elif kind == "RangeFunction":
         columns = _of_functions(inner, name, scope.inside(before))
         name = name or _named(inner["functions"][0]["List"]["items"][0])[0]
@@ -265,31 +273,31 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
 
 def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
     """Return the columns of functions in FROM; None if one of them may return a row type."""
-    found: list[Column] = []
-    for one in node["functions"]:
-        call, *defined = one["List"]["items"]
+    result: list[Column] = []
+    for function in node["functions"]:
+        call, *defined = function["List"]["items"]
         definitions = node.get("coldeflist") or [
             column for item in defined if "List" in item for column in item["List"]["items"]
         ]
         if definitions:
             columns = [column["ColumnDef"] for column in definitions]
-            found += [Column(column["colname"], _of_type_name(column["typeName"])) for column in columns]
+            result += [Column(column["colname"], _of_type_name(column["typeName"])) for column in columns]
         elif (type_ := _type(call, scope)) is not None:
             name = alias if alias and len(node["functions"]) == 1 else _named(call)[0]
-            found.append(Column(name, type_))
+            result.append(Column(name, type_))
         else:
             return None
-    return (*found, Column("ordinality", "number")) if node.get("ordinality") else tuple(found)
+    return (*result, Column("ordinality", "number")) if node.get("ordinality") else tuple(result)
 
 
 def _of_join(join: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
     left, left_items = _of_source(join["larg"], scope, before)
     right, right_items = _of_source(join["rarg"], scope, (*before, *left_items))
-    merged = [one["String"]["sval"] for one in join.get("usingClause", [])]
+    merged = [item["String"]["sval"] for item in join.get("usingClause", [])]
     columns: Columns | None = None
     if left is not None and right is not None and not join.get("isNatural"):
         both = [Column(name, _of_column(name, (_Item("", left), _Item("", right)))) for name in merged]
-        columns = (*both, *(one for one in (*left, *right) if one.name not in merged))
+        columns = (*both, *(column for column in (*left, *right) if column.name not in merged))
     items = [*left_items, *right_items]
     if using := join.get("join_using_alias"):
         items.append(_Item(using["aliasname"], (), complete=False))
@@ -302,8 +310,8 @@ def _of_join(join: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns
 def _renamed(columns: Columns | None, names: Any) -> Columns | None:
     if columns is None or not names:
         return columns
-    given = [one["String"]["sval"] for one in names]
-    return (*(replace(one, name=name) for one, name in zip(columns, given)), *columns[len(given) :])  # noqa: B905
+    aliases = [name["String"]["sval"] for name in names]
+    return (*(replace(column, name=name) for column, name in zip(columns, aliases)), *columns[len(aliases) :])  # noqa: B905
 
 
 # --- names ------------------------------------------------------------------------------------------------
@@ -361,7 +369,7 @@ def _of_sublink(link: Any) -> tuple[str, bool]:
 
 
 def _last(names: Any) -> str:
-    strings = [one["String"].get("sval", "") for one in names if "String" in one]
+    strings = [name["String"].get("sval", "") for name in names if "String" in name]
     return str(strings[-1]) if strings else _UNNAMED
 
 
@@ -379,7 +387,9 @@ def _type(value: Any, scope: _Scope) -> Type | None:
         case "TypeCast":
             return _of_type_name(inner["typeName"])
         case "ColumnRef":
-            return _of_reference([one["String"]["sval"] for one in inner["fields"] if "String" in one], scope)
+            return _of_reference(
+                [field["String"]["sval"] for field in inner["fields"] if "String" in field], scope
+            )
         case "BoolExpr" | "NullTest" | "BooleanTest":
             return "boolean"
         case "SubLink":
@@ -388,14 +398,14 @@ def _type(value: Any, scope: _Scope) -> Type | None:
             return _of_expression(inner, scope)
         case "FuncCall":
             name = _of_catalog(inner["funcname"])
-            arguments = [_type(one, scope) for one in inner.get("args", [])]
+            arguments = [_type(argument, scope) for argument in inner.get("args", [])]
             return sqltypes.of_call(name, arguments) if name else None
         case "CoalesceExpr" | "MinMaxExpr":
-            return sqltypes.common([_type(one, scope) for one in inner["args"]])
+            return sqltypes.common([_type(argument, scope) for argument in inner["args"]])
         case "CaseExpr":
-            results = [one["CaseWhen"]["result"] for one in inner["args"]]
+            results = [branch["CaseWhen"]["result"] for branch in inner["args"]]
             results += [inner["defresult"]] if "defresult" in inner else []
-            return sqltypes.common([_type(one, scope) for one in results])
+            return sqltypes.common([_type(result, scope) for result in results])
         case "SQLValueFunction":
             return _VALUE_FUNCTIONS.get(inner["op"].removeprefix("SVFOP_"), "text")
         case "CollateClause":
@@ -411,7 +421,7 @@ def _of_constant(constant: Any) -> Type:
 
 def _of_catalog(names: Any) -> str:
     """Return the name of a type, function or operator in pg_catalog; empty for another schema."""
-    *schema, name = [one["String"]["sval"] for one in names]
+    *schema, name = [item["String"]["sval"] for item in names]
     return name if schema in ([], ["pg_catalog"]) else ""
 
 
@@ -450,23 +460,23 @@ def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
     *qualifiers, name = fields or [""]
     for items in scope.levels:
         if qualifiers:
-            named = [one for one in items if one.name == qualifiers[-1]]
+            named = [item for item in items if item.name == qualifiers[-1]]
             if named:
                 return _of_column(name, named) if len(named) == 1 else None
         else:
-            if any(column.name == name for one in items for column in one.columns):
+            if any(column.name == name for item in items for column in item.columns):
                 return _of_column(name, items)
-            if not all(one.complete for one in items):
+            if not all(item.complete for item in items):
                 return None  # an item with unknown columns may contain it
     return None
 
 
 def _of_column(name: str, items: Sequence[_Item]) -> Type | None:
     """Return the type of the column `name`; several items have it if USING merged them."""
-    found: list[Type | None] = []
+    result: list[Type | None] = []
     for item in items:
         types = [column.type for column in item.columns if column.name == name]
         if len(types) > 1:
             return None  # ambiguous
-        found += types
-    return sqltypes.common(found) if found else None
+        result += types
+    return sqltypes.common(result) if result else None

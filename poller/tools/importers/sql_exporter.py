@@ -17,7 +17,7 @@ from poller.tools.importers import justwatch
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
-from poller.tools.importers.naming import metric_name, others, unit_of
+from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import Node
 from poller.tools.importers.sql_projection import literal
 
@@ -34,7 +34,7 @@ _METRIC = (
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Return the queries of all collectors in `files` and in the files of their `collector_files`."""
     drafts: list[DraftQuery] = []
-    seen = {os.path.realpath(file) for file in files}
+    opened = {os.path.realpath(file) for file in files}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         root = source.root
         if not root.is_mapping():
@@ -43,23 +43,25 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             drafts += justwatch.read(root)
             continue
         if "collector_name" in root:
-            drafts += _collector(root, _Around())
+            drafts += _collector(root, _MainSettings())
             continue
-        if told := others(_connections(root)):
-            what = f"{', '.join(told)} is not PostgreSQL"
-            root.lost("target" if "target" in root else "jobs", what, "the poller speaks to nothing else")
+        if schemes := other_databases(_connections(root)):
+            message = f"{', '.join(schemes)} is not PostgreSQL"
+            root.report_loss(
+                "target" if "target" in root else "jobs", message, "the poller supports PostgreSQL only"
+            )
             continue
-        around = _around(root)
+        main = _main_settings(root)
         for collector in root.items("collectors"):
-            drafts += _collector(collector, around)
-        named = [file for file in _named(root) if os.path.realpath(file) not in seen]
-        seen |= {os.path.realpath(file) for file in named}
+            drafts += _collector(collector, main)
+        named = [file for file in _named(root) if os.path.realpath(file) not in opened]
+        opened |= {os.path.realpath(file) for file in named}
         for inner in open_each(named, lambda file: open_yaml(file, losses)):
-            drafts += _collector(inner.root, around)
+            drafts += _collector(inner.root, main)
     return drafts
 
 
-class _Around:
+class _MainSettings:
     """Settings of a main file for its collectors."""
 
     interval: float | None = None
@@ -68,53 +70,59 @@ class _Around:
     labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never mutated
 
 
-def _around(root: Node) -> _Around:
-    around = _Around()
-    root.others("global", "collector_files", "target", "jobs", "collectors")
-    root.connection("target", "jobs")
+def _main_settings(root: Node) -> _MainSettings:
+    main = _MainSettings()
+    root.report_unknown_keys("global", "collector_files", "target", "jobs", "collectors")
+    root.report_connection("target", "jobs")
     if "jobs" in root:
-        root.unmade("jobs", "job", "target")
+        root.report_omitted_labels("jobs", "job", "target")
     if "global" in root and (settings := root.child("global")).is_mapping():
-        around.interval = settings.seconds("min_interval") or None
-        around.timeout = settings.seconds("scrape_timeout") or None
-        settings.others("min_interval", "scrape_timeout", *_CONNECTION)
-        if around.timeout:
-            settings.changed("scrape_timeout", "is the timeout of each query, not of all together")
+        main.interval = settings.seconds("min_interval") or None
+        main.timeout = settings.seconds("scrape_timeout") or None
+        settings.report_unknown_keys("min_interval", "scrape_timeout", *_CONNECTION)
+        if main.timeout:
+            settings.report_change("scrape_timeout", "is now the timeout of each query, not of all together")
     targets = [root.child("target")] if "target" in root else []
     jobs = root.items("jobs")
     for target in targets:
-        target.others("name", "data_source_name", "collectors", "enable_ping", "aws_secret_name")
+        target.report_unknown_keys("name", "data_source_name", "collectors", "enable_ping", "aws_secret_name")
     for job in jobs:
-        job.others("job_name", "collectors", "static_configs", "enable_ping")
+        job.report_unknown_keys("job_name", "collectors", "static_configs", "enable_ping")
     used = [
-        name for one in (*targets, *jobs) if isinstance(one.value, dict) for name in one.texts("collectors")
+        name
+        for node in (*targets, *jobs)
+        if isinstance(node.value, dict)
+        for name in node.texts("collectors")
     ]
-    around.used = used or ("*",)
+    main.used = used or ("*",)
     statics = [static for job in jobs for static in job.items("static_configs")]
     several = len(statics) > 1 or any(len(static.entries("targets")) > 1 for static in statics)
     for static in statics:
         labels = {name: static.child("labels").text(name) for name, _ in static.entries("labels")}
         if labels and several:
-            static.lost(
-                "labels", "labels that differ by target", "set OTEL_RESOURCE_ATTRIBUTES of each poller"
+            static.report_loss(
+                "labels", "the labels differ by target", "set OTEL_RESOURCE_ATTRIBUTES in each poller"
             )
         elif labels:
-            around.labels = labels
-    return around
+            main.labels = labels
+    return main
 
 
 def _connections(root: Node) -> list[Any]:
     targets = [node.value for job in root.items("jobs") for node in job.items("static_configs")]
-    found = [
-        dsn for one in targets if isinstance(one.get("targets"), dict) for dsn in one["targets"].values()
+    dsns = [
+        dsn
+        for value in targets
+        if isinstance(value.get("targets"), dict)
+        for dsn in value["targets"].values()
     ]
     target = root.value.get("target")
-    return [*found, target.get("data_source_name")] if isinstance(target, dict) else found
+    return [*dsns, target.get("data_source_name")] if isinstance(target, dict) else dsns
 
 
 def _named(root: Node) -> list[Path]:
     folder = root.source.file.parent
-    found: list[Path] = []
+    files: list[Path] = []
     for pattern in root.texts("collector_files"):
         path = Path(pattern)
         base = Path(path.anchor) if path.is_absolute() else folder
@@ -124,31 +132,37 @@ def _named(root: Node) -> list[Path]:
         except (OSError, ValueError):
             matches = []
         if not matches:
-            root.lost("collector_files", f"{pattern} matches no file", "give the files as arguments")
-        found += matches
-    return found
+            root.report_loss("collector_files", f"{pattern} matches no file", "pass the files as arguments")
+        files += matches
+    return files
 
 
-def _collector(node: Node, around: _Around) -> list[DraftQuery]:
-    node.others("collector_name", "min_interval", "metrics", "queries")
+def _collector(node: Node, main: _MainSettings) -> list[DraftQuery]:
+    node.report_unknown_keys("collector_name", "min_interval", "metrics", "queries")
     name = node.text("collector_name")
-    if not any(fnmatchcase(name, pattern) for pattern in around.used):
-        node.changed("collector_name", f"no target and no job collects {name}; it is imported all the same")
+    if not any(fnmatchcase(name, pattern) for pattern in main.used):
+        node.report_change(
+            "collector_name", f"no target or job uses the collector {name}; it is imported anyway"
+        )
     interval = node.seconds("min_interval")
-    interval = around.interval if interval is None else interval or None
+    interval = main.interval if interval is None else interval or None
     if interval is None:
-        node.changed("min_interval", "was collected at every scrape; here it is every POLLER_INTERVAL")
+        node.report_change(
+            "min_interval", "was collected at every scrape; the interval is now POLLER_INTERVAL"
+        )
     queries = {query.text("query_name"): query for query in node.items("queries")}
     drafts: dict[str, DraftQuery] = {}
     for metric in node.items("metrics"):
-        metric.others(*_METRIC)
+        metric.report_unknown_keys(*_METRIC)
         reference = metric.text("query_ref")
         if reference and reference not in queries:
-            metric.lost("query_ref", f"there is no query {reference}", "name one of the collector's queries")
+            metric.report_loss(
+                "query_ref", f"query {reference} does not exist", "write the name of a query in the collector"
+            )
             continue
         query = queries[reference] if reference else metric
         if reference:
-            query.others("query_name", "query", "no_prepared_statement")
+            query.report_unknown_keys("query_name", "query", "no_prepared_statement")
         key = reference or f"\0{metric.path}"
         draft = drafts.setdefault(
             key,
@@ -159,13 +173,13 @@ def _collector(node: Node, around: _Around) -> list[DraftQuery]:
                 [],
                 comment=query.comment(),
                 interval=interval,
-                timeout=around.timeout,
+                timeout=main.timeout,
             ),
         )
-        _add(metric, draft, around.labels)
+        _add(metric, draft, main.labels)
     for name, query in queries.items():
         if name not in drafts:
-            query.changed("query_name", f"no metric refers to {name}; it is left out")
+            query.report_change("query_name", f"no metric refers to {name}; it is omitted")
     return list(drafts.values())
 
 
@@ -174,7 +188,7 @@ def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
     original = node.text("metric_name")
     kind = node.text("type").lower()
     if kind not in ("gauge", "counter"):
-        node.lost("type", f"{original} is of type {kind or 'none'}", "write gauge or counter")
+        node.report_loss("type", f"{original} is of type {kind or 'none'}", "write gauge or counter")
         return
     values = node.texts("values")
     if "static_value" in node:
@@ -182,8 +196,8 @@ def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
         values = [f"static_value={value}"]
         draft.computed = {**draft.computed, values[0]: value}
     if not values:
-        node.lost("values", f"{original} has no values", "name the columns with the values")
-    node.timestamp("timestamp_value")
+        node.report_loss("values", f"{original} has no values", "write the names of its value columns")
+    node.report_timestamp_column("timestamp_value")
     fixed = {name: node.child("static_labels").text(name) for name, _ in node.entries("static_labels")}
     value_label = node.text("value_label")
     for column in values:

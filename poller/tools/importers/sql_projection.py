@@ -24,30 +24,29 @@ def literal(value: object) -> str:
     return f"E'{text}'".replace("\\", "\\\\") if "\\" in text else f"'{text}'"
 
 
-def alias(wanted: str, taken: Container[str]) -> str:
-    """Return a name for a computed column that is not in `taken`, within PostgreSQL's limit of 63 bytes."""
-    name, number = wanted.encode()[:63].decode(errors="ignore"), 2
-    unique = name
-    while unique in taken:
+def alias(name: str, existing: Container[str]) -> str:
+    """Return a name for a computed column that is not in `existing`, in at most 63 bytes."""
+    unique, number = name.encode()[:63].decode(errors="ignore"), 2
+    while unique in existing:
         end = f"~{number}"
         unique, number = name.encode()[: 63 - len(end)].decode(errors="ignore") + end, number + 1
     return unique
 
 
 class Columns:
-    """Columns of a projection query: labels by their new name, and values."""
+    """Columns of a projection query: labels by their new names, and values."""
 
     def __init__(self, labels: Mapping[str, str], computed: Mapping[str, str] | None = None) -> None:
         """`labels` maps label names to inner columns; `computed` maps label names to expressions."""
         renamed = {name: identifier(column) for name, column in labels.items() if name != column}
         self.labels = (*labels, *(computed or {}))
         self.computed = {**renamed, **(computed or {})}
-        self._taken = set(self.labels)
+        self._names = set(self.labels)
 
     def value(self, column: str, expression: str = "") -> str:
         """Add a column for `expression`, or for `column` itself if it is empty; return its name."""
-        name = alias(f"{column} value" if column in self._taken else column, self._taken)
-        self._taken.add(name)
+        name = alias(f"{column} value" if column in self._names else column, self._names)
+        self._names.add(name)
         if expression or name != column:
             self.computed[name] = expression or identifier(column)
         return name
@@ -58,7 +57,7 @@ def statement(sql: str) -> str:
 
     Text that is not a single statement is returned whole; the model reports the problem.
     """
-    sql = _evened(sql).strip()
+    sql = _normalize_spaces(sql).strip()
     try:
         statements = pgparse.parse(sql)
     except (pgparse.PGQueryError, RecursionError, UnicodeError):
@@ -72,21 +71,21 @@ def statement(sql: str) -> str:
     return raw[:end].decode().strip()
 
 
-def projected(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:
-    """Return a query for `columns` of `sql` (from `statement`), of which `computed` gives expressions.
+def project(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:
+    """Return a query for `columns` of `sql` (from `statement`); `computed` maps some of them to expressions.
 
     An expression refers to columns of the inner query. The inner query keeps its ORDER BY and LIMIT.
     """
-    told = ",\n  ".join(
+    selected = ",\n  ".join(
         f"{computed[column]} AS {identifier(column)}" if column in computed else identifier(column)
         for column in columns
     )
     inner = sql if _holds_lines(sql) else textwrap.indent(sql, "  ")
-    text = f"SELECT\n  {told}\nFROM (\n{inner}\n) AS source"
+    text = f"SELECT\n  {selected}\nFROM (\n{inner}\n) AS source"
     return f"{text}\nWHERE {where}" if where else text
 
 
-def _evened(sql: str) -> str:
+def _normalize_spaces(sql: str) -> str:
     """Remove tabs, common indentation and trailing spaces, unless a string may span lines."""
     sql = sql.replace("\r\n", "\n")
     if _holds_lines(sql):

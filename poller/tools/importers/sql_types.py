@@ -145,12 +145,12 @@ def common(types: Collection[Type | None]) -> Type | None:
     PostgreSQL requires alternatives of one category and ignores literals among them. One known type therefore
     determines the category of the others.
     """
-    known = {one for one in types if one is not None and one != "literal"}
-    if not known:
+    certain = {type_ for type_ in types if type_ is not None and type_ != "literal"}
+    if not certain:
         return None if None in types else "literal"
-    if len(known) > 1:
-        return "temporal" if known <= _TEMPORAL else None
-    (only,) = known
+    if len(certain) > 1:
+        return "temporal" if certain <= _TEMPORAL else None
+    (only,) = certain
     # A date next to a timestamp becomes a timestamp.
     return "temporal" if only == "date" and None in types else only
 
@@ -182,8 +182,8 @@ def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None
     if sign == "||":
         return "text" if {left, right} <= {"text", "number", "literal"} else "other"
     rule = {"+": _plus, "-": _minus}.get(sign)
-    if rule is not None and (found := rule(left, right)):
-        return found
+    if rule is not None and (result := rule(left, right)):
+        return result
     if (left == "interval" and sign in "*/") or (right == "interval" and sign == "*"):
         return "interval"
     return "number" if {left, right} in ({"number"}, {"number", "literal"}) else None
@@ -217,8 +217,8 @@ def _minus(left: Type | None, right: Type | None) -> Type | None:
     if left in ("timestamp", "clock") and right == "interval":
         return left
     if "timestamp" in (left, right):
-        known = right if left == "timestamp" else left
-        return "interval" if known in ("timestamp", "date", "literal") else "temporal"
+        other = right if left == "timestamp" else left
+        return "interval" if other in ("timestamp", "date", "literal") else "temporal"
     if {left, right} in ({"interval"}, {"interval", "literal"}, {"clock"}):
         return "interval"
     return "temporal" if {"interval", "clock"} & {left, right} else None

@@ -40,29 +40,33 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         receivers = source.root.entries("receivers")
-        found = [node for name, node in receivers if re.fullmatch(r"sqlquery(/.*)?", name)]
+        nodes = [node for name, node in receivers if re.fullmatch(r"sqlquery(/.*)?", name)]
         if "queries" in source.root:
-            found.append(source.root)
-        if not found:
-            losses.lost(source.root.place, "holds no receiver sqlquery", "give the file that does")
-        for receiver in found:
+            nodes.append(source.root)
+        if not nodes:
+            losses.add_loss(
+                source.root.place, "contains no sqlquery receiver", "pass a file that contains one"
+            )
+        for receiver in nodes:
             drafts += _receiver(receiver)
     return drafts
 
 
 def _receiver(node: Node) -> list[DraftQuery]:
-    node.others("driver", "collection_interval", "timeout", "queries", *_CONNECTION)
+    node.report_unknown_keys("driver", "collection_interval", "timeout", "queries", *_CONNECTION)
     driver = node.text("driver")
     if driver not in ("postgres", "pgx"):
-        node.lost("driver", f"{driver or 'no driver'} is not PostgreSQL", "the poller speaks to nothing else")
+        node.report_loss(
+            "driver", f"{driver or 'no driver'} is not PostgreSQL", "the poller supports PostgreSQL only"
+        )
         return []
-    node.connection("datasource", "host")
+    node.report_connection("datasource", "host")
     interval = node.seconds("collection_interval")
     if interval is None:
-        node.changed("collection_interval", "is 10s where it is not written; here it is POLLER_INTERVAL")
+        node.report_change("collection_interval", "was 10s by default; the interval is now POLLER_INTERVAL")
     timeout = node.seconds("timeout") or None
     if timeout:
-        node.changed("timeout", "is the timeout of each query, not of all together")
+        node.report_change("timeout", "is now the timeout of each query, not of all together")
     drafts = [draft for query in node.items("queries") for draft in _query(query)]
     for draft in drafts:
         draft.interval, draft.timeout = interval, timeout
@@ -70,19 +74,21 @@ def _receiver(node: Node) -> list[DraftQuery]:
 
 
 def _query(node: Node) -> list[DraftQuery]:
-    node.others("sql", "metrics", "logs", "tracking_column", "tracking_start_value", "ignore_null_values")
+    node.report_unknown_keys(
+        "sql", "metrics", "logs", "tracking_column", "tracking_start_value", "ignore_null_values"
+    )
     sql = node.text("sql")
     if "${" in sql:
-        node.lost("sql", "it holds ${...}", "write what stands for it")
+        node.report_loss("sql", "the SQL contains ${...}", "write the value instead")
         return []
     for key in ("logs", "tracking_column"):
         if key in node:
-            node.lost(key, "rows become metrics here, not log records", "leave them with the Collector")
+            node.report_loss(key, "the poller exports metrics, not log records", "keep them in the Collector")
     if not node.items("metrics") and "logs" not in node:
-        node.source.losses.lost(node.place, "a query without metrics", "write its metrics, or remove it")
+        node.source.losses.add_loss(node.place, "the query has no metrics", "add metrics, or remove it")
     drafts: dict[str, DraftQuery] = {}
     for metric in node.items("metrics"):
-        metric.others(*_METRIC)
+        metric.report_unknown_keys(*_METRIC)
         where = _condition(metric)
         name = metric.text("metric_name")
         draft = drafts.setdefault(
@@ -91,7 +97,7 @@ def _query(node: Node) -> list[DraftQuery]:
         if (kind := _kind(metric, name)) is not None:
             draft.metrics.append(_metric(metric, kind))
     if len(drafts) > 1:
-        node.changed("metrics", f"rows chosen by row_condition make {len(drafts)} queries of this one")
+        node.report_change("metrics", f"row_condition turns this query into {len(drafts)} queries")
     return list(drafts.values())
 
 
@@ -107,11 +113,13 @@ def _metric(node: Node, kind: MetricType) -> DraftMetric:
     written = node.text("unit")
     unit = unit_like(written)
     if unit is None:
-        node.lost("unit", f"{quote(written)} is no unit in UCUM", "write one, such as By, s or {row}")
+        node.report_loss(
+            "unit", f"{quote(written)} is not a UCUM unit", "write a unit such as By, s or {row}"
+        )
     elif unit != written:
-        node.changed("unit", f"{quote(written)} is {quote(unit)} in UCUM")
-    node.timestamp("ts_column")
-    node.timestamp("start_ts_column")
+        node.report_change("unit", f"{quote(written)} is {quote(unit)} in UCUM")
+    node.report_timestamp_column("ts_column")
+    node.report_timestamp_column("start_ts_column")
     column = node.text("value_column")
     return DraftMetric(
         node.place,
@@ -128,25 +136,27 @@ def _metric(node: Node, kind: MetricType) -> DraftMetric:
 
 def _kind(node: Node, name: str) -> MetricType | None:
     """Return the type of the metric; report a loss and return None if its keys are invalid."""
-    for key, known in _WORDS.items():
-        if (word := node.text(key)) not in ("", *known):
-            node.lost(key, f"{key} {quote(word)} of {name}", f"write {' or '.join(known)}")
+    for key, words in _WORDS.items():
+        if (word := node.text(key)) not in ("", *words):
+            node.report_loss(key, f"{key} of {name} is {quote(word)}", f"write {' or '.join(words)}")
             if key != "value_type":  # the column's own type decides it here
                 return None
     if node.text("data_type") != "sum":
         return "gauge"
     if node.text("aggregation") == "delta":
-        node.lost("aggregation", f"{name} is a delta, and becomes a gauge", "let the query return the sum")
+        node.report_loss(
+            "aggregation", f"{name} is a delta and becomes a gauge", "return the sum from the query"
+        )
         return "gauge"
     return "counter" if node.flag("monotonic") else "updowncounter"
 
 
 def _attributes(node: Node) -> dict[str, str]:
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for name, _ in node.entries("static_attributes"):
         value = node.child("static_attributes").text(name)
         if "${" in value:
-            node.lost("static_attributes", f"{name} holds ${{...}}", "write what stands for it")
+            node.report_loss("static_attributes", f"{name} contains ${{...}}", "write the value instead")
         else:
-            found[name] = value
-    return found
+            attributes[name] = value
+    return attributes

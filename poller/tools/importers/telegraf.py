@@ -17,9 +17,9 @@ from poller.model.files import read_regular
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_toml
 from poller.tools.importers.losses import Losses
-from poller.tools.importers.naming import between, metric_name, unit_of
+from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import Node
-from poller.tools.importers.sql_columns import Column, columns_of, twice
+from poller.tools.importers.sql_columns import Column, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
 
 _CONNECTION = (
@@ -64,39 +64,43 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     drafts: list[DraftQuery] = []
     for root in roots:
         inputs = root.child("inputs") if "inputs" in root else root
-        found = inputs.items("postgresql_extensible")
-        other = inputs.items("sql")
-        if not found and not other:
-            losses.lost(root.place, "holds no input postgresql_extensible or sql", "give the file that does")
-        for plugin in found:
+        extensible = inputs.items("postgresql_extensible")
+        plain = inputs.items("sql")
+        if not extensible and not plain:
+            losses.add_loss(
+                root.place, "contains no postgresql_extensible or sql input", "pass a file that contains one"
+            )
+        for plugin in extensible:
             drafts += _plugin(plugin, usual, _extensible)
-        for plugin in other:
+        for plugin in plain:
             if (driver := plugin.text("driver")) in _DRIVERS:
                 drafts += _plugin(plugin, usual, _sql)
             else:
-                what = f"{driver or 'no driver'} is not PostgreSQL"
-                plugin.lost("driver", what, "the poller speaks to nothing else")
+                message = f"{driver or 'no driver'} is not PostgreSQL"
+                plugin.report_loss("driver", message, "the poller supports PostgreSQL only")
     return drafts
 
 
 def _plugin(
     node: Node, usual: float | None, query: Callable[[Node, Node, DraftQuery], Columns | None]
 ) -> Iterator[DraftQuery]:
-    node.others(*_PLUGIN, *_CONNECTION, *_FILTERS)
+    node.report_unknown_keys(*_PLUGIN, *_CONNECTION, *_FILTERS)
     for key in _FILTERS:
         if key in node:
-            node.lost(key, "the filter of Telegraf", "take out what it would, or say it in SQL")
-    node.connection("address", "dsn")
+            node.report_loss(
+                key, "Telegraf's filter", "remove the metrics that it drops, or filter in the SQL"
+            )
+    node.report_connection("address", "dsn")
     interval = node.seconds("interval") or usual
     if interval is None:
-        node.changed("interval", "is 10s where it is not written; here it is POLLER_INTERVAL")
-    for one in node.items("query"):
-        sql = _statement(one)
+        node.report_change("interval", "was 10s by default; the interval is now POLLER_INTERVAL")
+    for item in node.items("query"):
+        sql = _statement(item)
         if sql is None:
             continue
-        draft = DraftQuery(one.place, "", sql, [], comment=one.comment(), interval=interval)
+        draft = DraftQuery(item.place, "", sql, [], comment=item.comment(), interval=interval)
         draft.timeout = node.seconds("timeout") if "timeout" in node else None
-        columns = query(node, one, draft)
+        columns = query(node, item, draft)
         if columns is not None:
             draft.computed = columns.computed
             draft.name = draft.metrics[0].name if draft.metrics else "query"
@@ -111,39 +115,39 @@ def _statement(node: Node) -> str | None:
             sql = read_regular(node.source.file.parent / script, MAX_BYTES).decode()
         except (OSError, ValueError):
             key = "script" if "script" in node else "query_script"
-            node.lost(key, f"{script} cannot be read", "write the SQL itself")
+            node.report_loss(key, f"{script} cannot be read", "write the SQL instead")
             return None
     if re.search(r"\$\{\w+", sql):
-        node.source.losses.lost(node.place, "its SQL holds ${...}", "write what stands for it")
+        node.source.losses.add_loss(node.place, "the SQL contains ${...}", "write the value instead")
         return None
     return sql
 
 
 def _extensible(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
-    node.others(*_EXTENSIBLE)
+    node.report_unknown_keys(*_EXTENSIBLE)
     if node.flag("withdbname"):
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in plugin.texts("databases"))
         draft.sql += f" IN ({names})" if names else " is not null"
-    node.timestamp("timestamp")
+    node.report_timestamp_column("timestamp")
     least = node.number("minversion") or node.number("version")
-    version = between(_version(least), _version(node.number("maxversion")))
+    version = version_range(_version(least), _version(node.number("maxversion")))
     draft.requires = {"server_version": version} if version else {}
     tags = {tag.strip() for tag in node.text("tagvalue").split(",")} - {""}
     columns = _columns_of(node, draft)
     if columns is None:
         return None
     labels = {column.name: column.name for column in columns if column.name in tags}
-    plugin.unmade("address", "server")
+    plugin.report_omitted_labels("address", "server")
     connected: dict[str, str] = {}
     if any(column.name == "datname" for column in columns):
         labels["db"] = "datname"
     elif "db" not in labels:
         connected = {"db": "current_database()"}
     for missing in sorted(tags - labels.keys()):
-        node.lost("tagvalue", f"the query has no column {missing}", "name it in the SQL with AS")
+        node.report_loss("tagvalue", f"the query has no column {missing}", "name it in the SQL with AS")
     measured = _measurement(plugin, node, "postgresql")
-    left = [c for c in columns if c.name not in labels.values() and c.name != node.text("timestamp")]
-    fields = {column: "" for column in left if column.name not in _IGNORED}
+    rest = [c for c in columns if c.name not in labels.values() and c.name != node.text("timestamp")]
+    fields = {column: "" for column in rest if column.name not in _IGNORED}
     return _fields(plugin, draft, measured, Columns(labels, connected), fields)
 
 
@@ -153,10 +157,12 @@ def _version(number: float | None) -> int | None:
 
 
 def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
-    node.others(*_SQL)
-    node.timestamp("time_column")
+    node.report_unknown_keys(*_SQL)
+    node.report_timestamp_column("time_column")
     if "measurement_column" in node:
-        node.lost("measurement_column", "a metric's name is not in a column", "make a label of the column")
+        node.report_loss(
+            "measurement_column", "a metric's name cannot come from a column", "use the column as a label"
+        )
     columns = _columns_of(node, draft)
     if columns is None:
         return None
@@ -169,23 +175,25 @@ def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
             continue
         cast = next((cast for key, cast in _CASTS.items() if _matches(node.texts(key))(column.name)), "")
         if _matches(node.texts("field_columns_string"))(column.name):
-            node.lost("field_columns_string", f"{column.name} is a text", "make a label of it")
+            node.report_loss("field_columns_string", f"{column.name} is a text", "use it as a label")
         elif cast or is_field(column.name):
             # PostgreSQL has no cast from boolean to float8 or numeric; Telegraf does not export a time as a
             # number either.
-            known = Column(column.name) if cast and column.kind == "text" else column
-            fields[known] = cast.format(identifier(column.name))
+            field = Column(column.name) if cast and column.kind == "text" else column
+            fields[field] = cast.format(identifier(column.name))
     return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
 
 
 def _columns_of(node: Node, draft: DraftQuery) -> list[Column] | None:
     columns = columns_of(statement(draft.sql))
     if columns is None:
-        node.source.losses.lost(node.place, "the columns of its SQL", "name them in it, without a star")
+        node.source.losses.add_loss(
+            node.place, "the columns of the SQL are unknown", "name them instead of *"
+        )
         return None
-    double = twice(columns)
+    double = duplicate_names(columns)
     for name in sorted(double):
-        node.source.losses.lost(node.place, f"{name}, which its SQL has twice", "rename one with AS")
+        node.source.losses.add_loss(node.place, f"the SQL has the column {name} twice", "rename one with AS")
     return [column for column in columns if column.name not in double]
 
 
@@ -204,8 +212,8 @@ def _fields(
         if not include(column.name) or exclude(column.name):
             continue
         if column.kind in ("text", "time"):
-            what = f"{column.name} holds a {column.kind}, not a number"
-            plugin.source.losses.lost(draft.place, what, "cast it to a number, or make a label of it")
+            message = f"{column.name} is a {column.kind}, not a number"
+            plugin.source.losses.add_loss(draft.place, message, "cast it to a number, or use it as a label")
             continue
         number = f"{identifier(column.name)}::int" if column.kind == "boolean" else expression
         original = measured if column.name == "value" else f"{measured}_{column.name}"
@@ -229,9 +237,9 @@ def _filter(node: Node, include: str, exclude: str, *, unless: bool) -> Matches:
     """Return a predicate for included and not excluded names; `unless` is its result without both lists."""
     if include not in node and exclude not in node:
         return lambda _: unless
-    wanted = _matches(node.texts(include) or ["*"])
-    unwanted = _matches(node.texts(exclude))
-    return lambda name: wanted(name) and not unwanted(name)
+    included = _matches(node.texts(include) or ["*"])
+    excluded = _matches(node.texts(exclude))
+    return lambda name: included(name) and not excluded(name)
 
 
 def _matches(patterns: Sequence[str]) -> Matches:

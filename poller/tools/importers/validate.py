@@ -30,7 +30,7 @@ _SHORTEST, _LONGEST = 1.0, 86400.0
 
 
 @dataclass(slots=True)
-class _Drafted(Document):
+class _DraftDocument(Document):
     """Draft in the form of a query file, with the line numbers of the imported file."""
 
     draft: DraftQuery = field(kw_only=True)
@@ -44,50 +44,53 @@ class _Drafted(Document):
         return self.draft.place.line if number is None else self.draft.metrics[number].place.line
 
 
-def fit(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
+def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
     """Return the drafts that the model accepts, with unique names; report the rest as losses with reasons."""
-    taken: set[str] = set()
+    names: set[str] = set()
     for draft in drafts:
         _match_columns(draft, losses)
-        if not draft.metrics and not losses.has_lost(draft.place):
-            what = f"query {draft.name}, which no metric is of"
-            losses.lost(draft.place, what, "name the columns with its values")
-        draft.name = query_name(draft.name, taken)
-        taken.add(draft.name)
-        _bound(draft, defaults, losses)
-    _agree(drafts, losses)
-    kept = [draft for draft in drafts if draft.metrics]
-    while found := _wrong(kept, defaults):
-        refused = {id(metric) for one in found for metric in _refused(kept[one.order[0]], one, losses)}
-        for draft in kept:
+        if not draft.metrics and not losses.has_losses(draft.place):
+            message = f"query {draft.name} has no metric"
+            losses.add_loss(draft.place, message, "write the names of its value columns")
+        draft.name = query_name(draft.name, names)
+        names.add(draft.name)
+        _limit_durations(draft, defaults, losses)
+    _unify(drafts, losses)
+    valid = [draft for draft in drafts if draft.metrics]
+    while problems := _problems(valid, defaults):
+        refused = {
+            id(metric) for problem in problems for metric in _reject(valid[problem.order[0]], problem, losses)
+        }
+        for draft in valid:
             draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
-        kept = [draft for draft in kept if draft.metrics]
-    standing = {draft.place for draft in kept}
+        valid = [draft for draft in valid if draft.metrics]
+    places = {draft.place for draft in valid}
     for draft in drafts:
-        if draft.place.path and draft.place not in standing:
+        if draft.place.path and draft.place not in places:
             losses.forget_changes(draft.place)
-    for metric in {metric.name: metric for draft in reversed(kept) for metric in draft.metrics}.values():
-        _tell_name(metric, losses)
-    for remark in remarks(_as_files(kept)):
-        draft, number = kept[remark.file.number], _metric_at(remark.path)
+    for metric in {metric.name: metric for draft in reversed(valid) for metric in draft.metrics}.values():
+        _report_name(metric, losses)
+    for remark in remarks(_as_files(valid)):
+        draft, number = valid[remark.file.number], _metric_at(remark.path)
         place = draft.place if number is None else draft.metrics[number].place
-        losses.warned(place, f"query {draft.name}: {remark.message}")
-    return kept
+        losses.add_warning(place, f"query {draft.name}: {remark.message}")
+    return valid
 
 
-def _bound(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
+def _limit_durations(draft: DraftQuery, defaults: Defaults, losses: Losses) -> None:
     """Limit interval and timeout to the range that the model allows, and report each change."""
 
     def change(key: str, to: float, why: str) -> None:
-        losses.changed(
-            draft.place, f"{key} {format_duration(getattr(draft, key))} {why}; it is {format_duration(to)}"
+        losses.add_change(
+            draft.place,
+            f"{key} {format_duration(getattr(draft, key))} {why}; it is now {format_duration(to)}",
         )
         setattr(draft, key, to)
 
     if draft.interval is not None and draft.interval < _SHORTEST:
-        change("interval", _SHORTEST, "is shorter than an interval can be")
+        change("interval", _SHORTEST, "is below the minimum")
     if draft.interval is not None and draft.interval > _LONGEST:
-        change("interval", _LONGEST, "is longer than an interval can be")
+        change("interval", _LONGEST, "is above the maximum")
     interval = defaults.interval if draft.interval is None else draft.interval
     if draft.timeout is not None and draft.timeout > interval:
         change("timeout", interval, "is longer than the interval")
@@ -101,7 +104,7 @@ def _match_columns(draft: DraftQuery, losses: Losses) -> None:
     if columns is None:
         return
     counts = Counter(column.name for column in columns)
-    kept = []
+    metrics = []
     for metric in draft.metrics:
         read = {
             name
@@ -111,61 +114,64 @@ def _match_columns(draft: DraftQuery, losses: Losses) -> None:
         }
         wrong = sorted(name for name in read if counts[name] != 1)
         if wrong:
-            found = "has twice" if counts[wrong[0]] else "lacks"
-            what = f"{metric.original}: its SQL {found} the column {wrong[0]}"
-            losses.lost(metric.place, what, "name every column with AS")
+            fault = "twice in" if counts[wrong[0]] else "missing from"
+            message = f"{metric.original}: the column {wrong[0]} is {fault} the SQL"
+            losses.add_loss(metric.place, message, "name every column with AS")
         else:
-            kept.append(metric)
-    draft.metrics = kept
+            metrics.append(metric)
+    draft.metrics = metrics
 
 
-def _agree(drafts: Sequence[DraftQuery], losses: Losses) -> None:
+def _unify(drafts: Sequence[DraftQuery], losses: Losses) -> None:
     """Make unit, type and description equal for all queries that feed the same metric."""
     first: dict[str, DraftMetric] = {}
     for draft in drafts:
         for metric in draft.metrics:
-            known = _namesake(metric, first)
-            known.description = known.description or metric.description
-            metric.description = metric.description or known.description
+            namesake = _namesake(metric, first)
+            namesake.description = namesake.description or metric.description
+            metric.description = metric.description or namesake.description
             for key in ("unit", "type", "description"):
-                mine, its = getattr(metric, key), getattr(known, key)
-                if mine != its:
-                    what = f"{key} {quote(mine)} of {metric.name} is {quote(its)} at {known.place}"
-                    losses.changed(metric.place, what)
-                    setattr(metric, key, its)
+                old, new = getattr(metric, key), getattr(namesake, key)
+                if old != new:
+                    message = (
+                        f"{key} {quote(old)} of {metric.name} is now {quote(new)}, as at {namesake.place}"
+                    )
+                    losses.add_change(metric.place, message)
+                    setattr(metric, key, new)
     for draft in drafts:
         for metric in draft.metrics:
-            told = first[metric.name].description
-            metric.description = told or f"Column {metric.value_column} of query {draft.name}."
+            description = first[metric.name].description
+            metric.description = description or f"Column {metric.value_column} of query {draft.name}."
 
 
 def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric:
     """Return the first metric of this name; rename a different metric whose lower-case name is the same."""
     name, number = metric.name, 2
-    while (known := first.setdefault(metric.name, metric)).original != metric.original:
+    while (namesake := first.setdefault(metric.name, metric)).original != metric.original:
         metric.name, number = f"{name}_{number}", number + 1
-    return known
+    return namesake
 
 
-def _wrong(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[FileProblem]:
+def _problems(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[FileProblem]:
     return validated(_as_files(drafts), defaults)[1]
 
 
 def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
     return [
-        QueryFile(number, draft.place.file, _Drafted([], draft=draft)) for number, draft in enumerate(drafts)
+        QueryFile(number, draft.place.file, _DraftDocument([], draft=draft))
+        for number, draft in enumerate(drafts)
     ]
 
 
-def _refused(draft: DraftQuery, found: FileProblem, losses: Losses) -> list[DraftMetric]:
+def _reject(draft: DraftQuery, file_problem: FileProblem, losses: Losses) -> list[DraftMetric]:
     """Report a problem as lost and return the affected metrics: a single one, or all of the query."""
-    number = _metric_at(found.path)
-    key = next((step for step in reversed(found.path) if isinstance(step, str)), "sql")
-    what, _, instead = found.problem.message.partition("; ")
+    number = _metric_at(file_problem.path)
+    key = next((step for step in reversed(file_problem.path) if isinstance(step, str)), "sql")
+    message, _, advice = file_problem.problem.message.partition("; ")
     refused = draft.metrics if number is None else [draft.metrics[number]]
-    whose = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
+    subject = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
     place = draft.place if number is None else refused[0].place
-    losses.lost(place, f"{whose}: its {key} {what}", instead or "write it by hand")
+    losses.add_loss(place, f"{subject}: its {key} {message}", advice or "write it by hand")
     return refused
 
 
@@ -177,35 +183,35 @@ def _metric_at(path: Sequence[Key]) -> int | None:
     return None
 
 
-def _tell_name(metric: DraftMetric, losses: Losses) -> None:
-    """Report the name in Prometheus if it differs from the original."""
-    told = metric_name(metric.name, metric.unit, metric.type)
-    if told != metric.original:
-        what = f"{metric.original} is {told} in Prometheus; write that in dashboards and alerts"
-        losses.changed(metric.place, what)
+def _report_name(metric: DraftMetric, losses: Losses) -> None:
+    """Report the metric's name in Prometheus if it differs from the original."""
+    exported = metric_name(metric.name, metric.unit, metric.type)
+    if exported != metric.original:
+        message = f"{metric.original} is now {exported} in Prometheus; use this name in dashboards and alerts"
+        losses.add_change(metric.place, message)
 
 
 def to_yaml(drafts: Sequence[DraftQuery], head: str) -> str:
     """Return a query file: `head` and each query's own comment as comments, followed by the queries."""
-    return _commented(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
+    return _comment(head.splitlines()) + "queries:\n" + "\n".join(map(_query, drafts))
 
 
 def _query(draft: DraftQuery) -> str:
     data = draft.data()
     if "\n" in data["sql"]:
         data["sql"] += "\n"
-    text = _commented(draft.comment) + write.to_yaml(_flowing(data), indent=0)
+    text = _comment(draft.comment) + write.to_yaml(_flow_style(data), indent=0)
     return textwrap.indent(text, "  ", lambda line: line != "\n")
 
 
-def _flowing(value: Any, depth: int = 0) -> Any:
+def _flow_style(value: Any, depth: int = 0) -> Any:
     """Write each mapping of scalars below the top level on one line."""
     if isinstance(value, Mapping):
-        inner = {key: _flowing(item, depth + 1) for key, item in value.items()}
-        flat = depth and not any(isinstance(one, dict) for one in value.values())
+        inner = {key: _flow_style(item, depth + 1) for key, item in value.items()}
+        flat = depth and not any(isinstance(item, dict) for item in value.values())
         return write.Pairs(inner) if flat else inner
-    return [_flowing(item) for item in value] if isinstance(value, list) else value
+    return [_flow_style(item) for item in value] if isinstance(value, list) else value
 
 
-def _commented(lines: Sequence[str]) -> str:
+def _comment(lines: Sequence[str]) -> str:
     return "".join(f"# {one_line(line)}".rstrip() + "\n" for line in lines)
