@@ -22,7 +22,7 @@ from poller.model.units import unit_problem
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
-from poller.tools.generate.alert_rules import asked, to_yaml
+from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.dashboard import inventory
 from poller.tools.generate.grafana import unit_id
 from tests.bed.messaging import MessagingServer
@@ -220,7 +220,7 @@ def test_every_expression_fits_what_a_real_run_stores(
             look_at_panels(board.read_text(encoding="utf-8"), prometheus)
         look_at_panels(inventory(catalog.queries), prometheus)
         look_at_rules(RULES.read_text(encoding="utf-8"), prometheus)
-        look_at_rules(to_yaml({"asked": list(asked(catalog.queries, ""))}, ""), prometheus)
+        look_at_rules(to_yaml({"asked": list(query_rules(catalog.queries, ""))}, ""), prometheus)
 
 
 def look_at_panels(board: str, prometheus: Prometheus) -> None:
