@@ -157,8 +157,8 @@ def test_without_a_database_it_makes_a_server_and_tells_what_is_different(
         "          waiting_age_seconds 0.0",
         "ok      letters.test.yaml: it is lost",
         "broken  letters.test.yaml:10: nowhere (lost)",
-        '        letters.test.yaml:10: sql: line 1 of it: relation "nowhere" does not exist',
-        "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: share",
+        '        letters.test.yaml:10: sql: line 1 of the script: relation "nowhere" does not exist',
+        "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: share",
     ]
 
 
@@ -325,12 +325,12 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
     [
         (
             'sql: "SELECT 1;\\n\\nINSERT INTO\\n  nowhere VALUES (1)"',
-            'sql: line 4 of it: relation "nowhere" does not exist',
+            'sql: line 4 of the script: relation "nowhere" does not exist',
         ),
         ('rows: {letters: "id\\n1\\nx"}', "rows.letters: invalid input syntax for type bigint"),
         ('rows: {letters: "nope\\n1"}', 'rows.letters: column "nope" of relation "letters" does not exist'),
         ('rows: {a.b: "nope\\n1"}', 'rows.a.b: schema "a" does not exist'),
-        ("sql: CREATE TABLE letters ()", 'sql: line 1 of it: relation "letters" already exists'),
+        ("sql: CREATE TABLE letters ()", 'sql: line 1 of the script: relation "letters" already exists'),
     ],
 )
 def test_rows_that_cannot_be_made_are_told_with_their_place(table: Desk, fixture: str, told: str) -> None:
@@ -351,7 +351,7 @@ def mistakes() -> Iterator[tuple[str, str, list[str]]]:
     text = Path(__file__).with_name("mistaken_cases.txt").read_text(encoding="utf-8")
     for part in text.split("==== ")[1:]:
         name, _, rest = part.partition("\n")
-        file, _, told = rest.partition("---- is told as\n")
+        file, _, told = rest.partition("---- is reported as\n")
         yield name, file, told.splitlines()
 
 
@@ -375,7 +375,7 @@ def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp
     (tmp_path / "letters.test.yaml").unlink()
     desk.write("letters.yaml", QUERIES)
     for source in (tmp_path, tmp_path / "letters.yaml"):
-        with pytest.raises(ConfigError, match=r"finds no cases; write some into .*/letters\.test\.yaml"):
+        with pytest.raises(ConfigError, match=r"finds no cases; write cases to .*/letters\.test\.yaml"):
             collect([source], DEFAULTS)
     with pytest.raises(ConfigError, match="does not exist"):
         collect([tmp_path / "nowhere.yaml"], DEFAULTS)
@@ -393,8 +393,8 @@ def test_check_tells_the_mistakes_of_cases_too(desk: Desk, monkeypatch: pytest.M
     assert (right.exit_code, right.stdout) == (0, "1 file, 3 queries, 4 metrics: no problems\n")
     assert wrong.exit_code == 2
     assert wrong.stdout == (
-        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is no "
-        "query of the file beside; did you mean 'lost'? there are: waiting, share, lost\n"
+        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is not "
+        "a query of the query file; did you mean 'lost'? its queries are: waiting, share, lost\n"
     )
 
 
@@ -424,14 +424,14 @@ def test_statements_are_taken_apart_with_their_lines() -> None:
         ("rollback prepared 'x'", "rolled back as a whole"),
         ("ABORT", "rolled back as a whole"),
         ("COMMIT PREPARED 'x'", "rolled back as a whole"),
-        ("COPY letters FROM PROGRAM 'curl example'", "no program is run for a case"),
+        ("COPY letters FROM PROGRAM 'curl example'", "a case runs no program"),
         ("COPY letters TO PROGRAM 'mail'", "writes no file"),
         ("COPY (SELECT 1) TO '/srv/letters.csv'", "writes no file"),
         ("COPY letters FROM STDIN", "write the rows below `rows:`"),
     ],
 )
 def test_what_no_rollback_would_undo_is_refused_as_it_is_written(sql: str, why: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"holds {sql} (line 2 of it); ") + f".*{why}"):
+    with pytest.raises(ValueError, match=re.escape(f"contains {sql} (line 2 of the script); ") + f".*{why}"):
         steps(f"COPY letters FROM '/srv/letters.csv';\n{sql}")
 
 
@@ -451,9 +451,9 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     cancel_token.close()
 
     assert str(caught.value) == (
-        "--database: holds the relation nothing_in_it.a and 1 more, and a case would lock whoever uses it; "
-        "write an empty database (createdb scratch), and have `schema:` or `schema_file:` make the "
-        "tables in it"
+        "--database: contains the relation nothing_in_it.a and 1 more, which a case would lock for other "
+        "clients; write an empty database (createdb scratch), and create the tables with `schema:` or "
+        "`schema_file:`"
     )
 
 
@@ -516,8 +516,9 @@ def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
     with pytest.raises(FixtureError) as caught:
         table.bench.attempt(trial)
 
-    assert "sql: line 1 of it: canceling statement due to statement timeout; the limit is 60 s" in str(
-        caught.value
+    assert (
+        "sql: line 1 of the script: canceling statement due to statement timeout; the limit is 60 s"
+        in str(caught.value)
     )
 
 
@@ -526,7 +527,7 @@ def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
     (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
     cancel_token = CancelToken()
     session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
-    with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
+    with pytest.raises(PollError, match="the server accepts no rows: cannot set transaction read-write mode"):
         Bench(session, cancel_token).attempt(trial)
     session.close()
     cancel_token.close()
@@ -612,5 +613,5 @@ def test_junit_holds_what_a_terminal_shows(table: Desk) -> None:
     assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
     assert (
         summary([good, bad, broken], ["x"])
-        == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: x"
+        == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: x"
     )
