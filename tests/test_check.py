@@ -99,7 +99,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 unused-column queries[0].sql: column 'state' feeds no metric: rows that differ "
-                "only by it are refused as duplicates; add it to attribute_columns, or leave it out of "
+                "only in it are rejected as duplicates; add it to attribute_columns, or remove it from "
                 "the SELECT"
             )
         ],
@@ -167,7 +167,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'at' is "
-                "timestamp with time zone, and each value makes a series of its own; round it with "
+                "timestamp with time zone, and each value creates a separate series; round it with "
                 "date_trunc, or "
                 "make it a value: extract(epoch FROM at)"
             )
@@ -182,17 +182,19 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column "
                 "'ratio' is "
-                "double precision, and each value makes a series of its own; round it, or make it a "
+                "double precision, and each value creates a separate series; round it, or make it a "
                 "value column"
             ),
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'doc' is "
-                "jsonb, and each value makes a series of its own; select the part that tells series apart"
+                "jsonb, and each value creates a separate series; select the part that "
+                "distinguishes the series"
             ),
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column "
                 "'tags' is "
-                "text[], and each value makes a series of its own; select the part that tells series apart"
+                "text[], and each value creates a separate series; select the part that "
+                "distinguishes the series"
             ),
         ],
     ),
@@ -200,14 +202,13 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one("SELECT 1 AS n, 'glad'::mood AS mood", metric=by("mood", mood=["glad", "sadd"])),
         [
             (
-                "warning 10 attribute-values queries[0].metrics[0].attribute_values: 'sadd' is no "
-                "value of mood; "
+                "warning 10 attribute-values queries[0].metrics[0].attribute_values: 'sadd' is not "
+                "a value of mood; "
                 "did you mean 'sad'?"
             ),
             (
-                "warning 10 attribute-values queries[0].metrics[0].attribute_values: mood has sad, "
-                "cross too, and "
-                "rows with it are refused; list it"
+                "warning 10 attribute-values queries[0].metrics[0].attribute_values: mood also has sad, "
+                "cross, and rows with undeclared values are rejected; add them"
             ),
         ],
     ),
@@ -230,7 +231,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; "
-                "give it an "
+                "add an "
                 'estimate: {sql: "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = '
                 "'public.things'::regclass\", above_cost: N}"
             )
@@ -240,8 +241,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(GROUPED.format("state"), metric=by("state")),
         [
             (
-                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; make its "
-                "interval longer, or give it an estimate"
+                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
+                "longer interval, or add an estimate"
             )
         ],
     ),
@@ -249,8 +250,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
         [
             (
-                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; make its "
-                "interval longer"
+                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
+                "longer interval"
             )
         ],
     ),
@@ -259,8 +260,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 missing-index queries[0].sql: reads all of public.things, 5,000 rows, to "
-                "find N; an "
-                "index would: CREATE INDEX CONCURRENTLY ON public.things (at)"
+                "find N; create "
+                "an index: CREATE INDEX CONCURRENTLY ON public.things (at)"
             )
         ],
     ),
@@ -268,8 +269,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one("SELECT count(*) AS n FROM fresh"),
         [
             (
-                "note 3 statistics queries[0].sql: public.fresh was never analysed, so its cost is a "
-                "guess; run "
+                "note 3 statistics queries[0].sql: public.fresh was never analysed, so the cost is "
+                "unreliable; run "
                 "ANALYZE public.fresh"
             )
         ],
@@ -278,21 +279,26 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1)),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: answers on this server: the exact cost "
-                "N is above 1"
+                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the exact "
+                "query's cost N is above 1"
             )
         ],
     ),
     "estimate-that-is-dearer": (
         one("SELECT 1 AS n", more=ESTIMATE.format(sql=COUNT, cost=1)),
-        ["warning 4 estimate queries[0].estimate.sql: costs N, no less than the exact 0; leave it out here"],
+        [
+            (
+                "warning 4 estimate queries[0].estimate.sql: costs N, not less than the exact query's 0; "
+                "remove the estimate"
+            )
+        ],
     ),
     "estimate-with-other-columns": (
         one("SELECT 1 AS n", more=ESTIMATE.format(sql="SELECT 1 AS m", cost=1)),
         [
             (
-                "warning 4 estimate queries[0].estimate.sql: costs 0, no less than the exact 0; leave it "
-                "out here"
+                "warning 4 estimate queries[0].estimate.sql: costs 0, not less than the exact query's 0; "
+                "remove the estimate"
             ),
             (
                 "error 9 column queries[0].metrics[0].value_column: column 'n' is missing; the "
@@ -306,7 +312,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "error 3 max-cost queries[0].sql: the planner's cost N is above the limit 1,000,000; make it "
-                "cheaper, or give it an estimate"
+                "cheaper, or add an estimate"
             )
         ],
     ),
@@ -319,8 +325,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         ),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: answers on this server: the exact "
-                "cost N is above "
+                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the "
+                "exact query's cost N is above "
                 "1,000"
             ),
             (

@@ -33,7 +33,7 @@ from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import Examination, Require
-from poller.tools.conform.personal_data import LONGEST, gives_away, is_personal, windows
+from poller.tools.conform.personal_data import LONGEST, is_personal, personal_data, windows
 from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
@@ -135,10 +135,10 @@ def test_a_server_that_keeps_to_the_catalogue_passes(good: Stream) -> None:
     assert healthy(findings)
     assert [(finding.check, finding.state, finding.detail) for finding in findings] == [
         ("metrics", "ok", findings[0].detail),
-        ("spans", "ok", "2 looked at, no difference"),
-        ("log_records", "ok", "1 looked at, no difference"),
+        ("spans", "ok", "2 examined, no difference"),
+        ("log_records", "ok", "1 examined, no difference"),
     ]
-    assert findings[0].detail.startswith("21 of 21 seen in ")
+    assert findings[0].detail.startswith("21 of 21 received in ")
 
 
 def test_so_does_one_with_the_servers_names(of_server: Stream) -> None:
@@ -504,22 +504,22 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         {"wrong_type websocket_active_connections": "is a monotonic sum; the catalogue has an up-down"},
     ),
     (make_it_fall_by_type, {"not_monotonic users_registered_total": "is a non-monotonic sum"}),
-    (make_it_fall, {"not_monotonic users_registered_total": "fell from 1 to 0 without a restart"}),
-    (make_a_histogram_fall, {"not_monotonic attachments_upload_size_bytes": "fell from 1 to 0"}),
+    (make_it_fall, {"not_monotonic users_registered_total": "decreased from 1 to 0 without a restart"}),
+    (make_a_histogram_fall, {"not_monotonic attachments_upload_size_bytes": "decreased from 1 to 0"}),
     (
         change_the_unit,
         {"wrong_unit http_request_duration_seconds": "has the unit 'ms'; the catalogue has 's'"},
     ),
     (forget_the_unit, {"wrong_unit attachments_upload_size_bytes": "has no unit; the catalogue has 'By'"}),
-    (give_a_unit, {"wrong_unit health_status": "has the unit '1'; it should have none"}),
+    (give_a_unit, {"wrong_unit health_status": "has the unit '1'; it must have none"}),
     (
         add_an_attribute,
-        {"undeclared_attribute messages_sent_total{user}": "is not declared; declared are: status"},
+        {"undeclared_attribute messages_sent_total{user}": "is not declared; declared attributes: status"},
     ),
     (drop_an_attribute, {"missing_attribute rate_limit_decisions_total{status}": "is missing"}),
     (
         misspell_a_value,
-        {"undeclared_value messages_sent_total{status}": "is 'sucess', which is not declared; there are"},
+        {"undeclared_value messages_sent_total{status}": "is 'sucess', which is not declared; declared"},
     ),
     (
         tell_an_address_as_value,
@@ -527,9 +527,9 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     ),
     (
         tell_the_path,
-        {"undeclared_value http_request_duration_seconds{route}": "a path with an id and no template"},
+        {"undeclared_value http_request_duration_seconds{route}": "a path with an id instead of a template"},
     ),
-    (tell_the_query, {"personal_text http_request_duration_seconds{route}": "holds a query string"}),
+    (tell_the_query, {"personal_text http_request_duration_seconds{route}": "contains a query string"}),
     (
         server_span("client.address", "203.0.113.7"),
         {"personal_attribute client.address": "on span 'POST /v1/messages'"},
@@ -543,37 +543,43 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         {"personal_attribute http.request.header.cookie": "identifies or locates a client"},
     ),
     (server_span("url.query", "a=1"), {"personal_attribute url.query": "identifies or locates a client"}),
-    (server_span("http.target", "/a?b=1"), {"personal_text http.target": "holds a query string"}),
-    (server_span("db.statement", "x"), {"old_convention db.statement": "is a former name, on span"}),
-    (server_span("note", "to ada@example.org"), {"personal_text note": "holds an e-mail address"}),
-    (server_span("note", "peer 10.1.2.3"), {"personal_text note": "holds an IP address"}),
-    (name_a_span, {"personal_text span name": "holds a query string"}),
-    (fail_a_span, {"personal_text span status": "holds an e-mail address, on span 'INSERT messages'"}),
+    (server_span("http.target", "/a?b=1"), {"personal_text http.target": "contains a query string"}),
+    (server_span("db.statement", "x"), {"old_convention db.statement": "is an outdated name, on span"}),
+    (server_span("note", "to ada@example.org"), {"personal_text note": "contains an e-mail address"}),
+    (server_span("note", "peer 10.1.2.3"), {"personal_text note": "contains an IP address"}),
+    (name_a_span, {"personal_text span name": "contains a query string"}),
+    (fail_a_span, {"personal_text span status": "contains an e-mail address, on span 'INSERT messages'"}),
     (
         tell_in_an_event,
-        {"personal_text exception.message": "holds a token, on span 'INSERT messages', event 'stored'"},
+        {"personal_text exception.message": "contains a token, on span 'INSERT messages', event 'stored'"},
     ),
     (tell_in_a_link, {"personal_attribute client.address": "on span 'INSERT messages', a link"}),
     (make_the_peer_a_client, {"personal_attribute network.peer.address": "on span 'INSERT messages'"}),
-    (say_in_the_log, {"personal_text log body of server.messages": "holds an IP address"}),
-    (nest_in_the_log, {"personal_text log body of server.messages": "holds a token"}),
+    (say_in_the_log, {"personal_text log body of server.messages": "contains an IP address"}),
+    (nest_in_the_log, {"personal_text log body of server.messages": "contains a token"}),
     (attach_to_the_log, {"personal_attribute remote_addr": "on log record of server.messages"}),
     (lose_the_trace, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
     (tell_zeros, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
-    (put_in_the_resource, {"personal_text process.command_args": "holds a password, on the resource"}),
+    (put_in_the_resource, {"personal_text process.command_args": "contains a password, on the resource"}),
     (name_a_client_in_the_resource, {"personal_attribute enduser.email": "a client, on the resource"}),
-    (put_in_a_metrics_scope, {"personal_text note": "holds an e-mail address, on scope 'poller.events'"}),
+    (put_in_a_metrics_scope, {"personal_text note": "contains an e-mail address, on scope 'poller.events'"}),
     (put_in_a_tracers_scope, {"personal_attribute remote_addr": "a client, on scope 'the server'"}),
-    (put_in_a_loggers_scope, {"personal_text note": "holds a token, on scope 'server.messages'"}),
+    (put_in_a_loggers_scope, {"personal_text note": "contains a token, on scope 'server.messages'"}),
     (
         put_in_an_exemplar,
         {"personal_attribute url.query": "a client, on an exemplar of 'http_request_duration_seconds'"},
     ),
-    (write_in_an_exemplar, {"personal_text path": "holds an e-mail address, on an exemplar of 'messages_se"}),
-    (put_in_the_trace_state, {"personal_text tracestate": "holds an e-mail address, on span 'POST /v1"}),
-    (put_in_the_trace_state_of_a_link, {"personal_text tracestate": "holds an IP address, on span 'INSERT"}),
-    (name_an_event, {"personal_text event name": "holds an e-mail address, on span 'INSERT messages'"}),
-    (send_bytes, {"personal_text payload": "holds an e-mail address, on span 'INSERT messages'"}),
+    (
+        write_in_an_exemplar,
+        {"personal_text path": "contains an e-mail address, on an exemplar of 'messages_se"},
+    ),
+    (put_in_the_trace_state, {"personal_text tracestate": "contains an e-mail address, on span 'POST /v1"}),
+    (
+        put_in_the_trace_state_of_a_link,
+        {"personal_text tracestate": "contains an IP address, on span 'INSERT"},
+    ),
+    (name_an_event, {"personal_text event name": "contains an e-mail address, on span 'INSERT messages'"}),
+    (send_bytes, {"personal_text payload": "contains an e-mail address, on span 'INSERT messages'"}),
     (name_an_attribute_after_a_client, {"personal_attribute (an e-mail address)": "locates a client"}),
     (
         add_an_unknown_metric_with_a_client,
@@ -589,9 +595,15 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     ),
     (
         use_former_names,
-        {"old_convention http.method": "is a former name", "old_convention http.target": "is a former name"},
+        {
+            "old_convention http.method": "is an outdated name",
+            "old_convention http.target": "is an outdated name",
+        },
     ),
-    (open_a_session_of_nobody, {"missing_attribute user.id": "the root span of a WebSocket session has it"}),
+    (
+        open_a_session_of_nobody,
+        {"missing_attribute user.id": "the root span of a WebSocket session must have it"},
+    ),
     (make_the_root_internal, {"span_kind root span": "has the kind internal, on span 'POST /v1/messages'"}),
     (lose_the_id, {"impossible_value span ids": "on span 'INSERT messages'"}),
     (end_before_the_start, {"impossible_value span times": "end before they start"}),
@@ -603,26 +615,35 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         set_status(AnyValue(int_value=99)),
         {"impossible_value http.response.status_code": "is not from 100 to 599"},
     ),
-    (invent_a_method, {"impossible_value http.request.method": "is no method of HTTP, on span 'POST"}),
-    (answer_as_a_teapot, {"impossible_value http_requests_total{status}": "is 'teapot', which is no status"}),
-    (number("health_status", 5), {"impossible_value health_status": "is 5; 1 is healthy and 0 is not"}),
-    (number("messages_sent_total", -3), {"impossible_value messages_sent_total": "is -3, and cannot be be"}),
-    (number("messages_sent_total", 1.5), {"impossible_value messages_sent_total": "is 1.5, and counts what"}),
+    (invent_a_method, {"impossible_value http.request.method": "is not an HTTP method, on span 'POST"}),
+    (
+        answer_as_a_teapot,
+        {"impossible_value http_requests_total{status}": "is 'teapot', which is not a status"},
+    ),
+    (
+        number("health_status", 5),
+        {"impossible_value health_status": "is 5; it must be 1 (healthy) or 0 (unhealthy)"},
+    ),
+    (number("messages_sent_total", -3), {"impossible_value messages_sent_total": "is -3, but cannot be be"}),
+    (number("messages_sent_total", 1.5), {"impossible_value messages_sent_total": "is 1.5, but a count has"}),
     (
         number("messages_sent_total", math.nan),
-        {"impossible_value messages_sent_total": "is nan, which is no"},
+        {"impossible_value messages_sent_total": "is nan, which is not"},
     ),
     (number("db_pool_idle_connections", math.inf), {"impossible_value db_pool_idle_connections": "is inf, "}),
-    (temper("messages_sent_total"), {"temporality messages_sent_total": "names no temporality"}),
-    (temper(SIZES), {f"temporality {SIZES}": "names no temporality"}),
+    (temper("messages_sent_total"), {"temporality messages_sent_total": "has no temporality"}),
+    (temper(SIZES), {f"temporality {SIZES}": "has no temporality"}),
     (take_the_value, {"impossible_value messages_sent_total": "has no value"}),
     (take_the_time, {"impossible_value messages_sent_total": "has no time"}),
-    (start_later, {"impossible_value messages_sent_total": "starts after its own time"}),
-    (histogram(SIZES, sum=math.nan), {f"impossible_value {SIZES}": "has the sum nan, which is no number"}),
-    (histogram(SIZES, min=-1.0), {f"impossible_value {SIZES}": "has the min -1, and cannot be below 0"}),
-    (histogram(SIZES, count=77), {f"impossible_value {SIZES}": "counts in its buckets another number"}),
-    (histogram(SIZES, bucket_counts=[1]), {f"impossible_value {SIZES}": "has not one bucket more than bo"}),
-    (be_too_severe, {"impossible_value severity": "is above 24, on log record of server.messages"}),
+    (start_later, {"impossible_value messages_sent_total": "has a start time after its time"}),
+    (
+        histogram(SIZES, sum=math.nan),
+        {f"impossible_value {SIZES}": "has the sum nan, which is not a finite number"},
+    ),
+    (histogram(SIZES, min=-1.0), {f"impossible_value {SIZES}": "has the min -1, which cannot be below 0"}),
+    (histogram(SIZES, count=77), {f"impossible_value {SIZES}": "has buckets whose counts do not add up"}),
+    (histogram(SIZES, bucket_counts=[1]), {f"impossible_value {SIZES}": "must have one bucket more than bo"}),
+    (be_too_severe, {"impossible_value severity": "is not from 0 to 24, on log record of server.messages"}),
 ]
 
 
@@ -661,7 +682,7 @@ def test_late_points_are_not_judged(good: Stream) -> None:
     # Nor does a late point replace the newest: a later fall is compared with that.
     after.as_int = 4
     assert failures(stream.examined()) == {
-        "not_monotonic users_registered_total": "fell from 5 to 4 without a restart"
+        "not_monotonic users_registered_total": "decreased from 5 to 4 without a restart"
     }
 
 
@@ -709,7 +730,7 @@ def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
     assert len(personal) == 1000
     assert max(len(one.subject or "") for one in personal) < 300
     (more,) = [one for one in findings if one.check == "differences"]
-    assert more.detail.startswith("100 further ones")
+    assert more.detail.startswith("100 more")
 
 
 @pytest.mark.parametrize(
@@ -742,7 +763,7 @@ def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
     ],
 )
 def test_texts_of_other_servers_that_give_something_away(text: str, what: str) -> None:
-    assert gives_away(text) == what
+    assert personal_data(text) == what
 
 
 @pytest.mark.parametrize(
@@ -761,7 +782,7 @@ def test_texts_of_other_servers_that_give_something_away(text: str, what: str) -
     ],
 )
 def test_texts_of_other_servers_that_give_nothing_away(text: str) -> None:
-    assert gives_away(text) is None
+    assert personal_data(text) is None
 
 
 @pytest.mark.parametrize(
@@ -796,7 +817,7 @@ def test_boundaries_that_do_not_fit_are_a_warning(good: Stream) -> None:
     assert healthy(findings)
     assert (warning.check, warning.subject) == ("boundaries", "http_request_duration_seconds")
     assert (
-        "has the boundaries 0, 5, 10 ... 1000; better are 0.005, 0.01, 0.025 ... 120 (2 times)"
+        "has the boundaries 0, 5, 10 ... 1000; recommended are 0.005, 0.01, 0.025 ... 120 (2 times)"
         in warning.detail
     )
 
@@ -889,7 +910,7 @@ def test_a_pattern_that_matches_nothing_is_a_warning(good: Stream) -> None:
 
 def test_nothing_received_is_a_failure() -> None:
     (finding,) = Stream([]).examined()
-    assert (finding.state, finding.detail) == ("fail", "nothing was received")
+    assert (finding.state, finding.detail) == ("fail", "no request was received")
 
 
 # --- as a command -------------------------------------------------------------------------------------
@@ -937,7 +958,7 @@ def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
     assert process.wait() == 1
     assert "missing_metric" in process.stdout
     assert "unknown_metric" in process.stdout
-    assert "in its generation document it is -> say --generation document" in process.stdout
+    assert "it is in generation document -> use --generation document" in process.stdout
 
 
 def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
@@ -952,7 +973,7 @@ def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
 def test_a_time_ends_it(conform: Conform) -> None:
     process, _ = conform("--for", "1s")
     assert process.wait() == 1
-    assert "nothing was received" in process.stdout
+    assert "no request was received" in process.stdout
     assert "for 1s" in process.stderr
 
 
@@ -1013,14 +1034,20 @@ def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "nothing was received"),
-        (b"{}\n", "file:1: is no OTLP/JSON: it has none of resourceMetrics, resourceSpans, resourceLogs"),
-        (b'{"resourceMetrics": []}\nnot json\n', "file:2: is no OTLP/JSON: Expecting value"),
-        (b'{"resourceSpans": 7}\n', "file:1: is no OTLP/JSON"),
-        (b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
-        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b"", "no request was received"),
+        (
+            b"{}\n",
+            "file:1: is not OTLP/JSON: it has none of the keys resourceMetrics, resourceSpans, resourceLogs",
+        ),
+        (b'{"resourceMetrics": []}\nnot json\n', "file:2: is not OTLP/JSON: Expecting value"),
+        (b'{"resourceSpans": 7}\n', "file:1: is not OTLP/JSON"),
+        (b"[" * 200_000 + b"\n", "file:1: is not OTLP/JSON"),
+        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is not OTLP/JSON"),
         (b" " * (64 << 20) + b"\n", "file:1: is a line of 64 Mi characters or more"),
-        (b"\x00\x00\x01\xff\xfe", "file: is no text; write it with the file exporter's `format: json`"),
+        (
+            b"\x00\x00\x01\xff\xfe",
+            "file: is not a text file; write it with the file exporter's `format: json`",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, content: bytes, said: str) -> None:

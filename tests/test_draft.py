@@ -126,7 +126,7 @@ def test_values_that_a_type_fixes_are_listed_unless_a_row_is_null_there() -> Non
 def test_a_time_as_an_attribute_is_doubted() -> None:
     (doubt,) = draft("SELECT", [Column("n", 20), Column("at", 1184)], TYPES, "x").doubts
     assert doubt.startswith(
-        "attribute column 'at' is timestamp with time zone, and each value makes a series"
+        "attribute column 'at' is timestamp with time zone, and each value creates a separate series"
     )
 
 

@@ -17,14 +17,14 @@ from tests.bed.process import Process
 
 Start = Callable[..., Process]
 BACKENDS = "; add pid <> pg_backend_pid()"
-OWN = " with the poller's own backend" + BACKENDS
+OWN = " including the poller's own backend" + BACKENDS
 SETS = ", which the poller sets for its own session; "
 BACKENDS_OF_DATABASE = (
-    "reads numbackends with the poller's own backend; count the rows of pg_stat_activity with pid <> "
-    "pg_backend_pid() instead"
+    "reads numbackends, which includes the poller's own backend; count the rows of pg_stat_activity with "
+    "pid <> pg_backend_pid() instead"
 )
 ROLLBACKS = (
-    "reads xact_rollback, to which the poller's own transactions add; add datname <> current_database()"
+    "reads xact_rollback, which the poller's own transactions increase; add datname <> current_database()"
 )
 RESET = f"{SETS}read reset_val of pg_settings instead"
 
@@ -151,7 +151,7 @@ def test_a_query_of_all_settings_names_none(sql: str) -> None:
         (
             "own-setting",
             (
-                "reads every setting, some of which the poller sets for its own session; read reset_val of "
+                "reads all settings, some of which the poller sets for its own session; read reset_val of "
                 "pg_settings instead"
             ),
         )
@@ -187,8 +187,7 @@ def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: 
     ((rule, path, what),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))
     assert (rule, path) == ("same-series", "queries[1].metrics[0].name")
     assert what == (
-        f"'m' is the same series at {tmp_path}/q.yaml:1, so one of the two is wrong; write other "
-        "attributes to tell them apart"
+        f"'m' is also a series at {tmp_path}/q.yaml:1, so one of the two is wrong; write different attributes"
     )
 
 

@@ -103,7 +103,7 @@ def _protocol_problem(
     except ssl.SSLCertVerificationError as error:
         return NetworkProblem(
             f"the collector's certificate is not accepted: {error.verify_message}",
-            "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's file, and use the host name in the certificate",
+            "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's file, and use the certificate's host name",
         )
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or ""):
