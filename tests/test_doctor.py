@@ -25,7 +25,7 @@ from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
 from poller.tools.doctor import collector as checkup_collector
 from poller.tools.doctor.finding import Finding, healthy, summary
-from poller.tools.doctor.server import clock, is_here, limits, secured
+from poller.tools.doctor.server import clock, encryption, is_local, limits
 from poller.tools.doctor.standby import examine as examine_replay
 from tests.bed.messaging import MessagingServer
 from tests.bed.otlp import Certificates
@@ -442,7 +442,7 @@ def test_a_connection_that_leaves_the_machine_wants_tls_and_a_known_certificate(
     known = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
 
     def told(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
-        finding = secured(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
+        finding = encryption(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
         return finding.state, finding.detail
 
     assert told("prefer", in_use=False, here=True)[0] == "ok"
@@ -455,7 +455,7 @@ def test_a_connection_that_leaves_the_machine_wants_tls_and_a_known_certificate(
     )
     assert told("verify-full", in_use=True)[0] == "ok"
     assert [
-        is_here(host, address)
+        is_local(host, address)
         for host, address in (
             ("/run/postgresql", ""),
             ("@abstract", ""),

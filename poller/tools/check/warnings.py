@@ -14,7 +14,7 @@ from poller.model.text import quote
 from poller.tools.check.own_session import distortions
 
 
-class Remark(NamedTuple):
+class QueryWarning(NamedTuple):
     """One warning about a query."""
 
     rule: Rule
@@ -25,7 +25,7 @@ class Remark(NamedTuple):
     message: str
 
 
-def remarks(files: Sequence[QueryFile]) -> list[Remark]:
+def remarks(files: Sequence[QueryFile]) -> list[QueryWarning]:
     """Every warning about the valid `files`, in the order of files and lines."""
     warnings = [*_same_series(files)]
     for file in files:
@@ -33,18 +33,18 @@ def remarks(files: Sequence[QueryFile]) -> list[Remark]:
             name = str(query.get("name"))
             for path, sql in _statements(query):
                 warnings += [
-                    Remark(cast(Rule, rule), file, name, (*at, *path), message)
+                    QueryWarning(cast(Rule, rule), file, name, (*at, *path), message)
                     for rule, message in distortions(sql)
                 ]
             for path in _attribute_values(query):
                 written, value = file.written((*at, *path)), _at(query, path)
                 if written is not None and not isinstance(value, str) and written != _text(value):
                     message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
-                    warnings.append(Remark("attribute-text", file, name, (*at, *path), message))
-    return sorted(warnings, key=lambda remark: (remark.file.number, remark.file.line(remark.path)))
+                    warnings.append(QueryWarning("attribute-text", file, name, (*at, *path), message))
+    return sorted(warnings, key=lambda warning: (warning.file.number, warning.file.line(warning.path)))
 
 
-def _same_series(files: Sequence[QueryFile]) -> Iterator[Remark]:
+def _same_series(files: Sequence[QueryFile]) -> Iterator[QueryWarning]:
     """Metrics of different queries with the same name and the same fixed attributes, and no other attributes.
 
     Two queries are alternatives if each has a requirement that the other lacks; only one of them runs.
@@ -65,7 +65,7 @@ def _same_series(files: Sequence[QueryFile]) -> Iterator[Remark]:
                             f"{metric['name']!r} is also a series at {first}, so one of the two is wrong"
                         )
                         message = f"{problem}; write different attributes"
-                        yield Remark("same-series", file, str(query["name"]), path, message)
+                        yield QueryWarning("same-series", file, str(query["name"]), path, message)
                         break
                 others.append((file, path, required))
 

@@ -67,12 +67,12 @@ def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, stri
     pooled = values["pid"] != connection.info.backend_pid
     return [
         _database(session.host, facts, place, pooled=pooled),
-        secured(
+        encryption(
             # Behind a pooler, the server reports the TLS state of the pooler's connection.
             None if pooled else values["ssl"],
             in_use=connection.pgconn.ssl_in_use,
             sslmode=ssl_mode(connection),
-            here=is_here(connection.info.host, connection.info.hostaddr),
+            here=is_local(connection.info.host, connection.info.hostaddr),
         ),
         _role(values["role"], facts.excess, strict=strict),
         _connections(values["limit"], values["used"], superuser="superuser" in facts.excess),
@@ -99,7 +99,7 @@ def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool
     )
 
 
-def secured(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
+def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
     """Finding about the encryption of the connection.
 
     `ssl` has version and cipher, or is None if unknown; `here`: the connection stays on this machine.
@@ -253,7 +253,7 @@ SELECT pg_catalog.json_build_object(
         'max_parallel_workers_per_gather', 'hash_mem_multiplier'])))"""
 
 
-def is_here(host: str, address: str) -> bool:
+def is_local(host: str, address: str) -> bool:
     """Whether the connection does not leave this machine."""
     if not host or host[0] in "/@":
         return True

@@ -99,12 +99,12 @@ def query_rules(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Ru
 
 def _rule(query: QueryDefinition, metric: MetricDefinition, alert: Alert, runbook: str) -> Rule:
     series_name = metric_name(metric.name, metric.unit, metric.type)
-    words = (*series_name.split("_"), _NAMES[alert.of], alert.side)
+    parts = (*series_name.split("_"), _NAMES[alert.of], alert.side)
     names = dict.fromkeys((*metric.attribute_columns, *metric.attributes))
     labels = ", ".join(f"{name}={{{{ $labels.{label_name(name)} }}}}" for name in names)
     series = f" Series: {labels}." if names else ""
     return Rule(
-        name="".join(word[:1].upper() + word[1:] for word in words),
+        name="".join(part[:1].upper() + part[1:] for part in parts),
         expr=_expr(f"{series_name}{labels_text(metric.attributes)}", metric.type, alert),
         lasting=alert.for_,
         severity=alert.severity,

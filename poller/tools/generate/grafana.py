@@ -129,12 +129,12 @@ def numbers(
 
 
 def states(
-    text: Text, target: Target, words: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
+    text: Text, target: Target, names: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
 ) -> Panel:
-    """A band per series, coloured by state; `words` maps each value to its name and colour."""
+    """A band per series, coloured by state; `names` maps each value to its name and colour."""
     mapping = {
-        str(value): model.ValueMappingResult(text=word, color=color, index=index)
-        for index, (value, (word, color)) in enumerate(words.items())
+        str(value): model.ValueMappingResult(text=name, color=color, index=index)
+        for index, (value, (name, color)) in enumerate(names.items())
     }
     return (
         statetimeline.Panel()

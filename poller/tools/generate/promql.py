@@ -41,10 +41,10 @@ def queries() -> Iterator[Panel]:
     """Panels for the state, age and series of every query."""
     # A query without a state series is ok; every query reports its number of series.
     state = " or ".join(
-        f"""{number} * {of("poller_query_state", f'poller_state="{word}"')}"""
-        if word != "ok"
+        f"""{number} * {of("poller_query_state", f'poller_state="{name}"')}"""
+        if name != "ok"
         else f"0 * {of('poller_query_series')} + {number}"
-        for number, (word, _) in _STATES.items()
+        for number, (name, _) in _STATES.items()
     )
     yield states(
         Text(

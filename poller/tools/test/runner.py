@@ -42,7 +42,7 @@ ORDER BY c.oid
 pg_ (PostgreSQL manual, "The System Catalog Schema")."""
 
 
-def refuse_used(connection: psycopg.Connection) -> None:
+def require_empty(connection: psycopg.Connection) -> None:
     """Raise ConfigError if the database contains relations, because the DDL of a case would lock them.
 
     A case holds its ACCESS EXCLUSIVE locks until its rollback, and every other query waits for them.
@@ -63,7 +63,7 @@ _CANCEL_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
-def stoppable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iterator[None]:
+def cancellable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iterator[None]:
     """Cancel the running statement of `connection` as soon as the token is cancelled.
 
     Raises PollError `cancelled` then. A thread is needed, because COPY cannot run in a pipeline, and psycopg
@@ -131,8 +131,8 @@ class Bench:
         if not empty:
             return
         try:
-            with stoppable(connection, self._cancel_token):
-                refuse_used(connection)
+            with cancellable(connection, self._cancel_token):
+                require_empty(connection)
         except psycopg.Error as error:
             raise PollError("unavailable", _server_message(error)) from error
 
@@ -145,7 +145,7 @@ class Bench:
         connection = self._session.connection()
         try:
             with self._rolled_back(connection):
-                with stoppable(connection, self._cancel_token):
+                with cancellable(connection, self._cancel_token):
                     _prepare(connection, trial.fixture)
                 # The following statements are those of a poll, including the savepoint that it rolls back to.
                 connection.execute("SET TRANSACTION READ ONLY")
