@@ -74,7 +74,8 @@ def to_junit(judgements: Sequence[Judgement]) -> bytes:
                 file=_xml(path), line=str(trial.line), time=f"{judgement.seconds:.3f}",
             )  # fmt: skip
             if judgement.broken:
-                ET.SubElement(element, "error", message=_xml(judgement.broken)).text = _xml(judgement.broken)
+                message = _xml(judgement.broken)
+                ET.SubElement(element, "error", message=message).text = message
             elif judgement.lines:
                 text = "\n".join(map(str, judgement.lines))
                 first = next(str(line) for line in judgement.lines if line.mark in "-+")
