@@ -396,7 +396,7 @@ def test_check_reports_the_mistakes_of_cases(desk: Desk, monkeypatch: pytest.Mon
     assert wrong.exit_code == 2
     assert wrong.stdout == (
         "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is not "
-        "a query of the query file; did you mean 'lost'? its queries are: waiting, share, lost\n"
+        "in the query file; did you mean 'lost'? its queries are: waiting, share, lost\n"
     )
 
 

@@ -74,15 +74,15 @@ def judge(
             gate = Diagnostic("requires", level, message, origin.place("requires"), query=query.name)
             judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
         else:
-            case = _Case(
+            check = _QueryCheck(
                 query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, limits
             )
-            judged.append(case.result())
+            judged.append(check.result())
     return judged
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _QueryCheck:
     """One query with everything that its check needs."""
 
     query: QueryDefinition

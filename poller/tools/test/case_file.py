@@ -193,7 +193,7 @@ class CaseReader:
             hint = did_you_mean(case.query, self._queries) or ";"
             self._report(
                 (*at, "query"),
-                f"{quote(case.query)} is not a query of the query file{hint} its queries are: {names}",
+                f"{quote(case.query)} is not in the query file{hint} its queries are: {names}",
             )
         return self._queries.get(case.query or "")
 
