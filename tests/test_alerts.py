@@ -1,4 +1,4 @@
-"""Every alert fires when it should, says so in words, and is silent while all is well."""
+"""Every alert fires when it should, explains why, and is silent otherwise."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def state(word: str, now: int = 1, **more: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Fires:
-    """What is stored, when it fires (minutes from the beginning), and what it says then."""
+    """Stored series, the minute in which the alert fires, and its expected summary."""
 
     alert: str
     severity: str
@@ -124,21 +124,21 @@ FIRE = [
         "PollerGone",
         "critical",
         [series("poller_query_series", {**QUERY, "job": "other"}, "300+0x120")],
-        "No poller of the service obscura-poller pushes",
+        "No poller of the service obscura-poller exports",
         labels={},
     ),
     Fires(
         "PollerGone",
         "critical",
         [series("poller_query_series", {**QUERY, "job": "team/obscura-poller"}, "300+0x20")],
-        "No poller of the service obscura-poller pushes",
+        "No poller of the service obscura-poller exports",
         labels={},
     ),
     Fires(
         "PollerFewer",
         "warning",
         [SERIES, series("poller_query_series", {**QUERY, "instance": "b"}, "300+0x50")],
-        "Fewer pollers of obscura-poller push than an hour ago",
+        "Fewer pollers of obscura-poller export than an hour ago",
         labels={"job": "obscura-poller"},
         at=75,
     ),
@@ -213,7 +213,7 @@ FIRE = [
         "PollerReplicaLagUnknown",
         "warning",
         [steady("poller_replica_standby", SERVER, 1)],
-        "Nobody knows how far the replica replica:5432 is behind",
+        "The replay lag of the replica replica:5432 is unknown",
         labels=SERVER,
     ),
     Fires(
@@ -227,21 +227,21 @@ FIRE = [
             ),
             series("poller_export_requests_total", {**METRICS, "poller_outcome": "ok"}, "0+1x120"),
         ],
-        "Pushes of the poller a fail",
+        "Exports of the poller a fail",
         labels=POLLER,
     ),
     Fires(
         "PollerExportFailing",
         "warning",
         [steady("poller_export_spool_age_seconds", METRICS, 400)],
-        "Pushes of the poller a fail",
+        "Exports of the poller a fail",
         labels=POLLER,
     ),
     Fires(
         "PollerSpoolFilling",
         "critical",
         [steady("poller_export_spool_size_bytes", METRICS, 140_000_000)],
-        "The spool of the poller a fills up",
+        "The spool of the poller a is filling up",
         labels=METRICS,
     ),
     Fires(
@@ -251,16 +251,16 @@ FIRE = [
             series("poller_export_spool_size_bytes", METRICS, "0+1200000x120"),
             series("poller_export_spool_age_seconds", METRICS, "0+60x120"),
         ],
-        "The spool of the poller a fills up",
+        "The spool of the poller a is filling up",
         labels=METRICS,
         at=40,
     ),
     Fires(
-        # The series begins with what happened: nothing before it, to have increased from.
+        # The series begins with the event, so `increase` has no earlier sample.
         "PollerExportDropped",
         "critical",
         [series("poller_export_dropped_total", {**METRICS, "poller_reason": "age"}, "_x60 7+0x60")],
-        "The poller a has given up age requests",
+        "The poller a has dropped requests: age",
         labels={**METRICS, "poller_reason": "age"},
         at=62,
     ),
@@ -276,21 +276,21 @@ FIRE = [
         "PollerDataPointsRefused",
         "warning",
         [series("poller_query_quarantined_total", {**QUERY, "poller_reason": "nan"}, "0+1x120")],
-        "Rows of the query users are no true numbers: nan",
+        "Rows of the query users are rejected: nan",
         labels={**QUERY, "poller_reason": "nan"},
     ),
     Fires(
         "PollerTicksLeftOut",
         "warning",
         [series("poller_tick_overruns_total", {**POLLER, "poller_tick_name": "default/1m"}, "0+1x120")],
-        "Ticks default/1m are left out",
+        "Ticks default/1m are skipped",
         labels={**POLLER, "poller_tick_name": "default/1m"},
     ),
     Fires(
         "PollerReloadFailed",
         "warning",
         [steady("poller_config_reload_success", POLLER, 0)],
-        "The query files of the poller a have mistakes",
+        "The query files of the poller a have errors",
         labels=POLLER,
     ),
     Fires(
@@ -343,7 +343,7 @@ FIRE = [
         labels={**POLLER, "kind": "image", "disk_name": "one", "poller_query_name": "store"},
     ),
     Fires(
-        # The counter of a statistics table that was reset: what it fell by is nobody's.
+        # The counter of a statistics table that was reset; the decrease does not count.
         "MessagesSentTotalGrowthBelow",
         "warning",
         [series("messages_sent_total", POLLER, f"100000+1x{HALF_HOURS_OF_A_DAY} 0+1x{HALF_HOURS_OF_A_DAY}")],
@@ -375,7 +375,7 @@ HEALTHY = [
         {**QUERY, "poller_state": "failed", "error_type": "conflict"},
         "_x20 1+0x9 0 _x120",
     ),
-    # As it is declared, and always was: the column is not there.
+    # The column never existed, as the query declares.
     *(
         steady(name, {**POLLER, "poller_query_name": "attachments_bytes", **more}, value)
         for name, more, value in (
@@ -383,7 +383,7 @@ HEALTHY = [
             ("poller_query_state", {"poller_state": "stale"}, 1),
         )
     ),
-    # Held back now and then.
+    # Sometimes delayed.
     series(
         "poller_query_state",
         {**QUERY, "poller_query_name": "slow", "poller_state": "skipped", "poller_reason": "duty_cycle"},
@@ -400,7 +400,7 @@ HEALTHY = [
     # Long ago.
     steady("poller_export_dropped_total", {**METRICS, "poller_reason": "age"}, 7),
     steady("poller_export_rejected_total", {**METRICS, "poller_reason": "partial_success"}, 7),
-    # A collector without a place for spans, which were not asked for.
+    # A collector that does not accept spans.
     series(
         "poller_export_requests_total",
         {**TRACES, "poller_outcome": "failed"},
@@ -426,7 +426,7 @@ HEALTHY = [
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules that `poller alerts` writes for a catalogue that asks for some."""
+    """The rules that `poller alerts` writes for queries with alerts."""
     folder = tmp_path_factory.mktemp("alerts")
     queries = folder / "queries.yaml"
     queries.write_text(json.dumps(CATALOG))
@@ -450,7 +450,7 @@ def told(rules: Path) -> list[dict[str, Any]]:
 def examine(
     folder: Path, rules: Path, stored: Sequence[object], looks: Sequence[object], step: int = 1
 ) -> None:
-    """Let `promtool test rules` find something wrong; `step` is in minutes."""
+    """Run `promtool test rules` and assert success; `step` is in minutes."""
     test = {"interval": f"{step}m", "input_series": stored, "alert_rule_test": looks}
     whole = {"rule_files": [str(rules)], "evaluation_interval": f"{step}m", "tests": [test]}
     file = folder / "test.yaml"
@@ -461,8 +461,8 @@ def examine(
 
 
 @pytest.mark.parametrize("case", FIRE, ids=lambda case: case.alert)
-def test_an_alert_fires_and_says_why(case: Fires, rules: Path, tmp_path: Path) -> None:
-    """With exactly these labels, that summary, and a link into the runbook; not before its time."""
+def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Path) -> None:
+    """With exactly these labels, this summary and a link to the runbook, and not earlier."""
     (rule,) = [rule for rule in told(rules) if rule["alert"] == case.alert]
     fired = {
         "exp_labels": {"severity": case.severity, **case.labels},
@@ -482,13 +482,13 @@ def test_an_alert_fires_and_says_why(case: Fires, rules: Path, tmp_path: Path) -
 
 
 def description(rule: dict[str, Any], case: Fires) -> str:
-    """As in the rule, its templates filled in."""
+    """The description of the rule with its templates filled in."""
     given: str = rule["annotations"]["description"]
     given = given.replace('{{ "{{" }}', "{{").replace("{{ $value }}", "2")
     return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: case.labels[found[1]], given)
 
 
-def test_all_are_silent_while_all_is_well(rules: Path, tmp_path: Path) -> None:
+def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
     looks: list[dict[str, object]] = [
         {"eval_time": f"{minute}m", "alertname": rule["alert"], "exp_alerts": []}
         for rule in told(rules)
@@ -497,8 +497,8 @@ def test_all_are_silent_while_all_is_well(rules: Path, tmp_path: Path) -> None:
     examine(tmp_path, rules, HEALTHY, looks)
 
 
-def test_a_steady_week_is_no_anomaly(rules: Path, tmp_path: Path) -> None:
-    """Nor is a beginning: where nothing was a week ago, anything is infinitely more."""
+def test_a_steady_week_is_not_an_anomaly(rules: Path, tmp_path: Path) -> None:
+    """A new series is not an anomaly either, although any value is infinitely more than none."""
     weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
     stored = [
         series("users_total", POLLER, f"100+0.1x{weeks}"),
@@ -512,18 +512,18 @@ def test_a_steady_week_is_no_anomaly(rules: Path, tmp_path: Path) -> None:
     examine(tmp_path, rules, stored, looks, 30)
 
 
-def test_each_alert_is_seen_to_fire(rules: Path) -> None:
+def test_each_alert_has_a_case(rules: Path) -> None:
     assert {rule["alert"] for rule in told(rules)} == {case.alert for case in FIRE}
 
 
-def test_the_rules_are_right_to_promtool(rules: Path) -> None:
+def test_promtool_accepts_the_rules(rules: Path) -> None:
     for file in (rules, RULES):
         done = promtool("check", "rules", "--lint=all", "--lint-fatal", file)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_committed_rules_are_those_that_are_written_today() -> None:
-    """`poller alerts > deploy/prometheus/rules.yaml` writes them anew."""
+def test_the_committed_rules_are_current() -> None:
+    """`poller alerts > deploy/prometheus/rules.yaml` regenerates them."""
     assert RULES.read_text() == alerts()
 
 
@@ -538,7 +538,7 @@ def test_the_limits_come_from_the_settings() -> None:
     assert written["PollerGone"]["annotations"]["runbook_url"] == "https://x.example/r#pollergone"
 
 
-def test_the_runbook_has_a_section_for_each_alert_and_says_what_to_look_at_and_do(rules: Path) -> None:
+def test_the_runbook_has_a_section_for_each_alert(rules: Path) -> None:
     sections = dict(
         re.findall(r"^## ([^\n]+)\n(.+?)(?=^## |\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
     )

@@ -1,4 +1,4 @@
-"""`poller test`: the users' own queries on rows of their making, tried as a poll would ask them."""
+"""`poller test` runs queries on the rows of test cases as a poll would."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ cases:
 
 
 class Desk:
-    """A folder with a query file, and what becomes of cases written beside it."""
+    """A folder with a query file, and the results of cases written next to it."""
 
     def __init__(self, folder: Path, bench: Bench | None = None) -> None:
         self.folder = folder
@@ -122,21 +122,21 @@ def table(tmp_path: Path, bench: Bench) -> Desk:
 
 
 @pytest.mark.postgres
-def test_every_shipped_query_has_cases_and_comes_to_what_they_say(database: Database, tmp_path: Path) -> None:
+def test_every_shipped_query_has_cases_that_pass(database: Database, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     command = ["test", "shipped", "extended", "--database", database.primary_dsn, "--junit", str(junit)]
     done = subprocess.run([sys.executable, "-m", "poller", *command], capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    told = ET.parse(junit).getroot()
-    assert told.attrib["failures"] == told.attrib["errors"] == "0"
-    tried = {case.attrib["classname"] for case in told.iter("testcase")}
+    reported = ET.parse(junit).getroot()
+    assert reported.attrib["failures"] == reported.attrib["errors"] == "0"
+    tried = {case.attrib["classname"] for case in reported.iter("testcase")}
     folders = [Path("queries"), Path("queries/extended")]
     assert tried == {query.name for query in load(folders, DEFAULTS).queries}
     assert "without a case" not in done.stdout
 
 
-def test_without_a_database_it_makes_a_server_and_tells_what_is_different(
+def test_without_a_database_it_starts_a_server_and_prints_the_differences(
     desk: Desk, poller_process: Callable[..., Process]
 ) -> None:
     desk.cases("""\
@@ -157,13 +157,13 @@ def test_without_a_database_it_makes_a_server_and_tells_what_is_different(
         "          waiting_age_seconds 0.0",
         "ok      letters.test.yaml: it is lost",
         "broken  letters.test.yaml:10: nowhere (lost)",
-        '        letters.test.yaml:10: sql: line 1 of it: relation "nowhere" does not exist',
-        "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: share",
+        '        letters.test.yaml:10: sql: line 1 of the script: relation "nowhere" does not exist',
+        "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: share",
     ]
 
 
 @pytest.mark.postgres
-def test_time_stands_still_and_every_series_is_held_against_one(table: Desk) -> None:
+def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
     assert table.difference("""\
         - name: by state
           query: waiting
@@ -245,7 +245,7 @@ def test_time_stands_still_and_every_series_is_held_against_one(table: Desk) -> 
         ),
     ],
 )
-def test_the_difference_says_what_was_expected_and_what_came(
+def test_the_difference_has_the_expected_and_the_actual_result(
     table: Desk, case: str, difference: list[str]
 ) -> None:
     case = case.strip() if case.startswith("{") else case
@@ -278,7 +278,7 @@ def test_a_case_that_is_as_expected_has_no_difference(table: Desk, case: str) ->
 
 
 @pytest.mark.postgres
-def test_nothing_of_a_case_is_left_and_the_query_may_not_write(table: Desk, site: Site) -> None:
+def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Site) -> None:
     table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", "SELECT make_lost() AS n"))
     difference = table.difference("""\
         - name: it writes
@@ -301,7 +301,7 @@ def test_nothing_of_a_case_is_left_and_the_query_may_not_write(table: Desk, site
 
 @pytest.mark.postgres
 def test_a_dump_serves_as_schema(table: Desk) -> None:
-    """With what pg_dump writes around it, the empty search_path too."""
+    """Including the commands that pg_dump adds, such as the empty search_path."""
     table.write(
         "schema.sql",
         "\\restrict abc\nSET statement_timeout = 0;\n"
@@ -321,19 +321,21 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize(
-    ("fixture", "told"),
+    ("fixture", "reported"),
     [
         (
             'sql: "SELECT 1;\\n\\nINSERT INTO\\n  nowhere VALUES (1)"',
-            'sql: line 4 of it: relation "nowhere" does not exist',
+            'sql: line 4 of the script: relation "nowhere" does not exist',
         ),
         ('rows: {letters: "id\\n1\\nx"}', "rows.letters: invalid input syntax for type bigint"),
         ('rows: {letters: "nope\\n1"}', 'rows.letters: column "nope" of relation "letters" does not exist'),
         ('rows: {a.b: "nope\\n1"}', 'rows.a.b: schema "a" does not exist'),
-        ("sql: CREATE TABLE letters ()", 'sql: line 1 of it: relation "letters" already exists'),
+        ("sql: CREATE TABLE letters ()", 'sql: line 1 of the script: relation "letters" already exists'),
     ],
 )
-def test_rows_that_cannot_be_made_are_told_with_their_place(table: Desk, fixture: str, told: str) -> None:
+def test_rows_that_cannot_be_created_are_reported_with_their_place(
+    table: Desk, fixture: str, reported: str
+) -> None:
     (trial,) = table.cases(f"- {{name: x, query: lost, {fixture}, expect: []}}")
     assert table.bench is not None
     with pytest.raises(FixtureError) as caught:
@@ -341,32 +343,32 @@ def test_rows_that_cannot_be_made_are_told_with_their_place(table: Desk, fixture
 
     place, _, rest = str(caught.value).partition(": ")
     assert place == f"{table.folder}/letters.test.yaml:5"
-    assert rest.startswith(told)
+    assert rest.startswith(reported)
     (trial,) = table.cases("- {name: the next one, query: lost, fails: rejected}")
     assert judge(trial, table.bench.attempt(trial), 0.0).state == "ok"
 
 
 def mistakes() -> Iterator[tuple[str, str, list[str]]]:
-    """What is wrong, the file, and each problem as it is told, after the file's name."""
+    """Name of the mistake, the file, and each reported problem without the file's name."""
     text = Path(__file__).with_name("mistaken_cases.txt").read_text(encoding="utf-8")
     for part in text.split("==== ")[1:]:
         name, _, rest = part.partition("\n")
-        file, _, told = rest.partition("---- is told as\n")
-        yield name, file, told.splitlines()
+        file, _, reported = rest.partition("---- is reported as\n")
+        yield name, file, reported.splitlines()
 
 
-@pytest.mark.parametrize(("text", "told"), [pytest.param(*rest, id=name) for name, *rest in mistakes()])
-def test_a_mistake_is_told_with_its_line_and_what_to_write(
-    desk: Desk, text: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("text", "reported"), [pytest.param(*rest, id=name) for name, *rest in mistakes()])
+def test_a_mistake_is_reported_with_its_line_and_advice(
+    desk: Desk, text: str, reported: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk.folder)
     desk.folder = Path()
 
-    named = [line.replace("FILE", "letters.test.yaml") for line in told]
+    named = [line.replace("FILE", "letters.test.yaml") for line in reported]
     assert desk.complaints(text) == [f"letters.test.yaml:{line}" for line in named]
 
 
-def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp_path: Path) -> None:
+def test_mistakes_in_the_query_file_are_reported_first_and_folders_without_cases(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.write("letters.yaml", "queries: []")
     assert desk.complaints("cases: []") == [
@@ -375,14 +377,14 @@ def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp
     (tmp_path / "letters.test.yaml").unlink()
     desk.write("letters.yaml", QUERIES)
     for source in (tmp_path, tmp_path / "letters.yaml"):
-        with pytest.raises(ConfigError, match=r"finds no cases; write some into .*/letters\.test\.yaml"):
+        with pytest.raises(ConfigError, match=r"finds no cases; write cases to .*/letters\.test\.yaml"):
             collect([source], DEFAULTS)
     with pytest.raises(ConfigError, match="does not exist"):
         collect([tmp_path / "nowhere.yaml"], DEFAULTS)
 
 
-def test_check_tells_the_mistakes_of_cases_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the metrics are called elsewhere."""
+def test_check_reports_the_mistakes_of_cases(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names in cases have no namespace, even if POLLER_NAMESPACE is set."""
     monkeypatch.chdir(desk.folder)
     monkeypatch.setenv("POLLER_NAMESPACE", "mail")
     desk.cases("- {name: x, query: lost, expect: [{metric: lost_total, value: 1}]}")
@@ -393,12 +395,12 @@ def test_check_tells_the_mistakes_of_cases_too(desk: Desk, monkeypatch: pytest.M
     assert (right.exit_code, right.stdout) == (0, "1 file, 3 queries, 4 metrics: no problems\n")
     assert wrong.exit_code == 2
     assert wrong.stdout == (
-        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is no "
-        "query of the file beside; did you mean 'lost'? there are: waiting, share, lost\n"
+        "::error file=letters.test.yaml,line=1,col=19,title=poller query-file::cases[0].query: 'lots' is not "
+        "in the query file; did you mean 'lost'? its queries are: waiting, share, lost\n"
     )
 
 
-def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
+def test_case_files_are_not_query_files(desk: Desk) -> None:
     cases = desk.write("letters.test.yaml", "cases: []")
 
     assert load([desk.folder], DEFAULTS).files == (desk.folder / "letters.yaml",)
@@ -406,10 +408,12 @@ def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
         load([cases], DEFAULTS)
 
 
-def test_statements_are_taken_apart_with_their_lines() -> None:
-    told = steps("-- é\nSELECT ';' ;\n\n  SELECT $$\n;$$;;\nSTART TRANSACTION;SELECT 3;COMMIT;\n-- the end")
+def test_a_script_is_split_into_statements_with_their_lines() -> None:
+    reported = steps(
+        "-- é\nSELECT ';' ;\n\n  SELECT $$\n;$$;;\nSTART TRANSACTION;SELECT 3;COMMIT;\n-- the end"
+    )
 
-    assert [(step.line, step.sql) for step in told] == [
+    assert [(step.line, step.sql) for step in reported] == [
         (1, "-- é\nSELECT ';'"),
         (4, "SELECT $$\n;$$"),
         (6, "SELECT 3"),
@@ -424,20 +428,20 @@ def test_statements_are_taken_apart_with_their_lines() -> None:
         ("rollback prepared 'x'", "rolled back as a whole"),
         ("ABORT", "rolled back as a whole"),
         ("COMMIT PREPARED 'x'", "rolled back as a whole"),
-        ("COPY letters FROM PROGRAM 'curl example'", "no program is run for a case"),
+        ("COPY letters FROM PROGRAM 'curl example'", "a case runs no program"),
         ("COPY letters TO PROGRAM 'mail'", "writes no file"),
         ("COPY (SELECT 1) TO '/srv/letters.csv'", "writes no file"),
         ("COPY letters FROM STDIN", "write the rows below `rows:`"),
     ],
 )
-def test_what_no_rollback_would_undo_is_refused_as_it_is_written(sql: str, why: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"holds {sql} (line 2 of it); ") + f".*{why}"):
+def test_a_statement_that_no_rollback_would_undo_is_rejected(sql: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"contains {sql} (line 2 of the script); ") + f".*{why}"):
         steps(f"COPY letters FROM '/srv/letters.csv';\n{sql}")
 
 
 @pytest.mark.postgres
-def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
-    """Its own relations and those of extensions are the server's."""
+def test_a_database_with_relations_is_rejected(database: Database) -> None:
+    """Relations of the server and of extensions do not count."""
     cancel_token = CancelToken()
     session = Connection(lambda: database.primary_dsn, cancel_token, connect_timeout=30)
     bench = Bench(session, cancel_token)
@@ -451,9 +455,9 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     cancel_token.close()
 
     assert str(caught.value) == (
-        "--database: holds the relation nothing_in_it.a and 1 more, and a case would lock whoever uses it; "
-        "write an empty database (createdb scratch), and have `schema:` or `schema_file:` make the "
-        "tables in it"
+        "--database: contains the relation nothing_in_it.a and 1 more, which a case would lock for other "
+        "clients; write an empty database (createdb scratch), and create the tables with `schema:` or "
+        "`schema_file:`"
     )
 
 
@@ -466,7 +470,7 @@ def test_a_database_that_is_somebodys_is_refused(database: Database) -> None:
     ],
     ids=["statement", "COPY"],
 )
-def test_a_signal_ends_the_statement_that_makes_rows(
+def test_a_signal_cancels_the_statement_that_creates_rows(
     desk: Desk,
     database: Database,
     poller_process: Callable[..., Process],
@@ -508,7 +512,7 @@ def _until(holds: Callable[[], bool], process: Process) -> None:
 
 
 @pytest.mark.postgres
-def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
+def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk) -> None:
     (trial,) = table.cases(
         '- {name: x, query: lost, sql: "SET statement_timeout = 1; SELECT pg_sleep(6000)", expect: []}'
     )
@@ -516,40 +520,41 @@ def test_a_statement_that_takes_too_long_tells_its_limit(table: Desk) -> None:
     with pytest.raises(FixtureError) as caught:
         table.bench.attempt(trial)
 
-    assert "sql: line 1 of it: canceling statement due to statement timeout; the limit is 60 s" in str(
-        caught.value
+    assert (
+        "sql: line 1 of the script: canceling statement due to statement timeout; the limit is 60 s"
+        in str(caught.value)
     )
 
 
 @pytest.mark.postgres
-def test_a_standby_takes_no_rows(desk: Desk, database: Database) -> None:
+def test_a_standby_accepts_no_rows(desk: Desk, database: Database) -> None:
     (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
     cancel_token = CancelToken()
     session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
-    with pytest.raises(PollError, match="no rows can be made there: cannot set transaction read-write mode"):
+    with pytest.raises(PollError, match="the server accepts no rows: cannot set transaction read-write mode"):
         Bench(session, cancel_token).attempt(trial)
     session.close()
     cancel_token.close()
 
 
-def test_a_database_that_is_polled_or_not_there_is_told(
+def test_a_polled_or_unreachable_database_is_reported(
     desk: Desk, poller_process: Callable[..., Process]
 ) -> None:
     desk.cases("- {name: x, query: lost, fails: rejected}")
     nowhere = "postgresql://u:s3cret@127.0.0.1:1/x?connect_timeout=2"
     polled = "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"
-    for environ, files, told in (
+    for environ, files, reported in (
         ({}, ["."], "poller test: connection failed"),
         ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=1 dbname=x user=other"}, ["."], polled),
         ({}, ["password=s3cret"], "--database: quote a value that holds blanks"),
     ):
         process = poller_process("test", *files, "--database", nowhere, cwd=desk.folder, env=environ)
         assert (process.wait(), process.stdout) == (2, ""), str(process)
-        assert process.stderr.startswith(told), process.stderr
+        assert process.stderr.startswith(reported), process.stderr
         assert "s3cret" not in process.stderr
 
 
-def test_the_database_that_is_polled_is_known_without_its_port(desk: Desk) -> None:
+def test_the_polled_database_is_recognized_without_its_port(desk: Desk) -> None:
     desk.cases("- {name: x, query: lost, fails: rejected}")
     done = CliRunner().invoke(
         app,
@@ -559,7 +564,7 @@ def test_the_database_that_is_polled_is_known_without_its_port(desk: Desk) -> No
     assert "is POLLER_DATABASE_URL, which is only ever read" in str(done.exception)
 
 
-def test_cases_are_chosen_by_name(desk: Desk) -> None:
+def test_cases_are_selected_by_name(desk: Desk) -> None:
     trials = desk.cases("""\
         - {name: first one, query: lost, fails: rejected}
         - {name: second one, query: lost, fails: rejected}
@@ -571,7 +576,7 @@ def test_cases_are_chosen_by_name(desk: Desk) -> None:
 
 
 @pytest.mark.postgres
-def test_a_lost_connection_is_not_the_cases_fault_and_the_next_has_a_new_one(table: Desk) -> None:
+def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: Desk) -> None:
     kill = "SELECT pg_terminate_backend(pg_backend_pid())"
     (trial,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
     assert table.bench is not None
@@ -582,8 +587,8 @@ def test_a_lost_connection_is_not_the_cases_fault_and_the_next_has_a_new_one(tab
 
 
 @pytest.mark.postgres
-def test_junit_holds_what_a_terminal_shows(table: Desk) -> None:
-    """Characters that XML or a terminal would stumble over included."""
+def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
+    """Including characters that are invalid in XML or control a terminal."""
     good = table.attempt("- {name: good, query: lost, fails: rejected}")
     bad = table.attempt("""\
         - name: <bad> &
@@ -592,12 +597,12 @@ def test_junit_holds_what_a_terminal_shows(table: Desk) -> None:
           expect: []
         """)
     broken = Judgement(bad.trial, 0.5, broken="no \x00 rows")
-    told = ET.fromstring(to_junit([good, bad, broken]))
+    reported = ET.fromstring(to_junit([good, bad, broken]))
 
-    assert {key: told.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
+    assert {key: reported.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
         "tests": "3", "failures": "1", "errors": "1", "time": "1.000",
     }  # fmt: skip
-    first, second, third = told.iter("testcase")
+    first, second, third = reported.iter("testcase")
     assert (first.attrib["name"], list(first)) == ("good", [])
     assert (second.attrib["name"], second.attrib["line"]) == ("<bad> &", "5")
     assert [one.tag for one in second] == ["failure"]
@@ -612,5 +617,5 @@ def test_junit_holds_what_a_terminal_shows(table: Desk) -> None:
     assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
     assert (
         summary([good, bad, broken], ["x"])
-        == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + came); without a case: x"
+        == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: x"
     )

@@ -1,4 +1,4 @@
-"""`poller check` says what a server thinks of every query, to people and to programs, and runs none."""
+"""`poller check --database` reports the problems of every query without running it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ANALYZE things;
 
 @pytest.fixture
 def things(database: Database) -> Database:
-    """A database with a table of 5000 analysed rows, and one that nobody has looked at."""
+    """A database with an analysed table of 5000 rows, and a table without statistics."""
     database.execute(TABLES)
     database.replayed()
     return database
@@ -55,7 +55,7 @@ def things(database: Database) -> Database:
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run `poller check` in a folder with `q.yaml`, made of `queries`."""
+    """Run `poller check` in a folder with `q.yaml`, which contains `queries`."""
 
     def run(queries: str, *options: str) -> Result:
         monkeypatch.chdir(tmp_path)
@@ -78,8 +78,8 @@ GROUPED = "SELECT count(*) AS n, {0} FROM things GROUP BY {0}"
 COUNT = "SELECT count(*) AS n FROM things"
 ESTIMATE = "    estimate: {{sql: {sql}, above_cost: {cost}}}\n"
 
-SAID: dict[str, tuple[str, list[str]]] = {
-    # What is asked, and every line but those of queries that are in order.
+REPORTED: dict[str, tuple[str, list[str]]] = {
+    # The query, and the reported problems.
     "column": (
         one("SELECT 1 AS m"),
         ["error 8 column queries[0].metrics[0].value_column: column 'n' is missing; the result has m"],
@@ -99,7 +99,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 unused-column queries[0].sql: column 'state' feeds no metric: rows that differ "
-                "only by it are refused as duplicates; add it to attribute_columns, or leave it out of "
+                "only in it are rejected as duplicates; add it to attribute_columns, or remove it from "
                 "the SELECT"
             )
         ],
@@ -167,7 +167,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'at' is "
-                "timestamp with time zone, and each value makes a series of its own; round it with "
+                "timestamp with time zone, and each value creates a separate series; round it with "
                 "date_trunc, or "
                 "make it a value: extract(epoch FROM at)"
             )
@@ -182,17 +182,19 @@ SAID: dict[str, tuple[str, list[str]]] = {
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column "
                 "'ratio' is "
-                "double precision, and each value makes a series of its own; round it, or make it a "
+                "double precision, and each value creates a separate series; round it, or make it a "
                 "value column"
             ),
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'doc' is "
-                "jsonb, and each value makes a series of its own; select the part that tells series apart"
+                "jsonb, and each value creates a separate series; select the part that "
+                "distinguishes the series"
             ),
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column "
                 "'tags' is "
-                "text[], and each value makes a series of its own; select the part that tells series apart"
+                "text[], and each value creates a separate series; select the part that "
+                "distinguishes the series"
             ),
         ],
     ),
@@ -200,14 +202,13 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one("SELECT 1 AS n, 'glad'::mood AS mood", metric=by("mood", mood=["glad", "sadd"])),
         [
             (
-                "warning 10 attribute-values queries[0].metrics[0].attribute_values: 'sadd' is no "
-                "value of mood; "
+                "warning 10 attribute-values queries[0].metrics[0].attribute_values: 'sadd' is not "
+                "a value of mood; "
                 "did you mean 'sad'?"
             ),
             (
-                "warning 10 attribute-values queries[0].metrics[0].attribute_values: mood has sad, "
-                "cross too, and "
-                "rows with it are refused; list it"
+                "warning 10 attribute-values queries[0].metrics[0].attribute_values: mood also has sad, "
+                "cross, and rows with undeclared values are rejected; add them"
             ),
         ],
     ),
@@ -230,7 +231,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; "
-                "give it an "
+                "add an "
                 'estimate: {sql: "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = '
                 "'public.things'::regclass\", above_cost: N}"
             )
@@ -240,8 +241,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(GROUPED.format("state"), metric=by("state")),
         [
             (
-                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; make its "
-                "interval longer, or give it an estimate"
+                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
+                "longer interval, or add an estimate"
             )
         ],
     ),
@@ -249,8 +250,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
         [
             (
-                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; make its "
-                "interval longer"
+                "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
+                "longer interval"
             )
         ],
     ),
@@ -259,8 +260,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "warning 3 missing-index queries[0].sql: reads all of public.things, 5,000 rows, to "
-                "find N; an "
-                "index would: CREATE INDEX CONCURRENTLY ON public.things (at)"
+                "find N; create "
+                "an index: CREATE INDEX CONCURRENTLY ON public.things (at)"
             )
         ],
     ),
@@ -268,8 +269,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one("SELECT count(*) AS n FROM fresh"),
         [
             (
-                "note 3 statistics queries[0].sql: public.fresh was never analysed, so its cost is a "
-                "guess; run "
+                "note 3 statistics queries[0].sql: public.fresh was never analysed, so the cost is "
+                "unreliable; run "
                 "ANALYZE public.fresh"
             )
         ],
@@ -278,21 +279,26 @@ SAID: dict[str, tuple[str, list[str]]] = {
         one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1)),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: answers on this server: the exact cost "
-                "N is above 1"
+                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the exact "
+                "query's cost N is above 1"
             )
         ],
     ),
     "estimate-that-is-dearer": (
         one("SELECT 1 AS n", more=ESTIMATE.format(sql=COUNT, cost=1)),
-        ["warning 4 estimate queries[0].estimate.sql: costs N, no less than the exact 0; leave it out here"],
+        [
+            (
+                "warning 4 estimate queries[0].estimate.sql: costs N, not less than the exact query's 0; "
+                "remove the estimate"
+            )
+        ],
     ),
     "estimate-with-other-columns": (
         one("SELECT 1 AS n", more=ESTIMATE.format(sql="SELECT 1 AS m", cost=1)),
         [
             (
-                "warning 4 estimate queries[0].estimate.sql: costs 0, no less than the exact 0; leave it "
-                "out here"
+                "warning 4 estimate queries[0].estimate.sql: costs 0, not less than the exact query's 0; "
+                "remove the estimate"
             ),
             (
                 "error 9 column queries[0].metrics[0].value_column: column 'n' is missing; the "
@@ -306,7 +312,7 @@ SAID: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "error 3 max-cost queries[0].sql: the planner's cost N is above the limit 1,000,000; make it "
-                "cheaper, or give it an estimate"
+                "cheaper, or add an estimate"
             )
         ],
     ),
@@ -319,8 +325,8 @@ SAID: dict[str, tuple[str, list[str]]] = {
         ),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: answers on this server: the exact "
-                "cost N is above "
+                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the "
+                "exact query's cost N is above "
                 "1,000"
             ),
             (
@@ -333,22 +339,22 @@ SAID: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def evened(told: dict[str, Any]) -> str:
-    """One problem in a line, without the planner's own numbers, which differ between versions."""
+def without_numbers(told: dict[str, Any]) -> str:
+    """One problem as a line, without costs and row estimates, which differ between versions."""
     column = f":{told['column']}" if told["rule"] == "rejected" else ""
     what = re.sub(r"(costs?|above_cost:|to find) (?!0\b)\d[\d,]*\b", r"\1 N", told["message"])
     return f"{told['level']} {told['line']}{column} {told['rule']} {told['path']}: {what}"
 
 
 @pytest.mark.every_version
-def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
+def test_each_problem_is_reported_with_its_rule_place_and_advice(
     things: Database, check: Callable[..., Result]
 ) -> None:
-    """In one file, so that each is seen to cost no other its answer."""
+    """All queries are in one file, so that a failure of one must not affect the others."""
     files: list[str] = []
     wanted: list[str] = []
     line = 1
-    for number, (text, said) in enumerate(SAID.values()):
+    for number, (text, said) in enumerate(REPORTED.values()):
         files.append(re.sub(r"name: a$", f"name: a{number}", text, flags=re.MULTILINE))
         for told in said:
             at = re.sub(r"^(\w+) (\d+)", lambda m, line=line: f"{m[1]} {int(m[2]) + line - 1}", told)  # type: ignore[misc] # a lambda in a loop
@@ -358,21 +364,19 @@ def test_each_thing_that_a_server_knows_better_is_told_in_exactly_these_words(
     done = check("".join(files), *options, "--database-url", things.standby_dsn)
     told = json.loads(done.stdout)
 
-    assert [evened(problem) for problem in told["problems"]] == wanted
+    assert [without_numbers(problem) for problem in told["problems"]] == wanted
     assert (done.exit_code, told["ok"]) == (1, False)
     assert {one["state"] for one in told["queries"]} == {"ok", "refused", "not_sent"}
-    answers = {name for name, one in zip(SAID, told["queries"], strict=True) if one["estimate_answers"]}
+    answers = {name for name, one in zip(REPORTED, told["queries"], strict=True) if one["estimate_answers"]}
     assert answers == {"estimate", "max-cost-of-an-estimate"}
-    # Those have tests of their own, below and in test_remarks.py.
+    # Other tests cover these rules, below and in test_remarks.py.
     untold = {"query-file", "database", "privilege", "volatile-function"}
     untold |= {"same-series", "own-setting", "own-backend", "attribute-text"}
     assert {problem["rule"] for problem in told["problems"]} == RULES.keys() - untold
 
 
 @pytest.mark.every_version
-def test_what_the_role_may_not_read_is_told_without_an_error_in_a_poll(
-    things: Database, check: Callable[..., Result]
-) -> None:
+def test_missing_privileges_are_reported(things: Database, check: Callable[..., Result]) -> None:
     name = f"reader_{things.name}"
     things.execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT (id, state) ON things TO {name}")
     try:
@@ -392,7 +396,7 @@ def test_what_the_role_may_not_read_is_told_without_an_error_in_a_poll(
         things.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
     told = json.loads(done.stdout)
 
-    assert [evened(problem) for problem in told["problems"]] == [
+    assert [without_numbers(problem) for problem in told["problems"]] == [
         (
             "error 3 privilege queries[0].sql: permission denied for table things (42501); GRANT "
             "SELECT on what "
@@ -475,7 +479,7 @@ CREATE POLICY p ON guarded USING (allowed(n));
 def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
     things: Database, check: Callable[..., Result], sql: str, names: list[str]
 ) -> None:
-    """However the query reaches it: by name, as an attribute, by an operator, a view or a policy."""
+    """The query may call it by name, as an attribute, or by an operator, a view or a policy."""
     things.execute(VOLATILE)
     done = check(one(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn)
     warned = [problem for problem in json.loads(done.stdout)["problems"] if "VOLATILE" in problem["message"]]
@@ -486,7 +490,7 @@ def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
 
 
 @pytest.mark.every_version
-def test_the_server_reads_the_statement_that_was_checked(
+def test_the_server_parses_the_statement_that_was_checked(
     things: Database, check: Callable[..., Result]
 ) -> None:
     r"""With that setting `\'` would not end the text, and the result would have no column `n`."""
@@ -498,7 +502,7 @@ def test_the_server_reads_the_statement_that_was_checked(
 
 @pytest.mark.every_version
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:
-    """A statement that would never end is prepared and planned like any other."""
+    """A statement that would never end is prepared and planned like the others."""
     sql = "WITH RECURSIVE e AS (SELECT 1 AS n UNION ALL SELECT n FROM e) SELECT count(*) AS n FROM e"
     done = check(
         one(sql) + one("SHOW work_mem", name="b"), "--database", "--database-url", things.standby_dsn
@@ -514,7 +518,7 @@ def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None
     assert done.exit_code == 1
 
 
-def test_a_subfolder_with_query_files_is_named_as_not_read(tmp_path: Path) -> None:
+def test_a_subfolder_with_query_files_is_reported_as_not_read(tmp_path: Path) -> None:
     for folder in ("mine", "mine/sub", "mine/..data", "mine/cases", "mine/empty"):
         (tmp_path / folder).mkdir()
         name = "a.test.yaml" if folder == "mine/cases" else "a.yaml"
@@ -530,7 +534,7 @@ def test_a_subfolder_with_query_files_is_named_as_not_read(tmp_path: Path) -> No
 
 
 @pytest.mark.every_version
-def test_warnings_fail_nobody(things: Database, check: Callable[..., Result]) -> None:
+def test_warnings_do_not_fail_the_check(things: Database, check: Callable[..., Result]) -> None:
     options = ["--database", "--large-table", "1000", "--database-url", things.primary_dsn]
     done = check(one(COUNT), *options)
 
@@ -538,7 +542,7 @@ def test_warnings_fail_nobody(things: Database, check: Callable[..., Result]) ->
     assert done.stdout.splitlines()[-1] == "1 query: 0 errors, 1 warning, 0 notes"
 
 
-def test_a_database_that_is_not_there_is_an_error_of_its_own(check: Callable[..., Result]) -> None:
+def test_an_unreachable_database_is_a_separate_error(check: Callable[..., Result]) -> None:
     (port,) = free_ports(1)
     url = f"postgresql://poller:sekret@127.0.0.1:{port}/app"
     done = check(one("SELECT 1 AS n"), "--database", "--format", "json", "--database-url", url)
@@ -558,7 +562,7 @@ def test_a_database_that_is_not_there_is_an_error_of_its_own(check: Callable[...
     ]
 
 
-def test_options_that_need_a_database_say_so(check: Callable[..., Result]) -> None:
+def test_options_that_need_a_database_are_rejected_without_it(check: Callable[..., Result]) -> None:
     for options, what in (
         (["--max-cost", "5"], "--max-cost: needs a server that plans; write --database as well"),
         (["--database"], "POLLER_DATABASE_URL: is not set"),
@@ -570,7 +574,7 @@ def test_options_that_need_a_database_say_so(check: Callable[..., Result]) -> No
         assert str(done.exception).startswith(what)
 
 
-# --- For programs, with or without a database -----------------------------------------------------------
+# --- Output for programs, with or without a database ----------------------------------------------------
 
 
 def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
@@ -594,7 +598,7 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
     assert json.loads(check(one("SELECT 1 AS n"), "--format", "json").stdout)["ok"] is True
 
 
-def test_github_gets_one_command_a_problem_and_nothing_that_would_break_it(
+def test_github_gets_one_escaped_command_per_problem(
     check: Callable[..., Result],
 ) -> None:
     done = check(one("SELECT 100 % AS n"), "--format", "github")
@@ -610,9 +614,7 @@ def test_github_gets_one_command_a_problem_and_nothing_that_would_break_it(
     assert (good.exit_code, good.stdout) == (0, "1 file, 1 query, 1 metric: no problems\n")
 
 
-def test_names_and_places_are_escaped_as_github_reads_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_and_places_are_escaped_for_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a,b: 100%.yaml").write_text("queries: 5\n")
     done = CliRunner().invoke(
@@ -632,7 +634,7 @@ def test_names_and_places_are_escaped_as_github_reads_them(
 
 
 SARIF: dict[str, Any] = {
-    # What code scanning takes of the standard (SARIF 2.1.0, sections 3.13 to 3.30), and no key beyond.
+    # The part of SARIF that code scanning supports (SARIF 2.1.0, sections 3.13 to 3.30), without other keys.
     "type": "object",
     "required": ["version", "runs", "$schema"],
     "additionalProperties": False,
@@ -731,7 +733,7 @@ SARIF: dict[str, Any] = {
 
 
 def sarif(done: Result) -> list[dict[str, Any]]:
-    """The results of a log that is SARIF."""
+    """The results of a valid SARIF log."""
     log = json.loads(done.stdout)
     Draft202012Validator(SARIF).validate(log)
     (run,) = log["runs"]
@@ -756,7 +758,7 @@ def test_sarif_names_the_place_of_each_problem(check: Callable[..., Result]) -> 
     assert sarif(check(one("SELECT 1 AS n"), "--format", "sarif")) == []
 
 
-def test_a_name_that_is_no_uri_is_one_in_sarif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_becomes_a_uri_in_sarif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a b%.yaml").write_text("queries: 5\n")
     done = CliRunner().invoke(app, ["check", "a b%.yaml", "/nowhere to go", "--format", "sarif"])
@@ -766,7 +768,7 @@ def test_a_name_that_is_no_uri_is_one_in_sarif(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.every_version
-def test_sarif_and_github_tell_what_the_server_says_as_well(
+def test_sarif_and_github_include_the_errors_of_the_server(
     things: Database, check: Callable[..., Result]
 ) -> None:
     queries = one("SELECT 1 AS n FROM absent") + one(COUNT, name="b")
@@ -785,8 +787,8 @@ def test_sarif_and_github_tell_what_the_server_says_as_well(
 
 
 @pytest.mark.every_version
-def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -> None:
-    """The planner runs what is declared STABLE, each time for as long as a statement may take."""
+def test_planning_that_takes_too_long_is_cancelled(database: Database) -> None:
+    """The planner runs STABLE functions, each for as long as a statement may take."""
     database.execute(
         "CREATE TABLE things (n int); INSERT INTO things SELECT generate_series(1, 1000); ANALYZE things;"
         "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS "
@@ -809,7 +811,7 @@ def test_a_plan_that_takes_for_ever_is_given_up_as_a_whole(database: Database) -
 
 @pytest.mark.every_version
 @pytest.mark.parametrize(("written", "meant"), [("pg_buffercache", False), ("pgbench_branche", True)])
-def test_only_a_name_that_is_close_is_taken_for_what_was_meant(
+def test_only_a_similar_name_is_suggested(
     database: Database, check: Callable[..., Result], written: str, meant: bool
 ) -> None:
     database.execute("CREATE TABLE pgbench_branches (n int)")

@@ -1,4 +1,4 @@
-"""`poller conform` passes a server that keeps to the catalogue, and names each way in which one does not."""
+"""`poller conform` accepts a server that matches the catalogue, and reports each difference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import Examination, Require
-from poller.tools.conform.personal_data import LONGEST, gives_away, is_personal, windows
+from poller.tools.conform.personal_data import LONGEST, is_personal, personal_data, windows
 from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
@@ -45,7 +45,7 @@ Start = Callable[..., Process]
 
 @dataclass
 class Stream:
-    """What a good server sent, to be made worse."""
+    """Requests of a conforming server, which a test can change."""
 
     requests: list[Request]
 
@@ -58,7 +58,7 @@ class Stream:
         return Stream(copies)
 
     def scope(self) -> Any:
-        """The metrics of the one scope."""
+        """The scope with the metrics."""
         (request,) = [one for one in self.requests if isinstance(one, ExportMetricsServiceRequest)]
         return request.resource_metrics[0].scope_metrics[0]
 
@@ -119,7 +119,7 @@ def pair(key: str, value: str) -> KeyValue:
 
 
 def failures(findings: list[Finding]) -> dict[str, str]:
-    """What failed, but for the summaries that follow from it."""
+    """Failed findings, without the summaries."""
     return {
         f"{finding.check} {finding.subject}": finding.detail
         for finding in findings
@@ -127,25 +127,25 @@ def failures(findings: list[Finding]) -> dict[str, str]:
     }
 
 
-# --- a server that keeps to it ------------------------------------------------------------------------
+# --- A conforming server ------------------------------------------------------------------------------
 
 
-def test_a_server_that_keeps_to_the_catalogue_passes(good: Stream) -> None:
+def test_a_conforming_server_passes(good: Stream) -> None:
     findings = good.examined()
     assert healthy(findings)
     assert [(finding.check, finding.state, finding.detail) for finding in findings] == [
         ("metrics", "ok", findings[0].detail),
-        ("spans", "ok", "2 looked at, no difference"),
-        ("log_records", "ok", "1 looked at, no difference"),
+        ("spans", "ok", "2 examined, no difference"),
+        ("log_records", "ok", "1 examined, no difference"),
     ]
-    assert findings[0].detail.startswith("21 of 21 seen in ")
+    assert findings[0].detail.startswith("21 of 21 received in ")
 
 
-def test_so_does_one_with_the_servers_names(of_server: Stream) -> None:
+def test_a_conforming_server_with_the_names_of_its_release_passes(of_server: Stream) -> None:
     assert healthy(of_server.examined("v0.9.4"))
 
 
-def test_the_server_of_that_release_tells_no_units_and_passes(of_server: Stream) -> None:
+def test_the_server_of_that_release_sends_no_units_and_passes(of_server: Stream) -> None:
     stream = of_server.copy()
     for metric in stream.scope().metrics:
         metric.unit = ""
@@ -154,7 +154,7 @@ def test_the_server_of_that_release_tells_no_units_and_passes(of_server: Stream)
     assert list(failures(stream.examined("v0.9.4"))) == ["wrong_unit obscura_logins_total"]
 
 
-def test_trace_context_as_attributes_is_one_too(good: Stream) -> None:
+def test_trace_context_as_attributes_is_accepted(good: Stream) -> None:
     stream = good.copy()
     record = stream.record()
     record.attributes.extend([pair("trace_id", record.trace_id.hex()), pair("span_id", record.span_id.hex())])
@@ -162,7 +162,7 @@ def test_trace_context_as_attributes_is_one_too(good: Stream) -> None:
     assert healthy(stream.examined())
 
 
-# --- and one that does not ----------------------------------------------------------------------------
+# --- Differences --------------------------------------------------------------------------------------
 
 
 def rename(stream: Stream) -> None:
@@ -173,7 +173,7 @@ def invent(stream: Stream) -> None:
     stream.scope().metrics.add(name="cpu", unit="1").gauge.data_points.add(as_double=0.5)
 
 
-def leave_out(stream: Stream) -> None:
+def omit_a_metric(stream: Stream) -> None:
     metrics = stream.scope().metrics
     metrics.remove(stream.metric("keys_takeovers_total"))
 
@@ -187,11 +187,11 @@ def make_a_counter(stream: Stream) -> None:
     stream.metric("websocket_active_connections").sum.is_monotonic = True
 
 
-def make_it_fall_by_type(stream: Stream) -> None:
+def make_it_non_monotonic(stream: Stream) -> None:
     stream.metric("users_registered_total").sum.is_monotonic = False
 
 
-def make_it_fall(stream: Stream) -> None:
+def decrease_a_counter(stream: Stream) -> None:
     points = stream.metric("users_registered_total").sum.data_points
     later = points.add()
     later.CopyFrom(points[0])
@@ -199,7 +199,7 @@ def make_it_fall(stream: Stream) -> None:
     later.as_int -= 1
 
 
-def make_a_histogram_fall(stream: Stream) -> None:
+def decrease_a_histogram(stream: Stream) -> None:
     points = stream.metric("attachments_upload_size_bytes").histogram.data_points
     later = points.add()
     later.CopyFrom(points[0])
@@ -212,11 +212,11 @@ def change_the_unit(stream: Stream) -> None:
     stream.metric("http_request_duration_seconds").unit = "ms"
 
 
-def forget_the_unit(stream: Stream) -> None:
+def remove_the_unit(stream: Stream) -> None:
     stream.metric("attachments_upload_size_bytes").unit = ""
 
 
-def give_a_unit(stream: Stream) -> None:
+def add_a_unit(stream: Stream) -> None:
     stream.metric("health_status").unit = "1"
 
 
@@ -232,7 +232,7 @@ def misspell_a_value(stream: Stream) -> None:
     stream.metric("messages_sent_total").sum.data_points[0].attributes[0].value.string_value = "sucess"
 
 
-def tell_an_address_as_value(stream: Stream) -> None:
+def send_an_address_as_value(stream: Stream) -> None:
     stream.metric("health_status").gauge.data_points[0].attributes[0].value.string_value = "203.0.113.7"
 
 
@@ -241,11 +241,11 @@ def route(stream: Stream) -> AnyValue:
     return attribute.value
 
 
-def tell_the_path(stream: Stream) -> None:
+def send_the_path(stream: Stream) -> None:
     route(stream).string_value = "/v1/devices/0190163d-8694-739b-aea5-966c26f8ad91/keys"
 
 
-def tell_the_query(stream: Stream) -> None:
+def send_the_query_string(stream: Stream) -> None:
     route(stream).string_value = "/v1/gateway?ticket=1"
 
 
@@ -261,13 +261,13 @@ def fail_a_span(stream: Stream) -> None:
     stream.span("INSERT messages").status.message = "no user ada@example.org"
 
 
-def tell_in_an_event(stream: Stream) -> None:
+def add_a_token_to_an_event(stream: Stream) -> None:
     stream.span("INSERT messages").events[0].attributes.append(
         pair("exception.message", "bearer abcdefgh12345 is refused")
     )
 
 
-def tell_in_a_link(stream: Stream) -> None:
+def add_an_address_to_a_link(stream: Stream) -> None:
     stream.span("INSERT messages").links.add().attributes.append(pair("client.address", "203.0.113.7"))
 
 
@@ -278,31 +278,31 @@ def make_the_peer_a_client(stream: Stream) -> None:
     span.attributes.extend(one for one in stream.span("POST /v1/messages").attributes if one.key in names)
 
 
-def say_in_the_log(stream: Stream) -> None:
+def log_an_address(stream: Stream) -> None:
     stream.record().body.string_value = '203.0.113.7:5000 - "GET /" 200'
 
 
-def nest_in_the_log(stream: Stream) -> None:
+def log_a_nested_token(stream: Stream) -> None:
     stream.record().body.kvlist_value.CopyFrom(KeyValueList(values=[pair("authorization", "x")]))
 
 
-def attach_to_the_log(stream: Stream) -> None:
+def log_an_attribute(stream: Stream) -> None:
     stream.record().attributes.append(pair("remote_addr", "203.0.113.7"))
 
 
-def lose_the_trace(stream: Stream) -> None:
+def remove_the_trace_id(stream: Stream) -> None:
     stream.record().trace_id = b""
 
 
-def tell_zeros(stream: Stream) -> None:
+def send_zero_ids(stream: Stream) -> None:
     stream.record().trace_id = bytes(16)
 
 
-# --- the same in every place of a request
+# --- Personal data in each place of a request
 
 
 def requests_of(stream: Stream) -> Iterator[Any]:
-    """The resource's part of each request, of whatever signal."""
+    """The resource part of each request, for all signals."""
     for request in stream.requests:
         if isinstance(request, ExportMetricsServiceRequest):
             yield from request.resource_metrics
@@ -376,7 +376,7 @@ def add_an_unknown_metric_with_a_client(stream: Stream) -> None:
     point.attributes.append(pair("peer", "ada"))
 
 
-# --- spans without the structure of the design document
+# --- Spans without the structure of the design document
 
 
 def drop(stream: Stream, name: str) -> None:
@@ -407,7 +407,7 @@ def set_status(value: AnyValue) -> Callable[[Stream], None]:
     return mutate
 
 
-def open_a_session_of_nobody(stream: Stream) -> None:
+def open_a_session_without_a_user(stream: Stream) -> None:
     set_status(AnyValue(int_value=101))(stream)
     drop(stream, "user.id")
 
@@ -430,7 +430,7 @@ def invent_a_method(stream: Stream) -> None:
             attribute.value.string_value = "BREW"
 
 
-# --- values that cannot be
+# --- Impossible values
 
 
 def answer_as_a_teapot(stream: Stream) -> None:
@@ -448,7 +448,7 @@ def number(name: str, value: float) -> Callable[[Stream], None]:
     return mutate
 
 
-def temper(name: str) -> Callable[[Stream], None]:
+def remove_the_temporality(name: str) -> Callable[[Stream], None]:
     def mutate(stream: Stream) -> None:
         metric = stream.metric(name)
         data = metric.sum if metric.HasField("sum") else metric.histogram
@@ -457,11 +457,11 @@ def temper(name: str) -> Callable[[Stream], None]:
     return mutate
 
 
-def take_the_value(stream: Stream) -> None:
+def remove_the_value(stream: Stream) -> None:
     stream.metric("messages_sent_total").sum.data_points[0].ClearField("value")
 
 
-def take_the_time(stream: Stream) -> None:
+def remove_the_time(stream: Stream) -> None:
     stream.metric("messages_sent_total").sum.data_points[0].time_unix_nano = 0
 
 
@@ -497,39 +497,45 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         },
     ),
     (invent, {"unknown_metric cpu": "a gauge that is not in the catalogue"}),
-    (leave_out, {"missing_metric keys_takeovers_total": "was not sent; the catalogue has it as a counter"}),
+    (
+        omit_a_metric,
+        {"missing_metric keys_takeovers_total": "was not sent; the catalogue has it as a counter"},
+    ),
     (make_a_gauge, {"wrong_type users_registered_total": "is a gauge; the catalogue has a counter"}),
     (
         make_a_counter,
         {"wrong_type websocket_active_connections": "is a monotonic sum; the catalogue has an up-down"},
     ),
-    (make_it_fall_by_type, {"not_monotonic users_registered_total": "is a non-monotonic sum"}),
-    (make_it_fall, {"not_monotonic users_registered_total": "fell from 1 to 0 without a restart"}),
-    (make_a_histogram_fall, {"not_monotonic attachments_upload_size_bytes": "fell from 1 to 0"}),
+    (make_it_non_monotonic, {"not_monotonic users_registered_total": "is a non-monotonic sum"}),
+    (decrease_a_counter, {"not_monotonic users_registered_total": "decreased from 1 to 0 without a restart"}),
+    (decrease_a_histogram, {"not_monotonic attachments_upload_size_bytes": "decreased from 1 to 0"}),
     (
         change_the_unit,
         {"wrong_unit http_request_duration_seconds": "has the unit 'ms'; the catalogue has 's'"},
     ),
-    (forget_the_unit, {"wrong_unit attachments_upload_size_bytes": "has no unit; the catalogue has 'By'"}),
-    (give_a_unit, {"wrong_unit health_status": "has the unit '1'; it should have none"}),
+    (remove_the_unit, {"wrong_unit attachments_upload_size_bytes": "has no unit; the catalogue has 'By'"}),
+    (add_a_unit, {"wrong_unit health_status": "has the unit '1'; it must have none"}),
     (
         add_an_attribute,
-        {"undeclared_attribute messages_sent_total{user}": "is not declared; declared are: status"},
+        {"undeclared_attribute messages_sent_total{user}": "is not declared; declared attributes: status"},
     ),
     (drop_an_attribute, {"missing_attribute rate_limit_decisions_total{status}": "is missing"}),
     (
         misspell_a_value,
-        {"undeclared_value messages_sent_total{status}": "is 'sucess', which is not declared; there are"},
+        {"undeclared_value messages_sent_total{status}": "is 'sucess', which is not declared; declared"},
     ),
     (
-        tell_an_address_as_value,
+        send_an_address_as_value,
         {"undeclared_value health_status{component}": "is (an IP address), which is not declared"},
     ),
     (
-        tell_the_path,
-        {"undeclared_value http_request_duration_seconds{route}": "a path with an id and no template"},
+        send_the_path,
+        {"undeclared_value http_request_duration_seconds{route}": "a path with an id instead of a template"},
     ),
-    (tell_the_query, {"personal_text http_request_duration_seconds{route}": "holds a query string"}),
+    (
+        send_the_query_string,
+        {"personal_text http_request_duration_seconds{route}": "contains a query string"},
+    ),
     (
         server_span("client.address", "203.0.113.7"),
         {"personal_attribute client.address": "on span 'POST /v1/messages'"},
@@ -543,37 +549,46 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         {"personal_attribute http.request.header.cookie": "identifies or locates a client"},
     ),
     (server_span("url.query", "a=1"), {"personal_attribute url.query": "identifies or locates a client"}),
-    (server_span("http.target", "/a?b=1"), {"personal_text http.target": "holds a query string"}),
-    (server_span("db.statement", "x"), {"old_convention db.statement": "is a former name, on span"}),
-    (server_span("note", "to ada@example.org"), {"personal_text note": "holds an e-mail address"}),
-    (server_span("note", "peer 10.1.2.3"), {"personal_text note": "holds an IP address"}),
-    (name_a_span, {"personal_text span name": "holds a query string"}),
-    (fail_a_span, {"personal_text span status": "holds an e-mail address, on span 'INSERT messages'"}),
+    (server_span("http.target", "/a?b=1"), {"personal_text http.target": "contains a query string"}),
+    (server_span("db.statement", "x"), {"old_convention db.statement": "is an outdated name, on span"}),
+    (server_span("note", "to ada@example.org"), {"personal_text note": "contains an e-mail address"}),
+    (server_span("note", "peer 10.1.2.3"), {"personal_text note": "contains an IP address"}),
+    (name_a_span, {"personal_text span name": "contains a query string"}),
+    (fail_a_span, {"personal_text span status": "contains an e-mail address, on span 'INSERT messages'"}),
     (
-        tell_in_an_event,
-        {"personal_text exception.message": "holds a token, on span 'INSERT messages', event 'stored'"},
+        add_a_token_to_an_event,
+        {"personal_text exception.message": "contains a token, on span 'INSERT messages', event 'stored'"},
     ),
-    (tell_in_a_link, {"personal_attribute client.address": "on span 'INSERT messages', a link"}),
+    (add_an_address_to_a_link, {"personal_attribute client.address": "on span 'INSERT messages', a link"}),
     (make_the_peer_a_client, {"personal_attribute network.peer.address": "on span 'INSERT messages'"}),
-    (say_in_the_log, {"personal_text log body of server.messages": "holds an IP address"}),
-    (nest_in_the_log, {"personal_text log body of server.messages": "holds a token"}),
-    (attach_to_the_log, {"personal_attribute remote_addr": "on log record of server.messages"}),
-    (lose_the_trace, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
-    (tell_zeros, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
-    (put_in_the_resource, {"personal_text process.command_args": "holds a password, on the resource"}),
+    (log_an_address, {"personal_text log body of server.messages": "contains an IP address"}),
+    (log_a_nested_token, {"personal_text log body of server.messages": "contains a token"}),
+    (log_an_attribute, {"personal_attribute remote_addr": "on log record of server.messages"}),
+    (
+        remove_the_trace_id,
+        {"no_trace_context log records of server.messages": "have no trace_id and span_id"},
+    ),
+    (send_zero_ids, {"no_trace_context log records of server.messages": "have no trace_id and span_id"}),
+    (put_in_the_resource, {"personal_text process.command_args": "contains a password, on the resource"}),
     (name_a_client_in_the_resource, {"personal_attribute enduser.email": "a client, on the resource"}),
-    (put_in_a_metrics_scope, {"personal_text note": "holds an e-mail address, on scope 'poller.events'"}),
+    (put_in_a_metrics_scope, {"personal_text note": "contains an e-mail address, on scope 'poller.events'"}),
     (put_in_a_tracers_scope, {"personal_attribute remote_addr": "a client, on scope 'the server'"}),
-    (put_in_a_loggers_scope, {"personal_text note": "holds a token, on scope 'server.messages'"}),
+    (put_in_a_loggers_scope, {"personal_text note": "contains a token, on scope 'server.messages'"}),
     (
         put_in_an_exemplar,
         {"personal_attribute url.query": "a client, on an exemplar of 'http_request_duration_seconds'"},
     ),
-    (write_in_an_exemplar, {"personal_text path": "holds an e-mail address, on an exemplar of 'messages_se"}),
-    (put_in_the_trace_state, {"personal_text tracestate": "holds an e-mail address, on span 'POST /v1"}),
-    (put_in_the_trace_state_of_a_link, {"personal_text tracestate": "holds an IP address, on span 'INSERT"}),
-    (name_an_event, {"personal_text event name": "holds an e-mail address, on span 'INSERT messages'"}),
-    (send_bytes, {"personal_text payload": "holds an e-mail address, on span 'INSERT messages'"}),
+    (
+        write_in_an_exemplar,
+        {"personal_text path": "contains an e-mail address, on an exemplar of 'messages_se"},
+    ),
+    (put_in_the_trace_state, {"personal_text tracestate": "contains an e-mail address, on span 'POST /v1"}),
+    (
+        put_in_the_trace_state_of_a_link,
+        {"personal_text tracestate": "contains an IP address, on span 'INSERT"},
+    ),
+    (name_an_event, {"personal_text event name": "contains an e-mail address, on span 'INSERT messages'"}),
+    (send_bytes, {"personal_text payload": "contains an e-mail address, on span 'INSERT messages'"}),
     (name_an_attribute_after_a_client, {"personal_attribute (an e-mail address)": "locates a client"}),
     (
         add_an_unknown_metric_with_a_client,
@@ -589,9 +604,15 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
     ),
     (
         use_former_names,
-        {"old_convention http.method": "is a former name", "old_convention http.target": "is a former name"},
+        {
+            "old_convention http.method": "is an outdated name",
+            "old_convention http.target": "is an outdated name",
+        },
     ),
-    (open_a_session_of_nobody, {"missing_attribute user.id": "the root span of a WebSocket session has it"}),
+    (
+        open_a_session_without_a_user,
+        {"missing_attribute user.id": "the root span of a WebSocket session must have it"},
+    ),
     (make_the_root_internal, {"span_kind root span": "has the kind internal, on span 'POST /v1/messages'"}),
     (lose_the_id, {"impossible_value span ids": "on span 'INSERT messages'"}),
     (end_before_the_start, {"impossible_value span times": "end before they start"}),
@@ -603,33 +624,45 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         set_status(AnyValue(int_value=99)),
         {"impossible_value http.response.status_code": "is not from 100 to 599"},
     ),
-    (invent_a_method, {"impossible_value http.request.method": "is no method of HTTP, on span 'POST"}),
-    (answer_as_a_teapot, {"impossible_value http_requests_total{status}": "is 'teapot', which is no status"}),
-    (number("health_status", 5), {"impossible_value health_status": "is 5; 1 is healthy and 0 is not"}),
-    (number("messages_sent_total", -3), {"impossible_value messages_sent_total": "is -3, and cannot be be"}),
-    (number("messages_sent_total", 1.5), {"impossible_value messages_sent_total": "is 1.5, and counts what"}),
+    (invent_a_method, {"impossible_value http.request.method": "is not an HTTP method, on span 'POST"}),
+    (
+        answer_as_a_teapot,
+        {"impossible_value http_requests_total{status}": "is 'teapot', which is not a status"},
+    ),
+    (
+        number("health_status", 5),
+        {"impossible_value health_status": "is 5; it must be 1 (healthy) or 0 (unhealthy)"},
+    ),
+    (number("messages_sent_total", -3), {"impossible_value messages_sent_total": "is -3, but cannot be be"}),
+    (number("messages_sent_total", 1.5), {"impossible_value messages_sent_total": "is 1.5, but a count has"}),
     (
         number("messages_sent_total", math.nan),
-        {"impossible_value messages_sent_total": "is nan, which is no"},
+        {"impossible_value messages_sent_total": "is nan, which is not"},
     ),
     (number("db_pool_idle_connections", math.inf), {"impossible_value db_pool_idle_connections": "is inf, "}),
-    (temper("messages_sent_total"), {"temporality messages_sent_total": "names no temporality"}),
-    (temper(SIZES), {f"temporality {SIZES}": "names no temporality"}),
-    (take_the_value, {"impossible_value messages_sent_total": "has no value"}),
-    (take_the_time, {"impossible_value messages_sent_total": "has no time"}),
-    (start_later, {"impossible_value messages_sent_total": "starts after its own time"}),
-    (histogram(SIZES, sum=math.nan), {f"impossible_value {SIZES}": "has the sum nan, which is no number"}),
-    (histogram(SIZES, min=-1.0), {f"impossible_value {SIZES}": "has the min -1, and cannot be below 0"}),
-    (histogram(SIZES, count=77), {f"impossible_value {SIZES}": "counts in its buckets another number"}),
-    (histogram(SIZES, bucket_counts=[1]), {f"impossible_value {SIZES}": "has not one bucket more than bo"}),
-    (be_too_severe, {"impossible_value severity": "is above 24, on log record of server.messages"}),
+    (
+        remove_the_temporality("messages_sent_total"),
+        {"temporality messages_sent_total": "has no temporality"},
+    ),
+    (remove_the_temporality(SIZES), {f"temporality {SIZES}": "has no temporality"}),
+    (remove_the_value, {"impossible_value messages_sent_total": "has no value"}),
+    (remove_the_time, {"impossible_value messages_sent_total": "has no time"}),
+    (start_later, {"impossible_value messages_sent_total": "has a start time after its time"}),
+    (
+        histogram(SIZES, sum=math.nan),
+        {f"impossible_value {SIZES}": "has the sum nan, which is not a finite number"},
+    ),
+    (histogram(SIZES, min=-1.0), {f"impossible_value {SIZES}": "has the min -1, which cannot be below 0"}),
+    (histogram(SIZES, count=77), {f"impossible_value {SIZES}": "has buckets whose counts do not add up"}),
+    (histogram(SIZES, bucket_counts=[1]), {f"impossible_value {SIZES}": "must have one bucket more than bo"}),
+    (be_too_severe, {"impossible_value severity": "is not from 0 to 24, on log record of server.messages"}),
 ]
 
 
 @pytest.mark.parametrize(
     ("mutate", "expected"), MUTATIONS, ids=[" ".join(expected) for _, expected in MUTATIONS]
 )
-def test_each_mutation_is_named_and_nothing_else_is(
+def test_each_mutation_is_the_only_difference(
     good: Stream, mutate: Callable[[Stream], None], expected: dict[str, str]
 ) -> None:
     stream = good.copy()
@@ -646,7 +679,7 @@ def test_each_mutation_is_named_and_nothing_else_is(
         assert secret not in told
 
 
-def test_late_points_are_not_judged(good: Stream) -> None:
+def test_late_points_are_ignored(good: Stream) -> None:
     stream = good.copy()
     points = stream.metric("users_registered_total").sum.data_points
     (first,) = points
@@ -658,14 +691,14 @@ def test_late_points_are_not_judged(good: Stream) -> None:
     after.CopyFrom(first)
     after.time_unix_nano += 1
     assert healthy(stream.examined())
-    # Nor does a late point replace the newest: a later fall is compared with that.
+    # A late point does not replace the newest one, with which later points are compared.
     after.as_int = 4
     assert failures(stream.examined()) == {
-        "not_monotonic users_registered_total": "fell from 5 to 4 without a restart"
+        "not_monotonic users_registered_total": "decreased from 5 to 4 without a restart"
     }
 
 
-def test_a_series_that_has_no_value_any_more_is_no_difference(good: Stream) -> None:
+def test_a_series_that_ends_is_not_a_difference(good: Stream) -> None:
     stream = good.copy()
     point = stream.metric("messages_sent_total").sum.data_points[0]
     point.ClearField("value")
@@ -681,7 +714,7 @@ def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
     assert [one.check for one in findings if one.state == "warn"] == ["missing_root"]
 
 
-def test_former_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
+def test_outdated_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
     findings = stream.examined()
@@ -693,14 +726,14 @@ def test_former_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> N
     assert list(failures(stream.examined())) == ["old_convention db.statement"]
 
 
-def test_an_rpc_has_no_method_of_http(good: Stream) -> None:
+def test_an_rpc_needs_no_http_method(good: Stream) -> None:
     stream = good.copy()
     dropping("http.request.method", "url.path")(stream)
     server_span("rpc.system.name", "grpc")(stream)
     assert healthy(stream.examined())
 
 
-def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
+def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> None:
     stream = good.copy()
     for count in range(1100):
         stream.span("INSERT messages").attributes.append(pair(f"{count}{'x' * 5000}.email", "x"))
@@ -709,7 +742,7 @@ def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
     assert len(personal) == 1000
     assert max(len(one.subject or "") for one in personal) < 300
     (more,) = [one for one in findings if one.check == "differences"]
-    assert more.detail.startswith("100 further ones")
+    assert more.detail.startswith("100 more")
 
 
 @pytest.mark.parametrize(
@@ -741,8 +774,8 @@ def test_what_a_client_chooses_does_not_fill_the_report(good: Stream) -> None:
         *((f"{'x' * offset} Bearer abcdefgh12345", "a token") for offset in range(600, 1200, 7)),
     ],
 )
-def test_texts_of_other_servers_that_give_something_away(text: str, what: str) -> None:
-    assert gives_away(text) == what
+def test_texts_with_personal_data(text: str, what: str) -> None:
+    assert personal_data(text) == what
 
 
 @pytest.mark.parametrize(
@@ -760,8 +793,8 @@ def test_texts_of_other_servers_that_give_something_away(text: str, what: str) -
         "x" * 100_000,
     ],
 )
-def test_texts_of_other_servers_that_give_nothing_away(text: str) -> None:
-    assert gives_away(text) is None
+def test_texts_without_personal_data(text: str) -> None:
+    assert personal_data(text) is None
 
 
 @pytest.mark.parametrize(
@@ -771,22 +804,22 @@ def test_texts_of_other_servers_that_give_nothing_away(text: str) -> None:
         *((name, False) for name in ("service.name", "host.ip", "user.id", "request.id", "ws.session_id")),
     ],
 )
-def test_names_of_other_servers(name: str, personal: bool) -> None:
+def test_personal_attribute_names(name: str, personal: bool) -> None:
     assert is_personal(name) is personal
 
 
 @pytest.mark.parametrize(
     "unit", ["a", "x@a.", "eyJ", "?", "%25", "://", "1.", "a:", "token: ", "username=", " "]
 )
-def test_the_work_for_a_text_has_a_bound(unit: str) -> None:
-    """The searched characters, as the patterns may take the square of a window."""
+def test_the_time_for_a_text_is_bounded(unit: str) -> None:
+    """The time of some patterns grows with the square of the searched length."""
     for size in (1, 2, 4, 8):
         parts = list(windows(unit * (LONGEST * size // len(unit))))
         assert max(map(len, parts)) <= 1024
         assert sum(map(len, parts)) <= 2 * LONGEST
 
 
-def test_boundaries_that_do_not_fit_are_a_warning(good: Stream) -> None:
+def test_other_boundaries_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     for point in stream.metric("http_request_duration_seconds").histogram.data_points:
         point.explicit_bounds[:] = [0, 5, 10, 25, 50, 75, 100, 250, 500, 1000]
@@ -796,7 +829,7 @@ def test_boundaries_that_do_not_fit_are_a_warning(good: Stream) -> None:
     assert healthy(findings)
     assert (warning.check, warning.subject) == ("boundaries", "http_request_duration_seconds")
     assert (
-        "has the boundaries 0, 5, 10 ... 1000; better are 0.005, 0.01, 0.025 ... 120 (2 times)"
+        "has the boundaries 0, 5, 10 ... 1000; recommended are 0.005, 0.01, 0.025 ... 120 (2 times)"
         in warning.detail
     )
 
@@ -810,7 +843,7 @@ def test_delta_is_a_warning(good: Stream) -> None:
     assert (warning.check, warning.subject) == ("temporality", "messages_sent_total")
 
 
-def test_a_counter_may_begin_anew_after_a_restart(good: Stream) -> None:
+def test_a_counter_may_be_reset_by_a_restart(good: Stream) -> None:
     stream = good.copy()
     points = stream.metric("messages_sent_total").sum.data_points
     later = points.add()
@@ -844,10 +877,10 @@ def test_many_differences_of_a_kind_are_one_line_with_examples(good: Stream) -> 
     assert detail.endswith("(8 times)")
 
 
-# --- what is looked at --------------------------------------------------------------------------------
+# --- Selection ----------------------------------------------------------------------------------------
 
 
-def test_what_is_required_depends_on_what_the_server_has(good: Stream) -> None:
+def test_required_metrics_depend_on_the_release(good: Stream) -> None:
     stream = good.copy()
     stream.scope().metrics.remove(stream.metric("http_requests_total"))
     assert healthy(stream.examined(require="implemented"))
@@ -859,7 +892,7 @@ def test_what_is_required_depends_on_what_the_server_has(good: Stream) -> None:
     assert findings[0].state == "skip"
 
 
-def test_another_service_is_passed_over(good: Stream) -> None:
+def test_another_service_is_ignored(good: Stream) -> None:
     stream = good.copy()
     invent(stream)
     other = stream.copy()
@@ -873,7 +906,7 @@ def test_another_service_is_passed_over(good: Stream) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["unknown_metric", "cpu", "c?u", "unknown_metric:c*"])
-def test_what_is_ignored_is_said_to_be(good: Stream, pattern: str) -> None:
+def test_an_ignored_difference_is_a_skipped_finding(good: Stream, pattern: str) -> None:
     stream = good.copy()
     invent(stream)
     findings = stream.examined(ignore=(pattern,))
@@ -887,17 +920,17 @@ def test_a_pattern_that_matches_nothing_is_a_warning(good: Stream) -> None:
     assert (last.check, last.state, last.subject) == ("ignore", "warn", "process.*")
 
 
-def test_nothing_received_is_a_failure() -> None:
+def test_no_request_is_a_failure() -> None:
     (finding,) = Stream([]).examined()
-    assert (finding.state, finding.detail) == ("fail", "nothing was received")
+    assert (finding.state, finding.detail) == ("fail", "no request was received")
 
 
-# --- as a command -------------------------------------------------------------------------------------
+# --- Command ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def conform(poller_process: Start) -> Callable[..., tuple[Process, dict[Protocol, str]]]:
-    """Start `poller conform` on free ports; returns it and where it listens."""
+    """Start `poller conform` on free ports; return the process and its endpoints."""
 
     def start(*arguments: str) -> tuple[Process, dict[Protocol, str]]:
         process = poller_process("conform", "--grpc-port", "0", "--http-port", "0", *arguments)
@@ -911,7 +944,7 @@ Conform = Callable[..., tuple[Process, dict[Protocol, str]]]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_good_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> None:
+def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--require", "all")
     tell(endpoints[protocol], protocol)
     assert process.wait() == 0, process
@@ -920,7 +953,7 @@ def test_a_good_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> N
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_bad_one_ends_it_with_1_and_the_reason(conform: Conform, protocol: Protocol) -> None:
+def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--format", "json")
     tell(endpoints[protocol], protocol, log="10.1.2.3 came")
     assert process.wait() == 1, process
@@ -937,7 +970,7 @@ def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
     assert process.wait() == 1
     assert "missing_metric" in process.stdout
     assert "unknown_metric" in process.stdout
-    assert "in its generation document it is -> say --generation document" in process.stdout
+    assert "it is in generation document -> use --generation document" in process.stdout
 
 
 def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
@@ -949,10 +982,10 @@ def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
     assert "acme_messages_sent_total" in process.stdout
 
 
-def test_a_time_ends_it(conform: Conform) -> None:
+def test_a_duration_ends_it(conform: Conform) -> None:
     process, _ = conform("--for", "1s")
     assert process.wait() == 1
-    assert "nothing was received" in process.stdout
+    assert "no request was received" in process.stdout
     assert "for 1s" in process.stderr
 
 
@@ -979,7 +1012,7 @@ def poller(*arguments: str, given: str | None = None) -> subprocess.CompletedPro
 
 
 def recorded(stream: Stream) -> Iterator[str]:
-    """Lines as the Collector's file exporter writes them: ids in hexadecimal."""
+    """Lines of the Collector's file exporter, with hexadecimal ids."""
 
     def hexadecimal(value: Any) -> Any:
         if isinstance(value, list):
@@ -997,7 +1030,7 @@ def recorded(stream: Stream) -> Iterator[str]:
 
 def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
     stream = good.copy()
-    lose_the_trace(stream)
+    remove_the_trace_id(stream)
     (tmp_path / "good.json").write_text("\n".join(recorded(good)) + '{"resourceMe', encoding="utf-8")
     (tmp_path / "bad.json").write_text("".join(recorded(stream)), encoding="utf-8")
 
@@ -1011,29 +1044,35 @@ def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
-        (b"", "nothing was received"),
-        (b"{}\n", "file:1: is no OTLP/JSON: it has none of resourceMetrics, resourceSpans, resourceLogs"),
-        (b'{"resourceMetrics": []}\nnot json\n', "file:2: is no OTLP/JSON: Expecting value"),
-        (b'{"resourceSpans": 7}\n', "file:1: is no OTLP/JSON"),
-        (b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
-        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is no OTLP/JSON"),
+        (b"", "no request was received"),
+        (
+            b"{}\n",
+            "file:1: is not OTLP/JSON: it has none of the keys resourceMetrics, resourceSpans, resourceLogs",
+        ),
+        (b'{"resourceMetrics": []}\nnot json\n', "file:2: is not OTLP/JSON: Expecting value"),
+        (b'{"resourceSpans": 7}\n', "file:1: is not OTLP/JSON"),
+        (b"[" * 200_000 + b"\n", "file:1: is not OTLP/JSON"),
+        (b'{"resourceSpans": ' + b"[" * 200_000 + b"\n", "file:1: is not OTLP/JSON"),
         (b" " * (64 << 20) + b"\n", "file:1: is a line of 64 Mi characters or more"),
-        (b"\x00\x00\x01\xff\xfe", "file: is no text; write it with the file exporter's `format: json`"),
+        (
+            b"\x00\x00\x01\xff\xfe",
+            "file: is not a text file; write it with the file exporter's `format: json`",
+        ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, content: bytes, said: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, content: bytes, expected: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(content)
     done = poller(str(file))
     assert done.returncode == (2 if content else 1)
-    assert said in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_wrong_usage_ends_with_2(tmp_path: Path, receiver: Receiver) -> None:
-    for arguments, said in (
+    for arguments, expected in (
         ([str(tmp_path / "none")], "No such file"),
         (["--for", "soon"], "--for: 'soon' is not a duration"),
         (["--for", "1s", "x"], "either reads files or listens"),
@@ -1042,5 +1081,5 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, receiver: Receiver) -> None:
     ):
         done = poller(*arguments)
         assert done.returncode == 2, arguments
-        assert said in done.stderr
+        assert expected in done.stderr
         assert "Traceback" not in done.stderr

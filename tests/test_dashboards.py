@@ -1,4 +1,4 @@
-"""The dashboards and rules fit what a real run stores, to the last label."""
+"""The expressions of the dashboards and rules match the series of a real run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from poller.model.units import unit_problem
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
-from poller.tools.generate.alert_rules import asked, to_yaml
+from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.dashboard import inventory
 from poller.tools.generate.grafana import unit_id
 from tests.bed.messaging import MessagingServer
@@ -42,7 +42,7 @@ def a_query(name: str, sql: str, *, metric: Mapping[str, object] | None = None, 
     return {**once, **fields}
 
 
-# One of each kind of trouble, beside the shipped ones.
+# One query for each kind of failure, in addition to the shipped queries.
 TROUBLED = {
     "queries": [
         a_query(
@@ -92,7 +92,7 @@ TROUBLED = {
     ]
 }
 METRICS = {
-    # Whether there is something exact, estimated, or stale and known from before.
+    # Whether there are exact, estimated or stale values.
     "users_total": [True, False, False],
     "pending_messages_total": [True, False, False],
     "attachments_total_count": [True, False, False],
@@ -108,7 +108,7 @@ METRICS = {
     "counted": [True],
 }
 MAY_BE_EMPTY = {
-    # What an ill-fated minute need not have.
+    # Series that a short run may lack.
     "Ticks skipped in an hour",
     "Lost in an hour",
 }
@@ -123,7 +123,7 @@ NO_CAUSE = {
 }
 FUNCTIONS = {"max_over_time", "avg_over_time", "predict_linear"}
 UNSEEN = {
-    # Of what has not happened there is no series.
+    # An event that has not happened has no series.
     metric_name("poller.export.dropped", "{request}", "counter"),
     metric_name("poller.tick.overruns", "{tick}", "counter"),
 }
@@ -138,7 +138,7 @@ def written(which: str) -> str:
 
 
 def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -> list[Point]:
-    """Let the daemon poll, lose a table, its collector for a while, and `file`; return all it pushed."""
+    """Run the daemon while a table, the collector and `file` disappear; return all exported points."""
     server.execute("CREATE TABLE fleeting AS SELECT 1 AS id")
     server.replayed()
     process = Process(
@@ -160,7 +160,7 @@ def run(server: MessagingServer, receiver: Receiver, queries: str, file: Path) -
         server.execute("DROP TABLE fleeting")
         file.write_text("queries: none")
         receiver.answer = UNAVAILABLE
-        # Several times, as a rate sees nothing of the first.
+        # Several times, because a rate ignores the first sample.
         assert eventually(lambda: len(receiver.attempts()) >= len(receiver.requests()) + 8)
         receiver.answer = partial(1, "too old")
         process.wait_for_line("rejects 1 of", 120)
@@ -189,23 +189,23 @@ TROUBLES: list[Callable[[Point], bool]] = [
     lambda point: point.metric == "poller.export.rejected",
     lambda point: point.metric == "poller.config.reload.success" and point.value == 0,
 ]
-"""What there must be before all is seen."""
+"""Conditions for the end of the run."""
 
 
 @pytest.mark.parametrize("which", ["inventory", "poller"])
-def test_the_committed_dashboards_are_those_that_are_written_today(which: str) -> None:
-    """`poller dashboard WHICH > deploy/grafana/WHICH.json` writes them anew."""
+def test_the_committed_dashboards_are_current(which: str) -> None:
+    """`poller dashboard WHICH > deploy/grafana/WHICH.json` regenerates them."""
     assert (GRAFANA / f"{which}.json").read_text(encoding="utf-8") == written(which)
 
 
 @pytest.mark.timeout(400)
-def test_every_expression_fits_what_a_real_run_stores(
+def test_every_expression_matches_the_series_of_a_real_run(
     server: MessagingServer, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """The daemon on the standby, our receiver, Prometheus' store, where it all stands a week before as well.
+    """The daemon polls the standby, and Prometheus stores the exports, also with the times of a week earlier.
 
-    No expression fails. Every panel has data, with each label that its legend or its table names; every alert
-    that the run gives cause for has data, and each metric that an alert looks at is stored.
+    No expression fails. Every panel has data with each label that its legend or table names. Every alert that
+    the run causes has data, and each metric that an alert uses is stored.
     """
     need("prometheus", "prometheus")
     file = tmp_path / "troubled.yaml"
@@ -217,18 +217,18 @@ def test_every_expression_fits_what_a_real_run_stores(
         assert prometheus.label_values("job", "poller_query_series") == ["obscura-poller"]
         catalog = load(resolve(queries), Defaults(60.0, 1.0, 1000))
         for board in GRAFANA.glob("*.json"):
-            look_at_panels(board.read_text(encoding="utf-8"), prometheus)
-        look_at_panels(inventory(catalog.queries), prometheus)
-        look_at_rules(RULES.read_text(encoding="utf-8"), prometheus)
-        look_at_rules(to_yaml({"asked": list(asked(catalog.queries, ""))}, ""), prometheus)
+            check_panels(board.read_text(encoding="utf-8"), prometheus)
+        check_panels(inventory(catalog.queries), prometheus)
+        check_rules(RULES.read_text(encoding="utf-8"), prometheus)
+        check_rules(to_yaml({"asked": list(query_rules(catalog.queries, ""))}, ""), prometheus)
 
 
-def look_at_panels(board: str, prometheus: Prometheus) -> None:
+def check_panels(board: str, prometheus: Prometheus) -> None:
     for panel in panels(json.loads(board)):
         found = [prometheus.query(filled(target["expr"])) for target in panel["targets"]]
         title = panel["title"].removesuffix(": growth").removesuffix(": counted")
         if title in METRICS:
-            # The exact values, the estimates, the last values known of what is stale; or now, growth, later.
+            # Exact values, estimates and last values of stale queries; or now, growth and projection.
             wanted = METRICS[title] if title == panel["title"] else [any(METRICS[title])] * len(found)
             assert [bool(one) for one in found] == wanted, panel["title"]
         elif title not in MAY_BE_EMPTY:
@@ -242,12 +242,12 @@ def look_at_panels(board: str, prometheus: Prometheus) -> None:
 
 
 def filled(expr: str) -> str:
-    """With all that the dashboard's variables can be chosen to."""
+    """The expression with all values of the dashboard's variables."""
     return expr.replace("$job", ".*").replace("$instance", ".*")
 
 
 def columns(panel: Json) -> list[str]:
-    """The labels that a table has columns of."""
+    """The labels that are columns of a table."""
     renamed: list[str] = [
         name
         for transformation in panel.get("transformations", [])
@@ -256,7 +256,7 @@ def columns(panel: Json) -> list[str]:
     return [name for name in renamed if not name.startswith("Value")]
 
 
-def look_at_rules(rules: str, prometheus: Prometheus) -> None:
+def check_rules(rules: str, prometheus: Prometheus) -> None:
     fired = {rule["alert"] for rule in rules_of(rules) if prometheus.query(rule["expr"])}
     for rule in rules_of(rules):
         for metric in set(re.findall(r"[a-z]+(?:_[a-z]+)+", bare(rule["expr"]))):
@@ -273,7 +273,7 @@ def rules_of(rules: str) -> list[Json]:
 
 
 def bare(expr: str) -> str:
-    """An expression without matchers and lists of labels."""
+    """The expression without matchers and lists of labels."""
     return re.sub(r"\{[^}]*\}|\b(?:by|on|without|ignoring) *\([^)]*\)", " ", expr)
 
 
@@ -282,7 +282,7 @@ def panels(board: Json) -> list[Json]:
 
 
 @pytest.mark.parametrize("which", ["inventory", "poller"])
-def test_panels_fit_the_grid_and_say_what_they_show(which: str) -> None:
+def test_panels_fit_the_grid_and_have_descriptions(which: str) -> None:
     board = json.loads((GRAFANA / f"{which}.json").read_text(encoding="utf-8"))
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
@@ -299,7 +299,7 @@ def test_panels_fit_the_grid_and_say_what_they_show(which: str) -> None:
     assert used - {"__all"} == {"datasource", "job", "instance"}
 
 
-def test_the_dashboards_lead_to_each_other() -> None:
+def test_the_dashboards_link_to_each_other() -> None:
     boards = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(GRAFANA.glob("*.json"))]
     assert [board["links"][0]["url"] for board in boards] == [f"/d/{board['uid']}" for board in boards[::-1]]
 
@@ -323,12 +323,12 @@ def test_the_dashboards_lead_to_each_other() -> None:
         ("{message}/h", "suffix: /h"),
     ],
 )
-def test_a_unit_is_shown_as_people_read_it(unit: str, told: str) -> None:
+def test_a_unit_becomes_a_format_of_grafana(unit: str, told: str) -> None:
     assert unit_problem(unit) is None
     assert unit_id(unit) == told
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
+def test_without_the_extra_the_error_names_it() -> None:
     code = (
         "import sys; sys.modules['grafana_foundation_sdk'] = None; sys.argv = ['poller', 'dashboard']\n"
         "from poller.cli.app import main; main()"

@@ -1,4 +1,4 @@
-"""`poller doctor` looks at everything a poll depends on and says what to do; whatever is broken."""
+"""`poller doctor` examines everything that a poll depends on, and advises what to do about failures."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from poller.postgres.server_tracker import ServerInfo
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
-from poller.tools.doctor import collector as checkup_collector
+from poller.tools.doctor import collector as collector_diagnosis
 from poller.tools.doctor.finding import Finding, healthy, summary
-from poller.tools.doctor.server import clock, is_here, limits, secured
+from poller.tools.doctor.server import clock, encryption, is_local, limits
 from poller.tools.doctor.standby import examine as examine_replay
 from tests.bed.messaging import MessagingServer
 from tests.bed.otlp import Certificates
@@ -40,7 +40,7 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 
 
 def examined(start: Start, *options: str, code: int | None = None, **environ: str) -> dict[str, Json]:
-    """Every check of `poller doctor` by its name, after looking at what holds for each of its runs."""
+    """Every check of `poller doctor` by name, after asserting what holds for each run."""
     process = start("doctor", "--format", "json", *options, env=environ)
     ended = process.wait()
     assert process.stdout, process
@@ -61,18 +61,18 @@ def endpoint(receiver: Receiver, protocol: Protocol) -> str:
     return receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
 
 
-# --- What it looks like ---------------------------------------------------------------------------------
+# --- Output ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_version
-def test_a_healthy_standby_has_a_line_for_each_check_and_is_visited_on_one_connection(
+def test_a_healthy_standby_has_a_line_for_each_check_over_one_connection(
     server: MessagingServer,
     receiver: Receiver,
     poller_process: Start,
     make_proxy: Callable[[int], Proxy],
     cluster: Cluster,
 ) -> None:
-    """Piped, it is plain: no colour, a line for each check, the verdict at the end."""
+    """In a pipe the output has no colour, a line for each check, and a summary at the end."""
     proxy = make_proxy(cluster.standby.port)
     process = poller_process(
         "doctor",
@@ -138,7 +138,7 @@ def test_a_schema_that_another_role_owns_or_may_create_in_the_search_path_is_a_w
 def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    """A schema that only a superuser may create in is none, nor one that is not in the search_path."""
+    """Schemas in which only superusers may create, and those outside the search_path, do not count."""
 
     def found() -> Json | None:
         return examined(poller_process, POLLER_DATABASE_URL=server.primary_dsn).get("search_path")
@@ -153,13 +153,13 @@ def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
         "warn",
         {"apart": ["PUBLIC", "pg_monitor"]},
     )
-    assert "others may create in apart (PUBLIC, pg_monitor)" in warning["detail"]
+    assert "other roles may create objects in apart (PUBLIC, pg_monitor)" in warning["detail"]
     assert "REVOKE CREATE ON SCHEMA apart" in warning["advice"]
 
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_a_terminal_of_80_columns_holds_every_line_and_gets_colour_unless_it_is_refused(
+def test_lines_fit_a_terminal_of_80_columns_and_have_colour_unless_disabled(
     server: MessagingServer, no_color: str
 ) -> None:
     (closed,) = free_ports(1)
@@ -178,7 +178,7 @@ def test_a_terminal_of_80_columns_holds_every_line_and_gets_colour_unless_it_is_
 
 
 def on_terminal(**environ: str) -> str:
-    """What `poller doctor` writes to a terminal of 80 columns."""
+    """The output of `poller doctor` on a terminal of 80 columns."""
     main, child = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "poller", "doctor"],
@@ -204,7 +204,7 @@ def plain(shown: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
 
 
-def test_what_failed_decides_and_warnings_do_not() -> None:
+def test_failures_decide_the_result_and_warnings_do_not() -> None:
     ok, warn, fail = Finding("a", "ok", ""), Finding("b", "warn", ""), Finding("c", "fail", "")
     assert healthy([ok, warn])
     assert not healthy([ok, warn, fail])
@@ -230,7 +230,7 @@ def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
         examined(poller_process, code=1, POLLER_STRICT="true", **given),
     ):
         assert strict["role"]["state"] == "fail"
-        # As the daemon would, it sends such a role's queries nowhere.
+        # Like the daemon, it sends no query with such a role.
         assert strict["query users"]["state"] == "skip"
         assert strict["query users"]["detail"] == "not run: see role"
         assert strict["query users"]["facts"]["cost"] is None
@@ -254,7 +254,7 @@ def test_a_role_that_could_switch_to_one_that_writes_may_write(
         server.execute(f"DROP ROLE {role}")
 
 
-def test_each_limit_of_disk_workers_and_memory_that_is_missing_is_named_with_its_command() -> None:
+def test_each_missing_limit_is_reported_with_its_command() -> None:
     good = {"temp_file_limit": "1024", "max_parallel_workers_per_gather": "0", "hash_mem_multiplier": "1"}
     for name, value in {
         "temp_file_limit": "-1", "max_parallel_workers_per_gather": "2", "hash_mem_multiplier": "1.5"
@@ -269,7 +269,7 @@ def test_each_limit_of_disk_workers_and_memory_that_is_missing_is_named_with_its
 
 
 @pytest.mark.every_version
-def test_a_primary_is_as_bad_as_the_setting_says(server: MessagingServer, poller_process: Start) -> None:
+def test_the_setting_decides_about_a_primary(server: MessagingServer, poller_process: Start) -> None:
     for require, state, queries in (("warn", "warn", "ok"), ("true", "fail", "skip"), ("false", "ok", "ok")):
         checks = examined(
             poller_process, POLLER_DATABASE_URL=server.primary_dsn, POLLER_REQUIRE_STANDBY=require
@@ -303,7 +303,7 @@ def test_a_lag_above_the_limit_fails_and_no_query_is_run(
 
 
 @pytest.mark.every_version
-def test_what_recovery_does_to_the_longest_query_is_told(
+def test_recovery_conflicts_are_reported_for_the_longest_query(
     server: MessagingServer, poller_process: Start
 ) -> None:
     given = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_TIMEOUT": "60s"}
@@ -318,7 +318,7 @@ def test_what_recovery_does_to_the_longest_query_is_told(
     }
 
 
-def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
+def test_each_pair_of_delay_and_feedback() -> None:
     metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
     slow = DeclaredQuery.model_validate(
         {"name": "slow", "sql": "SELECT 1 AS n", "timeout": "40s", "metrics": [metric]}
@@ -340,7 +340,7 @@ def test_each_pair_of_delay_and_feedback_has_its_meaning() -> None:
     assert "VACUUM on the primary does not cancel it" in told(30000, "on")[1]
 
 
-def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
+def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
     metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
     query = DeclaredQuery.model_validate(
         {"name": "n", "sql": "SELECT 1 AS n", "interval": "60s", "metrics": [metric]}
@@ -370,7 +370,7 @@ def test_a_lag_is_judged_by_the_limit_and_else_by_the_intervals() -> None:
         ({"host": "nowhere.invalid"}, "failed to resolve host", "DNS"),
     ],
 )
-def test_a_database_that_lets_nobody_in_is_one_failure_and_the_collector_is_looked_at_still(
+def test_a_failed_connection_is_one_failure_and_the_collector_is_still_examined(
     server: MessagingServer,
     receiver: Receiver,
     poller_process: Start,
@@ -390,7 +390,7 @@ def test_a_database_that_lets_nobody_in_is_one_failure_and_the_collector_is_look
     assert advice in checks["database"]["advice"]
 
 
-def test_when_nothing_works_each_failure_is_told_and_no_secret_is_shown(poller_process: Start) -> None:
+def test_if_nothing_works_each_failure_is_reported_without_secrets(poller_process: Start) -> None:
     (closed,) = free_ports(1)
     checks = examined(
         poller_process,
@@ -410,7 +410,7 @@ def test_when_nothing_works_each_failure_is_told_and_no_secret_is_shown(poller_p
     assert checks["collector"]["detail"].endswith("by http/protobuf: connection refused")
 
 
-def test_tls_is_named_with_its_version_and_cipher(
+def test_tls_is_reported_with_its_version_and_cipher(
     certificates: Certificates, poller_process: Start, request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--test-dsn"):
@@ -431,18 +431,18 @@ def test_tls_is_named_with_its_version_and_cipher(
     assert checks["tls"]["state"] == "ok"
     assert checks["tls"]["detail"].startswith("TLSv1.3, TLS_")
     assert checks["tls"]["facts"]["sslmode"] == "verify-full"
-    # This database has none of the tables.
+    # This database has no tables.
     assert checks["query users"]["state"] == "skip"
     assert checks["query users"]["detail"] == "skipped: relation users does not exist"
     assert "certificate verify failed" in strange["database"]["detail"]
     assert "sslrootcert" in strange["database"]["advice"]
 
 
-def test_a_connection_that_leaves_the_machine_wants_tls_and_a_known_certificate() -> None:
+def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
     known = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
 
     def told(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
-        finding = secured(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
+        finding = encryption(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
         return finding.state, finding.detail
 
     assert told("prefer", in_use=False, here=True)[0] == "ok"
@@ -451,11 +451,11 @@ def test_a_connection_that_leaves_the_machine_wants_tls_and_a_known_certificate(
     state, detail = told("require", in_use=True)
     assert (state, detail) == (
         "warn",
-        "TLSv1.3, TLS_AES_256_GCM_SHA384, but nobody looks whose certificate it is (sslmode=require)",
+        "TLSv1.3, TLS_AES_256_GCM_SHA384, but the server's certificate is not verified (sslmode=require)",
     )
     assert told("verify-full", in_use=True)[0] == "ok"
     assert [
-        is_here(host, address)
+        is_local(host, address)
         for host, address in (
             ("/run/postgresql", ""),
             ("@abstract", ""),
@@ -470,15 +470,15 @@ def test_a_clock_that_is_off_by_more_than_five_seconds_is_a_warning() -> None:
     assert [clock(seconds).state for seconds in (0.0, 5.0, -5.0, 5.1, -61.0)] == [
         "ok", "ok", "ok", "warn", "warn",
     ]  # fmt: skip
-    assert clock(-61.0).detail.startswith("the server's is 1m1s behind this machine's")
-    assert clock(5.1).detail.startswith("the server's is 5.1s ahead of this machine's")
+    assert clock(-61.0).detail.startswith("the server's clock is 1m1s behind the local clock")
+    assert clock(5.1).detail.startswith("the server's clock is 5.1s ahead of the local clock")
 
 
 # --- The queries ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_version
-def test_every_query_is_run_once_and_says_what_it_came_to(
+def test_every_query_runs_once_and_its_result_is_reported(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     server.execute("CREATE TABLE locked_up (id int); CREATE ROLE reader_of_nothing LOGIN")
@@ -539,24 +539,24 @@ def test_every_query_is_run_once_and_says_what_it_came_to(
     assert found["endless"]["facts"]["cost"] > 0
     assert "more than 10% of its interval, so it runs every 3s" in found["slow"]["detail"]
     assert "rows dropped: 1 " in found["null"]["detail"]
-    assert found["nan"]["advice"] == "look at the rows: poller poll --query nan -v"
+    assert found["nan"]["advice"] == "check the rows: poller poll --query nan -v"
     assert found["text"]["facts"]["error"] == "mismatch"
     assert "by its estimate (cost above 1)" in found["dear"]["detail"]
     assert found["dear"]["facts"]["cost"] > 1
-    assert checks["role"]["detail"] == "reader_of_nothing may read and no more"
+    assert checks["role"]["detail"] == "reader_of_nothing may only read"
     assert checks["connections"]["detail"] == "1 in use, the role has no limit"
 
 
-def test_a_query_that_recovery_cancels_is_asked_again(
+def test_a_query_that_recovery_cancels_is_retried(
     make_cluster: Callable[..., Cluster], poller_process: Start, tmp_path: Path
 ) -> None:
-    """As a tick does; it would be a false alarm otherwise."""
+    """As in a tick; otherwise the failure would be a false alarm."""
     cluster = make_cluster(standby_delay="50ms")
     cluster.primary.execute(
         "CREATE TABLE gate (n int); CREATE TABLE locked (n int); INSERT INTO locked VALUES (1)"
     )
     cluster.wait_replayed()
-    # The gate opens before the conflict: asked again, the query is a short one.
+    # The gate opens before the conflict, so the retried query is short.
     sleep = "CASE WHEN EXISTS (SELECT FROM gate) THEN '' ELSE pg_sleep(60)::text END IS NOT NULL"
     metric = {"name": "n", "unit": "{row}", "description": "n", "value_column": "n"}
     queries = [
@@ -586,7 +586,7 @@ def test_a_query_that_recovery_cancels_is_asked_again(
 
 
 @pytest.mark.every_version
-def test_a_signal_ends_it_and_the_query_on_the_server(
+def test_a_signal_ends_it_and_cancels_the_query(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     metric = {"name": "nap", "unit": "{row}", "description": "nap", "value_column": "n"}
@@ -614,7 +614,7 @@ def test_a_signal_ends_it_and_the_query_on_the_server(
 
 
 def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Finding:
-    found = checkup_collector.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
+    found = collector_diagnosis.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
     assert found.check == "collector"
     return found
 
@@ -638,7 +638,7 @@ def test_the_collector_is_sent_one_real_and_empty_request(receiver: Receiver, pr
         (HANG, "does not answer in time"),
     ],
 )
-def test_what_a_collector_says_is_told_with_what_to_do(
+def test_the_collectors_answer_is_reported_with_advice(
     receiver: Receiver, protocol: Protocol, answer: Answer, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
@@ -651,7 +651,7 @@ def test_what_a_collector_says_is_told_with_what_to_do(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_port_where_nobody_or_somebody_else_listens_is_told(
+def test_a_closed_port_or_another_service_is_reported(
     receiver: Receiver, protocol: Protocol, certificates: Certificates
 ) -> None:
     (closed,) = free_ports(1)
@@ -659,32 +659,32 @@ def test_a_port_where_nobody_or_somebody_else_listens_is_told(
     assert "connection refused" in found.detail
 
     found = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
-    assert "the name nowhere.invalid is not known" in found.detail
+    assert "the host name nowhere.invalid cannot be resolved" in found.detail
 
     other: Protocol = "http/protobuf" if protocol == "grpc" else "grpc"
     found = collector(endpoint(receiver, other), protocol, timeout=0.5)
-    spoken = "HTTP/1.1 is spoken there" if protocol == "grpc" else "gRPC is spoken there"
-    assert spoken in found.detail
+    message = "the port uses HTTP/1.1" if protocol == "grpc" else "the port uses gRPC"
+    assert message in found.detail
     assert f"set POLLER_OTLP_PROTOCOL={other}" in (found.advice or "")
 
     found = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
-    assert "no TLS is spoken there" in found.detail
+    assert "the port does not use TLS" in found.detail
     assert "http://" in (found.advice or "")
 
     with Receiver(tls=certificates.tls) as secure:
         found = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
-    assert "TLS is spoken there, and the endpoint says plain text" in found.detail
+    assert "the port uses TLS, but the endpoint is plain text" in found.detail
     assert "https://" in (found.advice or "")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_certificates_that_do_not_fit_are_told_apart(
+def test_certificate_problems_are_distinguished(
     protocol: Protocol, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Receiver(tls=certificates.mtls) as receiver:
         url = endpoint(receiver, protocol)
         found = collector(url, protocol, timeout=0.5)
-        assert "its certificate is not accepted" in found.detail
+        assert "the collector's certificate is not accepted" in found.detail
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (found.advice or "")
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
@@ -703,7 +703,7 @@ def test_certificates_that_do_not_fit_are_told_apart(
 # --- The configuration ----------------------------------------------------------------------------------
 
 
-def test_a_wrong_configuration_ends_with_2_before_anything_is_looked_at(poller_process: Start) -> None:
+def test_an_invalid_configuration_ends_with_2_before_any_check(poller_process: Start) -> None:
     for environ, message in (
         ({}, "POLLER_DATABASE_URL: is not set"),
         ({"POLLER_DATABASE_URL": "dbname=x", "POLLER_QUERIES": "/nowhere"}, "POLLER_QUERIES: '/nowhere'"),

@@ -126,7 +126,7 @@ def test_values_of_an_enum_or_boolean_are_listed_unless_a_row_is_null() -> None:
 def test_a_time_as_an_attribute_causes_a_warning() -> None:
     (doubt,) = draft("SELECT", [Column("n", 20), Column("at", 1184)], TYPES, "x").doubts
     assert doubt.startswith(
-        "attribute column 'at' is timestamp with time zone, and each value makes a series"
+        "attribute column 'at' is timestamp with time zone, and each value creates a separate series"
     )
 
 

@@ -259,8 +259,8 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
             "most frequent values"
         ),
         (
-            "look: attribute column 'secret' is bytea, and each value makes a series of its own; select the "
-            "part that tells series apart"
+            "look: attribute column 'secret' is bytea, and each value creates a separate series; select the "
+            "part that distinguishes the series"
         ),
     ]
     assert "Sum of the length of secret over all rows of public.tokens." in done.stdout

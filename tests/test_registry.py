@@ -118,7 +118,7 @@ def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         joined(load([folder], Defaults(300, 30, 1000)), declared())
     assert [str(problem) for problem in refused.value.problems] == [
-        f"query mine: {told}: has the name of an event, {event}; rename one, or set another POLLER_NAMESPACE"
+        f"query mine: {told}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
         for told, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
     ]
 

@@ -1,4 +1,4 @@
-"""`check` and `import` warn about what needs no database to be seen, and fail for none of it."""
+"""`check` and `import` print warnings that need no database, and succeed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.bed.process import Process
 
 Start = Callable[..., Process]
 BACKENDS = "; add pid <> pg_backend_pid()"
-OWN = " with the poller's own backend" + BACKENDS
+OWN = " including the poller's own backend" + BACKENDS
 SETS = ", which the poller sets for its own session; "
 BACKENDS_OF_DATABASE = (
-    "reads numbackends with the poller's own backend; count the rows of pg_stat_activity with pid <> "
-    "pg_backend_pid() instead"
+    "reads numbackends, which includes the poller's own backend; count the rows of pg_stat_activity with "
+    "pid <> pg_backend_pid() instead"
 )
 ROLLBACKS = (
-    "reads xact_rollback, to which the poller's own transactions add; add datname <> current_database()"
+    "reads xact_rollback, which the poller's own transactions increase; add datname <> current_database()"
 )
 RESET = f"{SETS}read reset_val of pg_settings instead"
 
@@ -45,7 +45,7 @@ def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "expected"),
     {
         "SELECT current_setting('statement_timeout') AS n": f"reads statement_timeout{RESET}",
         "SELECT current_setting('Lock_Timeout', true) AS n": f"reads lock_timeout{RESET}",
@@ -137,21 +137,21 @@ def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str
     }.items(),
     ids=lambda value: str(value)[:60],
 )
-def test_what_the_pollers_own_session_distorts_is_a_warning_with_what_to_write(
-    sql: str, said: str | None
+def test_a_value_that_the_pollers_session_distorts_is_a_warning_with_advice(
+    sql: str, expected: str | None
 ) -> None:
-    assert [what for _, what in distortions(sql)] == ([said] if said else [])
+    assert [what for _, what in distortions(sql)] == ([expected] if expected else [])
 
 
 @pytest.mark.parametrize(
     "sql", ["SELECT name, setting FROM pg_settings", "SELECT * FROM pg_show_all_settings()"]
 )
-def test_a_query_of_all_settings_names_none(sql: str) -> None:
+def test_a_query_of_all_settings_is_one_warning(sql: str) -> None:
     assert list(distortions(sql)) == [
         (
             "own-setting",
             (
-                "reads every setting, some of which the poller sets for its own session; read reset_val of "
+                "reads all settings, some of which the poller sets for its own session; read reset_val of "
                 "pg_settings instead"
             ),
         )
@@ -159,10 +159,10 @@ def test_a_query_of_all_settings_names_none(sql: str) -> None:
 
 
 @pytest.mark.postgres
-def test_the_list_has_every_setting_that_a_poll_changes(
+def test_the_list_contains_every_setting_that_a_poll_changes(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:
-    """Of the role's own setting the server says so in reset_val, as the advice does."""
+    """reset_val has the value that is set for the role, as the advice says."""
     database.execute(f"ALTER DATABASE {database.name} SET statement_timeout = '7s'")
     database.replayed()
     changed = "SELECT lower(name) AS name, 1 AS n FROM pg_settings WHERE source IN ('client', 'session')"
@@ -187,8 +187,7 @@ def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: 
     ((rule, path, what),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))
     assert (rule, path) == ("same-series", "queries[1].metrics[0].name")
     assert what == (
-        f"'m' is the same series at {tmp_path}/q.yaml:1, so one of the two is wrong; write other "
-        "attributes to tell them apart"
+        f"'m' is also a series at {tmp_path}/q.yaml:1, so one of the two is wrong; write different attributes"
     )
 
 
@@ -202,7 +201,7 @@ def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: 
         ({"attribute_columns": ["a"]}, {"attribute_columns": ["a"]}, False),
     ],
 )
-def test_only_attributes_that_are_the_same_to_prometheus_make_one_series(
+def test_metrics_share_a_series_if_their_prometheus_labels_are_equal(
     tmp_path: Path, first: Any, second: Any, same: bool
 ) -> None:
     found = warnings(
@@ -222,7 +221,7 @@ def test_only_attributes_that_are_the_same_to_prometheus_make_one_series(
         ({"extensions": ["x"]}, {"extensions": ["x"]}, True),
     ],
 )
-def test_queries_of_which_each_requires_something_else_are_alternatives(
+def test_queries_with_exclusive_requirements_are_alternatives(
     tmp_path: Path, first: Any, second: Any, same: bool
 ) -> None:
     found = warnings(
@@ -271,7 +270,7 @@ queries:
     ]
 
 
-def test_people_see_the_warnings_and_how_many(tmp_path: Path) -> None:
+def test_text_output_has_the_warnings_and_their_number(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text(
         json.dumps({"queries": [query("a", "SELECT count(*) AS n FROM pg_locks")]})
     )
@@ -283,7 +282,7 @@ def test_people_see_the_warnings_and_how_many(tmp_path: Path) -> None:
     ]
 
 
-def test_import_warns_at_the_place_in_the_other_tools_file_and_keeps_the_query(tmp_path: Path) -> None:
+def test_import_warns_with_the_place_in_the_imported_file(tmp_path: Path) -> None:
     (tmp_path / "queries.yaml").write_text(
         "locks:\n"
         "  query: SELECT count(*) AS n FROM pg_locks\n"

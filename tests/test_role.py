@@ -46,7 +46,7 @@ def test_the_doctor_is_content_with_it(role: Role, poller_process: Start) -> Non
     code = process.wait()
 
     assert code == 0, process
-    assert f"{role.name} may read and no more" in process.stdout
+    assert f"{role.name} may only read" in process.stdout
     assert "1 in use of the role's 2" in process.stdout
     assert "0 failed, 0 warnings" in process.stdout
 

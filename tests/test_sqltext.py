@@ -325,7 +325,7 @@ def test_objects_of_others_in_the_search_path_are_never_used_by_the_pollers_own_
     assert re.search("letters .* ok", told["poll"]), told
     assert "excess_privilege" in told["strict poll"], told
     assert "lag" in told["doctor"], told
-    assert "holds the relation" in told["test"], told
+    assert "contains the relation" in told["test"], told
 
 
 HOSTILE = "a'b\\'); SELECT 1/0; --\\"

@@ -11,7 +11,7 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
-from poller.tools.generate.alert_rules import asked, to_yaml
+from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.alert_rules_poller import Limits, standard
 
 RUNBOOK = "deploy/RUNBOOK.md"
@@ -53,6 +53,6 @@ def alerts(
     )
     groups = {
         "obscura-poller": list(standard(limits, runbook)),
-        "obscura-poller-queries": list(asked(catalog.queries, runbook)),
+        "obscura-poller-queries": list(query_rules(catalog.queries, runbook)),
     }
     typer.echo(to_yaml(groups, _HEAD), nl=False)

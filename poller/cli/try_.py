@@ -55,7 +55,7 @@ def try_(
             if error.kind == "unavailable":
                 say(told, visit.refused(error), "red")
             else:
-                say(told, refusal(error, text, kept=False), "red")
+                say(told, refusal(error, text, in_file=False), "red")
                 told.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:

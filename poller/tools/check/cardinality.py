@@ -13,15 +13,15 @@ _MANY_TYPES = {"json", "jsonb", "xml", "bytea"}
 
 
 def many_values(column: Column, kind: Type) -> str | None:
-    """Why a column makes too many series as an attribute, and what to write instead; None for any other."""
+    """Why a column creates too many series as an attribute, and what to write instead; otherwise None."""
     if kind.category in _TIMES:
         advice = f"round it with date_trunc, or make it a value: extract(epoch FROM {column.name})"
     elif kind.category in _ARRAYS_AND_SHAPES or kind.name in _MANY_TYPES:
-        advice = "select the part that tells series apart"
+        advice = "select the part that distinguishes the series"
     elif column.oid in NUMBERS - _INTEGERS:
         advice = "round it, or make it a value column"
     else:
         return None
     return (
-        f"attribute column {column.name!r} is {kind.name}, and each value makes a series of its own; {advice}"
+        f"attribute column {column.name!r} is {kind.name}, and each value creates a separate series; {advice}"
     )

@@ -20,43 +20,43 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def to_json(complaints: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> str:
-    """One object: `ok` as the exit code says it, a list `problems`, and one `queries` of those looked at."""
-    told = {
-        "ok": not failed(complaints),
-        "problems": [_problem(complaint) for complaint in complaints],
+def to_json(diagnostics: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> str:
+    """JSON object: `ok`, which matches the exit code, and the lists `problems` and `queries`."""
+    document = {
+        "ok": not failed(diagnostics),
+        "problems": [_problem(diagnostic) for diagnostic in diagnostics],
         "queries": [
             {
-                "query": one.query,
-                "file": one.place.file,
-                "line": one.place.line,
-                "state": one.state,
-                "cost": one.cost,
-                "estimate_answers": one.estimate_answers,
-                "columns": dict(one.columns),
+                "query": checked.query,
+                "file": checked.place.file,
+                "line": checked.place.line,
+                "state": checked.state,
+                "cost": checked.cost,
+                "estimate_answers": checked.estimate_answers,
+                "columns": dict(checked.columns),
             }
-            for one in judged
+            for checked in judged
         ],
     }
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def _problem(complaint: Diagnostic) -> dict[str, Any]:
-    place = complaint.place
+def _problem(diagnostic: Diagnostic) -> dict[str, Any]:
+    place = diagnostic.place
     return {
-        "rule": complaint.rule,
-        "level": complaint.level,
-        "query": complaint.query,
+        "rule": diagnostic.rule,
+        "level": diagnostic.level,
+        "query": diagnostic.query,
         "file": place.file if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,
-        "path": place.path if place else complaint.where,
-        "message": complaint.message,
+        "path": place.path if place else diagnostic.where,
+        "message": diagnostic.message,
     }
 
 
 def relative(file: str) -> str:
-    """The path from the working directory where the file lies below it, else as it was given."""
+    """The path relative to the working directory if the file is below it, otherwise the original path."""
     path = Path(file)
     try:
         return path.absolute().relative_to(Path.cwd()).as_posix()
@@ -65,7 +65,7 @@ def relative(file: str) -> str:
 
 
 def uri(file: str) -> str:
-    """The same as a URI reference (RFC 3986)."""
+    """The relative path as a URI reference (RFC 3986)."""
     path = Path(relative(file))
     return path.as_uri() if path.is_absolute() else quote(path.as_posix())
 
@@ -75,25 +75,25 @@ _IN_TEXT = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _IN_PROPERTIES = {**_IN_TEXT, ":": "%3A", ",": "%2C"}
 
 
-def to_github(complaints: Iterable[Diagnostic]) -> str:
-    """One line a complaint."""
-    return "".join(f"{_command(complaint)}\n" for complaint in complaints)
+def to_github(diagnostics: Iterable[Diagnostic]) -> str:
+    """One workflow command of GitHub per diagnostic."""
+    return "".join(f"{_command(diagnostic)}\n" for diagnostic in diagnostics)
 
 
-def _command(complaint: Diagnostic) -> str:
-    place = complaint.place
+def _command(diagnostic: Diagnostic) -> str:
+    place = diagnostic.place
     properties: dict[str, object] = {}
     if place is not None:
         properties = {"file": relative(place.file), "line": place.line, "col": place.column}
-    properties["title"] = f"poller {complaint.rule}"
-    told = ",".join(
+    properties["title"] = f"poller {diagnostic.rule}"
+    options = ",".join(
         f"{name}={_escaped(str(value), _IN_PROPERTIES)}"
         for name, value in properties.items()
         if value is not None
     )
-    path = place.path if place else complaint.where
-    text = f"{path}: {complaint.message}" if path else complaint.message
-    return f"::{_COMMANDS[complaint.level]} {told}::{_escaped(text, _IN_TEXT)}"
+    path = place.path if place else diagnostic.where
+    text = f"{path}: {diagnostic.message}" if path else diagnostic.message
+    return f"::{_COMMANDS[diagnostic.level]} {options}::{_escaped(text, _IN_TEXT)}"
 
 
 def _escaped(text: str, table: dict[str, str]) -> str:
@@ -103,27 +103,27 @@ def _escaped(text: str, table: dict[str, str]) -> str:
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def to_sarif(complaints: Sequence[Diagnostic], version: str) -> str:
-    """One log of one run (SARIF 2.1.0, OASIS Standard of 27 March 2020); `version` is the poller's own."""
+def to_sarif(diagnostics: Sequence[Diagnostic], version: str) -> str:
+    """SARIF log of one run (SARIF 2.1.0, OASIS Standard of 27 March 2020); `version` is the poller's."""
     rules = list(RULES)
     driver = {
         "name": "obscura-poller",
         "version": version,
         "rules": [{"id": rule, "shortDescription": {"text": RULES[rule]}} for rule in rules],
     }
-    results = [_result(complaint, rules.index(complaint.rule)) for complaint in complaints]
+    results = [_result(diagnostic, rules.index(diagnostic.rule)) for diagnostic in diagnostics]
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
 
 
-def _result(complaint: Diagnostic, rule: int) -> dict[str, Any]:
-    place = complaint.place
-    path = place.path if place else complaint.where
+def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
+    place = diagnostic.place
+    path = place.path if place else diagnostic.where
     result: dict[str, Any] = {
-        "ruleId": complaint.rule,
+        "ruleId": diagnostic.rule,
         "ruleIndex": rule,
-        "level": complaint.level,
-        "message": {"text": f"{path}: {complaint.message}" if path else complaint.message},
+        "level": diagnostic.level,
+        "message": {"text": f"{path}: {diagnostic.message}" if path else diagnostic.message},
     }
     if place is not None:
         physical: dict[str, Any] = {"artifactLocation": {"uri": uri(place.file)}}
@@ -138,25 +138,26 @@ _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
 def print_judged(console: Console, judged: Sequence[CheckedQuery], others: Sequence[Diagnostic]) -> None:
-    """Print a line for each query that the server accepts, one for each complaint, and a summary."""
+    """Print a line for each accepted query, a line for each diagnostic, and a summary."""
     print_complaints(console, others)
-    for one in judged:
-        if one.state == "ok" and not failed(one.complaints):
-            _print(console, "ok", f"{one.place.file}:{one.place.line}: {one.query}: {one.summary}")
-        print_complaints(console, one.complaints)
-    complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
-    console.print(f"{counted(len(judged), 'query')}: {summary(complaints)}", markup=False, highlight=False)
+    for checked in judged:
+        if checked.state == "ok" and not failed(checked.complaints):
+            place = f"{checked.place.file}:{checked.place.line}"
+            _print(console, "ok", f"{place}: {checked.query}: {checked.summary}")
+        print_complaints(console, checked.complaints)
+    diagnostics = [*others, *(diagnostic for checked in judged for diagnostic in checked.complaints)]
+    console.print(f"{counted(len(judged), 'query')}: {summary(diagnostics)}", markup=False, highlight=False)
 
 
-def print_complaints(console: Console, complaints: Sequence[Diagnostic]) -> None:
-    """Print a line for each complaint."""
-    for complaint in complaints:
-        _print(console, complaint.level, str(complaint))
+def print_complaints(console: Console, diagnostics: Sequence[Diagnostic]) -> None:
+    """Print a line for each diagnostic."""
+    for diagnostic in diagnostics:
+        _print(console, diagnostic.level, str(diagnostic))
 
 
-def _print(console: Console, word: str, line: str) -> None:
+def _print(console: Console, level: str, line: str) -> None:
     from rich.text import Text
 
-    text = Text.assemble((f"{word:8}", _STYLES[word]), " ", one_line(line))
-    # Piped to a program a complaint is a line: grep must find it whole.
+    text = Text.assemble((f"{level:8}", _STYLES[level]), " ", one_line(line))
+    # In a pipe each diagnostic is one line, so that grep prints the whole diagnostic.
     console.print(text, soft_wrap=not console.is_terminal, highlight=False)

@@ -21,7 +21,7 @@ OWN_SETTINGS: dict[str, str] = {
         ),
         _RESET,
     ),
-    # These are set when the session begins, which changes reset_val as well.
+    # The poller sets these at the start of the session, which changes reset_val as well.
     **dict.fromkeys(("default_transaction_read_only", "client_encoding", "application_name"), _NO_OTHER),
     "transaction_read_only": "read pg_is_in_recovery() instead",
     "transaction_isolation": "read default_transaction_isolation instead",
@@ -37,16 +37,16 @@ _BACKEND_FUNCTIONS = {
 }
 _DATABASE_COLUMNS = {
     "numbackends": (
-        "reads numbackends with the poller's own backend; count the rows of pg_stat_activity with pid <> "
-        "pg_backend_pid() instead"
+        "reads numbackends, which includes the poller's own backend; count the rows of pg_stat_activity with "
+        "pid <> pg_backend_pid() instead"
     ),
     "xact_rollback": (
-        "reads xact_rollback, to which the poller's own transactions add; add datname <> current_database()"
+        "reads xact_rollback, which the poller's own transactions increase; add datname <> current_database()"
     ),
 }
 """Columns of pg_stat_database that the poller's session changes in its own database."""
 _OWN = {"state": "active", "backend_type": "client backend"}
-"""What the poller's backend has in these columns while it runs a query."""
+"""Values of these columns for the poller's backend while it runs a query."""
 _NULL_FOR_OWN = {"wait_event", "wait_event_type", "leader_pid"}
 _RECENT_FOR_OWN = {"xact_start", "query_start", "state_change"}
 _AGGREGATES = {"count", "sum", "min", "max", "avg"}
@@ -54,29 +54,32 @@ _CHOOSES = {"=", "~", "~*", "~~", "~~*"}
 
 
 def distortions(sql: str) -> Iterator[tuple[str, str]]:
-    """Each rule that `sql` is against, with what is wrong and what to write instead."""
+    """Each rule that `sql` violates, with the problem and what to write instead."""
     tree = statement(sql)
     names = sorted(_settings(tree))
     if len(names) == len(OWN_SETTINGS):
         yield (
             "own-setting",
-            f"reads every setting, some of which the poller sets for its own session; {_RESET}",
+            f"reads all settings, some of which the poller sets for its own session; {_RESET}",
         )
     elif names:
         advice = dict.fromkeys(OWN_SETTINGS[name] for name in names)
-        what = f"reads {', '.join(names)}, which the poller sets for its own session"
-        yield "own-setting", f"{what}; {', or '.join(advice)}"
+        problem = f"reads {', '.join(names)}, which the poller sets for its own session"
+        yield "own-setting", f"{problem}; {', or '.join(advice)}"
     yield from (("own-backend", _DATABASE_COLUMNS[column]) for column in sorted(_of_database(tree)))
     for relation in dict.fromkeys(_unguarded(tree, False)):
-        yield "own-backend", f"reads {relation} with the poller's own backend; add pid <> pg_backend_pid()"
+        yield (
+            "own-backend",
+            f"reads {relation} including the poller's own backend; add pid <> pg_backend_pid()",
+        )
 
 
 def _settings(tree: Any) -> set[str]:
-    found = {str(show.get("name", "")).lower() for show in nodes(tree, "VariableShowStmt")}
+    names = {str(show.get("name", "")).lower() for show in nodes(tree, "VariableShowStmt")}
     for call in nodes(tree, "FuncCall"):
         if _last(call.get("funcname", [])) == "current_setting":
-            found.update(text.lower() for text in _texts(call.get("args", [])[:1]))
-    reads_all = any(one.get("relname") == "pg_settings" for one in nodes(tree, "RangeVar")) or any(
+            names.update(text.lower() for text in _texts(call.get("args", [])[:1]))
+    reads_all = any(relation.get("relname") == "pg_settings" for relation in nodes(tree, "RangeVar")) or any(
         call.name == "pg_show_all_settings" for call in calls(tree)
     )
     if reads_all and ("setting" in set(_columns(tree)) or any(True for _ in nodes(tree, "A_Star"))):
@@ -85,8 +88,8 @@ def _settings(tree: Any) -> set[str]:
             return set(OWN_SETTINGS)
         for expression in chosen:
             like, texts = _last(expression.get("name", [])), list(_texts(expression))
-            found.update(name for name in OWN_SETTINGS for text in texts if _matches(name, like, text))
-    return found & OWN_SETTINGS.keys()
+            names.update(name for name in OWN_SETTINGS for text in texts if _matches(name, like, text))
+    return names & OWN_SETTINGS.keys()
 
 
 def _chooses_by(expression: dict[str, Any], column: str) -> bool:
@@ -109,8 +112,8 @@ def _matches(name: str, operator: str, text: str) -> bool:
 
 
 def _of_database(tree: Any) -> set[str]:
-    """The columns of pg_stat_database that a statement reads of the poller's own database."""
-    found = {
+    """The columns of pg_stat_database that a statement reads for the poller's own database."""
+    columns = {
         column
         for call in calls(tree)
         for column in _DATABASE_COLUMNS
@@ -124,9 +127,11 @@ def _of_database(tree: Any) -> set[str]:
             for part in _all_of(condition)
         )
         if "pg_stat_database" in relations and not other:
-            every = any(True for _ in nodes(body, "A_Star"))
-            found |= _DATABASE_COLUMNS.keys() if every else _DATABASE_COLUMNS.keys() & set(_columns(body))
-    return found
+            all_columns = any(True for _ in nodes(body, "A_Star"))
+            columns |= (
+                _DATABASE_COLUMNS.keys() if all_columns else _DATABASE_COLUMNS.keys() & set(_columns(body))
+            )
+    return columns
 
 
 def _unguarded(tree: Any, guarded: bool) -> Iterator[str]:
@@ -150,7 +155,7 @@ def _unguarded(tree: Any, guarded: bool) -> Iterator[str]:
 
 
 def _bodies(tree: Any, *, nested: bool = True) -> Iterator[dict[str, Any]]:
-    """The body of each SELECT, both sides of a UNION too; with `nested` those inside of another as well."""
+    """The body of each SELECT, including both sides of a UNION; with `nested` also of subqueries."""
     pending = [tree]
     while pending:
         node = pending.pop()
@@ -165,7 +170,7 @@ def _bodies(tree: Any, *, nested: bool = True) -> Iterator[dict[str, Any]]:
 
 
 def _sources(body: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The relations that a SELECT itself reads, and the conditions that its rows meet."""
+    """The relations that a SELECT reads directly, and the conditions on its rows."""
     relations: list[str] = []
     conditions = [body.get("whereClause")]
     pending = list(body.get("fromClause", []))
@@ -209,7 +214,7 @@ def _all_of(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _excludes_own(condition: dict[str, Any]) -> bool:
-    """Whether the backend that runs the query does not meet `condition`."""
+    """Whether `condition` excludes the backend that runs the query."""
     if joined := condition.get("BoolExpr"):
         if joined["boolop"] == "NOT_EXPR":
             inner = joined["args"][0]
@@ -251,7 +256,7 @@ def _operator(expression: dict[str, Any]) -> str:
 
 
 def _recent(node: Any) -> int:
-    """1 for a time that is latest for the poller's own backend, -1 for an age that is least, 0 otherwise."""
+    """1 for a time that is latest for the poller's backend, -1 for an age that is lowest, otherwise 0."""
     if isinstance(node, list):
         return next(filter(None, map(_recent, node)), 0)
     node = node or {}

@@ -9,24 +9,24 @@ from poller.model.printable import one_line
 _GATE = "under requires."
 
 
-def refusal(error: PollError, sql: str, *, kept: bool = True) -> str:
-    """Why the server refuses a statement: in its words, by code, with the place in it and what to do.
+def refusal(error: PollError, sql: str, *, in_file: bool = True) -> str:
+    """The server's message, the SQLSTATE, the position in the statement, and the fix.
 
-    One that is not `kept` in a file has no key that could expect it.
+    Without `in_file`, the statement is in no query file, so a fix by `requires` is omitted.
     """
     where = [error.sqlstate] if error.sqlstate else []
     if error.position is not None:
         line, column = spot_in(sql, error.position)
         where.append(f"line {line}, column {column} of sql")
-    told = f"{error.message} ({', '.join(where)})" if where else error.message
-    return f"{told}; {error.hint}" if error.hint and (kept or _GATE not in error.hint) else told
+    message = f"{error.message} ({', '.join(where)})" if where else error.message
+    return f"{message}; {error.hint}" if error.hint and (in_file or _GATE not in error.hint) else message
 
 
 def marked(sql: str, position: int | None) -> str:
-    """The line of `sql` that an error is about, and a mark below the place; empty where none is known."""
+    """The line of `sql` with the error, and a mark below the position; empty without a position."""
     if position is None:
         return ""
     line, column = spot_in(sql, position)
-    shown = sql.split("\n")[line - 1].replace("\t", " ")
-    before = one_line(shown[: column - 1])
-    return f"  {before}{one_line(shown[column - 1 :])}\n  {' ' * len(before)}^\n"
+    text = sql.split("\n")[line - 1].replace("\t", " ")
+    before = one_line(text[: column - 1])
+    return f"  {before}{one_line(text[column - 1 :])}\n  {' ' * len(before)}^\n"

@@ -12,21 +12,21 @@ from poller.model.errors import Place
 
 @dataclass(frozen=True, slots=True)
 class CheckedQuery:
-    """What is to say of one query."""
+    """State, cost, columns and diagnostics of one query."""
 
     query: str
-    """Its name."""
+    """Name of the query."""
     place: Place
     state: Literal["ok", "not_sent", "refused"]
-    """`not_sent`: its requirements are not met here; `refused`: it would fail."""
+    """`not_sent`: the server does not meet its requirements; `refused`: the query would fail."""
     cost: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Type of each column of its result."""
+    """Type of each result column."""
     estimate_answers: bool = False
     complaints: tuple[Diagnostic, ...] = ()
 
     @property
     def summary(self) -> str:
-        """Cost and columns in words."""
+        """Cost and columns as text."""
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
         return columns if self.cost is None else f"cost {self.cost:,.0f}; {columns}"

@@ -14,42 +14,42 @@ from poller.model.text import quote
 from poller.tools.check.own_session import distortions
 
 
-class Remark(NamedTuple):
+class QueryWarning(NamedTuple):
     """One warning about a query."""
 
     rule: Rule
     file: QueryFile
     query: str
     path: tuple[Key, ...]
-    """From the root of the file."""
+    """Path from the root of the file."""
     message: str
 
 
-def remarks(files: Sequence[QueryFile]) -> list[Remark]:
-    """Every warning about `files`, which are valid, in the order of files and lines."""
-    found = [*_same_series(files)]
+def remarks(files: Sequence[QueryFile]) -> list[QueryWarning]:
+    """Every warning about the valid `files`, in the order of files and lines."""
+    warnings = [*_same_series(files)]
     for file in files:
         for at, query in file.queries():
             name = str(query.get("name"))
             for path, sql in _statements(query):
-                found += [
-                    Remark(cast(Rule, rule), file, name, (*at, *path), what)
-                    for rule, what in distortions(sql)
+                warnings += [
+                    QueryWarning(cast(Rule, rule), file, name, (*at, *path), message)
+                    for rule, message in distortions(sql)
                 ]
             for path in _attribute_values(query):
                 written, value = file.written((*at, *path)), _at(query, path)
                 if written is not None and not isinstance(value, str) and written != _text(value):
-                    what = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
-                    found.append(Remark("attribute-text", file, name, (*at, *path), what))
-    return sorted(found, key=lambda one: (one.file.number, one.file.line(one.path)))
+                    message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
+                    warnings.append(QueryWarning("attribute-text", file, name, (*at, *path), message))
+    return sorted(warnings, key=lambda warning: (warning.file.number, warning.file.line(warning.path)))
 
 
-def _same_series(files: Sequence[QueryFile]) -> Iterator[Remark]:
-    """Metrics of different queries that have one name and the same fixed attributes, and no others.
+def _same_series(files: Sequence[QueryFile]) -> Iterator[QueryWarning]:
+    """Metrics of different queries with the same name and the same fixed attributes, and no other attributes.
 
-    Queries that each require something that the other does not are alternatives, of which one runs.
+    Two queries are alternatives if each has a requirement that the other lacks; only one of them runs.
     """
-    fed: dict[object, list[tuple[QueryFile, tuple[Key, ...], frozenset[str]]]] = {}
+    feeds: dict[object, list[tuple[QueryFile, tuple[Key, ...], frozenset[str]]]] = {}
     for file in files:
         for at, query in file.queries():
             required = frozenset(_required(query.get("requires")))
@@ -57,19 +57,21 @@ def _same_series(files: Sequence[QueryFile]) -> Iterator[Remark]:
                 if metric.get("attribute_columns"):
                     continue
                 path = (*at, "metrics", number, "name")
-                twins = fed.setdefault((metric["name"], fixed_series(metric.get("attributes", {}))), [])
-                for other, its_path, its_required in twins:
+                others = feeds.setdefault((metric["name"], fixed_series(metric.get("attributes", {}))), [])
+                for other, its_path, its_required in others:
                     if required <= its_required or its_required <= required:
                         first = other.place(its_path)
-                        what = f"{metric['name']!r} is the same series at {first}, so one of the two is wrong"
-                        what = f"{what}; write other attributes to tell them apart"
-                        yield Remark("same-series", file, str(query["name"]), path, what)
+                        problem = (
+                            f"{metric['name']!r} is also a series at {first}, so one of the two is wrong"
+                        )
+                        message = f"{problem}; write different attributes"
+                        yield QueryWarning("same-series", file, str(query["name"]), path, message)
                         break
-                twins.append((file, path, required))
+                others.append((file, path, required))
 
 
 def _required(requires: Any) -> Iterator[str]:
-    """Each single thing that a query requires."""
+    """Each single requirement of a query."""
     for key, value in (requires or {}).items():
         if isinstance(value, Mapping):
             for name, columns in value.items():

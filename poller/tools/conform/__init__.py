@@ -1,8 +1,9 @@
 """Check the telemetry of a server against the metric catalogue.
 
 conformance        Conformance check of a stream of OTLP requests against the catalogue.
-impossible_values  Values that no server can have measured.
-listening          Receiver of `conform` that listens for a while.
+impossible_values  Impossible values of data points, such as negative counts and buckets that do not add
+                   up.
+listening          OTLP receiver of `conform`, which listens for a limited time or number of requests.
 metrics            Comparison of data points with the metrics of the catalogue.
 notes              Collection of distinct differences, each with examples and its number of occurrences.
 personal_data      Detection of personal data and credentials at every place of an OTLP request.

@@ -1,4 +1,4 @@
-"""Values that no server can have measured."""
+"""Impossible values of data points, such as negative counts and buckets that do not add up."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from poller.events._catalog.declaration import Metric
 from poller.receiver.decode import Distribution, Point
 
 
-def flaws(point: Point, metric: Metric) -> Iterator[tuple[str, str]]:
-    """What is impossible about a data point of `metric`, and an example for the `$` in it.
+def value_problems(point: Point, metric: Metric) -> Iterator[tuple[str, str]]:
+    """Each problem of a data point of `metric`, with an example for the `$` in its text.
 
-    A gauge that the daemon polls may be negative, or a fraction; an up-down counter of one process may be
-    negative, as another may have counted up.
+    Gauges that the daemon polls may be negative or fractions. An up-down counter may be negative, because
+    another process may have counted up.
     """
     if not point.recorded:
         return
     if point.time_unix_nano == 0:
         yield "has no time", ""
     elif point.start_time_unix_nano > point.time_unix_nano:
-        yield "starts after its own time", ""
+        yield "has a start time after its time", ""
     if point.value is None:
         yield "has no value", ""
     elif isinstance(point.value, Distribution):
@@ -31,29 +31,29 @@ def flaws(point: Point, metric: Metric) -> Iterator[tuple[str, str]]:
 
 
 def _of_number(value: float, metric: Metric) -> Iterator[tuple[str, str]]:
-    shown = f"{value:g}"
+    text = f"{value:g}"
     if not math.isfinite(value):
-        yield "is $, which is no number", shown
+        yield "is $, which is not a finite number", text
     elif metric.event == "health_checked":
         if value not in (0, 1):
-            yield "is $; 1 is healthy and 0 is not", shown
+            yield "is $; it must be 1 (healthy) or 0 (unhealthy)", text
     elif metric.status != "polled" and metric.instrument != "updowncounter" and value < 0:
-        yield "is $, and cannot be below 0", shown
+        yield "is $, but cannot be below 0", text
     elif metric.status != "polled" and metric.unit != "s" and value != int(value):
-        yield "is $, and counts what has no fractions", shown
+        yield "is $, but a count has no fraction", text
 
 
 def _of_distribution(value: Distribution, *, histogram: bool) -> Iterator[tuple[str, str]]:
     for name, number in (("sum", value.sum), ("min", value.min), ("max", value.max)):
         if number is not None and not math.isfinite(number):
-            yield f"has the {name} $, which is no number", f"{number:g}"
+            yield f"has the {name} $, which is not a finite number", f"{number:g}"
         elif number is not None and number < 0:
-            yield f"has the {name} $, and cannot be below 0", f"{number:g}"
+            yield f"has the {name} $, which cannot be below 0", f"{number:g}"
     if not histogram or not (value.bounds or value.buckets):
         return
     if len(value.buckets) != len(value.bounds) + 1:
-        yield "has not one bucket more than boundaries", ""
+        yield "must have one bucket more than boundaries", ""
     elif sum(value.buckets) != value.count:
-        yield "counts in its buckets another number than in all", ""
-    if not all(one < other for one, other in pairwise(value.bounds)):
-        yield "has boundaries that do not ascend", ""
+        yield "has buckets whose counts do not add up to its count", ""
+    if not all(lower < upper for lower, upper in pairwise(value.bounds)):
+        yield "has boundaries that are not in ascending order", ""

@@ -1,4 +1,4 @@
-"""Receiver of `conform` that listens for a while."""
+"""OTLP receiver of `conform`, which listens for a limited time or number of requests."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from poller.receiver.receiver import Received, Receiver
 from poller.receiver.signals import Request
 
 _LAST_ANSWER = 0.2
-"""Seconds in which the sender of the last request gets its answer, before every connection is cut."""
+"""Seconds before the receiver closes its connections, so that the last request gets its answer."""
 
 
 class Listening:
-    """Both protocols of OTLP, until a time is over, enough requests came, or somebody says so."""
+    """Receiver of both OTLP protocols until a timeout, a number of requests or a call of `end`."""
 
     def __init__(
         self, take: Callable[[Request], int], *, host: str, grpc_port: int, http_port: int, enough: int | None
     ) -> None:
-        """Listen at once; raises OSError where a port is taken.
+        """Start to listen; raises OSError if a port is in use.
 
-        `take` is given every request and returns how many there were; from `enough` on the wait is over.
+        `take` handles each request and returns the number of requests so far; `enough` of them end the wait.
         """
         self._take = take
         self._enough = enough
@@ -31,13 +31,13 @@ class Listening:
         )
 
     def wait(self, seconds: float | None) -> None:
-        """Return when it is over, and no longer listen; None waits for requests or for `end` alone."""
+        """Wait for the end and stop listening; with None, only requests or `end` end the wait."""
         with self.receiver:
             self._ended.wait(seconds)
             time.sleep(_LAST_ANSWER)
 
     def end(self) -> None:
-        """Let `wait` return; may be called from a signal handler."""
+        """Make `wait` return; may be called from a signal handler."""
         self._ended.set()
 
     def _received(self, received: Received) -> None:

@@ -9,63 +9,63 @@ from poller.tools.doctor.finding import Finding, State
 
 _EXAMPLES = 5
 _HERE = "$"
-"""Stands in a text where its examples go."""
+"""Placeholder for the examples in a message."""
 _MOST, _LONGEST = 1000, 200
-"""Differences that are kept, and characters of what one concerns: a client may choose both."""
+"""Maximum number of differences and length of a subject, because a client may choose both."""
 
 
 @dataclass(slots=True)
-class _Note:
-    what: str
+class _Difference:
+    message: str
     advice: str | None
     state: State
     count: int = 0
     examples: dict[str, None] = field(default_factory=dict)
 
 
-class Notes:
-    """Differences by what they are and what they concern."""
+class Differences:
+    """Differences by check and subject."""
 
     def __init__(self) -> None:
-        self._notes: dict[tuple[str, str], _Note] = {}
+        self._differences: dict[tuple[str, str], _Difference] = {}
         self._more = 0
 
     def add(
         self,
         check: str,
         subject: str,
-        what: str,
+        message: str,
         example: str = "",
         *,
         advice: str | None = None,
         state: State = "fail",
     ) -> None:
-        """Note one difference; `$` in `what` becomes the examples. Of too many, the rest is only counted."""
+        """Add one difference; examples replace `$` in `message`. Above a limit it is only counted."""
         key = (check, _cut(subject))
-        if key not in self._notes and len(self._notes) >= _MOST:
+        if key not in self._differences and len(self._differences) >= _MOST:
             self._more += 1
             return
-        note = self._notes.setdefault(key, _Note(what, advice, state))
-        note.count += 1
+        difference = self._differences.setdefault(key, _Difference(message, advice, state))
+        difference.count += 1
         if state == "fail":
-            note.state = state
-        if example and len(note.examples) <= _EXAMPLES:
-            note.examples[example] = None
+            difference.state = state
+        if example and len(difference.examples) <= _EXAMPLES:
+            difference.examples[example] = None
 
     def has(self, check: str, subject: str) -> bool:
-        """Whether this difference was noted before; its text is the first one's."""
-        return (check, _cut(subject)) in self._notes
+        """Whether this difference was added before; the first message is kept."""
+        return (check, _cut(subject)) in self._differences
 
     def findings(self) -> Iterator[Finding]:
-        """One finding for each difference, in order of what they are and what they concern."""
-        for (check, subject), note in sorted(self._notes.items()):
-            told = list(note.examples)
-            shown = ", ".join(told[:_EXAMPLES]) + (", ..." if len(told) > _EXAMPLES else "")
-            often = "" if note.count == 1 else f" ({note.count} times)"
-            detail = note.what.replace(_HERE, shown) + often
-            yield Finding(check, note.state, detail, note.advice, subject, {"count": note.count})
+        """One finding for each difference, in order of check and subject."""
+        for (check, subject), difference in sorted(self._differences.items()):
+            examples, count = list(difference.examples), difference.count
+            listed = ", ".join(examples[:_EXAMPLES]) + (", ..." if len(examples) > _EXAMPLES else "")
+            times = "" if count == 1 else f" ({count} times)"
+            detail = difference.message.replace(_HERE, listed) + times
+            yield Finding(check, difference.state, detail, difference.advice, subject, {"count": count})
         if self._more:
-            detail = f"{self._more} further ones are not listed; fix these first"
+            detail = f"{self._more} more are not listed; fix the listed differences first"
             yield Finding("differences", "fail", detail, subject="others", facts={"count": self._more})
 
 
@@ -74,11 +74,11 @@ def _cut(subject: str) -> str:
 
 
 def summary(check: str, count: int, detail: str, wrong: int) -> Finding:
-    """The line that stands for everything of one signal, of which `count` were looked at."""
+    """Summary finding for one signal, of which `count` items were examined."""
     facts = {"count": count, "differences": wrong}
     if wrong:
         detail = f"{detail}, {wrong} difference{'' if wrong == 1 else 's'}"
         return Finding(check, "fail", detail, facts=facts)
     if not count:
-        return Finding(check, "skip", "none were sent: nothing is known of them", facts=facts)
+        return Finding(check, "skip", "none were sent", facts=facts)
     return Finding(check, "ok", f"{detail}, no difference", facts=facts)

@@ -16,20 +16,20 @@ from poller.events._privacy.attributes import is_denied
 from poller.events._privacy.identity import OWN, PEER, personal_text
 from poller.model.text import quote
 from poller.receiver.decode import Attribute
-from poller.tools.conform.notes import Notes
+from poller.tools.conform.notes import Differences
 
 LONGEST = 16_384
-"""Characters of a text that are examined; the rest is not."""
+"""Number of characters of a text that are examined; the rest is ignored."""
 _WINDOW, _OVERLAP = 1024, 128
-"""Characters that are searched at once, and how many of them twice: some patterns take the square of it."""
-_LONGEST_KEPT = 256
+"""Length and overlap of the searched parts; the time of some patterns grows with the square of the length."""
+_LONGEST_CACHED = 256
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NAMES = frozenset(
     {"private_key", "access_key", "secret_key", "sessionid", "jsessionid", "phpsessid", "useragent"}
     | {"remoteaddr", "clientip", "ipaddress", "phonenumber", "mobile_number"}
 )
-"""The last part of an attribute's name; as well as those that `poller.events` denies."""
+"""Last parts of attribute names that are personal, in addition to those that `poller.events` denies."""
 
 _EMPTY = r"(?!\[redacted\](?![^\s\"',;&)\]}])|\*{3}|(?:null|none|nil|undefined)\b|[$?:%{<-])"
 _QUOTE = r"\\?[\"']?"
@@ -54,7 +54,7 @@ _TEXTS = (
         rf"(?:token|secret|credentials?|(?:api|access|secret)[_-]?key|(?<![a-z])(?:jwt|ticket|otp)){_ONE_WORD}",
     ),
 )
-_NAMED = [(what, re.compile(pattern, re.IGNORECASE)) for what, pattern in _TEXTS]
+_NAMED = [(kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _TEXTS]
 _KEYS = re.compile(
     r"\bgh[pousr]_[A-Za-z0-9]{16}|\bgithub_pat_[A-Za-z0-9_]{16}|\bglpat-[\w-]{16}"  # GitHub, GitLab
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30}"  # AWS, Google
@@ -63,11 +63,11 @@ _KEYS = re.compile(
 
 
 def is_personal(name: str, *, outgoing: bool = False) -> bool:
-    """Whether an attribute of this name must not leave a server, in any spelling.
+    """Whether an attribute of this name, in any spelling, must not leave a server.
 
-    `outgoing`: of a span of kind client or producer, whose peer is what the server calls.
+    `outgoing`: the span has the kind client or producer, so its peer is a server that this server calls.
     """
-    parts = {name[:_LONGEST_KEPT], name[-_LONGEST_KEPT:]}
+    parts = {name[:_LONGEST_CACHED], name[-_LONGEST_CACHED:]}
     return any(_is_personal(part, outgoing) for part in parts)
 
 
@@ -75,27 +75,27 @@ def is_personal(name: str, *, outgoing: bool = False) -> bool:
 def _is_personal(name: str, outgoing: bool) -> bool:
     spelled = _CAMEL.sub("_", name)
     last = spelled.rpartition(".")[2].lower().replace("-", "_")
-    return last in _NAMES or any(is_denied(one, outgoing) for one in (name, spelled))
+    return last in _NAMES or any(is_denied(spelling, outgoing) for spelling in (name, spelled))
 
 
-def gives_away(text: str, *, addresses: bool = True) -> str | None:
-    """What a text gives away, `an IP address` for example, also percent-encoded; None if nothing.
+def personal_data(text: str, *, addresses: bool = True) -> str | None:
+    """Kind of personal data in a text, for example `an IP address`, also percent-encoded; None if none.
 
     Only the first LONGEST characters are examined. `addresses=False` skips IP addresses.
     """
-    return _kept(text, addresses) if len(text) <= _LONGEST_KEPT else _gives_away(text, addresses)
+    return _cached(text, addresses) if len(text) <= _LONGEST_CACHED else _detect(text, addresses)
 
 
 @lru_cache(4096)
-def _kept(text: str, addresses: bool) -> str | None:
-    return _gives_away(text, addresses)
+def _cached(text: str, addresses: bool) -> str | None:
+    return _detect(text, addresses)
 
 
-def _gives_away(text: str, addresses: bool) -> str | None:
+def _detect(text: str, addresses: bool) -> str | None:
     for window in windows(text):
         for form in _forms(window):
-            if what := personal_text(form, addresses=addresses, named=False) or _named(form):
-                return what
+            if kind := personal_text(form, addresses=addresses, named=False) or _named(form):
+                return kind
     return None
 
 
@@ -103,12 +103,12 @@ def _named(text: str) -> str | None:
     if _KEYS.search(text):
         return "a token"
     if ":" in text or "=" in text or "-----" in text:
-        return next((what for what, pattern in _NAMED if pattern.search(text)), None)
+        return next((kind for kind, pattern in _NAMED if pattern.search(text)), None)
     return None
 
 
 def _forms(text: str) -> Iterator[str]:
-    """A text, and what its percent-encoding, once or twice, stands for."""
+    """The text, and the results of decoding its percent-encoding once and twice."""
     yield text
     for _ in range(2):
         decoded = unquote(text) if "%" in text else text
@@ -119,7 +119,7 @@ def _forms(text: str) -> Iterator[str]:
 
 
 def windows(text: str) -> Iterator[str]:
-    """Overlapping parts of a text, to be searched one by one; they begin and end at blanks if they can."""
+    """Overlapping parts of a text, which begin and end at blanks if possible."""
     text, start = text[:LONGEST], 0
     while len(text) - start > _WINDOW:
         end = start + _WINDOW
@@ -131,24 +131,21 @@ def windows(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-ADVICE = "keep it out of what leaves the process (design document 005, section 4.1)"
+ADVICE = "do not export it (design document 005, section 4.1)"
 
 
-class Places:
-    """Notes what is personal, with its place and without its value."""
+class PersonalDataCheck:
+    """Check for personal data; records the place of each difference, not its value."""
 
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, differences: Differences) -> None:
+        self._differences = differences
         self._resource: Mapping[str, Attribute] | None = None
         self._scope: Mapping[str, Attribute] | None = None
 
     def origin(
         self, resource: Mapping[str, Attribute], scope: str, scope_attributes: Mapping[str, Attribute]
     ) -> None:
-        """Examine the resource and the scope, each once in a request.
-
-        An address in a resource is the server's own.
-        """
+        """Examine the resource and the scope once per request; a resource may have the server's address."""
         if resource is not self._resource:
             self._resource = resource
             self.attributes(resource, "the resource", addresses=False)
@@ -165,40 +162,40 @@ class Places:
         outgoing: bool = False,
         addresses: bool = True,
     ) -> None:
-        """Examine names and values; `outgoing`: of a span of kind client or producer."""
+        """Examine names and values; for `outgoing` see `is_personal`."""
         for name, value in attributes.items():
             if is_personal(name, outgoing=outgoing):
                 detail = "identifies or locates a client, on $"
-                self._notes.add("personal_attribute", safe_name(name), detail, where, advice=ADVICE)
+                self._differences.add("personal_attribute", safe_name(name), detail, where, advice=ADVICE)
                 continue
             own = name in OWN or (outgoing and name in PEER)
             for text in texts(value):
-                if what := gives_away(text, addresses=addresses and not own):
-                    self._personal_text(safe_name(name), what, where)
+                if kind := personal_data(text, addresses=addresses and not own):
+                    self._personal_text(safe_name(name), kind, where)
                     break
 
     def text(self, subject: str, text: str, where: str, *, addresses: bool = True) -> None:
         """Examine one text."""
-        if what := gives_away(text, addresses=addresses):
-            self._personal_text(subject, what, where)
+        if kind := personal_data(text, addresses=addresses):
+            self._personal_text(subject, kind, where)
 
     def trace_state(self, header: str, where: str) -> None:
         """Examine the entries of a `tracestate`, which a client may have sent."""
         for entry in header[:_LONGEST_STATE].split(","):
-            if what := gives_away(entry) or gives_away(entry.partition("=")[2]):
-                self._personal_text("tracestate", what, where)
+            if kind := personal_data(entry) or personal_data(entry.partition("=")[2]):
+                self._personal_text("tracestate", kind, where)
                 return
 
-    def _personal_text(self, subject: str, what: str, where: str) -> None:
-        self._notes.add("personal_text", subject, f"holds {what}, on $", where, advice=ADVICE)
+    def _personal_text(self, subject: str, kind: str, where: str) -> None:
+        self._differences.add("personal_text", subject, f"contains {kind}, on $", where, advice=ADVICE)
 
 
 _LONGEST_STATE = 4096
-"""Characters of a `tracestate`; W3C Trace Context asks senders for 512."""
+"""Number of examined characters of a `tracestate`; W3C Trace Context recommends 512 to senders."""
 
 
 def texts(value: Attribute) -> Iterator[str]:
-    """Every text within a value, names of a mapping's items with their values."""
+    """Every text in a value; the items of a mapping as `name: value`."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):
@@ -208,17 +205,17 @@ def texts(value: Attribute) -> Iterator[str]:
             yield from texts(item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            # As one text, because `authorization: ...` says what it is only together.
+            # Joined, because patterns such as `authorization: ...` need both name and value.
             yield from (f"{name}: {text}" for text in texts(item))
 
 
 def safe(text: str) -> str:
-    """A name for the report, unless it gives something away itself."""
-    what = gives_away(text)
-    return f"({what})" if what else quote(text)
+    """A quoted text for the report, or the kind of personal data that it contains."""
+    kind = personal_data(text)
+    return f"({kind})" if kind else quote(text)
 
 
 def safe_name(name: str) -> str:
-    """The name of an attribute for the report, unless it gives something away itself."""
-    what = gives_away(name)
-    return f"({what})" if what else name
+    """The name of an attribute for the report, or the kind of personal data that it contains."""
+    kind = personal_data(name)
+    return f"({kind})" if kind else name

@@ -13,35 +13,35 @@ from poller.model.errors import ConfigError, Problem
 from poller.receiver.otlp_json import from_json
 from poller.receiver.signals import KINDS, Kind, Request
 
-_HELD_BY = {"resourceMetrics": KINDS[0], "resourceSpans": KINDS[1], "resourceLogs": KINDS[2]}
+_KIND_OF_KEY = {"resourceMetrics": KINDS[0], "resourceSpans": KINDS[1], "resourceLogs": KINDS[2]}
 _LONGEST = 64 << 20
-"""Characters of a line; exporters split what is above a few MiB."""
+"""Maximum number of characters of a line; exporters split requests above a few MiB."""
 _WRITE = "write it with the file exporter's `format: json`"
 
 
 def read(path: str) -> Iterator[Request]:
     """Yield the requests of a file, or of standard input for `-`.
 
-    A line that the file exporter was still writing at the very end is passed over. Raises ConfigError for
-    anything else that is no OTLP/JSON.
+    An incomplete last line, which the file exporter may still be writing, is skipped. Raises ConfigError for
+    any other line that is not OTLP/JSON.
     """
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             yield from _requests(path, file)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"is no text; {_WRITE}"
+        reason = error.strerror if isinstance(error, OSError) else f"is not a text file; {_WRITE}"
         raise ConfigError([Problem(path, reason or str(error))]) from None
 
 
-def _opened(path: str) -> nullcontext[IO[str]] | IO[str]:
+def _open(path: str) -> nullcontext[IO[str]] | IO[str]:
     return nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8")
 
 
 def _requests(path: str, file: IO[str]) -> Iterator[Request]:
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
         if len(line) >= _LONGEST:
-            what = f"is a line of {_LONGEST >> 20} Mi characters or more; {_WRITE}, one request a line"
-            raise ConfigError([Problem(f"{path}:{number}", what)])
+            message = f"is a line of {_LONGEST >> 20} Mi characters or more; {_WRITE}, one request per line"
+            raise ConfigError([Problem(f"{path}:{number}", message)])
         if not line.strip():
             continue
         try:
@@ -49,13 +49,15 @@ def _requests(path: str, file: IO[str]) -> Iterator[Request]:
         except (ValueError, RecursionError) as error:
             if not line.endswith("\n") and isinstance(error, json.JSONDecodeError) and number > 1:
                 return
-            raise ConfigError([Problem(f"{path}:{number}", f"is no OTLP/JSON: {error}; {_WRITE}")]) from None
+            raise ConfigError([Problem(f"{path}:{number}", f"is not OTLP/JSON: {error}; {_WRITE}")]) from None
 
 
 def _of_line(line: str) -> Iterator[Request]:
-    told = json.loads(line)
-    kinds: list[Kind] = [kind for key, kind in _HELD_BY.items() if isinstance(told, dict) and key in told]
+    document = json.loads(line)
+    kinds: list[Kind] = [
+        kind for key, kind in _KIND_OF_KEY.items() if isinstance(document, dict) and key in document
+    ]
     if not kinds:
-        raise ValueError(f"it has none of {', '.join(_HELD_BY)}")
+        raise ValueError(f"it has none of the keys {', '.join(_KIND_OF_KEY)}")
     for kind in kinds:
         yield from_json(line, kind.request)

@@ -5,105 +5,111 @@ from __future__ import annotations
 import re
 
 from poller.receiver.decode import LogRecord, Span
-from poller.tools.conform import span_structure as structure
-from poller.tools.conform.notes import Notes, summary
-from poller.tools.conform.personal_data import ADVICE, Places, gives_away, safe, texts
+from poller.tools.conform.notes import Differences, summary
+from poller.tools.conform.personal_data import ADVICE, PersonalDataCheck, personal_data, safe, texts
+from poller.tools.conform.span_structure import structure_problems
 from poller.tools.doctor.finding import Finding
 
 _TRACE_ID, _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{32}"), re.compile(r"(?!0+$)[0-9a-f]{16}")
 _MOST_SEVERE = 24
-"""Of the logs data model, "SeverityNumber"."""
+"""Highest SeverityNumber (logs data model)."""
 
 
-class Spans:
-    """What the spans come to."""
+class SpanCheck:
+    """Check of spans."""
 
     def __init__(self) -> None:
-        self._notes = Notes()
-        self._places = Places(self._notes)
+        self._differences = Differences()
+        self._personal_data = PersonalDataCheck(self._differences)
         self._count = 0
-        self._rooted = False
+        self._has_root = False
 
-    def take(self, span: Span) -> None:
+    def add(self, span: Span) -> None:
         """Examine one span, its events and its links."""
         self._count += 1
-        self._rooted = self._rooted or span.kind == "server"
-        places = self._places
-        places.origin(span.resource, span.scope, span.scope_attributes)
+        self._has_root = self._has_root or span.kind == "server"
+        check = self._personal_data
+        check.origin(span.resource, span.scope, span.scope_attributes)
         outgoing = span.kind in ("client", "producer")
         where = f"span {safe(span.name)}"
-        if what := gives_away(span.name):
+        if kind := personal_data(span.name):
             where = "a span's name"
-            self._notes.add("personal_text", "span name", f"holds {what}", advice=ADVICE)
-        places.text("span status", span.status_message, where)
-        places.trace_state(span.trace_state, where)
-        places.attributes(span.attributes, where, outgoing=outgoing)
+            self._differences.add("personal_text", "span name", f"contains {kind}", advice=ADVICE)
+        check.text("span status", span.status_message, where)
+        check.trace_state(span.trace_state, where)
+        check.attributes(span.attributes, where, outgoing=outgoing)
         for event in span.events:
-            places.text("event name", event.name, where)
-            places.attributes(event.attributes, f"{where}, event {safe(event.name)}", outgoing=outgoing)
+            check.text("event name", event.name, where)
+            check.attributes(event.attributes, f"{where}, event {safe(event.name)}", outgoing=outgoing)
         for link in span.links:
-            places.trace_state(link.trace_state, f"{where}, a link")
-            places.attributes(link.attributes, f"{where}, a link", outgoing=outgoing)
-        for flaw in structure.flaws(span):
-            self._notes.add(
-                flaw.check, flaw.subject, flaw.message, where, advice=flaw.advice, state=flaw.state
+            check.trace_state(link.trace_state, f"{where}, a link")
+            check.attributes(link.attributes, f"{where}, a link", outgoing=outgoing)
+        for problem in structure_problems(span):
+            self._differences.add(
+                problem.check,
+                problem.subject,
+                problem.message,
+                where,
+                advice=problem.advice,
+                state=problem.state,
             )
 
     def differences(self) -> list[Finding]:
-        """What differs."""
-        found = list(self._notes.findings())
-        if self._count and not self._rooted:
-            what = "of kind server was not sent: each request has one"
-            found.append(Finding("missing_root", "warn", what, subject="root span"))
-        return found
+        """Every difference."""
+        findings = list(self._differences.findings())
+        if self._count and not self._has_root:
+            message = "of kind server was not sent: each request has one"
+            findings.append(Finding("missing_root", "warn", message, subject="root span"))
+        return findings
 
     def summary(self, wrong: int) -> Finding:
-        """One line for all of it; `wrong` is how many differences count."""
-        return summary("spans", self._count, f"{self._count} looked at", wrong)
+        """Summary of the signal; `wrong` is the number of differences that count."""
+        return summary("spans", self._count, f"{self._count} examined", wrong)
 
 
-class Records:
-    """What the log records come to."""
+class LogRecordCheck:
+    """Check of log records."""
 
     def __init__(self) -> None:
-        self._notes = Notes()
-        self._places = Places(self._notes)
+        self._differences = Differences()
+        self._personal_data = PersonalDataCheck(self._differences)
         self._count = 0
 
-    def take(self, record: LogRecord) -> None:
+    def add(self, record: LogRecord) -> None:
         """Examine one log record."""
         self._count += 1
-        places = self._places
-        places.origin(record.resource, record.scope, record.scope_attributes)
+        check = self._personal_data
+        check.origin(record.resource, record.scope, record.scope_attributes)
         logger = safe(record.scope)[1:-1] if record.scope else "(no logger)"
         for text in texts(record.body):
-            if what := gives_away(text):
-                self._notes.add("personal_text", f"log body of {logger}", f"holds {what}", advice=ADVICE)
+            if kind := personal_data(text):
+                message = f"contains {kind}"
+                self._differences.add("personal_text", f"log body of {logger}", message, advice=ADVICE)
         for name, text in (("event name", record.event_name), ("severity text", record.severity_text)):
-            places.text(name, text, f"log record of {logger}")
-        places.attributes(record.attributes, f"log record of {logger}")
+            check.text(name, text, f"log record of {logger}")
+        check.attributes(record.attributes, f"log record of {logger}")
         if not 0 <= record.severity <= _MOST_SEVERE:
-            what = f"is above {_MOST_SEVERE}, on $"
-            self._notes.add("impossible_value", "severity", what, f"log record of {logger}")
-        if not _in_a_trace(record):
-            self._notes.add(
+            message = f"is not from 0 to {_MOST_SEVERE}, on $"
+            self._differences.add("impossible_value", "severity", message, f"log record of {logger}")
+        if not _has_trace_context(record):
+            self._differences.add(
                 "no_trace_context",
                 f"log records of {logger}",
                 "have no trace_id and span_id",
-                advice="log within a span, or ignore this logger where it only speaks outside of any",
+                advice="log within a span, or ignore this logger if it only logs outside of spans",
             )
 
     def differences(self) -> list[Finding]:
-        """What differs."""
-        return list(self._notes.findings())
+        """Every difference."""
+        return list(self._differences.findings())
 
     def summary(self, wrong: int) -> Finding:
-        """One line for all of it; `wrong` is how many differences count."""
-        return summary("log_records", self._count, f"{self._count} looked at", wrong)
+        """Summary of the signal; `wrong` is the number of differences that count."""
+        return summary("log_records", self._count, f"{self._count} examined", wrong)
 
 
-def _in_a_trace(record: LogRecord) -> bool:
-    """By the record's own fields, or by attributes of those names, as the server sends them at v0.9.4."""
+def _has_trace_context(record: LogRecord) -> bool:
+    """Whether fields or attributes have both ids; the server sends them as attributes at v0.9.4."""
     trace_id = record.trace_id or record.attributes.get("trace_id")
     span_id = record.span_id or record.attributes.get("span_id")
     return bool(_TRACE_ID.fullmatch(str(trace_id)) and _SPAN_ID.fullmatch(str(span_id)))

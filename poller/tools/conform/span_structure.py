@@ -41,7 +41,7 @@ _OLD: Mapping[str, str] = {
     "db.sql.table": "db.collection.name",
     "messaging.operation": "messaging.operation.type",
 }
-"""Names of semantic conventions before 1.23 (HTTP), 1.28 (databases), and the current ones."""
+"""Names of semantic conventions before 1.23 (HTTP) and 1.28 (databases), and their current names."""
 
 
 class SpanProblem(NamedTuple):
@@ -54,39 +54,39 @@ class SpanProblem(NamedTuple):
     state: State = "fail"
 
 
-def flaws(span: Span) -> Iterator[SpanProblem]:
-    """What a span lacks or has too much of, without its values."""
+def structure_problems(span: Span) -> Iterator[SpanProblem]:
+    """Missing, outdated or impossible parts of a span, without its values."""
     attributes = span.attributes
     for old, new in _OLD.items():
         if old in attributes and new not in attributes:
-            # Other spans are made by libraries, some of which offer no current names.
+            # Libraries create the other spans, and some of them do not support the current names.
             state: State = "fail" if span.kind == "server" else "warn"
-            yield SpanProblem("old_convention", old, "is a former name, on $", f"send {new}", state)
+            yield SpanProblem("old_convention", old, "is an outdated name, on $", f"send {new}", state)
     if span.kind == "server":
-        yield from _of_a_root(attributes)
+        yield from _root_problems(attributes)
     elif not span.parent_span_id and "http.request.method" in attributes and span.kind != "client":
-        what = f"has the kind {span.kind}, on $: the root span of a request has the kind server"
-        yield SpanProblem("span_kind", "root span", what)
+        message = f"has the kind {span.kind}, on $: the root span of a request must have the kind server"
+        yield SpanProblem("span_kind", "root span", message)
     yield from _impossible(span)
 
 
-def _of_a_root(attributes: Mapping[str, Attribute]) -> Iterator[SpanProblem]:
+def _root_problems(attributes: Mapping[str, Attribute]) -> Iterator[SpanProblem]:
     if not any(attributes.get(name) for name in _IDS):
         yield SpanProblem("missing_attribute", "request.id", "is missing, on $", "set it on each root span")
     if not any(name.startswith("rpc.") for name in attributes):
-        for name, also in (("http.request.method", "http.method"), ("url.path", "http.target")):
-            # Under its former name it is reported already.
-            if name not in attributes and also not in attributes:
+        for name, old in (("http.request.method", "http.method"), ("url.path", "http.target")):
+            # An outdated name is already reported.
+            if name not in attributes and old not in attributes:
                 yield SpanProblem("missing_attribute", name, "is missing, on $", "set it on each root span")
     switched = str(attributes.get("http.response.status_code")) == _SWITCHED
     if switched and not any(attributes.get(name) for name in _USERS):
-        what = "is missing, on $: the root span of a WebSocket session has it"
-        yield SpanProblem("missing_attribute", "user.id", what)
+        message = "is missing, on $: the root span of a WebSocket session must have it"
+        yield SpanProblem("missing_attribute", "user.id", message)
 
 
 def _impossible(span: Span) -> Iterator[SpanProblem]:
     if not (_is_id(span.trace_id, 32) and _is_id(span.span_id, 16)):
-        yield SpanProblem("impossible_value", "span ids", "are none, on $")
+        yield SpanProblem("impossible_value", "span ids", "are invalid, on $")
     if not 0 < span.start_time_unix_nano <= span.end_time_unix_nano:
         yield SpanProblem("impossible_value", "span times", "end before they start, or are 0, on $")
     status = span.attributes.get("http.response.status_code")
@@ -94,8 +94,8 @@ def _impossible(span: Span) -> Iterator[SpanProblem]:
         yield SpanProblem("impossible_value", "http.response.status_code", "is not from 100 to 599, on $")
     method = span.attributes.get("http.request.method")
     if method is not None and method not in HTTP_METHODS:
-        what = "is no method of HTTP, on $"
-        yield SpanProblem("impossible_value", "http.request.method", what, f"send {quote(HTTP_METHODS[-1])}")
+        advice = f"send {quote(HTTP_METHODS[-1])}"
+        yield SpanProblem("impossible_value", "http.request.method", "is not an HTTP method, on $", advice)
 
 
 def _is_id(digits: str, length: int) -> bool:

@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""The client's preface and its empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
+"""Client preface with an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
 _SETTINGS = 4
 _FRAME_HEADER = 9
 _CA = ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
-_HTTP_ADVICE = "set POLLER_OTLP_PROTOCOL=http/protobuf, or use the collector's port for gRPC (mostly 4317)"
-_GRPC_ADVICE = "set POLLER_OTLP_PROTOCOL=grpc, or use the collector's port for HTTP (mostly 4318)"
+_HTTP_ADVICE = "set POLLER_OTLP_PROTOCOL=http/protobuf, or use the collector's gRPC port (usually 4317)"
+_GRPC_ADVICE = "set POLLER_OTLP_PROTOCOL=grpc, or use the collector's HTTP port (usually 4318)"
 _CLIENT_ADVICE = (
-    "if the collector wants a client's certificate, name it in OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and its "
-    "key in OTEL_EXPORTER_OTLP_CLIENT_KEY; if it has one already, the collector does not know its authority"
+    "if the collector requires a client certificate, set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and "
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY; if they are set, the collector does not trust their certificate authority"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkProblem:
-    """What is wrong with a port, and what to do."""
+    """Problem of a collector's port, and its fix."""
 
     message: str
     advice: str
@@ -46,12 +46,12 @@ class NetworkProblem:
 def network_problem(
     endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ
 ) -> NetworkProblem | None:
-    """Say why an export to `endpoint` could not work; None where the port gives no reason.
+    """Return why an export to `endpoint` cannot work; None if the port shows no reason.
 
-    Makes a few short connections, each wait on them bounded by `timeout` seconds, and sends no metrics.
+    Opens a few short connections and sends no metrics. Each wait takes at most `timeout` seconds.
     """
     place = _place(endpoint)
-    if place is None or _proxied(place[0]):
+    if place is None or _uses_proxy(place[0]):
         return None
     secure = not _plain_text(endpoint, environ)
     try:
@@ -59,37 +59,37 @@ def network_problem(
             pass
     except socket.gaierror:
         return NetworkProblem(
-            f"the name {place[0]} is not known", "correct the endpoint's host, or make it known to DNS"
+            f"the host name {place[0]} cannot be resolved", "correct the endpoint's host, or add it to DNS"
         )
     except ConnectionRefusedError:
         return NetworkProblem(
             "connection refused",
-            "start the collector, or correct host and port; its receiver hears other machines only with "
-            "endpoint: 0.0.0.0:4317",
+            "start the collector, or correct host and port; its receiver accepts connections from other "
+            "machines only with endpoint: 0.0.0.0:4317",
         )
     except TimeoutError:
-        return NetworkProblem("nothing answers", "look for a firewall, or correct host and port")
+        return NetworkProblem("no answer", "check the firewall, or correct host and port")
     except OSError as error:
         return NetworkProblem(
-            error.strerror or "the host cannot be reached", "correct the endpoint, or the network"
+            error.strerror or "the host cannot be reached", "correct the endpoint, or fix the network"
         )
     try:
-        return _problem_inside(endpoint, place, timeout, environ, secure=secure)
+        return _protocol_problem(endpoint, place, timeout, environ, secure=secure)
     except OSError:
         return None
 
 
-def _problem_inside(
+def _protocol_problem(
     endpoint: Endpoint, place: tuple[str, int], timeout: float, environ: Mapping[str, str], *, secure: bool
 ) -> NetworkProblem | None:
-    encrypted = _takes_tls(place, timeout)
+    encrypted = _accepts_tls(place, timeout)
     if encrypted and not secure:
         return NetworkProblem(
-            "TLS is spoken there, and the endpoint says plain text", "write https:// in the endpoint"
+            "the port uses TLS, but the endpoint is plain text", "write https:// in the endpoint"
         )
     if secure and not encrypted:
         return NetworkProblem(
-            "no TLS is spoken there, and the endpoint says TLS", "write http:// in the endpoint"
+            "the port does not use TLS, but the endpoint does", "write http:// in the endpoint"
         )
     context: ssl.SSLContext | None = None
     if secure:
@@ -99,29 +99,29 @@ def _problem_inside(
         if certificate:
             context.load_cert_chain(certificate, key)
     try:
-        spoken = _spoken(place, timeout, context)
+        protocol = _detect_protocol(place, timeout, context)
     except ssl.SSLCertVerificationError as error:
         return NetworkProblem(
-            f"its certificate is not accepted: {error.verify_message}",
-            "name the authority's file in OTEL_EXPORTER_OTLP_CERTIFICATE, the host as the certificate does",
+            f"the collector's certificate is not accepted: {error.verify_message}",
+            "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's file, and use the certificate's host name",
         )
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or ""):
-            return NetworkProblem("the TLS handshake was refused", _CLIENT_ADVICE)
-        return NetworkProblem(f"the TLS handshake failed: {error.reason}", "look at the collector's log")
-    if secure and spoken is None:
-        return NetworkProblem("the connection is ended right after the TLS handshake", _CLIENT_ADVICE)
-    if endpoint.protocol == "grpc" and spoken == "http/1.1":
-        return NetworkProblem("HTTP/1.1 is spoken there, not gRPC", _HTTP_ADVICE)
-    if endpoint.protocol == "http/protobuf" and spoken == "http/2":
-        return NetworkProblem("gRPC is spoken there, not HTTP/1.1", _GRPC_ADVICE)
+            return NetworkProblem("the collector rejected the TLS handshake", _CLIENT_ADVICE)
+        return NetworkProblem(f"the TLS handshake failed: {error.reason}", "check the collector's log")
+    if secure and protocol is None:
+        return NetworkProblem("the collector closes the connection after the TLS handshake", _CLIENT_ADVICE)
+    if endpoint.protocol == "grpc" and protocol == "http/1.1":
+        return NetworkProblem("the port uses HTTP/1.1, not gRPC", _HTTP_ADVICE)
+    if endpoint.protocol == "http/protobuf" and protocol == "http/2":
+        return NetworkProblem("the port uses gRPC, not HTTP/1.1", _GRPC_ADVICE)
     return None
 
 
-def _takes_tls(place: tuple[str, int], timeout: float) -> bool:
+def _accepts_tls(place: tuple[str, int], timeout: float) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent: only who answers matters
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent, so the identity does not matter
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         with (
@@ -130,16 +130,16 @@ def _takes_tls(place: tuple[str, int], timeout: float) -> bool:
         ):
             return True
     except ssl.SSLError as error:
-        # Who refuses by an alert has understood; anything else is no record of TLS.
+        # A peer that sends an alert understands TLS; any other error is not a TLS record.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False
 
 
-def _spoken(
+def _detect_protocol(
     place: tuple[str, int], timeout: float, context: ssl.SSLContext | None
 ) -> Literal["http/1.1", "http/2"] | None:
-    """Greet as HTTP/2 does, then as HTTP/1.1 does, and see which is understood."""
+    """Try HTTP/2, then HTTP/1.1, and return the protocol that the port understands."""
     answer = _answer(place, timeout, context, _HTTP2_PREFACE)
     if len(answer) == _FRAME_HEADER and answer[3] == _SETTINGS:
         return "http/2"
@@ -148,14 +148,14 @@ def _spoken(
     return "http/1.1" if answer.startswith(b"HTTP/1.") else None
 
 
-def _answer(place: tuple[str, int], timeout: float, context: ssl.SSLContext | None, words: bytes) -> bytes:
-    """The first bytes said to `words`, as many as the header of a frame has."""
+def _answer(place: tuple[str, int], timeout: float, context: ssl.SSLContext | None, request: bytes) -> bytes:
+    """The first bytes of the answer to `request`, at most the length of a frame header."""
     answer = b""
     with socket.create_connection(place, timeout) as plain:
         connection = plain if context is None else context.wrap_socket(plain, server_hostname=place[0])
-        # Who hangs up has said what there is to say; in TLS 1.3 so does who misses a client's certificate.
+        # A peer may close the connection; in TLS 1.3 it does so if the client certificate is missing.
         with connection, contextlib.suppress(ConnectionError, ssl.SSLEOFError):
-            connection.sendall(words)
+            connection.sendall(request)
             while len(answer) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(answer))):
                 answer += more
     return answer
@@ -169,10 +169,10 @@ def _place(endpoint: Endpoint) -> tuple[str, int] | None:
     except ValueError:
         return None
     if parts.scheme not in ("", "http", "https") or not parts.hostname:
-        return None  # gRPC's own kinds of targets
-    # gRPC takes 443 where none is written, with TLS or without.
-    by_default = 80 if parts.scheme == "http" and endpoint.protocol != "grpc" else 443
-    return parts.hostname, port or by_default
+        return None  # a target scheme of gRPC
+    # gRPC uses port 443 by default, with or without TLS.
+    default_port = 80 if parts.scheme == "http" and endpoint.protocol != "grpc" else 443
+    return parts.hostname, port or default_port
 
 
 def _plain_text(endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
@@ -182,8 +182,8 @@ def _plain_text(endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
     return (_first(names, environ) or "").strip().lower() == "true"
 
 
-def _proxied(host: str) -> bool:
-    """Whether a proxy stands between: then the port says nothing of what an export meets."""
+def _uses_proxy(host: str) -> bool:
+    """Whether exports use a proxy; the port then shows nothing about them."""
     proxies = getproxies()
     return any(kind in proxies for kind in ("http", "https", "all", "grpc")) and not proxy_bypass(host)
 
@@ -199,51 +199,56 @@ def _first(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
 
 
 LONGEST_SECONDS = 5.0
-"""The daemon takes POLLER_EXPORT_TIMEOUT, and is more patient."""
+"""Timeout of the diagnosis in seconds; the daemon waits for POLLER_EXPORT_TIMEOUT."""
 _PORT_SECONDS = 2.0
-_SLOW = "it is there and does not answer in time: look at the collector's load and log"
+_SLOW = "the collector does not answer in time: check its load and log"
 _LAST_ADVICE = {
-    "UNIMPLEMENTED": "who answers takes no OTLP metrics: has the otlp receiver a metrics pipeline?",
+    "UNIMPLEMENTED": "the server accepts no OTLP metrics: add a metrics pipeline for the otlp receiver",
     "DEADLINE_EXCEEDED": _SLOW,
     "ReadTimeout": _SLOW,
 }
-"""What the port itself has to be looked at for first."""
+"""Advice by error, used if the port itself shows no problem."""
 
 
 def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
-    """Export nothing to `endpoint`, for real: connection, TLS, credentials and path are all looked at.
+    """Send an empty export to `endpoint`, which checks connection, TLS, credentials and path.
 
-    `timeout` is in seconds and bounds the export, but it is never longer than LONGEST_SECONDS. Raises nothing
-    for the collector's sake.
+    The export takes at most `timeout` and at most LONGEST_SECONDS seconds. Problems with the collector are
+    findings, not exceptions.
     """
     if endpoint is None:
         return Finding(
-            "collector", "skip", "none: results are logged only", "set POLLER_OTLP_ENDPOINT to push them"
+            "collector",
+            "skip",
+            "no endpoint: results are only logged",
+            "set POLLER_OTLP_ENDPOINT to export them",
         )
     facts: dict[str, object] = {"endpoint": str(endpoint), "protocol": endpoint.protocol}
-    what = f"{endpoint} by {endpoint.protocol}"
+    target = f"{endpoint} by {endpoint.protocol}"
     try:
-        reason, took = _export(endpoint, min(timeout, LONGEST_SECONDS))
+        reason, duration = _export(endpoint, min(timeout, LONGEST_SECONDS))
     except ConfigError as error:
         problems = "; ".join(map(str, error.problems))
-        return Finding("collector", "fail", f"{what}: {problems}", facts=facts)
+        return Finding("collector", "fail", f"{target}: {problems}", facts=facts)
     if reason is None:
-        facts["duration"] = round(took, 6)
-        return Finding("collector", "ok", f"{what} took an empty export in {took * 1000:.0f} ms", facts=facts)
+        facts["duration"] = round(duration, 6)
+        return Finding(
+            "collector", "ok", f"{target} accepted an empty export in {duration * 1000:.0f} ms", facts=facts
+        )
     facts["error"] = reason
     if hint := export_result.advice(reason, answered=True):
-        return Finding("collector", "fail", f"{what}: {reason}", hint, facts=facts)
-    if found := network_problem(endpoint, _PORT_SECONDS):
-        return Finding("collector", "fail", f"{what}: {found.message}", found.advice, facts=facts)
-    last = next((advice for word, advice in _LAST_ADVICE.items() if word in reason), None)
-    advice = last or "look at the collector's log, and at what stands between here and it"
-    return Finding("collector", "fail", f"{what}: {reason}", advice, facts=facts)
+        return Finding("collector", "fail", f"{target}: {reason}", hint, facts=facts)
+    if problem := network_problem(endpoint, _PORT_SECONDS):
+        return Finding("collector", "fail", f"{target}: {problem.message}", problem.advice, facts=facts)
+    last = next((advice for error, advice in _LAST_ADVICE.items() if error in reason), None)
+    advice = last or "check the collector's log, and proxies or firewalls on the way to it"
+    return Finding("collector", "fail", f"{target}: {reason}", advice, facts=facts)
 
 
 def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:
-    """Send an empty request; None when it was taken, else the reason without secrets; and its seconds.
+    """Send an empty request; return the reason of a failure, without secrets, and the duration in seconds.
 
-    Raises ConfigError where the standard variables cannot be used.
+    Raises ConfigError if the standard variables cannot be used.
     """
     from poller.otlp import sender as otlp
 
@@ -251,7 +256,7 @@ def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:
     since = time.monotonic()
     try:
         answer = sender.send(b"")
-        took = time.monotonic() - since
+        duration = time.monotonic() - since
     finally:
         sender.close()
-    return None if answer.fate == "taken" else answer.reason, took
+    return None if answer.fate == "taken" else answer.reason, duration

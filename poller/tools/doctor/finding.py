@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 State = Literal["ok", "skip", "warn", "fail"]
-"""`skip` is what could not be looked at or does not apply: no fault by itself."""
+"""`skip`: the check does not apply or could not run, which is not a failure."""
 
 _STYLES: dict[State, str] = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red"}
 _NAME_WIDTH = 28
-"""Columns of the names on a terminal; a query's may have 63 characters."""
+"""Width of the name column on a terminal; the name of a query may have 63 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one look."""
+    """Result of one check."""
 
     check: str
-    """What was looked at, in one word."""
+    """Name of the check, one word."""
     state: State
     detail: str
-    """What there is, in words."""
+    """Result as text."""
     advice: str | None = None
-    """What to do about it."""
+    """Fix."""
     subject: str | None = None
-    """Which of several: the name of a query."""
+    """Item that the check examined, such as the name of a query."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """The same for programs; seconds, counts and names."""
+    """Result for programs: seconds, counts and names."""
 
     @property
     def name(self) -> str:
@@ -45,27 +45,27 @@ class Finding:
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether nothing failed; warnings are no failure."""
+    """Whether no check failed; a warning is not a failure."""
     return all(finding.state != "fail" for finding in findings)
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """All of it in a line: `1 failed, 2 warnings, 9 ok, 1 skipped`."""
+    """Numbers of findings in one line: `1 failed, 2 warnings, 9 ok, 1 skipped`."""
     count = Counter(finding.state for finding in findings)
     warnings = f"{count['warn']} warning{'' if count['warn'] == 1 else 's'}"
     return f"{count['fail']} failed, {warnings}, {count['ok']} ok, {count['skip']} skipped"
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Print a row for each finding, its advice below it on a terminal, behind it elsewhere; and a summary.
+    """Print a row for each finding, and a summary.
 
-    On a terminal long cells fold, so that nothing is cut off.
+    On a terminal the advice is below the detail, and long cells fold. Otherwise it follows on the same line.
     """
     if console.is_terminal:
         console.print(_table(findings))
         console.print(summary(findings))
         return
-    # Piped to a program a finding is a line: grep must find it whole.
+    # In a pipe each finding is one line, so that grep prints the whole finding.
     names = [_plain(finding.name) for finding in findings]
     width = max(map(len, names), default=0)
     for finding, name in zip(findings, names, strict=True):
@@ -86,19 +86,19 @@ def _table(findings: Sequence[Finding]) -> Table:
     before: Finding | None = None
     for finding in findings:
         if before is not None and bool(before.subject) != bool(finding.subject):
-            table.add_row()  # queries stand by themselves, and need no word that says what they are
+            table.add_row()  # a blank line separates queries from the other checks
         before = finding
-        told = Text(_plain(finding.detail))
+        cell = Text(_plain(finding.detail))
         if finding.advice:
-            told.append(f"\n-> {_plain(finding.advice)}", "bold")
+            cell.append(f"\n-> {_plain(finding.advice)}", "bold")
         table.add_row(
-            Text(finding.state, _STYLES[finding.state]), Text(_plain(finding.subject or finding.check)), told
+            Text(finding.state, _STYLES[finding.state]), Text(_plain(finding.subject or finding.check)), cell
         )
     return table
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """One object: `ok` as the exit code says it, and a list `checks`."""
+    """JSON object with `ok`, which matches the exit code, and the list `checks`."""
     checks = [
         {
             "check": finding.check,
@@ -114,5 +114,5 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without secrets, nor what would act on the reader's terminal: a message may hold anything."""
+    """One line without secrets and without terminal control characters."""
     return one_line(redact(text))

@@ -20,33 +20,30 @@ from poller.postgres.transaction import TransactionLimits, budget, rollback
 from poller.tools.doctor.finding import Finding
 
 LARGEST_SKEW_SECONDS = 5.0
-_ROLE_ADVICE = "poll with a role of its own that may only read: deploy/role.sql makes one"
+_ROLE_ADVICE = "poll with a dedicated role that may only read: deploy/role.sql creates one"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCatalogue:
-    """What the first look at the server told."""
+    """Facts from the server's catalogue, and the clock skew."""
 
     facts: ServerFacts
-    """Its `excess` is filled in."""
+    """Facts including the role's `excess` privileges."""
     values: dict[str, Any]
-    """What `_look_query` came to: backend, role, TLS, settings."""
+    """Result of `_catalogue_query`: backend, role, TLS and settings."""
     skew: float
-    """Seconds by which the server's clock is ahead of ours at least; negative: behind."""
+    """Minimum seconds by which the server's clock is ahead of the local clock; negative if it is behind."""
 
 
 def read_catalogue(
     session: Connection, cancel_token: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
 ) -> ServerCatalogue:
-    """Ask the server for everything that stands in its catalogue, in one read-only transaction.
-
-    Raises PollError.
-    """
+    """Read the server's catalogue in one read-only transaction. Raises PollError."""
     pipeline = Pipeline(session.connection(), cancel_token)
     transaction_limits = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
     facts = facts_query(queries, privileges=True, charset=pipeline.charset)
     before = time.time()
-    sent = [*transaction_limits.opening([facts, _look_query()]), rollback()]
+    sent = [*transaction_limits.opening([facts, _catalogue_query()]), rollback()]
     replies = [(reply, time.time()) for reply in pipeline.send(sent)]
     for reply, _ in replies:
         if reply.error is not None:
@@ -55,44 +52,44 @@ def read_catalogue(
     values = [
         (reply.rows.values[0][0] or b"", at) for reply, at in replies if reply.rows and reply.rows.values
     ]
-    (found, _), (described, after) = values[-2:]
-    told: dict[str, Any] = json.loads(described.decode(errors="replace"))
-    clock = float(told["clock"])
-    # The server looked at its clock between our two looks at ours; what is outside of that is skew for sure.
+    (raw_facts, _), (document, after) = values[-2:]
+    catalogue: dict[str, Any] = json.loads(document.decode(errors="replace"))
+    clock = float(catalogue["clock"])
+    # The server read its clock between the two local readings; only a time outside of them is certain skew.
     skew = min(0.0, clock - before) + max(0.0, clock - after)
-    return ServerCatalogue(read_facts(found), told, skew)
+    return ServerCatalogue(read_facts(raw_facts), catalogue, skew)
 
 
-def examine(looked: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Finding]:
-    """Everything about the connection and the role; `place` is what to show where no host is known."""
+def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Finding]:
+    """Findings about the connection and the role; `place` is the fallback for an unknown host."""
     connection = session.connection()
-    facts, told = looked.facts, looked.values
-    pooled = told["pid"] != connection.info.backend_pid
+    facts, values = catalogue.facts, catalogue.values
+    pooled = values["pid"] != connection.info.backend_pid
     return [
         _database(session.host, facts, place, pooled=pooled),
-        secured(
-            # A pooler's own link to the server is what the server tells of.
-            None if pooled else told["ssl"],
+        encryption(
+            # Behind a pooler, the server reports the TLS state of the pooler's connection.
+            None if pooled else values["ssl"],
             in_use=connection.pgconn.ssl_in_use,
             sslmode=ssl_mode(connection),
-            here=is_here(connection.info.host, connection.info.hostaddr),
+            here=is_local(connection.info.host, connection.info.hostaddr),
         ),
-        _role(told["role"], facts.excess, strict=strict),
-        _connections(told["limit"], told["used"], superuser="superuser" in facts.excess),
-        limits(told["role"], told["settings"]),
-        clock(looked.skew),
-        *_search_path(told["open_schemas"]),
+        _role(values["role"], facts.excess, strict=strict),
+        _connections(values["limit"], values["used"], superuser="superuser" in facts.excess),
+        limits(values["role"], values["settings"]),
+        clock(catalogue.skew),
+        *_search_path(values["open_schemas"]),
     ]
 
 
 def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool) -> Finding:
     version = f"{facts.version // 10000}.{facts.version % 10000}"
-    shown = str(host) if host else place
+    address = str(host) if host else place
     through = " through a pooler" if pooled else ""
     return Finding(
         "database",
         "ok",
-        f"PostgreSQL {version} at {shown}{through}",
+        f"PostgreSQL {version} at {address}{through}",
         facts={
             "address": host.address if host else None,
             "port": host.port if host else None,
@@ -102,20 +99,21 @@ def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool
     )
 
 
-def secured(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
-    """How well the connection is kept from others' eyes.
+def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
+    """Finding about the encryption of the connection.
 
-    `ssl` holds version and cipher, None where they are not known; `here` is a connection that does not leave
-    this machine.
+    `ssl` has version and cipher, or is None if unknown; `here`: the connection stays on this machine.
     """
     facts = {"tls": in_use, "sslmode": sslmode, "version": None, "cipher": None}
     if not in_use:
         if here:
-            return Finding("tls", "ok", "no TLS, and none needed: the connection stays here", facts=facts)
+            return Finding(
+                "tls", "ok", "no TLS, which is not needed: the connection stays on this machine", facts=facts
+            )
         return Finding(
             "tls",
             "warn",
-            f"no TLS (sslmode={sslmode}): numbers and perhaps the password cross the network readable",
+            f"no TLS (sslmode={sslmode}): results and possibly the password cross the network unencrypted",
             "set ssl = on on the server and sslmode=verify-full in the connection string",
             facts=facts,
         )
@@ -126,8 +124,8 @@ def secured(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: boo
     return Finding(
         "tls",
         "warn",
-        f"{how}, but nobody looks whose certificate it is (sslmode={sslmode})",
-        "sslmode=verify-full, with sslrootcert=FILE of the authority or sslrootcert=system",
+        f"{how}, but the server's certificate is not verified (sslmode={sslmode})",
+        "set sslmode=verify-full, and sslrootcert=FILE of the certificate authority or sslrootcert=system",
         facts=facts,
     )
 
@@ -135,7 +133,7 @@ def secured(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: boo
 def _role(name: str, excess: Sequence[str], *, strict: bool) -> Finding:
     facts = {"role": name, "excess": list(excess)}
     if not excess:
-        return Finding("role", "ok", f"{name} may read and no more", facts=facts)
+        return Finding("role", "ok", f"{name} may only read", facts=facts)
     detail = f"{name} may do more than read: {', '.join(excess)}"
     return Finding("role", "fail" if strict else "warn", detail, _ROLE_ADVICE, facts=facts)
 
@@ -145,26 +143,26 @@ def _connections(limit: int, used: int, *, superuser: bool) -> Finding:
     if superuser:
         return Finding("connections", "warn", f"{used} in use; a superuser has no limit", facts=facts)
     if limit < 0:
-        advice = "ALTER ROLE ... CONNECTION LIMIT 2: one for the poller, one for the moment of a reconnect"
+        advice = "ALTER ROLE ... CONNECTION LIMIT 2: one for the poller, one for a reconnect"
         return Finding("connections", "warn", f"{used} in use, the role has no limit", advice, facts=facts)
     if limit == 1:
-        advice = "ALTER ROLE ... CONNECTION LIMIT 2: a reconnect may come before the server notices the loss"
+        advice = "ALTER ROLE ... CONNECTION LIMIT 2: during a reconnect the lost connection may still count"
         return Finding("connections", "warn", f"{used} in use of the role's 1", advice, facts=facts)
     return Finding("connections", "ok", f"{used} in use of the role's {limit}", facts=facts)
 
 
 def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Schemas of the search_path that other roles own, may create, or may create objects in."""
+    """Schemas of the search_path that other roles own, can create, or can create objects in."""
     if not open_schemas:
         return []
-    found = ", ".join(f"{schema} ({', '.join(roles)})" for schema, roles in sorted(open_schemas.items()))
+    listed = ", ".join(f"{schema} ({', '.join(roles)})" for schema, roles in sorted(open_schemas.items()))
     schemas = ", ".join(sorted(open_schemas))
     return [
         Finding(
             "search_path",
             "warn",
-            f"others may create in {found}: a function or operator made there can run in the place of "
-            "PostgreSQL's own in your queries, with this role's rights, and a table in the place of yours",
+            f"other roles may create objects in {listed}: a function or operator there can replace "
+            "PostgreSQL's own in your queries and run with this role's privileges; a table can replace yours",
             f"REVOKE CREATE ON SCHEMA {schemas} FROM them, or ALTER ROLE ... SET search_path without it",
             facts={"open_schemas": dict(open_schemas)},
         )
@@ -172,49 +170,49 @@ def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
 
 
 def limits(role: str, settings: Mapping[str, str]) -> Finding:
-    """What one query may use of disk, workers and memory; `settings` are those of the session."""
+    """Finding about disk, workers and memory that one query may use; `settings` are those of the session."""
     files, workers = int(settings["temp_file_limit"]), settings["max_parallel_workers_per_gather"]
-    shown = {
+    current = {
         "temp_file_limit": "unlimited" if files < 0 else f"{files / 1024:.0f}MB",
         "max_parallel_workers_per_gather": workers,
     }
-    wanted = {}
+    missing = {}
     if files < 0:
-        wanted["temp_file_limit"] = "'1GB'"
+        missing["temp_file_limit"] = "'1GB'"
     if workers != "0":
-        wanted["max_parallel_workers_per_gather"] = "0"
+        missing["max_parallel_workers_per_gather"] = "0"
     if memory := settings.get("hash_mem_multiplier"):  # from PostgreSQL 13 on
-        shown["hash_mem_multiplier"] = memory
+        current["hash_mem_multiplier"] = memory
         if float(memory) > 1:
-            wanted["hash_mem_multiplier"] = "1"
-    detail = ", ".join(f"{name} {value}" for name, value in shown.items())
-    facts = {"limits": shown, "missing": list(wanted)}
-    if not wanted:
+            missing["hash_mem_multiplier"] = "1"
+    detail = ", ".join(f"{name} {value}" for name, value in current.items())
+    facts = {"limits": current, "missing": list(missing)}
+    if not missing:
         return Finding("limits", "ok", detail, facts=facts)
-    commands = [f"ALTER ROLE {identifier(role)} SET {name} = {value}" for name, value in wanted.items()]
-    detail = f"{detail}: one query may fill the disk or use several workers and their memory"
-    advice = f"{'; '.join(commands)} (deploy/role.sql does; temp_file_limit takes a superuser)"
+    commands = [f"ALTER ROLE {identifier(role)} SET {name} = {value}" for name, value in missing.items()]
+    detail = f"{detail}: one query may fill the disk, or use several workers and their memory"
+    advice = f"{'; '.join(commands)} (deploy/role.sql does this; temp_file_limit requires a superuser)"
     return Finding("limits", "warn", detail, advice, facts=facts)
 
 
 def clock(skew: float) -> Finding:
-    """What the two clocks differ by: `skew` as in `Looked`."""
+    """Finding about the clock skew; for `skew` see `ServerCatalogue`."""
     facts = {"skew": round(skew, 3)}
     if abs(skew) <= LARGEST_SKEW_SECONDS:
-        detail = f"within {LARGEST_SKEW_SECONDS:g}s of the server's"
+        detail = f"differs from the server's by at most {LARGEST_SKEW_SECONDS:g}s"
         return Finding("clock", "ok", detail, facts=facts)
-    which = "ahead of" if skew > 0 else "behind"
+    direction = "ahead of" if skew > 0 else "behind"
     amount = format_duration(round(abs(skew), 1))
     return Finding(
         "clock",
         "warn",
-        f"the server's is {amount} {which} this machine's: ages by now() and the points' times disagree",
-        "let NTP set the clocks of both machines",
+        f"the server's clock is {amount} {direction} the local clock: ages by now() and timestamps disagree",
+        "synchronize the clocks of both machines with NTP",
         facts=facts,
     )
 
 
-def _look_query() -> str:
+def _catalogue_query() -> str:
     return """\
 SELECT pg_catalog.json_build_object(
   'pid', pg_catalog.pg_backend_pid(),
@@ -237,7 +235,7 @@ SELECT pg_catalog.json_build_object(
         SELECT nspname, nspowner FROM pg_catalog.pg_namespace
         WHERE nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
         UNION ALL
-        -- A schema of the search_path that does not exist yet: who may create schemas may create it.
+        -- A missing schema of the search_path can be created by roles that may create schemas.
         SELECT session_user, grantee FROM pg_catalog.pg_database
           CROSS JOIN LATERAL pg_catalog.aclexplode(datacl)
         WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
@@ -255,7 +253,7 @@ SELECT pg_catalog.json_build_object(
         'max_parallel_workers_per_gather', 'hash_mem_multiplier'])))"""
 
 
-def is_here(host: str, address: str) -> bool:
+def is_local(host: str, address: str) -> bool:
     """Whether the connection does not leave this machine."""
     if not host or host[0] in "/@":
         return True

@@ -19,9 +19,9 @@ def examine(
     require_standby: RequireStandby,
     max_lag: float | None,
 ) -> list[Finding]:
-    """Say what a tick saw of the server; `settings` are the server's own, as `pg_settings` writes them.
+    """Findings about the role, the replay lag and recovery conflicts.
 
-    `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
+    `settings` are the server's, in the units of `pg_settings`. `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
     """
     return [
         _standby(server_info, require_standby),
@@ -39,9 +39,9 @@ def _standby(server_info: ServerInfo, require: RequireStandby) -> Finding:
     if require == "true":
         advice = "point POLLER_DATABASE_URL at a standby (target_session_attrs=standby chooses among several)"
         return Finding(
-            "standby", "fail", f"{detail}, and POLLER_REQUIRE_STANDBY is true", advice, facts=facts
+            "standby", "fail", f"{detail}, but POLLER_REQUIRE_STANDBY is true", advice, facts=facts
         )
-    advice = "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false if this is meant"
+    advice = "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false if this is intended"
     return Finding("standby", "warn", detail, advice, facts=facts)
 
 
@@ -50,26 +50,28 @@ def _lag(server_info: ServerInfo, queries: Iterable[QueryDefinition], limit: flo
     facts = {"lag": seconds, "data_age": server_info.data_age, "why": why, "limit": limit}
     shortest = min((query.interval for query in queries), default=0.0)
     above = f"; the limit is {format_duration(limit)}" if limit is not None else ""
-    advice = "look at the link to the primary (pg_stat_wal_receiver) and at what replay waits for"
+    advice = "check the connection to the primary (pg_stat_wal_receiver), and why replay waits"
     if not server_info.standby:
         return Finding("lag", "ok", why, facts=facts)
     if seconds is None:
         state = "warn" if limit is None else "fail"
-        return Finding("lag", state, f"not known: {why}{above}", advice, facts=facts)  # type: ignore[arg-type]  # one of the two
+        return Finding("lag", state, f"unknown: {why}{above}", advice, facts=facts)  # type: ignore[arg-type]  # one of the two
     detail = f"{format_duration(round(seconds, 3))}: {why}{above}"
     if limit is not None and seconds > limit:
         return Finding("lag", "fail", detail, f"{advice}; or raise POLLER_MAX_REPLAY_LAG", facts=facts)
     if seconds > shortest:
-        detail += f"; longer than an interval ({format_duration(shortest)}), so that old numbers look new"
-        return Finding("lag", "warn", detail, f"{advice}; POLLER_MAX_REPLAY_LAG stops polls", facts=facts)
-    unseen = "GRANT pg_monitor TO the role, so that a link that has fallen silent is noticed as well"
-    return Finding("lag", "ok", detail, unseen if server_info.data_age is None else None, facts=facts)
+        detail += f"; longer than an interval ({format_duration(shortest)}), so old values look current"
+        return Finding(
+            "lag", "warn", detail, f"{advice}; set POLLER_MAX_REPLAY_LAG to skip polls", facts=facts
+        )
+    grant = "GRANT pg_monitor TO the role, so that a silent connection to the primary is detected as well"
+    return Finding("lag", "ok", detail, grant if server_info.data_age is None else None, facts=facts)
 
 
 def _conflicts(settings: dict[str, str], queries: Sequence[QueryDefinition], *, standby: bool) -> Finding:
-    """What recovery does to a query that is in its way (PostgreSQL manual, "Handling Query Conflicts")."""
+    """Finding about recovery conflicts (PostgreSQL manual, "Handling Query Conflicts")."""
     if not standby:
-        return Finding("conflicts", "skip", "only a standby cancels queries for its recovery")
+        return Finding("conflicts", "skip", "only a standby cancels queries during recovery")
     longest = max(queries, key=lambda query: query.timeout, default=None)
     timeout = longest.timeout if longest else 0.0
     delay = int(settings["max_standby_streaming_delay"]) / 1000
@@ -79,21 +81,21 @@ def _conflicts(settings: dict[str, str], queries: Sequence[QueryDefinition], *, 
         "hot_standby_feedback": feedback,
         "longest_timeout": timeout,
     }
-    shown = "-1" if delay < 0 else format_duration(delay)
-    both = f"max_standby_streaming_delay {shown}, hot_standby_feedback {'on' if feedback else 'off'}"
+    delay_text = "-1" if delay < 0 else format_duration(delay)
+    both = f"max_standby_streaming_delay {delay_text}, hot_standby_feedback {'on' if feedback else 'off'}"
     run = f"a query may run {format_duration(timeout)} ({longest.name if longest else '-'})"
     if delay < 0:
         return Finding("conflicts", "ok", f"{both}: {run}, and replay waits for it", facts=facts)
     if delay >= timeout:
         return Finding("conflicts", "ok", f"{both}: {run}, and replay waits as long", facts=facts)
     if feedback:
-        detail = f"{both}: {run}; VACUUM on the primary does not cancel it, only DDL may"
+        detail = f"{both}: {run}; VACUUM on the primary does not cancel it, but DDL may"
         return Finding("conflicts", "ok", detail, facts=facts)
     return Finding(
         "conflicts",
         "warn",
         f"{both}: {run}, and VACUUM or DDL on the primary may cancel it",
-        "set hot_standby_feedback = on on the standby (the primary then keeps dead rows for as long as a "
-        f"query runs), or max_standby_streaming_delay = {format_duration(timeout)} (replay is then as late)",
+        "set hot_standby_feedback = on on the standby (the primary then keeps dead rows while a query runs), "
+        f"or max_standby_streaming_delay = {format_duration(timeout)} (replay may then lag by as much)",
         facts=facts,
     )

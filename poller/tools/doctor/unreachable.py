@@ -8,13 +8,13 @@ from poller.tools.doctor.finding import Finding
 
 
 def unreachable(error: PollError, place: str) -> Finding:
-    """Say why there is no connection; `place` is the connection string without its secrets."""
+    """Finding for a failed connection; `place` is the connection string without its secrets."""
     return Finding(
         "database",
         "fail",
         f"{place}: {error.message}",
         connection_advice(error.message)
         or error.hint
-        or "correct POLLER_DATABASE_URL, or what stands between here and there",
+        or "correct POLLER_DATABASE_URL, or fix the network to the server",
         facts={"error": error.kind, "sqlstate": error.sqlstate},
     )

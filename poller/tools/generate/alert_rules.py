@@ -26,45 +26,45 @@ class Rule:
     summary: str
     description: str
     runbook: str
-    """Address of what says what to do."""
+    """Address of the instructions for this alert."""
     labels: Mapping[str, str]
-    """Beside the severity and those of the series."""
+    """Labels in addition to the severity and the labels of the series."""
 
 
 _ENDLESS = 10_000
-"""Columns: a template that is broken over lines is hard to read."""
+"""Line width in characters: a template that is broken into lines is hard to read."""
 
 
 class _Lines(str):
-    """A text that is written to the file line by line."""
+    """Text that the file holds as a block of lines."""
 
 
 class _Writer(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        del indentless  # a list stands deeper than its key, as in the query files
+        del indentless  # a list is indented below its key, as in the query files
         super().increase_indent(flow, False)
 
 
-def _as_lines(writer: yaml.SafeDumper, lines: _Lines) -> yaml.ScalarNode:
+def _as_block(writer: yaml.SafeDumper, lines: _Lines) -> yaml.ScalarNode:
     return writer.represent_scalar("tag:yaml.org,2002:str", lines, style="|")
 
 
-_Writer.add_representer(_Lines, _as_lines)
+_Writer.add_representer(_Lines, _as_block)
 
 
 def to_yaml(groups: Mapping[str, Sequence[Rule]], head: str) -> str:
-    """A rule file: `head` as comments, then each group that has rules.
+    """Rule file: `head` as comments, then each group that has rules.
 
     Source: Prometheus documentation, "Recording rules" and "Alerting rules".
     """
-    told = [
-        {"name": name, "rules": [_told(rule) for rule in rules]} for name, rules in groups.items() if rules
+    entries = [
+        {"name": name, "rules": [_entry(rule) for rule in rules]} for name, rules in groups.items() if rules
     ]
     comments = "".join(f"# {line}\n" for line in head.splitlines())
-    return comments + to_text({"groups": told}, _Writer, width=_ENDLESS)
+    return comments + to_text({"groups": entries}, _Writer, width=_ENDLESS)
 
 
-def _told(rule: Rule) -> dict[str, Any]:
+def _entry(rule: Rule) -> dict[str, Any]:
     return {
         "alert": rule.name,
         "expr": _Lines(rule.expr + "\n"),
@@ -79,9 +79,9 @@ def _told(rule: Rule) -> dict[str, Any]:
 
 
 SECTION = "alerts-of-the-queries"
-"""Of the runbook."""
+"""Anchor of the section in the runbook."""
 _NAMES: dict[Of, str] = {"value": "", "daily_growth": "Growth", "weekly_change": "WeeklyChange"}
-_WORDS: dict[Of, str] = {
+_CONDITIONS: dict[Of, str] = {
     "value": "is {value}",
     "daily_growth": "grows by {value} in a day",
     "weekly_change": "differs by {value} from the same hour a week ago",
@@ -89,8 +89,8 @@ _WORDS: dict[Of, str] = {
 _VALUES = {"By": "{{ $value | humanize1024 }}B", "s": "{{ $value | humanizeDuration }}"}
 
 
-def asked(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
-    """One rule for each alert of each metric; `runbook` is the address of RUNBOOK.md."""
+def query_rules(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
+    """One rule per alert of each metric; `runbook` is the address of RUNBOOK.md."""
     for query in queries:
         for metric in query.metrics:
             for alert in metric.alert:
@@ -98,36 +98,36 @@ def asked(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
 
 
 def _rule(query: QueryDefinition, metric: MetricDefinition, alert: Alert, runbook: str) -> Rule:
-    told = metric_name(metric.name, metric.unit, metric.type)
-    words = (*told.split("_"), _NAMES[alert.of], alert.side)
+    series_name = metric_name(metric.name, metric.unit, metric.type)
+    parts = (*series_name.split("_"), _NAMES[alert.of], alert.side)
     names = dict.fromkeys((*metric.attribute_columns, *metric.attributes))
-    told_apart = ", ".join(f"{name}={{{{ $labels.{label_name(name)} }}}}" for name in names)
-    series = f" Series: {told_apart}." if names else ""
+    labels = ", ".join(f"{name}={{{{ $labels.{label_name(name)} }}}}" for name in names)
+    series = f" Series: {labels}." if names else ""
     return Rule(
-        name="".join(word[:1].upper() + word[1:] for word in words),
-        expr=_expr(f"{told}{labels_text(metric.attributes)}", metric.type, alert),
+        name="".join(part[:1].upper() + part[1:] for part in parts),
+        expr=_expr(f"{series_name}{labels_text(metric.attributes)}", metric.type, alert),
         lasting=alert.for_,
         severity=alert.severity,
-        summary=alert.summary or f"{told} {_found(metric.unit, alert)}",
+        summary=alert.summary or f"{series_name} {_condition(metric.unit, alert)}",
         description=f"{_literal(metric.description)}{series} Polled by the query {query.name}.",
         runbook=alert.runbook or f"{runbook}#{SECTION}",
         labels={"poller_query_name": query.name},
     )
 
 
-def _found(unit: str, alert: Alert) -> str:
-    """What was found, as a template of Prometheus, and the limit."""
+def _condition(unit: str, alert: Alert) -> str:
+    """The value, as a Prometheus template, and the limit."""
     if alert.of == "weekly_change":
         value, limit = "{{ $value | humanizePercentage }}", f"{alert.limit * 100:g}%"
     else:
         value = _VALUES.get(unit, "{{ $value | humanize }}")
-        behind = "" if unit == "1" else re.sub(r"\{[^}]*\}", "", unit)
-        limit = f"{alert.limit:,.15g} {behind}".rstrip()
-    return f"{_WORDS[alert.of].format(value=value)}: {alert.side} {limit}"
+        suffix = "" if unit == "1" else re.sub(r"\{[^}]*\}", "", unit)
+        limit = f"{alert.limit:,.15g} {suffix}".rstrip()
+    return f"{_CONDITIONS[alert.of].format(value=value)}: {alert.side} {limit}"
 
 
 def _literal(text: str) -> str:
-    """A text in which Prometheus finds no template."""
+    """Escape `text` so that Prometheus finds no template in it."""
     return text.replace("{{", '{{ "{{" }}')
 
 
@@ -136,9 +136,9 @@ def _expr(series: str, kind: MetricType, alert: Alert) -> str:
     if alert.of == "value":
         return f"{series} {limit}"
     if alert.of == "daily_growth":
-        # Of a counter the increase, which knows of resets: a slope would take them for a fall.
+        # `increase` handles the resets of a counter; a slope would count them as a decrease.
         growth = f"increase({series}[1d])" if kind == "counter" else f"deriv({series}[1d]) * 86400"
         return f"{growth} {limit}"
-    # Where there was nothing a week ago, anything is infinitely more: no anomaly but a beginning.
+    # A value of 0 a week ago is no baseline: any change from it would be infinite.
     over = "increase" if kind == "counter" else "avg_over_time"
     return f"{over}({series}[1h]) / ({over}({series}[1h] offset 1w) != 0) - 1 {limit}"

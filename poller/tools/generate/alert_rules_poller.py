@@ -1,4 +1,4 @@
-"""Prometheus alerting rules for the poller itself: values that are missing or soon will be."""
+"""Prometheus alerting rules for the poller itself: values that are missing or soon will be missing."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _DECLARED = "|".join(DECLARED)
 _QUERY = "{{ $labels.poller_query_name }}"
 _PLACE = "{{ $labels.server_address }}:{{ $labels.server_port }}"
 _METRICS = '{poller_signal="metrics"}'
-"""Spans and log records are kept for minutes only: their like is in the log, and no alert is about them."""
+"""No alert covers spans and log records: the poller keeps them for minutes only, and logs the same events."""
 _SAME_QUERY = "on (job, instance, poller_query_name)"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the rules are made for."""
+    """Service name and limits that the rules use."""
 
     service: str
-    """service.name of the pollers; with a service.namespace before it, it is the label `job`."""
+    """service.name of the pollers. The label `job` is this name, prefixed with service.namespace if set."""
     replay_lag: float
-    """Seconds of replay lag that are too many."""
+    """Replay lag in seconds above which an alert fires."""
     spool_size: int
-    """Bytes that the spool may hold."""
+    """Maximum size of the spool in bytes."""
 
 
 def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
-    """All rules of the poller; `runbook` is the address of RUNBOOK.md, which has a section for each."""
+    """All rules of the poller; `runbook` is the address of RUNBOOK.md, which has a section for each rule."""
 
     def rule(
         name: str, severity: Severity, lasting: float, expr: str, summary: str, description: str
@@ -50,8 +50,8 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "critical",
         10 * MINUTE,
         f"absent(poller_query_series{{job=~{_job(service)}}})",
-        f"No poller of the service {service} pushes",
-        "Nothing was heard of any poller for 10 minutes: it is down, or what it pushes does not arrive.",
+        f"No poller of the service {service} exports",
+        "No poller has reported for 10 minutes: it is down, or its exports do not arrive.",
     )
     yield rule(
         "PollerFewer",
@@ -59,8 +59,8 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         10 * MINUTE,
         "count by (job) (group by (job, instance) (poller_query_series offset 1h))\n"
         "  > count by (job) (group by (job, instance) (poller_query_series))",
-        "Fewer pollers of {{ $labels.job }} push than an hour ago",
-        "An hour ago there were {{ $value }}. The alert ends by itself an hour after the last one went.",
+        "Fewer pollers of {{ $labels.job }} export than an hour ago",
+        "An hour ago there were {{ $value }}. The alert ends an hour after the last poller stopped.",
     )
     yield rule(
         "PollerQueryStale",
@@ -70,7 +70,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         f"  unless {_SAME_QUERY}\n"
         f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
         f"The values of the query {_QUERY} are withheld",
-        "No poll succeeded for longer than its max_age, or none ever did: its series are absent.",
+        "No poll has succeeded within its max_age, or no poll has ever succeeded: its series are absent.",
     )
     yield rule(
         "PollerQueryFailing",
@@ -91,7 +91,7 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         f"  and {_SAME_QUERY}\n"
         "  time() - poller_query_last_success_seconds < 86400",
         f"The query {_QUERY} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
-        "It is held back, or what it requires of the server was there a day ago and is not any more.",
+        "It is delayed, or the server no longer meets a requirement that it met a day ago.",
     )
     yield rule(
         "PollerReplicaLag",
@@ -107,8 +107,8 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         30 * MINUTE,
         "poller_replica_standby == 1\n"
         "  unless on (job, instance, server_address, server_port) poller_replica_lag_seconds",
-        f"Nobody knows how far the replica {_PLACE} is behind",
-        "The standby was started while its primary was away, or does not tell; the values may be of any age.",
+        f"The replay lag of the replica {_PLACE} is unknown",
+        "The standby started without its primary, or does not report its lag. The values may be of any age.",
     )
     yield rule(
         "PollerExportFailing",
@@ -119,8 +119,8 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         ") > 0\n"
         "or\n"
         f"max by (job, instance) (poller_export_spool_age_seconds{_METRICS}) > {5 * MINUTE:g}",
-        "Pushes of the poller {{ $labels.instance }} fail",
-        "The collector does not take what is sent, or not all. What it did not take waits in the spool.",
+        "Exports of the poller {{ $labels.instance }} fail",
+        "The collector does not accept all requests. Requests that it did not accept wait in the spool.",
     )
     yield rule(
         "PollerSpoolFilling",
@@ -130,17 +130,17 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         "or\n"
         f"predict_linear(poller_export_spool_size_bytes{_METRICS}[30m], 4 * 3600) > {limits.spool_size}\n"
         f"  and poller_export_spool_age_seconds{_METRICS} > {5 * MINUTE:g}",
-        "The spool of the poller {{ $labels.instance }} fills up",
-        f"It may hold {limits.spool_size:,} bytes, and is half full or will be full within 4 hours. Then the "
-        "oldest is dropped.",
+        "The spool of the poller {{ $labels.instance }} is filling up",
+        f"Its limit is {limits.spool_size:,} bytes. It is half full, or will be full within 4 hours. Then "
+        "the oldest requests are dropped.",
     )
     yield rule(
         "PollerExportDropped",
         "critical",
         0,
         _grew(f"poller_export_dropped_total{_METRICS}", "15m"),
-        "The poller {{ $labels.instance }} has given up {{ $labels.poller_reason }} requests",
-        "What waited for the collector was dropped and will never be delivered.",
+        "The poller {{ $labels.instance }} has dropped requests: {{ $labels.poller_reason }}",
+        "They waited for the collector and will never be delivered.",
     )
     yield rule(
         "PollerExportRejected",
@@ -148,40 +148,40 @@ def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
         0,
         _grew(f"poller_export_rejected_total{_METRICS}", "15m"),
         "The collector rejects data points of the poller {{ $labels.instance }}",
-        "They are lost. By reason: {{ $labels.poller_reason }}.",
+        "They are lost. Reason: {{ $labels.poller_reason }}.",
     )
     yield rule(
         "PollerDataPointsRefused",
         "warning",
         0,
         _grew('poller_query_quarantined_total{poller_reason!="null"}', "1h"),
-        f"Rows of the query {_QUERY} are no true numbers: {{{{ $labels.poller_reason }}}}",
-        "They are left out and counted; what remains is exact, and not all there is.",
+        f"Rows of the query {_QUERY} are rejected: {{{{ $labels.poller_reason }}}}",
+        "They are omitted and counted. The exported values are exact, but incomplete.",
     )
     yield rule(
         "PollerTicksLeftOut",
         "warning",
         0,
         "increase(poller_tick_overruns_total[1h]) > 3",
-        "Ticks {{ $labels.poller_tick_name }} are left out",
-        "Several times within the last hour the tick before still ran when the next was due.",
+        "Ticks {{ $labels.poller_tick_name }} are skipped",
+        "Several times within the last hour the previous tick was still running when the next was due.",
     )
     yield rule(
         "PollerReloadFailed",
         "warning",
         5 * MINUTE,
         "poller_config_reload_success == 0",
-        "The query files of the poller {{ $labels.instance }} have mistakes",
-        "The files on disk were refused as a whole; the queries from before go on.",
+        "The query files of the poller {{ $labels.instance }} have errors",
+        "The files on disk were rejected; the previous queries stay in use.",
     )
 
 
 def _job(service: str) -> str:
-    """A text of PromQL that matches the label `job` of a service in whatever namespace."""
-    told = re.escape(service).replace(r"\-", "-")
-    return json.dumps(f"(.+/)?{told}", ensure_ascii=False)
+    """PromQL string that matches the label `job` of a service in any namespace."""
+    pattern = re.escape(service).replace(r"\-", "-")
+    return json.dumps(f"(.+/)?{pattern}", ensure_ascii=False)
 
 
 def _grew(counter: str, window: str) -> str:
-    # `increase` sees nothing of a series that begins with its first event.
+    # `increase` ignores the first event of a series, because the series begins with it.
     return f"increase({counter}[{window}]) > 0\nor\n{counter} > 0 unless {counter} offset {window}"

@@ -29,14 +29,14 @@ UID = "obscura-poller-inventory"
 GROWTH_OVER = "1d"
 PROJECTION_FROM, PROJECTION_DAYS = "7d", 30
 RATE_OVER = 900.0
-"""Seconds, at least."""
+"""Minimum window of a rate, in seconds."""
 SHORT = 900.0
-"""Seconds; with more between two polls an hour says little."""
+"""Longest interval in seconds for which the increase in an hour is meaningful."""
 MOST_LINES = 25
 
 
 def inventory(queries: Sequence[QueryDefinition]) -> str:
-    """The dashboard of all metrics of `queries`, as JSON."""
+    """Dashboard of all metrics of `queries`, as JSON."""
     fed: dict[str, list[tuple[QueryDefinition, MetricDefinition]]] = {}
     for query in queries:
         for metric in query.metrics:
@@ -48,7 +48,7 @@ def inventory(queries: Sequence[QueryDefinition]) -> str:
     frame = Frame(
         uid=UID,
         title="Inventory",
-        description="What the poller's queries measure. Written by `poller dashboard inventory`.",
+        description="Metrics of the poller's queries. Written by `poller dashboard inventory`.",
         since="now-7d",
         instances=False,
         link=("Poller", "obscura-poller"),
@@ -69,18 +69,18 @@ def _head() -> Iterator[Panel]:
     )
     yield count(
         "Estimated",
-        "Queries whose values are estimates at the moment, drawn as dashed lines.",
+        "Queries whose current values are estimates, drawn as dashed lines.",
         f"""count({of("poller_query_state", 'poller_state="estimated"')} == 1) or vector(0)""",
         "orange",
     )
     yield count(
         "Stale",
-        "Queries whose values are too old to be shown, or were never there; the last known is drawn dotted.",
+        "Queries whose values are too old to show, or that have none yet; the last value is drawn dotted.",
         stale_count(),
         "red",
     )
     yield numbers(
-        Text("Oldest value", "Time since the last successful poll, of the query where that is longest."),
+        Text("Oldest value", "Longest time since the last successful poll of a query."),
         "s",
         [Target(f"time() - min({of('poller_query_last_success_seconds')})")],
         span=6,
@@ -89,9 +89,8 @@ def _head() -> Iterator[Panel]:
 
 def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition]) -> Iterator[Panel]:
     metric = fed[0]
-    labels = list(
-        dict.fromkeys(label_name(name) for one in fed for name in (*one.attribute_columns, *one.attributes))
-    )
+    names = (name for definition in fed for name in (*definition.attribute_columns, *definition.attributes))
+    labels = list(dict.fromkeys(map(label_name, names)))
     if metric.type == "counter":
         yield from _counter(metric, labels, queries)
         return
@@ -106,20 +105,20 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
         span=14,
     )
     columns = {"now": series, "growth per day": growth, f"in {PROJECTION_DAYS} days": projection}
-    beside = Text(
+    text = Text(
         f"{metric.name}: growth",
-        f"Growth per day by the slope of the last day. In {PROJECTION_DAYS} days: the straight line through "
-        f"the last {PROJECTION_FROM.removesuffix('d')} days, which no cause stands behind.",
+        f"Growth per day: the slope of the last day. In {PROJECTION_DAYS} days: a straight line through "
+        f"the last {PROJECTION_FROM.removesuffix('d')} days, not a forecast from causes.",
     )
-    yield _beside(beside, unit, columns, labels)
+    yield _figures(text, unit, columns, labels)
 
 
 def _counter(
     metric: MetricDefinition, labels: Sequence[str], queries: Sequence[QueryDefinition]
 ) -> Iterator[Panel]:
-    """What was counted, by rate and by day: the count itself mostly says how long it has counted."""
+    """Rate and daily increase of a counter; its value mostly depends on when it started."""
     series = of(metric_name(metric.name, metric.unit, metric.type))
-    # Several polls have to lie in it, or the rate is 0 in between.
+    # The window must contain several polls; otherwise the rate is 0 between two polls.
     window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
     rate, unit = f"rate({series}[{window}])", unit_id(f"{'' if metric.unit == '1' else metric.unit}/s")
     yield graph(
@@ -131,12 +130,12 @@ def _counter(
     columns = {"in the last hour": f"increase({series}[1h])", "in the last day": f"increase({series}[1d])"}
     if max(query.interval for query in queries) > SHORT:
         del columns["in the last hour"]
-    beside = Text(f"{metric.name}: counted", "What was counted, resets not taken for a fall.")
-    yield _beside(beside, unit_id(metric.unit), columns, labels)
+    text = Text(f"{metric.name}: counted", "Increase of the counter; resets do not count as a decrease.")
+    yield _figures(text, unit_id(metric.unit), columns, labels)
 
 
-def _beside(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[str]) -> Panel:
-    """Figures: a table where there are several series."""
+def _figures(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[str]) -> Panel:
+    """Current figures: a table if there are several series."""
     if labels:
         return listing(text, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
     targets = [Target(expr, heading) for heading, expr in columns.items()]
@@ -144,13 +143,13 @@ def _beside(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence[
 
 
 def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
-    """The exact values, the estimates, and the last values known of what is stale now."""
+    """The exact values, the estimates, and the last values of stale queries."""
     estimated = _of_queries("poller_query_state", queries, 'poller_state="estimated"') + " == 1"
-    every = _of_queries("poller_query_series", queries)
+    running = _of_queries("poller_query_series", queries)
     withheld = _of_queries("poller_query_state", queries, 'poller_state="stale"') + " == 1"
-    # Stale is a metric whose queries all are.
-    fresh = f"{every} unless on (job, instance, poller_query_name) ({withheld})"
-    stale = f"{every} unless on (job, instance) ({fresh})"
+    # A metric is stale if all its queries are.
+    fresh = f"{running} unless on (job, instance, poller_query_name) ({withheld})"
+    stale = f"{running} unless on (job, instance) ({fresh})"
     legend = _legend(labels)
     return [
         Target(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
@@ -164,7 +163,7 @@ def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinitio
         ),
         Target(
             _greatest(f"last_over_time({series}[1d]) and on (job, instance) ({stale})", labels),
-            f"{legend} (stale: the last value known)",
+            f"{legend} (stale: the last value)",
             DOTTED,
             "gray",
         ),
@@ -187,8 +186,8 @@ def _of_queries(metric: str, queries: Sequence[QueryDefinition], *more: str) -> 
 
 def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:
     polled = ", ".join(f"`{query.name}` every {format_duration(query.interval)}" for query in queries)
-    most = f" At most {MOST_LINES} series, the greatest of each moment." if metric.attribute_columns else ""
-    marks = "Dashed: an estimate. Dotted: stale, the last value known; nobody knows the present one."
+    most = f" At most {MOST_LINES} series, the greatest at each moment." if metric.attribute_columns else ""
+    marks = "Dashed: an estimate. Dotted: stale, the last value; the current value is unknown."
     if metric.type == "counter":
         marks = "Per second."
     return f"{metric.description}\n\nPolled by {polled}. {marks}{most}"

@@ -12,11 +12,11 @@ _GREEN_RED = (Level(None, "green"), Level(1, "red"))
 
 
 def itself() -> str:
-    """The dashboard of the poller, as JSON."""
+    """Dashboard of the poller itself, as JSON."""
     frame = Frame(
         uid=UID,
         title="Poller",
-        description="How the poller itself is doing. Written by `poller dashboard poller`.",
+        description="State of the poller itself. Written by `poller dashboard poller`.",
         since="now-24h",
         instances=True,
         link=("Inventory", "obscura-poller-inventory"),
@@ -36,7 +36,7 @@ def itself() -> str:
 
 def _head() -> Iterator[Panel]:
     yield numbers(
-        Text("Pollers", "Pollers of this service that push."),
+        Text("Pollers", "Pollers of this service that export."),
         "none",
         [Target(f"count(group by (job, instance) ({of('poller_query_series')}))")],
     )
@@ -55,14 +55,14 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text(
             "Stale",
-            "Queries whose values are withheld: too old, or never there, though not by their `requires`.",
+            "Queries whose values are withheld: too old, or none yet, except if their `requires` is not met.",
         ),
         "none",
         [Target(stale_count())],
         levels=_GREEN_RED,
     )
     yield numbers(
-        Text("Waiting requests", "Pushes that the collector has not taken yet."),
+        Text("Waiting requests", "Requests that the collector has not accepted yet."),
         "none",
         [Target(f"sum({of('poller_export_spool_requests', METRICS)})")],
         levels=(Level(None, "green"), Level(5, "red")),
@@ -74,7 +74,7 @@ def _replica() -> Iterator[Panel]:
     yield graph(
         Text(
             "Replay lag",
-            "0 on an idle primary's standby, growing when the link is cut, absent while nobody can know.",
+            "0 on the standby of an idle primary; grows if the link is lost; absent while unknown.",
         ),
         "s",
         [Target(of("poller_replica_lag_seconds"), place)],
@@ -83,7 +83,7 @@ def _replica() -> Iterator[Panel]:
     yield graph(
         Text(
             "Age of the data",
-            "How old, at most, the newest state of the primary is that the values can show.",
+            "Upper bound on the age of the primary's state that the values reflect.",
         ),
         "s",
         [Target(of("poller_replica_data_age_seconds"), place)],
@@ -106,7 +106,7 @@ def _delivery() -> Iterator[Panel]:
     yield graph(
         Text(
             "Requests in five minutes, by outcome",
-            "Failed ones are kept and tried again, refused ones dropped.",
+            "Failed requests are retried, rejected requests are dropped.",
         ),
         "short",
         [
@@ -119,7 +119,7 @@ def _delivery() -> Iterator[Panel]:
     yield graph(
         Text(
             "Lost in an hour",
-            "Data points, spans and log records that the collector rejected; requests that were dropped.",
+            "Data points, spans and log records that the collector rejected, and dropped requests.",
         ),
         "short",
         [
@@ -134,9 +134,9 @@ def _delivery() -> Iterator[Panel]:
         ],
     )
     for title, description, unit, name in (
-        ("Spool: requests", "Requests that wait to be delivered.", "short", "poller_export_spool_requests"),
-        ("Spool: size", "Size of the requests that wait.", "bytes", "poller_export_spool_size_bytes"),
-        ("Spool: age", "Age of the oldest request that waits.", "s", "poller_export_spool_age_seconds"),
+        ("Spool: requests", "Requests that wait for delivery.", "short", "poller_export_spool_requests"),
+        ("Spool: size", "Size of the waiting requests.", "bytes", "poller_export_spool_size_bytes"),
+        ("Spool: age", "Age of the oldest waiting request.", "s", "poller_export_spool_age_seconds"),
     ):
         yield graph(
             Text(title, description), unit, [Target(of(name), "{{instance}} {{poller_signal}}")], span=8
@@ -146,7 +146,8 @@ def _delivery() -> Iterator[Panel]:
 def _query_files() -> Iterator[Panel]:
     yield numbers(
         Text(
-            "Query files", "Whether the files on disk are those that run; a refused reload changes nothing."
+            "Query files",
+            "0: the files on disk are in use. 1: they were rejected; the previous queries run.",
         ),
         "none",
         [Target(f"1 - min({of('poller_config_reload_success')})")],

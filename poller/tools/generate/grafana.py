@@ -1,4 +1,4 @@
-"""Panels, dashboards and units of Grafana, made with Grafana's own builders."""
+"""Panels, dashboards and units of Grafana, built with Grafana's own builders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 Panel = Builder[model.Panel]
 SOURCE = model.DataSourceRef("prometheus", "${datasource}")
-"""What is chosen by the dashboard's variable `datasource`."""
+"""Data source that the dashboard's variable `datasource` selects."""
 _REFS = "ABCDEFGHIJ"
 WIDTH = 24
 """Columns of Grafana's grid."""
@@ -28,7 +28,7 @@ DOTTED = {"fill": "dot", "dash": [0, 10]}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One expression of a panel, and what its series are called; `line` and `color` mark them."""
+    """One expression of a panel, with the legend and the style of its series."""
 
     expr: str
     legend: str = ""
@@ -38,7 +38,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What a panel says of itself."""
+    """Title and description of a panel."""
 
     title: str
     description: str
@@ -46,7 +46,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """From `least` on a value has this colour."""
+    """Colour of values from `least` on."""
 
     least: float | None
     color: str
@@ -55,7 +55,7 @@ class Level:
 def graph(
     text: Text, unit: str, targets: Sequence[Target], *, span: int = 12, height: int = 8, bars: bool = False
 ) -> Panel:
-    """Lines over time (or, of what happened in each step, stacked bars)."""
+    """Time series as lines, or as stacked bars for events per step."""
     panel = (
         timeseries.Panel()
         .title(text.title)
@@ -106,7 +106,7 @@ def numbers(
     trend: bool = False,
     none: str | None = None,
 ) -> Panel:
-    """Big numbers, the newest of each series; `none` is said where there is no series."""
+    """Newest value of each series as a big number; `none` is the text if there is no series."""
     panel = (
         stat.Panel()
         .title(text.title)
@@ -129,12 +129,12 @@ def numbers(
 
 
 def states(
-    text: Text, target: Target, words: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
+    text: Text, target: Target, names: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
 ) -> Panel:
-    """A band per series, coloured by what its value stands for: `words` gives word and colour."""
-    told = {
-        str(value): model.ValueMappingResult(text=word, color=color, index=index)
-        for index, (value, (word, color)) in enumerate(words.items())
+    """A band per series, coloured by state; `names` maps each value to its name and colour."""
+    mapping = {
+        str(value): model.ValueMappingResult(text=name, color=color, index=index)
+        for index, (value, (name, color)) in enumerate(names.items())
     }
     return (
         statetimeline.Panel()
@@ -143,7 +143,7 @@ def states(
         .datasource(SOURCE)
         .span(span)
         .height(height)
-        .mappings([model.ValueMap(told)])
+        .mappings([model.ValueMap(mapping)])
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color("text"))
         .show_value(looks.VisibilityMode.NEVER)
         .merge_values(True)
@@ -168,10 +168,10 @@ def listing(
     height: int = 8,
     none: str | None = None,
 ) -> Panel:
-    """A table: a line per set of `labels` (label: heading), a column per target (heading: expression)."""
+    """Table: a row per set of `labels` (label: heading), a column per target (heading: expression)."""
     headings = {f"Value #{ref}": heading for ref, heading in zip(_REFS, targets, strict=False)}
     if len(targets) == 1:
-        headings = {"Value": next(iter(targets))}  # `merge` numbers the columns where there are several
+        headings = {"Value": next(iter(targets))}  # `merge` numbers the columns only if there are several
     hidden = ("Time", "__name__", "job")
     panel = (
         table.Panel()
@@ -218,7 +218,7 @@ def _thresholds(levels: Sequence[Level]) -> build.ThresholdsConfig:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A headed row of panels."""
+    """Row of panels with a title."""
 
     title: str
     panels: Sequence[Panel]
@@ -226,21 +226,21 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a dashboard is apart from its panels."""
+    """Properties of a dashboard other than its panels."""
 
     uid: str
     title: str
     description: str
     since: str
-    """Start of the time range shown at first."""
+    """Start of the initial time range."""
     instances: bool
-    """Whether several instances may be looked at together."""
+    """Whether several instances can be selected together."""
     link: tuple[str, str]
     """Title and uid of the other dashboard."""
 
 
 def to_json(frame: Frame, sections: Sequence[Section]) -> str:
-    """The dashboard as Grafana imports and provisions it, the same text each time."""
+    """Dashboard as JSON for import and provisioning; the output is deterministic."""
     title, uid = frame.link
     board = (
         build.Dashboard(frame.title)
@@ -318,8 +318,8 @@ _IDS = {
 def unit_id(unit: str) -> str:
     """Grafana's identifier for a unit of a query file.
 
-    A count of things, `{message}`, becomes a plain number that is shortened where it is long; what Grafana
-    does not know is written behind the number.
+    A count of things, `{message}`, becomes a number that Grafana abbreviates. A unit that Grafana does not
+    have becomes a suffix of the number.
     """
     bare = re.sub(r"\{[^}]*\}", "", unit)
     return _IDS.get(bare) or f"suffix: {bare}"

@@ -1,4 +1,4 @@
-"""Metric catalogue, state and events, as JSON or Markdown."""
+"""Metric catalogue, gauges and events, as JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from poller.model.query import MetricDefinition
 
 
 def to_json(metrics: Iterable[Metric], generation: str) -> str:
-    """One object: the name of the generation, and the list `metrics` with everything that is declared."""
-    told = {"generation": generation, "metrics": [_metric(metric) for metric in metrics]}
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    """JSON object with the name of the generation and the list `metrics`."""
+    document = {"generation": generation, "metrics": [_metric(metric) for metric in metrics]}
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
@@ -37,25 +37,26 @@ def _metric(metric: Metric) -> dict[str, Any]:
 
 
 def _attribute(attribute: Attribute) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": attribute.name, "description": attribute.description}
+    entry: dict[str, Any] = {"name": attribute.name, "description": attribute.description}
     if attribute.open:
-        return told | {"values": None, "open": attribute.open, "examples": list(attribute.examples)}
-    return told | {"values": list(attribute.values)}
+        return entry | {"values": None, "open": attribute.open, "examples": list(attribute.examples)}
+    return entry | {"values": list(attribute.values)}
 
 
 def joined(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]:
-    """Return every metric, those of queries first, in the order of the files and then of the events.
+    """Return the metrics of the queries in the order of the files, then those of the events.
 
-    Raises ConfigError for each that bears an event's name, in OpenTelemetry or in Prometheus.
+    Raises ConfigError with each metric of a query that has the name of an event, in OpenTelemetry or in
+    Prometheus.
     """
-    taken = {metric_name(metric.name, metric.unit, metric.instrument): metric for metric in events.values()}
+    by_name = {metric_name(metric.name, metric.unit, metric.instrument): metric for metric in events.values()}
     problems = []
     polled = []
     for name in catalog.metrics:
         metric = _polled(name, catalog)
-        if (other := taken.get(metric_name(name, metric.unit, metric.instrument))) is not None:
-            what = f"has the name of an event, {other.name}; rename one, or set another POLLER_NAMESPACE"
-            problems.append(Problem(f"{metric.source}: {name}", what))
+        if (other := by_name.get(metric_name(name, metric.unit, metric.instrument))) is not None:
+            message = f"has the name of the event {other.name}; rename it, or set another POLLER_NAMESPACE"
+            problems.append(Problem(f"{metric.source}: {name}", message))
         polled.append(metric)
     if problems:
         raise ConfigError(problems)
@@ -63,7 +64,7 @@ def joined(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]
 
 
 def _polled(name: str, catalog: Catalog) -> Metric:
-    feeding = [(query, one) for query in catalog.queries for one in query.metrics if one.name == name]
+    feeding = [(query, item) for query in catalog.queries for item in query.metrics if item.name == name]
     queries = list(dict.fromkeys(query.name for query, _ in feeding))
     first = feeding[0][1]
     return Metric(
@@ -75,20 +76,20 @@ def _polled(name: str, catalog: Catalog) -> Metric:
         source=f"{'query' if len(queries) == 1 else 'queries'} {', '.join(queries)}",
         since="",
         status="polled",
-        attributes=_attributes([one for _, one in feeding]),
+        attributes=_attributes([definition for _, definition in feeding]),
         boundaries=(),
         tunes="",
     )
 
 
 def _attributes(definitions: list[MetricDefinition]) -> tuple[Attribute, ...]:
-    columns = dict.fromkeys(name for one in definitions for name in one.attribute_columns)
+    columns = dict.fromkeys(name for definition in definitions for name in definition.attribute_columns)
     fixed: dict[str, dict[str, None]] = {}
-    for one in definitions:
-        for name, value in one.attributes.items():
+    for definition in definitions:
+        for name, value in definition.attributes.items():
             fixed.setdefault(name, {})[str(value)] = None
     opened = [
-        Attribute(name, f"The query's column {name}.", open="whatever the database holds, up to max_series")
+        Attribute(name, f"The query's column {name}.", open="the values in the database, up to max_series")
         for name in columns
     ]
     closed = [
@@ -100,9 +101,9 @@ def _attributes(definitions: list[MetricDefinition]) -> tuple[Attribute, ...]:
 
 
 def to_markdown(metrics: Iterable[Metric]) -> str:
-    """One row for each metric.
+    """Table with one row per metric.
 
-    The last column says since which release the server has it, or that it is planned, added or polled.
+    The last column is the first release of the server with the metric, or `planned`, `added` or `polled`.
     """
     rows = ["| metric | kind, unit | attributes | meaning | from | server |", "|---|---|---|---|---|---|"]
     for metric in metrics:
@@ -128,10 +129,10 @@ def _attribute_markdown(attribute: Attribute) -> str:
 
 
 def _meaning(metric: Metric) -> str:
-    told = [metric.description]
+    sentences = [metric.description]
     if metric.tunes:
-        told.append(f"Tunes {metric.tunes}.")
+        sentences.append(f"Tunes {metric.tunes}.")
     translated = metric_name(metric.name, metric.unit, metric.instrument)
     if translated != metric.name:
-        told.append(f"In Prometheus `{translated}`.")
-    return " ".join(told)
+        sentences.append(f"In Prometheus `{translated}`.")
+    return " ".join(sentences)

@@ -8,13 +8,13 @@ from poller.model.result import DECLARED
 from poller.tools.generate.grafana import Panel, Target, Text, graph, listing, states
 
 SCOPE = 'job=~"$job",instance=~"$instance"'
-"""Matchers of PromQL; the dashboard's variables fill them."""
+"""PromQL matchers, filled in by the variables of the dashboard."""
 METRICS = 'poller_signal="metrics"'
-"""Only the requests that carry metrics, not those of spans and log records."""
+"""Matcher for requests with metrics, as opposed to spans and log records."""
 
 
 def of(metric: str, *more: str) -> str:
-    """A metric of those pollers; `more` are further matchers."""
+    """Selector of a metric for the chosen pollers; `more` are further matchers."""
     return f"{metric}{{{','.join((SCOPE, *more))}}}"
 
 
@@ -34,30 +34,28 @@ _STATES = {
     4: ("skipped", "yellow"),
     5: ("failed", "red"),
 }
-"""Values of `poller.state` by their number in the time line; of several the highest is shown."""
+"""Values of `poller.state` by their number in the time line, which shows the highest of several."""
 
 
 def queries() -> Iterator[Panel]:
-    """The state of every query, and since when."""
-    # A query without a state is ok; every query has its number of series.
-    shown = " or ".join(
-        f"""{number} * {of("poller_query_state", f'poller_state="{word}"')}"""
-        if word != "ok"
+    """Panels for the state, age and series of every query."""
+    # A query without a state series is ok; every query reports its number of series.
+    state = " or ".join(
+        f"""{number} * {of("poller_query_state", f'poller_state="{name}"')}"""
+        if name != "ok"
         else f"0 * {of('poller_query_series')} + {number}"
-        for number, (word, _) in _STATES.items()
+        for number, (name, _) in _STATES.items()
     )
     yield states(
         Text(
             "State of every query",
             "The result of the last poll of each query; stale: its values are withheld (max_age).",
         ),
-        Target(f"max by (instance, poller_query_name) ({shown})", "{{instance}} {{poller_query_name}}"),
+        Target(f"max by (instance, poller_query_name) ({state})", "{{instance}} {{poller_query_name}}"),
         _STATES,
     )
     yield listing(
-        Text(
-            "Not ok, and why", "The queries whose last poll was anything but ok, with error.type or reason."
-        ),
+        Text("Not ok, and why", "Queries whose last poll was not ok, with error.type or reason."),
         "none",
         {"now": f"{of('poller_query_state')} == 1"},
         {
@@ -82,41 +80,39 @@ def queries() -> Iterator[Panel]:
 
 
 def polls() -> Iterator[Panel]:
-    """The cost of the polls, and their results."""
+    """Panels for the duration and the results of polls."""
     duration = "poller_poll_duration_seconds"
     buckets = f"rate({of(duration + '_bucket')}[1h])"
     yield graph(
         Text(
             "Duration, 95th percentile",
-            "Time that 95 % of an hour's polls used the connection at most.",
+            "Longest time that the fastest 95 % of an hour's polls used the connection.",
         ),
         "s",
         [Target(f"histogram_quantile(0.95, sum by (le, poller_tick_name) ({buckets}))", _TICK)],
     )
     yield graph(
-        Text("Duration of the last poll", "Time that the last poll of each query used the connection."),
+        Text("Duration of the last poll", "Time for which the last poll of each query used the connection."),
         "s",
         [Target(of("poller_query_duration_seconds"), _QUERY)],
     )
     yield graph(
         Text(
             "Share of the database's time",
-            "Of an hour, the part in which a tick used the connection.",
+            "Part of an hour in which a tick used the connection.",
         ),
         "percentunit",
         [Target(f"sum by (poller_tick_name) (rate({of(duration + '_sum')}[1h]))", _TICK)],
     )
     yield graph(
-        Text("Polls in an hour, by state", "Results of the polls of an hour."),
+        Text("Polls in an hour, by state", "Results of the polls in an hour."),
         "short",
         [Target(f"sum by (poller_state) (increase({of('poller_polls_total')}[1h]))", "{{poller_state}}")],
     )
     failed = of("poller_polls_total", 'poller_state="failed"')
-    refused = of("poller_query_quarantined_total")
+    rejected = of("poller_query_quarantined_total")
     yield graph(
-        Text(
-            "Failures in an hour, by SQLSTATE", "By query, error.type and SQLSTATE; conflicts by their kind."
-        ),
+        Text("Failures in an hour, by SQLSTATE", "By query, error.type, SQLSTATE and kind of conflict."),
         "short",
         [
             Target(
@@ -127,11 +123,11 @@ def polls() -> Iterator[Panel]:
         ],
     )
     yield graph(
-        Text("Data points refused in an hour", "Rows that are not valid numbers, by reason: never exported."),
+        Text("Data points rejected in an hour", "Rows that were rejected and not exported, by reason."),
         "short",
         [
             Target(
-                f"sum by (poller_query_name, poller_reason) (increase({refused}[1h])) > 0",
+                f"sum by (poller_query_name, poller_reason) (increase({rejected}[1h])) > 0",
                 _QUERY + " {{poller_reason}}",
             ),
             Target(

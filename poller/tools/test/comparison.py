@@ -1,4 +1,4 @@
-"""Comparison of a query's result with what its test case expects, line by line."""
+"""Comparison of a query's result with the expectations of its test case, line by line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from poller.tools.test.case import Expectation
 from poller.tools.test.case_file import Trial
 
 Mark = Literal["-", "+", " ", "#"]
-"""Expected and not so, so and not expected, both; and what explains it."""
+"""`-`: expected but missing; `+`: not expected; space: as expected; `#`: explanation."""
 _PRECISION = 1e-9
-"""Of a double, so that a third may be written as 0.3333333333."""
+"""Relative tolerance of values, so that a case may write 0.3333333333 for a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one case came to."""
+    """Result of one test case."""
 
     trial: Trial
     seconds: float
     lines: tuple[Line, ...] = ()
-    """The difference; empty where there is none."""
+    """The difference; empty if there is none."""
     broken: str | None = None
-    """Why it could not be tried at all."""
+    """Why the case could not run."""
 
     @property
     def state(self) -> Literal["ok", "failed", "broken"]:
@@ -45,15 +45,15 @@ class Judgement:
 
 
 def judge(trial: Trial, result: PollResult, seconds: float) -> Judgement:
-    """Compare what came of the query with what the case expects; it took `seconds`."""
-    lines = [*_ends(trial, result), *_series(trial, result), *_quarantined(trial, result)]
+    """Compare the result of the query with the expectations of the case; the run took `seconds`."""
+    lines = [*_outcome(trial, result), *_series(trial, result), *_quarantined(trial, result)]
     if all(line.mark == " " for line in lines):
         return Judgement(trial, seconds)
-    lines += [Line("#", told) for told in _explained(result)]
+    lines += [Line("#", text) for text in _explanations(result)]
     return Judgement(trial, seconds, tuple(lines))
 
 
-def _ends(trial: Trial, result: PollResult) -> Iterator[Line]:
+def _outcome(trial: Trial, result: PollResult) -> Iterator[Line]:
     case = trial.case
     expected = f"failed({case.fails})" if case.fails else f"skipped({case.skipped})" if case.skipped else "ok"
     actual = "ok" if result.outcome == "ok" else str(state_of(result))
@@ -63,36 +63,36 @@ def _ends(trial: Trial, result: PollResult) -> Iterator[Line]:
 
 
 def _series(trial: Trial, result: PollResult) -> Iterator[Line]:
-    expected = {_key(_metric(trial, one), one.attributes): one for one in trial.case.expect or ()}
-    actual = {_key(one.metric, one.attributes): one for one in result.samples}
-    for key, one in expected.items():
+    expected = {_key(_metric(trial, item), item.attributes): item for item in trial.case.expect or ()}
+    actual = {_key(sample.metric, sample.attributes): sample for sample in result.samples}
+    for key, expectation in expected.items():
         sample = actual.get(key)
-        wanted = _told(_metric(trial, one), one.attributes, one.value)
+        expected_text = _series_text(_metric(trial, expectation), expectation.attributes, expectation.value)
         if sample is None:
-            yield Line("-", wanted)
-        elif _equal(one.value, sample.value):
-            yield Line(" ", _told(sample.metric, sample.attributes, sample.value))
+            yield Line("-", expected_text)
+        elif _equal(expectation.value, sample.value):
+            yield Line(" ", _series_text(sample.metric, sample.attributes, sample.value))
         else:
-            yield Line("-", wanted)
-            yield Line("+", _told(sample.metric, sample.attributes, sample.value))
+            yield Line("-", expected_text)
+            yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
     for key, sample in actual.items():
         if key not in expected:
-            yield Line("+", _told(sample.metric, sample.attributes, sample.value))
+            yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
 
 
 def _quarantined(trial: Trial, result: PollResult) -> Iterator[Line]:
     expected = {str(reason): count for reason, count in trial.case.quarantined.items() if count}
     actual = {reason: count for reason, count in result.quarantined.items() if count}
     for reason in [*expected, *(reason for reason in actual if reason not in expected)]:
-        wanted, got = expected.get(reason, 0), actual.get(reason, 0)
-        if wanted == got:
-            yield Line(" ", f"quarantined {reason}: {got}")
+        expected_count, actual_count = expected.get(reason, 0), actual.get(reason, 0)
+        if expected_count == actual_count:
+            yield Line(" ", f"quarantined {reason}: {actual_count}")
         else:
-            yield Line("-", f"quarantined {reason}: {wanted}")
-            yield Line("+", f"quarantined {reason}: {got}")
+            yield Line("-", f"quarantined {reason}: {expected_count}")
+            yield Line("+", f"quarantined {reason}: {actual_count}")
 
 
-def _explained(result: PollResult) -> Iterator[str]:
+def _explanations(result: PollResult) -> Iterator[str]:
     if result.error is not None:
         sqlstate = f"{result.error.sqlstate} " if result.error.sqlstate else ""
         yield f"{sqlstate}{result.error.message}"
@@ -103,12 +103,12 @@ def _explained(result: PollResult) -> Iterator[str]:
     yield from refusals(result)
 
 
-def _metric(trial: Trial, one: Expectation) -> str:
-    return one.metric or trial.query.metrics[0].name
+def _metric(trial: Trial, expectation: Expectation) -> str:
+    return expectation.metric or trial.query.metrics[0].name
 
 
 def _key(metric: str, attributes: Mapping[str, AttributeValue]) -> tuple[str, frozenset[tuple[str, str]]]:
-    # As text, as a column gives it: `tenant: 5` in YAML is a number.
+    # Compare attributes as text, because columns return text and `tenant: 5` in YAML is a number.
     return metric, frozenset((name, _text(value)) for name, value in attributes.items())
 
 
@@ -124,6 +124,6 @@ def _equal(expected: float | str, actual: float) -> bool:
     return math.isclose(expected, actual, rel_tol=_PRECISION, abs_tol=0.0)
 
 
-def _told(metric: str, attributes: Mapping[str, AttributeValue], value: object) -> str:
-    told = attributes_text({name: _text(one) for name, one in attributes.items()})
-    return " ".join(filter(None, [metric, told, str(value)]))
+def _series_text(metric: str, attributes: Mapping[str, AttributeValue], value: object) -> str:
+    labels = attributes_text({name: _text(attribute) for name, attribute in attributes.items()})
+    return " ".join(filter(None, [metric, labels, str(value)]))

@@ -13,37 +13,37 @@ from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, Problem
 from poller.model.query import QueryDefinition
 from poller.model.text import did_you_mean, quote
-from poller.tools.test.case_file import Reading, Trial
+from poller.tools.test.case_file import CaseReader, Trial
 
 _SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The cases that were asked for, in the order of the files, and the queries that have none."""
+    """Test cases in the order of their files, and the names of the queries without a case."""
 
     trials: tuple[Trial, ...]
     untried: tuple[str, ...]
 
 
 def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
-    """Read the cases of `sources`: query files, files of cases, and folders of both.
+    """Read the cases of `sources`: query files, test case files, and folders of both.
 
-    Raises ConfigError with every problem of every file; a file of cases is looked at once the query file
-    beside it is right.
+    Raises ConfigError with every problem in every file. A test case file is read only if its query file is
+    valid.
     """
     problems: list[Problem] = []
     queries: dict[Path, tuple[QueryDefinition, ...] | None] = {}
     files: list[Path] = []
     for source in sources:
         try:
-            asked, found = _files(source)
+            query_files, case_files = _files(source)
         except (OSError, ValueError) as error:
-            what = str(error) if type(error) is ValueError else unreadable(error)
-            problems.append(Problem(str(source), what))
+            message = str(error) if type(error) is ValueError else unreadable(error)
+            problems.append(Problem(str(source), message))
             continue
-        queries |= dict.fromkeys(asked)
-        files += [file for file in found if file not in files]
+        queries |= dict.fromkeys(query_files)
+        files += [file for file in case_files if file not in files]
     for path in queries:
         try:
             queries[path] = load([path], defaults).queries
@@ -52,33 +52,33 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
     trials: list[Trial] = []
     for number, path in enumerate(files):
         if (listed := queries[_tested(path)]) is not None:
-            reading = Reading(number, path, listed)
-            trials += reading.trials()
-            problems += _told(reading)
+            reader = CaseReader(number, path, listed)
+            trials += reader.trials()
+            problems += _sorted_problems(reader)
     if not files and not problems:
-        example = _beside(next(iter(queries)), ".test")
-        problems.append(Problem("poller test", f"finds no cases; write some into {example}"))
+        example = _sibling(next(iter(queries)), ".test")
+        problems.append(Problem("poller test", f"finds no cases; write cases to {example}"))
     if problems:
         raise ConfigError(problems)
     tried = {trial.query.name for trial in trials}
-    every = [query.name for listed in queries.values() for query in listed or ()]
-    return Collected(tuple(trials), tuple(name for name in every if name not in tried))
+    names = [query.name for listed in queries.values() for query in listed or ()]
+    return Collected(tuple(trials), tuple(name for name in names if name not in tried))
 
 
 def refuse_mistaken(files: Sequence[Path], defaults: Defaults) -> None:
-    """Raise ConfigError with every problem of the cases beside the query files `files`, which are right."""
+    """Raise ConfigError with every problem in the test cases of the valid query files `files`."""
     problems: list[Problem] = []
     for file in files:
         for number, path in enumerate(_cases_of(file)):
-            reading = Reading(number, path, load([file], defaults).queries)
-            reading.trials()
-            problems += _told(reading)
+            reader = CaseReader(number, path, load([file], defaults).queries)
+            reader.trials()
+            problems += _sorted_problems(reader)
     if problems:
         raise ConfigError(problems)
 
 
 def chosen(trials: Sequence[Trial], patterns: Sequence[str]) -> list[Trial]:
-    """The cases whose name matches any of `patterns` (`*`, `?` and `[...]`).
+    """The cases whose names match any of `patterns` (`*`, `?` and `[...]`).
 
     Raises ConfigError for every pattern that matches nothing.
     """
@@ -90,43 +90,43 @@ def chosen(trials: Sequence[Trial], patterns: Sequence[str]) -> list[Trial]:
     ]
     if problems:
         raise ConfigError(problems)
-    return [trial for trial in trials if any(fnmatchcase(trial.case.name, one) for one in patterns)]
+    return [trial for trial in trials if any(fnmatchcase(trial.case.name, pattern) for pattern in patterns)]
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:
-    """The query files that `source` means, and the files of cases for them.
+    """The query files of `source`, and their test case files.
 
-    Raises ValueError with what is wrong with it, OSError where it cannot be read.
+    Raises ValueError with the problem if `source` cannot be used, OSError if it cannot be read.
     """
     if not source.exists():
         raise ValueError("does not exist; write a query file, or a folder of query files")
     if source.is_dir():
-        found = sorted(path for path in source.iterdir() if holds_cases(path) and not path.is_dir())
+        cases = sorted(path for path in source.iterdir() if holds_cases(path) and not path.is_dir())
         queries = files_of(source)
-        if not found and not queries:
+        if not cases and not queries:
             raise ValueError("holds no query file; put a *.yaml file into it, or write another folder")
     elif holds_cases(source):
-        found, queries = [source], []
+        cases, queries = [source], []
     else:
         queries = [source]
-        found = _cases_of(source)
-    tested = [_tested(path) for path in found]
-    return list(dict.fromkeys([*queries, *tested])), found
+        cases = _cases_of(source)
+    tested = [_tested(path) for path in cases]
+    return list(dict.fromkeys([*queries, *tested])), cases
 
 
-def _told(reading: Reading) -> list[Problem]:
-    return [one.problem for one in sorted(reading.found, key=lambda one: one.order)]
+def _sorted_problems(reader: CaseReader) -> list[Problem]:
+    return [problem.problem for problem in sorted(reader.problems, key=lambda problem: problem.order)]
 
 
 def _cases_of(file: Path) -> list[Path]:
-    return [path for suffix in _SUFFIXES if (path := _beside(file, ".test", suffix)).exists()]
+    return [path for suffix in _SUFFIXES if (path := _sibling(file, ".test", suffix)).exists()]
 
 
-def _beside(path: Path, word: str, suffix: str = ".yaml") -> Path:
-    return path.with_name(f"{path.stem.removesuffix('.test')}{word}{suffix}")
+def _sibling(path: Path, infix: str, suffix: str = ".yaml") -> Path:
+    return path.with_name(f"{path.stem.removesuffix('.test')}{infix}{suffix}")
 
 
 def _tested(cases: Path) -> Path:
-    """The query file that `cases` belong to; where there is none, the one that should be there."""
-    beside = [_beside(cases, "", suffix) for suffix in _SUFFIXES]
-    return next((path for path in beside if path.exists()), beside[0])
+    """The query file of `cases`; the expected path if there is none."""
+    candidates = [_sibling(cases, "", suffix) for suffix in _SUFFIXES]
+    return next((path for path in candidates if path.exists()), candidates[0])

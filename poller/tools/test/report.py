@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "failed": "red", "broken": "red", "-": "red", "+": "green", "#": "dim", " ": ""}
 _INDENT = " " * 8
 _NOT_IN_XML = re.compile("[^\\t\\n\\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may hold (its specification, 2.2)."""
+"""Characters that an XML 1.0 document must not contain (specification, 2.2)."""
 _MOST_LINES = 200
 
 
 def print_judgement(console: Console, judgement: Judgement) -> None:
-    """Print one case, and of one that is not ok what is different."""
+    """Print one case, followed by its difference if it is not ok."""
     from rich.text import Text
 
     trial = judgement.trial
     where = trial.place if judgement.state != "ok" else str(trial.path)
-    told = Text.assemble((f"{judgement.state:6}", _STYLES[judgement.state]), f"  {_plain(where)}: ")
-    told.append(_plain(trial.case.name))
+    line = Text.assemble((f"{judgement.state:6}", _STYLES[judgement.state]), f"  {_plain(where)}: ")
+    line.append(_plain(trial.case.name))
     if judgement.state != "ok":
-        told.append(f" ({trial.query.name})", "dim")
+        line.append(f" ({trial.query.name})", "dim")
     for text, style in _details(judgement):
-        told.append(f"\n{_INDENT}{text}", style)
-    # A difference that folds is none.
-    console.print(told, soft_wrap=True)
+        line.append(f"\n{_INDENT}{text}", style)
+    # Never fold a line of the difference.
+    console.print(line, soft_wrap=True)
 
 
 def _details(judgement: Judgement) -> Iterator[tuple[str, str]]:
@@ -50,35 +50,36 @@ def _details(judgement: Judgement) -> Iterator[tuple[str, str]]:
 
 
 def summary(judgements: Sequence[Judgement], untried: Sequence[str]) -> str:
-    """What it came to in a line."""
+    """Numbers of cases by state, and the queries without a case, in one line."""
     states = Counter(judgement.state for judgement in judgements)
-    told = ", ".join(f"{states[state]} {state}" for state in ("ok", "failed", "broken") if states[state])
-    text = f"{counted(len(judgements), 'case')}: {told or 'none tried'}"
+    counts = ", ".join(f"{states[state]} {state}" for state in ("ok", "failed", "broken") if states[state])
+    text = f"{counted(len(judgements), 'case')}: {counts or 'none run'}"
     if states["failed"]:
-        text += " (- expected, + came)"
+        text += " (- expected, + actual)"
     if untried:
         text += f"; without a case: {', '.join(untried)}"
     return text
 
 
 def to_junit(judgements: Sequence[Judgement]) -> bytes:
-    """The same as JUnit's XML, a test suite for each file; times in seconds."""
+    """JUnit XML with a test suite for each file; times in seconds."""
     root = ET.Element("testsuites", name="poller test")
-    for path, group in groupby(judgements, key=lambda one: str(one.trial.path)):
+    for path, group in groupby(judgements, key=lambda judgement: str(judgement.trial.path)):
         of_file = list(group)
         suite = ET.SubElement(root, "testsuite", attrib={"name": _xml(path), **_counts(of_file)})
         for judgement in of_file:
             trial = judgement.trial
-            told = ET.SubElement(
+            element = ET.SubElement(
                 suite, "testcase", classname=trial.query.name, name=_xml(trial.case.name),
                 file=_xml(path), line=str(trial.line), time=f"{judgement.seconds:.3f}",
             )  # fmt: skip
             if judgement.broken:
-                ET.SubElement(told, "error", message=_xml(judgement.broken)).text = _xml(judgement.broken)
+                message = _xml(judgement.broken)
+                ET.SubElement(element, "error", message=message).text = message
             elif judgement.lines:
                 text = "\n".join(map(str, judgement.lines))
                 first = next(str(line) for line in judgement.lines if line.mark in "-+")
-                ET.SubElement(told, "failure", message=_xml(first)).text = _xml(text)
+                ET.SubElement(element, "failure", message=_xml(first)).text = _xml(text)
     root.attrib.update(_counts(judgements))
     ET.indent(root)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"

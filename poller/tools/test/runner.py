@@ -1,4 +1,4 @@
-"""Test runner: fixture rows, the query as in a real poll, and a rollback of everything."""
+"""Test runner: fixture rows, the query as in a real poll, and a rollback of all changes."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog."char"[]
   )
 ORDER BY c.oid
 """
-"""Those that neither the server nor an extension has made; no schema but the server's may begin with pg_
-(PostgreSQL manual, "The System Catalog Schema")."""
+"""Relations that belong neither to the server nor to an extension. Only schemas of the server may begin with
+pg_ (PostgreSQL manual, "The System Catalog Schema")."""
 
 
-def refuse_used(connection: psycopg.Connection) -> None:
-    """Raise ConfigError where the database holds relations: the DDL of a case would lock whoever uses them.
+def require_empty(connection: psycopg.Connection) -> None:
+    """Raise ConfigError if the database contains relations, because the DDL of a case would lock them.
 
-    Rolling back gives no lock back before its time, and what waits behind ACCESS EXCLUSIVE is every query.
+    A case holds its ACCESS EXCLUSIVE locks until its rollback, and every other query waits for them.
     """
     names = [name for (name,) in connection.execute(_RELATIONS)]
     if not names:
         return
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    what = (
-        f"holds the relation {names[0]}{more}, and a case would lock whoever uses it; write an empty "
-        "database (createdb scratch), and have `schema:` or `schema_file:` make the tables in it"
+    message = (
+        f"contains the relation {names[0]}{more}, which a case would lock for other clients; write an empty "
+        "database (createdb scratch), and create the tables with `schema:` or `schema_file:`"
     )
-    raise ConfigError([Problem("--database", what)])
+    raise ConfigError([Problem("--database", message)])
 
 
 _CANCEL_SECONDS = 2.0
@@ -63,10 +63,11 @@ _CANCEL_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
-def stoppable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iterator[None]:
-    """Cancel what `connection` runs in here once the token is cancelled; raises PollError `cancelled` then.
+def cancellable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iterator[None]:
+    """Cancel the running statement of `connection` as soon as the token is cancelled.
 
-    Rows are made by COPY too, which has no place in a pipeline, and psycopg waits for nothing but the server.
+    Raises PollError `cancelled` then. A thread is needed, because COPY cannot run in a pipeline, and psycopg
+    waits only for the server.
     """
     over, end = os.pipe()
     watcher = threading.Thread(target=_watch, args=(connection, cancel_token, over), name="stopping")
@@ -81,13 +82,13 @@ def stoppable(connection: psycopg.Connection, cancel_token: CancelToken) -> Iter
         watcher.join()
         os.close(over)
     if cancel_token.raised:
-        raise PollError("cancelled", "told to stop")
+        raise PollError("cancelled", "stop requested")
 
 
 def _watch(connection: psycopg.Connection, cancel_token: CancelToken, over: int) -> None:
     ready, _, _ = select.select([cancel_token.fileno(), over], [], [])
     while over not in ready:
-        # A cancel ends one statement only, and one that comes between two ends none.
+        # A cancel request ends one statement only, and has no effect between two statements.
         with contextlib.suppress(psycopg.Error):
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
         ready, _, _ = select.select([over], [], [], _CANCEL_AGAIN_SECONDS)
@@ -97,94 +98,94 @@ _FIXTURE_SECONDS = 60
 _LOCK_SECONDS = 5
 _LIMITS = {
     "57014": (
-        f"; the limit is {_FIXTURE_SECONDS} s a statement, where no SET before it says otherwise: split it, "
-        "make fewer rows, or write for example SET statement_timeout = '5min' before it"
+        f"; the limit is {_FIXTURE_SECONDS} s per statement unless a preceding SET changes it: split the "
+        "statement, create fewer rows, or write for example SET statement_timeout = '5min' before it"
     ),
     "55P03": (
-        f"; the limit is {_LOCK_SECONDS} s, where no SET before it says otherwise: write a database that "
-        "nobody else uses"
+        f"; the limit is {_LOCK_SECONDS} s unless a preceding SET changes it: write a database that no other "
+        "client uses"
     ),
 }
-"""What to do about a statement that took or waited too long, by SQLSTATE."""
+"""Advice for a statement that ran or waited too long, by SQLSTATE."""
 
 
 class FixtureError(PollerError):
-    """The rows of a case could not be made; says where they are written, and what the server says."""
+    """The fixture of a case cannot be created; the message has its place and the server's message."""
 
 
 class Bench:
-    """A database on which cases are tried, each in a transaction of its own that is rolled back."""
+    """A database that runs each case in a separate transaction and rolls it back."""
 
     def __init__(self, session: Connection, cancel_token: CancelToken) -> None:
         self._session = session
         self._cancel_token = cancel_token
-        # Only what bounds a query matters here, and that is its own timeout.
+        # Only the timeout of each query limits it here.
         self._limits = TransactionLimits(_LOCK_SECONDS, budget=0.0)
 
     def reach(self, *, empty: bool) -> None:
-        """Connect; raises PollError where that is not possible.
+        """Connect; raises PollError if that fails.
 
-        Where the database has to be `empty`, raises ConfigError for one that holds relations.
+        With `empty`, raises ConfigError if the database contains relations.
         """
         connection = self._session.connection()
         if not empty:
             return
         try:
-            with stoppable(connection, self._cancel_token):
-                refuse_used(connection)
+            with cancellable(connection, self._cancel_token):
+                require_empty(connection)
         except psycopg.Error as error:
-            raise PollError("unavailable", _spoken(error)) from error
+            raise PollError("unavailable", _server_message(error)) from error
 
     def attempt(self, trial: Trial) -> PollResult:
-        """What a poll of the query comes to on the rows of the case.
+        """Poll the query on the rows of the case, and return the result.
 
-        Time stands still in it: `now()` is the same for the rows and for the query. Raises FixtureError, and
-        PollError where the server is not to be reached, or `cancelled` once the token was cancelled.
+        `now()` is constant within a case. Raises FixtureError if the rows cannot be created, and PollError if
+        the server cannot be reached or the token was cancelled (`cancelled`).
         """
         connection = self._session.connection()
         try:
-            with self._undone(connection):
-                with stoppable(connection, self._cancel_token):
+            with self._rolled_back(connection):
+                with cancellable(connection, self._cancel_token):
                     _prepare(connection, trial.fixture)
-                # As a poll does it from here on, the savepoint that its statements go back to included.
+                # The following statements are those of a poll, including the savepoint that it rolls back to.
                 connection.execute("SET TRANSACTION READ ONLY")
                 pipeline = Pipeline(connection, self._cancel_token)
                 connection.execute(formats_query(pipeline.charset))
                 connection.execute("SAVEPOINT tick")
                 return to_result(self._answer(pipeline, trial))
         except psycopg.Error as error:
-            raise PollError("unavailable", _spoken(error)) from error
+            raise PollError("unavailable", _server_message(error)) from error
 
     @contextmanager
-    def _undone(self, connection: psycopg.Connection) -> Iterator[None]:
+    def _rolled_back(self, connection: psycopg.Connection) -> Iterator[None]:
         try:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE")
         except psycopg.Error as error:
-            raise PollError("rejected", f"no rows can be made there: {_spoken(error)}") from error
+            raise PollError("rejected", f"the server accepts no rows: {_server_message(error)}") from error
         try:
             yield
         finally:
-            # Where the connection is lost, the server has rolled back by itself.
+            # If the connection is lost, the server rolls back.
             if not connection.closed:
                 connection.execute("ROLLBACK")
 
     def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
         query = trial.query
-        (look,) = pipeline.send([self._limits.own_statement(facts_query([query], charset=pipeline.charset))])
-        if look.error is not None:
-            return Answer(query, 0.0, look.duration, error=look.error)
-        facts = read_facts((look.rows.values[0][0] if look.rows else None) or b"")
+        (reply,) = pipeline.send([self._limits.own_statement(facts_query([query], charset=pipeline.charset))])
+        if reply.error is not None:
+            return Answer(query, 0.0, reply.duration, error=reply.error)
+        facts = read_facts((reply.rows.values[0][0] if reply.rows else None) or b"")
         if query.requires.role != "any":
-            # Rows can be made on a primary only.
+            # Only a primary accepts rows, so the required role is assumed.
             facts = replace(facts, standby=query.requires.role == "standby")
         if skip := unmet(query.requires, facts):
             return Answer(query, 0.0, 0.0, skipped=skip)
-        (reply,) = pipeline.send(self._limits.shared(query, _asked(trial, query)))
+        (reply,) = pipeline.send(self._limits.shared(query, _statement(trial, query)))
         estimated: EstimateReason | None = "cost" if trial.case.estimate else None
         return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
 
 
-def _asked(trial: Trial, query: QueryDefinition) -> str:
+def _statement(trial: Trial, query: QueryDefinition) -> str:
     return query.estimate.sql if trial.case.estimate and query.estimate else query.sql
 
 
@@ -194,7 +195,7 @@ def _prepare(connection: psycopg.Connection, fixture: Fixture) -> None:
     ((path,),) = connection.execute("SHOW search_path").fetchall()
     for place, step in fixture.schema:
         _run(connection, place, step)
-    # A dump empties it.
+    # A dump sets the search_path to an empty string.
     connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
     for place, table, rows in fixture.rows:
         _copy(connection, place, table, rows)
@@ -208,7 +209,9 @@ def _run(connection: psycopg.Connection, place: str, step: Step) -> None:
     except psycopg.Error as error:
         position = int(error.diag.statement_position or 1)
         line = step.line + step.sql[: position - 1].count("\n")
-        raise FixtureError(f"{place}: line {line} of it: {_spoken(error)}{_limit(error)}") from error
+        raise FixtureError(
+            f"{place}: line {line} of the script: {_server_message(error)}{_limit(error)}"
+        ) from error
 
 
 def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> None:
@@ -222,15 +225,15 @@ def _copy(connection: psycopg.Connection, place: str, table: str, rows: str) -> 
     except psycopg.Error as error:
         context = (error.diag.context or "").splitlines()
         where = f" ({context[0]})" if context else ""
-        raise FixtureError(f"{place}: {_spoken(error)}{where}{_limit(error)}") from error
+        raise FixtureError(f"{place}: {_server_message(error)}{where}{_limit(error)}") from error
 
 
 def _limit(error: psycopg.Error) -> str:
     return _LIMITS.get(error.sqlstate or "", "")
 
 
-def _spoken(error: psycopg.Error) -> str:
-    said = [error.diag.message_primary or " ".join(str(error).split())]
-    said += [f"({detail})" for detail in (error.diag.message_detail,) if detail]
-    said += [f"- {hint}" for hint in (error.diag.message_hint,) if hint]
-    return " ".join(said)
+def _server_message(error: psycopg.Error) -> str:
+    parts = [error.diag.message_primary or " ".join(str(error).split())]
+    parts += [f"({detail})" for detail in (error.diag.message_detail,) if detail]
+    parts += [f"- {hint}" for hint in (error.diag.message_hint,) if hint]
+    return " ".join(parts)
