@@ -156,13 +156,13 @@ def test_a_terminal_sees_values_and_their_history_move() -> None:
     assert "every process and file of the demo is gone" in shown
 
 
-def test_a_crowd_whose_server_is_gone_says_so_in_one_line(start_process: Callable[..., Process]) -> None:
+def test_clients_without_a_server_report_it_in_one_line(start_process: Callable[..., Process]) -> None:
     (port,) = free_ports(1)
-    crowd = start_process(
+    clients = start_process(
         [sys.executable, "-m", "poller.demo.messaging.clients", f"http://{LOOPBACK}:{port}", "--people", "2"]
     )
-    assert crowd.wait() == 1
-    assert re.fullmatch(r"crowd: stopped: \S.*\n", crowd.stderr), crowd
+    assert clients.wait() == 1
+    assert re.fullmatch(r"clients: stopped: \S.*\n", clients.stderr), clients
 
 
 def drawn(board: Board, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
@@ -187,9 +187,9 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
 
 def test_the_board_says_how_to_ask_the_database_and_stays_within_the_screen() -> None:
     board = Board()
-    board.invitation = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
+    board.hint = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
     text = drawn(board, events=told(), width=80, height=13)
-    assert board.invitation in text
+    assert board.hint in text
     assert len(text.splitlines()) == 13
 
 
@@ -251,7 +251,7 @@ def test_what_tells_of_nothing_is_left_out_first_where_there_is_little_room() ->
 
 def test_the_board_of_another_collector_claims_to_have_received_nothing() -> None:
     text = drawn(Board("http://collector:4317"))
-    assert "pushed to http://collector:4317" in text
+    assert "exported to http://collector:4317" in text
     assert "data points" not in text
 
 

@@ -180,7 +180,7 @@ def test_it_refuses_tables_that_have_users_already(stage: str, capfd: pytest.Cap
         assert run(stage, threading.Event()) is False
         assert one(connection, "SELECT count(*) FROM messages") == before
     assert capfd.readouterr().err == (
-        "workload: stopped: the table users is not empty, and only a demo's database is to be filled\n"
+        "workload: stopped: the table users is not empty; use a database with empty tables\n"
     )
 
 
