@@ -54,7 +54,7 @@ def test_a_failed_assertion_tells_what_was_recorded(event_recorder: Recorder) ->
     ("metric", "attributes", "said"),
     [
         ("message_sent_total", {}, "has no metric 'message_sent_total'; did you mean 'messages_sent_total'?"),
-        ("messages_sent_total", {"outcome": "success"}, "has no attribute 'outcome'; there are status"),
+        ("messages_sent_total", {"outcome": "success"}, "has no attribute 'outcome'; write one of status"),
         ("messages_sent_total", {"status": "sucess"}, "is never 'sucess'; did you mean 'success'?"),
         ("users_registered_total", {"status": "x"}, "has no attribute 'status'; there are none"),
     ],

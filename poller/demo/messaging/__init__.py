@@ -13,7 +13,7 @@ devices        Devices of users, and the public keys that other clients fetch to
 errors         Exception for a request that the server rejects with a 4xx status.
 gateway        WebSocket gateway: message delivery to connected devices, and their acknowledgements.
 limits         Rate limit per client and tier, as ASGI middleware with token buckets.
-messages       Message store: each message is kept until its device has received it.
+messages       Message store: each message is stored until its device has received it.
 notifications  Notifications to devices: at once over an open session, otherwise by push.
 objects        Object store for attachments and backups, in S3 or in a folder.
 push           Push notifications to disconnected devices, sent through an external provider.

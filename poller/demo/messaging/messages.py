@@ -1,4 +1,4 @@
-"""Message store: each message is kept until its device has received it."""
+"""Message store: each message is stored until its device has received it."""
 
 from __future__ import annotations
 

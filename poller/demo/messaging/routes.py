@@ -24,7 +24,7 @@ from poller.demo.messaging.limits import RateLimit
 from poller.demo.messaging.messages import Message, MessageService
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
-from poller.events._asgi.exchange import CLIENT_LEFT
+from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST
 from poller.events.request import set_user
 
 _LEAST_BACKUP = 32
@@ -200,7 +200,7 @@ async def internal_error(_: Request, error: Exception) -> Response:
 async def client_disconnected(_: Request, error: Exception) -> Response:
     """Return the status that counts a client that disconnected."""
     del error
-    return Response(status_code=CLIENT_LEFT)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def _route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:

@@ -33,7 +33,7 @@ class Settings:
     backup_size: int = 2_097_152
     stale_backup: float = 1800
     pre_key_threshold: int = 20
-    """The number of one-time pre-keys below which a device is asked to refill."""
+    """The number of one-time pre-keys below which a device is notified to refill."""
     rate: float = 10
     """Requests per second of one client; `burst` is the maximum at once."""
     burst: int = 20
