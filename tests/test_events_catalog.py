@@ -179,9 +179,9 @@ def test_an_unknown_generation_is_named_with_those_that_there_are() -> None:
 
 
 def test_an_attribute_has_values_or_a_reason_for_having_none() -> None:
-    with pytest.raises(ValueError, match="'x' needs values"):
+    with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Nothing.")
-    with pytest.raises(ValueError, match="'x' needs values"):
+    with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Both.", ("a",), open="because")
 
 

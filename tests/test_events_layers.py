@@ -461,7 +461,7 @@ def test_several_pools_are_told_in_sum_and_what_is_not_known_is_not_told(
 def test_what_is_no_pool_or_does_not_count_is_refused(event_recorder: Recorder) -> None:
     with pytest.raises(TypeError, match=r"sqlalchemy.*Engine does not expose its connection counts"):
         watch_pool(event_recorder.metrics, create_engine("postgresql+psycopg://h/d", poolclass=NullPool))
-    with pytest.raises(TypeError, match="object does not tell"):
+    with pytest.raises(TypeError, match="object does not expose its connection counts"):
         watch_pool(event_recorder.metrics, object())
 
 

@@ -190,7 +190,7 @@ def test_a_value_that_is_not_declared_is_counted_as_other_and_logged_once(
         "a value is not declared for the attribute 'status'; write one of allowed, throttled",
     ]
     with pytest.raises(
-        AssertionError, match=r"does not declare.*\n  messages_sent_total\{status=_OTHER\} 3\n"
+        AssertionError, match=r"undeclared values.*\n  messages_sent_total\{status=_OTHER\} 3\n"
     ):
         recorder.assert_declared()
 
