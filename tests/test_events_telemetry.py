@@ -480,7 +480,7 @@ logging.getLogger("opentelemetry").info("not wanted")
     assert in_the_file.endswith("ValueError: from [redacted]\n")
 
 
-def test_configuring_twice_is_configuring_once_and_a_stranger_before_is_an_error(
+def test_a_second_call_changes_nothing_and_another_provider_is_an_error(
     start_process: Start,
 ) -> None:
     script = """
@@ -507,7 +507,7 @@ else:
 """
     for argument, said in (
         ([], "['traceparent']"),
-        (["x"], "another tracer or meter provider is set already"),
+        (["x"], "another tracer or meter provider is already set"),
     ):
         process = start_process([sys.executable, "-c", script, *argument])
         assert process.wait() == 0, process
@@ -736,8 +736,11 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OBSCURA_OTLP_ENDPOINT": "h:4317"}, "write http:// before it for plain text or https:// for TLS"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://h"}, "write http:// before it"),
+        (
+            {"OBSCURA_OTLP_ENDPOINT": "h:4317"},
+            "write http:// before the host for plain text, or https:// for TLS",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://h"}, "write http:// before the host"),
         ({"OBSCURA_OTLP_ENDPOINT": "http://"}, "has no host"),
         ({"OBSCURA_OTLP_ENDPOINT": "http://h:port"}, "is not a URL"),
         (

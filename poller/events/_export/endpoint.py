@@ -62,7 +62,10 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
     if parts.scheme not in ("http", "https"):
         if where.startswith("OTEL_") and protocol == "grpc" and "://" not in value:
             return Target(value, protocol, timeout)
-        raise ValueError(f"{text!r} has no scheme; prefix it with http:// for plain text or https:// for TLS")
+        raise ValueError(
+            f"{text!r} does not start with http:// or https://; "
+            "write http:// before the host for plain text, or https:// for TLS"
+        )
     if not parts.hostname:
         raise ValueError(f"{text!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
