@@ -77,7 +77,7 @@ def test_the_servers_run_as_an_unprivileged_user_in_sessions_of_their_own(cluste
         assert server.data_dir.stat().st_mode & 0o077 == 0
 
 
-def test_each_database_is_fresh_and_stands_on_the_standby(database: Database) -> None:
+def test_each_database_is_new_and_exists_on_the_standby(database: Database) -> None:
     assert database.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [
         (0,)
     ]
@@ -133,7 +133,7 @@ def test_a_promoted_standby_takes_writes(own_cluster: Cluster) -> None:
     assert own_cluster.standby.execute("SELECT pg_is_in_recovery(), (SELECT n FROM t)") == [(False, 1)]
 
 
-def test_waiting_for_a_paused_standby_says_how_far_it_came(own_cluster: Cluster) -> None:
+def test_waiting_for_a_paused_standby_reports_its_position(own_cluster: Cluster) -> None:
     own_cluster.standby.execute("SELECT pg_wal_replay_pause()")
     assert eventually(
         lambda: own_cluster.standby.execute("SELECT pg_get_wal_replay_pause_state()") == [("paused",)]
@@ -170,7 +170,7 @@ def test_a_file_for_the_server_is_readable_by_it_alone(own_cluster: Cluster) -> 
 
 
 def shared_memory() -> set[str]:
-    """Ids of the System V segments and names of the POSIX ones that postmasters of ours could own."""
+    """Return the System V and POSIX shared memory segments that a postmaster of these tests could own."""
     uid = Account.choose().uid
     segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
     posix = {path.name for path in Path("/dev/shm").glob("PostgreSQL.*") if path.stat().st_uid == uid}
@@ -196,7 +196,7 @@ def test_a_killed_server_leaves_no_shared_memory_after_closing(make_cluster: Cal
     assert segment not in shared_memory()
 
 
-def test_a_cluster_that_cannot_start_raises_the_servers_own_words_and_is_gone(
+def test_a_cluster_that_cannot_start_raises_the_servers_message_and_is_removed(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
@@ -227,7 +227,7 @@ PARENT = """
 def parent(
     start: Callable[..., Process], pg_bin: Path | None, *, setup: str = "", then: str
 ) -> tuple[Process, Path, list[int]]:
-    """Start a process that makes a cluster, says where it is, and does `then`."""
+    """Start a process that creates a cluster, prints its directory, and runs `then`."""
     programs = "None" if pg_bin is None else f"Path({str(pg_bin)!r})"
     code = textwrap.dedent(PARENT).format(setup=setup, programs=programs, then=then)
     process = start([sys.executable, "-c", code])

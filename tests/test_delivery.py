@@ -44,7 +44,7 @@ from poller.telemetry import export_metrics as exportmetrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
-SICK = Answer("INTERNAL", 500, "the receiver was told to be sick")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
 STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver was told to know nobody")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 

@@ -1,4 +1,4 @@
-"""The demo shows what the receiver got, pushes elsewhere when told to, and leaves nothing behind."""
+"""The demo shows the received values, exports to another collector if configured, and removes everything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEMO = [sys.executable, "-m", "poller", "demo"]
 
 
 def descendants(pid: int) -> set[int]:
-    """Every process below `pid`, whatever session it made for itself."""
+    """Return all descendants of `pid`, in any session."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -43,7 +43,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def directories(pids: set[int]) -> set[Path]:
-    """Where the servers among `pids` keep their files."""
+    """Return the directories of the PostgreSQL servers among `pids`."""
     lines = []
     for pid in pids:
         try:
@@ -54,7 +54,7 @@ def directories(pids: set[int]) -> set[Path]:
 
 
 def ends_without_a_trace(process: Process) -> bool:
-    """Send Ctrl-C, wait for the end, and look for what was there before."""
+    """Send Ctrl-C, wait for the end, and check that no process and no file is left."""
     pids = descendants(process.pid)
     places = directories(pids)
     assert len(places) == 1, "primary and standby share one directory"
@@ -64,7 +64,7 @@ def ends_without_a_trace(process: Process) -> bool:
     return eventually(lambda: all(gone(pid) for pid in pids)) and not any(place.exists() for place in places)
 
 
-def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
+def test_it_exports_to_the_named_collector_and_removes_everything(
     receiver: Receiver, poller_process: Callable[..., Process]
 ) -> None:
     process = poller_process("demo", env={"POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint})
@@ -74,12 +74,12 @@ def test_it_pushes_to_the_collector_that_is_named_and_leaves_nothing_behind(
     assert ends_without_a_trace(process)
 
 
-def test_it_touches_nothing_of_a_real_poller(
+def test_it_ignores_the_state_and_the_collector_of_a_real_poller(
     poller_process: Callable[..., Process], tmp_path: Path, receiver: Receiver
 ) -> None:
-    """Neither its state folder nor where it sends its traces, though the environment names both.
+    """The environment names a state folder and an endpoint for traces; the demo uses neither.
 
-    It says how to ask its own database, whose role reads no secret.
+    It prints the URL of its own database, whose role cannot read secrets.
     """
     state = tmp_path / "state"
     state.mkdir()
@@ -156,13 +156,13 @@ def test_a_terminal_sees_values_and_their_history_move() -> None:
     assert "every process and file of the demo is gone" in shown
 
 
-def test_a_crowd_whose_server_is_gone_says_so_in_one_line(start_process: Callable[..., Process]) -> None:
+def test_clients_without_a_server_report_it_in_one_line(start_process: Callable[..., Process]) -> None:
     (port,) = free_ports(1)
-    crowd = start_process(
+    clients = start_process(
         [sys.executable, "-m", "poller.demo.messaging.clients", f"http://{LOOPBACK}:{port}", "--people", "2"]
     )
-    assert crowd.wait() == 1
-    assert re.fullmatch(r"crowd: stopped: \S.*\n", crowd.stderr), crowd
+    assert clients.wait() == 1
+    assert re.fullmatch(r"clients: stopped: \S.*\n", clients.stderr), clients
 
 
 def drawn(board: Board, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
@@ -185,11 +185,11 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
     assert "9 data points" in text
 
 
-def test_the_board_says_how_to_ask_the_database_and_stays_within_the_screen() -> None:
+def test_the_board_shows_how_to_query_the_database_and_fits_the_screen() -> None:
     board = Board()
-    board.invitation = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
-    text = drawn(board, events=told(), width=80, height=13)
-    assert board.invitation in text
+    board.hint = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
+    text = drawn(board, events=event_board(), width=80, height=13)
+    assert board.hint in text
     assert len(text.splitlines()) == 13
 
 
@@ -208,7 +208,7 @@ def exported(seconds: int, *series: tuple[str, str, str, dict[str, str], Any]) -
     ]
 
 
-def told() -> EventBoard:
+def event_board() -> EventBoard:
     """Two exports of a server."""
     board = EventBoard()
     for seconds, count, total in ((1, 10, 0.5), (3, 30, 0.7)):
@@ -227,8 +227,8 @@ def told() -> EventBoard:
     return board
 
 
-def test_the_board_shows_each_event_with_its_rate_and_what_it_is_made_of() -> None:
-    text = drawn(Board(), events=told(), width=120)
+def test_the_board_shows_each_event_with_its_rate_and_breakdown() -> None:
+    text = drawn(Board(), events=event_board(), width=120)
     for line in (
         r"messages_sent_total +31 +10\.0 +▁ +failure 1, success 30",
         r"http_requests_total +31 +10\.0 +▁ +2xx 31",
@@ -238,20 +238,20 @@ def test_the_board_shows_each_event_with_its_rate_and_what_it_is_made_of() -> No
         r"keys_takeovers_total +0 +0\.0 +▁$",
     ):
         assert re.search(rf"^{line}", "\n".join(map(str.rstrip, text.splitlines())), re.MULTILINE), line
-    assert "keys_takeovers_total" not in "".join(told().lines())
+    assert "keys_takeovers_total" not in "".join(event_board().lines())
 
 
-def test_what_tells_of_nothing_is_left_out_first_where_there_is_little_room() -> None:
-    text = drawn(Board(), events=told(), width=80, height=13)
+def test_metrics_without_events_are_omitted_first_on_a_small_screen() -> None:
+    text = drawn(Board(), events=event_board(), width=80, height=13)
     assert len(text.splitlines()) == 13
     assert "keys_takeovers_total" not in text
     for metric in ("http_requests_total", "websocket_active_connections", "health_status"):
         assert metric in text
 
 
-def test_the_board_of_another_collector_claims_to_have_received_nothing() -> None:
+def test_the_board_of_another_collector_shows_no_received_values() -> None:
     text = drawn(Board("http://collector:4317"))
-    assert "pushed to http://collector:4317" in text
+    assert "exported to http://collector:4317" in text
     assert "data points" not in text
 
 

@@ -258,7 +258,7 @@ def test_a_scope_that_nobody_expects_fails_no_request(serve: Serve, caplog: pyte
     assert served.client.get("/x").text == "ok"
     served.root()
     assert served.counted() == [("GET", "unmatched", "200")]
-    assert "could not be found out" in caplog.text
+    assert "could not be determined" in caplog.text
 
 
 class Gate:

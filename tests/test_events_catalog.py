@@ -173,15 +173,15 @@ def test_one_namespace_stands_before_every_name(
 
 def test_an_unknown_generation_is_named_with_those_that_there_are() -> None:
     with pytest.raises(
-        ValueError, match=r"'v1' is no generation of the catalogue; there are 'document', 'v0\.9\.4'"
+        ValueError, match=r"'v1' is not a generation of the catalogue; write one of 'document', 'v0\.9\.4'"
     ):
         declared("v1")  # type: ignore[arg-type]
 
 
 def test_an_attribute_has_values_or_a_reason_for_having_none() -> None:
-    with pytest.raises(ValueError, match="'x' needs values"):
+    with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Nothing.")
-    with pytest.raises(ValueError, match="'x' needs values"):
+    with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Both.", ("a",), open="because")
 
 

@@ -312,7 +312,7 @@ log.warning("for %s", "ada")
         assert "object %s (its arguments do not fit: RuntimeError)" in text
         assert "late %d (its arguments do not fit: TypeError)" in text
         assert "Falls.__del__" in text
-        assert "nothing caught this" in text
+        assert "uncaught exception" in text
         assert "Task exception was never retrieved" in text
     assert process.stderr.count("a record of logger x could not be written: ZeroDivisionError") == 1
     said = [json.loads(line) for line in process.stderr.splitlines() if line.startswith("{")]
@@ -490,7 +490,7 @@ def test_a_metric_reader_survives_any_error_and_reports_it(caplog: pytest.LogCap
     reader.start()
     assert eventually(lambda: delivery.pushes > 2, 60)
     reader.shutdown()
-    assert "the metrics could not be pushed" in caplog.text
+    assert "the metrics could not be exported" in caplog.text
     delivery.pushes = 0
     assert reader.force_flush() is False
     assert reader.force_flush() is True

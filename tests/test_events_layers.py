@@ -145,7 +145,7 @@ def test_what_cannot_or_must_not_be_captured_is_an_error_at_once() -> None:
 
     with pytest.raises(TypeError, match="has no parameter 'body'; it has text, peer"):
         traced(capture=["body"])(send)
-    with pytest.raises(ValueError, match="'peer' would tell of a client"):
+    with pytest.raises(ValueError, match="'peer' identifies a client"):
         traced(capture=["peer"])(send)
     traced(capture={"peer": "service.peer.name"})(send)
 
@@ -391,16 +391,16 @@ def test_an_exception_is_found_in_its_span_also_behind_others() -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("x").start_span("x")
     where = errors.Place(span.get_span_context(), "a-request")
     error = ValueError("x")
-    assert errors.where(error) is None
+    assert errors.first_place(error) is None
     assert errors.mark(error, where.span, "a-request")
     assert not errors.mark(error, where.span)
-    assert errors.where(ExceptionGroup("g", [error])) == where
+    assert errors.first_place(ExceptionGroup("g", [error])) == where
     other = KeyError("y")
     other.__cause__ = error
-    assert errors.where(other) == where
+    assert errors.first_place(other) == where
     error.__context__ = other  # a circle
-    assert errors.where(other) == where
-    assert errors.where(None) is None
+    assert errors.first_place(other) == where
+    assert errors.first_place(None) is None
     assert errors.error_type(error) == "ValueError"
     assert errors.error_type(HTTPException(404)) == "starlette.exceptions.HTTPException"
 
@@ -459,9 +459,9 @@ def test_several_pools_are_told_in_sum_and_what_is_not_known_is_not_told(
 
 
 def test_what_is_no_pool_or_does_not_count_is_refused(event_recorder: Recorder) -> None:
-    with pytest.raises(TypeError, match=r"sqlalchemy.*Engine does not tell its connections"):
+    with pytest.raises(TypeError, match=r"sqlalchemy.*Engine does not expose its connection counts"):
         watch_pool(event_recorder.metrics, create_engine("postgresql+psycopg://h/d", poolclass=NullPool))
-    with pytest.raises(TypeError, match="object does not tell"):
+    with pytest.raises(TypeError, match="object does not expose its connection counts"):
         watch_pool(event_recorder.metrics, object())
 
 

@@ -186,11 +186,11 @@ def test_a_value_that_is_not_declared_is_counted_as_other_and_logged_once(
 
     recorder.assert_total("messages_sent_total", 3, status="_OTHER")
     assert [record.getMessage() for record in caplog.records] == [
-        "'sucess' is not declared for the attribute 'status'; there are success, failure",
-        "a value is not declared for the attribute 'status'; there are allowed, throttled",
+        "'sucess' is not declared for the attribute 'status'; write one of success, failure",
+        "a value is not declared for the attribute 'status'; write one of allowed, throttled",
     ]
     with pytest.raises(
-        AssertionError, match=r"does not declare.*\n  messages_sent_total\{status=_OTHER\} 3\n"
+        AssertionError, match=r"undeclared values.*\n  messages_sent_total\{status=_OTHER\} 3\n"
     ):
         recorder.assert_declared()
 

@@ -143,7 +143,7 @@ def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver:
         "PermissionError: [redacted] came with Bearer [redacted] and cookie: [redacted]"
         in refused["exception"]
     )
-    assert "planted_requests has attributes that tell of a client" in planted.stderr
+    assert "planted_requests has attributes that identify a client" in planted.stderr
 
 
 def _origin(spans: Any) -> str:

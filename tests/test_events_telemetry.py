@@ -376,9 +376,9 @@ def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
     others = {"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     server = Server(start_process, environment(receiver) | QUICK | others)
     receiver.wait_for_attempts(5, 120)
-    server.process.wait_for_line("metrics do not arrive: .*INVALID_ARGUMENT", 120)
+    server.process.wait_for_line("metrics are not delivered: .*INVALID_ARGUMENT", 120)
     receiver.answer = ACCEPT
-    server.process.wait_for_line("metrics arrive again", 120)
+    server.process.wait_for_line("metrics are delivered again", 120)
     server.get("/hello/ann")
     server.end()
 
@@ -386,7 +386,7 @@ def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
     told = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
     # On a machine that stands still for long, there may be a second time; but never the same news twice.
     news = [message.partition(":")[0].partition(" after")[0] for message in told]
-    assert news == (["metrics do not arrive", "metrics arrive again"] * len(news))[: len(news)]
+    assert news == (["metrics are not delivered", "metrics are delivered again"] * len(news))[: len(news)]
     assert receiver.spans() == []
     assert receiver.records() == []
 
@@ -416,7 +416,7 @@ print(telemetry.shutdown(60))
     process = start_process([sys.executable, "-c", script], env={"OBSCURA_EXPORT_TIMEOUT_SECS": "1"})
     assert process.wait() == 0, process
     assert process.stdout.strip() == "False"
-    assert "traces do not arrive: " in process.stderr
+    assert "traces are not delivered: " in process.stderr
 
 
 def test_an_uncaught_exception_is_a_line_like_any_other_and_the_rest_is_flushed(
@@ -480,7 +480,7 @@ logging.getLogger("opentelemetry").info("not wanted")
     assert in_the_file.endswith("ValueError: from [redacted]\n")
 
 
-def test_configuring_twice_is_configuring_once_and_a_stranger_before_is_an_error(
+def test_a_second_call_changes_nothing_and_another_provider_is_an_error(
     start_process: Start,
 ) -> None:
     script = """
@@ -507,7 +507,7 @@ else:
 """
     for argument, said in (
         ([], "['traceparent']"),
-        (["x"], "another tracer or meter provider is set already"),
+        (["x"], "another tracer or meter provider is already set"),
     ):
         process = start_process([sys.executable, "-c", script, *argument])
         assert process.wait() == 0, process
@@ -637,7 +637,10 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> Non
     [
         ("Bearer sesame", "header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
         ("x-a=1,sesame", "header 2 is not name=value"),
-        ("x-a=1,authorization=sesam%C3%A9", "the value of header 2 has a character that no header can carry"),
+        (
+            "x-a=1,authorization=sesam%C3%A9",
+            "the value of header 2 has a character that is not allowed in a header",
+        ),
         ("authorization=sesame%0A=open", "the value of header 1 has a character"),
         (f"authorization={'sesame' * 2_000}", "the value of header 1 has 12,000 .*; write at most 8,192"),
     ],
@@ -733,8 +736,11 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OBSCURA_OTLP_ENDPOINT": "h:4317"}, "write http:// before it for plain text or https:// for TLS"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://h"}, "write http:// before it"),
+        (
+            {"OBSCURA_OTLP_ENDPOINT": "h:4317"},
+            "write http:// before the host for plain text, or https:// for TLS",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://h"}, "write http:// before the host"),
         ({"OBSCURA_OTLP_ENDPOINT": "http://"}, "has no host"),
         ({"OBSCURA_OTLP_ENDPOINT": "http://h:port"}, "is not a URL"),
         (

@@ -33,13 +33,13 @@ def test_totals_counts_and_values(event_recorder: Recorder) -> None:
     event_recorder.assert_value("health_status", 0)
 
 
-def test_a_failed_assertion_tells_what_was_recorded(event_recorder: Recorder) -> None:
+def test_a_failed_assertion_lists_the_recorded_series(event_recorder: Recorder) -> None:
     event_recorder.metrics.message_sent("failure", 2)
     event_recorder.metrics.messages_fetched(7)
     with pytest.raises(AssertionError) as failed:
         event_recorder.assert_total("messages_sent_total", 3, status="success")
     assert str(failed.value).splitlines()[0:4] == [
-        "messages_sent_total{status=success} is 0 in total, not 3; recorded was",
+        "messages_sent_total{status=success} is 0 in total, not 3; recorded:",
         "  messages_sent_total{status=failure} 2",
         "  messages_sent_total{status=success} 0",
         "  messaging_fetch_batch_size{} 7 in 1",
@@ -51,27 +51,31 @@ def test_a_failed_assertion_tells_what_was_recorded(event_recorder: Recorder) ->
 
 
 @pytest.mark.parametrize(
-    ("metric", "attributes", "said"),
+    ("metric", "attributes", "message"),
     [
         ("message_sent_total", {}, "has no metric 'message_sent_total'; did you mean 'messages_sent_total'?"),
-        ("messages_sent_total", {"outcome": "success"}, "has no attribute 'outcome'; there are status"),
-        ("messages_sent_total", {"status": "sucess"}, "is never 'sucess'; did you mean 'success'?"),
+        ("messages_sent_total", {"outcome": "success"}, "has no attribute 'outcome'; write one of status"),
+        (
+            "messages_sent_total",
+            {"status": "sucess"},
+            "'sucess' is not a value of status of messages_sent_total; did you mean 'success'?",
+        ),
         ("users_registered_total", {"status": "x"}, "has no attribute 'status'; there are none"),
     ],
 )
-def test_a_misspelt_question_is_refused(
-    event_recorder: Recorder, metric: str, attributes: dict[str, str], said: str
+def test_a_misspelt_name_or_value_raises_an_error(
+    event_recorder: Recorder, metric: str, attributes: dict[str, str], message: str
 ) -> None:
     for ask in (event_recorder.total, event_recorder.value):
         with pytest.raises(LookupError) as refused:
             ask(metric, **attributes)
-        assert said in str(refused.value)
+        assert message in str(refused.value)
 
 
-def test_a_question_that_does_not_fit_the_metric_is_refused(event_recorder: Recorder) -> None:
+def test_a_method_that_does_not_fit_the_metric_raises_an_error(event_recorder: Recorder) -> None:
     with pytest.raises(LookupError, match="messages_sent_total is a counter, not a histogram"):
         event_recorder.count("messages_sent_total")
-    with pytest.raises(LookupError, match="2 series fit"):
+    with pytest.raises(LookupError, match="2 series match; write more attributes"):
         event_recorder.value("messages_sent_total")
 
 
@@ -84,7 +88,7 @@ def test_under_a_namespace_and_in_the_other_generation() -> None:
     recorder.close()
 
 
-def test_the_fixture_fails_a_test_that_told_an_undeclared_value(tmp_path: Path) -> None:
+def test_the_fixture_fails_a_test_that_recorded_an_undeclared_value(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["poller.events.fixtures"]\n', encoding="utf-8")
     (tmp_path / "test_a_server.py").write_text(
         "def test_right(event_recorder):\n"

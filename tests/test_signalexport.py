@@ -30,7 +30,7 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 SIGNALS: list[Signal] = ["traces", "logs"]
 ITEMS = {"traces": "spans", "logs": "log records"}
 NO_PLACE = Answer("UNIMPLEMENTED", 404, "unknown service")
-SICK = Answer("INTERNAL", 500, "the receiver was told to be sick")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 PATIENCE = 60.0
 
@@ -197,7 +197,7 @@ def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
     assert one.delivery.stats.rejected == {"invalid": 5}
     lost, again = told()
     assert lost.startswith(f"WARNING export of {ITEMS[signal]} refused, its {ITEMS[signal]} are lost: ")
-    assert "the receiver was told to find this invalid" in lost
+    assert "the receiver is configured to reject this" in lost
     assert again.startswith(f"INFO export of {ITEMS[signal]} works again")
 
 

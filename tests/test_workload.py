@@ -1,4 +1,4 @@
-"""The demo's workload moves every number, repeats itself with its seed, and ends without a fuss."""
+"""The demo's workload changes every metric, is reproducible by its seed, and ends cleanly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE = 30.0
 
 
 class Database(Protocol):
-    """What is used here of the fixture `database`."""
+    """The part of the fixture `database` that these tests use."""
 
     @property
     def primary_dsn(self) -> str: ...
@@ -38,7 +38,7 @@ class Database(Protocol):
 
 @contextmanager
 def tables(dsn: str, schema: str = "played") -> Iterator[str]:
-    """The demo's tables, empty, in a schema of their own; gives the connection string that sees them."""
+    """Create the demo's empty tables in a new schema; return a connection string for it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
         connection.execute(f"SET search_path TO {schema}".encode())
@@ -173,14 +173,14 @@ def test_no_table_grows_without_limit(stage: str) -> None:
             assert one(connection, late) == 0
 
 
-def test_it_refuses_tables_that_have_users_already(stage: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_rejects_tables_that_have_users(stage: str, capfd: pytest.CaptureFixture[str]) -> None:
     play(stage, steps=0)
     with psycopg.connect(stage, autocommit=True) as connection:
         before = one(connection, "SELECT count(*) FROM messages")
         assert run(stage, threading.Event()) is False
         assert one(connection, "SELECT count(*) FROM messages") == before
     assert capfd.readouterr().err == (
-        "workload: stopped: the table users is not empty, and only a demo's database is to be filled\n"
+        "workload: stopped: the table users is not empty; use a database with empty tables\n"
     )
 
 
@@ -210,7 +210,7 @@ def test_a_server_that_shuts_down_is_one_line_and_no_traceback(stage: str) -> No
     with process(stage) as workload:
         wait_until_filled(stage)
         with psycopg.connect(stage, autocommit=True) as connection:
-            # What a shutdown does to each session (57P01), without taking the server away from other tests.
+            # A shutdown ends each session in this way (57P01); here, other tests keep the server.
             ended = one(
                 connection,
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -219,7 +219,7 @@ def test_a_server_that_shuts_down_is_one_line_and_no_traceback(stage: str) -> No
         out, err = workload.communicate(timeout=PATIENCE)
     assert ended == 1
     assert (workload.returncode, out) == (1, "")
-    # The server's last word, unless the connection was closed before it was read.
+    # The server's last message, unless the connection was closed before the client read it.
     last = "terminating connection due to administrator command|server closed the connection unexpectedly"
     assert re.fullmatch(rf"workload: stopped: [^\n]*({last})\n", err), err
 

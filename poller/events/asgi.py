@@ -10,7 +10,15 @@ from opentelemetry.trace import TracerProvider, get_tracer_provider
 
 from poller.events import request
 from poller.events._asgi.errors import mark
-from poller.events._asgi.exchange import CLIENT_LEFT, FAILED, Exchange, Message, Receive, Scope, Send
+from poller.events._asgi.exchange import (
+    CLIENT_CLOSED_REQUEST,
+    FAILED,
+    Exchange,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 from poller.events._asgi.lifespan import ending
 from poller.events.attributes import OTHER
 from poller.events.health import PATHS
@@ -102,7 +110,7 @@ class HttpExchange(Exchange):
         kind = message["type"]
         if kind == "http.response.start":
             # The response does not reach a client that has disconnected.
-            self._status = CLIENT_LEFT if self._disconnected else message["status"]
+            self._status = CLIENT_CLOSED_REQUEST if self._disconnected else message["status"]
             self._trailers = message.get("trailers", False)
             message = self.with_id(message)
         await self.forward(message)
@@ -121,7 +129,7 @@ class HttpExchange(Exchange):
         """End the request; a failure after a complete response, as in a background task, does not count."""
         if self._over_at is None:
             gone = self._disconnected and error is None
-            status = self._status or (CLIENT_LEFT if gone else FAILED)
+            status = self._status or (CLIENT_CLOSED_REQUEST if gone else FAILED)
             self.count(status, error)
             self.end_span(status, error, None)
         elif self._status is not None and self._may_have_failed():

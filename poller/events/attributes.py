@@ -27,36 +27,34 @@ HTTP_METHODS = (
 
 MESSAGE_STATUS = Attribute(
     "status",
-    "Whether the message was stored; `failure` is not told by the server since v0.6.0.",
+    "Whether the message was stored; the server has not reported `failure` since v0.6.0.",
     get_args(MessageStatus),
 )
-RATE_LIMIT_DECISION = Attribute("status", "What was decided.", get_args(RateLimitDecision))
+RATE_LIMIT_DECISION = Attribute("status", "Decision of the rate limit.", get_args(RateLimitDecision))
 NOTIFICATION_STATUS = Attribute(
     "status",
-    "What came of it; `no_receivers` up to v0.3.12, `error` from v0.3.13 on.",
+    "Result of the attempt; `no_receivers` up to v0.3.12, `error` from v0.3.13 on.",
     get_args(NotificationStatus),
 )
-NOTIFICATION_EVENT = Attribute("event", "What the device is told.", get_args(NotificationEvent))
-PUSH_ERROR = Attribute("reason", "Why it failed.", get_args(PushError))
+NOTIFICATION_EVENT = Attribute("event", "Event in the notification.", get_args(NotificationEvent))
+PUSH_ERROR = Attribute("reason", "Reason for the failure.", get_args(PushError))
 DROP_REASON = Attribute(
     "reason",
-    "Why it was dropped; `buffer_full` up to v0.6.2, `channel_closed` from v0.6.3, `encode_failed` from "
+    "Reason for the drop; `buffer_full` up to v0.6.2, `channel_closed` from v0.6.3, `encode_failed` from "
     "v0.9.0 on.",
     get_args(DropReason),
 )
-COMPONENT = Attribute("component", "What was checked; `pubsub` from v0.3.13 on.", get_args(Component))
-HTTP_METHOD = Attribute(
-    "method", f"The request's method; `{OTHER}` for one that HTTP does not know.", HTTP_METHODS
-)
+COMPONENT = Attribute("component", "Checked component; `pubsub` from v0.3.13 on.", get_args(Component))
+HTTP_METHOD = Attribute("method", f"The request's method; `{OTHER}` for an unknown method.", HTTP_METHODS)
 HTTP_ROUTE = Attribute(
     "route",
-    f"Template of the route that matched; `{UNMATCHED}` where none did.",
-    open="the routes are the server's own; only templates are told, so that no client can make a series",
+    f"Template of the matched route; `{UNMATCHED}` if no route matched.",
+    open="the server defines the routes; only templates are exported, so that clients cannot create series",
     examples=("/v1/messages", "/v1/devices/{deviceId}", UNMATCHED),
 )
 HTTP_STATUS = Attribute(
     "status",
     "Status code of the response.",
-    open="the codes that the server answers with, 100 to 599",
+    open="the server's status codes, 100 to 599",
     examples=("200", "404", "500"),
 )

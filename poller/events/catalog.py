@@ -29,8 +29,8 @@ class Generation:
 
 _EVENTS = {event.name: event for event in EVENTS}
 _GENERATIONS = {
-    one.name: one
-    for one in (
+    entry.name: entry
+    for entry in (
         Generation("document", namespace="", units=True, names=DOCUMENT),
         # This release of the server declares no units. This package does, without a change of the names.
         Generation("v0.9.4", namespace="obscura", units=False, names=V0_9_4),
@@ -43,8 +43,8 @@ def generation(name: GenerationName) -> Generation:
     try:
         return _GENERATIONS[name]
     except KeyError:
-        known = ", ".join(map(repr, get_args(GenerationName)))
-        raise ValueError(f"{name!r} is no generation of the catalogue; there are {known}") from None
+        names = ", ".join(map(repr, get_args(GenerationName)))
+        raise ValueError(f"{name!r} is not a generation of the catalogue; write one of {names}") from None
 
 
 def declared(name: GenerationName = "document", namespace: str | None = None) -> Mapping[str, Metric]:
@@ -54,8 +54,10 @@ def declared(name: GenerationName = "document", namespace: str | None = None) ->
     generations, the empty string in `messages_sent_total`. By default the names are exactly those of the
     generation.
     """
-    found = generation(name)
-    return MappingProxyType({one.event: _metric(one, found.namespace, namespace) for one in found.names})
+    chosen = generation(name)
+    return MappingProxyType(
+        {entry.event: _metric(entry, chosen.namespace, namespace) for entry in chosen.names}
+    )
 
 
 def _metric(name: Name, own: str, namespace: str | None) -> Metric:

@@ -67,17 +67,17 @@ class Health:
         Raises ValueError if the component is already registered or the timeout is not above 0.
         """
         if component in self._components:
-            raise ValueError(f"{component!r} has a check already")
+            raise ValueError(f"{component!r} has a check already; register each component once")
         if timeout <= 0:
             raise ValueError(f"the timeout of {component!r} is {timeout:g} s; it must be above 0")
         self._components[component] = _Component(component, check, timeout)
 
     async def check(self) -> Mapping[Component, Verdict]:
         """Check all components concurrently and return the results; a running check is shared."""
-        found = await asyncio.gather(*(one.run() for one in self._components.values()))
-        for component, verdict in zip(self._components, found, strict=True):
+        verdicts = await asyncio.gather(*(component.run() for component in self._components.values()))
+        for component, verdict in zip(self._components, verdicts, strict=True):
             self._metrics.health_checked(component, verdict == "ok", _VALID_INTERVALS * self._interval)
-        return dict(zip(self._components, found, strict=True))
+        return dict(zip(self._components, verdicts, strict=True))
 
     async def readiness(self) -> tuple[int, dict[str, str]]:
         """Check all components; return the status code and the JSON body of a readiness endpoint.
@@ -85,9 +85,9 @@ class Health:
         The code is 200 or 503. `status` and every component have the value `ok` or `error`, as in the
         messaging server.
         """
-        found = await self.check()
-        status: Verdict = "ok" if all(verdict == "ok" for verdict in found.values()) else "error"
-        return (200 if status == "ok" else 503), {"status": status, **dict(found.items())}
+        verdicts = await self.check()
+        status: Verdict = "ok" if all(verdict == "ok" for verdict in verdicts.values()) else "error"
+        return (200 if status == "ok" else 503), {"status": status, **dict(verdicts.items())}
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.create_task(self._run(), name="health")
@@ -175,7 +175,7 @@ class _Component:
     async def _problem(self) -> str:
         """Return the problem of the component; empty if it works."""
         if self._is_stuck():
-            return "the check before has not ended yet"
+            return "the previous check is still running"
         self._answer = answer = self._ask()
         done, _ = await asyncio.wait([answer], timeout=self._timeout)
         if not done:
@@ -221,12 +221,12 @@ def _call(check: Check, answer: asyncio.Future[object], loop: asyncio.AbstractEv
     except Exception as error:  # noqa: BLE001 - a check may raise anything
         problem = error
 
-    def tell() -> None:
+    def finish() -> None:
         if not answer.done():
             answer.set_exception(problem) if problem is not None else answer.set_result(result)
 
     with contextlib.suppress(RuntimeError):  # the loop may be closed already
-        loop.call_soon_threadsafe(tell)
+        loop.call_soon_threadsafe(finish)
 
 
 def _is_elsewhere(future: asyncio.Future[Any]) -> bool:

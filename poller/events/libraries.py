@@ -26,13 +26,14 @@ def instrument(libraries: Collection[Library]) -> None:
     problems = []
     for library in libraries:
         if library not in _INSTRUMENTORS:
-            problems.append(f"{library!r} is not known here; there are {', '.join(_INSTRUMENTORS)}")
+            problems.append(f"{library!r} is not supported; write one of {', '.join(_INSTRUMENTORS)}")
             continue
         try:
             module = import_module(f"opentelemetry.instrumentation.{library}")
         except ImportError as error:
             problems.append(
-                f"spans of {library} need a package more ({error}): pip install 'obscura-poller[{library}]'"
+                f"spans of {library} require an extra package ({error}): "
+                f"pip install 'obscura-poller[{library}]'"
             )
             continue
         instrumentor = getattr(module, _INSTRUMENTORS[library])()

@@ -35,7 +35,7 @@ def configure(form: Form = "text", level: str = "info", stream: TextIO | None = 
     """
     records.install()
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    _OURS["console"] = _Console(stream, form, threshold)
+    _HANDLERS["console"] = _Console(stream, form, threshold)
     if not issubclass(logging.config.dictConfigClass, _Adopting):
         logging.config.dictConfigClass = _Adopting
     _adopt()
@@ -49,10 +49,10 @@ def configure(form: Form = "text", level: str = "info", stream: TextIO | None = 
 
 def send_also(handler: logging.Handler | None) -> None:
     """Send every record to `handler` as well, which must scrub it; None removes the handler."""
-    if before := _OURS.pop("collector", None):
+    if before := _HANDLERS.pop("collector", None):
         logging.getLogger().removeHandler(before)
     if handler is not None:
-        _OURS["collector"] = handler
+        _HANDLERS["collector"] = handler
     _adopt()
 
 
@@ -81,9 +81,9 @@ class JsonFormatter(logging.Formatter):
         for name, value in records.extras(record).items():
             line[f"{name}_" if name in line else name] = value
         try:
-            text = json.dumps(line, ensure_ascii=False, default=_spoken, allow_nan=False)
+            text = json.dumps(line, ensure_ascii=False, default=_to_text, allow_nan=False)
         except (TypeError, ValueError):  # a non-string key, or a number that JSON cannot represent
-            text = json.dumps({name: _spoken(value) for name, value in line.items()}, ensure_ascii=False)
+            text = json.dumps({name: _to_text(value) for name, value in line.items()}, ensure_ascii=False)
         return one_line(text)
 
 
@@ -112,7 +112,7 @@ class _Console(logging.StreamHandler[TextIO]):
         records.report_failure(record)
 
 
-_OURS: dict[Literal["console", "collector"], logging.Handler] = {}
+_HANDLERS: dict[Literal["console", "collector"], logging.Handler] = {}
 """The handlers that receive every record."""
 
 
@@ -126,24 +126,24 @@ class _Adopting(logging.config.DictConfigurator):
 
 def _adopt() -> None:
     """Replace every handler that writes to the terminal; add a scrubber to all other handlers."""
-    console = _OURS.get("console")
+    console = _HANDLERS.get("console")
     if not isinstance(console, _Console):
         return
-    ours = list(_OURS.values())
+    handlers = list(_HANDLERS.values())
     root = logging.getLogger()
     root.setLevel(console.threshold)
     for logger in _loggers():
         for handler in list(logger.handlers):
-            if handler in ours:
+            if handler in handlers:
                 continue
             if isinstance(handler, _Console) or _is_terminal(handler):
                 logger.removeHandler(handler)
                 logger.propagate = True
-            elif not any(isinstance(one, records.Scrubber) for one in handler.filters):
+            elif not any(isinstance(item, records.Scrubber) for item in handler.filters):
                 handler.addFilter(records.Scrubber())
                 if type(handler).handleError is logging.Handler.handleError:
                     setattr(handler, "handleError", records.report_failure)  # noqa: B010 - this handler only
-    for handler in ours:
+    for handler in handlers:
         root.addHandler(handler)  # has no effect if the handler is already present
 
 
@@ -157,8 +157,8 @@ def _loggers() -> Iterator[logging.Logger]:
 def _is_terminal(handler: logging.Handler) -> bool:
     if isinstance(handler, logging.handlers.QueueHandler):
         # Litestar's default: a thread reads the queue and writes to the terminal.
-        behind = getattr(getattr(handler, "listener", None), "handlers", ())
-        return bool(behind) and all(map(_is_terminal, behind))
+        targets = getattr(getattr(handler, "listener", None), "handlers", ())
+        return bool(targets) and all(map(_is_terminal, targets))
     if hasattr(handler, "console"):  # rich
         return True
     stream = getattr(handler, "stream", None)
@@ -177,7 +177,7 @@ def _uncaught(
 ) -> None:
     """Log an uncaught exception, which Python would otherwise print."""
     if not issubclass(kind, KeyboardInterrupt | SystemExit) and error is not None:
-        logging.getLogger(__name__).critical("nothing caught this", exc_info=(kind, error, traceback))
+        logging.getLogger(__name__).critical("uncaught exception", exc_info=(kind, error, traceback))
 
 
 def _unraisable(of: sys.UnraisableHookArgs) -> None:
@@ -208,11 +208,11 @@ def _trace(record: logging.LogRecord) -> dict[str, str]:
     place = records.place_of(record)
     if place is None:
         return {"trace_id": "", "span_id": ""}
-    found = {"trace_id": f"{place.span.trace_id:032x}", "span_id": f"{place.span.span_id:016x}"}
-    return found | ({"request.id": place.request_id} if place.request_id else {})
+    fields = {"trace_id": f"{place.span.trace_id:032x}", "span_id": f"{place.span.span_id:016x}"}
+    return fields | ({"request.id": place.request_id} if place.request_id else {})
 
 
-def _spoken(value: object) -> str:
+def _to_text(value: object) -> str:
     return scrub(text_of(value))
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 SCOPE = "poller.events"
 """Name of the instrumentation scope."""
 _EVENTS = {event.name: event for event in EVENTS}
-_KEPT = 10_000
+_MOST_CACHED = 10_000
 """Maximum number of cached attribute sets of HTTP requests; further sets are built for each request."""
 
 
@@ -78,24 +78,24 @@ class EventMetrics:
         """Declared metrics by event name."""
         meter = (meter_provider or get_meter_provider()).get_meter(SCOPE)
         self._make = make = Instruments(meter, self.metrics)
-        self._counter = {one.name: make.counter(one) for one in _of_kind("counter")}
-        self._open = {one.name: make.up_down_counter(one) for one in _of_kind("updowncounter")}
-        self._histogram = {one.name: make.histogram(one) for one in _of_kind("histogram")}
+        self._counter = {event.name: make.counter(event) for event in _of_kind("counter")}
+        self._open = {event.name: make.up_down_counter(event) for event in _of_kind("updowncounter")}
+        self._histogram = {event.name: make.histogram(event) for event in _of_kind("histogram")}
         self._health: dict[str, tuple[int, float]] = {}
         make.observable_gauge(_EVENTS["health_checked"], self._healthy)
         self._labels = {
-            one.name: Labels(one.attributes[0])
-            for one in EVENTS
-            if len(one.attributes) == 1 and one.attributes[0].values
+            event.name: Labels(event.attributes[0])
+            for event in EVENTS
+            if len(event.attributes) == 1 and event.attributes[0].values
         }
         self._requests: dict[tuple[str, str, int], dict[str, str]] = {}
         self._routes: dict[str, dict[str, str]] = {}
         self._semconv = HttpServer(meter) if semconv else None
         self._pools: list[Callable[[], PoolState]] = []
         self._failing: set[Callable[[], PoolState]] = set()
-        self._pools_shown = False
+        self._pools_exported = False
         self._begin_at_zero()
-        _everyone.add(self)
+        _instances.add(self)
 
     # --- accounts and devices
 
@@ -269,9 +269,9 @@ class EventMetrics:
         """
         labels = self._requests.get((method, route, status))
         if labels is None:
-            known = method if method in HTTP_METHODS else OTHER
-            labels = {"method": known, "route": route, "status": str(status)}
-            if known == method and len(self._requests) < _KEPT:
+            label = method if method in HTTP_METHODS else OTHER
+            labels = {"method": label, "route": route, "status": str(status)}
+            if label == method and len(self._requests) < _MOST_CACHED:
                 self._requests[method, route, status] = labels
                 self._routes[route] = {"route": route}
         self._counter["http_request"].add(1, labels)
@@ -301,19 +301,19 @@ class EventMetrics:
 
         The counts of several pools are added up. `read` runs in the exporting thread and must not block.
         """
-        if not self._pools_shown:
-            self._pools_shown = True
+        if not self._pools_exported:
+            self._pools_exported = True
             for part, event in enumerate(("db_pool_active", "db_pool_idle", "db_pool_waiting")):
                 self._make.observable_gauge(_EVENTS[event], partial(self._pooled, part))
         self._pools.append(read)
         return lambda: self._pools.remove(read)
 
     def _pooled(self, part: int) -> list[Observation]:
-        told = [state[part] for state in map(self._look, tuple(self._pools)) if state is not None]
-        known = [value for value in told if value is not None]
-        return [Observation(sum(known))] if known else []
+        states = [state for state in map(self._read_pool, tuple(self._pools)) if state is not None]
+        counts = [count for state in states if (count := state[part]) is not None]
+        return [Observation(sum(counts))] if counts else []
 
-    def _look(self, read: Callable[[], PoolState]) -> PoolState | None:
+    def _read_pool(self, read: Callable[[], PoolState]) -> PoolState | None:
         """Return one pool's connections, or None on failure, so that the other pools are still exported."""
         try:
             state = read()
@@ -327,8 +327,8 @@ class EventMetrics:
 
     def _healthy(self) -> list[Observation]:
         now, labels = time.monotonic(), self._labels["health_checked"]
-        found = sorted(self._health.items())
-        return [Observation(ok, labels[component]) for component, (ok, until) in found if now < until]
+        states = sorted(self._health.items())
+        return [Observation(ok, labels[component]) for component, (ok, until) in states if now < until]
 
     def _begin_at_zero(self) -> None:
         """Export every series that is known in advance with the value 0.
@@ -345,14 +345,14 @@ class EventMetrics:
             up_down_counter.add(0)
 
 
-_everyone: WeakSet[EventMetrics] = WeakSet()
+_instances: WeakSet[EventMetrics] = WeakSet()
 
 
-def begin_again() -> None:
+def export_zeros_again() -> None:
     """Export every series that is known in advance again, after a fork has reset the counts of a process."""
-    for one in tuple(_everyone):
-        one._begin_at_zero()  # noqa: SLF001 - defined in this module
-        one._health.clear()  # noqa: SLF001 - defined in this module
+    for instance in tuple(_instances):
+        instance._begin_at_zero()  # noqa: SLF001 - defined in this module
+        instance._health.clear()  # noqa: SLF001 - defined in this module
 
 
 def _of_kind(instrument: Instrument) -> Iterator[Event]:

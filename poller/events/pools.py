@@ -20,8 +20,9 @@ def watch_pool(metrics: EventMetrics, pool: Any) -> Callable[[], None]:
     read = _reader(pool)
     if read is None:
         raise TypeError(
-            f"{type(pool).__module__}.{type(pool).__qualname__} does not tell its connections; give a pool "
-            "of psycopg_pool or an engine of SQLAlchemy, or call EventMetrics.watch_db_pool with a function"
+            f"{type(pool).__module__}.{type(pool).__qualname__} does not expose its connection counts; "
+            "pass a pool of psycopg_pool or an engine of SQLAlchemy, "
+            "or call EventMetrics.watch_db_pool with a function"
         )
     return metrics.watch_db_pool(read)
 
@@ -38,10 +39,10 @@ def _reader(pool: Any) -> Callable[[], PoolState] | None:
 def _psycopg(pool: Any) -> PoolState:
     if pool.closed:
         return PoolState(0, 0, 0)
-    told = pool.get_stats()
+    stats = pool.get_stats()
     # Connections that are being opened count as in use, because psycopg_pool includes them in its size.
-    size, idle = told.get("pool_size", 0), told.get("pool_available", 0)
-    return PoolState(max(0, size - idle), idle, told.get("requests_waiting", 0))
+    size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+    return PoolState(max(0, size - idle), idle, stats.get("requests_waiting", 0))
 
 
 def _sqlalchemy(pool: Any) -> PoolState:

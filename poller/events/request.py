@@ -13,7 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in
 from poller.events._privacy.patterns import scrub
 from poller.events._privacy.texts import text_of
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Allowed request ids. Without dots and colons an id can be neither an IP address nor a JWT."""
 _LONGEST_USER = 128
 
@@ -63,13 +63,13 @@ def request_id() -> str | None:
     return request.id if request else None
 
 
-def valid_or_new_id(given: bytes | None) -> str:
+def valid_or_new_id(header: bytes | None) -> str:
     """Return the client's request id if it is valid and contains no secret, else a new UUID (version 4).
 
     The id is checked only here, so that log lines, spans and the response contain the same id.
     """
-    if given is not None and _SANE_ID.fullmatch(given):
-        chosen = given.decode("ascii")
-        if scrub(chosen) == chosen:
-            return chosen
+    if header is not None and _VALID_ID.fullmatch(header):
+        text = header.decode("ascii")
+        if scrub(text) == text:
+            return text
     return str(uuid.uuid4())

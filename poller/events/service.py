@@ -74,8 +74,8 @@ class _Call:
         """Start the span of one call."""
         attributes: dict[str, Any] = dict(self._code)
         for parameter, position, default, attribute in self._captured:
-            given = position is not None and position < len(args)
-            value = args[position] if given and position is not None else kwargs.get(parameter, default)
+            by_position = position is not None and position < len(args)
+            value = args[position] if by_position and position is not None else kwargs.get(parameter, default)
             if value is not None:
                 plain = isinstance(value, bool | int | float)
                 attributes[attribute] = value if plain else text_of(value)[:_LONGEST]
@@ -116,21 +116,20 @@ class _Call:
 
 def _parameters(function: Any, capture: Capture) -> Iterator[tuple[str, int | None, Any, str]]:
     """Yield the name, position, default and attribute name of each captured parameter."""
-    known = inspect.signature(function).parameters
+    existing = inspect.signature(function).parameters
     names = capture if isinstance(capture, Mapping) else {name: name for name in capture}
     for parameter, attribute in names.items():
-        if parameter not in known:
+        if parameter not in existing:
             raise TypeError(
-                f"{function.__qualname__} has no parameter {parameter!r}; it has {', '.join(known) or 'none'}"
+                f"{function.__qualname__} has no parameter {parameter!r}; "
+                f"it has {', '.join(existing) or 'none'}"
             )
         if is_denied(attribute):
-            raise ValueError(
-                f"{attribute!r} would tell of a client, and is never exported; do not capture it"
-            )
-        described = known[parameter]
+            raise ValueError(f"{attribute!r} identifies a client and is never exported; do not capture it")
+        described = existing[parameter]
         by_position = described.kind in (described.POSITIONAL_ONLY, described.POSITIONAL_OR_KEYWORD)
         default = None if described.default is described.empty else described.default
-        yield parameter, list(known).index(parameter) if by_position else None, default, attribute
+        yield parameter, list(existing).index(parameter) if by_position else None, default, attribute
 
 
 def _decorated(function: Any, call: _Call) -> Any:
@@ -169,14 +168,14 @@ def _generator(function: Any, call: _Call) -> Any:
             item = run.step(next, inner)
             while True:
                 try:
-                    given = yield item
+                    value = yield item
                 except GeneratorExit:
                     run.step(inner.close)
                     raise
                 except BaseException as error:  # noqa: BLE001 - the generator must handle it
                     item = run.step(inner.throw, error)
                 else:
-                    item = run.step(inner.send, given)
+                    item = run.step(inner.send, value)
         except StopIteration as end:
             return end.value
         except BaseException as error:
@@ -198,14 +197,14 @@ def _asynchronous_generator(function: Any, call: _Call) -> Any:
             item = await run.wait(inner.__anext__())
             while True:
                 try:
-                    given = yield item
+                    value = yield item
                 except GeneratorExit:
                     await run.wait(inner.aclose())
                     raise
                 except BaseException as error:  # noqa: BLE001 - the generator must handle it
                     item = await run.wait(inner.athrow(error))
                 else:
-                    item = await run.wait(inner.asend(given))
+                    item = await run.wait(inner.asend(value))
         except StopAsyncIteration:
             return
         except BaseException as error:

@@ -80,7 +80,9 @@ class Telemetry:
 
     def _report(self, missing: list[str]) -> None:
         if missing and not self._reported:
-            where = {"endpoint": ", ".join(sorted({str(one) for one in self.settings.targets.values()}))}
+            where = {
+                "endpoint": ", ".join(sorted({str(target) for target in self.settings.targets.values()}))
+            }
             logger.warning("not delivered at the end: %s", ", ".join(missing), extra=where)
         self._reported = missing
 
@@ -196,23 +198,24 @@ def _make_global(pipelines: Pipelines) -> None:
         metrics.set_meter_provider(pipelines.meter_provider)
     if pipelines.logger_provider is not None:
         _logs.set_logger_provider(pipelines.logger_provider)
-    ours = trace.get_tracer_provider() is pipelines.tracer_provider and pipelines.meter_provider in (
+    is_global = trace.get_tracer_provider() is pipelines.tracer_provider and pipelines.meter_provider in (
         None,
         metrics.get_meter_provider(),
     )
-    if not ours:
-        what = "another tracer or meter provider is set already, so that nothing would come here"
-        raise TelemetryError([f"{what}; configure telemetry first, and not by opentelemetry-instrument"])
+    if not is_global:
+        problem = "another tracer or meter provider is already set"
+        advice = "call configure_telemetry first, and do not use opentelemetry-instrument"
+        raise TelemetryError([f"{problem}; {advice}"])
 
 
 def _resource(
     settings: TelemetrySettings, name: str, version: str | None, instance: str | None
 ) -> dict[str, str]:
-    ours = {"service.name": name} | ({"service.version": version} if version else {})
-    given = {**ours, **settings.resource}
-    if instance := instance or given.get("service.instance.id"):
-        given["service.instance.id"] = f"{instance}.{os.getpid()}" if _is_worker() else instance
-    return given
+    defaults = {"service.name": name} | ({"service.version": version} if version else {})
+    attributes = {**defaults, **settings.resource}
+    if instance := instance or attributes.get("service.instance.id"):
+        attributes["service.instance.id"] = f"{instance}.{os.getpid()}" if _is_worker() else instance
+    return attributes
 
 
 def _is_worker() -> bool:

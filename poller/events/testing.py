@@ -27,9 +27,9 @@ class Series:
     """Number of recorded values of a histogram; None for other instruments."""
 
     def __str__(self) -> str:
-        told = ",".join(f"{name}={value}" for name, value in sorted(self.attributes.items()))
+        labels = ",".join(f"{name}={value}" for name, value in sorted(self.attributes.items()))
         often = "" if self.count is None else f" in {self.count}"
-        return f"{self.metric}{{{told}}} {self.value:g}{often}"
+        return f"{self.metric}{{{labels}}} {self.value:g}{often}"
 
 
 class Recorder:
@@ -51,52 +51,52 @@ class Recorder:
 
         For a histogram it is the sum of the recorded values.
         """
-        return sum(one.value for one in self._matching(metric, attributes))
+        return sum(series.value for series in self._matching(metric, attributes))
 
     def count(self, metric: str, **attributes: str) -> int:
         """Return the number of values in a histogram; raises LookupError for other instruments."""
         instrument = self._declaration(metric).instrument
         if instrument != "histogram":
-            raise LookupError(f"{metric} is a {instrument}, not a histogram; ask for its total")
-        return sum(one.count or 0 for one in self._matching(metric, attributes))
+            raise LookupError(f"{metric} is a {instrument}, not a histogram; use total instead")
+        return sum(series.count or 0 for series in self._matching(metric, attributes))
 
     def value(self, metric: str, **attributes: str) -> float | None:
         """Return the value of the only series that has `attributes`; None if there is none.
 
         Raises LookupError if several series match.
         """
-        found = self._matching(metric, attributes)
-        if len(found) > 1:
-            raise LookupError(f"{len(found)} series fit:\n{_lines(found)}")
-        return found[0].value if found else None
+        matching = self._matching(metric, attributes)
+        if len(matching) > 1:
+            raise LookupError(f"{len(matching)} series match; write more attributes:\n{_lines(matching)}")
+        return matching[0].value if matching else None
 
     def assert_total(self, metric: str, expected: float, **attributes: str) -> None:
         """Raise AssertionError, with a list of the recorded series, unless `total` equals `expected`."""
         total = self.total(metric, **attributes)
-        assert total == expected, self._told(metric, attributes, f"is {total:g} in total", expected)
+        assert total == expected, self._failure(metric, attributes, f"is {total:g} in total", expected)
 
     def assert_count(self, metric: str, expected: int, **attributes: str) -> None:
         """Raise AssertionError, with a list of the recorded series, unless `count` equals `expected`."""
         count = self.count(metric, **attributes)
-        assert count == expected, self._told(metric, attributes, f"was recorded {count} times", expected)
+        assert count == expected, self._failure(metric, attributes, f"was recorded {count} times", expected)
 
     def assert_value(self, metric: str, expected: float | None, **attributes: str) -> None:
         """Raise AssertionError, with a list of the recorded series, unless `value` equals `expected`."""
         value = self.value(metric, **attributes)
-        assert value == expected, self._told(metric, attributes, f"is {value}", expected)
+        assert value == expected, self._failure(metric, attributes, f"is {value}", expected)
 
     def assert_declared(self) -> None:
         """Raise AssertionError if a value was recorded that the catalogue does not declare."""
-        wrong = [
-            one
-            for one in self.series()
-            if one.metric in self._declared
-            for attribute in self._declared[one.metric].attributes
-            if attribute.values and OTHER not in attribute.values and one.attributes[attribute.name] == OTHER
+        undeclared = [
+            series
+            for series in self.series()
+            if series.metric in self._declared
+            for attribute in self._declared[series.metric].attributes
+            if attribute.values
+            and OTHER not in attribute.values
+            and series.attributes[attribute.name] == OTHER
         ]
-        assert not wrong, (
-            f"values were told that the catalogue does not declare; see the log:\n{_lines(wrong)}"
-        )
+        assert not undeclared, f"undeclared values were recorded; see the log:\n{_lines(undeclared)}"
 
     def series(self) -> list[Series]:
         """Return all series, sorted; a series without recorded values is 0 or absent."""
@@ -121,36 +121,42 @@ class Recorder:
     def _matching(self, metric: str, attributes: Mapping[str, str]) -> list[Series]:
         self._check(self._declaration(metric), attributes)
         return [
-            one
-            for one in self.series()
-            if one.metric == metric and attributes.items() <= one.attributes.items()
+            series
+            for series in self.series()
+            if series.metric == metric and attributes.items() <= series.attributes.items()
         ]
 
     def _declaration(self, metric: str) -> Metric:
         if metric not in self._declared:
-            raise LookupError(f"the catalogue has no metric {metric!r}{_meant(metric, self._declared)}")
+            raise LookupError(f"the catalogue has no metric {metric!r}{_suggestion(metric, self._declared)}")
         return self._declared[metric]
 
     def _check(self, metric: Metric, attributes: Mapping[str, str]) -> None:
         declared = {attribute.name: attribute for attribute in metric.attributes}
         for name, value in attributes.items():
             if name not in declared:
-                raise LookupError(f"{metric.name} has no attribute {name!r}{_meant(name, declared)}")
+                raise LookupError(f"{metric.name} has no attribute {name!r}{_suggestion(name, declared)}")
             values = declared[name].values
             if values and value not in (*values, OTHER):
-                raise LookupError(f"{name} of {metric.name} is never {value!r}{_meant(value, values)}")
+                raise LookupError(
+                    f"{value!r} is not a value of {name} of {metric.name}{_suggestion(value, values)}"
+                )
 
-    def _told(self, metric: str, attributes: Mapping[str, str], what: str, expected: object) -> str:
-        asked = ",".join(f"{name}={value}" for name, value in attributes.items())
-        recorded = [one for one in self.series() if one.value or one.count or one.metric == metric]
-        return f"{metric}{{{asked}}} {what}, not {expected}; recorded was\n{_lines(recorded)}"
+    def _failure(self, metric: str, attributes: Mapping[str, str], actual: str, expected: object) -> str:
+        labels = ",".join(f"{name}={value}" for name, value in attributes.items())
+        recorded = [
+            series for series in self.series() if series.value or series.count or series.metric == metric
+        ]
+        return f"{metric}{{{labels}}} {actual}, not {expected}; recorded:\n{_lines(recorded)}"
 
 
 def _lines(series: list[Series]) -> str:
-    return "\n".join(f"  {one}" for one in series) or "  nothing"
+    return "\n".join(f"  {item}" for item in series) or "  nothing"
 
 
-def _meant(word: str, known: Iterable[str]) -> str:
-    words = list(known)
-    found = difflib.get_close_matches(word, words, 1)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(words) or 'none'}"
+def _suggestion(word: str, declared: Iterable[str]) -> str:
+    words = list(declared)
+    matches = difflib.get_close_matches(word, words, 1)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; write one of {', '.join(words)}" if words else "; there are none"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TypeVar
 
-from poller.events._asgi.exchange import CLIENT_LEFT, FAILED, Exchange, Message
+from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST, FAILED, Exchange, Message
 from poller.events._catalog.instruments import Timed
 
 Item = TypeVar("Item")
@@ -63,7 +63,7 @@ class WebSocketExchange(Exchange):
 
     def over(self, error: BaseException | None) -> None:
         """End the session, if it is still open, because the application has returned or raised."""
-        self._handshaken(CLIENT_LEFT if self._disconnected and error is None else FAILED, error)
+        self._handshaken(CLIENT_CLOSED_REQUEST if self._disconnected and error is None else FAILED, error)
         self._close(None)
         self.end_span(self._status or FAILED, error, self._over_at)
 

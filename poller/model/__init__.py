@@ -1,10 +1,10 @@
 """Values that every package shares: queries, rows, results, diagnostics, redaction. Standard library only.
 
-casts        Types of PostgreSQL that hold no number, and an expression that converts each into one.
+casts        Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 catalog      Catalogue of all queries of all files.
 diagnostics  Diagnostic of `check`: its severity, rule, place, problem and fix.
 duration     Durations as query files write them, such as `5m` or `1h30m`.
-errors       Exceptions that the poller raises on purpose, and what each one ends.
+errors       Exceptions of the poller, and the scope that each one ends.
 files        Bounded reading of regular files, and atomic replacement of a file.
 numbers      Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
 otlp_limits  Parts of an endpoint and of headers that OTLP's transports cannot send.

@@ -1,4 +1,4 @@
-"""Types of PostgreSQL that hold no number, and an expression that converts each into one.
+"""Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 
 Object identifiers of the built-in types never change (PostgreSQL: src/include/catalog/pg_type.dat).
 """

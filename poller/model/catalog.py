@@ -34,11 +34,11 @@ class Catalog:
     @cached_property
     def metrics(self) -> dict[str, MetricDefinition]:
         """One definition for each metric, by its exported name; several queries may report the metric."""
-        found: dict[str, MetricDefinition] = {}
+        metrics: dict[str, MetricDefinition] = {}
         for query in self.queries:
             for metric in query.metrics:
-                found.setdefault(metric.name, metric)
-        return found
+                metrics.setdefault(metric.name, metric)
+        return metrics
 
     def select(self, patterns: Sequence[str]) -> tuple[QueryDefinition, ...]:
         """Return the queries whose name matches any of `patterns` (`*`, `?` and `[...]`), in catalogue order.
@@ -53,7 +53,9 @@ class Catalog:
         ]
         if problems:
             raise ConfigError(problems)
-        return tuple(query for query in self.queries if any(fnmatchcase(query.name, one) for one in patterns))
+        return tuple(
+            query for query in self.queries if any(fnmatchcase(query.name, pattern) for pattern in patterns)
+        )
 
 
 def _hint(pattern: str, names: Sequence[str]) -> str:

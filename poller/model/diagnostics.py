@@ -19,23 +19,23 @@ Rule = Literal[
 ]  # fmt: skip
 
 RULES: dict[Rule, str] = {
-    "query-file": "A query file and its cases must be valid, alone and beside the others.",
-    "database": "The database must be there to be asked.",
+    "query-file": "A query file and its cases must be valid, alone and together with the other files.",
+    "database": "The database must be reachable.",
     "rejected": "The server must accept the statement.",
-    "privilege": "The role must be allowed to read what the statement reads.",
+    "privilege": "The role must have the privileges that the statement requires.",
     "column": "The result must have each declared column once.",
-    "unused-column": "Each column of the result should feed a metric or tell its series apart.",
+    "unused-column": "Each column of the result should be a value or an attribute of a metric.",
     "not-numeric": "A value column must be of a numeric type.",
     "attribute-type": "An attribute column should have few distinct values.",
-    "attribute-values": "Declared attribute values should be those that the column's type has.",
-    "requires": "A query whose requirements are not met is not sent.",
-    "max-cost": "The planner's cost must not be above the limit.",
-    "sequential-scan": "A large table should not be read from end to end every few minutes.",
-    "missing-index": "A condition that few rows of a large table meet should have an index.",
-    "statistics": "A plan is worth little before a table was analysed.",
-    "estimate": "An estimate should be cheaper than what it stands for.",
+    "attribute-values": "Declared attribute values should be the values of the column's type.",
+    "requires": "A query is sent only if its requirements are met.",
+    "max-cost": "The planner's cost must not exceed the limit.",
+    "sequential-scan": "A large table should not be read completely every few minutes.",
+    "missing-index": "A selective condition on a large table should have an index.",
+    "statistics": "A table should be analysed before its plans are judged.",
+    "estimate": "An estimate should be cheaper than the exact query.",
     "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
-    "same-series": "Two queries should not feed the same series.",
+    "same-series": "Two queries should not report the same series.",
     "own-setting": "A query should not read a setting that the poller sets for its own session.",
     "own-backend": "A query over backends or locks should exclude the poller's own backend.",
     "attribute-text": "A fixed attribute should be exported as it is written.",
@@ -69,13 +69,13 @@ def of_problem(problem: Problem) -> Diagnostic:
     return Diagnostic("query-file", "error", problem.message, problem.place, problem.where)
 
 
-def failed(complaints: Sequence[Diagnostic]) -> bool:
+def failed(diagnostics: Sequence[Diagnostic]) -> bool:
     """Return whether any diagnostic is an error."""
-    return any(complaint.level == "error" for complaint in complaints)
+    return any(diagnostic.level == "error" for diagnostic in diagnostics)
 
 
-def summary(complaints: Sequence[Diagnostic]) -> str:
+def summary(diagnostics: Sequence[Diagnostic]) -> str:
     """Return the counts by level: `1 error, 2 warnings, 0 notes`."""
-    count = Counter(complaint.level for complaint in complaints)
+    count = Counter(diagnostic.level for diagnostic in diagnostics)
     levels: tuple[Level, ...] = ("error", "warning", "note")
     return ", ".join(f"{count[level]} {level}{'' if count[level] == 1 else 's'}" for level in levels)

@@ -1,4 +1,4 @@
-"""Exceptions that the poller raises on purpose, and what each one ends.
+"""Exceptions of the poller, and the scope that each one ends.
 
 PollerError
 +-- ConfigError   ends the process before its first poll (exit code 2); at a reload, only the reload
@@ -34,7 +34,7 @@ ConflictKind = Literal[
 
 
 class PollerError(Exception):
-    """Base class of every failure that this program raises on purpose."""
+    """Base class of the exceptions of this program."""
 
 
 @dataclass(frozen=True, slots=True)

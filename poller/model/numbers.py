@@ -25,7 +25,7 @@ class NotRepresentableError(Exception):
 def parse(raw: bytes, oid: int) -> Number:
     """Return the exact value of the text `raw` of a numeric type.
 
-    Raises NotTellableError: `nan`, `infinite`, or `not_a_number` for text that a server never writes.
+    Raises NotRepresentableError: `nan`, `infinite`, or `not_a_number` for text that a server never writes.
     """
     try:
         if oid in _INTEGERS:
@@ -43,7 +43,7 @@ def parse(raw: bytes, oid: int) -> Number:
 def otlp_number(number: Number) -> int | float:
     """Return the OTLP value: an integer if it is integral and fits 64 bits, otherwise the nearest double.
 
-    Raises NotTellableError (`infinite`) if the value exceeds the range of a double.
+    Raises NotRepresentableError (`infinite`) if the value exceeds the range of a double.
     """
     if isinstance(number, float):
         if not math.isfinite(number):
@@ -60,17 +60,17 @@ def otlp_number(number: Number) -> int | float:
     return nearest
 
 
-def is_tellable(value: object) -> bool:
+def is_representable(value: object) -> bool:
     """Return whether OTLP can represent `value`: an integer within 64 bits or a finite double."""
     if isinstance(value, int):
         return not isinstance(value, bool) and _LEAST <= value <= _GREATEST
     return isinstance(value, float) and math.isfinite(value)
 
 
-def add(one: Number, other: Number) -> Number:
+def add(first: Number, second: Number) -> Number:
     """Return the sum: exact for integers, 60 digits for numeric, a double if either value is a double."""
-    if isinstance(one, float) or isinstance(other, float):
-        return float(one) + float(other)
-    if isinstance(one, Decimal) or isinstance(other, Decimal):
-        return _WIDE.add(Decimal(one), Decimal(other))
-    return one + other
+    if isinstance(first, float) or isinstance(second, float):
+        return float(first) + float(second)
+    if isinstance(first, Decimal) or isinstance(second, Decimal):
+        return _WIDE.add(Decimal(first), Decimal(second))
+    return first + second

@@ -12,7 +12,7 @@ LONGEST_HEADER = 8_192
 
 
 def unsent_by_grpc(parts: SplitResult, protocol_setting: str) -> str | None:
-    """Return what is wrong with the URL of a gRPC endpoint that has a path or a query, or None.
+    """Return the problem and its fix if the URL of a gRPC endpoint has a path or a query, else None.
 
     The text omits the query, which may contain a secret. The caller must have rejected a user part before.
     """
@@ -26,7 +26,7 @@ def unsent_by_grpc(parts: SplitResult, protocol_setting: str) -> str | None:
 
 
 def too_long_for_header(value: str) -> str | None:
-    """Return what is wrong with the value of a header that is too long, or None."""
+    """Return the problem and its fix if the value of a header is too long, else None."""
     if len(value) <= LONGEST_HEADER:
         return None
     return f"has {len(value):,} characters; write at most {LONGEST_HEADER:,}"

@@ -23,5 +23,5 @@ def format_path(path: Sequence[Key]) -> str:
             else:
                 yield f"[{step[:60]!r}]"
 
-    told = "".join(steps()).removeprefix(".")
-    return told if len(path) <= _LONGEST_PATH else f"{told}..."
+    text = "".join(steps()).removeprefix(".")
+    return text if len(path) <= _LONGEST_PATH else f"{text}..."

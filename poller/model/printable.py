@@ -34,5 +34,5 @@ def indented(text: str) -> str:
     return "".join(f"\n    {line}" for line in lines(text).split("\n"))
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}"
+def _escaped(match: re.Match[str]) -> str:
+    return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"

@@ -73,13 +73,13 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
         if not members:
             continue
         metric = metrics[name]
-        told = metric_name(name, metric.unit, metric.type)
-        lines.append(f"# HELP {told} {_escaped(printable.lines(metric.description))}")
-        lines.append(f"# TYPE {told} {'counter' if metric.type == 'counter' else 'gauge'}")
+        translated = metric_name(name, metric.unit, metric.type)
+        lines.append(f"# HELP {translated} {_escaped(printable.lines(metric.description))}")
+        lines.append(f"# TYPE {translated} {'counter' if metric.type == 'counter' else 'gauge'}")
         for sample in members:
             # The format cannot escape a control character, so the label has a backslash and its code.
             attributes = {name: printable.lines(_text(value)) for name, value in sample.attributes.items()}
-            lines.append(f"{told}{labels_text(attributes)} {sample.value}")
+            lines.append(f"{translated}{labels_text(attributes)} {sample.value}")
     return "".join(line + "\n" for line in lines)
 
 

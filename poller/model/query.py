@@ -139,22 +139,22 @@ class QueryDefinition:
 
     def declared(self) -> dict[str, Any]:
         """Return the declared settings as plain values."""
-        told = dataclasses.asdict(self)
-        del told["ordered"]
-        return told
+        settings = dataclasses.asdict(self)
+        del settings["ordered"]
+        return settings
 
     @cached_property
     def digest(self) -> str:
         """Hash of the SQL and the mapping of its rows: if it changes, earlier values do not apply."""
-        told = self.declared()
-        asked = {key: told[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
-        for metric in asked["metrics"]:
+        declared = self.declared()
+        settings = {key: declared[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
+        for metric in settings["metrics"]:
             del metric["description"], metric["alert"]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def limit(self) -> Limit:
-        """Which rows of a result are kept, and whether the rest is summed."""
+        """Limit of a result's rows: their number and order, and the columns summed over the rest."""
         columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
         return Limit(
             self.max_series,

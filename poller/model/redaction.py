@@ -15,7 +15,7 @@ from poller.model.secrets import CONFIDENTIAL, MASK, PAIR, URL, userinfo
 
 SHORTEST = 4
 """Minimum characters of a secret. A shorter text occurs in too many words, and is too short for a secret."""
-_STANDS_ALONE = 8
+_SHORTEST_IN_WORDS = 8
 """Characters from which a secret is also masked inside words."""
 _MOST = 1000
 """Maximum number of stored texts, the newest: a token that rotates every few minutes must not fill memory."""
@@ -59,9 +59,9 @@ class _Memory:
             for old in list(self._texts)[:-_MOST]:
                 del self._texts[old]
             # The longest first: otherwise the rest of a secret that begins with another would stay.
-            wanted = sorted(self._texts, key=len, reverse=True)
-            self._longest = max(self._longest, len(wanted[0]))
-            self._pattern = re.compile("|".join(map(_worded, wanted)), re.IGNORECASE)
+            ordered = sorted(self._texts, key=len, reverse=True)
+            self._longest = max(self._longest, len(ordered[0]))
+            self._pattern = re.compile("|".join(map(_worded, ordered)), re.IGNORECASE)
             # Last, and a new object: a concurrent call may still store results of the old pattern in the old.
             self._masked = {}
 
@@ -81,13 +81,13 @@ class _Memory:
         """Mask the beginning of a text that probably occurs again, such as a name."""
         if len(text) > _LONGEST_MASKED:
             return self.mask_beginning(text)
-        kept = self._masked
-        masked = kept.get(text)
+        cache = self._masked
+        masked = cache.get(text)
         if masked is None:
             masked = self.mask(text)
-            if len(kept) >= _MOST_MASKED:
-                kept.clear()
-            kept[text] = masked
+            if len(cache) >= _MOST_MASKED:
+                cache.clear()
+            cache[text] = masked
         return masked
 
 
@@ -104,30 +104,30 @@ def learn_conninfo(conninfo: str) -> None:
 
     A password that equals a visible part of the same string (for example the user) is not a secret.
     """
-    user, found, public = "", [], {""}
+    user, passwords, public = "", [], {""}
     if scheme := URL.match(conninfo):
         user, _, password = userinfo(conninfo).partition(":")
         # An unescaped password is split where libpq and others expect the parts of a URI.
-        found = [password, *re.split(r"[@/?#,:\[\]]", password)]
+        passwords = [password, *re.split(r"[@/?#,:\[\]]", password)]
         rest = conninfo[scheme.end() :].rpartition("@")[2]
         hosts, _, query = rest.partition("?")
         public |= {user, *re.split(r"[/:,]", hosts)}
         if not userinfo(conninfo) and (port := hosts.partition("/")[0].partition(":")[2]):
-            found += [one for one in port.split(",") if not one.isdigit()]
-        pairs = [one.partition("=")[::2] for one in query.split("&")]
+            passwords += [part for part in port.split(",") if not part.isdigit()]
+        pairs = [pair.partition("=")[::2] for pair in query.split("&")]
     else:
-        pairs = [(one["name"], _unquoted(one["value"])) for one in PAIR.finditer(conninfo)]
+        pairs = [(pair["name"], _unquoted(pair["value"])) for pair in PAIR.finditer(conninfo)]
         public |= {value for name, value in pairs if name in ("user", "dbname", "host")}
         user = dict(pairs).get("user", "")
         # A blank or a quote ends an unquoted password for libpq, and for PAIR.
         for after in _PASSWORD.findall(conninfo):
-            found += [after, after.strip("'")]
+            passwords += [after, after.strip("'")]
     for name, value in pairs:
         if name.lower() == "options":
             learn_options(unquote_plus(value) if URL.match(conninfo) else value)
         elif name.lower() in CONFIDENTIAL:
-            found.append(value)
-    learn_credentials(unquote(user), [one for one in found if unquote(one) not in public])
+            passwords.append(value)
+    learn_credentials(unquote(user), [password for password in passwords if unquote(password) not in public])
 
 
 def learn_options(options: str) -> None:
@@ -145,9 +145,9 @@ def learn_credentials(user: str, passwords: Iterable[str]) -> None:
 
 def learn_url(url: str) -> None:
     """Store the user part of an endpoint's URL and the values of its query."""
-    if found := userinfo(url):
-        user, colon, password = found.partition(":")
-        learn(found, *([] if colon else [user]))
+    if credentials := userinfo(url):
+        user, colon, password = credentials.partition(":")
+        learn(credentials, *([] if colon else [user]))
         learn_credentials(unquote(user), [password, *re.split(r"[@/?#,:\[\]]", password)])
     learn(*_QUERY_VALUE.findall(url.rpartition("@")[2]))
 
@@ -181,9 +181,9 @@ def learn_environment(environ: Mapping[str, str]) -> None:
             learn_url(value)
 
 
-def _without_password(found: re.Match[str]) -> str:
+def _without_password(match: re.Match[str]) -> str:
     """Return a text run with a URL, its password masked up to the last @."""
-    run = found[0]
+    run = match[0]
     if user := _USER.search(run):
         password, at, host = run[user.end() :].rpartition("@")
         if password:
@@ -213,17 +213,17 @@ class Redaction(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
-            told = record.getMessage()
+            message = record.getMessage()
         except Exception as error:  # noqa: BLE001 - arguments that do not match, or cannot be formatted
             # Python would print the raw arguments and drop the record.
             form = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
-            told = f"{form} (its arguments do not fit: {type(error).__name__})"
-            record.msg, record.args = redact_beginning(told), None
-        if (masked := redact_beginning(told)) != told:
+            message = f"{form} (its arguments do not fit: {type(error).__name__})"
+            record.msg, record.args = redact_beginning(message), None
+        if (masked := redact_beginning(message)) != message:
             record.msg, record.args = masked, None
         if record.exc_info:
-            told = _UNFORMATTED.formatException(record.exc_info)
-            if (masked := redact_beginning(told)) != told:
+            traceback = _UNFORMATTED.formatException(record.exc_info)
+            if (masked := redact_beginning(traceback)) != traceback:
                 # A formatter uses exc_text if there is no exception.
                 record.exc_info, record.exc_text = None, masked
         return True
@@ -231,17 +231,17 @@ class Redaction(logging.Filter):
 
 def forms(secret: str) -> set[str]:
     """Return a secret in its forms: plain, URL, Python, JSON, Base64 and on one line."""
-    found: set[str] = set()
+    variants: set[str] = set()
     for text in {secret, unquote(secret), unquote_plus(secret)}:
         if len(text.strip()) < SHORTEST:
             continue
-        found |= {text, text.strip(), " ".join(text.split())}
-        found |= {encode(text, errors="replace") for encode in (quote, quote_plus)}
-        found.add(quote(text, safe="", errors="replace"))
-        found |= {repr(text)[1:-1], repr(text.encode(errors="replace"))[2:-1]}
-        found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-        found |= _base64(text)
-    return found
+        variants |= {text, text.strip(), " ".join(text.split())}
+        variants |= {encode(text, errors="replace") for encode in (quote, quote_plus)}
+        variants.add(quote(text, safe="", errors="replace"))
+        variants |= {repr(text)[1:-1], repr(text.encode(errors="replace"))[2:-1]}
+        variants |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+        variants |= _base64(text)
+    return variants
 
 
 def _base64(text: str) -> set[str]:
@@ -252,10 +252,10 @@ def _base64(text: str) -> set[str]:
 def _decoded(word: str) -> str:
     """Return decoded HTTP Basic credentials; empty for any other text."""
     try:
-        told = base64.b64decode(word, validate=True).decode()
+        text = base64.b64decode(word, validate=True).decode()
     except ValueError:
         return ""
-    return told if ":" in told else ""
+    return text if ":" in text else ""
 
 
 def _unquoted(value: str) -> str:
@@ -264,7 +264,7 @@ def _unquoted(value: str) -> str:
 
 
 def _worded(text: str) -> str:
-    alone = len(text) < _STANDS_ALONE and text.isalnum()
+    alone = len(text) < _SHORTEST_IN_WORDS and text.isalnum()
     # A word also begins after `%20` or `\\n`.
     begins = r"(?:(?<![^\W_])|(?<=%[0-9A-F]{2})|(?<=\\[nrt]))"
     return rf"{begins}{re.escape(text)}(?![^\W_])" if alone else re.escape(text)
@@ -278,6 +278,6 @@ def redact_all(values: Mapping[str, Any]) -> dict[str, Any]:
 def _redacted(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    told = str(value)
-    masked = _memory.mask_value(told)
-    return value if masked == told else masked
+    text = str(value)
+    masked = _memory.mask_value(text)
+    return value if masked == text else masked

@@ -23,18 +23,18 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many rows are kept, which ones, and whether the rest is summed."""
+    """Maximum number of rows, their order, and the columns summed over the omitted rows."""
 
     rows: int
     order: tuple[str, ...] = ()
     """Columns whose text (NULL first) sorts the rows before the cut; empty: order of arrival."""
     fold: tuple[str, ...] = ()
-    """Columns whose values are summed over the rows that are not kept."""
+    """Columns whose values are summed over the omitted rows."""
 
 
 @dataclass(slots=True)
 class OmittedSum:
-    """One column's sum over the rows that were not kept."""
+    """One column's sum over the omitted rows."""
 
     total: Number = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class RowCollector:
             self._cut()
 
     def rows(self) -> Rows:
-        """Return the kept rows, and the counts and sums of the rest."""
+        """Return the rows within the limit, and the counts and sums of the omitted rows."""
         self._cut()
         folded = {name: sums for name, (_, sums) in self._folded.items()} if self._beyond else {}
         return Rows(self._columns, self._rows, self._beyond, folded)

@@ -77,7 +77,7 @@ def foreign_parameters(conninfo: str) -> list[str]:
     base, query = _split_query(conninfo[scheme.end() :].rpartition("@")[2])
     if not _HOSTS.fullmatch(base):
         return []
-    names = [one.partition("=")[0] for one in query[1:].split("&") if one]
+    names = [parameter.partition("=")[0] for parameter in query[1:].split("&") if parameter]
     return [
         name
         for name in names
@@ -93,18 +93,18 @@ def mask_url(url: str) -> str:
     query = _QUERY.search(url, max(start, url.rfind("@") + 1))
     base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
     before, at, host = base[start:].rpartition("@")
-    shown = MASK if before else ""
-    return base[:start] + shown + at + host + re.sub(r"=[^&]*", f"={MASK}", tail)
+    masked = MASK if before else ""
+    return base[:start] + masked + at + host + re.sub(r"=[^&]*", f"={MASK}", tail)
 
 
-def show_path(given: str) -> str:
+def show_path(text: str) -> str:
     """Return the path of a file in quotes, if it is a path: a secret may be in its place."""
-    path = Path(given)
+    path = Path(text)
     try:
-        known = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
+        is_path = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
     except (OSError, ValueError):
-        known = False
-    return repr(given) if known and given.isprintable() else "the file (shown if its path is absolute)"
+        is_path = False
+    return repr(text) if is_path and text.isprintable() else "the file (shown if its path is absolute)"
 
 
 def userinfo(url: str) -> str:
@@ -121,7 +121,7 @@ def _mask_uri(rest: str) -> str:
     if _has_user(rest):
         user, _, tail = rest.partition("@")
         base, query = _split_query(tail)
-        if "@" in base or ("@" in query and (":" in user or not _known(query))):
+        if "@" in base or ("@" in query and (":" in user or not _is_libpq_query(query))):
             # The base may contain a part of the password.
             base, query = _split_query(rest.rpartition("@")[2])
     elif "@" in _split_query(rest)[0]:
@@ -131,21 +131,22 @@ def _mask_uri(rest: str) -> str:
         user = ""
         base, query = _split_query(rest)
     name, colon, _ = user.partition(":")
-    shown = f"{name}:{MASK}@" if colon else f"{name}@" if user else ""
+    masked = f"{name}:{MASK}@" if colon else f"{name}@" if user else ""
     if not _HOSTS.fullmatch(base):
         # The port is not a number: `user:password/database`, without a host.
         base = f"{base.partition(':')[0]}:{MASK}" if ":" in base and not user else MASK
     parameters = [
-        one if name.lower() in _HARMLESS else f"{name}={MASK}" if name.lower() in CONFIDENTIAL else MASK
-        for one in query[1:].split("&")
-        for name in [one.partition("=")[0]]
+        parameter if name.lower() in _HARMLESS else f"{name}={MASK}" if name.lower() in CONFIDENTIAL else MASK
+        for parameter in query[1:].split("&")
+        for name in [parameter.partition("=")[0]]
     ]
-    return shown + base + (f"?{'&'.join(parameters)}" if query else "")
+    return masked + base + (f"?{'&'.join(parameters)}" if query else "")
 
 
-def _known(query: str) -> bool:
+def _is_libpq_query(query: str) -> bool:
     return all(
-        one.partition("=")[0].lower() in _HARMLESS | CONFIDENTIAL for one in query.lstrip("?").split("&")
+        parameter.partition("=")[0].lower() in _HARMLESS | CONFIDENTIAL
+        for parameter in query.lstrip("?").split("&")
     )
 
 
@@ -155,18 +156,18 @@ def _split_query(tail: str) -> tuple[str, str]:
 
 
 def _mask_pairs(conninfo: str) -> str:
-    told, at = "", 0
+    masked, at = "", 0
     while at < len(conninfo.rstrip()):
         pair = PAIR.match(conninfo, at)
         name = pair["name"].lower() if pair else ""
         if pair is None or name not in _HARMLESS | CONFIDENTIAL:
-            return f"{told} {MASK}".lstrip()
+            return f"{masked} {MASK}".lstrip()
         value = pair["value"]
         odd = "://" in value or ("@" in value[1:] and name != "user") or (name == "port" and _no_port(value))
-        shown = MASK if name in CONFIDENTIAL or odd else value
-        told += conninfo[at : pair.start("value")] + shown
+        masked += conninfo[at : pair.start("value")]
+        masked += MASK if name in CONFIDENTIAL or odd else value
         at = pair.end()
-    return told
+    return masked
 
 
 def _no_port(value: str) -> bool:

@@ -47,15 +47,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing if number == 1 else _SEVERAL.get(thing, f'{thing}s')}"
 
 
-def near(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the entry of `known` that is most similar to `word`, if any is; `cutoff` as in difflib."""
-    return next(iter(difflib.get_close_matches(word[:200], sorted(known), n=1, cutoff=cutoff)), None)
+def near(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the entry of `candidates` that is most similar to `word`, if any is; `cutoff` as in difflib."""
+    return next(iter(difflib.get_close_matches(word[:200], sorted(candidates), n=1, cutoff=cutoff)), None)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or an empty text if no known word is similar."""
-    meant = near(word, known)
-    return f"; did you mean {meant!r}?" if meant else ""
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or an empty text if no candidate is similar."""
+    candidate = near(word, candidates)
+    return f"; did you mean {candidate!r}?" if candidate else ""
 
 
 def as_yaml(value: object) -> str:

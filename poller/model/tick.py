@@ -43,15 +43,15 @@ def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
     The offset comes from a hash of instance and tick. So many pollers of one replica spread over the
     interval, and each keeps its offset after a restart.
     """
-    together: dict[str, list[QueryDefinition]] = {}
+    groups: dict[str, list[QueryDefinition]] = {}
     for query in queries:
         # By name, because the name identifies a tick: intervals with the same text are the same.
-        together.setdefault(tick_name(query), []).append(query)
-    made = []
-    for name, members in together.items():
+        groups.setdefault(tick_name(query), []).append(query)
+    result = []
+    for name, members in groups.items():
         interval = members[0].interval
-        made.append(Tick(name, tuple(members), interval, _fraction(instance, name) * interval))
-    return made
+        result.append(Tick(name, tuple(members), interval, _fraction(instance, name) * interval))
+    return result
 
 
 def _fraction(instance: str, tick: str) -> float:

@@ -30,7 +30,7 @@ _INSTEAD = {
 
 
 def unit_problem(unit: str) -> str | None:
-    """Return what is wrong with `unit` and what to write instead; None if the unit is valid.
+    """Return the problem of `unit` and its fix; None if the unit is valid.
 
     Valid units are UCUM's common units with their prefixes, `1`, an annotation such as `{message}`, quotients
     of those, and the empty text for no unit. Source: OpenTelemetry semantic conventions, general/metrics.md,
@@ -54,7 +54,9 @@ def unit_problem(unit: str) -> str | None:
 def unit_instead(unit: str) -> str | None:
     """Return the UCUM unit for a word such as `bytes`, or for a unit in the wrong case; None if unknown."""
     lower = unit.lower()
-    return _INSTEAD.get(lower) or next((known for known in _BY_CASE if known.lower() == lower), None)
+    return _INSTEAD.get(lower) or next(
+        (candidate for candidate in _BY_CASE if candidate.lower() == lower), None
+    )
 
 
 def _terms(unit: str) -> list[str]:
@@ -68,10 +70,10 @@ def _is_term(term: str) -> bool:
 
 
 def _singular(words: str) -> str:
-    one = re.sub(r"[ -]+", "_", words.strip())
-    if one.endswith("ies") and len(one) > 4:
-        return one[:-3] + "y"
-    return one if one.endswith(("ss", "us", "is")) or len(one) < 3 else one.removesuffix("s")
+    noun = re.sub(r"[ -]+", "_", words.strip())
+    if noun.endswith("ies") and len(noun) > 4:
+        return noun[:-3] + "y"
+    return noun if noun.endswith(("ss", "us", "is")) or len(noun) < 3 else noun.removesuffix("s")
 
 
 _MEASURES = {
@@ -86,6 +88,6 @@ def guessed_unit(name: str, thing: str) -> str:
     If no word of `name` is a measure, the column counts things: `{message}` for the `thing` messages.
     """
     words = [word for word in name.lower().split("_") if word not in ("b", "by")]
-    known = (_MEASURES.get(word) or _INSTEAD.get(word) for word in reversed(words))
-    unit = next(filter(None, known), f"{{{_singular(thing.lower())}}}")
+    units = (_MEASURES.get(word) or _INSTEAD.get(word) for word in reversed(words))
+    unit = next(filter(None, units), f"{{{_singular(thing.lower())}}}")
     return "{row}" if unit_problem(unit) else unit

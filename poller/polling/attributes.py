@@ -23,7 +23,8 @@ class EnumeratedAttributes:
     def see(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Record one row's attributes.
 
-        Raises NotTellableError (`undeclared_value`) if a closed attribute is NULL or has an undeclared value.
+        Raises NotRepresentableError (`undeclared_value`) if a closed attribute is NULL or has an undeclared
+        value.
         """
         if not self._values:
             return

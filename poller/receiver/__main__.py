@@ -18,8 +18,12 @@ from poller.receiver.receiver import Received, Receiver
 def main() -> None:
     """Print a line of JSON when the receiver is ready, and a line for each accepted metrics request."""
     parser = argparse.ArgumentParser(prog="python -m poller.receiver", description=__doc__)
-    parser.add_argument("--grpc-port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--http-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument(
+        "--grpc-port", type=int, default=0, help="port for gRPC; 0 (the default) is a free one"
+    )
+    parser.add_argument(
+        "--http-port", type=int, default=0, help="port for HTTP; 0 (the default) is a free one"
+    )
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     lock = threading.Lock()

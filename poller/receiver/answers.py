@@ -35,15 +35,15 @@ class Answer:
 
 
 ACCEPT = Answer()
-UNAVAILABLE = Answer("UNAVAILABLE", 503, "the receiver was told to be unavailable")
-INVALID = Answer("INVALID_ARGUMENT", 400, "the receiver was told to find this invalid")
+UNAVAILABLE = Answer("UNAVAILABLE", 503, "the receiver is configured to be unavailable")
+INVALID = Answer("INVALID_ARGUMENT", 400, "the receiver is configured to reject this")
 HANG = Answer(hang=True)
 CUT = Answer(cut=True)
 
 
 def throttle(seconds: float) -> Answer:
-    """Return the answer of an overloaded receiver, which asks for a retry after `seconds`."""
-    return Answer("RESOURCE_EXHAUSTED", 429, "the receiver was told to be busy", retry_after=seconds)
+    """Return the answer of an overloaded receiver, which requests a retry after `seconds`."""
+    return Answer("RESOURCE_EXHAUSTED", 429, "the receiver is configured to be busy", retry_after=seconds)
 
 
 def partial(rejected: int, message: str) -> Answer:

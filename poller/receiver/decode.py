@@ -30,8 +30,8 @@ def value_of(value: AnyValue) -> Attribute:
         return [value_of(item) for item in value.array_value.values]
     if which == "kvlist_value":
         return attributes_of(value.kvlist_value.values)
-    found: Attribute = getattr(value, which)
-    return found
+    item: Attribute = getattr(value, which)
+    return item
 
 
 Kind = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
@@ -136,15 +136,15 @@ def _distribution(
 ) -> Distribution:
     if isinstance(point, metrics_pb2.SummaryDataPoint):
         return Distribution(point.count, point.sum)
-    told = Distribution(
+    distribution = Distribution(
         point.count,
         point.sum if point.HasField("sum") else None,
         point.min if point.HasField("min") else None,
         point.max if point.HasField("max") else None,
     )
     if isinstance(point, metrics_pb2.ExponentialHistogramDataPoint):
-        return told
-    return replace(told, bounds=tuple(point.explicit_bounds), buckets=tuple(point.bucket_counts))
+        return distribution
+    return replace(distribution, bounds=tuple(point.explicit_bounds), buckets=tuple(point.bucket_counts))
 
 
 @dataclass(frozen=True, slots=True)

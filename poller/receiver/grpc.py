@@ -58,11 +58,11 @@ class GrpcListener:
             context.cancel()
         elif not answer.accepts:
             if answer.retry_after is not None:
-                told = status(answer)
+                details = status(answer)
                 # The first key is gRPC's convention; OpenTelemetry's Python exporter reads the second.
                 context.set_trailing_metadata(
                     (
-                        ("grpc-status-details-bin", told.SerializeToString()),
+                        ("grpc-status-details-bin", details.SerializeToString()),
                         ("google.rpc.retryinfo-bin", retry_info(answer.retry_after).SerializeToString()),
                     )
                 )

@@ -42,10 +42,10 @@ def _gunzip(body: bytes) -> bytes:
 
 def _inflate(body: bytes) -> bytes:
     stream = zlib.decompressobj()
-    found = stream.decompress(body, _LARGEST_BODY + 1)
-    if not stream.eof and len(found) <= _LARGEST_BODY:
+    unpacked = stream.decompress(body, _LARGEST_BODY + 1)
+    if not stream.eof and len(unpacked) <= _LARGEST_BODY:
         raise EOFError("the compressed body ends too early")
-    return found
+    return unpacked
 
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": _gunzip, "deflate": _inflate}
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
         except ValueError:
             self.close_connection = True
-            self._reply(Answer("INVALID_ARGUMENT", 400, "the body's length cannot be read"))
+            self._reply(Answer("INVALID_ARGUMENT", 400, "the length of the body is invalid"))
             return
         if body is None:
             self._refuse_size()
@@ -138,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         kind = _BY_PATH.get(self.path)
         if kind is None:
-            self._reply(Answer("UNIMPLEMENTED", 404, f"write {', '.join(_BY_PATH)}"))
+            self._reply(
+                Answer("UNIMPLEMENTED", 404, f"the path is unknown; write one of {', '.join(_BY_PATH)}")
+            )
         elif self.headers.get_content_type() not in (_PROTOBUF, _JSON) or encoding not in _UNPACK:
             self._reply(
                 Answer("INVALID_ARGUMENT", 415, f"send {_PROTOBUF} or {_JSON}, plain, gzip or deflate")
@@ -151,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 request = self._parsed(unpacked, kind)
             except (DecodeError, EOFError, OSError, ValueError, zlib.error) as error:
-                self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is no OTLP request: {error}"))
+                self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is not an OTLP request: {error}"))
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = self.server.take("http", headers, request)
@@ -165,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse_size(self) -> None:
         self.close_connection = True
-        most = f"{_LARGEST_BODY} bytes are the most that is taken, also after decompression"
-        self._reply(Answer("RESOURCE_EXHAUSTED", 413, f"the body is too large: {most}"))
+        advice = f"send at most {_LARGEST_BODY} bytes, also after decompression"
+        self._reply(Answer("RESOURCE_EXHAUSTED", 413, f"the body is too large; {advice}"))
 
     def _body(self) -> bytes | None:
         """Return the body, also if chunked (RFC 9112, section 7.1); None if it is too long.
@@ -210,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _length(text: str, base: int) -> int:
     length = int(text, base)
     if length < 0:
-        raise ValueError(f"{length} is no length")
+        raise ValueError(f"{length} is not a length")
     return length
 
 

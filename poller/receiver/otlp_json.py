@@ -21,10 +21,10 @@ def from_json(text: str | bytes, into: type[Parsed]) -> Parsed:
     specification 1.10, "JSON Protobuf Encoding"). Raises ValueError if the text is not a valid request.
     """
     try:
-        told = json.loads(text)
-        if not isinstance(told, dict):
-            raise ValueError("it is no object")  # noqa: TRY004 - the value is invalid, not its Python type
-        return ParseDict(_with_base64_ids(told), into(), ignore_unknown_fields=True)
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("it is not an object")  # noqa: TRY004 - the value is invalid, not its Python type
+        return ParseDict(_with_base64_ids(data), into(), ignore_unknown_fields=True)
     except (ParseError, RecursionError) as error:
         raise ValueError(str(error)) from None
 

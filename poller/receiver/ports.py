@@ -18,10 +18,10 @@ closed port there can even get the same port as its own and connect to itself.
 
 def free_ports(count: int) -> list[int]:
     """Return `count` different free ports; raises OSError if not enough of them are found."""
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         ports: list[int] = []
         for port in random.sample(_RANGE, 500):
-            listener = held.enter_context(socket.socket())
+            listener = stack.enter_context(socket.socket())
             # Like all servers here: a port with connections in TIME_WAIT counts as free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

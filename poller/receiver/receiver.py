@@ -38,7 +38,7 @@ __all__ = [
     "throttle",
 ]
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ class Receiver:
         `keep` limits the number of stored requests of each signal. `on_request` runs in the receiving thread
         after the request is stored and before it is answered. Raises OSError if a port is in use.
         """
-        found = iter(free_ports(2))
-        self.grpc_port = grpc_port or next(found)
-        self.http_port = http_port or next(found)
+        ports = iter(free_ports(2))
+        self.grpc_port = grpc_port or next(ports)
+        self.http_port = http_port or next(ports)
         self._host = host
         self._tls = tls
         self._on_request = on_request
@@ -170,7 +170,7 @@ class Receiver:
             raise
 
     def stop(self) -> None:
-        """Stop listening, cut every connection and release hanging requests; stored requests are kept."""
+        """Stop listening, cut every connection and release hanging requests; stored requests stay."""
         with self._changed:
             listeners, self._listeners = self._listeners, None
             self._stops += 1
@@ -215,30 +215,30 @@ class Receiver:
             for attempts in self._attempts.values():
                 attempts.clear()
 
-    def wait_for(self, predicate: Callable[[list[Point]], Found], timeout: float = 30.0) -> Found:
+    def wait_for(self, predicate: Callable[[list[Point]], Result], timeout: float = 30.0) -> Result:
         """Return the first truthy result of `predicate`, which is called now and after every request.
 
         Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
         """
         return self.wait_until(lambda: predicate(self.points()), timeout)
 
-    def wait_until(self, answer: Callable[[], Found], timeout: float = 30.0) -> Found:
+    def wait_until(self, answer: Callable[[], Result], timeout: float = 30.0) -> Result:
         """Return the first truthy result of `answer`, which is called now and after every request.
 
         Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
         """
         with self._changed:
-            found = self._changed.wait_for(answer, timeout)
-            if not found:
+            result = self._changed.wait_for(answer, timeout)
+            if not result:
                 attempts = self.attempts()
-                seen = sorted({point.metric for received in attempts for point in received.points()})
+                metrics = sorted({point.metric for received in attempts for point in received.points()})
                 spans = sorted({span.name for span in self.spans()})
                 raise TimeoutError(
                     f"{len(attempts)} requests in {timeout:g} s, {len(self.requests())} accepted, "
-                    f"of the metrics {', '.join(seen) or 'none'}"
+                    f"of the metrics {', '.join(metrics) or 'none'}"
                     + (f"; the spans {', '.join(spans)}" if spans else "")
                 )
-            return found
+            return result
 
     def wait_for_attempts(self, count: int, timeout: float = 30.0, *, signal: Signal = "metrics") -> None:
         """Wait until `count` requests of a signal are stored, whatever their answers.

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from poller.demo.messaging.client import Client, Connection, Seen
+from poller.demo.messaging.client import Client, Connection, ResponseCounts
 from poller.events import NotificationEvent
 from tests.bed.eventmetrics import PATIENCE, EventMetricsSeen
 from tests.bed.messaging import MessagingServer
@@ -65,7 +65,7 @@ class Load:
         metrics: EventMetricsSeen,
     ) -> None:
         self.sent = Sent()
-        self.seen: Seen = Counter()
+        self.seen: ResponseCounts = Counter()
         self.told: Counter[tuple[str, ...]] = Counter()
         """How often what must be counted, by the event and the values of its attributes."""
         self.recorded: dict[str, list[int]] = {
@@ -182,7 +182,7 @@ class Load:
         self.told["message_sent", "failure"] += 2
         message = {"submission": str(uuid4()), "device": str(carol.device), "content": "aGVsbG8="}
         for new in (1, 0):  # what is sent again is not new
-            answer = await _expect(alice.ask("POST", "/v1/messages", json={"messages": [message]}), 201)
+            answer = await _expect(alice.request("POST", "/v1/messages", json={"messages": [message]}), 201)
             assert answer.json() == {"stored": new}
             self._notified("no_receivers", "MessageReceived")
         self.told["message_sent", "success"] += 1
@@ -222,7 +222,7 @@ class Load:
             attachment = await self._upload(alice, size)
             assert len((await _expect(alice.download(attachment), 200)).content) == size
         await _expect(alice.upload(bytes(100_001)), 413)
-        await _expect(alice.ask("POST", "/v1/attachments", content=_in_chunks()), 411)
+        await _expect(alice.request("POST", "/v1/attachments", content=_in_chunks()), 411)
         self._expire(attachment)
         await self._until(lambda: not self._is_kept(attachment))
         self.told["attachments_deleted",] += 1
@@ -236,9 +236,9 @@ class Load:
             await _expect(alice.back_up(bytes(size)), 200)
             self.told["backup_uploaded",] += size
             self.recorded["backup_size"].append(size)
-        answer = await _expect(alice.ask("GET", "/v1/backup"), 200)
+        answer = await _expect(alice.request("GET", "/v1/backup"), 200)
         assert (len(answer.content), answer.headers["etag"]) == (1000, '"2"')
-        await _expect(alice.ask("HEAD", "/v1/backup"), 200)
+        await _expect(alice.request("HEAD", "/v1/backup"), 200)
         await _expect(alice.back_up(bytes(31)), 400)
         self._database.execute(
             "UPDATE backups SET state = 'UPLOADING', pending_version = 3, pending_at = '-infinity'"
@@ -251,11 +251,11 @@ class Load:
     async def _lose_the_storage(self, alice: Client) -> None:
         attachment = await self._upload(alice, 10)
         await self._metrics.see(1, "health_checked", "storage")
-        await _expect(alice.ask("GET", "/readyz"), 200)
+        await _expect(alice.request("GET", "/readyz"), 200)
         self._bucket.delete()
         try:
             await _expect(alice.upload(bytes(10)), 500)
-            answer = await _expect(alice.ask("GET", "/readyz"), 503)
+            answer = await _expect(alice.request("GET", "/readyz"), 503)
             assert (answer.json()["status"], answer.json()["storage"]) == ("error", "error")
             await self._metrics.see(0, "health_checked", "storage")
             self._expire(attachment)
@@ -306,12 +306,12 @@ class Load:
         await _expect(alice.sign_up("planted_bob"), 409)
         await _expect(alice.sign_up("Planted Name"), 400)
         self.sent.secrets.add("Planted Name")
-        await _expect(alice.ask("GET", "/livez"), 200)
+        await _expect(alice.request("GET", "/livez"), 200)
         for method, route, status, seen in (
             ("GET", "/v1/nothing/here", 404, ("GET", "unmatched", 404)),
             ("BREW", "/v1/messages", 405, ("_OTHER", "/v1/messages", 405)),
         ):
-            await _expect(alice.ask(method, route), status)
+            await _expect(alice.request(method, route), status)
             self.seen[method, route, status] -= 1
             self.seen[seen] += 1
 

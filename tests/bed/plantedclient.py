@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 
-from poller.demo.messaging.client import Client, Seen
+from poller.demo.messaging.client import Client, ResponseCounts
 
 AGENT = "Mozilla/5.0 (planted; agent)"
 
@@ -31,21 +31,21 @@ class Sent:
 class PlantedClient(Client):
     """Each of its requests belongs to a trace of its own."""
 
-    def __init__(self, url: str, seen: Seen, sent: Sent, address: str) -> None:
+    def __init__(self, url: str, responses: ResponseCounts, sent: Sent, address: str) -> None:
         """`address` is where it claims to be."""
-        super().__init__(url, seen, self._plant)
+        super().__init__(url, responses, self._plant)
         self._sent = sent
         self._address = address
         sent.secrets |= {address, self.password}
 
-    async def ask(
+    async def request(
         self, method: str, route: str, *, parameters: Mapping[str, object] | None = None, **how: Any
     ) -> httpx.Response:
         """Send one request with a query, and remember what the answer lets it do."""
         query = f"planted-query-{secrets.token_hex(8)}"
         self._sent.secrets.add(query)
         params = {"mail": f"{query}@example.org"}
-        answer = await super().ask(method, route, parameters=parameters, params=params, **how)
+        answer = await super().request(method, route, parameters=parameters, params=params, **how)
         if answer.is_success and answer.headers.get("content-type") == "application/json":
             told = answer.json()
             if isinstance(told, dict):
@@ -66,7 +66,7 @@ class PlantedClient(Client):
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        self.seen["POST", "/v1/attachments", 499] += 1
+        self.responses["POST", "/v1/attachments", 499] += 1
 
     def deaf_socket(self) -> socket.socket:
         """A connection that has next to no room for what is not read."""

@@ -26,34 +26,41 @@ from poller.receiver.ports import LOOPBACK
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which says where it listens."""
+    """Uvicorn server that prints its URL."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve."""
+        """Start, and print the URL."""
         await super().startup(sockets)
-        for one in sockets or ():
-            host, port = one.getsockname()[:2]
-            print(json.dumps({"url": f"http://{host}:{port}"}), flush=True)  # noqa: T201 - for whoever started us
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            print(json.dumps({"url": f"http://{host}:{port}"}), flush=True)  # noqa: T201 - for the parent process
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m poller.demo.messaging", description=__doc__)
-    parser.add_argument("dsn", help="the database, which has poller/demo/schema.sql, as libpq takes it")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--folder", type=Path, help="keep objects in this folder")
-    parser.add_argument("--bucket", help="keep objects in this bucket")
-    parser.add_argument("--s3-endpoint", metavar="URL", help="where the bucket is, unless it is Amazon's")
-    parser.add_argument("--push-url", metavar="URL", help="provider of push notifications; else none")
-    parser.add_argument("--generation", default="document", help="of the metrics' names")
-    parser.add_argument("--send-buffer", type=int, metavar="BYTES", help="of the kernel, for each connection")
+    parser.add_argument(
+        "dsn",
+        help="the database, as a libpq connection string or URI; it has the tables of poller/demo/schema.sql",
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0 (the default) chooses a free port"
+    )
+    parser.add_argument("--folder", type=Path, help="store objects in this folder")
+    parser.add_argument("--bucket", help="store objects in this S3 bucket")
+    parser.add_argument("--s3-endpoint", metavar="URL", help="endpoint of the bucket (default: Amazon's)")
+    parser.add_argument("--push-url", metavar="URL", help="provider of push notifications (default: none)")
+    parser.add_argument("--generation", default="document", help="generation of the metrics' names")
+    parser.add_argument(
+        "--send-buffer", type=int, metavar="BYTES", help="size of the kernel's send buffer of each connection"
+    )
     add_options(parser)
     options = parser.parse_args(arguments)
     if bool(options.folder) == bool(options.bucket):
-        parser.error("say either --folder or --bucket")
+        parser.error("write either --folder or --bucket")
 
     configure_telemetry("messaging-server", libraries=_libraries())
-    # What is logged outside of any request, worker or session belongs to the trace of the start.
+    # Log records outside of requests, workers and sessions belong to the trace of the start.
     start = get_tracer(__name__).start_span("start_server")
     attach(set_span_in_context(start))
     application = make_application(
@@ -71,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             ws_max_size=1_048_576,
-            # Longer than clients keep one, or a request would now and then meet a connection's end.
+            # Longer than clients keep idle connections, so that no request reaches a closed connection.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
     )
     with socket.create_server((LOOPBACK, options.port), backlog=2048) as listening:
         if options.send_buffer:
-            # Inherited by every connection; a small one lets a slow client be noticed early.
+            # Every connection inherits it; with a small buffer the server notices a slow client early.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, options.send_buffer)
         start.end()
         asyncio.run(server.serve(sockets=[listening]))
@@ -86,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _libraries() -> list[Library]:
-    """Those that there is a package for, to make their spans with."""
-    known: tuple[Library, ...] = ("psycopg", "botocore")
-    # Not by the first name alone, which without any of the packages cannot be looked into.
+    """Return the libraries whose instrumentation package is installed."""
+    libraries: tuple[Library, ...] = ("psycopg", "botocore")
+    # find_spec of a submodule raises if the parent package is missing.
     if find_spec("opentelemetry.instrumentation") is None:
         return []
-    return [library for library in known if find_spec(f"opentelemetry.instrumentation.{library}")]
+    return [library for library in libraries if find_spec(f"opentelemetry.instrumentation.{library}")]
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from poller.demo.messaging.backups import BackupService
 from poller.demo.messaging.bus import Bus
 from poller.demo.messaging.database import Pool, make_pool
 from poller.demo.messaging.devices import DeviceService, KeyService
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.gateway import Gateway
 from poller.demo.messaging.messages import MessageService
 from poller.demo.messaging.notifications import NotificationService
 from poller.demo.messaging.objects import ObjectStore
 from poller.demo.messaging.push import Provider, PushService
-from poller.demo.messaging.refused import RefusedError
-from poller.demo.messaging.routes import Routes, fail, let_go, refuse
+from poller.demo.messaging.routes import Routes, client_disconnected, internal_error, rejected
 from poller.demo.messaging.settings import Settings
 from poller.demo.messaging.workers import Workers
 from poller.events import EventMetrics
@@ -35,7 +35,7 @@ from poller.events.pools import watch_pool
 def make_application(
     dsn: str, objects: ObjectStore, provider: Provider, metrics: EventMetrics, settings: Settings
 ) -> TelemetryMiddleware:
-    """Make the server's ASGI application; it connects when its lifespan begins."""
+    """Return the server's ASGI application; it connects when its lifespan begins."""
     pool = make_pool(dsn, settings.pool_size, settings.pool_timeout)
     bus = Bus(dsn)
     push = PushService(pool, provider, metrics, settings)
@@ -58,12 +58,12 @@ def make_application(
 
     workers = Workers()
     for service in (accounts, messages, attachments, backups):
-        workers.every(settings.cleanup_interval, service.clean_up)
-    workers.every(settings.channel_interval, notifications.clean_up)
-    workers.every(settings.push_interval, push.run_due)
+        workers.add(settings.cleanup_interval, service.clean_up)
+    workers.add(settings.channel_interval, notifications.clean_up)
+    workers.add(settings.push_interval, push.run_due)
 
     health = Health(metrics, interval=settings.health_interval)
-    health.register("database", partial(_ask, pool))
+    health.register("database", partial(_check_database, pool))
     health.register("storage", objects.check)
     health.register("pubsub", bus.check)
 
@@ -82,12 +82,16 @@ def make_application(
     watch_pool(metrics, pool)
     application = Starlette(
         routes=[routes.mount(metrics), Route("/livez", health), Route("/readyz", health)],
-        exception_handlers={RefusedError: refuse, ClientDisconnect: let_go, Exception: fail},
+        exception_handlers={
+            RequestError: rejected,
+            ClientDisconnect: client_disconnected,
+            Exception: internal_error,
+        },
         lifespan=lifespan,
     )
     return TelemetryMiddleware(application, metrics)
 
 
-async def _ask(pool: Pool) -> None:
+async def _check_database(pool: Pool) -> None:
     async with pool.connection() as connection:
         await connection.execute("SELECT 1")

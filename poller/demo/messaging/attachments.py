@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 from poller.demo.messaging.database import Pool
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.objects import ObjectStore
-from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced
@@ -25,7 +25,7 @@ class AttachmentService:
 
     @traced("upload_attachment")
     async def upload(self, content: bytes) -> UUID:
-        """Store an attachment; first its bytes, so that no row is without them."""
+        """Store an attachment; its content first, so that every row has content."""
         attachment = uuid4()
         await self._objects.put(_key(attachment), content)
         async with self._pool.connection() as connection:
@@ -39,20 +39,20 @@ class AttachmentService:
 
     @traced("download_attachment", capture={"attachment": "attachment.id"})
     async def download(self, attachment: UUID) -> bytes:
-        """The bytes of an attachment. Raises RefusedError (404) where there is none, or none any more."""
+        """Return the content of an attachment. Raises RequestError (404) if it is missing or expired."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT 1 FROM attachments WHERE id = %s AND expires_at >= now()", (attachment,)
             )
-            known = await cursor.fetchone() is not None
-        content = await self._objects.get(_key(attachment)) if known else None
+            exists = await cursor.fetchone() is not None
+        content = await self._objects.get(_key(attachment)) if exists else None
         if content is None:
-            raise RefusedError(404, "there is no such attachment")
+            raise RequestError(404, "the attachment does not exist or has expired")
         return content
 
     @traced("run_attachment_cleanup")
     async def clean_up(self) -> None:
-        """Remove what has expired; bytes first, so that none are forgotten."""
+        """Delete expired attachments; the content first, so that no content stays without a row."""
         try:
             while expired := await self._expired():
                 for attachment in expired:

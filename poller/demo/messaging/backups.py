@@ -5,15 +5,15 @@ from __future__ import annotations
 from uuid import UUID
 
 from poller.demo.messaging.database import Pool
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.objects import ObjectStore
-from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
 
 class BackupService:
-    """Backups: a row for each device, its bytes in the object store under the version."""
+    """Backups: one row per device; the object store has the content of each version."""
 
     def __init__(self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: Settings) -> None:
         self._pool = pool
@@ -23,7 +23,7 @@ class BackupService:
 
     @traced("upload_backup", capture={"device": "device.id"})
     async def upload(self, device: UUID, content: bytes) -> int:
-        """Store the next version, and return its number; the one before is removed when this one is there."""
+        """Store the next version, then delete the previous version; returns the new number."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "INSERT INTO backups (device_id, pending_version, state, pending_at)"
@@ -48,7 +48,7 @@ class BackupService:
 
     @traced("download_backup", capture={"device": "device.id"})
     async def download(self, device: UUID) -> tuple[int, bytes]:
-        """The newest version and its bytes. Raises RefusedError (404) where there is none."""
+        """Return the newest version and its content. Raises RequestError (404) if there is none."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT current_version FROM backups WHERE device_id = %s", (device,)
@@ -56,12 +56,12 @@ class BackupService:
             row = await cursor.fetchone()
         content = await self._objects.get(_key(device, row[0])) if row else None
         if row is None or content is None:
-            raise RefusedError(404, "there is no backup")
+            raise RequestError(404, "the device has no backup")
         return row[0], content
 
     @traced("run_backup_cleanup")
     async def clean_up(self) -> None:
-        """Reset the uploads that were given up, and remove what there is of them."""
+        """Reset abandoned uploads and delete their content."""
         try:
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(

@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 _CHANNEL = "messaging"
 _PAUSE = 1.0
-"""Seconds between two tries to connect."""
+"""Seconds between two attempts to connect."""
 
 
 class Bus:
-    """Two connections beside the pool: one listens, one publishes."""
+    """Publisher and subscriber; each has its own connection, separate from the pool."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -28,13 +28,13 @@ class Bus:
         self._listening = asyncio.Event()
 
     async def publish(self, payloads: Sequence[str]) -> None:
-        """Tell every subscriber. Raises psycopg.Error where the database does not take it."""
+        """Send payloads to all subscribers. Raises psycopg.Error if the database is not available."""
         await self._execute(
-            "SELECT pg_notify(%s, told) FROM unnest(%s::text[]) AS told", _CHANNEL, list(payloads)
+            "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", _CHANNEL, list(payloads)
         )
 
     async def listen(self) -> AsyncIterator[str]:
-        """Everything that is published from now on; an empty text where some may have been missed."""
+        """Yield every payload published from now on; an empty text means that payloads may be missing."""
         while True:
             try:
                 async with await self._connect("listener") as connection:
@@ -50,12 +50,12 @@ class Bus:
             await asyncio.sleep(_PAUSE)
 
     async def check(self) -> None:
-        """Return when it hears and can publish; raises psycopg.Error where it cannot."""
+        """Return when the bus can receive and publish; raises psycopg.Error if it cannot publish."""
         await self._listening.wait()
         await self._execute("SELECT 1")
 
     async def close(self) -> None:
-        """Publish no more."""
+        """Close the publisher's connection."""
         if self._publisher is not None:
             await self._publisher.close()
 
@@ -66,7 +66,7 @@ class Bus:
                     self._publisher = await self._connect("publisher")
                 await self._publisher.execute(statement.encode(), arguments)
             except psycopg.OperationalError:
-                # The next one connects anew.
+                # The next call connects again.
                 if self._publisher is not None:
                     with contextlib.suppress(psycopg.Error):
                         await self._publisher.close()

@@ -16,29 +16,32 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-Seen = Counter[tuple[str, str, int]]
-"""How often a method and a route were answered with a status."""
+ResponseCounts = Counter[tuple[str, str, int]]
+"""Number of responses by method, route and status."""
 
 
 def no_headers() -> Mapping[str, str]:
-    """Nothing but what the libraries send by themselves."""
+    """Return no additional headers."""
     return {}
 
 
 class Client:
-    """What the server knows of it is in `user`, `device`, `access` and `refresh`.
+    """A client; `user`, `device`, `access` and `refresh_token` have its identity at the server.
 
-    Every answer is counted in `seen`, whatever it is; none raises by its status.
+    `responses` counts every response; an error status raises no exception.
     """
 
     def __init__(
-        self, url: str, seen: Seen | None = None, headers: Callable[[], Mapping[str, str]] = no_headers
+        self,
+        url: str,
+        responses: ResponseCounts | None = None,
+        headers: Callable[[], Mapping[str, str]] = no_headers,
     ) -> None:
-        """`headers` is asked for what is sent beside all else with each request."""
+        """`headers` returns additional headers for each request."""
         self.url = url
         self._http = httpx.AsyncClient(base_url=url, timeout=60)
         self._headers = headers
-        self.seen: Seen = Counter() if seen is None else seen
+        self.responses: ResponseCounts = Counter() if responses is None else responses
         self.user: UUID | None = None
         self.device: UUID | None = None
         self.access = ""
@@ -51,96 +54,100 @@ class Client:
         """Close the connections."""
         await self._http.aclose()
 
-    async def ask(
-        self, method: str, route: str, *, parameters: Mapping[str, object] | None = None, **how: Any
+    async def request(
+        self, method: str, route: str, *, parameters: Mapping[str, object] | None = None, **options: Any
     ) -> httpx.Response:
-        """Send one request to a route, with `parameters` in place of those in braces; counts the answer."""
+        """Send one request to a route, after `parameters` replace its placeholders; count the response."""
         path = route.format(**(parameters or {}))
         headers = {**self._headers(), **({"authorization": f"Bearer {self.access}"} if self.access else {})}
-        answer = await self._http.request(method, path, headers={**headers, **how.pop("headers", {})}, **how)
-        self.seen[method, route, answer.status_code] += 1
-        return answer
+        response = await self._http.request(
+            method, path, headers={**headers, **options.pop("headers", {})}, **options
+        )
+        self.responses[method, route, response.status_code] += 1
+        return response
 
     async def sign_up(self, username: str) -> httpx.Response:
-        """Make an account."""
+        """Create an account."""
         body = {"username": username, "password": self.password}
-        return self._let_in(await self.ask("POST", "/v1/users", json=body))
+        return self._store_session(await self.request("POST", "/v1/users", json=body))
 
     async def log_in(self, username: str, password: str | None = None) -> httpx.Response:
-        """Log in, as the device that this is."""
+        """Log in with this device, if it exists."""
         body: dict[str, object] = {"username": username, "password": password or self.password}
         if self.device is not None:
             body["device"] = str(self.device)
-        return self._let_in(await self.ask("POST", "/v1/sessions", json=body))
+        return self._store_session(await self.request("POST", "/v1/sessions", json=body))
 
     async def refresh(self) -> httpx.Response:
         """Exchange the refresh token."""
         body = {"refresh": self.refresh_token}
-        return self._let_in(await self.ask("POST", "/v1/sessions/refresh", json=body))
+        return self._store_session(await self.request("POST", "/v1/sessions/refresh", json=body))
 
     async def log_out(self) -> httpx.Response:
         """End the session."""
-        return await self.ask("DELETE", "/v1/sessions", json={"refresh": self.refresh_token})
+        return await self.request("DELETE", "/v1/sessions", json={"refresh": self.refresh_token})
 
     async def set_up_device(self, pre_keys: int) -> httpx.Response:
         """Set up the device with some one-time pre-keys."""
         body = {"name": "phone", "keys": self._keys(pre_keys)}
-        return self._let_in(await self.ask("POST", "/v1/devices", json=body))
+        return self._store_session(await self.request("POST", "/v1/devices", json=body))
 
     async def upload_keys(self, pre_keys: int) -> httpx.Response:
-        """Publish more one-time pre-keys under the identity key of now."""
-        return await self.ask("POST", "/v1/devices/keys", json=self._keys(pre_keys))
+        """Publish more one-time pre-keys with the current identity key."""
+        return await self.request("POST", "/v1/devices/keys", json=self._keys(pre_keys))
 
     async def delete_device(self, device: UUID) -> httpx.Response:
         """Delete a device."""
-        return await self.ask("DELETE", "/v1/devices/{deviceId}", parameters={"deviceId": device})
+        return await self.request("DELETE", "/v1/devices/{deviceId}", parameters={"deviceId": device})
 
     async def set_push_token(self, token: str) -> httpx.Response:
-        """Say where the device is woken up."""
-        return await self.ask("PUT", "/v1/push-tokens", json={"token": token})
+        """Set the device's push token."""
+        return await self.request("PUT", "/v1/push-tokens", json={"token": token})
 
     async def bundles(self, user: UUID | None) -> httpx.Response:
-        """The devices of a user, and a key for each."""
-        return await self.ask("GET", "/v1/users/{userId}", parameters={"userId": user})
+        """Fetch the devices of a user, with a pre-key of each."""
+        return await self.request("GET", "/v1/users/{userId}", parameters={"userId": user})
 
     async def send(self, devices: Sequence[UUID | None], content: bytes) -> httpx.Response:
-        """Send the same to several devices, in one request."""
+        """Send the same content to several devices in one request."""
         messages = [
             {"submission": str(uuid4()), "device": str(device), "content": base64.b64encode(content).decode()}
             for device in devices
         ]
-        return await self.ask("POST", "/v1/messages", json={"messages": messages})
+        return await self.request("POST", "/v1/messages", json={"messages": messages})
 
     async def upload(self, content: bytes) -> httpx.Response:
         """Upload an attachment."""
-        return await self.ask("POST", "/v1/attachments", content=content)
+        return await self.request("POST", "/v1/attachments", content=content)
 
     async def download(self, attachment: str) -> httpx.Response:
         """Download an attachment."""
-        return await self.ask("GET", "/v1/attachments/{id}", parameters={"id": attachment})
+        return await self.request("GET", "/v1/attachments/{id}", parameters={"id": attachment})
 
     async def back_up(self, content: bytes) -> httpx.Response:
         """Upload a backup."""
-        return await self.ask("POST", "/v1/backup", content=content)
+        return await self.request("POST", "/v1/backup", content=content)
 
     @asynccontextmanager
-    async def connected(self, ticket: str | None = None, **how: Any) -> AsyncIterator[Connection]:
-        """Be connected while the block runs; with a ticket of its own unless one is given.
+    async def connected(self, ticket: str | None = None, **options: Any) -> AsyncIterator[Connection]:
+        """Connect for the duration of the block; without `ticket`, request a new ticket.
 
-        Raises httpx.HTTPStatusError where there is no ticket, and websockets.exceptions.InvalidStatus where
-        the server refuses it.
+        Raises httpx.HTTPStatusError if the server issues no ticket, and websockets.exceptions.InvalidStatus
+        if the server rejects the ticket.
         """
         if ticket is None:
-            answer = await self.ask("POST", "/v1/gateway/ticket")
-            ticket = answer.raise_for_status().json()["ticket"]
+            response = await self.request("POST", "/v1/gateway/ticket")
+            ticket = response.raise_for_status().json()["ticket"]
         url = f"{self.url.replace('http', 'ws', 1)}/v1/gateway?{urlencode({'ticket': ticket})}"
         try:
-            opened = connect(url, additional_headers=self._headers(), compression=None, max_size=None, **how)
-            async with opened as socket:
-                self.seen["GET", "/v1/gateway", 101] += 1
+            connection = connect(
+                url, additional_headers=self._headers(), compression=None, max_size=None, **options
+            )
+            async with connection as socket:
+                self.responses["GET", "/v1/gateway", 101] += 1
                 yield Connection(socket)
         except InvalidStatus as error:
-            self.seen["GET", "/v1/gateway", error.response.status_code] += 1
+            self.responses["GET", "/v1/gateway", error.response.status_code] += 1
             raise
 
     def _keys(self, count: int) -> dict[str, object]:
@@ -153,29 +160,29 @@ class Client:
             ],
         }
 
-    def _let_in(self, answer: httpx.Response) -> httpx.Response:
-        if answer.is_success:
-            told = answer.json()
-            self.user = UUID(told["user"])
-            self.device = UUID(told["device"]) if "device" in told else None
-            self.access, self.refresh_token = told["access"], told["refresh"]
-        return answer
+    def _store_session(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            body = response.json()
+            self.user = UUID(body["user"])
+            self.device = UUID(body["device"]) if "device" in body else None
+            self.access, self.refresh_token = body["access"], body["refresh"]
+        return response
 
 
 class Connection:
-    """A session at the gateway."""
+    """A WebSocket session at the gateway."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
 
     async def receive(self) -> tuple[list[str], int | None]:
-        """The ids of the next messages; or none, and how many pre-keys are left.
+        """Return the ids of the next messages and None, or no ids and the number of remaining pre-keys.
 
         Raises websockets.exceptions.ConnectionClosed when the session is over.
         """
-        told = json.loads(await self.socket.recv())
-        return [one["id"] for one in told.get("messages", ())], told.get("pre_keys")
+        frame = json.loads(await self.socket.recv())
+        return [message["id"] for message in frame.get("messages", ())], frame.get("pre_keys")
 
     async def acknowledge(self, messages: Sequence[str]) -> None:
-        """Say that messages are here."""
+        """Acknowledge messages."""
         await self.socket.send(json.dumps({"ack": list(messages)}))

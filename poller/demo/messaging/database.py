@@ -13,7 +13,7 @@ Pool = AsyncConnectionPool[Connection]
 
 
 def make_pool(dsn: str, size: int, timeout: float) -> Pool:
-    """Make a pool that is not open yet; whoever needs a connection waits for `timeout` seconds at most."""
+    """Return a closed pool; a caller waits at most `timeout` seconds for a connection."""
     return AsyncConnectionPool(
         dsn,
         min_size=size,

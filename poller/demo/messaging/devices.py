@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from poller.demo.messaging.database import Connection, Pool
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.notifications import NotificationService
-from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced
@@ -16,15 +16,15 @@ from poller.events.service import traced
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a device publishes."""
+    """The public keys that a device publishes."""
 
     identity: bytes
-    one_time: Sequence[tuple[int, bytes]] = ()
-    """Pre-keys and their ids."""
+    pre_keys: Sequence[tuple[int, bytes]] = ()
+    """One-time pre-keys, with their ids."""
 
 
 class DeviceService:
-    """The devices of users."""
+    """Creation and deletion of devices, and their push tokens."""
 
     def __init__(
         self, pool: Pool, metrics: EventMetrics, notifications: NotificationService, keys: KeyService
@@ -36,7 +36,7 @@ class DeviceService:
 
     @traced("create_device")
     async def create(self, user: UUID, name: str, keys: Keys) -> UUID:
-        """Set up a device with its keys."""
+        """Create a device with its keys."""
         async with self._pool.connection() as connection, connection.transaction():
             cursor = await connection.execute(
                 "INSERT INTO devices (user_id, name) VALUES (%s, %s) RETURNING id", (user, name)
@@ -50,19 +50,19 @@ class DeviceService:
 
     @traced("delete_device")
     async def delete(self, user: UUID, device: UUID) -> None:
-        """Delete a device and all that is for it. Raises RefusedError (404) where the user has none such."""
+        """Delete a device and all its rows. Raises RequestError (404) if it is not a device of the user."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "DELETE FROM devices WHERE id = %s AND user_id = %s", (device, user)
             )
         if cursor.rowcount == 0:
-            raise RefusedError(404, "there is no such device")
+            raise RequestError(404, "the device does not exist")
         self._metrics.device_deleted()
         await self._notifications.notify([device], "Disconnect")
 
     @traced("set_push_token")
     async def set_push_token(self, device: UUID, token: str) -> None:
-        """Say where a device is woken up."""
+        """Store the push token of a device."""
         async with self._pool.connection() as connection:
             await connection.execute(
                 "INSERT INTO push_tokens (device_id, token) VALUES (%s, %s)"
@@ -72,7 +72,7 @@ class DeviceService:
 
 
 class KeyService:
-    """The keys of devices."""
+    """Storage and delivery of the devices' public keys."""
 
     def __init__(
         self,
@@ -88,26 +88,26 @@ class KeyService:
 
     @traced("upload_keys")
     async def upload(self, device: UUID, keys: Keys) -> bool:
-        """Publish keys; returns whether another identity key took over, and what waited was thrown away."""
+        """Store keys; returns whether the identity key changed, which deletes old pre-keys and messages."""
         async with self._pool.connection() as connection, connection.transaction():
             cursor = await connection.execute(
                 "SELECT identity_key FROM identity_keys WHERE device_id = %s FOR UPDATE", (device,)
             )
             row = await cursor.fetchone()
-            taken_over = row is not None and bytes(row[0]) != keys.identity
-            if taken_over:
+            changed = row is not None and bytes(row[0]) != keys.identity
+            if changed:
                 await connection.execute("DELETE FROM one_time_pre_keys WHERE device_id = %s", (device,))
                 await connection.execute("DELETE FROM messages WHERE device_id = %s", (device,))
             await self.store(connection, device, keys)
-        if taken_over:
+        if changed:
             self._metrics.key_taken_over()
-        return taken_over
+        return changed
 
     @traced("fetch_key_bundles")
     async def bundles(self, user: UUID) -> list[tuple[UUID, bytes, bytes | None]]:
-        """Each device of a user, its identity key, and one of its one-time pre-keys, which this uses up.
+        """Return each device of a user with its identity key and one pre-key, which is deleted.
 
-        Raises RefusedError (404) where the user has no device.
+        Raises RequestError (404) if the user has no device.
         """
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
@@ -124,8 +124,8 @@ class KeyService:
             )
             rows = await cursor.fetchall()
         if not rows:
-            raise RefusedError(404, "there is no such user")
-        low = [device for device, _, _, left in rows if self._is_low(left)]
+            raise RequestError(404, "the user does not exist")
+        low = [device for device, _, _, remaining in rows if self._is_low(remaining)]
         for _ in low:
             self._metrics.prekeys_low()
         await self._notifications.notify(low, "PreKeyLow")
@@ -133,14 +133,14 @@ class KeyService:
 
     @traced("check_pre_keys")
     async def check(self, device: UUID) -> int:
-        """How many one-time pre-keys a device that connects has left."""
-        left = await self.left(device)
-        if self._is_low(left):
+        """Return the number of a device's one-time pre-keys; count an event if it is low."""
+        remaining = await self.remaining(device)
+        if self._is_low(remaining):
             self._metrics.prekeys_low()
-        return left
+        return remaining
 
-    async def left(self, device: UUID) -> int:
-        """How many one-time pre-keys a device has left."""
+    async def remaining(self, device: UUID) -> int:
+        """Return the number of a device's one-time pre-keys."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT count(*) FROM one_time_pre_keys WHERE device_id = %s", (device,)
@@ -149,19 +149,19 @@ class KeyService:
         return row[0] if row else 0
 
     async def store(self, connection: Connection, device: UUID, keys: Keys) -> None:
-        """Write the keys, within a transaction of the caller's."""
+        """Write the keys in the caller's transaction."""
         await connection.execute(
             "INSERT INTO identity_keys (device_id, identity_key, registration_id) VALUES (%s, %s, 1)"
             " ON CONFLICT (device_id) DO UPDATE SET identity_key = excluded.identity_key",
             (device, keys.identity),
         )
-        if keys.one_time:
+        if keys.pre_keys:
             async with connection.cursor() as cursor:
                 await cursor.executemany(
                     "INSERT INTO one_time_pre_keys (device_id, id, public_key) VALUES (%s, %s, %s)"
                     " ON CONFLICT DO NOTHING",
-                    [(device, number, key) for number, key in keys.one_time],
+                    [(device, number, key) for number, key in keys.pre_keys],
                 )
 
-    def _is_low(self, left: int) -> bool:
-        return left < self._settings.pre_key_threshold
+    def _is_low(self, remaining: int) -> bool:
+        return remaining < self._settings.pre_key_threshold

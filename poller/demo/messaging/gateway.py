@@ -22,12 +22,12 @@ from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics, NotificationEvent
 from poller.events.websocket import offer
 
-_GOING_AWAY, _UNREADABLE = 1001, 1007
+_GOING_AWAY, _INVALID_FRAME = 1001, 1007
 """Close codes (RFC 6455, 7.4.1)."""
 
 
 class Gateway:
-    """Tickets, and the sessions that are opened with them."""
+    """Tickets, and the WebSocket sessions that clients open with them."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Gateway:
         self._tickets: dict[str, tuple[Principal, float]] = {}
 
     def ticket(self, principal: Principal) -> str:
-        """A ticket that opens one session, soon."""
+        """Return a ticket that opens one session before it expires."""
         now = time.monotonic()
         for old in [ticket for ticket, (_, until) in self._tickets.items() if until < now]:
             del self._tickets[old]
@@ -54,19 +54,19 @@ class Gateway:
         return ticket
 
     def redeem(self, ticket: str) -> Principal | None:
-        """Whose a ticket is; it cannot be used again."""
+        """Return the principal of a ticket, or None if it is invalid; a ticket is valid once."""
         principal, until = self._tickets.pop(ticket, (None, 0.0))
         return principal if until > time.monotonic() else None
 
     async def serve(self, socket: WebSocket, device: UUID) -> None:
-        """Run a session on an accepted WebSocket until either side ends it."""
+        """Run a session on an accepted WebSocket until one side ends it."""
         session = _Session(socket, device, self._messages, self._keys, self._metrics, self._settings)
-        with self._notifications.subscribe(device) as told:
-            await session.run(told)
+        with self._notifications.subscribe(device) as events:
+            await session.run(events)
 
 
 class _Session:
-    """One connection of one device: three tasks and the queues between them."""
+    """One connection of one device: four tasks, and the queues between them."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class _Session:
         self._settings = settings
         self._outbound: asyncio.Queue[str] = asyncio.Queue(settings.outbound_queue)
         self._acks: asyncio.Queue[UUID] = asyncio.Queue(settings.ack_queue)
-        self._under_way: set[UUID] = set()
-        """Messages that this session has fetched, and that are not acknowledged."""
+        self._in_delivery: set[UUID] = set()
+        """Messages that this session has fetched and the client has not acknowledged."""
         self._batch: list[UUID] = []
         self._sending = False
 
-    async def run(self, told: asyncio.Queue[NotificationEvent]) -> None:
-        """Serve until one of the tasks ends, and then end the others."""
-        parts = (self._read(), self._send(), self._pump(told), self._flush())
+    async def run(self, events: asyncio.Queue[NotificationEvent]) -> None:
+        """Serve until one task ends, then end the others."""
+        parts = (self._read(), self._send(), self._pump(events), self._flush())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -106,20 +106,20 @@ class _Session:
             task.result()
 
     async def _read(self) -> None:
-        """Take acknowledgements until the client leaves, or writes what nobody can read."""
+        """Read acknowledgements until the client disconnects or sends an invalid frame."""
         async for text in self._socket.iter_text():
             try:
-                acknowledged = [UUID(one) for one in json.loads(text)["ack"]]
+                acknowledged = [UUID(message) for message in json.loads(text)["ack"]]
             except (KeyError, TypeError, ValueError, AttributeError):
-                await self._socket.close(_UNREADABLE)
+                await self._socket.close(_INVALID_FRAME)
                 return
             if acknowledged:
                 self._metrics.websocket_acks_received()
-            for one in acknowledged:
-                offer(self._acks, one, self._metrics.websocket_acks_dropped)
+            for message in acknowledged:
+                offer(self._acks, message, self._metrics.websocket_acks_dropped)
 
     async def _send(self) -> None:
-        """Send what waits; as quickly as the client takes it."""
+        """Send queued frames as fast as the client reads them."""
         with suppress(WebSocketDisconnect, OSError):
             while True:
                 frame = await self._outbound.get()
@@ -127,38 +127,38 @@ class _Session:
                 await self._socket.send_text(frame)
                 self._sending = False
 
-    async def _pump(self, told: asyncio.Queue[NotificationEvent]) -> None:
-        """Offer the client what waits for it, at the beginning and whenever there is news."""
+    async def _pump(self, events: asyncio.Queue[NotificationEvent]) -> None:
+        """Queue the client's messages at the start and after each notification."""
         self._offer(json.dumps({"pre_keys": await self._keys.check(self._device)}))
         await self._fetch()
         while True:
-            event = await told.get()
+            event = await events.get()
             if event == "MessageReceived":
                 await self._fetch()
             elif event == "PreKeyLow":
-                self._offer(json.dumps({"pre_keys": await self._keys.left(self._device)}))
+                self._offer(json.dumps({"pre_keys": await self._keys.remaining(self._device)}))
             else:
                 await self._socket.close(_GOING_AWAY)
                 return
 
     async def _fetch(self) -> None:
         while True:
-            found = await self._messages.fetch(self._device, self._under_way)
-            self._under_way.update(one.id for one in found)
-            if found:
-                frame = _encode(found)
+            envelopes = await self._messages.fetch(self._device, self._in_delivery)
+            self._in_delivery.update(envelope.id for envelope in envelopes)
+            if envelopes:
+                frame = _encode(envelopes)
                 if len(frame) > self._settings.frame_size:
                     self._metrics.websocket_outbound_dropped("encode_failed")
                 else:
                     self._offer(frame)
-            if len(found) < self._settings.fetch_limit:
+            if len(envelopes) < self._settings.fetch_limit:
                 return
 
     def _offer(self, frame: str) -> None:
         offer(self._outbound, frame, partial(self._metrics.websocket_outbound_dropped, "buffer_full"))
 
     async def _flush(self) -> None:
-        """Write acknowledgements to the database, many at once."""
+        """Write acknowledgements to the database in batches."""
         while True:
             self._batch.append(await self._acks.get())
             with suppress(TimeoutError):
@@ -176,7 +176,7 @@ class _Session:
     async def _write(self) -> None:
         batch, self._batch = self._batch, []
         await self._messages.acknowledge(self._device, batch)
-        self._under_way.difference_update(batch)
+        self._in_delivery.difference_update(batch)
 
 
 def _encode(envelopes: Sequence[Envelope]) -> str:
@@ -184,11 +184,11 @@ def _encode(envelopes: Sequence[Envelope]) -> str:
         {
             "messages": [
                 {
-                    "id": str(one.id),
-                    "sender": str(one.sender),
-                    "content": base64.b64encode(one.content).decode(),
+                    "id": str(envelope.id),
+                    "sender": str(envelope.sender),
+                    "content": base64.b64encode(envelope.content).decode(),
                 }
-                for one in envelopes
+                for envelope in envelopes
             ]
         }
     )

@@ -15,11 +15,11 @@ from poller.events import EventMetrics
 Tier = Literal["auth", "standard", "free"]
 
 _MOST = 10_000
-"""Clients that are remembered."""
+"""Maximum number of buckets."""
 
 
 class RateLimit:
-    """ASGI middleware: a bucket of tokens for each client and tier, and 429 where it is empty."""
+    """ASGI middleware with one token bucket per client and tier; responds with 429 if it is empty."""
 
     def __init__(self, app: ASGIApp, metrics: EventMetrics, settings: Settings) -> None:
         self._app = app
@@ -29,10 +29,10 @@ class RateLimit:
             "standard": (settings.rate, settings.burst),
         }
         self._buckets: dict[tuple[Tier, str], tuple[float, float]] = {}
-        """Tokens, and when they were counted (monotonic seconds)."""
+        """Tokens, and the time of their last update (monotonic seconds)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request or a session, or refuse it."""
+        """Pass a request or a session on, or reject it."""
         client = scope.get("client")
         wait = self._wait(_tier(scope), client[0] if client else "")
         self._metrics.rate_limit_decided("throttled" if wait else "allowed")
@@ -43,19 +43,19 @@ class RateLimit:
             await self._app(scope, receive, send)
 
     def _wait(self, tier: Tier, client: str) -> float:
-        """Seconds until there is a token; 0 where one was taken."""
+        """Return the seconds until the next token, or 0 if a token was used."""
         if tier == "free":
             return 0
         rate, burst = self._tiers[tier]
         now = time.monotonic()
         tokens, at = self._buckets.pop((tier, client), (burst, now))
         tokens = min(burst, tokens + (now - at) * rate)
-        taken = tokens >= 1
-        # Put in anew, so that whoever was not seen for longest stands first.
-        self._buckets[tier, client] = (tokens - taken, now)
+        allowed = tokens >= 1
+        # Inserted at the end, so that the least recently used bucket is the first.
+        self._buckets[tier, client] = (tokens - allowed, now)
         if len(self._buckets) > _MOST:
             del self._buckets[next(iter(self._buckets))]
-        return 0 if taken else (1 - tokens) / rate
+        return 0 if allowed else (1 - tokens) / rate
 
 
 def _tier(scope: Scope) -> Tier:

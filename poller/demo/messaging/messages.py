@@ -1,4 +1,4 @@
-"""Message store: each message is kept until its device has received it."""
+"""Message store: each message is stored until its device has received it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg.errors import ForeignKeyViolation
 
 from poller.demo.messaging.accounts import Principal
 from poller.demo.messaging.database import Pool
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.notifications import NotificationService
-from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced
@@ -19,17 +19,17 @@ from poller.events.service import traced
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent: to which device, and what is in it. The server cannot read it."""
+    """A message to one device; its content is encrypted for that device."""
 
     submission: UUID
-    """Made by the client; what is sent twice with it is stored once."""
+    """Id from the client; a message that is sent again with the same id is stored once."""
     device: UUID
     content: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What is delivered."""
+    """A stored message, as it is delivered."""
 
     id: UUID
     sender: UUID
@@ -37,7 +37,7 @@ class Envelope:
 
 
 class MessageService:
-    """The messages that wait."""
+    """Storage, delivery and expiry of messages."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class MessageService:
 
     @traced("send_messages")
     async def send(self, sender: Principal, messages: Sequence[Message]) -> int:
-        """Store messages, all or none, and tell their devices; returns how many are new.
+        """Store messages in one transaction and notify their devices; returns the number of new messages.
 
-        Raises RefusedError (404) where one is for a device that there is not.
+        Raises RequestError (404) if a device does not exist.
         """
         new = 0
         try:
@@ -78,7 +78,7 @@ class MessageService:
                     new += cursor.rowcount
         except ForeignKeyViolation:
             self._metrics.message_sent("failure", len(messages))
-            raise RefusedError(404, "there is no such device") from None
+            raise RequestError(404, "the device does not exist") from None
         self._metrics.message_sent("success", new)
         await self._notifications.notify(
             list(dict.fromkeys(message.device for message in messages)), "MessageReceived"
@@ -86,21 +86,21 @@ class MessageService:
         return new
 
     @traced("fetch_pending_batch", capture={"device": "device.id"})
-    async def fetch(self, device: UUID, under_way: Collection[UUID]) -> list[Envelope]:
-        """The oldest messages of a device that are not under way to it already."""
+    async def fetch(self, device: UUID, in_delivery: Collection[UUID]) -> list[Envelope]:
+        """Return the oldest messages of a device that are not in delivery."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT id, sender_id, content FROM messages WHERE device_id = %s AND expires_at > now()"
                 " AND id <> ALL(%s) ORDER BY created_at, id LIMIT %s",
-                (device, list(under_way), self._settings.fetch_limit),
+                (device, list(in_delivery), self._settings.fetch_limit),
             )
-            found = [Envelope(*row) for row in await cursor.fetchall()]
-        self._metrics.messages_fetched(len(found))
-        return found
+            envelopes = [Envelope(*row) for row in await cursor.fetchall()]
+        self._metrics.messages_fetched(len(envelopes))
+        return envelopes
 
     @traced("delete_batch", capture={"device": "device.id"})
     async def acknowledge(self, device: UUID, messages: Collection[UUID]) -> None:
-        """Delete what a device has."""
+        """Delete messages that the device has received."""
         async with self._pool.connection() as connection:
             await connection.execute(
                 "DELETE FROM messages WHERE device_id = %s AND id = ANY(%s)", (device, list(messages))
@@ -109,13 +109,13 @@ class MessageService:
 
     @traced("run_message_cleanup")
     async def clean_up(self) -> None:
-        """Delete what has expired, and of each inbox that is too full what is oldest."""
+        """Delete expired messages, and the oldest messages of inboxes that are too large."""
         async with self._pool.connection() as connection:
             await connection.execute("DELETE FROM messages WHERE expires_at < now()")
             cursor = await connection.execute(
-                "DELETE FROM messages USING (SELECT id AS one, row_number() OVER"
+                "DELETE FROM messages USING (SELECT id AS stored, row_number() OVER"
                 " (PARTITION BY device_id ORDER BY created_at DESC, id DESC) AS place FROM messages) AS p"
-                " WHERE id = one AND place > %s",
+                " WHERE id = stored AND place > %s",
                 (self._settings.inbox_size,),
             )
         if cursor.rowcount:

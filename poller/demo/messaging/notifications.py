@@ -20,14 +20,14 @@ from poller.events.service import traced
 logger = logging.getLogger(__name__)
 
 Channel = set[asyncio.Queue[NotificationEvent]]
-"""Those who listen for one device."""
+"""The queues of all sessions of one device."""
 
-_ROOM = 1000
-"""Notifications that wait for one listener; more would tell it nothing new."""
+_QUEUE_SIZE = 1000
+"""Maximum number of queued notifications per session; more would contain no new information."""
 
 
 class NotificationService:
-    """The channels of the devices that are connected here, or were lately."""
+    """The channels of devices that are connected to this process, or were until the last cleanup."""
 
     def __init__(self, bus: Bus, push: PushService, metrics: EventMetrics) -> None:
         self._bus = bus
@@ -37,42 +37,42 @@ class NotificationService:
 
     @contextmanager
     def subscribe(self, device: UUID) -> Iterator[asyncio.Queue[NotificationEvent]]:
-        """What a device is told while the block runs."""
+        """Provide a queue of the device's notifications for the duration of the block."""
         if device not in self._channels:
             self._channels[device] = set()
             self._metrics.notification_channel_opened()
-        told: asyncio.Queue[NotificationEvent] = asyncio.Queue(_ROOM)
-        self._channels[device].add(told)
+        queue: asyncio.Queue[NotificationEvent] = asyncio.Queue(_QUEUE_SIZE)
+        self._channels[device].add(queue)
         self._push.cancel(device)
         try:
-            yield told
+            yield queue
         finally:
-            self._channels[device].discard(told)
+            self._channels[device].discard(queue)
 
     async def notify(self, devices: Sequence[UUID], event: NotificationEvent) -> None:
-        """Tell devices of an event; a failure is counted and logged, and fails nobody's request."""
+        """Notify devices of an event; a failure is counted and logged, and does not fail the request."""
         if devices:
             await self._publish(devices, event)
 
     async def run(self) -> None:
-        """Hand on what the bus brings, until cancelled."""
+        """Dispatch the notifications of the bus until cancelled."""
         async for payload in self._bus.listen():
             if payload:
-                with suppress(ValueError):  # anyone may publish here
+                with suppress(ValueError):  # other clients of the database can publish as well
                     self._dispatch(payload)
             else:
-                # Whoever is connected looks for what was missed.
+                # Notifications may be missing, so every session looks for messages.
                 for channel in self._channels.values():
-                    _tell(channel, "MessageReceived")
+                    _enqueue(channel, "MessageReceived")
 
     @traced("run_notification_cleanup")
     async def clean_up(self) -> None:
-        """Give up the channels that nobody listens to."""
+        """Delete the channels without a session."""
         with self._metrics.notification_cleanup():
-            silent = [device for device, channel in self._channels.items() if not channel]
-            for device in silent:
+            unused = [device for device, channel in self._channels.items() if not channel]
+            for device in unused:
                 del self._channels[device]
-            self._metrics.notification_channels_reclaimed(len(silent))
+            self._metrics.notification_channels_reclaimed(len(unused))
 
     @traced("notify_devices")
     async def _publish(self, devices: Sequence[UUID], event: NotificationEvent) -> None:
@@ -92,23 +92,23 @@ class NotificationService:
                 self._metrics.notification_sent("sent" if connected else "no_receivers", count)
 
     def _dispatch(self, payload: str) -> None:
-        event, device = _parsed(payload)
+        event, device = _parse(payload)
         self._metrics.notification_received(event)
         if channel := self._channels.get(device):
-            _tell(channel, event)
+            _enqueue(channel, event)
         else:
             self._metrics.notification_unrouted(event)
         self._metrics.notification_processed()
 
 
-def _parsed(payload: str) -> tuple[NotificationEvent, UUID]:
-    """Raises ValueError for what is no notification of ours."""
+def _parse(payload: str) -> tuple[NotificationEvent, UUID]:
+    """Parse a payload; raises ValueError if it is not a notification of this server."""
     name, _, device = payload.partition(" ")
-    known: tuple[NotificationEvent, ...] = get_args(NotificationEvent)
-    return known[known.index(name)], UUID(device)
+    events: tuple[NotificationEvent, ...] = get_args(NotificationEvent)
+    return events[events.index(name)], UUID(device)
 
 
-def _tell(channel: Channel, event: NotificationEvent) -> None:
-    for listener in channel:
+def _enqueue(channel: Channel, event: NotificationEvent) -> None:
+    for queue in channel:
         with suppress(asyncio.QueueFull):
-            listener.put_nowait(event)
+            queue.put_nowait(event)

@@ -10,23 +10,23 @@ from poller.events.service import traced
 
 
 class ObjectStore(Protocol):
-    """Where attachments and backups are."""
+    """Storage of attachments and backups."""
 
     async def put(self, key: str, content: bytes) -> None:
         """Store an object."""
 
     async def get(self, key: str) -> bytes | None:
-        """An object; None where there is none."""
+        """Return an object, or None if it does not exist."""
 
     async def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
+        """Delete an object if it exists."""
 
     async def check(self) -> None:
         """Raise unless objects can be stored."""
 
 
 class Folder:
-    """Objects as files."""
+    """Objects as files in a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,16 +38,16 @@ class Folder:
 
     @traced("get_object")
     async def get(self, key: str) -> bytes | None:
-        """An object; None where there is none."""
+        """Return an object, or None if it does not exist."""
         return await asyncio.to_thread(self._read, key)
 
     @traced("delete_object")
     async def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
+        """Delete an object if it exists."""
         await asyncio.to_thread((self._path / key).unlink, missing_ok=True)
 
     async def check(self) -> None:
-        """Raise unless the folder is there."""
+        """Raise unless the folder exists."""
         if not self._path.is_dir():
             raise NotADirectoryError(self._path)
 
@@ -64,10 +64,10 @@ class Folder:
 
 
 class S3:
-    """Objects in a bucket; credentials and region are those of AWS's own variables and files."""
+    """Objects in an S3 bucket; credentials and region come from the AWS variables and files."""
 
     def __init__(self, bucket: str, endpoint: str | None) -> None:
-        """Use a bucket that exists; `endpoint` is the URL of a store that is not Amazon's."""
+        """The bucket exists; `endpoint` is the URL of a store other than Amazon's."""
         from botocore.config import Config
         from botocore.session import get_session
 
@@ -85,28 +85,28 @@ class S3:
 
     async def put(self, key: str, content: bytes) -> None:
         """Store an object."""
-        await self._ask("put_object", Key=key, Body=content)
+        await self._call("put_object", Key=key, Body=content)
 
     async def get(self, key: str) -> bytes | None:
-        """An object; None where there is none."""
+        """Return an object, or None if it does not exist."""
         return await asyncio.to_thread(self._read, key)
 
     async def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
-        await self._ask("delete_object", Key=key)
+        """Delete an object if it exists."""
+        await self._call("delete_object", Key=key)
 
     async def check(self) -> None:
         """Raise unless the bucket answers."""
-        await self._ask("head_bucket")
+        await self._call("head_bucket")
 
-    async def _ask(self, operation: str, **arguments: Any) -> None:
+    async def _call(self, operation: str, **arguments: Any) -> None:
         await asyncio.to_thread(getattr(self._client, operation), Bucket=self._bucket, **arguments)
 
     def _read(self, key: str) -> bytes | None:
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            response = self._client.get_object(Bucket=self._bucket, Key=key)
         except self._client.exceptions.NoSuchKey:
             return None
-        with answer["Body"] as body:
+        with response["Body"] as body:
             content: bytes = body.read()
         return content

@@ -20,43 +20,43 @@ Outcome = Literal["sent", "invalid", "quota_exceeded", "other"]
 
 
 class Provider(Protocol):
-    """Who brings a push notification to a device."""
+    """An external provider of push notifications."""
 
     async def send(self, token: str) -> Outcome:
-        """Wake up the device of a token."""
+        """Send a notification to the device with this token."""
 
 
 class NoProvider:
-    """In place of one: takes everything."""
+    """A provider without a network: it sends nothing and reports success."""
 
     async def send(self, token: str) -> Outcome:
-        """Nothing is sent, and that counts as sent."""
+        """Report success without sending."""
         del token
         return "sent"
 
 
 class HttpProvider:
-    """A provider that is asked by POST, and answers 404 for a token that it does not know any more."""
+    """A provider with an HTTP API; it responds with 404 to an invalid token."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client = httpx.AsyncClient(timeout=5)
 
     async def send(self, token: str) -> Outcome:
-        """Wake up the device of a token."""
+        """Send a notification to the device with this token."""
         try:
-            answer = await self._client.post(self._url, json={"token": token})
+            response = await self._client.post(self._url, json={"token": token})
         except httpx.HTTPError:
             return "other"
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             return "quota_exceeded"
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if response.status_code == httpx.codes.NOT_FOUND:
             return "invalid"
-        return "sent" if answer.is_success else "other"
+        return "sent" if response.is_success else "other"
 
 
 class PushService:
-    """The devices that are to be woken up, and when."""
+    """Scheduled push notifications, at most one per device."""
 
     def __init__(self, pool: Pool, provider: Provider, metrics: EventMetrics, settings: Settings) -> None:
         self._pool = pool
@@ -64,27 +64,27 @@ class PushService:
         self._metrics = metrics
         self._delay = settings.push_delay
         self._due: dict[UUID, float] = {}
-        """Monotonic seconds."""
+        """By device: the time of its notification, in monotonic seconds."""
 
     def schedule(self, device: UUID) -> None:
-        """Wake up a device, unless it comes by itself before that."""
+        """Send a notification after the delay, unless the device connects before that."""
         self._due.setdefault(device, time.monotonic() + self._delay)
 
     def cancel(self, device: UUID) -> None:
-        """Leave a device alone: it has come."""
+        """Cancel the notification of a device that has connected."""
         self._due.pop(device, None)
 
     async def run_due(self) -> None:
-        """Wake up the devices whose time it is; a failed one is not tried again before its next message."""
+        """Send the notifications that are due; a failed notification is not retried."""
         now = time.monotonic()
         due = [device for device, at in self._due.items() if at <= now]
         for device in due:
             del self._due[device]
         if due:
-            await self._wake_up(due)
+            await self._send_due(due)
 
     @traced("process_push_jobs")
-    async def _wake_up(self, due: list[UUID]) -> None:
+    async def _send_due(self, due: list[UUID]) -> None:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 "SELECT device_id, token FROM push_tokens WHERE device_id = ANY(%s)", (due,)
@@ -97,7 +97,7 @@ class PushService:
             self._metrics.push_token_invalid(len(invalid))
 
     async def _send(self, token: str) -> bool:
-        """Whether the provider still knows the token."""
+        """Send one notification; returns whether the token is valid."""
         outcome = await self._provider.send(token)
         if outcome == "sent":
             self._metrics.push_sent()

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from poller.demo.messaging.refused import RefusedError
+from poller.demo.messaging.errors import RequestError
 
 Body = TypeVar("Body", bound="Json")
 Password = Annotated[str, Field(min_length=8, max_length=200)]
@@ -54,34 +54,35 @@ class PushToken(Json):
     token: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
-class OneMessage(Json):
+class NewMessage(Json):
     submission: UUID
     device: UUID
     content: Base64Bytes
 
 
-class Outgoing(Json):
-    messages: Annotated[list[OneMessage], Field(min_length=1, max_length=500)]
+class NewMessages(Json):
+    messages: Annotated[list[NewMessage], Field(min_length=1, max_length=500)]
 
 
 async def read(request: Request, into: type[Body]) -> Body:
-    """Read a request's body. Raises RefusedError (400) where it is not as it should be."""
+    """Read the body of a request. Raises RequestError (400) if it does not match the schema `into`."""
     try:
         return into.model_validate_json(await request.body())
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'the body'}: {problem['msg']}"
+            for problem in error.errors()
         )
-        raise RefusedError(400, wrong) from None
+        raise RequestError(400, problems) from None
 
 
 async def read_content(request: Request, most: int, least: int = 1) -> bytes:
-    """Read a body that is no JSON. Raises RefusedError: 411 without a length, 413 and 400 for a wrong one."""
+    """Read a binary body. Raises RequestError: 411 without a length, 413 or 400 for a wrong length."""
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
-        raise RefusedError(411, "a length is needed")
+        raise RequestError(411, "send a Content-Length header")
     if int(length) > most:
-        raise RefusedError(413, f"at most {most} bytes")
+        raise RequestError(413, f"the body is too large; send at most {most} bytes")
     if int(length) < least:
-        raise RefusedError(400, f"at least {least} bytes")
+        raise RequestError(400, f"the body is too small; send at least {least} bytes")
     return await request.body()

@@ -18,20 +18,20 @@ from poller.demo.messaging.accounts import AccountService, Principal, Tokens
 from poller.demo.messaging.attachments import AttachmentService
 from poller.demo.messaging.backups import BackupService
 from poller.demo.messaging.devices import DeviceService, Keys, KeyService
+from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.gateway import Gateway
 from poller.demo.messaging.limits import RateLimit
 from poller.demo.messaging.messages import Message, MessageService
-from poller.demo.messaging.refused import RefusedError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
-from poller.events._asgi.exchange import CLIENT_LEFT
+from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST
 from poller.events.request import set_user
 
 _LEAST_BACKUP = 32
 
 
 class Routes:
-    """Everything below `/v1`, as the server has it at v0.9.4, with JSON in place of Protobuf."""
+    """The routes of the original server at v0.9.4, with JSON instead of Protobuf."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Routes:
         self._settings = settings
 
     def mount(self, metrics: EventMetrics) -> Mount:
-        """The routes, behind the rate limit."""
+        """Return the routes, with the rate limit applied."""
         return Mount(
             "/v1",
             routes=[
@@ -79,28 +79,28 @@ class Routes:
         )
 
     async def _sign_up(self, request: Request) -> Response:
-        asked = await requests.read(request, requests.SignUp)
-        principal, tokens = await self._accounts.register(asked.username, asked.password)
-        return _let_in(201, principal, tokens)
+        body = await requests.read(request, requests.SignUp)
+        principal, tokens = await self._accounts.register(body.username, body.password)
+        return _session(201, principal, tokens)
 
     async def _log_in(self, request: Request) -> Response:
-        asked = await requests.read(request, requests.Login)
-        principal, tokens = await self._accounts.log_in(asked.username, asked.password, asked.device)
-        return _let_in(200, principal, tokens)
+        body = await requests.read(request, requests.Login)
+        principal, tokens = await self._accounts.log_in(body.username, body.password, body.device)
+        return _session(200, principal, tokens)
 
     async def _refresh(self, request: Request) -> Response:
-        asked = await requests.read(request, requests.Refresh)
-        principal, tokens = await self._accounts.refresh(asked.refresh)
-        return _let_in(200, principal, tokens)
+        body = await requests.read(request, requests.Refresh)
+        principal, tokens = await self._accounts.refresh(body.refresh)
+        return _session(200, principal, tokens)
 
     async def _log_out(self, request: Request) -> Response:
-        self._who(request)
-        asked = await requests.read(request, requests.Refresh)
-        await self._accounts.log_out(_bearer(request), asked.refresh)
+        self._principal(request)
+        body = await requests.read(request, requests.Refresh)
+        await self._accounts.log_out(_bearer(request), body.refresh)
         return Response(status_code=204)
 
     async def _bundles(self, request: Request) -> Response:
-        self._who(request)
+        self._principal(request)
         bundles = await self._keys.bundles(request.path_params["userId"])
         return JSONResponse(
             [
@@ -110,53 +110,55 @@ class Routes:
         )
 
     async def _create_device(self, request: Request) -> Response:
-        user = self._who(request).user
-        asked = await requests.read(request, requests.NewDevice)
-        principal = Principal(user, await self._devices.create(user, asked.name, _keys(asked.keys)))
-        return _let_in(201, principal, await self._accounts.let_in(principal))
+        user = self._principal(request).user
+        body = await requests.read(request, requests.NewDevice)
+        principal = Principal(user, await self._devices.create(user, body.name, _keys(body.keys)))
+        return _session(201, principal, await self._accounts.create_tokens(principal))
 
     async def _delete_device(self, request: Request) -> Response:
-        await self._devices.delete(self._who(request).user, request.path_params["deviceId"])
+        await self._devices.delete(self._principal(request).user, request.path_params["deviceId"])
         return Response(status_code=204)
 
     async def _upload_keys(self, request: Request) -> Response:
         device = self._device(request)
-        asked = await requests.read(request, requests.KeyUpload)
-        return JSONResponse({"taken_over": await self._keys.upload(device, _keys(asked))})
+        body = await requests.read(request, requests.KeyUpload)
+        return JSONResponse({"taken_over": await self._keys.upload(device, _keys(body))})
 
     async def _set_push_token(self, request: Request) -> Response:
         device = self._device(request)
-        asked = await requests.read(request, requests.PushToken)
-        await self._devices.set_push_token(device, asked.token)
+        body = await requests.read(request, requests.PushToken)
+        await self._devices.set_push_token(device, body.token)
         return Response(status_code=204)
 
     async def _send(self, request: Request) -> Response:
-        sender = self._who(request)
+        sender = self._principal(request)
         self._device(request)
-        asked = await requests.read(request, requests.Outgoing)
-        messages = [Message(one.submission, one.device, one.content) for one in asked.messages]
+        body = await requests.read(request, requests.NewMessages)
+        messages = [Message(item.submission, item.device, item.content) for item in body.messages]
         return JSONResponse({"stored": await self._messages.send(sender, messages)}, 201)
 
     async def _ticket(self, request: Request) -> Response:
         self._device(request)
-        return JSONResponse({"ticket": self._gateway.ticket(self._who(request))}, 201)
+        return JSONResponse({"ticket": self._gateway.ticket(self._principal(request))}, 201)
 
     async def _connect(self, socket: WebSocket) -> None:
         principal = self._gateway.redeem(socket.query_params.get("ticket", ""))
         if principal is None or principal.device is None:
-            await socket.send_denial_response(JSONResponse({"error": "the ticket is not valid"}, 401))
+            await socket.send_denial_response(
+                JSONResponse({"error": "the ticket is invalid or expired; request a new ticket"}, 401)
+            )
             return
         set_user(principal.user)
         await socket.accept()
         await self._gateway.serve(socket, principal.device)
 
     async def _upload_attachment(self, request: Request) -> Response:
-        self._who(request)
+        self._principal(request)
         content = await requests.read_content(request, self._settings.attachment_size)
         return JSONResponse({"id": str(await self._attachments.upload(content))}, 201)
 
     async def _download_attachment(self, request: Request) -> Response:
-        self._who(request)
+        self._principal(request)
         return _bytes(await self._attachments.download(request.path_params["id"]))
 
     async def _upload_backup(self, request: Request) -> Response:
@@ -168,37 +170,37 @@ class Routes:
         version, content = await self._backups.download(self._device(request))
         return _bytes(content, {"etag": f'"{version}"'})
 
-    def _who(self, connection: HTTPConnection) -> Principal:
-        """Who asks, which is told to the request's span. Raises RefusedError (401) where nobody knows."""
-        principal = self._accounts.who(_bearer(connection))
+    def _principal(self, connection: HTTPConnection) -> Principal:
+        """Return the principal and set the span's user. Raises RequestError (401) without a valid token."""
+        principal = self._accounts.authenticate(_bearer(connection))
         set_user(principal.user)
         return principal
 
     def _device(self, connection: HTTPConnection) -> UUID:
-        """The device that asks. Raises RefusedError: 401, and 403 where the session is not a device's."""
-        principal = self._who(connection)
+        """Return the session's device. Raises RequestError: 401 without a token, 403 without a device."""
+        principal = self._principal(connection)
         if principal.device is None:
-            raise RefusedError(403, "set up a device first")
+            raise RequestError(403, "the session has no device; create a device first")
         return principal.device
 
 
-async def refuse(_: Request, error: Exception) -> Response:
-    """Answer what was refused."""
-    assert isinstance(error, RefusedError)  # noqa: S101 - it is registered for those
+async def rejected(_: Request, error: Exception) -> Response:
+    """Return the response to a rejected request."""
+    assert isinstance(error, RequestError)  # noqa: S101 - registered for this class
     return JSONResponse({"error": str(error)}, error.status_code, error.headers)
 
 
-async def fail(_: Request, error: Exception) -> Response:
-    """Answer what has failed, without a word of why: that is in the log."""
+async def internal_error(_: Request, error: Exception) -> Response:
+    """Return the response to a failed request; only the log has the reason."""
     del error
-    # Uvicorn closes the connection after an exception, and the client had better know.
+    # Uvicorn closes the connection after an exception; the header informs the client.
     return JSONResponse({"error": "internal error"}, 500, {"connection": "close"})
 
 
-async def let_go(_: Request, error: Exception) -> Response:
-    """Answer a client that has gone, for the count's sake."""
+async def client_disconnected(_: Request, error: Exception) -> Response:
+    """Return the status that counts a client that disconnected."""
     del error
-    return Response(status_code=CLIENT_LEFT)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def _route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -209,17 +211,17 @@ def _bearer(connection: HTTPConnection) -> str:
     return connection.headers.get("authorization", "").removeprefix("Bearer ")
 
 
-def _let_in(status: int, principal: Principal, tokens: Tokens) -> Response:
-    who = {"user": str(principal.user)} | ({"device": str(principal.device)} if principal.device else {})
-    return JSONResponse({**who, **asdict(tokens)}, status)
+def _session(status: int, principal: Principal, tokens: Tokens) -> Response:
+    session = {"user": str(principal.user)} | ({"device": str(principal.device)} if principal.device else {})
+    return JSONResponse({**session, **asdict(tokens)}, status)
 
 
 def _bytes(content: bytes, headers: dict[str, str] | None = None) -> Response:
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-def _keys(asked: requests.KeyUpload) -> Keys:
-    return Keys(asked.identity, [(one.id, one.key) for one in asked.pre_keys])
+def _keys(upload: requests.KeyUpload) -> Keys:
+    return Keys(upload.identity, [(pre_key.id, pre_key.key) for pre_key in upload.pre_keys])
 
 
 def _text(content: bytes) -> str:

@@ -9,23 +9,23 @@ from typing import get_type_hints
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sizes are in bytes and times in seconds; the defaults are those of the server that this is after."""
+    """Sizes are in bytes and times in seconds; the defaults are those of the original server."""
 
     pool_size: int = 20
     pool_timeout: float = 3
     fetch_limit: int = 50
-    """Messages of one fetch, and so of one frame."""
+    """Maximum number of messages in one fetch, and so in one frame."""
     frame_size: int = 8_388_608
     inbox_size: int = 1000
-    """Messages kept for one device."""
+    """Maximum number of stored messages of one device."""
     outbound_queue: int = 32
-    """Frames that wait for a slow client."""
+    """Maximum number of frames queued for a slow client."""
     ack_queue: int = 1000
     ack_batch: int = 100
     ack_interval: float = 0.5
     ticket_lifetime: float = 30
     session_lifetime: float = 900
-    """Of an access token."""
+    """Lifetime of an access token."""
     refresh_lifetime: float = 2_592_000
     message_lifetime: float = 2_592_000
     attachment_lifetime: float = 2_592_000
@@ -33,9 +33,9 @@ class Settings:
     backup_size: int = 2_097_152
     stale_backup: float = 1800
     pre_key_threshold: int = 20
-    """Fewer one-time pre-keys than this are too few."""
+    """The number of one-time pre-keys below which a device is notified to refill."""
     rate: float = 10
-    """Requests of one client in a second; `burst` at once."""
+    """Requests per second of one client; `burst` is the maximum at once."""
     burst: int = 20
     auth_rate: float = 1
     """The same for sign-ups and logins."""
@@ -48,7 +48,7 @@ class Settings:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Give the parser an option for each setting."""
+    """Add one option per setting to the parser."""
     kinds = get_type_hints(Settings)
     for field in fields(Settings):
         name = field.name.replace("_", "-")
@@ -56,5 +56,5 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def from_options(options: Namespace) -> Settings:
-    """Read the settings from what was parsed."""
+    """Return the settings from the parsed options."""
     return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})

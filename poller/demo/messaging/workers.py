@@ -14,14 +14,14 @@ Work = Callable[[], Awaitable[object]]
 
 
 class Workers:
-    """Tasks that live as long as the `async with` block; none ends by an error of its work."""
+    """Tasks that run during the `async with` block; an error of their work does not end them."""
 
     def __init__(self) -> None:
         self._work: list[tuple[Work, float]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def every(self, seconds: float, work: Work) -> None:
-        """Do some work at once, and again `seconds` after each time."""
+    def add(self, seconds: float, work: Work) -> None:
+        """Run `work` at the start, and again `seconds` after each run."""
         self._work.append((work, seconds))
 
     async def __aenter__(self) -> Self:
@@ -37,9 +37,9 @@ class Workers:
 
 
 async def _repeat(work: Work, seconds: float) -> None:
-    # Each time has a trace of its own, which the span of the work begins.
+    # Each run has its own trace, which starts with the span of the work.
     attach(Context())
     while True:
-        with suppress(Exception):  # it is logged where it is traced
+        with suppress(Exception):  # the traced function logs it
             await work()
         await asyncio.sleep(seconds)

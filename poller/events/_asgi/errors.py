@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import Span, SpanContext
 
-_WHERE = "__telemetry_span__"
+_PLACE = "__telemetry_span__"
 _DEEPEST = 10
 """Maximum number of exceptions that are followed in a chain, because a chain can be circular."""
 
@@ -20,9 +20,9 @@ def error_type(error: BaseException) -> str:
 
 def sqlstate(error: BaseException) -> str | None:
     """Return the SQLSTATE from an error of psycopg, asyncpg or psycopg2, or of SQLAlchemy around it."""
-    for one in (error, getattr(error, "orig", None)):
+    for candidate in (error, getattr(error, "orig", None)):
         for name in ("sqlstate", "pgcode"):
-            if isinstance(state := getattr(one, name, None), str) and state:
+            if isinstance(state := getattr(candidate, name, None), str) and state:
                 return state
     return None
 
@@ -44,16 +44,16 @@ class Place(NamedTuple):
     request_id: str | None
 
 
-def mark(error: BaseException, where: SpanContext, request_id: str | None = None) -> bool:
+def mark(error: BaseException, span: SpanContext, request_id: str | None = None) -> bool:
     """Store in an exception the span in which it was first seen; return whether this is the first time.
 
     A server logs an unhandled exception after the request's span has ended; the mark connects the log record
     with the span.
     """
-    if hasattr(error, _WHERE):
+    if hasattr(error, _PLACE):
         return False
     with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, _WHERE, Place(where, request_id))
+        setattr(error, _PLACE, Place(span, request_id))
     return True
 
 
@@ -65,13 +65,13 @@ def record(span: Span, error: BaseException) -> None:
         span.add_event("exception", {"exception.type": error_type(error)})
 
 
-def where(error: BaseException | None) -> Place | None:
-    """Return where an exception, or one of its causes, was first seen; None if it was not marked."""
+def first_place(error: BaseException | None) -> Place | None:
+    """Return the place in which an exception or one of its causes was first seen; None if not marked."""
     for _ in range(_DEEPEST):
         if error is None:
             return None
-        if isinstance(found := getattr(error, _WHERE, None), Place):
-            return found
+        if isinstance(place := getattr(error, _PLACE, None), Place):
+            return place
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         else:

@@ -27,15 +27,15 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-CLIENT_LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 """Status of a request whose client disconnected before the response (as in nginx)."""
 FAILED = 500
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _LONGEST_METHOD = 64
 """Maximum length of an unknown method in characters, because clients choose it; longer ones are omitted."""
 _REQUEST_ID = b"x-request-id"
-_KNOWN = frozenset(HTTP_METHODS)
-_OF_THE_CLIENT = frozenset(
+_METHODS = frozenset(HTTP_METHODS)
+_DISCONNECT_ERRORS = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"}
 )
 """Exceptions that end an application whose client has disconnected."""
@@ -64,16 +64,16 @@ class Exchange(ABC):
         self._metrics = metrics
         self._receive = receive
         self._send = send
-        self.method = method if (method := scope.get("method", "GET")) in _KNOWN else OTHER
+        self.method = method if (method := scope.get("method", "GET")) in _METHODS else OTHER
         self._scheme = _SCHEMES.get(scope.get("scheme", "http"), "http")
         self._version = scope.get("http_version", "")
         self._finds_probes = finds_probes
-        given, parent = _read(scope["headers"])
+        client_id, parent = _read(scope["headers"])
         links = None
         if public:
             remote = get_current_span(parent).get_span_context()
             links, parent = ([Link(remote)] if remote.is_valid else None), Context()
-        self.id = request.valid_or_new_id(given)
+        self.id = request.valid_or_new_id(client_id)
         attributes = {
             "http.request.method": self.method,
             "url.path": shorten(scope["path"], LONGEST_PATH),
@@ -112,7 +112,7 @@ class Exchange(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is not None and self._is_the_clients(error):
+            if error is not None and self._is_disconnect(error):
                 mark(error, self.span.get_span_context(), self.id)
                 error = None
             self.over(error)
@@ -186,8 +186,10 @@ class Exchange(ABC):
                 record(span, error)
         span.end(at)
 
-    def _is_the_clients(self, error: BaseException) -> bool:
-        return self._disconnected and (isinstance(error, OSError) or type(error).__name__ in _OF_THE_CLIENT)
+    def _is_disconnect(self, error: BaseException) -> bool:
+        return self._disconnected and (
+            isinstance(error, OSError) or type(error).__name__ in _DISCONNECT_ERRORS
+        )
 
 
 def _route_of(scope: Scope) -> str:
@@ -195,7 +197,7 @@ def _route_of(scope: Scope) -> str:
     try:
         return route_of(scope)
     except Exception:  # telemetry must not fail a request
-        logger.exception("the route of a request could not be found out")
+        logger.exception("the route of a request could not be determined")
         return UNMATCHED
 
 
@@ -206,10 +208,10 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, Context
     connection it may belong to the previous request.
     """
     fields = get_global_textmap().fields
-    given, carrier = None, {}
+    request_id, carrier = None, {}
     for name, value in headers:
         if name == _REQUEST_ID:
-            given = value
+            request_id = value
         elif (field := name.decode("latin-1")) in fields:
             carrier[field] = value.decode("latin-1")
-    return given, extract(carrier, Context()) if carrier else Context()
+    return request_id, extract(carrier, Context()) if carrier else Context()

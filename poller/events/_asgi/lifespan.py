@@ -33,4 +33,4 @@ def _run() -> None:
         try:
             function()
         except Exception:  # a failure must not block the shutdown
-            logger.exception("what was left could not be pushed")
+            logger.exception("pending telemetry could not be exported")

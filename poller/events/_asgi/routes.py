@@ -28,10 +28,10 @@ def route_of(scope: Scope) -> str:
         return scope.get("path_template") or _mounted_path(handler) or UNMATCHED
     leaf = _leaf(scope)
     if "app_root_path" in scope:  # Starlette, FastAPI: inside of a Mount
-        prefix, found = _walk(scope)
+        prefix, template = _walk(scope)
         if leaf is not None:
             return (_SOMEWHERE if prefix is None else prefix) + leaf
-        return found or UNMATCHED
+        return template or UNMATCHED
     if leaf is None and "endpoint" in scope and "router" in scope:  # older Starlette; FastAPI's own pages
         return _walk(scope)[1] or UNMATCHED
     return leaf or UNMATCHED
@@ -67,8 +67,8 @@ def _walk(scope: Scope) -> tuple[str | None, str | None]:
     router has no matching route.
     """
     at: Scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
-    for left_by_the_request in ("app_root_path", "fastapi", "path_params", "route"):
-        at.pop(left_by_the_request, None)
+    for key in ("app_root_path", "fastapi", "path_params", "route"):
+        at.pop(key, None)
     routes, prefix = getattr(scope.get("router"), "routes", ()), ""
     while (route := _match(routes, at)) is not None:
         template = _template(route) or ""

@@ -42,7 +42,7 @@ class Attribute:
 
     def __post_init__(self) -> None:
         if bool(self.values) == bool(self.open):
-            raise ValueError(f"attribute {self.name!r} needs values, or else the reason why they are open")
+            raise ValueError(f"attribute {self.name!r} needs either values or the reason for an open set")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ EVENTS = (
     # Accounts and devices.
     _counter("user_registered", "{user}", "Users that signed up."),
     _counter("logged_in", "{login}", "Successful logins."),
-    _counter("token_refreshed", "{refresh}", "Refresh tokens exchanged for new ones."),
+    _counter("token_refreshed", "{refresh}", "Refresh tokens exchanged for new tokens."),
     _counter("logged_out", "{logout}", "Successful logouts."),
     _counter("device_created", "{device}", "Devices set up."),
     _counter("device_deleted", "{device}", "Devices deleted."),
-    _counter("key_taken_over", "{takeover}", "Identity keys replaced by others: security events."),
-    _counter("prekeys_low", "{event}", "Times that a supply of one-time pre-keys was found low."),
+    _counter("key_taken_over", "{takeover}", "Identity keys replaced by another key (security events)."),
+    _counter("prekeys_low", "{event}", "Detections of a low supply of one-time pre-keys."),
     # Messages.
     _counter("message_sent", "{message}", "Messages processed.", attributes.MESSAGE_STATUS),
     _histogram("messages_fetched", "{message}", "Pending messages returned by one fetch.", buckets.BATCH),
@@ -46,24 +46,22 @@ EVENTS = (
     _counter("attachment_cleanup_failed", "{cycle}", "Cleanup cycles of attachments that failed."),
     _counter("backup_uploaded", "By", "Bytes of backups uploaded."),
     _histogram("backup_size", "By", "Size of an uploaded backup.", buckets.BYTES),
-    _counter("backup_cleanup_ran", "{cycle}", "Cleanup cycles of backups that went well."),
+    _counter("backup_cleanup_ran", "{cycle}", "Successful cleanup cycles of backups."),
     _counter("backups_cleaned", "{backup}", "Abandoned backups reset."),
     _counter("backup_cleanup_failed", "{cycle}", "Cleanup cycles of backups that failed."),
     # WebSockets.
     _open("websocket_connections", "{connection}", "WebSocket connections that are open."),
-    _histogram(
-        "websocket_session", "s", "Time from a WebSocket session's begin to its end.", buckets.SESSION
-    ),
+    _histogram("websocket_session", "s", "Duration of a WebSocket session.", buckets.SESSION),
     _counter(
         "websocket_outbound_dropped",
         "{message}",
         "Outgoing WebSocket messages dropped instead of being delivered.",
         attributes.DROP_REASON,
     ),
-    _counter("websocket_acks_received", "{message}", "WebSocket messages that acknowledge something."),
+    _counter("websocket_acks_received", "{message}", "WebSocket messages with acknowledgements."),
     _counter("websocket_acks_dropped", "{ack}", "Acknowledgements dropped because their queue was full."),
     _histogram(
-        "websocket_acks_flushed", "{ack}", "Acknowledgements written to the database together.", buckets.BATCH
+        "websocket_acks_flushed", "{ack}", "Acknowledgements in one write to the database.", buckets.BATCH
     ),
     # Notifications.
     _counter(
@@ -78,21 +76,21 @@ EVENTS = (
     _counter(
         "notification_unrouted",
         "{notification}",
-        "Notifications received for a device that is not connected here.",
+        "Notifications received for a device that is not connected to this process.",
         attributes.NOTIFICATION_EVENT,
     ),
     _counter("notification_processed", "{notification}", "Notifications that the worker handled."),
     _open("notification_channels", "{channel}", "Channels of devices held in memory."),
-    _counter("notification_channels_reclaimed", "{channel}", "Channels given up because nobody listened."),
-    _histogram("notification_cleanup", "s", "Time that one cleanup of the channels took.", buckets.CLEANUP),
-    _counter("push_sent", "{notification}", "Push notifications that the provider took."),
+    _counter("notification_channels_reclaimed", "{channel}", "Channels closed because they had no listener."),
+    _histogram("notification_cleanup", "s", "Duration of one cleanup of the channels.", buckets.CLEANUP),
+    _counter("push_sent", "{notification}", "Push notifications that the provider accepted."),
     _counter("push_failed", "{notification}", "Push notifications that failed.", attributes.PUSH_ERROR),
-    _counter("push_token_invalid", "{token}", "Push tokens that the provider does not know any more."),
+    _counter("push_token_invalid", "{token}", "Push tokens that the provider no longer recognises."),
     # The server itself.
     _counter(
         "rate_limit_decided",
         "{decision}",
-        "Requests let through or throttled by the rate limit.",
+        "Requests that the rate limit allowed or throttled.",
         attributes.RATE_LIMIT_DECISION,
     ),
     _counter(
@@ -110,8 +108,8 @@ EVENTS = (
         buckets.REQUEST,
         attributes.HTTP_ROUTE,
     ),
-    _gauge("health_checked", "", "1 while the component works, 0 while it does not.", attributes.COMPONENT),
+    _gauge("health_checked", "", "1 if the component works, 0 if it does not.", attributes.COMPONENT),
     _gauge("db_pool_active", "{connection}", "Connections of the database pool in use."),
-    _gauge("db_pool_idle", "{connection}", "Connections of the database pool that wait to be used."),
+    _gauge("db_pool_idle", "{connection}", "Idle connections of the database pool."),
     _gauge("db_pool_waiting", "{request}", "Callers that wait for a connection of the database pool."),
 )

@@ -76,15 +76,15 @@ class Labels(dict[str, Mapping[str, str]]):
         super().__init__({value: {attribute.name: value} for value in attribute.values})
         self.other: Mapping[str, str] = {attribute.name: OTHER}
         self._attribute = attribute
-        self._told = False
+        self._logged = False
 
     def __missing__(self, value: str) -> Mapping[str, str]:
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             # Anything but a plain word may be personal data, such as a client's address.
-            said = repr(value) if _WORD.fullmatch(str(value)) else "a value"
+            text = repr(value) if _WORD.fullmatch(str(value)) else "a value"
             name, values = self._attribute.name, ", ".join(self._attribute.values)
-            logger.warning("%s is not declared for the attribute %r; there are %s", said, name, values)
+            logger.warning("%s is not declared for the attribute %r; write one of %s", text, name, values)
         return self.other
 
 

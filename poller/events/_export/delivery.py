@@ -35,11 +35,11 @@ class Delivery:
         self._target = target
         self._build = build
         self._results = results
-        self._reasons = _listen()
+        self._reasons = _shared_reasons()
         self._ended = False
         self._failing_since: float | None = None
         self._open, self._sending = threading.Lock(), threading.Lock()
-        self._held = False
+        self._acquired = False
         self._cuts = 0
         self.failures = 0
         """Number of batches that were not delivered."""
@@ -72,7 +72,7 @@ class Delivery:
             finally:
                 self._sending.release()
             if result is self._results.SUCCESS or cuts == self._cuts:
-                self._announce(lost=result is not self._results.SUCCESS)
+                self._log_change(lost=result is not self._results.SUCCESS)
                 return result
             # A fork cut the request short, which is not a failure of the collector.
         return self._results.FAILURE
@@ -97,16 +97,16 @@ class Delivery:
         closing of the last one.
         """
         self._open.acquire()
-        self._held = self._sending.acquire(timeout=_MOMENT)
-        if not self._held:
+        self._acquired = self._sending.acquire(timeout=_MOMENT)
+        if not self._acquired:
             self._cuts += 1
             self._close()
-            self._held = self._sending.acquire(timeout=_UNTIL_CUT)
+            self._acquired = self._sending.acquire(timeout=_UNTIL_CUT)
             self._abandon()
 
     def after_fork_in_parent(self) -> None:
         """Resume sending."""
-        if self._held:
+        if self._acquired:
             self._sending.release()
         self._open.release()
 
@@ -134,17 +134,17 @@ class Delivery:
             with contextlib.suppress(Exception):
                 self.exporter.shutdown()
 
-    def _announce(self, *, lost: bool) -> None:
+    def _log_change(self, *, lost: bool) -> None:
         if self._ended:
             return  # this process cut it short, which says nothing about the collector
         where = {"endpoint": str(self._target)}
         if lost and self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.warning("%s do not arrive: %s", self.signal, self._reasons.best(), extra=where)
+            logger.warning("%s are not delivered: %s", self.signal, self._reasons.best(), extra=where)
         elif not lost and self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
-            logger.info("%s arrive again after %.0f s", self.signal, seconds, extra=where)
+            logger.info("%s are delivered again after %.0f s", self.signal, seconds, extra=where)
 
 
 def _size(batch: Any) -> int:
@@ -174,8 +174,8 @@ class _Reasons(logging.Handler):
     def best(self) -> str:
         """Return the last message with a reason; the final HTTP message after retries has none."""
         messages = self._messages()
-        telling = [message for message in messages if "due to timeout, max retries" not in message]
-        return " ".join((telling or messages or ["no reason was given"])[-1].split())
+        informative = [message for message in messages if "due to timeout, max retries" not in message]
+        return " ".join((informative or messages or ["unknown reason"])[-1].split())
 
     def _messages(self) -> list[str]:
         if not hasattr(self._own, "messages"):
@@ -184,7 +184,7 @@ class _Reasons(logging.Handler):
         return messages
 
 
-def _listen() -> _Reasons:
+def _shared_reasons() -> _Reasons:
     """Return the handler that captures the messages of all exporters; all signals share it."""
     exporters = logging.getLogger(_EXPORTERS)
     for handler in exporters.handlers:

@@ -27,7 +27,7 @@ class Target:
     timeout: float
     """Seconds for one request including all its retries."""
     unsent: str | None = None
-    """Part of the written endpoint that the protocol cannot send, and what to write instead."""
+    """Part of the configured endpoint that the protocol cannot send, and its fix."""
 
     def __str__(self) -> str:
         return cut(self.url)
@@ -47,13 +47,13 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
 
     Raises ValueError with a message that states what to write instead.
     """
-    shown = cut(value if "://" in value else f"//{value}").removeprefix("//")
+    text = cut(value if "://" in value else f"//{value}").removeprefix("//")
     url = value if "://" in value else f"//{value}"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"{shown!r} is not a URL; write one like http://collector:4317") from None
+        raise ValueError(f"{text!r} is not a URL; write one like http://collector:4317") from None
     own_path = re.search(r"/v1/(traces|metrics|logs)/?$", parts.path)
     if protocol is None:
         # gRPC ignores a path. Its own targets, such as unix:///run/collector.sock, have another scheme.
@@ -62,18 +62,21 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
     if parts.scheme not in ("http", "https"):
         if where.startswith("OTEL_") and protocol == "grpc" and "://" not in value:
             return Target(value, protocol, timeout)
-        raise ValueError(f"{shown!r}: write http:// before it for plain text or https:// for TLS")
+        raise ValueError(
+            f"{text!r} does not start with http:// or https://; "
+            "write http:// before the host for plain text, or https:// for TLS"
+        )
     if not parts.hostname:
-        raise ValueError(f"{shown!r} has no host; write one like http://collector:4317")
+        raise ValueError(f"{text!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
         if "@" in parts.netloc:
             raise ValueError(
-                f"{shown!r} had a user name, which gRPC cannot send; write the credentials into "
-                "OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
+                f"{text!r} has a user name (omitted here), which gRPC cannot send; "
+                "write the credentials into OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
             )
         unsent = unsent_by_grpc(parts, "OTEL_EXPORTER_OTLP_PROTOCOL")
         return Target(
-            f"{parts.scheme}://{parts.netloc}", protocol, timeout, unsent and f"{where}: {shown!r} {unsent}"
+            f"{parts.scheme}://{parts.netloc}", protocol, timeout, unsent and f"{where}: {text!r} {unsent}"
         )
     if where.startswith("OTEL_") and where != "OTEL_EXPORTER_OTLP_ENDPOINT":
         return Target(value, protocol, timeout)

@@ -79,8 +79,8 @@ def _http(signal: Signal, target: Target) -> Any:
 
         exporter = _class("http", signal)
     except ImportError as error:
-        wanted = "needs a package more: pip install opentelemetry-exporter-otlp-proto-http; or push by gRPC"
-        raise TelemetryError([f"{target}: OTLP over HTTP {wanted}"]) from error
+        advice = "requires an extra package: pip install opentelemetry-exporter-otlp-proto-http, or use gRPC"
+        raise TelemetryError([f"{target}: OTLP over HTTP {advice}"]) from error
     _files(signal)  # the HTTP exporter reads the variables itself
     session = None
     # A credential provider supplies its own session.
@@ -119,7 +119,7 @@ def _limits(signal: Signal) -> dict[str, int]:
 
 def _read(signal: Signal, name: str) -> str | None:
     prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
-    return next((found for prefix in prefixes if (found := os.environ.get(prefix + name))), None)
+    return next((value for prefix in prefixes if (value := os.environ.get(prefix + name))), None)
 
 
 def _check_headers(signal: Signal) -> None:
@@ -132,7 +132,7 @@ def _check_headers(signal: Signal) -> None:
             advice = "write one like authorization=Bearer%20TOKEN, and a comma in a value as %2C"
             problems.append(f"header {number} is not name=value; {advice}")
         elif not _HEADER_VALUE.fullmatch(value):
-            problems.append(f"the value of header {number} has a character that no header can carry")
+            problems.append(f"the value of header {number} has a character that is not allowed in a header")
         elif too_long := too_long_for_header(value):
             problems.append(f"the value of header {number} {too_long}")
     if problems:
@@ -140,13 +140,13 @@ def _check_headers(signal: Signal) -> None:
 
 
 def _files(signal: Signal) -> dict[str, Path]:
-    found = {kind: Path(name) for kind in _FILES if (name := _read(signal, kind))}
+    paths = {kind: Path(name) for kind in _FILES if (name := _read(signal, kind))}
     problems = []
-    for kind, path in found.items():
+    for kind, path in paths.items():
         try:
             read_regular(path, _MOST_BYTES)  # rejects a pipe, which would block the server's start
         except OSError as error:
             problems.append(f"OTEL_EXPORTER_OTLP_{kind}: {path} cannot be read: {error.strerror}")
     if problems:
         raise TelemetryError(problems)
-    return found
+    return paths

@@ -29,7 +29,7 @@ from poller.events._export.reader import Reader
 from poller.events._export.settings import TelemetrySettings
 from poller.events._privacy.processors import ScrubbedLoggerProvider, ScrubbedTracerProvider
 from poller.events._privacy.views import permitting
-from poller.events.metrics import begin_again
+from poller.events.metrics import export_zeros_again
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,11 @@ class Pipelines:
         _at_fork(self)
 
     def flush(self, timeout: float) -> list[str]:
-        """Export everything within `timeout` seconds; return what was not delivered, like `12 spans`."""
+        """Export everything within `timeout` seconds; return the undelivered items, like `12 spans`."""
         return _Closer(self._flushed).close(timeout, end=False)
 
     def shutdown(self, timeout: float) -> list[str]:
-        """Export everything within `timeout` seconds and stop; return what was not delivered."""
+        """Export everything within `timeout` seconds and stop; return the undelivered items."""
         if self._reader is not None:
             self._reader.shutdown()
         return self._closer.close(timeout, end=True)
@@ -100,7 +100,7 @@ class Pipelines:
     def before_fork(self) -> None:
         """Stop collections and requests in progress, because a child could not continue them."""
         if self._reader is not None:
-            self._reader.hold()
+            self._reader.pause()
         for _, delivery in self._flushed:
             delivery.before_fork()
 
@@ -109,15 +109,15 @@ class Pipelines:
         for _, delivery in self._flushed:
             delivery.after_fork_in_parent()
         if self._reader is not None:
-            self._reader.let_go()
+            self._reader.resume()
 
     def after_fork_in_child(self) -> None:
         """Reset the pipelines; the SDK has already emptied its queues and started its threads."""
         for _, delivery in self._flushed:
             delivery.after_fork_in_child()
         if self._reader is not None and self.meter_provider is not None:
-            self._reader.begin_anew(self.meter_provider)
-            begin_again()
+            self._reader.restart(self.meter_provider)
+            export_zeros_again()
         self._closer = _Closer(self._flushed)
 
 
@@ -128,7 +128,7 @@ class _Closer:
     """
 
     def __init__(self, flushed: list[tuple[_Flushable, Delivery]]) -> None:
-        self._pipelines = [(one, delivery, threading.Event()) for one, delivery in flushed]
+        self._pipelines = [(flushable, delivery, threading.Event()) for flushable, delivery in flushed]
         self._failed: set[Delivery] = set()
         self._go = threading.Event()
         if self._pipelines:
@@ -148,8 +148,8 @@ class _Closer:
             in_time = done.wait(max(0.0, share))
             failures, lost = before[index]
             if not in_time or delivery.failures != failures or delivery in self._failed:
-                left = 0 if in_time else delivery.sending + _waiting(flushable)
-                number = delivery.lost - lost + left
+                undelivered = 0 if in_time else delivery.sending + _waiting(flushable)
+                number = delivery.lost - lost + undelivered
                 # Metrics that were not collected have no count; an empty queue has lost nothing.
                 if number or delivery.signal == "metrics":
                     missing.append(f"{number or 'all'} {_UNITS[delivery.signal]}")
@@ -191,12 +191,12 @@ def _at_fork(pipelines: Pipelines) -> None:
     """Register fork hooks with a weak reference to the pipelines, because hooks cannot be unregistered."""
     reference = weakref.ref(pipelines)
 
-    def tell(method: Callable[[Pipelines], None]) -> None:
-        if found := reference():
-            method(found)
+    def call(method: Callable[[Pipelines], None]) -> None:
+        if existing := reference():
+            method(existing)
 
     os.register_at_fork(
-        before=lambda: tell(Pipelines.before_fork),
-        after_in_parent=lambda: tell(Pipelines.after_fork_in_parent),
-        after_in_child=lambda: tell(Pipelines.after_fork_in_child),
+        before=lambda: call(Pipelines.before_fork),
+        after_in_parent=lambda: call(Pipelines.after_fork_in_parent),
+        after_in_child=lambda: call(Pipelines.after_fork_in_child),
     )

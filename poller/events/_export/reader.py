@@ -46,7 +46,7 @@ class Reader(MetricReader):
             try:
                 return self._push()
             except Exception:  # errors of the SDK, of callbacks and of scrubbing
-                logger.exception("the metrics could not be pushed")
+                logger.exception("the metrics could not be exported")
                 return False
 
     def _push(self) -> bool:
@@ -62,15 +62,15 @@ class Reader(MetricReader):
         del timeout_millis, kwargs
         self._ending.set()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Block collections, because a child would inherit a lock held by a thread that it does not have."""
         self._collecting.acquire()
 
-    def let_go(self) -> None:
+    def resume(self) -> None:
         """Allow collections again."""
         self._collecting.release()
 
-    def begin_anew(self, provider: MeterProvider) -> None:
+    def restart(self, provider: MeterProvider) -> None:
         """Reset in a forked child: discard the counts and start an export thread in this process."""
         self._pushing, self._collecting = threading.Lock(), threading.RLock()
         self._collected = None

@@ -62,7 +62,7 @@ class _Reader:
         targets = {signal: target for signal in SIGNALS if (target := self._target(signal))}
         ratio = self._own("TRACE_SAMPLING_RATIO", _ratio, "OTEL_TRACES_SAMPLER_ARG")
         by_sampler = "OTEL_TRACES_SAMPLER" in self._environ and not self._find("TRACE_SAMPLING_RATIO")
-        found = TelemetrySettings(
+        settings = TelemetrySettings(
             targets=targets,
             sampling_ratio=None if by_sampler else 1.0 if ratio is None else ratio,
             metrics_interval=self._own("METRICS_EXPORT_INTERVAL_SECS", _seconds)
@@ -76,24 +76,24 @@ class _Reader:
         )
         if self._problems:
             raise TelemetryError(self._problems)
-        return found
+        return settings
 
     def _target(self, signal: Signal) -> Target | None:
         prefix = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
         if self._environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return None
         exporter = f"OTEL_{signal.upper()}_EXPORTER"
-        if (wanted := self._environ.get(exporter, "otlp").lower()) not in ("otlp", "none"):
-            self._problems.append(f"{exporter}: {wanted!r} is not known here; write otlp or none")
+        if (choice := self._environ.get(exporter, "otlp").lower()) not in ("otlp", "none"):
+            self._problems.append(f"{exporter}: {choice!r} is not supported; write otlp or none")
         names = ("OBSCURA_OTLP_ENDPOINT", "OBSCURA_TELEMETRY_OTLP_ENDPOINT", f"{prefix}ENDPOINT")
         where = next((n for n in (*names, "OTEL_EXPORTER_OTLP_ENDPOINT") if n in self._environ), None)
-        if wanted == "none" or where is None:
+        if choice == "none" or where is None:
             return None
         timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds) or next(
             (
-                found
+                seconds
                 for name in (f"{prefix}TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-                if (found := self._parsed(name, _few_seconds))
+                if (seconds := self._parsed(name, _few_seconds))
             ),
             None,
         )
@@ -103,26 +103,26 @@ class _Reader:
         try:
             return resolve(self._environ[where], where, signal, protocol, timeout or 10.0)
         except ValueError as error:
-            self._tell(f"{where}: {error}")
+            self._add_problem(f"{where}: {error}")
             return None
 
     def _resource(self) -> dict[str, str]:
-        found = {}
+        attributes = {}
         for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             name, equals, value = item.partition("=")
             if equals:
-                found[name.strip()] = unquote(value.strip())
+                attributes[name.strip()] = unquote(value.strip())
         if "OTEL_SERVICE_NAME" in self._environ:
-            found["service.name"] = self._environ["OTEL_SERVICE_NAME"]
-        return found
+            attributes["service.name"] = self._environ["OTEL_SERVICE_NAME"]
+        return attributes
 
     def _find(self, name: str) -> str | None:
         return next((prefix + name for prefix in _SERVERS if prefix + name in self._environ), None)
 
     def _own(self, name: str, parse: Callable[[str], Value], *standard: str) -> Value | None:
         """Return the value of the server's own setting, or else of a standard variable."""
-        found = self._find(name) or next((other for other in standard if other in self._environ), None)
-        return None if found is None else self._parsed(found, parse)
+        variable = self._find(name) or next((other for other in standard if other in self._environ), None)
+        return None if variable is None else self._parsed(variable, parse)
 
     def _parsed(self, name: str, parse: Callable[[str], Value]) -> Value | None:
         if name not in self._environ:
@@ -130,10 +130,10 @@ class _Reader:
         try:
             return parse(self._environ[name])
         except ValueError as error:
-            self._tell(f"{name}: {error}")
+            self._add_problem(f"{name}: {error}")
             return None
 
-    def _tell(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         # A variable may be parsed once for each signal.
         if problem not in self._problems:
             self._problems.append(problem)
@@ -145,7 +145,7 @@ def _ratio(value: str) -> float:
     except ValueError:
         ratio = -1.0
     if not 0 <= ratio <= 1:
-        raise ValueError(f"{value!r} is not a share; write one from 0 to 1, like 0.1, or 10%")
+        raise ValueError(f"{value!r} is not a ratio; write one from 0 to 1, like 0.1, or 10%")
     return ratio
 
 
@@ -179,17 +179,17 @@ def _positive(value: str, unit: str, example: str) -> float:
 
 def _form(value: str) -> Form:
     if (small := value.lower()) not in ("text", "json"):
-        raise ValueError(f"{value!r} is no form of logs; write text or json")
+        raise ValueError(f"{value!r} is not a log format; write text or json")
     return "json" if small == "json" else "text"
 
 
 def _level(value: str) -> str:
     if (small := value.lower()) not in _LEVELS:
-        raise ValueError(f"{value!r} is no level; write one of {', '.join(_LEVELS)}")
+        raise ValueError(f"{value!r} is not a log level; write one of {', '.join(_LEVELS)}")
     return small
 
 
 def _protocol(value: str) -> Protocol:
     if (small := value.lower()) not in ("grpc", "http/protobuf"):
-        raise ValueError(f"{value!r} is not known here; write grpc or http/protobuf")
+        raise ValueError(f"{value!r} is not supported; write grpc or http/protobuf")
     return "grpc" if small == "grpc" else "http/protobuf"

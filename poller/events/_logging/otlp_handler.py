@@ -58,7 +58,7 @@ class Bridge(logging.Handler):
 
 
 def _translated(record: logging.LogRecord) -> LogRecord:
-    _, number, text = next(one for one in _SEVERITIES if record.levelno >= one[0])
+    _, number, text = next(severity for severity in _SEVERITIES if record.levelno >= severity[0])
     attributes = {
         name: value if isinstance(value, str | bool | int | float) else scrub(text_of(value))
         for name, value in records.extras(record).items()

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from opentelemetry.trace import SpanContext, get_current_span
 
-from poller.events._asgi.errors import Place, where
+from poller.events._asgi.errors import Place, first_place
 from poller.events._privacy.attributes import scrub_attributes
 from poller.events._privacy.patterns import scrub, scrub_path
 from poller.events._privacy.texts import LONGEST, text_of
@@ -51,7 +51,7 @@ def place_of(record: logging.LogRecord) -> Place | None:
     if place is None:
         place = _current()
     if place is None and record.exc_info:
-        place = where(record.exc_info[1])
+        place = first_place(record.exc_info[1])
     return place if isinstance(place, Place) else None
 
 
@@ -86,21 +86,21 @@ def report_failure(record: logging.LogRecord) -> None:
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the `extra` fields of a record that may be shown, scrubbed."""
+    """Return the scrubbed `extra` fields of a record, without denied fields."""
     return scrub_attributes({name: value for name, value in vars(record).items() if name not in _STANDARD})
 
 
 class Scrubber(logging.Filter):
-    """Filter for foreign handlers: scrubs, in place, what was added to a record after its creation."""
+    """Filter for foreign handlers: scrubs, in place, texts added to a record after its creation."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Scrub the record and accept it."""
         _clean(record)  # a record from a queue or a socket was created elsewhere
-        given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        kept = scrub_attributes(given)
-        for name in given.keys() - kept.keys():
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        scrubbed = scrub_attributes(fields)
+        for name in fields.keys() - scrubbed.keys():
             delattr(record, name)
-        vars(record).update(kept)
+        vars(record).update(scrubbed)
         if record.exc_info and not record.exc_text:
             record.exc_text = traceback_of(record.exc_info)
         # Formatters prefer `exc_text` to the exception.
@@ -117,7 +117,7 @@ def traceback_of(exc_info: Any) -> str:
     try:
         return scrub(_without_middle(_FORMATTER.formatException(exc_info)))
     except Exception:  # noqa: BLE001 - attributes of foreign exceptions may raise
-        return f"{getattr(exc_info[0], '__name__', 'an exception')} (it cannot be shown)"
+        return f"{getattr(exc_info[0], '__name__', 'an exception')} (it cannot be formatted)"
 
 
 def _without_middle(traceback: str) -> str:
@@ -141,7 +141,7 @@ class _Factory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self.inner(*args, **kwargs)
-        setattr(record, _PLACE, _seen(record) or _current())
+        setattr(record, _PLACE, _place_of_exception(record) or _current())
         if not _is_access(record):
             _clean(record)
         return record
@@ -161,18 +161,18 @@ def _clean(record: logging.LogRecord) -> None:
         clean = _CLIENT_FIRST.sub("- - ", clean)
     args = record.args if isinstance(record.args, tuple) else (record.args,)
     # Other objects may reveal more if a handler formats them again.
-    if clean != message or not all(isinstance(one, _PLAIN) for one in args):
+    if clean != message or not all(isinstance(argument, _PLAIN) for argument in args):
         record.msg, record.args = clean, None
 
 
-def _seen(record: logging.LogRecord) -> Place | None:
+def _place_of_exception(record: logging.LogRecord) -> Place | None:
     """Return where the record's exception was first seen, unless a recording span is current.
 
     A current span that has ended may belong to the previous request of a keep-alive connection.
     """
     if not record.exc_info or get_current_span().is_recording():
         return None
-    return where(record.exc_info[1])
+    return first_place(record.exc_info[1])
 
 
 def _current() -> Place | None:

@@ -1,4 +1,4 @@
-"""What keeps personal data out of the telemetry of a server.
+"""Removal of personal data from the telemetry of a server.
 
 addresses   Patterns of e-mail and IP addresses, and their removal from texts.
 attributes  Scrubber of attributes: removal of client identities and credentials.

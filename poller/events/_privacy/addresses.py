@@ -11,14 +11,14 @@ _DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
 _UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "target", "path"})
 """Types of systemd units (`getty@tty1.service`); none is a top-level domain."""
 _LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
-# The host of a URL is a server and is kept.
+# The host of a URL is a server, so it stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
 _VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z", re.IGNORECASE)
 _LONGEST_VERSION = 16
 _IPV6 = re.compile(rf"://\[[0-9A-Fa-f:.]{{1,{MOST}}}+|[0-9A-Fa-f:](?<![\w.].)[0-9A-Fa-f:.]{{1,{MOST}}}+")
 _LONGEST_IPV6 = 45
 _TRANSLATED = IPv6Network("64:ff9b::/96")
-"""IPv4 addresses behind NAT64 (RFC 6052); reserved otherwise."""
+"""IPv4 addresses translated by NAT64 (RFC 6052); reserved otherwise."""
 _COLONS = 7
 """Colons in an IPv6 address that is written in full; a port may follow even without brackets."""
 
@@ -29,15 +29,15 @@ def remove_emails(text: str) -> str:
         return text
     parts: list[str] = []
     end = 0
-    for found in _DOMAIN.finditer(text):
+    for match in _DOMAIN.finditer(text):
         # `lodash@4.17.21` is a version.
-        labels = found[0].split(".")[1:]
+        labels = match[0].split(".")[1:]
         if not any(len(label) > 1 and label[0].isalpha() for label in labels) or labels[-1] in _UNITS:
             continue
-        local = _LOCAL_BACKWARDS.match(text[max(end, found.start() - 320) : found.start()][::-1])
+        local = _LOCAL_BACKWARDS.match(text[max(end, match.start() - 320) : match.start()][::-1])
         if local:
-            parts += text[end : found.start() - local.end()], REDACTED
-            end = found.end()
+            parts += text[end : match.start() - local.end()], REDACTED
+            end = match.end()
     return "".join(parts) + text[end:]
 
 
@@ -48,9 +48,9 @@ def remove_ipv4(text: str) -> str:
     return text
 
 
-def _without_ipv4(found: re.Match[str]) -> str:
-    before = found.string[max(0, found.start() - _LONGEST_VERSION) : found.start()]
-    return REDACTED if _is_someones(found[0], IPv4Address) and not _VERSION.search(before) else found[0]
+def _without_ipv4(match: re.Match[str]) -> str:
+    before = match.string[max(0, match.start() - _LONGEST_VERSION) : match.start()]
+    return REDACTED if _is_someones(match[0], IPv4Address) and not _VERSION.search(before) else match[0]
 
 
 def remove_ipv6(text: str) -> str:
@@ -58,9 +58,9 @@ def remove_ipv6(text: str) -> str:
     return _IPV6.sub(_without_ipv6, text) if text.count(":") > 1 else text
 
 
-def _without_ipv6(found: re.Match[str]) -> str:
-    run = found[0]
-    if run.startswith("://") or run.count(":") < 2 or found.string[found.end() : found.end() + 1].isalnum():
+def _without_ipv6(match: re.Match[str]) -> str:
+    run = match[0]
+    if run.startswith("://") or run.count(":") < 2 or match.string[match.end() : match.end() + 1].isalnum():
         return run
     bare = run.strip(".:")
     # The address may end a sentence, or a name may precede it.

@@ -21,11 +21,11 @@ _LISTS = frozenset({list, tuple})
 _DEEPEST = 8
 """Maximum nesting depth of a value, because a value can be circular."""
 _MOST = 1_000
-"""Maximum number of items kept of a list or a mapping, because clients can send long ones."""
+"""Maximum number of items of a list or a mapping, because clients can send long ones."""
 _MOST_IN_ALL = 2_000
-"""Maximum number of items kept of all values of a record: a value may contain the same list many times."""
+"""Maximum number of items of all values of a record: a value may contain the same list many times."""
 _LONGEST_IN_ALL = 2 * LONGEST
-"""Maximum number of characters kept of all values of a record."""
+"""Maximum number of characters of all values of a record."""
 _SHORT = 64
 """Length up to which a text always fits: one long text must not displace the short ones after it."""
 _CUT = "..."
@@ -70,7 +70,7 @@ def scrub_attributes(attributes: Mapping[str, Any], *, outgoing: bool = False) -
     budget = _Budget()
     return {
         budget.scrub(name): _well_formed(value)
-        if _is_kept(name, outgoing=outgoing)
+        if _is_exempt(name, outgoing=outgoing)
         else _scrub(value, budget)
         for name, value in islice(attributes.items(), budget.items(len(attributes)))
         if not is_denied(name, outgoing)
@@ -89,7 +89,7 @@ def is_harmless(attributes: Mapping[str, Any], *, outgoing: bool = False) -> boo
         if kind is str:
             if budget.scrub(value) == value:
                 continue
-            if not _is_kept(name, outgoing=outgoing) or well_formed(value) != value:
+            if not _is_exempt(name, outgoing=outgoing) or well_formed(value) != value:
                 return False
         elif kind not in _PLAIN and _scrub(value, budget) != value:
             return False
@@ -116,13 +116,13 @@ def _scrub(value: Any, budget: _Budget, depth: int = 0) -> Any:
     try:
         if isinstance(value, Mapping):
             return {
-                budget.scrub(name) if isinstance(name, str) else name: _scrub(one, budget, depth + 1)
-                for name, one in islice(value.items(), budget.items(len(value)))
+                budget.scrub(name) if isinstance(name, str) else name: _scrub(item, budget, depth + 1)
+                for name, item in islice(value.items(), budget.items(len(value)))
                 if not is_denied(name)
             }
         if type(value) in _LISTS:
             most = budget.items(len(value))
-            return type(value)(_scrub(one, budget, depth + 1) for one in islice(value, most))
+            return type(value)(_scrub(item, budget, depth + 1) for item in islice(value, most))
     except Exception:  # noqa: BLE001 - a foreign mapping, or one that another thread changes
         return REDACTED
     return budget.scrub(text_of(value))
@@ -146,6 +146,6 @@ def _well_formed(value: Any) -> Any:
     return well_formed(value) if isinstance(value, str) else value
 
 
-def _is_kept(name: str, *, outgoing: bool) -> bool:
+def _is_exempt(name: str, *, outgoing: bool) -> bool:
     """Return whether the value is a route template, or an address of the server or of a called service."""
     return name in OWN or name in TEMPLATES or (outgoing and name in PEER)

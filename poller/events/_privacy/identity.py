@@ -15,7 +15,7 @@ _QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")
 
 
 def personal_text(text: str, *, addresses: bool = True, named: bool = True) -> str | None:
-    """Return what a text reveals, for example `an IP address`; None if it reveals nothing.
+    """Return the kind of personal data in a text, for example `an IP address`; None if there is none.
 
     The host of a URL is a server, not a client. `addresses=False` ignores IP addresses: see `OWN`.
     `named=False` ignores values after a name such as `token=`, because scrubbing removes more of them than
@@ -27,9 +27,9 @@ def personal_text(text: str, *, addresses: bool = True, named: bool = True) -> s
         if _QUERY.search(decoded):
             return "a query string"
         rest = cut_urls(decoded)
-        for what, remove in SHAPES:
-            if (what == "an IP address" and not addresses) or (what == NAMED and not named):
+        for shape, remove in SHAPES:
+            if (shape == "an IP address" and not addresses) or (shape == NAMED and not named):
                 continue
             if remove(rest) != rest:
-                return what
+                return shape
     return None

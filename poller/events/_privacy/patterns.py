@@ -32,7 +32,7 @@ from poller.events._privacy.texts import (
     well_formed,
 )
 
-_LONGEST_REMEMBERED = 500
+_LONGEST_CACHED = 500
 """Length up to which the scrubbed form of a text is cached, in characters."""
 _RUN = re.compile(rf"[^\s\"'<>]{{1,{MOST}}}+")
 # A client can write the marker too: only a marker that is the whole value means that the value is scrubbed.
@@ -55,7 +55,7 @@ _PRIVATE_KEY = re.compile(
 """The headers of an encrypted key may contain hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{MOST}}}+")
 _LONGEST_NAME = 48
-_LAST_LETTERS = frozenset(one[-2:] for one in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
+_LAST_LETTERS = frozenset(ending[-2:] for ending in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
 """Last two letters of all these names, which rule out most words quickly."""
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{MOST}}}+"
@@ -158,7 +158,7 @@ def scrub(text: str) -> str:
     Text after `LONGEST` characters is dropped. Never raises.
     """
     try:
-        return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _scrub(shorten(text))
+        return _cached_scrub(text) if len(text) <= _LONGEST_CACHED else _scrub(shorten(text))
     except Exception:  # noqa: BLE001 - a text that cannot be scrubbed must not leave; callers must not fail
         return REDACTED
 
@@ -183,7 +183,7 @@ def _without_user(rest: str) -> str:
 
 
 @lru_cache(4096)
-def _remembered(text: str) -> str:
+def _cached_scrub(text: str) -> str:
     return _scrub(text)
 
 
@@ -207,7 +207,9 @@ def _scrub(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(one if one.isprintable() else quote(one, errors="replace") for one in text)
+    return "".join(
+        character if character.isprintable() else quote(character, errors="replace") for character in text
+    )
 
 
 def _scrub_plain(text: str) -> str:
@@ -224,8 +226,8 @@ def cut_urls(text: str) -> str:
     return text
 
 
-def _cut_run(found: re.Match[str]) -> str:
-    run = found[0]
+def _cut_run(match: re.Match[str]) -> str:
+    run = match[0]
     start, slashes, url = run.partition("://")
     if slashes:
         run = start + cut(slashes + url)
@@ -244,14 +246,14 @@ def _remove_rows(text: str) -> str:
         return text
     parts: list[str] = []
     end = 0
-    for found in _ROW.finditer(text):
-        start = found.end()
-        if found.start() < end or _is_scrubbed(text, start):
+    for match in _ROW.finditer(text):
+        start = match.end()
+        if match.start() < end or _is_scrubbed(text, start):
             continue
-        if found[0] == ")=(" and "Key (" not in text[max(end, found.start() - _LONGEST_KEY) : found.start()]:
+        if match[0] == ")=(" and "Key (" not in text[max(end, match.start() - _LONGEST_KEY) : match.start()]:
             continue
         parts += text[end:start], REDACTED
-        end = start if found[0].startswith("DETAIL:") else _end_of_row(text, start)
+        end = start if match[0].startswith("DETAIL:") else _end_of_row(text, start)
         if end == start:
             line = _END_OF_LINE.match(text, start)
             end = line.end() if line else start
@@ -277,10 +279,10 @@ def _end_of_row(text: str, at: int) -> int:
         following = text.find("DETAIL:", at)
         most = len(text) if following < 0 else following
         ends = [
-            found.end()
-            for found in _END_OF_ROW.finditer(text, at, most)
+            match.end()
+            for match in _END_OF_ROW.finditer(text, at, most)
             # A sentence, possibly in quotes: `server (primary) is down` in a later line does not end a row.
-            if found[0][1] in ".»«" or found[0].endswith((".", '"', "'", "}", "]")) or "»" in found[0][:3]
+            if match[0][1] in ".»«" or match[0].endswith((".", '"', "'", "}", "]")) or "»" in match[0][:3]
         ]
         if ends:
             return ends[-1]
@@ -319,21 +321,21 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
         return None
     if quoted:
-        found = _QUOTED.match(text, at)
+        match = _QUOTED.match(text, at)
     elif separator[0] == ",":
         return None
     elif line:
-        found = _LINE.match(text, at)
+        match = _LINE.match(text, at)
     else:
-        found = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
+        match = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
         introduces = separator[0] == ":" and len(separator) > 1 and whole.endswith(PROSE_ENDINGS)
-        if introduces and found and _PROSE.fullmatch(found[0]):
+        if introduces and match and _PROSE.fullmatch(match[0]):
             return None
-    if not found or _PLACEHOLDER.match(text, at):
+    if not match or _PLACEHOLDER.match(text, at):
         return None
-    if not found[str(found.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
+    if not match[str(match.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
         return None  # Markers and punctuation contain nothing to remove.
-    return found.span(str(found.lastgroup))
+    return match.span(str(match.lastgroup))
 
 
 def _is_short_name(name: str) -> bool:
@@ -350,16 +352,16 @@ def _remove_credentials(text: str) -> str:
     small = text.lower()
     if "bearer" in small or "basic" in small or "digest" in small:
         return _CREDENTIALS.sub(
-            lambda found: found[1] + REDACTED if _RANDOM.search(found[2]) else found[0], text
+            lambda match: match[1] + REDACTED if _RANDOM.search(match[2]) else match[0], text
         )
     return text
 
 
 def _remove_tokens(text: str) -> str:
     if "eyJ" in text:
-        text = _JWT.sub(lambda found: REDACTED if found[1] else found[0], text)
+        text = _JWT.sub(lambda match: REDACTED if match[1] else match[0], text)
     if any(marker in text for marker in _ISSUERS):
-        text = _ISSUED.sub(lambda found: REDACTED if _RANDOM.search(found[0], 3) else found[0], text)
+        text = _ISSUED.sub(lambda match: REDACTED if _RANDOM.search(match[0], 3) else match[0], text)
     return text
 
 

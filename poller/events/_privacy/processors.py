@@ -64,18 +64,18 @@ class _ScrubbedSpans(SpanProcessor):
 def scrub_span(span: ReadableSpan) -> ReadableSpan:
     """Return a scrubbed copy of the span, or the span itself if it contains nothing to scrub."""
     outgoing = span.kind in _CALLING
-    given = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a read-only view
+    original = (span.attributes or {}).copy()  # type: ignore[attr-defined]  # a read-only view
     if (
         not (span.events or span.links or span.status.description)
         and _scrub_context(span.context) is span.context
         and _scrub_context(span.parent) is span.parent
         and _scrub_name(span) == span.name
-        and is_harmless(given, outgoing=outgoing)
+        and is_harmless(original, outgoing=outgoing)
     ):
         return span
-    attributes = scrub_attributes({**given, **_database_state(span)}, outgoing=outgoing)
-    events = [Event(scrub(one.name), _scrubbed(one.attributes), one.timestamp) for one in span.events]
-    links = [Link(_scrub_context(one.context), _scrubbed(one.attributes)) for one in span.links]
+    attributes = scrub_attributes({**original, **_database_state(span)}, outgoing=outgoing)
+    events = [Event(scrub(event.name), _scrubbed(event.attributes), event.timestamp) for event in span.events]
+    links = [Link(_scrub_context(link.context), _scrubbed(link.attributes)) for link in span.links]
     return ReadableSpan(
         name=_scrub_name(span),
         context=_scrub_context(span.context),
@@ -119,11 +119,11 @@ def _scrub_context(context: SpanContext | None) -> Any:
     """Remove entries that identify a client from tracestate, which clients send and spans export."""
     if context is None or not context.trace_state:
         return context
-    kept = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
-    if len(kept) == len(context.trace_state):
+    entries = [(key, value) for key, value in context.trace_state.items() if _is_harmless_entry(key, value)]
+    if len(entries) == len(context.trace_state):
         return context
     return SpanContext(
-        context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(kept)
+        context.trace_id, context.span_id, context.is_remote, context.trace_flags, TraceState(entries)
     )
 
 

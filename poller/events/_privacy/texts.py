@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 REDACTED = "[redacted]"
 LONGEST = 32_768
-"""Characters kept of a text."""
+"""Maximum number of characters of a text."""
 LONGEST_PATH = 2_048
-"""Characters kept of a request's path."""
+"""Maximum number of characters of a request's path."""
 _LONGEST_WORD = 512
 """Length up to which a word at a cut is dropped: half of an address cannot be recognised."""
 ENCODINGS = 3
@@ -37,10 +37,10 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     """Cut a text; drop the word at the cut, because half of a secret cannot be recognised."""
     if len(text) <= longest:
         return text
-    kept = text[: longest - _LONGEST_WORD]
-    tail = text[len(kept) : longest]
+    head = text[: longest - _LONGEST_WORD]
+    tail = text[len(head) : longest]
     blank = max(tail.rfind(" "), tail.rfind("\n"))
-    return f"{kept}{tail[: max(blank + 1, 0)]}{REDACTED} ({len(text)} characters)"
+    return f"{head}{tail[: max(blank + 1, 0)]}{REDACTED} ({len(text)} characters)"
 
 
 def well_formed(text: str) -> str:
@@ -63,12 +63,12 @@ def decodings(text: str) -> list[str]:
 
     Encodings are percent-encoding, the escapes of JSON, and look-alikes of ASCII characters.
     """
-    found = [text]
+    levels = [text]
     for _ in range(ENCODINGS):
-        if (decoded := decode(found[-1])) == found[-1]:
+        if (decoded := decode(levels[-1])) == levels[-1]:
             break
-        found.append(decoded)
-    return found
+        levels.append(decoded)
+    return levels
 
 
 def decode(text: str) -> str:
@@ -76,5 +76,5 @@ def decode(text: str) -> str:
     if "%" in text:
         text = unquote(text)
     if "\\" in text:
-        text = well_formed(_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text))
+        text = well_formed(_ESCAPE.sub(lambda match: match[2] or chr(int(match[1], 16)), text))
     return text if text.isascii() else text.translate(_LOOK_ALIKES)

@@ -72,7 +72,7 @@ class _ScrubbedReservoir(ExemplarReservoir):
 
 
 _BEYOND = 2**63
-_told: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
 def scrub_metrics(data: MetricsData) -> MetricsData:
@@ -99,18 +99,18 @@ def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
     points: list[Any] = list(metric.data.data_points)
     routed = scope.scope.name == SCOPE
     encodable = [point for point in points if _is_encodable(point)]
-    if len(encodable) < len(points) and (metric.name, "number") not in _told:
-        _told.add((metric.name, "number"))
+    if len(encodable) < len(points) and (metric.name, "number") not in _logged:
+        _logged.add((metric.name, "number"))
         logger.warning(
-            "%s has numbers that do not fit 64 bits; its data points with them are not exported", metric.name
+            "%s has numbers that do not fit 64 bits; data points with them are not exported", metric.name
         )
     clean: Any = [point for point in encodable if _is_harmless(point.attributes or {}, routed=routed)]
     if len(clean) == len(points):
         return metric
-    if len(clean) < len(encodable) and (metric.name, "attributes") not in _told:
-        _told.add((metric.name, "attributes"))
+    if len(clean) < len(encodable) and (metric.name, "attributes") not in _logged:
+        _logged.add((metric.name, "attributes"))
         logger.warning(
-            "%s has attributes that tell of a client; its data points with them are not exported", metric.name
+            "%s has attributes that identify a client; data points with them are not exported", metric.name
         )
     return replace(metric, data=replace(metric.data, data_points=clean))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from poller.model.duration import parse_duration
-from poller.model.numbers import is_tellable
+from poller.model.numbers import is_representable
 from poller.model.path import Key
 from poller.model.text import did_you_mean, kind_of, quote
 from poller.tools.importers.losses import Losses, Place
@@ -138,7 +138,7 @@ class Node:
                 value = float(value)
             except ValueError:
                 return self._wrong(key, value, "a number", None)
-        if isinstance(value, int | float) and is_tellable(value):
+        if isinstance(value, int | float) and is_representable(value):
             return value
         if value is None:
             return None

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from poller.config.queries.schema.fields import Part
-from poller.model.numbers import is_tellable
+from poller.model.numbers import is_representable
 from poller.model.query import AttributeValue
 from poller.model.text import did_you_mean, kind_of, quote
 
@@ -37,7 +37,7 @@ class Expectation(Part):
     @field_validator("value", mode="before")
     @classmethod
     def _value(cls, value: object) -> object:
-        if is_tellable(value) or value == "any":
+        if is_representable(value) or value == "any":
             return value
         actual = quote(value) if isinstance(value, str | bool) else kind_of(value)
         raise ValueError(f"is {actual}, not a number; write for example `value: 3`, or `value: any`")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 
-class RefusedError(Exception):
-    """Becomes an answer with this status, 4xx; `poller.events` knows by the attribute that nothing failed."""
+class RequestError(Exception):
+    """Becomes a response with a 4xx status; because of `status_code`, `poller.events` counts no failure."""
 
     def __init__(
-        self, status_code: int, what: str, headers: Mapping[str, str] = MappingProxyType({})
+        self, status_code: int, message: str, headers: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        super().__init__(what)
+        super().__init__(message)
         self.status_code = status_code
         self.headers = headers
