@@ -541,7 +541,7 @@ def test_a_database_that_is_polled_or_not_there_is_told(
     for environ, files, told in (
         ({}, ["."], "poller test: connection failed"),
         ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=1 dbname=x user=other"}, ["."], polled),
-        ({}, ["password=s3cret"], "--database: quote a value that holds blanks"),
+        ({}, ["password=s3cret"], "--database: contains blanks; quote the value"),
     ):
         process = poller_process("test", *files, "--database", nowhere, cwd=desk.folder, env=environ)
         assert (process.wait(), process.stdout) == (2, ""), str(process)

@@ -523,7 +523,7 @@ def test_a_subfolder_with_query_files_is_named_as_not_read(tmp_path: Path) -> No
     done = CliRunner().invoke(app, ["check", str(tmp_path / "mine")])
     assert done.exit_code == 0
     assert done.stderr == (
-        f"{tmp_path}/mine/sub: not read, as folders are not searched recursively; name it as well\n"
+        f"{tmp_path}/mine/sub: not read, because folders are not searched recursively; name it\n"
     )
     shipped = CliRunner().invoke(app, ["check", "shipped"])
     assert shipped.stderr == ""
@@ -560,10 +560,10 @@ def test_a_database_that_is_not_there_is_an_error_of_its_own(check: Callable[...
 
 def test_options_that_need_a_database_say_so(check: Callable[..., Result]) -> None:
     for options, what in (
-        (["--max-cost", "5"], "--max-cost: needs a server that plans; write --database as well"),
+        (["--max-cost", "5"], "--max-cost: requires the server's planner; add --database"),
         (["--database"], "POLLER_DATABASE_URL: is not set"),
-        (["--database", "--max-cost", "nan"], "--max-cost: is no cost above 0; write for example 100000"),
-        (["--database", "--max-cost", "-1"], "--max-cost: is no cost above 0; write for example 100000"),
+        (["--database", "--max-cost", "nan"], "--max-cost: is not above 0; write for example 100000"),
+        (["--database", "--max-cost", "-1"], "--max-cost: is not above 0; write for example 100000"),
     ):
         done = check(one("SELECT 1 AS n"), *options)
         assert isinstance(done.exception, ConfigError)

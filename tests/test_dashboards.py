@@ -337,5 +337,5 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
     assert done.returncode == 2
     assert done.stderr == (
-        "poller dashboard: needs Grafana's builders; pip install 'obscura-poller[dashboard]'\n"
+        "poller dashboard: requires an extra: pip install 'obscura-poller[dashboard]'\n"
     )

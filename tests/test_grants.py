@@ -249,7 +249,7 @@ def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> No
     assert isinstance(done.exception, ConfigError)
     assert (
         str(done.exception)
-        == f"--role: '{name}' is not one role; write the role that the poller logs in with"
+        == f"--role: '{name}' is not one role; write the poller's login role"
     )
     assert done.stdout == ""
 

@@ -156,7 +156,7 @@ min_interval: 1m
 metrics:
   - {metric_name: jobs, type: gauge, help: Jobs., values: [n], query: SELECT count(*) AS n FROM jobs}
 """
-NEXT_STEP = "poller check --database FILE shows what your server makes of them"
+NEXT_STEP = "poller check --database FILE checks them on your server"
 PARTLY = GOOD + "  - {metric_name: gone, type: summary, help: Gone., values: [n], query: SELECT 1 AS n}\n"
 
 
@@ -221,7 +221,7 @@ def test_a_file_is_written_once_and_passes_check(poller: Command, folder: Path) 
     assert poller("check", "new.yaml")[0] == 0
 
     code, _, err = poller("import", "--from", "sql_exporter", "good.yml", "--write", "new.yaml")
-    assert (code, err) == (2, "new.yaml: is there already; remove it, or write to another\n")
+    assert (code, err) == (2, "new.yaml: already exists; remove it, or write another file\n")
 
 
 def test_a_folder_gets_a_file_for_each(poller: Command, folder: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_folder_is_read(poller: Command) -> None:
         (["--from", "telegraf", "."], ".: holds no file that ends in .conf, .toml"),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
-            "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",
+            "--write nowhere: is not a folder; write an existing folder, or a file that ends in .yaml",
         ),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "no/where.yaml"],

@@ -27,8 +27,8 @@ from tests.bed.process import Process
 
 Try = Callable[..., Result]
 SUPERUSER = (
-    "look: this role is a superuser; nothing but the read-only transaction holds it back: "
-    "deploy/role.sql makes one that may only read"
+    "look: this role is a superuser, which only the read-only transaction restricts; "
+    "create a read-only role with deploy/role.sql"
 )
 BY_NAME = "SELECT name, count(*) AS devices FROM devices GROUP BY name"
 
@@ -149,7 +149,7 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
     assert "  - name: users_2\n" in done.stdout
     assert "      - name: users_2\n        description: Users.\n" in done.stdout
     assert (
-        "look: 'users' is taken, so this is 'users_2'; --name gives it another name"
+        "look: 'users' is in use, so the query is called 'users_2'; choose a name with --name"
         in done.stderr.splitlines()
     )
     named = tried(users, "--name", "users")
@@ -280,7 +280,7 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
-    assert lines[-1] == "every row is left out, so this feeds no metric"
+    assert lines[-1] == "every row is omitted, so the query feeds no metric"
     kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
     assert kept.exit_code == 1
     assert kept.stderr.endswith("so this feeds no metric, and is not added to twins.yaml\n")
@@ -323,7 +323,7 @@ def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(
-        ConfigError, match="SQL: is missing; write it as an argument, or into stdin: poller try"
+        ConfigError, match="SQL: is missing; write it as an argument or to stdin, for example poller try"
     ):
         _statement(None)
 

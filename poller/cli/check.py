@@ -32,30 +32,33 @@ def check(
     settings: Settings,
     files: QueryFiles = None,
     database: Annotated[
-        bool, typer.Option("--database", help="Have every query prepared by the server, too; none is run.")
+        bool, typer.Option("--database", help="Also prepare each query on the server, without running it.")
     ] = False,
     max_cost: Annotated[
         float | None,
-        typer.Option(metavar="COST", help="With --database: the planner's cost above which a query fails."),
+        typer.Option(metavar="COST", help="With --database: planner cost above which a query fails."),
     ] = None,
     large_table: Annotated[
-        int, typer.Option(metavar="ROWS", min=0, help="With --database: rows from which on a table is large.")
+        int,
+        typer.Option(
+            metavar="ROWS", min=0, help="With --database: row count from which a table counts as large."
+        ),
     ] = 100_000,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
+        Format, typer.Option(help="Output: text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
-    """Validate every query file and the cases next to it, and report all problems at once.
+    """Validate every query file and the test cases next to it, and report all problems at once.
 
-    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With
-    --database the server says of every query whether it would run there, feed its metrics, and at what cost.
-    Exit code 0: all is good; 1: a query would fail on that database, or costs more than --max-cost, or there
-    is no database; 2: the files have problems, or the configuration cannot be used.
+    Each line is `file:line: path.to.key: problem; fix`. Warnings do not change the exit code. With
+    --database, the server also reports whether each query would run and feed its metrics, and its cost. Exit
+    code 0: no errors; 1: a query would fail on that database or costs more than --max-cost, or the database
+    cannot be reached; 2: the files or the configuration are invalid.
     """
     if max_cost is not None and not database:
-        raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
-    if max_cost is not None and not max_cost > 0:  # nor is nan, than which nothing costs more
-        raise ConfigError([Problem("--max-cost", "is no cost above 0; write for example 100000")])
+        raise ConfigError([Problem("--max-cost", "requires the server's planner; add --database")])
+    if max_cost is not None and not max_cost > 0:  # rejects nan as well
+        raise ConfigError([Problem("--max-cost", "is not above 0; write for example 100000")])
     if database:
         settings.conninfo()
     try:
@@ -74,7 +77,7 @@ def check(
         for one in remarks(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
-        typer.echo(f"{folder}: not read, as folders are not searched recursively; name it as well", err=True)
+        typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
     if not database:
         _write_unasked(format, catalog, warnings)
         return
@@ -99,7 +102,7 @@ def _judged(
     max_cost: float | None,
     large_table: int,
 ) -> tuple[list[Diagnostic], list[CheckedQuery]]:
-    """What the server says; and why it says nothing, where it does not."""
+    """Check the queries on the server; return general diagnostics, and the result of each query."""
     from poller.cli.database import visiting
     from poller.config.queries.locate import Origin
     from poller.postgres.inspect import inspecting
@@ -135,7 +138,7 @@ def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[Chec
 
 
 def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
-    """Write what the files alone show: nothing is wrong with them, but there may be warnings."""
+    """Write the result for valid files, with their warnings, if the database was not checked."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)
         return

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Examination:
-    """One visit to the database, on one connection."""
+    """All checks of the database, on one connection."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Examination:
         self._session = session_of(settings, cancel_token)
 
     def findings(self, progress: Progress) -> list[Finding]:
-        """Everything about the database; a lost connection is a finding as well."""
+        """Run the checks; an unreachable database or a lost connection is a finding as well."""
         place = place_of(self._settings)
         try:
             looked = server.read_catalogue(
@@ -59,7 +59,7 @@ class Examination:
 
     def _through_the_queries(self, looked: server.ServerCatalogue, progress: Progress) -> list[Finding]:
         settings = self._settings
-        # The primary's line says what the daemon would log once.
+        # Without `warn`: the finding about a primary replaces the daemon's log record.
         admission = Admission(
             "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
         )
@@ -73,7 +73,7 @@ class Examination:
             max_result_bytes=settings.max_result_size,
         )
         if self._strict and looked.facts.excess:
-            # Not one query is sent, as the daemon would send none; the server may be looked at.
+            # Like the daemon, send no query; the batch still collects the server's information.
             attempts.run([], progress.done, together=True)
             answers = self._refused(looked)
         else:

@@ -26,32 +26,33 @@ if TYPE_CHECKING:
 def new(
     settings: Settings,
     table: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="The table: public.users, or users.")
+        str | None, typer.Option(metavar="TABLE", help="Table, such as public.users or users.")
     ] = None,
     aggregate: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help=f"{', '.join(KINDS)}; KIND=COLUMN where it is of one; repeatable.",
+            help=f"{', '.join(KINDS)}; KIND=COLUMN if it needs a column; repeatable.",
             autocompletion=values("aggregate", tuple(KINDS)),
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Series of a top list.")] = DEFAULT_TOP,
+    top: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Series in a top list.")] = DEFAULT_TOP,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the query and its metric, where it is one.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the query and its metric, if there is only one."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append the queries to this file, or make the file.")
+        Path | None, typer.Option(metavar="FILE", help="Append the queries to this file, or create it.")
     ] = None,
 ) -> None:
     """Write queries for a table: its count, counts by a column, ages, sums, sizes.
 
-    On a terminal it asks for what no option says. The query file is on stdout, everything else on stderr.
-    Nothing of the table is read: sizes and values are those of the last ANALYZE, costs the planner's. Exit
-    code 0: written; 1: the database cannot be asked; 2: there is no such table or aggregate, a name is taken,
-    or the configuration cannot be used.
+    On a terminal, it asks for everything that no option sets. The query file goes to stdout, everything else
+    to stderr. It reads no rows of the table: sizes and values come from the last ANALYZE, costs from the
+    planner. Exit code 0: written; 1: the database cannot be queried; 2: the table or aggregate does not
+    exist, a name is in use, or the configuration is invalid.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import visiting
     from poller.cli.new_query import Starter
     from poller.terminal.console import open_console, say
@@ -71,7 +72,7 @@ def new(
             raise typer.Exit(1) from None
     if name is not None:
         if len(chosen) > 1:
-            raise ConfigError([Problem("--name", "is of one query; ask for one aggregate")])
+            raise ConfigError([Problem("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
     defined([declared(one.query, settings) for one in chosen], settings)
     if write is None and asks and not (table and aggregate):
@@ -100,11 +101,11 @@ def _named(one: Offer, name: str) -> Offer:
 
 
 def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
-    """The file that is wanted, None to print only, and the queries under names that are free in it."""
+    """Ask for a file; return it, None to print only, and the queries with names that are free in it."""
     from rich.prompt import Prompt
 
-    asked = "Append to which file (empty: print only)"
-    while answer := Prompt.ask(asked, console=console, default="", show_default=False).strip():
+    question = "Append to which file (empty: print only)"
+    while answer := Prompt.ask(question, console=console, default="", show_default=False).strip():
         try:
             return Path(answer), _free(chosen, Path(answer), settings, console)
         except ConfigError as error:
@@ -113,7 +114,7 @@ def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tu
 
 
 def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console) -> list[Offer]:
-    """The queries under names that are free in the file; a name that is taken is asked for again.
+    """Return the queries with names that are free in the file; asks again for each name in use.
 
     Raises ConfigError if the file itself cannot be used.
     """
@@ -130,7 +131,7 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
                 if any(problem.where == "--write" for problem in error.problems):
                     raise
                 _print_problems(error, console)
-            name = Prompt.ask(f"Another name instead of {offered.query['name']}", console=console).strip()
+            name = Prompt.ask(f"New name for {offered.query['name']}", console=console).strip()
             offered = _named(one, name)
         free.append(offered)
     return free
@@ -143,7 +144,7 @@ def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings
     defined([query], settings)
     if any(other.query["name"] == query["name"] for other in others):
         raise ConfigError(
-            [Problem("--name", f"{query['name']!r} is another of these queries; write another")]
+            [Problem("--name", f"{query['name']!r} is also the name of another new query; write another")]
         )
     refuse_taken(path, [query], settings)
 

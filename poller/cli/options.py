@@ -18,26 +18,26 @@ from poller.config.settings_schema import Variables
 from poller.model.printable import one_line
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
-"""The settings that say which queries there are, and what they are where they do not say so themselves."""
+"""Settings that choose the query files, and the defaults of their queries."""
 DATABASE = ("database_url", "password_command", "connect_timeout", "lock_timeout")
-"""Those that a visit to the database takes."""
+"""Settings that a command with one database connection needs."""
 QueryFiles = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+        help="Query files and folders, or shipped and extended (default: POLLER_QUERIES).",
         autocompletion=folders,
     ),
 ]
-"""Argument of commands that read other query files than the daemon's."""
+"""Argument of commands that may read other query files than the daemon."""
 
 
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Hand a command the loaded settings as its parameter `settings`, and give it the options for `names`.
+    """Pass the loaded settings to a command as its parameter `settings`, and add the options for `names`.
 
-    `@with_settings("interval")` adds `--interval`, which beats POLLER_INTERVAL; so that they cannot drift,
-    name and help are made from the field. Without names every setting is an option. The command's other
-    parameters stay its own. With `warn`, what looks like a mistake in the environment is told on stderr: for
-    commands that log nothing. The command made so raises ConfigError with every problem of the settings.
+    `@with_settings("interval")` adds `--interval`, which overrides POLLER_INTERVAL. Name and help of the
+    option come from the setting's field. Without `names`, every setting becomes an option. The command keeps
+    its other parameters. With `warn`, likely mistakes in the environment are printed to stderr, for commands
+    that do not log. The decorated command raises ConfigError with every problem of the settings.
     """
     wanted = names or tuple(Variables.model_fields)
 
@@ -58,7 +58,7 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
             if name != "settings"
         ]
         parameters = [*kept, *options.values()]
-        # typer reads both; `__wrapped__` would lead it past them to the bare command.
+        # typer reads both attributes; with `__wrapped__` it would read the undecorated command instead.
         del loaded.__wrapped__
         loaded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362 allows it
         loaded.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -76,7 +76,7 @@ def _parameter(name: str) -> inspect.Parameter:
     text = f"{field.description} [{'; '.join(told)}]"
     if is_secret(field):
         first = variables(field)[0]
-        text += f" As an option it shows in `ps`: better set {first}, or {first}_FILE to a file with it."
+        text += f" The option is visible in `ps`; set {first} or {first}_FILE instead."
     declared = typer.Option(
         option(name),
         help=text,
@@ -99,7 +99,7 @@ def _metavar(name: str, annotation: Any) -> str:
 
 
 def _words(annotation: Any) -> tuple[str, ...]:
-    """All that may be written, where that is a list."""
+    """Return all accepted values, if there is a fixed list of them."""
     parts = (annotation, *get_args(annotation))
     return tuple(one for part in parts for one in _choices(part))
 

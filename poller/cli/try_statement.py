@@ -1,4 +1,4 @@
-"""Steps of `try`: from the text of a statement to a query file, with a look at its result."""
+"""Trial run of one statement for `try`, and the query file for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Tryout:
-    """One statement on its way from a text to a query file."""
+    """Trial run of one statement, and a query file for it."""
 
     def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, told: Console) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class Tryout:
         self._superuser = False
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
-        """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
+        """Inspect, draft, run, print and save; raises PollError, NoDraftError and ConfigError."""
         settings = self._settings
         inspected, known = self._inspect()
         drafted = self._draft(inspected, known, name, write)
@@ -58,7 +58,7 @@ class Tryout:
             raise typer.Exit(1)
         result = to_result(answer)
         if result.error is not None or answer.rows is None:
-            raise result.error or PollError("mismatch", "the server gave no rows")
+            raise result.error or PollError("mismatch", "the server returned no rows")
         self._warn_of_power()
         drafted = closed(drafted, answer.rows, known.types)
         defined([drafted.query], settings)
@@ -69,8 +69,8 @@ class Tryout:
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
         if answer.rows.values and not result.samples:
-            what = "every row is left out, so this feeds no metric" + (
-                f", and is not added to {write}" if write else ""
+            what = "every row is omitted, so the query feeds no metric" + (
+                f" and is not added to {write}" if write else ""
             )
             say(self._told, what, "red")
             raise typer.Exit(1)
@@ -81,14 +81,16 @@ class Tryout:
 
     def _warn_of_power(self) -> None:
         if self._superuser:
-            what = "this role is a superuser; nothing but the read-only transaction holds it back"
-            told = f"look: {what}: deploy/role.sql makes one that may only read"
-            say(self._told, told, "yellow")
+            warning = (
+                "look: this role is a superuser, which only the read-only transaction restricts; "
+                "create a read-only role with deploy/role.sql"
+            )
+            say(self._told, warning, "yellow")
 
     def _draft(
         self, inspected: Inspected, known: CatalogFacts, name: str | None, write: Path | None
     ) -> Draft:
-        """The query under the name that is asked for, or one that no other query or metric has."""
+        """Draft the query with the name `name`, or with one that no other query or metric has."""
         first = made = draft(self._sql, inspected.columns, known.types, name)
         if name is not None:
             return made
@@ -98,7 +100,7 @@ class Tryout:
             made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")
         if made is first:
             return made
-        renamed = f"{first.name!r} is taken, so this is {made.name!r}; --name gives it another name"
+        renamed = f"{first.name!r} is in use, so the query is called {made.name!r}; choose a name with --name"
         metrics = [
             {**metric, "description": plain["description"]}
             for metric, plain in zip(made.query["metrics"], first.query["metrics"], strict=True)
@@ -107,11 +109,11 @@ class Tryout:
 
     @property
     def _required(self) -> RequireStandby:
-        """Without the warning, which is ours to give."""
+        """The setting without `warn`, because this command prints its own warning."""
         return "true" if self._settings.require_standby == "true" else "false"
 
     def _inspect(self) -> tuple[Inspected, CatalogFacts]:
-        """What the statement would be, where the server is one that polls may go to."""
+        """Inspect the statement if polls may use the server; exits with 1 if not."""
         visit, settings = self._visit, self._settings
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
         with inspecting(
@@ -126,18 +128,18 @@ class Tryout:
             known = inspection.known([inspected])
         if inspected.error is not None:
             raise inspected.error
-        # The server tells of it unasked at every connect; a pooler may keep it to itself.
+        # The server reports it at every connect; a connection pooler may not pass it on.
         self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
         return inspected, known
 
     def answer(self, query: QueryDefinition) -> Answer:
-        """Run it once as a poll does; raises nothing."""
+        """Run the query once as a poll does; raises nothing."""
         visit, settings = self._visit, self._settings
         server_infos: list[ServerInfo] = []
         attempts = Batch(
             visit.session,
             visit.cancel_token,
-            # The connection may be another by now, and its role too.
+            # Checked again because the connection, and its role, may have changed.
             Admission(self._required, settings.max_replay_lag, strict=settings.strict),
             visit.lock_timeout,
             server_infos.append,
@@ -151,4 +153,4 @@ class Tryout:
 
 
 _PROBE = MetricDefinition(name="x", description="x", unit="1", value_column="x")
-"""What stands for the metrics that are not known yet."""
+"""Placeholder for metrics that are not drafted yet."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLORS = {"ok": "green", "estimated": "blue", "skipped": "yellow", "failed": "red", "stale": "magenta"}
 _WIDE = 132
-"""Columns from which on a metric's name and unit have columns of their own."""
+"""Minimum width of the terminal, in cells, for separate columns with the metric's name and unit."""
 _NEWS = 4
 _KEYS = "q quits"
 _MORE_KEYS = "q quits, ↑ ↓ and space scroll"
@@ -35,7 +35,7 @@ class Column:
 
 
 def columns(width: int) -> dict[str, Column]:
-    """The columns for a terminal of `width` cells, which they fill; the history takes what is left."""
+    """Return the columns that fill `width` cells; the history gets the remaining width."""
     wide = width >= _WIDE
     made = {
         "query": Column("QUERY", 24 if wide else 18),
@@ -54,7 +54,7 @@ def columns(width: int) -> dict[str, Column]:
 
 
 class Board:
-    """The values seen so far, and which part of all lines the screen shows."""
+    """History of all values, and the scroll position of the screen."""
 
     def __init__(self) -> None:
         self._histories: dict[tuple[str, str, str], History] = {}
@@ -63,7 +63,7 @@ class Board:
         self._page = 1
 
     def take(self, sight: PollerStatus) -> None:
-        """Remember the values; each counts once for each poll that brought it."""
+        """Add the values of each new poll to the histories."""
         for one in sight.statuses:
             if one.last_success == self._polled.get(one.query):
                 continue
@@ -79,7 +79,7 @@ class Board:
         self._first = max(0, self._first + step)
 
     def draw(self, sight: PollerStatus, now: float, width: int, height: int) -> RenderableType:
-        """The whole screen; `now` is in seconds since 1970."""
+        """Return the whole screen; `now` is in seconds since 1970."""
         from rich.console import Group
         from rich.text import Text
 
@@ -99,7 +99,7 @@ class Board:
         return Group(*whole)
 
     def table(self, sight: PollerStatus, now: float, width: int) -> RenderableType:
-        """The same at whatever height it takes, for what is no screen."""
+        """Return all lines at full height, for an output that is not a screen."""
         from rich.console import Group
         from rich.text import Text
 
@@ -188,7 +188,7 @@ def _headings(told: dict[str, Column]) -> Text:
 
 
 def span(seconds: float) -> str:
-    """A time in at most four characters: 12s, 5m, 3h, 99d; what is over is `now`."""
+    """Format a time in at most four characters: 12s, 5m, 3h, 99d; `now` if it has passed."""
     if seconds < 0.5:
         return "now" if seconds < -1 else "0s"
     for unit, size in (("s", 1), ("m", 60), ("h", 3600)):
@@ -198,7 +198,7 @@ def span(seconds: float) -> str:
 
 
 def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = False) -> Text:
-    """One line; with `spread` the first cell takes the second's room as well."""
+    """Return one line; with `spread`, the first cell also fills the second column."""
     from rich.text import Text
 
     line = Text()
@@ -223,12 +223,12 @@ def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = Fals
 
 
 def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
-    """A sentence in at most two lines."""
+    """Wrap a sentence to at most two lines."""
     from rich.cells import chop_cells
     from rich.text import Text
 
     printable = one_line(detail)
-    # In cells: some characters take two of them, some none.
+    # Measured in cells, because a character may fill two cells or none.
     first = chop_cells(printable, max(2, width - 4))[0] if printable else ""
     rest = printable[len(first) :]
     if rest and " " in first:

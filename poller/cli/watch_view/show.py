@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _WIDTH = 132
-"""Columns for what is no terminal, and so has none."""
+"""Width, in cells, of an output that is not a terminal."""
 
 
 def show_live(console: Console, look: Look) -> bool:
-    """Draw until `q`, SIGINT or SIGTERM; returns whether the poller was alive at last."""
+    """Draw until `q`, SIGINT or SIGTERM; return whether the poller was alive at the end."""
     from poller.terminal.live import keep_drawn
 
     ended = threading.Event()
@@ -39,7 +39,7 @@ def show_live(console: Console, look: Look) -> bool:
 
 
 def show_once(console: Console, look: Look) -> bool:
-    """Print how all queries stand; returns whether the poller is alive."""
+    """Print the state of all queries once; return whether the poller is alive."""
     sight = look()
     board = Board()
     board.take(sight)
