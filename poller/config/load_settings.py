@@ -25,11 +25,11 @@ def destinations(
     sources: Mapping[str, Source],
     environ: Mapping[str, str],
 ) -> tuple[dict[Signal, Endpoint], list[Problem]]:
-    """Where each of `signals` goes, without those of which nothing says so; and what is wrong with it.
+    """Return the endpoint of each of `signals` that has one, and the problems of their settings.
 
-    `values` and `sources` are the settings' as they were found. The endpoint and the protocol of the signal's
-    own go before those of all signals; what a standard variable says of metrics alone is for metrics alone
-    (OpenTelemetry specification, protocol/exporter.md).
+    `values` and `sources` are the unvalidated settings. A signal's own endpoint and protocol override the
+    shared ones. The standard variables of metrics apply to metrics only (OpenTelemetry specification,
+    protocol/exporter.md).
     """
     found: dict[Signal, Endpoint] = {}
     problems: list[Problem] = []
@@ -64,9 +64,7 @@ def _protocol(
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
     if told := environ.get(own, "").strip().lower():
         if told not in _PROTOCOLS:
-            raise ConfigError(
-                [Problem(own, f"{told!r} is not one of grpc, http/protobuf; write one of them")]
-            )
+            raise ConfigError([Problem(own, f"{told!r} is not one of grpc, http/protobuf")])
         return _PROTOCOLS[told]
     shared = values.get("otlp_protocol")
     if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
@@ -75,12 +73,12 @@ def _protocol(
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that `environ` and the options make.
+    """Load the settings from `environ` and the command-line options.
 
-    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
-    an empty text unsets what the environment says.
+    `overrides` maps fields to the text of their option. None means that the option is absent; an empty text
+    unsets the variable.
 
-    Raises ConfigError with every problem there is; none of them shows a secret.
+    Raises ConfigError with every problem; no message contains a secret.
     """
     environment = Environment(Variables, environ)
     values: dict[str, Any] = {}
@@ -120,13 +118,13 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     others: dict[Signal, Endpoint] = {}
     if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
         others, wrong = destinations(read.signals(), raw, raw_sources, environ)
-        # What is wrong with an endpoint that they share has been said.
+        # The problems of a shared endpoint are already in the list.
         problems += [problem for problem in wrong if problem not in problems]
     if problems or read is None:
         raise ConfigError(problems)
     warnings = environment.warnings()
     if read.otlp_logs and "logs" not in others:
-        warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
+        warnings += ("POLLER_OTLP_LOGS: has no effect without an endpoint; set POLLER_OTLP_ENDPOINT",)
     in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
     return Settings(
         **{name: _plain(getattr(read, name)) for name in Variables.model_fields},
@@ -140,18 +138,18 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
 
 
 def _plain(value: object) -> Any:
-    """A value without the library's own types."""
+    """Convert pydantic's own types to plain values."""
     if isinstance(value, SecretStr):
         return Secret(value.get_secret_value())
     return int(value) if isinstance(value, ByteSize) else value
 
 
 def _say(name: str, given: object, error: dict[str, Any]) -> str:
-    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
+    """Return a message for pydantic's error: the value (masked if secret), its problem, an example."""
     field = Variables.model_fields[name]
     example = f"write one like {example_of(name)}"
     if is_secret(field):
-        return f"is not usable; {example}"
+        return f"is invalid; {example}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     context = error.get("ctx", {})

@@ -29,19 +29,19 @@ class LoaderError(Exception):
     """The child sent no answer."""
 
     def __init__(self, message: str, code: int = 1, *, printed: bool = False) -> None:
-        """`code` is the exit code of a process that needs the answer; `printed`: the child said why."""
+        """`code` is the exit code for the daemon; `printed` is true if the child printed the reason."""
         super().__init__(message)
         self.code = code
         self.printed = printed
 
 
 class LoaderProcess(contextlib.ExitStack):
-    """A child that reads. It ends with its context, or `close`, and with this process however that ends."""
+    """A child process that reads. It ends with its context, with `close`, or when this process ends."""
 
     def __init__(self, task: Literal["start", "load"], *arguments: object) -> None:
-        """Start a child with a function of `poller.cli.loader_child`.
+        """Start a child that runs the function `task` of `poller.cli.loader_child`.
 
-        Raises LoaderError if the system refuses.
+        Raises LoaderError if the system cannot start it.
         """
         super().__init__()
         self.enter_context(ORPHANS.own_child())

@@ -18,9 +18,9 @@ Path = tuple[str | int, ...]
 
 
 def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list[tuple[Path, str]]:
-    """Every problem as the path of its key in `data`, and what is wrong there and what to write instead.
+    """Return every problem as the path of its key in `data`, and a message with the fix.
 
-    `data` is what the file holds, before defaults were filled in.
+    `data` is the content of the file, without defaults.
     """
     told: dict[Path, str] = {}
     missing: set[Path] = set()
@@ -36,7 +36,7 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
             missing.add(path)
             told[path] = f"is missing{_spot(model, path).example}"
         elif one["type"] == "too_short" and _at(data, path):
-            continue  # pydantic counts only the items that are right; each wrong one speaks for itself
+            continue  # pydantic counts only valid items, but each invalid one has its own error
         elif isinstance(raised, MisfitError):
             around = _at(data, path[:-1])
             key = next((key for key in raised.keys if key in around), raised.keys[0])
@@ -51,7 +51,7 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """What to say of a key that nothing knows."""
+    """Return the message for an unknown key."""
     return f"unknown key {quote(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
 
 
@@ -65,13 +65,13 @@ def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: An
         case "greater_than":
             return f"{quote(value)} is not above {one['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:
-            return f"{quote(value)} is none of {_listed(spot.annotation)}{spot.example}"
+            return f"{quote(value)} is not one of {_listed(spot.annotation)}{spot.example}"
         case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
             return f"{quote(value)} is not a whole number{spot.example}"
     if value is None or value in ("", [], {}):
         return f"is empty{spot.example}"
     if isinstance(value, dict) and all(inner is None for inner in value.values()):
-        return f"is a mapping, which is what braces without quotes mean{spot.example}"
+        return f"is a mapping, because braces without quotes mean one{spot.example}"
     return f"is {kind_of(value)}, not {_expected(spot.annotation)}{spot.example}"
 
 
@@ -92,7 +92,7 @@ def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
 
 
 class _Spot(NamedTuple):
-    """What the model says of one path."""
+    """Declaration of one path in the model."""
 
     field: FieldInfo | None
     annotation: Any
@@ -116,12 +116,12 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The keys of a model as they are written: `for` cannot be the name of an attribute."""
+    """Return the fields of a model by key; `for` cannot be the name of a Python attribute."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:
-    """What may be None, without the None."""
+    """Remove None from a union."""
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
         return members[0] if len(members) == 1 else annotation
@@ -141,7 +141,7 @@ def _expected(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {_listed(annotation)}"
     if get_origin(annotation) in (Union, UnionType):
-        return "a text, number or truth value"
+        return "a text, number or boolean"
     if annotation is str:
         return "a text"
     if annotation is int:
@@ -158,7 +158,7 @@ def _listed(annotation: Any) -> str:
 
 
 def _within(data: Any, path: Path) -> Path:
-    """The part of `path` that leads into `data`; pydantic adds the members of a union behind it."""
+    """Return the part of `path` that exists in `data`; pydantic appends the members of a union."""
     for length, step in enumerate(path):
         inside = (
             step in data if isinstance(data, Mapping) else isinstance(step, int) and isinstance(data, list)

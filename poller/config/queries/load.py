@@ -22,9 +22,9 @@ from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
 
 
 def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
-    """Read every query of `sources`: files, and the *.yaml and *.yml of folders (not of folders in them).
+    """Load every query of `sources`: files, and the *.yaml and *.yml files of folders, without subfolders.
 
-    Raises ConfigError with every problem of every file, in the order of files and lines, each at
+    Raises ConfigError with every problem in every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
     files, found = opened(sources)
@@ -32,7 +32,7 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
 
 
 def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]:
-    """The query files of `sources`, each once, as they stand; and what is wrong with the sources."""
+    """Return the parsed query files of `sources`, each once, and the problems of the sources."""
     found: list[FileProblem] = []
     files: list[QueryFile] = []
     seen: set[str] = set()
@@ -42,14 +42,14 @@ def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
-            if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
+            if real not in seen:  # so that `shipped:queries` reports no duplicate names
                 seen.add(real)
                 files.append(QueryFile(len(files), path, read(path)))
     return files, found
 
 
 def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[FileProblem] = ()) -> Catalog:
-    """Make a catalogue of `files`; raises ConfigError with every problem of them, and with those `found`."""
+    """Return the catalogue of `files`; raises ConfigError with all their problems and those in `found`."""
     queries, wrong = validated(files, defaults)
     if found := [*found, *wrong]:
         raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
@@ -59,7 +59,7 @@ def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[FileP
 def validated(
     files: Sequence[QueryFile], defaults: Defaults
 ) -> tuple[list[QueryDefinition], list[FileProblem]]:
-    """Every query of `files` that is valid alone, and all that is wrong with any of them or between them."""
+    """Return the queries of `files` that are valid alone, and all problems in and between the queries."""
     found: list[FileProblem] = []
     queries: list[QueryDefinition] = []
     for file in files:
@@ -78,7 +78,7 @@ def validated(
 
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """What a query declares, over what its file does, over the defaults."""
+    """Return the query's keys; missing ones come from the file or the defaults."""
     interval = _seconds(data.get("interval"), defaults.interval)
     return {
         "interval": defaults.interval,
@@ -95,7 +95,7 @@ def _seconds(value: object, default: float) -> float:
         seconds = parse_duration(value)
     except ValueError:
         return default
-    # What is out of bounds is told at its own key and shall not make the defaults look wrong as well.
+    # An interval out of bounds has its own error and must not cause errors in the defaults.
     return seconds if isinstance(seconds, float) and seconds >= 1 else default
 
 

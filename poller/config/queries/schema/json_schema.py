@@ -20,10 +20,10 @@ _MODELS: dict[str, type[BaseModel]] = {
     "Estimate": DeclaredEstimate,
     "Alert": DeclaredAlert,
 }
-"""By the name that the schema has for them."""
+"""The models by their names in the JSON Schema."""
 _NAMES = {model.__name__: name for name, model in _MODELS.items()}
 _DATA = {"default", "examples", "enum", "const", "required"}
-"""Keywords whose value is no schema."""
+"""Keywords whose value is not a schema."""
 _EXAMPLE = {
     "name": "users",
     "sql": "SELECT count(*) AS n FROM users",
@@ -34,10 +34,10 @@ _EXAMPLE = {
 
 
 def schema() -> Json:
-    """What a query file may hold, in JSON Schema, draft 2020-12.
+    """Return the JSON Schema of query files, draft 2020-12.
 
-    It refuses what can be seen without SQL, UCUM, arithmetic or another query; `poller check` finds the rest.
-    It is stricter only where numbers and truth values stand in quotes, which `check` takes for them.
+    It rejects mistakes that can be found without SQL, UCUM, arithmetic or other queries; `poller check` finds
+    the others. It is stricter than `check` only for numbers and booleans in quotes, which `check` accepts.
     """
     told = DeclaredQuery.model_json_schema()
     found = {DeclaredQuery.__name__: told, **told.pop("$defs")}
@@ -58,7 +58,7 @@ def schema() -> Json:
                 "examples": [[_EXAMPLE]],
             },
             "snapshot": {
-                "description": "What `snapshot` is for those queries of the file that do not say it.",
+                "description": "Default of `snapshot` for the queries of the file.",
                 "type": "boolean",
                 "default": True,
                 "examples": [False],
@@ -71,25 +71,27 @@ def schema() -> Json:
 
 
 def as_text() -> str:
-    """The schema as the text of a file."""
+    """Return the schema as JSON text."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _complete(told: Json, model: type[BaseModel]) -> None:
-    """Add the defaults that pydantic leaves out, say durations as people do, and take out its titles."""
+    """Add the defaults that pydantic omits, format durations, and remove pydantic's titles."""
     del told["title"]
     for name, field in model.model_fields.items():
         key = told["properties"][field.alias or name]
         key.pop("title", None)
         if field.is_required():
             continue
-        key.setdefault("default", {})  # what is made anew for each is an empty mapping or made of defaults
+        key.setdefault(
+            "default", {}
+        )  # a default_factory returns an empty mapping or a part with only defaults
         if isinstance(field.default, float):
             key["default"] = format_duration(field.default)
 
 
 def _as_yaml_is(told: Any) -> Any:
-    """With a number wherever any text may stand: in YAML `1` needs no quotes, and `check` asks for none."""
+    """Accept a number for every text without a pattern, as `check` does: `1` needs no quotes in YAML."""
     if isinstance(told, list):
         return [_as_yaml_is(one) for one in told]
     if not isinstance(told, dict):
