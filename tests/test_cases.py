@@ -370,7 +370,7 @@ def test_mistakes_of_the_query_file_are_told_first_and_folders_without_cases(tmp
     desk = Desk(tmp_path)
     desk.write("letters.yaml", "queries: []")
     assert desk.complaints("cases: []") == [
-        "letters.yaml:1: queries: is empty; write at least one query below it, each begun with a dash"
+        "letters.yaml:1: queries: is empty; write at least one query below it, each with a leading dash"
     ]
     (tmp_path / "letters.test.yaml").unlink()
     desk.write("letters.yaml", QUERIES)

@@ -336,6 +336,4 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 2
-    assert done.stderr == (
-        "poller dashboard: requires an extra: pip install 'obscura-poller[dashboard]'\n"
-    )
+    assert done.stderr == ("poller dashboard: requires an extra: pip install 'obscura-poller[dashboard]'\n")

@@ -274,7 +274,7 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str, value:
     with pytest.raises(ConfigError) as caught:
         load({name: value})
     assert str(caught.value) == (
-        f"{name}: {value.strip()!r} would be seconds here and is milliseconds in the specification; "
+        f"{name}: {value.strip()!r} would mean seconds here, but milliseconds in the specification; "
         f"add the unit, for example {seconds}, or set POLLER_EXPORT_TIMEOUT={seconds}"
     )
     assert load({name: "999"}).export_timeout == 999
@@ -401,7 +401,7 @@ def test_log_records_go_out_only_where_they_are_wanted() -> None:
     assert str(load(COLLECTOR | wanted | own).logs_to) == "http://l:4318/in"
     assert load(COLLECTOR | wanted).warnings == ()
     (warning,) = load(wanted).warnings
-    assert warning.startswith("POLLER_OTLP_LOGS: there is nowhere to push to")
+    assert warning.startswith("POLLER_OTLP_LOGS: has no effect without an endpoint")
 
 
 def test_what_is_wrong_with_an_endpoint_is_said_once_and_with_its_variable() -> None:

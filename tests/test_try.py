@@ -293,14 +293,14 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     [
         ("DELETE FROM users", ("SQL: is DELETE; a query may only read: write SELECT, WITH, VALUES "
         "or TABLE")),
-        ("SELECT 1; SELECT 2", "SQL: holds 2 statements; write one, and a query of its own for each other"),
+        ("SELECT 1; SELECT 2", "SQL: contains 2 statements; write one query per statement"),
         (
             "SELEC 1",
-            ("SQL: is not SQL that PostgreSQL understands: syntax error at or near "
+            ("SQL: is not valid PostgreSQL: syntax error at or near "
             "\"SELEC\" (line 1, column 1 "
             "of sql)"),
         ),
-        (" ", "SQL: holds no statement; write one SELECT, WITH, VALUES or TABLE"),
+        (" ", "SQL: contains no statement; write one SELECT, WITH, VALUES or TABLE"),
     ],
 )  # fmt: skip
 def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: str) -> None:

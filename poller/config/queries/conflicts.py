@@ -28,7 +28,7 @@ class _Metric:
 
 
 def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]:
-    """Return every conflict in `files`; invalid queries are compared as well, so that no mistake hides one."""
+    """Return every conflict in `files`; invalid queries are included, so that no mistake hides a conflict."""
     names: dict[str, str] = {}
     metrics: dict[str, _Metric] = {}
     translated: dict[str, tuple[str, str]] = {}

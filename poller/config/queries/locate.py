@@ -21,7 +21,7 @@ class Origin:
     path: tuple[Key, ...]
 
     def place(self, *path: Key) -> Place:
-        """Return the location of the key at `path` in the query, or of the innermost existing key around it."""
+        """Return the location of the key at `path` in the query, or of the innermost existing key."""
         return self.file.spot((*self.path, *path))
 
     def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:

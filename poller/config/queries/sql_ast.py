@@ -116,7 +116,7 @@ def named_types(sql: str) -> set[tuple[str | None, str]]:
 
 
 def read_relations(sql: str) -> set[tuple[str | None, str]]:
-    """Return schema (None: omitted) and name of every relation in `sql`, at any depth, without WITH queries."""
+    """Return schema (None: omitted) and name of every relation in `sql` at any depth, except WITH queries."""
     found: set[tuple[str | None, str]] = set()
     pending: list[tuple[Any, frozenset[str]]] = [(statement(sql), frozenset())]
     while pending:

@@ -14,7 +14,7 @@ from poller.model.duration import DURATION, SECONDS_ALONE, parse_duration
 
 
 class MisfitError(ValueError):
-    """Two keys of one definition contradict each other; `keys` are their names, the likeliest mistake first."""
+    """Two keys of one definition contradict each other; `keys` names them, the likeliest mistake first."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)

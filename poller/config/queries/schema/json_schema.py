@@ -83,9 +83,7 @@ def _complete(told: Json, model: type[BaseModel]) -> None:
         key.pop("title", None)
         if field.is_required():
             continue
-        key.setdefault(
-            "default", {}
-        )  # a default_factory returns an empty mapping or a part with only defaults
+        key.setdefault("default", {})  # default factories return empty mappings, or parts with only defaults
         if isinstance(field.default, float):
             key["default"] = format_duration(field.default)
 

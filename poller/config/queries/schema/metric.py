@@ -111,8 +111,8 @@ class DeclaredAlert(Part):
 
 
 _A_ROW_PER_BUCKET = (
-    ", because the buckets of OTLP histograms must not fall; return a row per bucket, with the count of values "
-    "up to the bound `le` ('+Inf' for the last), and write attribute_columns: [le] for histogram_quantile()"
+    ", because an OTLP histogram must not fall; return a row per bucket, with the count of values up to the "
+    "bound `le` ('+Inf' for the last), and write attribute_columns: [le] for histogram_quantile()"
 )
 _INSTEAD = {
     "histogram": _A_ROW_PER_BUCKET,

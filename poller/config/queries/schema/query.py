@@ -79,7 +79,7 @@ class DeclaredEstimate(Part):
         json_schema_extra={"pattern": r"\S"},
     )
     above_cost: float = Field(
-        description="Planner cost of the query's sql (EXPLAIN's total) above which the estimate runs instead.",
+        description="Planner cost of the query's sql (EXPLAIN's total) above which the estimate runs.",
         examples=[1000000],
         gt=0,
     )
