@@ -113,10 +113,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "attribute-values-empty": [
-        (
-            "10: queries[0].metrics[0].attribute_values: 'state' has no values; list all that the column "
-            "can have"
-        ),
+        ("10: queries[0].metrics[0].attribute_values: 'state' has no values; list all values of the column"),
     ],
     "attribute-values-long": [
         (
@@ -176,7 +173,10 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "attribute-value-infinite": [
-        "9: queries[0].metrics[0].attributes: attribute 'limit' is inf, which cannot be exported; write a text",
+        (
+            "9: queries[0].metrics[0].attributes: attribute 'limit' is inf, which cannot be exported; "
+            "write a text"
+        ),
     ],
     "attribute-value": [
         (
@@ -344,7 +344,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "metric-type-differs": [
         (
-            "9: queries[1].metrics[0].type: is not the type that 'messages.sent' has at FILE:5; "
+            "9: queries[1].metrics[0].type: differs from the type of 'messages.sent' at FILE:5; "
             "write the same, or rename one"
         ),
         (
@@ -360,11 +360,11 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "metric-unit-differs": [
         (
-            "13: queries[1].metrics[0].description: is not the description that 'users_total' has at "
+            "13: queries[1].metrics[0].description: differs from the description of 'users_total' at "
             "FILE:6; write the same, or rename one"
         ),
         (
-            "14: queries[1].metrics[0].unit: is not the unit that 'users_total' has at FILE:7; write "
+            "14: queries[1].metrics[0].unit: differs from the unit of 'users_total' at FILE:7; write "
             "the same, or rename one"
         ),
     ],

@@ -89,11 +89,17 @@ def test_examples_stand_below_the_help() -> None:
         ),
         (
             "catalog --generation nope",
-            "Invalid value for '--generation': 'nope' is not one of document, v0.9.4; write one like document",
+            (
+                "Invalid value for '--generation': 'nope' is not one of document, v0.9.4; "
+                "write one like document"
+            ),
         ),
         (
             "dashboard inventry",
-            "Invalid value for 'which': 'inventry' is not one of inventory, poller; did you mean 'inventory'?",
+            (
+                "Invalid value for 'which': 'inventry' is not one of inventory, poller; "
+                "did you mean 'inventory'?"
+            ),
         ),
         (
             "conform --requests=x",
