@@ -56,7 +56,7 @@ def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> Non
 )
 def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: dict[str, Any]) -> None:
     change = changed(**fields)
-    assert not change.is_another_question
+    assert not change.changes_numbers
     difference = compare([change.before], [change.after])
     assert (set(difference.dropped), set(difference.fresh)) == (set(), {"a"})
 
@@ -79,7 +79,7 @@ def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: di
 )
 def test_values_of_another_question_are_dropped_and_it_is_asked_at_once(fields: dict[str, Any]) -> None:
     change = changed(**fields)
-    assert change.is_another_question
+    assert change.changes_numbers
     difference = compare([change.before], [change.after])
     assert (set(difference.dropped), set(difference.fresh)) == ({"a"}, {"a"})
 

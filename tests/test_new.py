@@ -291,8 +291,10 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
     finally:
         tables.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
     assert problems(done) == [
-        "--aggregate: is missing; write one of these for app.jobs: "
-        + "count, count-estimate, count-by=state, size"
+        (
+            "--aggregate: is missing; write one of these for app.jobs: "
+            "count, count-estimate, count-by=state, size"
+        )
     ]
     assert problems(hidden) == ["--table: 'parts' is no table that the role may read; GRANT SELECT on it"]
 

@@ -70,14 +70,16 @@ class _Later(typer.core.TyperCommand):
         )
         alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
         command = typer.main.get_command(alone)
-        given = list(args)  # the parser removes its arguments from the list
+        arguments = list(args)  # the parser removes its arguments from the list
         try:
             return command.make_context(info_name, args, parent, **extra)
         except TyperException as error:
-            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
+            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in arguments):
                 # `--database-url host=x password=y`, unquoted: the extra argument may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
-            error.message = reworded(error.message, given, getattr(getattr(error, "param", None), "opts", ()))
+            error.message = reworded(
+                error.message, arguments, getattr(getattr(error, "param", None), "opts", ())
+            )
             names = {name for parameter in command.params for name in parameter.opts}
             by_option = "--queries" in names and all(name.startswith("-") for name in names)
             if by_option and "unexpected extra argument" in error.message:

@@ -64,8 +64,8 @@ def check(
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-        opened_files, found = opened(sources)
-        catalog = catalog_of(opened_files, defaults, found)
+        opened_files, problems = opened(sources)
+        catalog = catalog_of(opened_files, defaults, problems)
         refuse_mistaken(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
@@ -73,17 +73,17 @@ def check(
         _write(format, [of_problem(problem) for problem in error.problems])
         raise typer.Exit(2) from None
     warnings = [
-        Diagnostic(one.rule, "warning", one.message, one.file.spot(one.path), query=one.query)
-        for one in remarks(opened_files)
+        Diagnostic(remark.rule, "warning", remark.message, remark.file.spot(remark.path), query=remark.query)
+        for remark in remarks(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
         typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
     if not database:
-        _write_unasked(format, catalog, warnings)
+        _write_valid(format, catalog, warnings)
         return
     others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
     others = [*warnings, *others]
-    complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
+    complaints = [*others, *(complaint for query in judged for complaint in query.complaints)]
     if format == "text":
         from poller.terminal.console import open_console
         from poller.tools.check.output import print_judged
@@ -137,7 +137,7 @@ def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[Chec
         sys.stdout.write(to_github(complaints))
 
 
-def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
+def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
     """Write the result for valid files, with their warnings, if the database was not checked."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)
@@ -148,5 +148,5 @@ def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic
 
         print_complaints(open_console(), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
-    told = counted(len(warnings), "warning") if warnings else "no problems"
-    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: {told}")
+    result = counted(len(warnings), "warning") if warnings else "no problems"
+    typer.echo(f"{', '.join(counted(len(items), thing) for items, thing in read)}: {result}")

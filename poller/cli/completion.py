@@ -30,14 +30,14 @@ def queries(context: typer.Context, incomplete: str) -> list[str]:
 
 def folders(incomplete: str) -> list[str]:
     """Return matching names of packaged folders; if there are none, the shell offers files."""
-    return [word for word in _PACKAGED if incomplete and word.startswith(incomplete)]
+    return [name for name in _PACKAGED if incomplete and name.startswith(incomplete)]
 
 
-def values(setting: str, words: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return the completion function for the option of `setting`; `words` are its fixed values, if any."""
+def values(setting: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return the completion function for the option of `setting`; `choices` are its fixed values, if any."""
     if setting == "queries":
         return folders
-    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def _names(sources: Sequence[Path]) -> Iterator[str]:

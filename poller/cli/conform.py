@@ -102,11 +102,11 @@ def _seconds(duration: str | None) -> float | None:
     if duration is None:
         return None
     try:
-        found = parse_duration(duration)
+        seconds = parse_duration(duration)
     except ValueError as error:
         raise ConfigError([Problem("--for", str(error))]) from None
-    assert isinstance(found, float)  # noqa: S101 - what it returns for a text
-    return found
+    assert isinstance(seconds, float)  # noqa: S101 - what it returns for a text
+    return seconds
 
 
 def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:

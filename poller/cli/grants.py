@@ -35,8 +35,8 @@ def grants(
     column belongs to, the script looks it up on the server. Exit code 2: the query files are invalid.
     """
     if role in _NO_ROLES:
-        what = f"{quote(role)} is not one role; write the poller's login role"
-        raise ConfigError([Problem("--role", what)])
+        problem = f"{quote(role)} is not one role; write the poller's login role"
+        raise ConfigError([Problem("--role", problem)])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

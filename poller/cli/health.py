@@ -28,15 +28,15 @@ def health(
     """Report in one line whether the poller is alive (or ready), and why. Exit code 0: yes; 1: no."""
     environ = os.environ
     heartbeat = read(places(file or environ.get("POLLER_HEALTH_FILE"), environ.get("POLLER_STATE_DIR")))
-    good, why = judge(heartbeat, ready=ready, now=clock(), max_age=max_age)
+    healthy, reason = judge(heartbeat, ready=ready, now=clock(), max_age=max_age)
     if format == "json":
-        told = None if isinstance(heartbeat, str) else heartbeat
-        why = json.dumps({"good": good, "why": why, "heartbeat": told}, indent=2)
+        content = None if isinstance(heartbeat, str) else heartbeat
+        reason = json.dumps({"good": healthy, "why": reason, "heartbeat": content}, indent=2)
     try:
-        print(why if format == "json" else one_line(why), flush=True)  # noqa: T201 - the command's output
+        print(reason if format == "json" else one_line(reason), flush=True)  # noqa: T201 - the command's output
     except OSError:
         drop_stdout()  # the exit code is reported even if nothing reads the output
-    sys.exit(0 if good else 1)
+    sys.exit(0 if healthy else 1)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -86,7 +86,7 @@ def _examples() -> str:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write one like 60s or 2m")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]

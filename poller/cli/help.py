@@ -107,48 +107,48 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
 def epilog(command: str) -> str | None:
     """Return the examples of one command in typer's markup; None if there are none."""
     # \b keeps the lines from being wrapped as a paragraph.
-    return f"\b\n{told}" if (told := examples_of(command)) else None
+    return f"\b\n{examples}" if (examples := examples_of(command)) else None
 
 
 def examples_of(command: str) -> str:
     """Return the examples of one command as plain text; empty if there are none."""
     examples = EXAMPLES.get(command, ())
     width = max((len(line) for line, _ in examples), default=0)
-    lines = [f"  {line:{width}}  # {what}" for line, what in examples]
+    lines = [f"  {line:{width}}  # {purpose}" for line, purpose in examples]
     return "\n".join(["Examples:", *lines]) if lines else ""
 
 
-_CHOICE = re.compile(r"(?:Value error, )?'(?P<given>[^']*)' is not one of (?P<known>'.+')\.?")
+_CHOICE = re.compile(r"(?:Value error, )?'(?P<value>[^']*)' is not one of (?P<choices>'.+')\.?")
 _BOUND = re.compile(r"Input should be (?P<side>greater|less) than or equal to (?P<bound>\S+)")
 _NUMBER = re.compile(r"Input should be a valid (?P<kind>integer|number)")
 _NO_VALUE = re.compile(r"Option '(?P<option>--[a-z-]+)' requires an argument\.")
 
 
-def reworded(message: str, given: Sequence[str], options: Sequence[str] = ()) -> str:
+def reworded(message: str, arguments: Sequence[str], options: Sequence[str] = ()) -> str:
     """Return the library's error `message` in plain English, with what to write instead.
 
-    `given` are the arguments of the command, `options` the spellings of the option in question, if any.
+    `arguments` are the arguments of the command, `options` the spellings of the option in question, if any.
     """
     if match := _CHOICE.fullmatch(message):
-        known = re.findall("'([^']*)'", match["known"])
-        meant = did_you_mean(match["given"], known) or f"; write one like {known[0]}"
-        return f"{quote(match['given'])} is not one of {', '.join(known)}{meant}"
+        choices = re.findall("'([^']*)'", match["choices"])
+        hint = did_you_mean(match["value"], choices) or f"; write one like {choices[0]}"
+        return f"{quote(match['value'])} is not one of {', '.join(choices)}{hint}"
     if match := _BOUND.match(message):
         small = match["side"] == "greater"
         size, least = ("small", "least") if small else ("large", "most")
-        return f"{_value(given, options)}is too {size}; write at {least} {match['bound']}"
+        return f"{_value(arguments, options)}is too {size}; write at {least} {match['bound']}"
     if match := _NUMBER.match(message):
         kind = "a whole number" if match["kind"] == "integer" else "a number"
-        return f"{_value(given, options)}is not {kind}; write one like 10"
+        return f"{_value(arguments, options)}is not {kind}; write one like 10"
     if match := _NO_VALUE.fullmatch(message):
         return f"{match['option']} needs a value{_example(match['option'])}"
     return message.replace("Value error, ", "")
 
 
-def _value(given: Sequence[str], options: Sequence[str]) -> str:
-    """Return the quoted value of one of `options` in `given`, and a blank; empty if there is none."""
-    for word, following in zip(given, [*given[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
+def _value(arguments: Sequence[str], options: Sequence[str]) -> str:
+    """Return the quoted value of one of `options` in `arguments`, and a blank; empty if there is none."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
         if name in options:
             return f"{quote(value if equals else following)} "
     return ""

@@ -52,14 +52,14 @@ def import_(
     lost, changed, warned = imported.losses.counts
     sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
-    told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
-    told = f"{told}; {lost} not kept, {changed} changed"
+    summary = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
+    summary = f"{summary}; {lost} not kept, {changed} changed"
     if warned:
-        told += f", {counted(warned, 'warning')}"
+        summary += f", {counted(warned, 'warning')}"
     if imported.drafts:
         target = shlex.quote(str(write)) if write else "FILE"
-        told += f"; poller check --database {target} checks them on your server"
-    sys.stderr.write(f"{one_line(told)}\n")
+        summary += f"; poller check --database {target} checks them on your server"
+    sys.stderr.write(f"{one_line(summary)}\n")
     raise typer.Exit(1 if lost else 0)
 
 
@@ -92,8 +92,8 @@ def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[D
     """Return the queries of each output file; raises ConfigError if `target` cannot be one."""
     if not target.is_dir():
         if target.suffix not in _SUFFIXES:
-            what = "is not a folder; write an existing folder, or a file that ends in .yaml"
-            raise ConfigError([Problem(f"--write {target}", what)])
+            problem = "is not a folder; write an existing folder, or a file that ends in .yaml"
+            raise ConfigError([Problem(f"--write {target}", problem)])
         return {target: drafts}
     files = {target / f"{draft.place.file.stem}.yaml": None for draft in drafts}
     return {file: [draft for draft in drafts if draft.place.file.stem == file.stem] for file in files}

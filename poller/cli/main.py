@@ -20,7 +20,7 @@ def main() -> None:
     _require_files()
     # Imports create no garbage, so a collection would only cost time. The commands enable it again.
     gc.disable()
-    if [word for word in sys.argv[1:] if word != "--"][:1] == ["run"]:
+    if [argument for argument in sys.argv[1:] if argument != "--"][:1] == ["run"]:
         # The default action would end the process, although the daemon is about to read the files anyway.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # There is nothing to clean up yet. Process 1 of a container has no default action.
@@ -39,8 +39,8 @@ def _require_files() -> None:
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if 0 <= limit < _LEAST_FILES:
-        what = f"the limit of {limit} open files is too low; raise it to 256 or more (ulimit -n)"
-        print(what, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        message = f"the limit of {limit} open files is too low; raise it to 256 or more (ulimit -n)"
+        print(message, file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(2)
 
 
@@ -55,11 +55,11 @@ def _run() -> None:
         with LoaderProcess("start", sys.modules["__main__"].__package__, sys.argv) as loader:
             from poller.daemon.signals import on_hangup
 
-            asked: list[bool] = []
-            on_hangup(lambda: asked.append(True))  # the child starts to read the files
+            reloads: list[bool] = []
+            on_hangup(lambda: reloads.append(True))  # the child starts to read the files
             from poller.daemon.run import main as serve
 
-            serve(loader, asked)
+            serve(loader, reloads)
     except LoaderError as error:
         if not error.printed:
             import logging

@@ -67,40 +67,42 @@ def new(
                 table, aggregate or []
             )
         except PollError as error:
-            told = visit.refused(error) if error.kind == "unavailable" else error.message
-            say(console, told, "red")
+            message = visit.refused(error) if error.kind == "unavailable" else error.message
+            say(console, message, "red")
             raise typer.Exit(1) from None
     if name is not None:
         if len(chosen) > 1:
             raise ConfigError([Problem("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
-    defined([declared(one.query, settings) for one in chosen], settings)
+    defined([declared(offer.query, settings) for offer in chosen], settings)
     if write is None and asks and not (table and aggregate):
-        write, chosen = _asked_file(chosen, settings, console)
+        write, chosen = _ask_file(chosen, settings, console)
     elif write is not None and asks:
         chosen = _free(chosen, write, settings, console)
     elif write is not None:
-        refuse_taken(write, [declared(one.query, settings) for one in chosen], settings)
-    queries = [declared(one.query, settings) for one in chosen]
+        refuse_taken(write, [declared(offer.query, settings) for offer in chosen], settings)
+    queries = [declared(offer.query, settings) for offer in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
-    for one in chosen:
-        if one.caution:
-            say(console, f"look: {one.caution}", "yellow")
+    for offer in chosen:
+        if offer.caution:
+            say(console, f"look: {offer.caution}", "yellow")
     if write is not None:
         keep(write, queries, settings, console)
     else:
         warn_taken(queries, settings, console)
 
 
-def _named(one: Offer, name: str) -> Offer:
+def _named(offer: Offer, name: str) -> Offer:
     from poller.tools.draft.from_statement import name_part
 
-    (metric,) = one.query["metrics"]
-    return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": name_part(name)}]})
+    (metric,) = offer.query["metrics"]
+    return replace(
+        offer, query={**offer.query, "name": name, "metrics": [{**metric, "name": name_part(name)}]}
+    )
 
 
-def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
+def _ask_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
     """Ask for a file; return it, None to print only, and the queries with names that are free in it."""
     from rich.prompt import Prompt
 
@@ -121,26 +123,26 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
     from rich.prompt import Prompt
 
     free: list[Offer] = []
-    for one in chosen:
-        offered = one
+    for offer in chosen:
+        candidate = offer
         while True:
             try:
-                _refuse_name(offered, free, path, settings)
+                _refuse_name(candidate, free, path, settings)
                 break
             except ConfigError as error:
                 if any(problem.where == "--write" for problem in error.problems):
                     raise
                 _print_problems(error, console)
-            name = Prompt.ask(f"New name for {offered.query['name']}", console=console).strip()
-            offered = _named(one, name)
-        free.append(offered)
+            name = Prompt.ask(f"New name for {candidate.query['name']}", console=console).strip()
+            candidate = _named(offer, name)
+        free.append(candidate)
     return free
 
 
-def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
+def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
     from poller.tools.draft.save import declared, defined, refuse_taken
 
-    query = declared(one.query, settings)
+    query = declared(offer.query, settings)
     defined([query], settings)
     if any(other.query["name"] == query["name"] for other in others):
         raise ConfigError(

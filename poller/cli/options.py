@@ -39,29 +39,29 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
     its other parameters. With `warn`, likely mistakes in the environment are printed to stderr, for commands
     that do not log. The decorated command raises ConfigError with every problem of the settings.
     """
-    wanted = names or tuple(Variables.model_fields)
+    selected = names or tuple(Variables.model_fields)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
-        options = {name: _parameter(name) for name in wanted}
+        options = {name: _parameter(name) for name in selected}
 
         @functools.wraps(command)
-        def loaded(**given: Any) -> None:
-            settings = load(os.environ, {name: given.pop(name) for name in options})
+        def loaded(**arguments: Any) -> None:
+            settings = load(os.environ, {name: arguments.pop(name) for name in options})
             for warning in settings.warnings if warn else ():
                 typer.echo(one_line(warning), err=True)
-            command(settings=settings, **given)
+            command(settings=settings, **arguments)
 
-        kept = [
-            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, each in own.items()
+        own_parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in own.items()
             if name != "settings"
         ]
-        parameters = [*kept, *options.values()]
+        parameters = [*own_parameters, *options.values()]
         # typer reads both attributes; with `__wrapped__` it would read the undecorated command instead.
         del loaded.__wrapped__
         loaded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362 allows it
-        loaded.__annotations__ = {each.name: each.annotation for each in parameters}
+        loaded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return loaded
 
     return decorate
@@ -69,11 +69,11 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
 
 def _parameter(name: str) -> inspect.Parameter:
     field = Variables.model_fields[name]
-    told = [f"variable {variables(field)[0]}"]
+    notes = [f"variable {variables(field)[0]}"]
     default = field.default if field.default_factory is None else None
     if default not in (None, ""):
-        told.append(f"default {format_value(name, default)}")
-    text = f"{field.description} [{'; '.join(told)}]"
+        notes.append(f"default {format_value(name, default)}")
+    text = f"{field.description} [{'; '.join(notes)}]"
     if is_secret(field):
         first = variables(field)[0]
         text += f" The option is visible in `ps`; set {first} or {first}_FILE instead."
@@ -82,7 +82,7 @@ def _parameter(name: str) -> inspect.Parameter:
         help=text,
         metavar=_metavar(name, field.annotation),
         show_default=False,
-        autocompletion=values(name, _words(field.annotation)),
+        autocompletion=values(name, _choices(field.annotation)),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
@@ -92,19 +92,19 @@ def _parameter(name: str) -> inspect.Parameter:
 def _metavar(name: str, annotation: Any) -> str:
     if name in ("max_duty_cycle", "spool_max_size", "max_result_size"):
         return "SHARE" if name == "max_duty_cycle" else "SIZE"
-    if choices := _words(annotation):
+    if choices := _choices(annotation):
         return "|".join(choices)
     kinds = {float: "DURATION", int: "NUMBER"}
-    return next((kinds[one] for one in (annotation, *get_args(annotation)) if one in kinds), "TEXT")
-
-
-def _words(annotation: Any) -> tuple[str, ...]:
-    """Return all accepted values, if there is a fixed list of them."""
-    parts = (annotation, *get_args(annotation))
-    return tuple(one for part in parts for one in _choices(part))
+    return next((kinds[kind] for kind in (annotation, *get_args(annotation)) if kind in kinds), "TEXT")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
+    """Return all accepted values, if there is a fixed list of them."""
+    parts = (annotation, *get_args(annotation))
+    return tuple(choice for part in parts for choice in _choices_of(part))
+
+
+def _choices_of(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if annotation is bool:

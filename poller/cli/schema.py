@@ -31,5 +31,5 @@ def schema(
     try:
         write.write_text(as_text(), encoding="utf-8")
     except OSError as error:
-        what = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
-        raise ConfigError([Problem("--write", what)]) from None
+        problem = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
+        raise ConfigError([Problem("--write", problem)]) from None

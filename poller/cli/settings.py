@@ -42,7 +42,7 @@ def settings(
     for warning in settings.warnings:
         logger.warning(warning)
     if format is Format.JSON:
-        told = [
+        entries = [
             {
                 "setting": name,
                 "variables": variables(field),
@@ -52,7 +52,7 @@ def settings(
             }
             for name, field in Variables.model_fields.items()
         ]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
         _draw(_rows(settings))
     else:

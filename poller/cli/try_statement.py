@@ -36,48 +36,48 @@ if TYPE_CHECKING:
 class Tryout:
     """Trial run of one statement, and a query file for it."""
 
-    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, told: Console) -> None:
+    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, console: Console) -> None:
         self._settings = settings
         self._visit = visit
         self._sql = sql
-        self._told = told
+        self._console = console
         self._superuser = False
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
         """Inspect, draft, run, print and save; raises PollError, NoDraftError and ConfigError."""
         settings = self._settings
-        inspected, known = self._inspect()
-        drafted = self._draft(inspected, known, name, write)
+        inspected, facts = self._inspect()
+        drafted = self._draft(inspected, facts, name, write)
         drafted = replace(drafted, query=declared(drafted.query, settings))
         (query,) = defined([drafted.query], settings)
         if write is not None:
             refuse_taken(write, [drafted.query], settings)
         answer = self.answer(query)
         if answer.skipped is not None:
-            say(self._told, f"not run: {answer.skipped.detail}", "red")
+            say(self._console, f"not run: {answer.skipped.detail}", "red")
             raise typer.Exit(1)
         result = to_result(answer)
         if result.error is not None or answer.rows is None:
             raise result.error or PollError("mismatch", "the server returned no rows")
         self._warn_of_power()
-        drafted = closed(drafted, answer.rows, known.types)
+        drafted = closed(drafted, answer.rows, facts.types)
         defined([drafted.query], settings)
         if form == "json":
-            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, known.types) + "\n")
+            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, facts.types) + "\n")
         else:
-            print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
+            print_trial(self._console, result, answer.rows, inspected, drafted, facts.types)
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
         if answer.rows.values and not result.samples:
-            what = "every row is omitted, so the query feeds no metric" + (
+            problem = "every row is omitted, so the query feeds no metric" + (
                 f" and is not added to {write}" if write else ""
             )
-            say(self._told, what, "red")
+            say(self._console, problem, "red")
             raise typer.Exit(1)
         if write is not None:
-            keep(write, [drafted.query], settings, self._told)
+            keep(write, [drafted.query], settings, self._console)
         else:
-            warn_taken([drafted.query], settings, self._told)
+            warn_taken([drafted.query], settings, self._console)
 
     def _warn_of_power(self) -> None:
         if self._superuser:
@@ -85,27 +85,29 @@ class Tryout:
                 "look: this role is a superuser, which only the read-only transaction restricts; "
                 "create a read-only role with deploy/role.sql"
             )
-            say(self._told, warning, "yellow")
+            say(self._console, warning, "yellow")
 
     def _draft(
-        self, inspected: Inspected, known: CatalogFacts, name: str | None, write: Path | None
+        self, inspected: Inspected, facts: CatalogFacts, name: str | None, write: Path | None
     ) -> Draft:
         """Draft the query with the name `name`, or with one that no other query or metric has."""
-        first = made = draft(self._sql, inspected.columns, known.types, name)
+        first = drafted = draft(self._sql, inspected.columns, facts.types, name)
         if name is not None:
-            return made
+            return drafted
         names, number = names_in_use(self._settings, write), 1
-        while names & {made.name, *(metric["name"] for metric in made.query["metrics"])}:
+        while names & {drafted.name, *(metric["name"] for metric in drafted.query["metrics"])}:
             number += 1
-            made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")
-        if made is first:
-            return made
-        renamed = f"{first.name!r} is in use, so the query is called {made.name!r}; choose a name with --name"
+            drafted = draft(self._sql, inspected.columns, facts.types, f"{first.name[:60]}_{number}")
+        if drafted is first:
+            return drafted
+        renamed = (
+            f"{first.name!r} is in use, so the query is called {drafted.name!r}; choose a name with --name"
+        )
         metrics = [
             {**metric, "description": plain["description"]}
-            for metric, plain in zip(made.query["metrics"], first.query["metrics"], strict=True)
+            for metric, plain in zip(drafted.query["metrics"], first.query["metrics"], strict=True)
         ]
-        return Draft({**made.query, "metrics": metrics}, (renamed, *made.doubts))
+        return Draft({**drafted.query, "metrics": metrics}, (renamed, *drafted.doubts))
 
     @property
     def _required(self) -> RequireStandby:
@@ -122,15 +124,15 @@ class Tryout:
             admission = Admission(self._required, strict=settings.strict)
             refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
             if refused is not None:
-                say(self._told, f"not run: {refused.detail}", "red")
+                say(self._console, f"not run: {refused.detail}", "red")
                 raise typer.Exit(1)
             (inspected,) = inspection.statements([self._sql])
-            known = inspection.known([inspected])
+            facts = inspection.known([inspected])
         if inspected.error is not None:
             raise inspected.error
         # The server reports it at every connect; a connection pooler may not pass it on.
         self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
-        return inspected, known
+        return inspected, facts
 
     def answer(self, query: QueryDefinition) -> Answer:
         """Run the query once as a poll does; raises nothing."""
@@ -148,7 +150,7 @@ class Tryout:
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
         if server_infos and not server_infos[-1].standby and settings.require_standby == "warn":
-            say(self._told, "look: this server is a primary; poll a standby", "yellow")
+            say(self._console, "look: this server is a primary; poll a standby", "yellow")
         return answer
 
 

@@ -49,28 +49,28 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
 
     Raises ConfigError that names `where`.
     """
-    shown = mask_url(value)
+    masked = mask_url(value)
     standard = where.startswith("OTEL_")
 
-    def wrong(what: str) -> ConfigError:
-        return ConfigError([Problem(where, what)])
+    def wrong(message: str) -> ConfigError:
+        return ConfigError([Problem(where, message)])
 
     url = value if "://" in value else f"//{value}"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise wrong(f"{shown!r} is not a URL; write one like http://collector:4317") from None
+        raise wrong(f"{masked!r} is not a URL; write one like http://collector:4317") from None
     if protocol is None:
         # gRPC uses no path; its own targets, such as unix:///run/collector.sock, have other schemes.
         has_path = parts.scheme in ("http", "https") and parts.path.strip("/") != ""
         by_http = port == HTTP_PORT or has_path
         protocol = "http/protobuf" if by_http else "grpc"
     if "@" in parts.path + parts.query + parts.fragment:
-        raise wrong(f"{shown!r} has an @ after its host; write special characters of a password as %XX")
+        raise wrong(f"{masked!r} has an @ after its host; write special characters of a password as %XX")
     if protocol == "grpc" and "@" in parts.netloc:
         raise wrong(
-            f"{shown!r} has a user name, which gRPC cannot send; set OTEL_EXPORTER_OTLP_HEADERS, "
+            f"{masked!r} has a user name, which gRPC cannot send; set OTEL_EXPORTER_OTLP_HEADERS, "
             "for example authorization=Bearer%20TOKEN"
         )
     if parts.scheme not in ("http", "https"):
@@ -78,15 +78,15 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
             return Endpoint(value, protocol)
         if not parts.scheme:
             raise wrong(
-                f"{shown!r} has no scheme; write http://{_bare(shown)} for plain text "
-                f"or https://{_bare(shown)} for TLS"
+                f"{masked!r} has no scheme; write http://{_bare(masked)} for plain text "
+                f"or https://{_bare(masked)} for TLS"
             )
-        raise wrong(f"{shown!r} has an unknown scheme; write http:// for plain text or https:// for TLS")
+        raise wrong(f"{masked!r} has an unknown scheme; write http:// for plain text or https:// for TLS")
     if not parts.hostname:
-        raise wrong(f"{shown!r} has no host; write one like http://collector:4317")
+        raise wrong(f"{masked!r} has no host; write one like http://collector:4317")
     if protocol == "grpc":
         if unsent := unsent_by_grpc(parts, "POLLER_OTLP_PROTOCOL"):
-            raise wrong(f"{shown!r} {unsent}")
+            raise wrong(f"{masked!r} {unsent}")
         return Endpoint(f"{parts.scheme}://{parts.netloc}", protocol)
     if where == f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT":
         return Endpoint(value, protocol)
@@ -96,5 +96,5 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
     return Endpoint(urlunsplit((parts.scheme, parts.netloc, base + PATHS[signal], parts.query, "")), protocol)
 
 
-def _bare(shown: str) -> str:
-    return shown.removeprefix("//")
+def _bare(address: str) -> str:
+    return address.removeprefix("//")

@@ -50,14 +50,14 @@ class Environment(EnvSettingsSource):
 
     def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
         self._fields = settings.model_fields
-        known = {name for field in self._fields.values() for name in variables(field)}
+        names = {name for field in self._fields.values() for name in variables(field)}
         # A variable that is filled from a file often ends with a line break.
-        given = {name: value.rstrip("\r\n") for name, value in environ.items()}
-        self._given = {name: value for name, value in given.items() if value.strip() != ""}
+        stripped = {name: value.rstrip("\r\n") for name, value in environ.items()}
+        self._environ = {name: value for name, value in stripped.items() if value.strip() != ""}
         # Only known variables, because the library would also read one with the field's name, `timeout`.
-        self._read = {name: value for name, value in self._given.items() if name in known}
+        self._read = {name: value for name, value in self._environ.items() if name in names}
         self.problems: list[Problem] = []
-        learn_environment(self._given)
+        learn_environment(self._environ)
         super().__init__(settings, case_sensitive=True)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -66,8 +66,8 @@ class Environment(EnvSettingsSource):
     def value_of(self, name: str) -> tuple[str, Source] | None:
         """Return the value of the field `name` and the variable that sets it; None if it is unset."""
         field = self._fields[name]
-        if is_secret(field) and (found := self._from_file(variables(field)[0])):
-            return found
+        if is_secret(field) and (secret := self._from_file(variables(field)[0])):
+            return secret
         value, variable, _ = self.get_field_value(field, name)
         if value is not None:
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
@@ -75,7 +75,7 @@ class Environment(EnvSettingsSource):
             elif name == "export_timeout" and variable.startswith("OTEL_"):
                 value = self._few_seconds(variable, value)
             return (value, Source("variable", variable)) if value is not None else None
-        if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+        if name == "traces" and self._environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
             return "false", Source("variable", "OTEL_TRACES_EXPORTER")
         if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
             return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
@@ -83,14 +83,14 @@ class Environment(EnvSettingsSource):
 
     def file_of(self, name: str) -> Path | None:
         """Return the file that contains the secret of the field `name`; None if it is unset."""
-        file = self._given.get(f"{variables(self._fields[name])[0]}_FILE")
+        file = self._environ.get(f"{variables(self._fields[name])[0]}_FILE")
         return None if file is None else Path(file)
 
     def switched_off(self) -> Source | None:
         """Return the standard variable that disables metrics, if any."""
-        if self._given.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return Source("variable", "OTEL_SDK_DISABLED")
-        if self._given.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
+        if self._environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
             return Source("variable", "OTEL_METRICS_EXPORTER")
         return None
 
@@ -98,32 +98,32 @@ class Environment(EnvSettingsSource):
         """Return the problems of SDK limits that would make its import fail."""
         return [
             Problem(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
-            for name, value in sorted(self._given.items())
+            for name, value in sorted(self._environ.items())
             if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
         ]
 
     def has_libpq(self) -> bool:
         """Return whether libpq's own variables describe a database."""
-        return any(name in self._given for name in _LIBPQ)
+        return any(name in self._environ for name in _LIBPQ)
 
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about unknown POLLER_* variables, each with a similar setting if there is one."""
-        ours = {name for field in self._fields.values() for name in variables(field)}
-        ours |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
-        ours = {name for name in ours if name.startswith("POLLER_")}
-        told = []
-        for name in sorted(self._given):
-            if name.startswith("POLLER_") and name not in ours and not _SERVICE_LINK.fullmatch(name):
-                near = difflib.get_close_matches(name, sorted(ours), n=1, cutoff=0.75)
-                told.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
-        return tuple(told)
+        settings = {name for field in self._fields.values() for name in variables(field)}
+        settings |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
+        settings = {name for name in settings if name.startswith("POLLER_")}
+        messages = []
+        for name in sorted(self._environ):
+            if name.startswith("POLLER_") and name not in settings and not _SERVICE_LINK.fullmatch(name):
+                near = difflib.get_close_matches(name, sorted(settings), n=1, cutoff=0.75)
+                messages.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        return tuple(messages)
 
     def _from_file(self, variable: str) -> tuple[str, Source] | None:
         where = f"{variable}_FILE"
-        file = self._given.get(where)
+        file = self._environ.get(where)
         if file is None:
             return None
-        if variable in self._given:
+        if variable in self._environ:
             self.problems.append(Problem(where, f"cannot be combined with {variable}; unset one of them"))
             return None
         try:
@@ -156,9 +156,9 @@ class Environment(EnvSettingsSource):
         )
         return None
 
-    def _resource_attribute(self, wanted: str) -> str:
-        for item in self._given.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+    def _resource_attribute(self, name: str) -> str:
+        for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, _, value = item.partition("=")
-            if key.strip() == wanted:
+            if key.strip() == name:
                 return unquote(value.strip())
         return ""

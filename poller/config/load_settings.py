@@ -31,17 +31,17 @@ def destinations(
     shared ones. The standard variables of metrics apply to metrics only (OpenTelemetry specification,
     protocol/exporter.md).
     """
-    found: dict[Signal, Endpoint] = {}
+    endpoints: dict[Signal, Endpoint] = {}
     problems: list[Problem] = []
     for signal in signals:
         value, where = _place(signal, values, sources, environ)
         if value:
             try:
                 protocol = _protocol(signal, values, sources, environ)
-                found[signal] = resolve(value, where, protocol, signal)
+                endpoints[signal] = resolve(value, where, protocol, signal)
             except ConfigError as error:
                 problems += error.problems
-    return found, problems
+    return endpoints, problems
 
 
 def _place(
@@ -62,10 +62,10 @@ def _protocol(
     signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
 ) -> Protocol | None:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
-    if told := environ.get(own, "").strip().lower():
-        if told not in _PROTOCOLS:
-            raise ConfigError([Problem(own, f"{told!r} is not one of grpc, http/protobuf")])
-        return _PROTOCOLS[told]
+    if protocol := environ.get(own, "").strip().lower():
+        if protocol not in _PROTOCOLS:
+            raise ConfigError([Problem(own, f"{protocol!r} is not one of grpc, http/protobuf")])
+        return _PROTOCOLS[protocol]
     shared = values.get("otlp_protocol")
     if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
         shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -84,12 +84,14 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name in Variables.model_fields:
-        given = (overrides or {}).get(name)
-        if given is not None:
+        override = (overrides or {}).get(name)
+        if override is not None:
             sources[name] = Source("option", option(name))
-            values[name] = None if given == "" and Variables.model_fields[name].default is None else given
-        elif found := environment.value_of(name):
-            values[name], sources[name] = found
+            values[name] = (
+                None if override == "" and Variables.model_fields[name].default is None else override
+            )
+        elif entry := environment.value_of(name):
+            values[name], sources[name] = entry
     raw, raw_sources = dict(values), dict(sources)
     if off := environment.switched_off():
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
@@ -100,9 +102,9 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         read = Variables(**values)
     except ValidationError as error:
         problems += [
-            Problem(sources[name].name, _say(name, values[name], dict(one)))
-            for one in error.errors(include_url=False, include_input=False)
-            if (name := str(one["loc"][0]))
+            Problem(sources[name].name, _say(name, values[name], dict(details)))
+            for details in error.errors(include_url=False, include_input=False)
+            if (name := str(details["loc"][0]))
         ]
     target: Endpoint | None = None
     if values.get("otlp_endpoint"):
@@ -144,7 +146,7 @@ def _plain(value: object) -> Any:
     return int(value) if isinstance(value, ByteSize) else value
 
 
-def _say(name: str, given: object, error: dict[str, Any]) -> str:
+def _say(name: str, value: object, error: dict[str, Any]) -> str:
     """Return a message for pydantic's error: the value (masked if secret), its problem, an example."""
     field = Variables.model_fields[name]
     example = f"write one like {example_of(name)}"
@@ -155,24 +157,24 @@ def _say(name: str, given: object, error: dict[str, Any]) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "greater_than":
-            return f"{given!r} is not above {context['gt']:g}; {example}"
+            return f"{value!r} is not above {context['gt']:g}; {example}"
         case kind if kind.startswith("bool_"):
-            return f"{given!r} is not true or false; {example}"
+            return f"{value!r} is not true or false; {example}"
         case kind if kind.startswith("byte_size"):
-            return f"{given!r} is not a size; {example}"
+            return f"{value!r} is not a size; {example}"
         case kind if kind.startswith("float_") and name == "max_duty_cycle":
-            return f"{given!r} is not a share; {example}"
+            return f"{value!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            meant = did_you_mean(str(lower(given)), choices.split(", ")) or f"; {example}"
-            return f"{given!r} is not one of {choices}{meant}"
+            hint = did_you_mean(str(lower(value)), choices.split(", ")) or f"; {example}"
+            return f"{value!r} is not one of {choices}{hint}"
         case "greater_than_equal":
-            return f"{given!r} is too small; write at least {format_value(name, context['ge'])}"
+            return f"{value!r} is too small; write at least {format_value(name, context['ge'])}"
         case "less_than_equal":
-            return f"{given!r} is too large; write at most {format_value(name, context['le'])}"
+            return f"{value!r} is too large; write at most {format_value(name, context['le'])}"
         case "string_too_short":
             return f"is empty; {example}"
         case kind if kind.startswith("int_"):
-            return f"{given!r} is not a whole number; {example}"
+            return f"{value!r} is not a whole number; {example}"
         case _:
-            return f"{given!r} is not accepted; {example}"
+            return f"{value!r} is not accepted; {example}"

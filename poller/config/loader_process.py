@@ -49,8 +49,8 @@ class LoaderProcess(contextlib.ExitStack):
             self._child, self._answers = _start()
         except OSError as error:
             self.close()
-            what = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
-            raise LoaderError(what) from None
+            message = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
+            raise LoaderError(message) from None
         self._request = cast("IO[bytes]", self._child.stdin)
         self.callback(self._end)
         with contextlib.suppress(BrokenPipeError):  # `receive` reports how it ended
@@ -77,10 +77,10 @@ class LoaderProcess(contextlib.ExitStack):
             answer = None
         # Another version may have other classes, and no such module.
         if (installed := _installed_version()) != _running_version():
-            what = (
+            message = (
                 f"version {installed} is installed, but {_running_version()} is running; restart the poller"
             )
-            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {what}")])
+            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {message}")])
         if answer is None:
             raise self._ended()
         kind, content = pickle.loads(answer)  # noqa: S301 - the same
@@ -100,9 +100,9 @@ class LoaderProcess(contextlib.ExitStack):
     def _ended(self) -> LoaderError:
         self._answers.close()  # so that the child cannot wait for us
         code = self._child.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
-        what = f"the process that reads the configuration {how}"
-        return LoaderError(what, 128 - code if code < 0 else code, printed=code >= 0)
+        reason = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
+        message = f"the process that reads the configuration {reason}"
+        return LoaderError(message, 128 - code if code < 0 else code, printed=code >= 0)
 
 
 def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:

@@ -333,8 +333,8 @@ class Variables(BaseSettings):
 
     def signals(self) -> list[Signal]:
         """Return the signals to push in addition to the metrics."""
-        wanted: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
-        return [signal for signal, on in wanted.items() if on]
+        enabled: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
+        return [signal for signal, on in enabled.items() if on]
 
 
 def example_of(name: str) -> str:

@@ -83,7 +83,7 @@ def serve(loader: LoaderProcess, asked: Sequence[bool]) -> None:
             notifier.ready(_status(reload))
 
     look = functools.partial(fingerprint, sources)
-    watcher = Watcher(look, read_again, watch=settings.watch, seen=seen)
+    watcher = Watcher(look, read_again, watch=settings.watch, initial=seen)
     on_hangup(watcher.ask)
     if asked:
         watcher.ask()

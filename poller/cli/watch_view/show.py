@@ -29,10 +29,10 @@ def show_live(console: Console, look: Look) -> bool:
 
     def draw() -> RenderableType:
         nonlocal good
-        sight = look()
-        good = sight.good
-        board.take(sight)
-        return board.draw(sight, time.time(), console.width, console.height)
+        poller = look()
+        good = poller.good
+        board.take(poller)
+        return board.draw(poller, time.time(), console.width, console.height)
 
     keep_drawn(console, draw, ended.is_set, board.press)
     return good
@@ -40,9 +40,9 @@ def show_live(console: Console, look: Look) -> bool:
 
 def show_once(console: Console, look: Look) -> bool:
     """Print the state of all queries once; return whether the poller is alive."""
-    sight = look()
+    poller = look()
     board = Board()
-    board.take(sight)
+    board.take(poller)
     width = console.width if console.is_terminal else max(console.width, _WIDTH)
-    console.print(board.table(sight, time.time(), width), soft_wrap=True)
-    return sight.good
+    console.print(board.table(poller, time.time(), width), soft_wrap=True)
+    return poller.good

@@ -38,18 +38,20 @@ def running_poller(places: Sequence[Path]) -> Look:
 
     def look() -> PollerStatus:
         heartbeat = read(list(places))
-        good, why = judge(heartbeat, ready=False, now=clock())
+        alive, reason = judge(heartbeat, ready=False, now=clock())
         if isinstance(heartbeat, str):
-            return PollerStatus(good, why, "", ())
+            return PollerStatus(alive, reason, "", ())
         try:
             statuses = from_json(heartbeat.get("glances", ()))
             omitted = int(heartbeat.get("omitted", 0))
-            states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
+            states = {
+                str(state_name): int(count) for state_name, count in heartbeat.get("states", {}).items()
+            }
         except (ValueError, TypeError, AttributeError) as error:
             return PollerStatus(False, f"the heartbeat is of another version: it {error}", "", ())
         # The screen lists the states of queries below the table.
-        state = re.sub(r"; queries: [^;]*", "", why)
+        state = re.sub(r"; queries: [^;]*", "", reason)
         server = str(heartbeat.get("server") or "")
-        return PollerStatus(good, state, server, statuses, omitted=omitted, states=states)
+        return PollerStatus(alive, state, server, statuses, omitted=omitted, states=states)
 
     return look

@@ -61,15 +61,15 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
     if isinstance(attributes, dict):
         twin = fed.setdefault((name, fixed_series(attributes)), metric)
         if twin is not metric:
-            what = f"{name[:255]!r} has the same attributes at {twin.place}; change the attributes of one"
-            yield metric.file.problem((*metric.path, "name"), what)
+            message = f"{name[:255]!r} has the same attributes at {twin.place}; change the attributes of one"
+            yield metric.file.problem((*metric.path, "name"), message)
     first = metrics.setdefault(name, metric)
     for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
         mine, other = metric.data.get(key, default), first.data.get(key, default)
         if isinstance(mine, str) and isinstance(other, str) and mine != other:
             where = first.file.place((*first.path, key))
-            what = f"differs from the {key} of {name[:255]!r} at {where}; write the same, or rename one"
-            yield metric.file.problem((*metric.path, key), what)
+            message = f"differs from the {key} of {name[:255]!r} at {where}; write the same, or rename one"
+            yield metric.file.problem((*metric.path, key), message)
 
 
 def _translation(
@@ -80,14 +80,20 @@ def _translation(
         return
     full = f"{namespace}_{name}" if namespace else name
     if len(full) > 255 >= len(name):
-        what = f"has {len(full)} characters with the namespace {namespace!r}; OpenTelemetry allows 255"
-        yield metric.file.problem((*metric.path, "name"), what)
-    told = metric_name(full, unit, _type(metric))
-    first, where = translated.setdefault(told, (name, metric.place))
-    if first != name and told:
-        what = f"becomes {told[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
-        yield metric.file.problem((*metric.path, "name"), what)
+        message = f"has {len(full)} characters with the namespace {namespace!r}; OpenTelemetry allows 255"
+        yield metric.file.problem((*metric.path, "name"), message)
+    translated_name = metric_name(full, unit, _type(metric))
+    first, where = translated.setdefault(translated_name, (name, metric.place))
+    if first != name and translated_name:
+        message = (
+            f"becomes {translated_name[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
+        )
+        yield metric.file.problem((*metric.path, "name"), message)
 
 
 def _type(metric: _Metric) -> MetricType:
-    return cast(MetricType, given) if (given := metric.data.get("type")) in get_args(MetricType) else "gauge"
+    return (
+        cast(MetricType, declared)
+        if (declared := metric.data.get("type")) in get_args(MetricType)
+        else "gauge"
+    )

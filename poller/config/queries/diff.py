@@ -12,10 +12,10 @@ from poller.model.query import MetricDefinition, QueryDefinition
 MOST_NAMES = 20
 """Maximum names, or lines of one kind, in a report; more are only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
-_WORDS = {"description", "alert"}
+_DESCRIPTIONS = {"description", "alert"}
 # Schedule, conditions and descriptions of a query do not change its numbers. All other keys, also future
 # ones, may change them.
-_OF_NO_BEARING = {*_DURATIONS, "group", "snapshot", "requires"}
+_NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,23 @@ class Change:
     after: QueryDefinition
 
     @property
-    def is_another_question(self) -> bool:
+    def changes_numbers(self) -> bool:
         """Whether the old values are not comparable with the new ones."""
         return _numbers(self.before) != _numbers(self.after)
 
     @property
-    def is_of_words_only(self) -> bool:
-        return _wordless(self.before) == _wordless(self.after)
+    def changes_descriptions_only(self) -> bool:
+        return _without_descriptions(self.before) == _without_descriptions(self.after)
 
     def __str__(self) -> str:
         """List the keys that differ, with the values of durations."""
         parts = []
-        before, after = _told(self.before), _told(self.after)
+        before, after = _keys(self.before), _keys(self.after)
         for key in before:
             if before[key] == after[key]:
                 continue
             if key in _DURATIONS:
-                old, new = (format_duration(getattr(one, key)) for one in (self.before, self.after))
+                old, new = (format_duration(getattr(query, key)) for query in (self.before, self.after))
                 parts.append(f"{key} {old} -> {new}")
             else:
                 parts.append(key)
@@ -67,14 +67,14 @@ class Difference:
     @property
     def dropped(self) -> frozenset[str]:
         """Queries whose values, state and history are no longer valid."""
-        gone = {query.name for query in self.removed}
-        return frozenset(gone | {one.after.name for one in self.changed if one.is_another_question})
+        removed = {query.name for query in self.removed}
+        return frozenset(removed | {change.after.name for change in self.changed if change.changes_numbers})
 
     @property
     def fresh(self) -> frozenset[str]:
         """Queries to poll at once: new ones, and those with changes other than descriptions."""
-        moved = {one.after.name for one in self.changed if not one.is_of_words_only}
-        return frozenset(moved | {query.name for query in self.added})
+        changed = {change.after.name for change in self.changed if not change.changes_descriptions_only}
+        return frozenset(changed | {query.name for query in self.added})
 
     def lines(self) -> Iterator[str]:
         """Return the difference in a few lines; the first is a summary."""
@@ -82,12 +82,12 @@ class Difference:
             f"{len(self.added)} added, {len(self.removed)} removed, {len(self.changed)} changed, "
             f"{self.unchanged} unchanged"
         )
-        for word, queries in (("added", self.added), ("removed", self.removed)):
+        for kind, queries in (("added", self.added), ("removed", self.removed)):
             if queries:
-                yield f"{word}: {_listed(query.name for query in queries)}"
-        for one in self.changed[:MOST_NAMES]:
-            then = "its old values are dropped" if one.is_another_question else "its values remain"
-            yield f"changed: {one.after.name} ({one}); {then}"
+                yield f"{kind}: {_listed(query.name for query in queries)}"
+        for change in self.changed[:MOST_NAMES]:
+            effect = "its old values are dropped" if change.changes_numbers else "its values remain"
+            yield f"changed: {change.after.name} ({change}); {effect}"
         if (more := len(self.changed) - MOST_NAMES) > 0:
             yield f"changed: {more} more"
         yield from self.metrics
@@ -98,7 +98,7 @@ def compare(before: Sequence[QueryDefinition], after: Sequence[QueryDefinition])
     old = {query.name: query for query in before}
     new = {query.name: query for query in after}
     both = [Change(old[name], query) for name, query in new.items() if name in old]
-    changed = [one for one in both if _told(one.before) != _told(one.after)]
+    changed = [change for change in both if _keys(change.before) != _keys(change.after)]
     return Difference(
         added=tuple(query for name, query in new.items() if name not in old),
         removed=tuple(query for name, query in old.items() if name not in new),
@@ -126,23 +126,23 @@ def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
     return {metric.name: metric for query in queries for metric in query.metrics}
 
 
-def _told(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
+def _keys(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
     """Return every key as JSON, without the metrics' keys in `without`."""
-    told = query.declared()
-    told["metrics"] = [
-        {key: value for key, value in metric.items() if key not in without} for metric in told["metrics"]
+    keys = query.declared()
+    keys["metrics"] = [
+        {key: value for key, value in metric.items() if key not in without} for metric in keys["metrics"]
     ]
     # As JSON, because the attribute values 1, 1.0 and true are equal in Python.
-    return {key: json.dumps(value) for key, value in told.items()}
+    return {key: json.dumps(value) for key, value in keys.items()}
 
 
-def _wordless(query: QueryDefinition) -> dict[str, str]:
-    return _told(query, _WORDS)
+def _without_descriptions(query: QueryDefinition) -> dict[str, str]:
+    return _keys(query, _DESCRIPTIONS)
 
 
 def _numbers(query: QueryDefinition) -> dict[str, str]:
     """Return the keys that decide the query's numbers."""
-    return {key: value for key, value in _wordless(query).items() if key not in _OF_NO_BEARING}
+    return {key: value for key, value in _without_descriptions(query).items() if key not in _NOT_NUMBERS}
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -22,32 +22,32 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
 
     `data` is the content of the file, without defaults.
     """
-    told: dict[Path, str] = {}
+    messages: dict[Path, str] = {}
     missing: set[Path] = set()
-    meant: set[Path] = set()
-    for one in error.errors(include_url=False):
-        path, raised = one["loc"], one.get("ctx", {}).get("error")
-        if one["type"] == "extra_forbidden":
-            known = list(_fields(_model_at(model, path[:-1])))
-            if found := near(str(path[-1]), known):
-                meant.add((*path[:-1], found))
-            told[path] = unknown_key(str(path[-1]), known)
-        elif one["type"] == "missing":
+    misspelt: set[Path] = set()
+    for details in error.errors(include_url=False):
+        path, raised = details["loc"], details.get("ctx", {}).get("error")
+        if details["type"] == "extra_forbidden":
+            keys = list(_fields(_model_at(model, path[:-1])))
+            if suggestion := near(str(path[-1]), keys):
+                misspelt.add((*path[:-1], suggestion))
+            messages[path] = unknown_key(str(path[-1]), keys)
+        elif details["type"] == "missing":
             missing.add(path)
-            told[path] = f"is missing{_spot(model, path).example}"
-        elif one["type"] == "too_short" and _at(data, path):
+            messages[path] = f"is missing{_spot(model, path).example}"
+        elif details["type"] == "too_short" and _at(data, path):
             continue  # pydantic counts only valid items, but each invalid one has its own error
         elif isinstance(raised, MisfitError):
             around = _at(data, path[:-1])
             key = next((key for key in raised.keys if key in around), raised.keys[0])
-            told.setdefault((*path[:-1], key), str(raised))
+            messages.setdefault((*path[:-1], key), str(raised))
         else:
             path = _within(data, path)
-            told.setdefault(
-                path, str(raised) if raised else _sentence(dict(one), model, path, _at(data, path))
+            messages.setdefault(
+                path, str(raised) if raised else _sentence(dict(details), model, path, _at(data, path))
             )
     # `unti: By` is one mistake, not an unknown key and a missing one.
-    return [(path, what) for path, what in told.items() if path not in missing & meant]
+    return [(path, message) for path, message in messages.items() if path not in missing & misspelt]
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
@@ -55,15 +55,15 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     return f"unknown key {quote(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
 
 
-def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
+def _sentence(details: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
     spot = _spot(model, path)
-    match one["type"]:
+    match details["type"]:
         case "greater_than_equal":
             return _out_of_bounds(spot, value, too_small=True)
         case "less_than_equal":
             return _out_of_bounds(spot, value, too_small=False)
         case "greater_than":
-            return f"{quote(value)} is not above {one['ctx']['gt']:g}{spot.example}"
+            return f"{quote(value)} is not above {details['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:
             return f"{quote(value)} is not one of {_listed(spot.annotation)}{spot.example}"
         case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
@@ -81,14 +81,14 @@ def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
     most = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
     time = any(marker in bounds for marker in get_args(Duration)[1:])
 
-    def say(number: Any) -> str:
+    def formatted(number: Any) -> str:
         if time and isinstance(number, int | float):
             return format_duration(number)
         return number.strip()[:40] if isinstance(number, str) else quote(number)
 
     size = ("shorter" if too_small else "longer") if time else ("less" if too_small else "more")
-    allowed = f"at least {say(least)}" if most is None else f"{say(least)} to {say(most)}"
-    return f"{say(value)} is {size} than {say(least if too_small else most)}; write {allowed}"
+    allowed = f"at least {formatted(least)}" if most is None else f"{formatted(least)} to {formatted(most)}"
+    return f"{formatted(value)} is {size} than {formatted(least if too_small else most)}; write {allowed}"
 
 
 class _Spot(NamedTuple):
@@ -129,8 +129,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
-    found = _spot(model, path).annotation
-    return found if _is_model(found) else model
+    annotation = _spot(model, path).annotation
+    return annotation if _is_model(annotation) else model
 
 
 def _is_model(annotation: Any) -> bool:

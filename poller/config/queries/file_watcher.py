@@ -63,25 +63,25 @@ class Watcher:
         reload: Callable[[bool], bool],
         *,
         watch: bool = True,
-        every: float = LOOK_SECONDS,
+        interval: float = LOOK_SECONDS,
         settle: float = SETTLE_SECONDS,
-        seen: Fingerprint | None = None,
+        initial: Fingerprint | None = None,
     ) -> None:
-        """Take the first fingerprint with `look`, unless the caller passes it as `seen`.
+        """Take the first fingerprint with `look`, unless the caller passes it as `initial`.
 
         Create the watcher before the files are read, so that it misses no change. `reload` is called with
         whether the reload was requested; it returns false if the files changed while it read them. Without
-        `watch`, only `ask` starts a reload. The watcher looks every `every` seconds, and again `settle`
+        `watch`, only `ask` starts a reload. The watcher looks every `interval` seconds, and again `settle`
         seconds after a look that found a change.
         """
         self._look = look
         self._reload = reload
-        self._seen = look() if seen is None else seen
+        self._current = look() if initial is None else initial
         self._watch = watch
-        self._every = every
+        self._interval = interval
         self._settle = settle
         # The only queue whose `put` is reentrant, as a signal handler needs.
-        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._requests: SimpleQueue[bool] = SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._go, name="watcher", daemon=True)
 
@@ -90,7 +90,7 @@ class Watcher:
 
     def ask(self) -> None:
         """Request a reload, whether or not the files changed; safe in a signal handler."""
-        self._asked.put(True)
+        self._requests.put(True)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread; wait at most `timeout` seconds for a running reload."""
@@ -99,32 +99,32 @@ class Watcher:
         self._thread.join(timeout)
 
     def _go(self) -> None:
-        last, asked = self._seen, False
+        previous, requested = self._current, False
         while True:
-            moves = asked or (self._watch and last != self._seen)
-            pause = self._settle if moves else self._every if self._watch else None
-            asked = self._wait(pause) or asked
+            pending = requested or (self._watch and previous != self._current)
+            pause = self._settle if pending else self._interval if self._watch else None
+            requested = self._wait(pause) or requested
             if self._stopping:
                 return
             try:
-                now = self._look()
+                current = self._look()
                 # Two equal looks: the writer has finished or has paused for `settle` seconds.
-                if asked or (self._watch and now != self._seen and now == last):
-                    asked = not self._reload(asked)
-                    self._seen = self._seen if asked else now
-                last = now
+                if requested or (self._watch and current != self._current and current == previous):
+                    requested = not self._reload(requested)
+                    self._current = self._current if requested else current
+                previous = current
             except Exception:  # a defect must not end the watcher
                 logger.exception("the query files could not be reloaded")
-                asked = False
+                requested = False
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait `seconds` (None: forever) for a request; return whether there was one."""
         try:
-            self._asked.get(timeout=seconds)
+            self._requests.get(timeout=seconds)
         except Empty:
             return False
-        while not self._asked.empty():
-            self._asked.get()
+        while not self._requests.empty():
+            self._requests.get()
         return True
 
 

@@ -25,16 +25,16 @@ def resolve(queries_setting: str) -> list[Path]:
 
     Raises ConfigError for each that is missing or contains no query file.
     """
-    words = [word.strip() for word in queries_setting.split(":") if word.strip()]
+    names = [name.strip() for name in queries_setting.split(":") if name.strip()]
     problems: list[Problem] = []
     sources: list[Path] = []
-    for word in words:
-        source = named(word)
-        if what := source_problem(source):
-            meant = did_you_mean(word, ["shipped", "extended"])
-            problems.append(Problem("POLLER_QUERIES", f"{word!r} {what}{meant}"))
+    for name in names:
+        source = named(name)
+        if problem := source_problem(source):
+            hint = did_you_mean(name, ["shipped", "extended"])
+            problems.append(Problem("POLLER_QUERIES", f"{name!r} {problem}{hint}"))
         sources.append(source)
-    if not words:
+    if not names:
         problems.append(
             Problem("POLLER_QUERIES", "is empty; write files and folders joined by ':', or shipped")
         )
@@ -43,9 +43,9 @@ def resolve(queries_setting: str) -> list[Path]:
     return sources
 
 
-def named(word: str) -> Path:
-    """Return the file or folder `word`; `shipped` and `extended` are the packaged folders."""
-    return {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(word, Path(word))
+def named(name: str) -> Path:
+    """Return the file or folder `name`; `shipped` and `extended` are the packaged folders."""
+    return {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(name, Path(name))
 
 
 def files_of(source: Path) -> list[Path]:
@@ -104,8 +104,8 @@ def _like(source: Path) -> str:
     siblings = itertools.islice(source.parent.iterdir(), _MOST_NAMES)
     # Compared without the suffix, which all names share.
     names = {path.stem: path.name for path in siblings}
-    meant = near(source.stem, names)
-    return f"; did you mean {str(source.with_name(names[meant]))!r}?" if meant else ""
+    similar = near(source.stem, names)
+    return f"; did you mean {str(source.with_name(names[similar]))!r}?" if similar else ""
 
 
 def unreadable(error: OSError | ValueError) -> str:

@@ -27,32 +27,32 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     Raises ConfigError with every problem in every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
-    files, found = opened(sources)
-    return judged(files, defaults, found)
+    files, problems = opened(sources)
+    return judged(files, defaults, problems)
 
 
 def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]:
     """Return the parsed query files of `sources`, each once, and the problems of the sources."""
-    found: list[FileProblem] = []
+    problems: list[FileProblem] = []
     files: list[QueryFile] = []
-    seen: set[str] = set()
+    paths: set[str] = set()
     for source in sources:
-        if what := source_problem(source):
-            found.append(FileProblem((len(files), 0), Problem(str(source), what, Place(str(source)))))
+        if problem := source_problem(source):
+            problems.append(FileProblem((len(files), 0), Problem(str(source), problem, Place(str(source)))))
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
-            if real not in seen:  # so that `shipped:queries` reports no duplicate names
-                seen.add(real)
+            if real not in paths:  # so that `shipped:queries` reports no duplicate names
+                paths.add(real)
                 files.append(QueryFile(len(files), path, read(path)))
-    return files, found
+    return files, problems
 
 
-def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[FileProblem] = ()) -> Catalog:
+def judged(files: Sequence[QueryFile], defaults: Defaults, problems: Sequence[FileProblem] = ()) -> Catalog:
     """Return the catalogue of `files`; raises ConfigError with all their problems and those in `found`."""
-    queries, wrong = validated(files, defaults)
-    if found := [*found, *wrong]:
-        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
+    queries, others = validated(files, defaults)
+    if problems := [*problems, *others]:
+        raise ConfigError([item.problem for item in sorted(problems, key=lambda item: item.order)])
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
@@ -60,21 +60,22 @@ def validated(
     files: Sequence[QueryFile], defaults: Defaults
 ) -> tuple[list[QueryDefinition], list[FileProblem]]:
     """Return the queries of `files` that are valid alone, and all problems in and between the queries."""
-    found: list[FileProblem] = []
+    problems: list[FileProblem] = []
     queries: list[QueryDefinition] = []
     for file in files:
-        found += file.flaws()
+        problems += file.flaws()
         for at, data in file.queries():
             try:
                 declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
             except ValidationError as error:
-                found += [
-                    file.problem((*at, *path), what) for path, what in sentences(error, DeclaredQuery, data)
+                problems += [
+                    file.problem((*at, *path), message)
+                    for path, message in sentences(error, DeclaredQuery, data)
                 ]
             else:
                 queries.append(_prefixed(declared.definition(), defaults.namespace))
-    found += clashes(files, defaults.namespace)
-    return queries, found
+    problems += clashes(files, defaults.namespace)
+    return queries, problems
 
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:

@@ -34,12 +34,12 @@ class Origin:
         if position is None or key.line is None:
             return key
         number, column = spot_in(sql, position)
-        wanted = sql.split("\n")[number - 1].strip()
+        sql_line = sql.split("\n")[number - 1].strip()
         # A text of one line is next to its key, a block is below it.
         for at in (key.line, key.line + number) if number == 1 else (key.line + number,):
             line = self._lines[at - 1] if at <= len(self._lines) else ""
-            start = line.find(wanted)
-            if wanted and start >= 0:
+            start = line.find(sql_line)
+            if sql_line and start >= 0:
                 indent = len(sql.split("\n")[number - 1]) - len(sql.split("\n")[number - 1].lstrip())
                 return replace(key, line=at, column=start + column - indent)
         return key

@@ -35,16 +35,16 @@ class QueryFile:
     document: Document | str
     """The parsed file, or why it cannot be read."""
 
-    def problem(self, path: Sequence[Key], what: str) -> FileProblem:
+    def problem(self, path: Sequence[Key], message: str) -> FileProblem:
         place = self.spot(path)
-        return FileProblem((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
+        return FileProblem((self.number, place.line or 0), Problem(str(place), message, place), tuple(path))
 
     def yaml_problem(self, flaw: YamlProblem) -> FileProblem:
         """Return the problem of invalid YAML with its location."""
-        told = format_path(flaw.path)
+        path = format_path(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
-        where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
-        place = Place(str(self.path), flaw.line, flaw.column, told)
+        where = f"{self.path}:{flaw.line}{column}" + (f": {path}" if path else "")
+        place = Place(str(self.path), flaw.line, flaw.column, path)
         return FileProblem((self.number, flaw.line), Problem(where, flaw.message, place))
 
     def spot(self, path: Sequence[Key]) -> Place:
@@ -115,8 +115,8 @@ class QueryFile:
         else:
             for index, query in enumerate(queries):
                 if not isinstance(query, dict):
-                    what = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
-                    yield self.problem(("queries", index), f"{what}; write name, sql and metrics")
+                    message = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
+                    yield self.problem(("queries", index), f"{message}; write name, sql and metrics")
 
 
 def read(path: Path) -> Document | str:

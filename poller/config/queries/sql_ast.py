@@ -15,7 +15,7 @@ _COMPARES = {"=", "<", ">", "<=", ">="}
 def grouped_columns(sql: str) -> set[str]:
     """Return the result columns that `sql` groups by."""
     body = _select(sql)
-    targets = [one["ResTarget"] for one in body.get("targetList", [])]
+    targets = [item["ResTarget"] for item in body.get("targetList", [])]
     names = [output_name(target) for target in targets]
     keys: set[str] = set()
     for clause in body.get("groupClause", []):
@@ -33,7 +33,7 @@ def grouped_columns(sql: str) -> set[str]:
 
 def counted_columns(sql: str) -> set[str]:
     """Return the result columns of `sql` that are a count of rows."""
-    targets = [one["ResTarget"] for one in _select(sql).get("targetList", [])]
+    targets = [item["ResTarget"] for item in _select(sql).get("targetList", [])]
     return {output_name(target) for target in targets if _function(target["val"]) == "count"}
 
 
@@ -48,9 +48,9 @@ def first_relation(sql: str) -> str | None:
 def counts_a_whole_relation(sql: str) -> bool:
     """Return whether `sql` is just `SELECT count(*) FROM relation`."""
     body = _select(sql)
-    known = {"targetList", "fromClause", "limitOption", "op"}
-    one_each = len(body.get("targetList", [])) == 1 and len(body.get("fromClause", [])) == 1
-    if not one_each or not body.keys() <= known or "RangeVar" not in body["fromClause"][0]:
+    keys = {"targetList", "fromClause", "limitOption", "op"}
+    single = len(body.get("targetList", [])) == 1 and len(body.get("fromClause", [])) == 1
+    if not single or not body.keys() <= keys or "RangeVar" not in body["fromClause"][0]:
         return False
     value = body["targetList"][0]["ResTarget"]["val"]
     return _function(value) == "count" and value["FuncCall"].get("agg_star", False) is True
@@ -61,19 +61,19 @@ def compared_columns(condition: str) -> list[str]:
 
     These are the columns in comparisons with an expression without columns, if all comparisons must hold.
     """
-    found: list[str] = []
+    columns: list[str] = []
     pending = [_select(f"SELECT WHERE {condition}").get("whereClause", {})]
     while pending:
         node = pending.pop(0)
         if node.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
             pending.extend(node["BoolExpr"]["args"])
         elif (expression := node.get("A_Expr")) and _operator(expression) in _COMPARES:
-            left, right = expression.get("lexpr", {}), expression.get("rexpr", {})
-            for one, other in ((left, right), (right, left)):
-                name = _column(one)
-                if name and name not in found and not any(True for _ in nodes(other, "ColumnRef")):
-                    found.append(name)
-    return found
+            lhs, rhs = expression.get("lexpr", {}), expression.get("rexpr", {})
+            for operand, other in ((lhs, rhs), (rhs, lhs)):
+                name = _column(operand)
+                if name and name not in columns and not any(True for _ in nodes(other, "ColumnRef")):
+                    columns.append(name)
+    return columns
 
 
 def identifier(name: str) -> str:
@@ -93,31 +93,31 @@ def called_functions(sql: str) -> list[Call]:
 def used_operators(sql: str) -> set[tuple[str | None, str]]:
     """Return schema (None: omitted) and name of all operators in `sql`, also implied ones."""
     tree = statement(sql)
-    found: set[tuple[str | None, str]] = set()
+    operators: set[tuple[str | None, str]] = set()
     for kind, key in (("A_Expr", "name"), ("SubLink", "operName"), ("SortBy", "useOp")):
         for node in nodes(tree, kind):
             names = _names(node.get(key, []))
             if names:
-                found.add((names[-2] if len(names) > 1 else None, names[-1]))
+                operators.add((names[-2] if len(names) > 1 else None, names[-1]))
     # IN (SELECT ...), CASE with an operand, USING and BETWEEN imply operators.
-    implied = {"=", "<", ">", "<=", ">="} if any("BETWEEN" in name for _, name in found) else {"="}
-    return found | {(None, name) for name in implied}
+    implied = {"=", "<", ">", "<=", ">="} if any("BETWEEN" in name for _, name in operators) else {"="}
+    return operators | {(None, name) for name in implied}
 
 
 def named_types(sql: str) -> set[tuple[str | None, str]]:
     """Return schema (None: omitted) and name of every type in `sql`; `t(x)` may be a cast or a call."""
     tree = statement(sql)
-    found = {
+    types = {
         (names[-2] if len(names) > 1 else None, names[-1])
         for node in nodes(tree, "typeName")
         if (names := _names(node.get("names", [])))
     }
-    return found | {(call.schema, call.name) for call in calls(tree) if call.arguments == 1}
+    return types | {(call.schema, call.name) for call in calls(tree) if call.arguments == 1}
 
 
 def read_relations(sql: str) -> set[tuple[str | None, str]]:
     """Return schema (None: omitted) and name of every relation in `sql` at any depth, except WITH queries."""
-    found: set[tuple[str | None, str]] = set()
+    relations: set[tuple[str | None, str]] = set()
     pending: list[tuple[Any, frozenset[str]]] = [(statement(sql), frozenset())]
     while pending:
         node, visible = pending.pop()
@@ -127,17 +127,17 @@ def read_relations(sql: str) -> set[tuple[str | None, str]]:
             if relation := node.get("RangeVar"):
                 schema, name = relation.get("schemaname"), str(relation.get("relname"))
                 if schema is not None or name not in visible:
-                    found.add((schema, name))
+                    relations.add((schema, name))
             within = node.get("withClause", {})
             ctes = [cte["CommonTableExpr"] for cte in within.get("ctes", [])]
             all_names = visible | {str(cte.get("ctename")) for cte in ctes}
             # A WITH query can read those before it, and with RECURSIVE all of them.
-            seen = all_names if within.get("recursive") else visible
+            visible_ctes = all_names if within.get("recursive") else visible
             for cte in ctes:
-                pending.append((cte.get("ctequery"), seen))
-                seen |= {str(cte.get("ctename"))}
+                pending.append((cte.get("ctequery"), visible_ctes))
+                visible_ctes |= {str(cte.get("ctename"))}
             pending.extend((value, all_names) for key, value in node.items() if key != "withClause")
-    return found
+    return relations
 
 
 def statement(sql: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def statement_problem(sql: str) -> str | None:
         return f"contains {len(statements)} statements; write one query per statement"
     ((kind, body),) = statements[0]["stmt"].items()
     if kind not in _READS:
-        return f"is {_spoken(kind, sql)}; a query may only read: write {_ALLOWED}"
+        return f"is {_statement_kind(kind, sql)}; a query may only read: write {_ALLOWED}"
     for inner, node in _nodes(body):
         if inner in _WRITES:
             return f"contains {_WRITES[inner]} inside WITH; a query may only read"
@@ -77,19 +77,19 @@ def statement_problem(sql: str) -> str | None:
             return "locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit that clause"
         if inner == "ParamRef":
             return f"has a parameter ${node.get('number', 0)}; write the value itself"
-    return next((does for call in calls(body) if (does := _acting(call))), None)
+    return next((does for call in calls(body) if (does := _side_effect(call))), None)
 
 
-def _acting(call: Call) -> str | None:
+def _side_effect(call: Call) -> str | None:
     """Return why `call` is rejected, if its function has side effects.
 
     `t.name` may be a column, or the call `name(t)` if `t` is a function in FROM. Only the server can
     distinguish the two.
     """
-    does = acting(call.name)
-    if does is None or not call.of_row:
-        return does
-    return f"{does}; if it is a column, write it without the table name"
+    problem = acting(call.name)
+    if problem is None or not call.of_row:
+        return problem
+    return f"{problem}; if it is a column, write it without the table name"
 
 
 def is_ordered(sql: str) -> bool:
@@ -112,7 +112,7 @@ def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
             pending.extend(node)
 
 
-def _spoken(kind: str, sql: str) -> str:
+def _statement_kind(kind: str, sql: str) -> str:
     """Return the kind of statement by its first words: `CREATE TABLE`, `a transaction statement (COMMIT)`."""
     if kind in _WRITES:
         return _WRITES[kind]  # its first word may be WITH

@@ -29,19 +29,19 @@ def of_syntax(error: yaml.MarkedYAMLError, text: str) -> YamlProblem:
     lines = _lines(text)
     at = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
     if at == "\t":
-        what = "a tab cannot indent YAML; write spaces"
+        message = "a tab cannot indent YAML; write spaces"
     elif "cannot start any token" in problem and at:
-        what = f"a value cannot begin with {at}; write it in quotes"
+        message = f"a value cannot begin with {at}; write it in quotes"
     elif "mapping values are not allowed" in problem:
-        what = "a key is not allowed here; check the indentation, or quote a text that contains `: `"
+        message = "a key is not allowed here; check the indentation, or quote a text that contains `: `"
     elif "block scalar" in context:
-        what = "after | or > a text begins on the next line; quote a value that begins with | or >"
+        message = "after | or > a text begins on the next line; quote a value that begins with | or >"
     elif "scanning an alias" in context or "scanning an anchor" in context:
-        what = "a value that begins with * or & names an anchor; quote a text"
+        message = "a value that begins with * or & names an anchor; quote a text"
     else:
         since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
-        what = f"is not YAML: {problem}{since}"
-    return YamlProblem(line, what, column=column)
+        message = f"is not YAML: {problem}{since}"
+    return YamlProblem(line, message, column=column)
 
 
 def of_character(error: yaml.reader.ReaderError, text: str) -> YamlProblem:

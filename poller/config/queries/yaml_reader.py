@@ -138,8 +138,8 @@ class Builder:
 
     def _named(self, anchor: str, line: int) -> Node:
         if anchor not in self._anchors:
-            what = f"alias *{anchor[:60]} has no anchor above it; write &{anchor[:60]} before the value"
-            raise UnreadableError(line, what, self._path())
+            message = f"alias *{anchor[:60]} has no anchor above it; write &{anchor[:60]} before the value"
+            raise UnreadableError(line, message, self._path())
         node = self._anchors[anchor]
         if node is None:
             raise UnreadableError(
@@ -149,16 +149,16 @@ class Builder:
 
     def _tag(self, tag: str | None, line: int) -> None:
         if tag is not None:
-            told = tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            name = tag.replace("tag:yaml.org,2002:", "!!")[:60]
             self.flaws.append(
-                YamlProblem(line, f"tag {told} is not supported; write the value without it", self._path())
+                YamlProblem(line, f"tag {name} is not supported; write the value without it", self._path())
             )
 
     def _scalar(self, event: yaml.ScalarEvent, spot: Position) -> None:
         text = event.value
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-            what = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
-            self.flaws.append(YamlProblem(spot.line, what, self._path()))
+            message = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
+            self.flaws.append(YamlProblem(spot.line, message, self._path()))
             text = re.sub("[\0\ud800-\udfff]", "", text)
         plain = not event.style
         if self._wants_key():
@@ -192,7 +192,8 @@ class Builder:
 
     def _path(self) -> tuple[Key, ...]:
         steps = (
-            one.key[0] if one.key else None if one.mapping else len(one.node.children) for one in self._open
+            parent.key[0] if parent.key else None if parent.mapping else len(parent.node.children)
+            for parent in self._open
         )
         return tuple(step for step in steps if step is not None)
 
@@ -221,8 +222,8 @@ class Builder:
         if all(isinstance(source.value, dict) for source in sources):
             parent.merges = sources
         else:
-            what = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
-            self.flaws.append(YamlProblem(line, what, self._path()))
+            message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
+            self.flaws.append(YamlProblem(line, message, self._path()))
 
     def _close(self) -> None:
         done = self._open.pop()
@@ -307,8 +308,8 @@ def parse(raw: bytes, tags: Container[str] = ()) -> Document:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, what)])
+        message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, message)])
     builder = Builder(tags)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

@@ -39,9 +39,9 @@ def schema() -> Json:
     It rejects mistakes that can be found without SQL, UCUM, arithmetic or other queries; `poller check` finds
     the others. It is stricter than `check` only for numbers and booleans in quotes, which `check` accepts.
     """
-    told = DeclaredQuery.model_json_schema()
-    found = {DeclaredQuery.__name__: told, **told.pop("$defs")}
-    definitions: Json = {name: found[model.__name__] for name, model in _MODELS.items()}
+    generated = DeclaredQuery.model_json_schema()
+    schemas = {DeclaredQuery.__name__: generated, **generated.pop("$defs")}
+    definitions: Json = {name: schemas[model.__name__] for name, model in _MODELS.items()}
     for name, model in _MODELS.items():
         _complete(definitions[name], model)
     return {
@@ -66,7 +66,7 @@ def schema() -> Json:
         },
         "required": ["queries"],
         "additionalProperties": False,
-        "$defs": {name: _as_yaml_is(definitions[name]) for name in sorted(definitions)},
+        "$defs": {name: _accept_numbers(definitions[name]) for name in sorted(definitions)},
     }
 
 
@@ -75,11 +75,11 @@ def as_text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _complete(told: Json, model: type[BaseModel]) -> None:
+def _complete(definition: Json, model: type[BaseModel]) -> None:
     """Add the defaults that pydantic omits, format durations, and remove pydantic's titles."""
-    del told["title"]
+    del definition["title"]
     for name, field in model.model_fields.items():
-        key = told["properties"][field.alias or name]
+        key = definition["properties"][field.alias or name]
         key.pop("title", None)
         if field.is_required():
             continue
@@ -88,14 +88,14 @@ def _complete(told: Json, model: type[BaseModel]) -> None:
             key["default"] = format_duration(field.default)
 
 
-def _as_yaml_is(told: Any) -> Any:
+def _accept_numbers(node: Any) -> Any:
     """Accept a number for every text without a pattern, as `check` does: `1` needs no quotes in YAML."""
-    if isinstance(told, list):
-        return [_as_yaml_is(one) for one in told]
-    if not isinstance(told, dict):
-        return told
-    loose = told.get("type") == "string" and not {"enum", "pattern"} & told.keys()
-    inner = {key: one if key in _DATA else _as_yaml_is(one) for key, one in told.items()}
-    if (place := told.get("$ref")) is not None:
+    if isinstance(node, list):
+        return [_accept_numbers(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    loose = node.get("type") == "string" and not {"enum", "pattern"} & node.keys()
+    inner = {key: item if key in _DATA else _accept_numbers(item) for key, item in node.items()}
+    if (place := node.get("$ref")) is not None:
         inner["$ref"] = f"#/$defs/{_NAMES[place.rpartition('/')[2]]}"
     return {**inner, "type": ["string", "number"]} if loose else inner

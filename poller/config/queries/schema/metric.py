@@ -99,7 +99,7 @@ class DeclaredAlert(Part):
     )
 
     @model_validator(mode="after")
-    def _one_limit(self) -> Self:
+    def _single_limit(self) -> Self:
         if self.above is None and self.below is None:
             raise ValueError("has no limit; write above or below and a number")
         if self.above is not None and self.below is not None:
@@ -238,12 +238,12 @@ class DeclaredMetric(Part):
 
     @field_validator("type", mode="before")
     @classmethod
-    def _type(cls, given: object) -> object:
-        known = get_args(MetricType)
-        if isinstance(given, str) and given and given not in known:
-            instead = _INSTEAD.get(given.lower().replace("_", "")) or did_you_mean(given, known)
-            raise ValueError(f"{quote(given)} is not one of {', '.join(known)}{instead}")
-        return given
+    def _type(cls, value: object) -> object:
+        types = get_args(MetricType)
+        if isinstance(value, str) and value and value not in types:
+            instead = _INSTEAD.get(value.lower().replace("_", "")) or did_you_mean(value, types)
+            raise ValueError(f"{quote(value)} is not one of {', '.join(types)}{instead}")
+        return value
 
     @field_validator("attribute_columns")
     @classmethod
@@ -287,7 +287,7 @@ class DeclaredMetric(Part):
             if columns.get(label) == name:
                 raise ValueError(f"{name!r} is also in attribute_columns; keep one of the two")
             if label in columns:
-                raise ValueError(_one_label(columns[label], name))
+                raise ValueError(_same_label(columns[label], name))
         for name, value in attributes.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"attribute {name!r} is {value}, which cannot be exported; write a text")
@@ -305,13 +305,13 @@ class DeclaredMetric(Part):
     @field_validator("alert")
     @classmethod
     def _alert(cls, alerts: tuple[DeclaredAlert, ...], info: ValidationInfo) -> tuple[DeclaredAlert, ...]:
-        if info.data.get("type") == "counter" and any(one.of == "value" for one in alerts):
+        if info.data.get("type") == "counter" and any(alert.of == "value" for alert in alerts):
             raise ValueError(
                 "compares the value of a counter, which depends on its last reset; "
                 "write of: daily_growth or of: weekly_change"
             )
         for name, count in Counter(
-            f"{one.of}, {one.definition().side}, {one.severity}" for one in alerts
+            f"{alert.of}, {alert.definition().side}, {alert.severity}" for alert in alerts
         ).items():
             if count > 1:
                 raise ValueError(f"has two equal alerts ({name}); change the severity of one")
@@ -334,9 +334,9 @@ def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
             raise ValueError(f"{name!r} begins with __, which Prometheus reserves; {remedy}")
         first = labels.setdefault(name.replace(".", "_"), name)
         if first != name:
-            raise ValueError(_one_label(first, name))
+            raise ValueError(_same_label(first, name))
     return labels
 
 
-def _one_label(first: str, second: str) -> str:
+def _same_label(first: str, second: str) -> str:
     return f"{first!r} and {second!r} become the same label in Prometheus; rename one"

@@ -269,7 +269,7 @@ class DeclaredQuery(Part):
                     "overflow",
                 )
             if metric.type == "counter":
-                _no_resets_of_ours(metric, info)
+                _refuse_false_resets(metric, info)
             sets = math.prod(len(values) for values in metric.attribute_values.values())
             most = info.data.get("max_series", sets)
             if sets > most:
@@ -298,7 +298,7 @@ class DeclaredQuery(Part):
         return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
 
 
-def _no_resets_of_ours(counter: DeclaredMetric, info: ValidationInfo) -> None:
+def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
     """Reject keys that could make a counter fall without a reset, because readers interpret it as one."""
     if info.data.get("overflow") == "other":
         raise MisfitError(
