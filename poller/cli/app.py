@@ -74,7 +74,7 @@ class _Later(typer.core.TyperCommand):
         try:
             return command.make_context(info_name, args, parent, **extra)
         except TyperException as error:
-            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in arguments):
+            if _SECRET_OPTIONS.intersection(argument.partition("=")[0] for argument in arguments):
                 # `--database-url host=x password=y`, unquoted: the extra argument may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
             error.message = reworded(
@@ -95,8 +95,8 @@ for _name, _help in COMMANDS.items():
     app.command(_name, help=_help, cls=_Later)(_stand_in)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib import metadata
 
         try:

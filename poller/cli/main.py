@@ -23,7 +23,7 @@ def main() -> None:
     if [argument for argument in sys.argv[1:] if argument != "--"][:1] == ["run"]:
         # The default action would end the process, although the daemon is about to read the files anyway.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # There is nothing to clean up yet. Process 1 of a container has no default action.
+        # There is nothing to clean up yet. Process 1 of a container would ignore the signals by default.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
         _run()

@@ -39,9 +39,9 @@ class Endpoint:
 def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Signal = "metrics") -> Endpoint:
     """Parse the endpoint `value` of the variable or option `where`, and return the endpoint of `signal`.
 
-    `POLLER_*`, `OBSCURA_*` and options require http:// or https://, so that nobody uses plain text by
-    accident. The `OTEL_*` variables follow their standard: gRPC accepts a bare host. For HTTP, the signal's
-    path (`/v1/metrics`) is appended or replaces another signal's path. The signal's own standard variable
+    `POLLER_*`, `OBSCURA_*` and options require http:// or https://, so that plain text is always explicit.
+    The `OTEL_*` variables follow their standard: gRPC accepts a bare host. For HTTP, the signal's path
+    (`/v1/metrics`) is appended or replaces another signal's path. The signal's own standard variable
     (OTEL_EXPORTER_OTLP_METRICS_ENDPOINT) is used unchanged (OpenTelemetry specification,
     protocol/exporter.md, "Endpoint URLs for OTLP/HTTP").
 

@@ -75,7 +75,7 @@ class LoaderProcess(contextlib.ExitStack):
             answer = pickle.load(self._answers)  # noqa: S301 - only our own child writes to the pipe
         except (EOFError, pickle.UnpicklingError):
             answer = None
-        # Another version may have other classes, and no such module.
+        # Another version may have other classes and modules.
         if (installed := _installed_version()) != _running_version():
             message = (
                 f"version {installed} is installed, but {_running_version()} is running; restart the poller"
@@ -98,7 +98,7 @@ class LoaderProcess(contextlib.ExitStack):
         self._child.wait()
 
     def _ended(self) -> LoaderError:
-        self._answers.close()  # so that the child cannot wait for us
+        self._answers.close()  # so that the child cannot block on a full pipe
         code = self._child.wait()
         reason = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
         message = f"the process that reads the configuration {reason}"
@@ -108,8 +108,8 @@ class LoaderProcess(contextlib.ExitStack):
 def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Start a child; return it and its answers. Raises OSError."""
     reading, writing = os.pipe()
-    # A signal to the whole group or service is for the daemon, and the child ends with it. It inherits the
-    # mask of this thread.
+    # The child inherits this thread's signal mask: it ignores signals to the whole process group, because the
+    # daemon handles them and ends the child.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         child = subprocess.Popen(  # noqa: S603 - the module is ours
@@ -137,7 +137,7 @@ def _installed_version() -> str:
 
 
 _running_version = functools.cache(_installed_version)
-"""The first call is at the start."""
+"""Version of the running code: cached at the first call, which is at the start."""
 
 
 def answer(read: Callable[[], object]) -> None:

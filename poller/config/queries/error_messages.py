@@ -50,9 +50,9 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
     return [(path, message) for path, message in messages.items() if path not in missing & misspelt]
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the message for an unknown key."""
-    return f"unknown key {quote(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
+def unknown_key(key: str, keys: Sequence[str]) -> str:
+    """Return the message for an unknown key; `keys` are the known ones."""
+    return f"unknown key {quote(key)}{did_you_mean(key, keys) or ';'} known keys: {', '.join(keys)}"
 
 
 def _sentence(details: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:

@@ -162,7 +162,7 @@ def output_name(target: dict[str, Any]) -> str:
 
 
 def _column(node: dict[str, Any]) -> str:
-    """The name of a column, casts around it left away; empty for anything else."""
+    """Return the name of a column, with or without casts; empty for anything else."""
     while "TypeCast" in node:
         node = node["TypeCast"].get("arg", {})
     fields = node.get("ColumnRef", {}).get("fields", [])

@@ -116,13 +116,13 @@ def _statement_kind(kind: str, sql: str) -> str:
     """Return the kind of statement by its first words: `CREATE TABLE`, `a transaction statement (COMMIT)`."""
     if kind in _WRITES:
         return _WRITES[kind]  # its first word may be WITH
-    words = [word.upper() for word in _NOT_A_WORD.sub(" ", sql[:2000]).split()]
-    verb, rest = (words[0], words[1:]) if words else (kind.removesuffix("Stmt"), [])
+    tokens = [token.upper() for token in _NOT_A_WORD.sub(" ", sql[:2000]).split()]
+    verb, rest = (tokens[0], tokens[1:]) if tokens else (kind.removesuffix("Stmt"), [])
     if kind == "TransactionStmt":
         return f"a transaction statement ({verb})"
     if verb not in _ON_AN_OBJECT:
         return verb
-    rest = [word for word in rest[:8] if word not in _BEFORE_THE_OBJECT]
+    rest = [token for token in rest[:8] if token not in _BEFORE_THE_OBJECT]
     pair = len(rest) > 1 and rest[0] in _BEGIN_AN_OBJECT and rest[1] in _GO_WITH_IT
     return " ".join([verb, *rest[: 2 if pair else 1]])
 
