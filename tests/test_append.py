@@ -156,7 +156,7 @@ def test_a_name_of_a_file_beside_it_is_taken_too_and_so_is_a_metric_of_another_m
     other = {**NEW, "name": "b", "metrics": [{**METRIC, "unit": "By"}]}
     assert refused(file, other, files) == [
         (
-            f"{file}:7: queries[0].metrics[0].unit: is not the unit that 'new' has at {beside}:7; write "
+            f"{file}:7: queries[0].metrics[0].unit: differs from the unit of 'new' at {beside}:7; write "
             f"the same, "
             "or rename one"
         )
@@ -210,7 +210,7 @@ def test_all_that_would_be_refused_is_known_before_anything_is_written(tmp_path:
     file.write_text(OLD)
     refuse(file, NEW, DEFAULTS)
     assert file.read_text() == OLD
-    with pytest.raises(ConfigError, match="is not the unit that 'a' has"):
+    with pytest.raises(ConfigError, match="differs from the unit of 'a' at"):
         refuse(file, {**NEW, "metrics": [{**METRIC, "name": "a"}]}, DEFAULTS)
     file.write_text(json.dumps({"queries": [{**NEW, "name": "a"}]}))
     with pytest.raises(ConfigError, match="no list with a dash before each"):

@@ -87,7 +87,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "attribute-column-is-value": [
         (
-            "9: queries[0].metrics[0].attribute_columns: column 'n' is the value_column too; keep "
+            "9: queries[0].metrics[0].attribute_columns: column 'n' is also the value_column; keep "
             "one of the two"
         ),
     ],
@@ -149,15 +149,12 @@ MISTAKES: dict[str, list[str]] = {
         "5: queries[0].overflow: 'sum' is not one of drop, other; write for example `overflow: other`",
     ],
     "attribute-in-both": [
-        (
-            "10: queries[0].metrics[0].attributes: 'state' is one of the attribute_columns too; keep "
-            "one of the two"
-        ),
+        ("10: queries[0].metrics[0].attributes: 'state' is also in attribute_columns; keep one of the two"),
     ],
     "attribute-labels-equal": [
         (
-            "9: queries[0].metrics[0].attributes: 'user.state' and 'user_state' become one label in "
-            "Prometheus; rename one"
+            "9: queries[0].metrics[0].attributes: 'user.state' and 'user_state' become the same "
+            "label in Prometheus; rename one"
         ),
     ],
     "attribute-name-reserved": [
@@ -311,7 +308,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "merge-text": [
         (
-            "4: queries[0]['<<']: merges something that is no mapping; write `<<: *name` of an "
+            "4: queries[0]['<<']: merges a value that is not a mapping; write `<<: *name` of an "
             "anchored mapping"
         ),
     ],
@@ -320,14 +317,14 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "metric-fed-twice": [
         (
-            "9: queries[0].metrics[1].name: 'users_total' has the same attributes at FILE:5; write "
-            "others to tell them apart"
+            "9: queries[0].metrics[1].name: 'users_total' has the same attributes at FILE:5; change "
+            "the attributes of one"
         ),
     ],
     "metric-name-reserved": [
         (
-            "5: queries[0].metrics[0].name: 'poller.polls' begins with poller., which is the "
-            "poller's own; rename it"
+            "5: queries[0].metrics[0].name: 'poller.polls' begins with poller., which the "
+            "poller reserves; rename it"
         ),
     ],
     "metric-name": [
@@ -532,8 +529,8 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "sql-locks": [
         (
-            "3: queries[0].sql: locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave "
-            "that clause away"
+            "3: queries[0].sql: locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit "
+            "that clause"
         ),
     ],
     "sql-parameter": [
@@ -933,7 +930,7 @@ def test_every_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
         ("POLLER_QUERIES", f"'shiped' {missing}"),
         ("POLLER_QUERIES", f"'{tmp_path}' {empty}"),
     ]
-    with pytest.raises(ConfigError, match="POLLER_QUERIES: names nothing"):
+    with pytest.raises(ConfigError, match="POLLER_QUERIES: is empty"):
         resolve(" : ")
 
 

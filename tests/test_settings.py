@@ -408,7 +408,7 @@ def test_what_is_wrong_with_an_endpoint_is_said_once_and_with_its_variable() -> 
     (told,) = problems({"POLLER_OTLP_ENDPOINT": "c:4317", "POLLER_OTLP_LOGS": "true"})
     assert told.startswith("POLLER_OTLP_ENDPOINT: ")
     (told,) = problems(COLLECTOR | {"POLLER_TRACES_ENDPOINT": "t:4317"})
-    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' does not say whether to use TLS")
+    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' has no scheme")
     (told,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
     assert told.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
 
