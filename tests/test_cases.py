@@ -402,7 +402,7 @@ def test_files_of_cases_are_no_query_files(desk: Desk) -> None:
     cases = desk.write("letters.test.yaml", "cases: []")
 
     assert load([desk.folder], DEFAULTS).files == (desk.folder / "letters.yaml",)
-    with pytest.raises(ConfigError, match="holds cases for `poller test`"):
+    with pytest.raises(ConfigError, match="contains cases for `poller test`"):
         load([cases], DEFAULTS)
 
 
@@ -537,7 +537,7 @@ def test_a_database_that_is_polled_or_not_there_is_told(
 ) -> None:
     desk.cases("- {name: x, query: lost, fails: rejected}")
     nowhere = "postgresql://u:s3cret@127.0.0.1:1/x?connect_timeout=2"
-    polled = "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"
+    polled = "--database: is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
     for environ, files, told in (
         ({}, ["."], "poller test: connection failed"),
         ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=1 dbname=x user=other"}, ["."], polled),
@@ -556,7 +556,7 @@ def test_the_database_that_is_polled_is_known_without_its_port(desk: Desk) -> No
         ["test", str(desk.folder), "--database", "postgresql://127.0.0.1/x"],
         env={"POLLER_DATABASE_URL": "host=127.0.0.1 port=5432 dbname=x"},
     )
-    assert "is POLLER_DATABASE_URL, which is only ever read" in str(done.exception)
+    assert "is POLLER_DATABASE_URL, which must only be read" in str(done.exception)
 
 
 def test_cases_are_chosen_by_name(desk: Desk) -> None:

@@ -239,8 +239,8 @@ MISTAKES: dict[str, list[str]] = {
             "least 5s, or a shorter timeout"
         ),
         (
-            "6: queries[0].max_age: max_age 500ms is shorter than interval 1s, so every value would "
-            "vanish before the next; write at least 1s"
+            "6: queries[0].max_age: max_age 500ms is shorter than interval 1s, so values would "
+            "expire before the next poll; write at least 1s"
         ),
         (
             "7: queries[0].groop: unknown key 'groop'; did you mean 'group'? known keys: name, sql, "
@@ -290,8 +290,8 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "max-age-short": [
         (
-            "5: queries[0].max_age: max_age 5m is shorter than interval 10m, so every value would "
-            "vanish before the next; write at least 10m"
+            "5: queries[0].max_age: max_age 5m is shorter than interval 10m, so values would "
+            "expire before the next poll; write at least 10m"
         ),
     ],
     "max-series-fraction": [
@@ -541,7 +541,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "sql-syntax": [
         (
-            "3: queries[0].sql: is not valid PostgreSQL: syntax error at or near "
+            "3: queries[0].sql: is not SQL that PostgreSQL understands: syntax error at or near "
             '"FORM" (line 2, column 1 of sql)'
         ),
     ],

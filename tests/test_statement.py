@@ -8,7 +8,7 @@ from poller.config.queries.sql_check import MAX_LENGTH, is_ordered, statement_pr
 
 INSTEAD = "; a query may only read: write SELECT, WITH, VALUES or TABLE"
 NONE = "contains no statement; write one SELECT, WITH, VALUES or TABLE"
-NO_SQL = "is not valid PostgreSQL:"
+NO_SQL = "is not SQL that PostgreSQL understands:"
 LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit that clause"
 INTO = "contains SELECT INTO, which creates a table; omit INTO"
 NO_TEXT = "contains an invalid character (NUL, or half of a surrogate pair); omit it"

@@ -296,7 +296,7 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
         ("SELECT 1; SELECT 2", "SQL: contains 2 statements; write one query per statement"),
         (
             "SELEC 1",
-            ("SQL: is not valid PostgreSQL: syntax error at or near "
+            ("SQL: is not SQL that PostgreSQL understands: syntax error at or near "
             "\"SELEC\" (line 1, column 1 "
             "of sql)"),
         ),

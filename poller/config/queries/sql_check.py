@@ -58,7 +58,9 @@ def statement_problem(sql: str) -> str | None:
     except pgparse.PGQueryError as error:
         if "memory exhausted" in error.message:
             return _too_deep()
-        return f"is not valid PostgreSQL: {_cut(error.message)} ({_place(sql, error.position)})"
+        return (
+            f"is not SQL that PostgreSQL understands: {_cut(error.message)} ({_place(sql, error.position)})"
+        )
     except RecursionError:
         return _too_deep()
     if not statements:
