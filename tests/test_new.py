@@ -245,7 +245,7 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     )
     tables.replayed()
     (offered,) = problems(new("--table", "tokens"))
-    assert offered.partition(" there are: ")[2] == (
+    assert offered.partition(" for public.tokens: ")[2] == (
         "count, count-estimate, newest-age=made, oldest-age=made, sum=secret, size"
     )
     asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
@@ -318,7 +318,7 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
         terminal.type("app.jobs\n")
         terminal.shows("app.jobs: about 600 rows")
         terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
-        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("99\n")
         terminal.shows("write numbers from 1 to 12 or names, such as 1 3")
         terminal.type("count-by=state, 1\n")
@@ -355,7 +355,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
         {"POLLER_DATABASE_URL": tables.standby_dsn},
     )
     try:
-        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("count, size\n")
         if asked_for == "file":
             terminal.shows("Append to which file")
@@ -381,7 +381,7 @@ def test_an_end_of_input_is_no_answer(tables: Database) -> None:
         {"POLLER_DATABASE_URL": tables.standby_dsn},
     )
     try:
-        terminal.shows(r"Which of them \(numbers\)")
+        terminal.shows(r"Which aggregates \(numbers or names\)")
         terminal.type("\x04")
         assert terminal.wait() == 1
     finally:

@@ -283,7 +283,7 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert lines[-1] == "every row is omitted, so the query feeds no metric"
     kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
     assert kept.exit_code == 1
-    assert kept.stderr.endswith("so this feeds no metric, and is not added to twins.yaml\n")
+    assert kept.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
     assert not Path("twins.yaml").exists()
     assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 

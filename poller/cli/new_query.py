@@ -47,9 +47,7 @@ class Starter:
     def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
         """Return the chosen aggregates; raises PollError, and ConfigError if the choice is invalid."""
         if table is None and not self._asks:
-            problem = (
-                "is missing, and there is no terminal for questions; write --table NAME --aggregate count"
-            )
+            problem = "is missing, and there is no terminal to ask; write --table NAME --aggregate count"
             raise ConfigError([Problem("--table", problem)])
         with self._inspecting() as inspection:
             tables = read_tables(inspection.value(tables_query()))
@@ -101,9 +99,7 @@ class Starter:
             numbers = _picked(answer, [offer.key for offer, _ in priced])
             if numbers and all(0 < number <= len(priced) for number in numbers):
                 return [priced[number - 1][0] for number in dict.fromkeys(numbers)]
-            self._console.print(
-                f"write numbers from 1 to {len(priced)} or names, for example 1 3", style="red"
-            )
+            self._console.print(f"write numbers from 1 to {len(priced)} or names, such as 1 3", style="red")
 
     def _find(self, name: str, tables: Sequence[Table]) -> Table:
         """Return the table called `name`; raises ConfigError."""
