@@ -156,7 +156,7 @@ def test_names_of_other_files_and_metrics_of_another_meaning_are_rejected(
     other = {**NEW, "name": "b", "metrics": [{**METRIC, "unit": "By"}]}
     assert refused(file, other, files) == [
         (
-            f"{file}:7: queries[0].metrics[0].unit: is not the unit that 'new' has at {other_file}:7; write "
+            f"{file}:7: queries[0].metrics[0].unit: differs from the unit of 'new' at {other_file}:7; write "
             f"the same, "
             "or rename one"
         )
@@ -210,7 +210,7 @@ def test_problems_are_detected_before_anything_is_written(tmp_path: Path) -> Non
     file.write_text(OLD)
     refuse(file, NEW, DEFAULTS)
     assert file.read_text() == OLD
-    with pytest.raises(ConfigError, match="is not the unit that 'a' has"):
+    with pytest.raises(ConfigError, match="differs from the unit of 'a' at"):
         refuse(file, {**NEW, "metrics": [{**METRIC, "name": "a"}]}, DEFAULTS)
     file.write_text(json.dumps({"queries": [{**NEW, "name": "a"}]}))
     with pytest.raises(ConfigError, match="not a list with one dash per query"):

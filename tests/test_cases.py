@@ -372,7 +372,7 @@ def test_mistakes_in_the_query_file_are_reported_first_and_folders_without_cases
     desk = Desk(tmp_path)
     desk.write("letters.yaml", "queries: []")
     assert desk.complaints("cases: []") == [
-        "letters.yaml:1: queries: is empty; write at least one query below it, each begun with a dash"
+        "letters.yaml:1: queries: is empty; write at least one query below it, each with a leading dash"
     ]
     (tmp_path / "letters.test.yaml").unlink()
     desk.write("letters.yaml", QUERIES)
@@ -404,7 +404,7 @@ def test_case_files_are_not_query_files(desk: Desk) -> None:
     cases = desk.write("letters.test.yaml", "cases: []")
 
     assert load([desk.folder], DEFAULTS).files == (desk.folder / "letters.yaml",)
-    with pytest.raises(ConfigError, match="holds cases for `poller test`"):
+    with pytest.raises(ConfigError, match="contains cases for `poller test`"):
         load([cases], DEFAULTS)
 
 
@@ -542,11 +542,11 @@ def test_a_polled_or_unreachable_database_is_reported(
 ) -> None:
     desk.cases("- {name: x, query: lost, fails: rejected}")
     nowhere = "postgresql://u:s3cret@127.0.0.1:1/x?connect_timeout=2"
-    polled = "--database: is POLLER_DATABASE_URL, which is only ever read; write a scratch database"
+    polled = "--database: is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
     for environ, files, reported in (
         ({}, ["."], "poller test: connection failed"),
         ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=1 dbname=x user=other"}, ["."], polled),
-        ({}, ["password=s3cret"], "--database: quote a value that holds blanks"),
+        ({}, ["password=s3cret"], "--database: contains blanks; quote the value"),
     ):
         process = poller_process("test", *files, "--database", nowhere, cwd=desk.folder, env=environ)
         assert (process.wait(), process.stdout) == (2, ""), str(process)
@@ -561,7 +561,7 @@ def test_the_polled_database_is_recognized_without_its_port(desk: Desk) -> None:
         ["test", str(desk.folder), "--database", "postgresql://127.0.0.1/x"],
         env={"POLLER_DATABASE_URL": "host=127.0.0.1 port=5432 dbname=x"},
     )
-    assert "is POLLER_DATABASE_URL, which is only ever read" in str(done.exception)
+    assert "is POLLER_DATABASE_URL, which must only be read" in str(done.exception)
 
 
 def test_cases_are_selected_by_name(desk: Desk) -> None:

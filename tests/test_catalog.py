@@ -28,7 +28,7 @@ MISTAKES: dict[str, list[str]] = {
     # tests/catalogs/invalid-<reason>.yaml: its problems behind `file:`; FILE stands for the file itself.
     "alert": [
         (
-            "10: queries[0].metrics[0].alert[0].of: 'growth' is none of value, daily_growth, "
+            "10: queries[0].metrics[0].alert[0].of: 'growth' is not one of value, daily_growth, "
             "weekly_change; write for example `of: daily_growth`"
         ),
         ("12: queries[0].metrics[0].alert[1].above: 'many' is not a limit; write a number like 100000"),
@@ -44,7 +44,7 @@ MISTAKES: dict[str, list[str]] = {
         ("17: queries[0].metrics[0].alert[3].above: '50%' is not a limit; write a number like 100000"),
         ("18: queries[0].metrics[0].alert[4]: has two limits; write one alert with above and one with below"),
         (
-            "20: queries[0].metrics[0].alert[5].severity: 'page' is none of critical, warning, "
+            "20: queries[0].metrics[0].alert[5].severity: 'page' is not one of critical, warning, "
             "info; write for example `severity: critical`"
         ),
         ("21: queries[0].metrics[0].alert[5].below: inf is not a limit; write a number like 100000"),
@@ -52,7 +52,7 @@ MISTAKES: dict[str, list[str]] = {
             '22: queries[0].metrics[0].alert[6].summary: is empty; write for example `summary: "The '
             "queue is longer than a night's work.\"`"
         ),
-        "24: queries[0].metrics[0].alert[7]: names no limit; write above or below and a number",
+        "24: queries[0].metrics[0].alert[7]: has no limit; write above or below and a number",
         (
             "25: queries[0].metrics[0].alert[8]: is a number, not a mapping; write for example "
             "`alert: [{above: 100000}]`"
@@ -69,25 +69,25 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "alert-twice": [
         (
-            "9: queries[0].metrics[0].alert: has two alerts of one kind (value, above, warning); "
-            "give one another severity"
+            "9: queries[0].metrics[0].alert: has two equal alerts (value, above, warning); "
+            "change the severity of one"
         ),
     ],
     "alias-as-key": [
-        "4: queries[0].requires: has an alias as a key; write a word",
+        "4: queries[0].requires: has an alias as a key; write a text",
     ],
     "alias-bomb": [
-        "5: e: is too large or too deep once its aliases are followed; write fewer of them",
+        "5: e: is too large or too deep after its aliases are expanded; use fewer aliases",
     ],
     "alias-recursive": [
-        "2: queries[0]: alias *all stands inside the value that it names",
+        "2: queries[0]: alias *all is inside its own anchor; remove it",
     ],
     "alias-unknown": [
-        "1: queries: alias *users names no anchor above it; write &users before the value",
+        "1: queries: alias *users has no anchor above it; write &users before the value",
     ],
     "attribute-column-is-value": [
         (
-            "9: queries[0].metrics[0].attribute_columns: column 'n' is the value_column too; keep "
+            "9: queries[0].metrics[0].attribute_columns: column 'n' is also the value_column; keep "
             "one of the two"
         ),
     ],
@@ -104,7 +104,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "attribute-column-twice": [
-        "9: queries[0].metrics[0].attribute_columns: column 'state' stands twice; keep one",
+        "9: queries[0].metrics[0].attribute_columns: column 'state' is listed twice; keep one",
     ],
     "attribute-columns-text": [
         (
@@ -113,62 +113,53 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "attribute-values-empty": [
-        (
-            "10: queries[0].metrics[0].attribute_values: 'state' has no values; list all that the column "
-            "can have"
-        ),
+        ("10: queries[0].metrics[0].attribute_values: 'state' has no values; list all values of the column"),
     ],
     "attribute-values-long": [
         (
             "10: queries[0].metrics[0].attribute_values: value '" + "x" * 57 + "...' of 'state' has 1025 "
-            "characters; the most is 1024"
+            "characters; write at most 1024"
         ),
     ],
     "attribute-values-of-no-column": [
         (
-            "10: queries[0].metrics[0].attribute_values: 'stat' is none of the attribute_columns; name it "
-            "there, or leave it out"
+            "10: queries[0].metrics[0].attribute_values: 'stat' is not in attribute_columns; add it "
+            "there, or omit it"
         ),
     ],
     "attribute-values-too-many": [
         (
             "5: queries[0].max_series: things has 6 sets of attribute_values and max_series is 5; write "
-            "max_series: 6, or close fewer columns"
+            "max_series: 6, or remove attribute_values"
         ),
     ],
     "attribute-values-twice": [
-        "10: queries[0].metrics[0].attribute_values: value 'a' of 'state' stands twice; keep one",
+        "10: queries[0].metrics[0].attribute_values: value 'a' of 'state' is listed twice; keep one",
     ],
     "overflow-without-attributes": [
         (
-            "5: queries[0].overflow: is other, and things has no attribute_columns to write `other` into; "
-            "name some"
+            "5: queries[0].overflow: is other, which requires attribute_columns; add them to things, or "
+            "write drop"
         ),
     ],
     "overflow-without-order": [
-        (
-            "5: queries[0].overflow: is other, and sql does not say which rows stay apart; end it with "
-            "ORDER BY"
-        ),
+        ("5: queries[0].overflow: is other, which requires an order of the rows; end sql with ORDER BY"),
     ],
     "overflow-word": [
-        "5: queries[0].overflow: 'sum' is none of drop, other; write for example `overflow: other`",
+        "5: queries[0].overflow: 'sum' is not one of drop, other; write for example `overflow: other`",
     ],
     "attribute-in-both": [
-        (
-            "10: queries[0].metrics[0].attributes: 'state' is one of the attribute_columns too; keep "
-            "one of the two"
-        ),
+        ("10: queries[0].metrics[0].attributes: 'state' is also in attribute_columns; keep one of the two"),
     ],
     "attribute-labels-equal": [
         (
-            "9: queries[0].metrics[0].attributes: 'user.state' and 'user_state' become one label in "
-            "Prometheus; rename one"
+            "9: queries[0].metrics[0].attributes: 'user.state' and 'user_state' become the same "
+            "label in Prometheus; rename one"
         ),
     ],
     "attribute-name-reserved": [
         (
-            "9: queries[0].metrics[0].attributes: '__name__' begins as Prometheus' own labels do (__); "
+            "9: queries[0].metrics[0].attributes: '__name__' begins with __, which Prometheus reserves; "
             "rename it"
         ),
     ],
@@ -179,11 +170,14 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "attribute-value-infinite": [
-        "9: queries[0].metrics[0].attributes: attribute 'limit' is inf, which is no value; write a text",
+        (
+            "9: queries[0].metrics[0].attributes: attribute 'limit' is inf, which cannot be exported; "
+            "write a text"
+        ),
     ],
     "attribute-value": [
         (
-            "9: queries[0].metrics[0].attributes.env: is a list, not a text, number or truth value; "
+            "9: queries[0].metrics[0].attributes.env: is a list, not a text, number or boolean; "
             "write for example `attributes: {env: prod}`"
         ),
         "9: queries[0].metrics[0].attributes.tier: is empty; write for example `attributes: {env: prod}`",
@@ -198,10 +192,10 @@ MISTAKES: dict[str, list[str]] = {
         "1: is empty; write `queries:` and a list of queries below it",
     ],
     "control-character": [
-        "2:13: holds the character U+0007, which YAML does not allow; leave it out",
+        "2:13: contains the character U+0007, which YAML does not allow; omit it",
     ],
     "description-blank": [
-        "6: queries[0].metrics[0].description: is blank; write a sentence that says what the number means",
+        "6: queries[0].metrics[0].description: is blank; write a sentence that explains the number",
     ],
     "description-empty": [
         (
@@ -210,7 +204,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "duplicate-key": [
-        "5: queries[0].interval: key 'interval' stands twice, on lines 4 and 5; keep one",
+        "5: queries[0].interval: key 'interval' is written twice, on lines 4 and 5; keep one",
     ],
     "estimate": [
         "4: queries[0].snapshot: is a text, not true or false; write for example `snapshot: true`",
@@ -245,8 +239,8 @@ MISTAKES: dict[str, list[str]] = {
             "least 5s, or a shorter timeout"
         ),
         (
-            "6: queries[0].max_age: max_age 500ms is shorter than interval 1s, so every value would "
-            "vanish before the next; write at least 1s"
+            "6: queries[0].max_age: max_age 500ms is shorter than interval 1s, so values would "
+            "expire before the next poll; write at least 1s"
         ),
         (
             "7: queries[0].groop: unknown key 'groop'; did you mean 'group'? known keys: name, sql, "
@@ -254,7 +248,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
         "11: queries[0].metrics[0].unit: 'MB' is not a UCUM unit; write 'MBy'",
         (
-            "13: queries[0].metrics[0].on_null: 'x' is none of drop, zero, fail; write for example "
+            "13: queries[0].metrics[0].on_null: 'x' is not one of drop, zero, fail; write for example "
             "`on_null: drop`"
         ),
     ],
@@ -262,7 +256,7 @@ MISTAKES: dict[str, list[str]] = {
         "4: queries[0].group: is empty; write for example `group: inventory`",
     ],
     "indentation": [
-        "3:9: a key cannot stand here; check the indentation, or write a text that holds `: ` in quotes",
+        "3:9: a key is not allowed here; check the indentation, or quote a text that contains `: `",
     ],
     "interval-empty": [
         "4: queries[0].interval: is empty; write one like 30s, 5m or 1h30m",
@@ -292,12 +286,12 @@ MISTAKES: dict[str, list[str]] = {
         "4: queries[0].interval: 'often' is not a duration; write one like 30s, 5m or 1h30m",
     ],
     "key-not-a-word": [
-        "2: queries[0]: has a mapping or list as a key; write a word",
+        "2: queries[0]: has a mapping or list as a key; write a text",
     ],
     "max-age-short": [
         (
-            "5: queries[0].max_age: max_age 5m is shorter than interval 10m, so every value would "
-            "vanish before the next; write at least 10m"
+            "5: queries[0].max_age: max_age 5m is shorter than interval 10m, so values would "
+            "expire before the next poll; write at least 10m"
         ),
     ],
     "max-series-fraction": [
@@ -314,23 +308,23 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "merge-text": [
         (
-            "4: queries[0]['<<']: merges something that is no mapping; write `<<: *name` of an "
+            "4: queries[0]['<<']: merges a value that is not a mapping; write `<<: *name` of an "
             "anchored mapping"
         ),
     ],
     "merge-twice": [
-        "4: queries[0]['<<']: alias *b names no anchor above it; write &b before the value",
+        "4: queries[0]['<<']: alias *b has no anchor above it; write &b before the value",
     ],
     "metric-fed-twice": [
         (
-            "9: queries[0].metrics[1].name: 'users_total' has the same attributes at FILE:5; write "
-            "others to tell them apart"
+            "9: queries[0].metrics[1].name: 'users_total' has the same attributes at FILE:5; change "
+            "the attributes of one"
         ),
     ],
     "metric-name-reserved": [
         (
-            "5: queries[0].metrics[0].name: 'poller.polls' begins with poller., which is the "
-            "poller's own; rename it"
+            "5: queries[0].metrics[0].name: 'poller.polls' begins with poller., which the "
+            "poller reserves; rename it"
         ),
     ],
     "metric-name": [
@@ -347,7 +341,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "metric-type-differs": [
         (
-            "9: queries[1].metrics[0].type: is not the type that 'messages.sent' has at FILE:5; "
+            "9: queries[1].metrics[0].type: differs from the type of 'messages.sent' at FILE:5; "
             "write the same, or rename one"
         ),
         (
@@ -363,11 +357,11 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "metric-unit-differs": [
         (
-            "13: queries[1].metrics[0].description: is not the description that 'users_total' has at "
+            "13: queries[1].metrics[0].description: differs from the description of 'users_total' at "
             "FILE:6; write the same, or rename one"
         ),
         (
-            "14: queries[1].metrics[0].unit: is not the unit that 'users_total' has at FILE:7; write "
+            "14: queries[1].metrics[0].unit: differs from the unit of 'users_total' at FILE:7; write "
             "the same, or rename one"
         ),
     ],
@@ -410,15 +404,15 @@ MISTAKES: dict[str, list[str]] = {
         "5: queries[0].metrics[0].value_column: is missing; write for example `value_column: pending`",
     ],
     "nested-too-deep": [
-        "1: queries[0][0][0][0][0][0][0][0][0]...: is nested deeper than 32 levels; write it flatter",
+        "1: queries[0][0][0][0][0][0][0][0][0]...: is nested deeper than 32 levels; reduce the nesting",
     ],
     "not-utf8": [
         "6: is not UTF-8 (byte 0xe9); save the file as UTF-8",
     ],
     "nul-escape": [
         (
-            "6: queries[0].metrics[0].description: holds a character that is no text (NUL, or half "
-            "of a surrogate pair); leave it out"
+            "6: queries[0].metrics[0].description: contains an invalid character (NUL, or half of "
+            "a surrogate pair); omit it"
         ),
     ],
     "null-document": [
@@ -432,15 +426,15 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "on-null": [
         (
-            "9: queries[0].metrics[0].on_null: 'ignore' is none of drop, zero, fail; write for "
+            "9: queries[0].metrics[0].on_null: 'ignore' is not one of drop, zero, fail; write for "
             "example `on_null: drop`"
         ),
     ],
     "queries-empty-list": [
-        "1: queries: is empty; write at least one query below it, each begun with a dash",
+        "1: queries: is empty; write at least one query below it, each with a leading dash",
     ],
     "queries-empty": [
-        "1: queries: is empty; write at least one query below it, each begun with a dash",
+        "1: queries: is empty; write at least one query below it, each with a leading dash",
     ],
     "queries-mapping": [
         "1: queries: is a mapping, not a list; begin each query with a dash",
@@ -505,7 +499,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "requires-role": [
         (
-            "4: queries[0].requires.role: 'replica' is none of standby, primary, any; write for "
+            "4: queries[0].requires.role: 'replica' is not one of standby, primary, any; write for "
             "example `role: standby`"
         ),
     ],
@@ -516,34 +510,34 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "several-documents": [
-        "2: begins a second document; remove the `---`, or make it a file of its own",
+        "2: begins a second document; remove the `---`, or move it to its own file",
     ],
     "snapshot-word": [
         "4: queries[0].snapshot: is a text, not true or false; write for example `snapshot: true`",
     ],
     "sql-comment": [
-        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES or TABLE",
+        "3: queries[0].sql: contains no statement; write one SELECT, WITH, VALUES or TABLE",
     ],
     "sql-empty": [
-        "3: queries[0].sql: holds no statement; write one SELECT, WITH, VALUES or TABLE",
+        "3: queries[0].sql: contains no statement; write one SELECT, WITH, VALUES or TABLE",
     ],
     "sql-explain": [
         "3: queries[0].sql: is EXPLAIN; a query may only read: write SELECT, WITH, VALUES or TABLE",
     ],
     "sql-into": [
-        "3: queries[0].sql: holds SELECT INTO, which makes a table; leave INTO away",
+        "3: queries[0].sql: contains SELECT INTO, which creates a table; omit INTO",
     ],
     "sql-locks": [
         (
-            "3: queries[0].sql: locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave "
-            "that clause away"
+            "3: queries[0].sql: locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit "
+            "that clause"
         ),
     ],
     "sql-parameter": [
         "3: queries[0].sql: has a parameter $1; write the value itself",
     ],
     "sql-several": [
-        "3: queries[0].sql: holds 3 statements; write one, and a query of its own for each other",
+        "3: queries[0].sql: contains 3 statements; write one query per statement",
     ],
     "sql-syntax": [
         (
@@ -552,7 +546,7 @@ MISTAKES: dict[str, list[str]] = {
         ),
     ],
     "sql-writes-in-with": [
-        "3: queries[0].sql: holds DELETE inside WITH; a query may only read",
+        "3: queries[0].sql: contains DELETE inside WITH; a query may only read",
     ],
     "sql-writes": [
         "3: queries[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE",
@@ -567,8 +561,8 @@ MISTAKES: dict[str, list[str]] = {
         "2:1: a tab cannot indent YAML; write spaces",
     ],
     "tag": [
-        "4: queries[0].interval: tag !!str is not understood; write the value without it",
-        "5: queries[0].group: tag !env is not understood; write the value without it",
+        "4: queries[0].interval: tag !!str is not supported; write the value without it",
+        "5: queries[0].group: tag !env is not supported; write the value without it",
     ],
     "timeout-over-default-interval": [
         (
@@ -587,34 +581,34 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "type-counter-alert": [
         (
-            "10: queries[0].metrics[0].alert: compares the value of a counter, which mostly says "
-            "how long it has counted; write of: daily_growth or of: weekly_change"
+            "10: queries[0].metrics[0].alert: compares the value of a counter, which depends on "
+            "its last reset; write of: daily_growth or of: weekly_change"
         ),
     ],
     "type-counter-estimate": [
         (
-            "4: queries[0].estimate: may be lower than the exact value before it, and messages_sent"
-            " is a counter; leave it out, or write type: gauge"
+            "4: queries[0].estimate: may be lower than the exact value before it, but messages_sent"
+            " is a counter; omit it, or write type: gauge"
         ),
     ],
     "type-counter-on-null-zero": [
         (
-            "10: queries[0].metrics[0].on_null: is zero, which of a counter would look like a "
-            "reset; write drop or fail"
+            "10: queries[0].metrics[0].on_null: is zero, which would look like a reset of the counter; "
+            "write drop or fail"
         ),
     ],
     "type-counter-overflow": [
         (
-            "4: queries[0].overflow: is other, whose sum falls when other rows come first, and "
-            "messages_sent is a counter; write drop, or type: updowncounter"
+            "4: queries[0].overflow: is other, whose sum may fall, but messages_sent is a counter; "
+            "write drop, or type: updowncounter"
         ),
     ],
     "type-histogram": [
         (
-            "9: queries[0].metrics[0].type: 'histogram' is none of gauge, counter, updowncounter, "
-            "as OTLP has no histogram that falls; give the query a row per bucket, with the count "
-            "of all up to the bound `le` ('+Inf' for the last), and write attribute_columns: [le], "
-            "which histogram_quantile() reads"
+            "9: queries[0].metrics[0].type: 'histogram' is not one of gauge, counter, updowncounter, "
+            "because an OTLP histogram must not fall; return a row per bucket, with the count of "
+            "values up to the bound `le` ('+Inf' for the last), and write attribute_columns: [le] for "
+            "histogram_quantile()"
         ),
     ],
     "type-list": [
@@ -625,14 +619,14 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "type-misspelt": [
         (
-            "9: queries[0].metrics[0].type: 'countr' is none of gauge, counter, updowncounter; did "
+            "9: queries[0].metrics[0].type: 'countr' is not one of gauge, counter, updowncounter; did "
             "you mean 'counter'?"
         ),
     ],
     "type-sum": [
         (
-            "9: queries[0].metrics[0].type: 'Sum' is none of gauge, counter, updowncounter; write "
-            "counter where it only grows, else updowncounter"
+            "9: queries[0].metrics[0].type: 'Sum' is not one of gauge, counter, updowncounter; write "
+            "counter if it only grows, else updowncounter"
         ),
     ],
     "unit-empty": [
@@ -676,7 +670,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "unquoted-braces": [
         (
-            "7: queries[0].metrics[0].unit: is a mapping, which is what braces without quotes mean; "
+            "7: queries[0].metrics[0].unit: is a mapping, because braces without quotes mean one; "
             'write for example `unit: "{message}"`'
         ),
     ],
@@ -684,10 +678,10 @@ MISTAKES: dict[str, list[str]] = {
         "7:15: a value cannot begin with %; write it in quotes",
     ],
     "unquoted-star": [
-        "3:11: a value that begins with * or & names an anchor; write a text in quotes",
+        "3:11: a value that begins with * or & names an anchor; quote a text",
     ],
     "unquoted-version": [
-        "5:24: after | or > a text begins on the next line; write a value that begins so in quotes",
+        "5:24: after | or > a text begins on the next line; quote a value that begins with | or >",
     ],
     "value-column-empty": [
         "8: queries[0].metrics[0].value_column: is empty; write for example `value_column: pending`",
@@ -778,7 +772,7 @@ def test_a_metric_of_two_files_with_two_units_is_told_with_both_places(tmp_path:
     write(tmp_path, a="queries:\n" + query("a", "size"), b="queries:\n" + query("b", "size", unit="By"))
     here = f"{tmp_path}/b.yaml:5: queries[0].metrics[0].unit"
     there = f"{tmp_path}/a.yaml:5"
-    what = f"is not the unit that 'size' has at {there}; write the same, or rename one"
+    what = f"differs from the unit of 'size' at {there}; write the same, or rename one"
     assert problems(tmp_path) == [f"{here}: {what}"]
 
 
@@ -870,7 +864,7 @@ def test_the_namespace_stands_before_every_metric_and_not_in_messages(tmp_path: 
     long = "n" * 250
     write(tmp_path, a="queries:\n" + query("a", long) + query("b", "Bad"))
     too_long, bad = problems(tmp_path, defaults=namespaced)
-    what = "has 258 characters behind the namespace 'obscura'; OpenTelemetry allows 255"
+    what = "has 258 characters with the namespace 'obscura'; OpenTelemetry allows 255"
     assert too_long == f"{tmp_path}/a.yaml:5: queries[0].metrics[0].name: {what}"
     assert bad.startswith(f"{tmp_path}/a.yaml:9: queries[1].metrics[0].name: 'Bad' is not a metric name; ")
 
@@ -931,12 +925,12 @@ def test_every_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(f"shiped:{tmp_path}")
     missing = "does not exist; write a folder of query files, or a file; did you mean 'shipped'?"
-    empty = "holds no query file; put a *.yaml file into it, or write another folder"
+    empty = "contains no query file; add a *.yaml file, or write another folder"
     assert [(problem.where, problem.message) for problem in caught.value.problems] == [
         ("POLLER_QUERIES", f"'shiped' {missing}"),
         ("POLLER_QUERIES", f"'{tmp_path}' {empty}"),
     ]
-    with pytest.raises(ConfigError, match="POLLER_QUERIES: names nothing"):
+    with pytest.raises(ConfigError, match="POLLER_QUERIES: is empty"):
         resolve(" : ")
 
 

@@ -527,7 +527,7 @@ def test_a_subfolder_with_query_files_is_reported_as_not_read(tmp_path: Path) ->
     done = CliRunner().invoke(app, ["check", str(tmp_path / "mine")])
     assert done.exit_code == 0
     assert done.stderr == (
-        f"{tmp_path}/mine/sub: not read, as folders are not searched recursively; name it as well\n"
+        f"{tmp_path}/mine/sub: not read, because folders are not searched recursively; name it\n"
     )
     shipped = CliRunner().invoke(app, ["check", "shipped"])
     assert shipped.stderr == ""
@@ -564,10 +564,10 @@ def test_an_unreachable_database_is_a_separate_error(check: Callable[..., Result
 
 def test_options_that_need_a_database_are_rejected_without_it(check: Callable[..., Result]) -> None:
     for options, what in (
-        (["--max-cost", "5"], "--max-cost: needs a server that plans; write --database as well"),
+        (["--max-cost", "5"], "--max-cost: requires the server's planner; add --database"),
         (["--database"], "POLLER_DATABASE_URL: is not set"),
-        (["--database", "--max-cost", "nan"], "--max-cost: is no cost above 0; write for example 100000"),
-        (["--database", "--max-cost", "-1"], "--max-cost: is no cost above 0; write for example 100000"),
+        (["--database", "--max-cost", "nan"], "--max-cost: is not above 0; write for example 100000"),
+        (["--database", "--max-cost", "-1"], "--max-cost: is not above 0; write for example 100000"),
     ):
         done = check(one("SELECT 1 AS n"), *options)
         assert isinstance(done.exception, ConfigError)

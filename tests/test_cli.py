@@ -53,7 +53,7 @@ def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() ->
     for name, field in Variables.model_fields.items():
         assert f"{option(name)} " in told
         assert f"variable {variables(field)[0]}" in told
-    assert "As an option it shows in `ps`" in told
+    assert "The option is visible in `ps`" in told
 
 
 def test_an_unknown_command_or_option_is_a_usage_error() -> None:
@@ -155,7 +155,7 @@ def test_a_stdin_that_is_closed_is_no_terminal() -> None:
     command = shlex.join([sys.executable, "-m", "poller", "try"])
     done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "SQL: holds no statement; write one SELECT, WITH, VALUES or TABLE\n"
+    assert done.stderr == "SQL: contains no statement; write one SELECT, WITH, VALUES or TABLE\n"
 
 
 def test_programs_are_told_in_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:

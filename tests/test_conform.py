@@ -1075,7 +1075,7 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, receiver: Receiver) -> None:
     for arguments, expected in (
         ([str(tmp_path / "none")], "No such file"),
         (["--for", "soon"], "--for: 'soon' is not a duration"),
-        (["--for", "1s", "x"], "either reads files or listens"),
+        (["--for", "1s", "x"], "cannot combine files with"),
         (["--generation", "v1"], "v1"),
         (["--grpc-port", str(receiver.grpc_port)], "set --grpc-port and --http-port"),
     ):

@@ -336,6 +336,4 @@ def test_without_the_extra_the_error_names_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 2
-    assert done.stderr == (
-        "poller dashboard: needs Grafana's builders; pip install 'obscura-poller[dashboard]'\n"
-    )
+    assert done.stderr == ("poller dashboard: requires an extra: pip install 'obscura-poller[dashboard]'\n")

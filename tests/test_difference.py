@@ -37,8 +37,8 @@ def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> Non
         "1 added, 1 removed, 0 changed, 1 unchanged",
         "added: new",
         "removed: old",
-        "metrics that appear: new",
-        "metrics that vanish: old",
+        "new metrics: new",
+        "removed metrics: old",
     ]
 
 
@@ -56,7 +56,7 @@ def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> Non
 )
 def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: dict[str, Any]) -> None:
     change = changed(**fields)
-    assert not change.is_another_question
+    assert not change.changes_numbers
     difference = compare([change.before], [change.after])
     assert (set(difference.dropped), set(difference.fresh)) == (set(), {"a"})
 
@@ -79,7 +79,7 @@ def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: di
 )
 def test_values_of_another_question_are_dropped_and_it_is_asked_at_once(fields: dict[str, Any]) -> None:
     change = changed(**fields)
-    assert change.is_another_question
+    assert change.changes_numbers
     difference = compare([change.before], [change.after])
     assert (set(difference.dropped), set(difference.fresh)) == ({"a"}, {"a"})
 
@@ -90,8 +90,8 @@ def test_another_description_keeps_the_values_and_polls_nothing() -> None:
     assert (set(difference.dropped), set(difference.fresh)) == (set(), set())
     assert list(difference.lines()) == [
         "0 added, 0 removed, 1 changed, 0 unchanged",
-        "changed: a (metrics); its values stay",
-        "metrics of another description: a",
+        "changed: a (metrics); its values remain",
+        "metrics with a new description: a",
     ]
 
 
@@ -114,7 +114,7 @@ def test_the_lines_tell_keys_durations_and_units() -> None:
     assert list(compare([change.before], [change.after]).lines()) == [
         "0 added, 0 removed, 1 changed, 0 unchanged",
         "changed: a (sql, interval 5m -> 1m, metrics); its old values are dropped",
-        "metrics of another unit: a {thing} -> s",
+        "metrics with a new unit: a {thing} -> s",
     ]
 
 
@@ -123,7 +123,7 @@ def test_another_type_makes_other_values() -> None:
     assert list(compare([change.before], [change.after]).lines()) == [
         "0 added, 0 removed, 1 changed, 0 unchanged",
         "changed: a (metrics); its old values are dropped",
-        "metrics of another type: a gauge -> counter",
+        "metrics with a new type: a gauge -> counter",
     ]
 
 

@@ -247,10 +247,7 @@ def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> No
     (tmp_path / "q.yaml").write_text(json.dumps({"queries": [query("a", "SELECT 1 AS n")]}))
     done = CliRunner().invoke(app, ["grants", str(tmp_path / "q.yaml"), "--role", name])
     assert isinstance(done.exception, ConfigError)
-    assert (
-        str(done.exception)
-        == f"--role: '{name}' is not one role; write the role that the poller logs in with"
-    )
+    assert str(done.exception) == f"--role: '{name}' is not one role; write the poller's login role"
     assert done.stdout == ""
 
 

@@ -72,9 +72,9 @@ def test_examples_stand_below_the_help() -> None:
         .endswith(
             "  Examples:\n"
             "    poller poll                                 # a table of every value\n"
-            "    poller poll --queries my-queries -v         # and why rows are left out\n"
-            "    poller poll --query 'users*' --format json  # some, for a program\n"
-            "    poller poll --push                          # print, and push as well"
+            "    poller poll --queries my-queries -v         # list omitted rows as well\n"
+            "    poller poll --query 'users*' --format json  # some queries, as JSON\n"
+            "    poller poll --push                          # print and push"
         )
     )
     assert epilog("nothing") is None
@@ -85,15 +85,21 @@ def test_examples_stand_below_the_help() -> None:
     [
         (
             "settings --format jsn",
-            "Invalid value for '--format': 'jsn' is none of table, json; did you mean 'json'?",
+            "Invalid value for '--format': 'jsn' is not one of table, json; did you mean 'json'?",
         ),
         (
             "catalog --generation nope",
-            "Invalid value for '--generation': 'nope' is none of document, v0.9.4; write one like document",
+            (
+                "Invalid value for '--generation': 'nope' is not one of document, v0.9.4; "
+                "write one like document"
+            ),
         ),
         (
             "dashboard inventry",
-            "Invalid value for 'which': 'inventry' is none of inventory, poller; did you mean 'inventory'?",
+            (
+                "Invalid value for 'which': 'inventry' is not one of inventory, poller; "
+                "did you mean 'inventory'?"
+            ),
         ),
         (
             "conform --requests=x",
@@ -113,7 +119,7 @@ def test_examples_stand_below_the_help() -> None:
         ("poll --query", "--query needs a value"),
         ("poll --quer x", "No such option: --quer (Possible options: --queries, --query)"),
         ("check --nothing-like-it", "No such option: --nothing-like-it"),
-        ("poll users", "Got unexpected extra argument(s) (users); query files are given by --queries"),
+        ("poll users", "Got unexpected extra argument(s) (users); write query files as --queries FILES"),
         ("health users", "Got unexpected extra argument(s) (users)"),
     ],
 )

@@ -160,7 +160,7 @@ min_interval: 1m
 metrics:
   - {metric_name: jobs, type: gauge, help: Jobs., values: [n], query: SELECT count(*) AS n FROM jobs}
 """
-NEXT_STEP = "poller check --database FILE shows what your server makes of them"
+NEXT_STEP = "poller check --database FILE checks them on your server"
 PARTLY = GOOD + "  - {metric_name: gone, type: summary, help: Gone., values: [n], query: SELECT 1 AS n}\n"
 
 
@@ -227,7 +227,7 @@ def test_an_existing_file_is_not_overwritten_and_a_new_one_passes_check(
     assert poller("check", "new.yaml")[0] == 0
 
     code, _, err = poller("import", "--from", "sql_exporter", "good.yml", "--write", "new.yaml")
-    assert (code, err) == (2, "new.yaml: is there already; remove it, or write to another\n")
+    assert (code, err) == (2, "new.yaml: already exists; remove it, or write another file\n")
 
 
 def test_a_folder_receives_one_file_per_imported_file(poller: Command, folder: Path) -> None:
@@ -255,7 +255,7 @@ def test_all_files_of_a_folder_are_imported(poller: Command) -> None:
         (["--from", "telegraf", "."], ".: contains no .conf or .toml file"),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "nowhere"],
-            "--write nowhere: is no folder; write one that exists, or a file that ends in .yaml",
+            "--write nowhere: is not a folder; write an existing folder, or a file that ends in .yaml",
         ),
         (
             ["--from", "sql_exporter", "good.yml", "--write", "no/where.yaml"],

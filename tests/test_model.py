@@ -119,22 +119,25 @@ def test_a_duration_said_is_the_duration_read(seconds: int) -> None:
         ),
         (
             {"name": "poller.polls"},
-            "'poller.polls' begins with poller., which is the poller's own; rename it",
+            "'poller.polls' begins with poller., which the poller reserves; rename it",
         ),
-        ({"description": " "}, "is blank; write a sentence that says what the number means"),
+        ({"description": " "}, "is blank; write a sentence that explains the number"),
         ({"unit": "bytes"}, "'bytes' is not a UCUM unit; write 'By'"),
-        ({"attribute_columns": ["n"]}, "column 'n' is the value_column too; keep one of the two"),
-        ({"attribute_columns": ["a", "a"]}, "column 'a' stands twice; keep one"),
-        ({"attribute_columns": ["a.b", "a_b"]}, "'a.b' and 'a_b' become one label in Prometheus; rename one"),
+        ({"attribute_columns": ["n"]}, "column 'n' is also the value_column; keep one of the two"),
+        ({"attribute_columns": ["a", "a"]}, "column 'a' is listed twice; keep one"),
+        (
+            {"attribute_columns": ["a.b", "a_b"]},
+            "'a.b' and 'a_b' become the same label in Prometheus; rename one",
+        ),
         (
             {"attribute_columns": ["a"], "attributes": {"a": 1}},
-            "'a' is one of the attribute_columns too; keep one of the two",
+            "'a' is also in attribute_columns; keep one of the two",
         ),
         (
             {"attribute_columns": ["a.b"], "attributes": {"a_b": 1}},
-            "'a.b' and 'a_b' become one label in Prometheus; rename one",
+            "'a.b' and 'a_b' become the same label in Prometheus; rename one",
         ),
-        ({"attributes": {"a": float("nan")}}, "attribute 'a' is nan, which is no value; write a text"),
+        ({"attributes": {"a": float("nan")}}, "attribute 'a' is nan, which cannot be exported; write a text"),
         ({"attributes": {"a": 2**63}}, "attribute 'a' is an integer beyond 64 bits; write it in quotes"),
     ],
     ids=lambda value: ascii(value)[:40],
@@ -178,7 +181,7 @@ def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at()
     assert [str(misfit) for misfit in misfits] == [
         "interval 10s is shorter than timeout 20s; write an interval of at least 20s, or a shorter timeout",
         (
-            "max_age 5s is shorter than interval 10s, so every value would vanish before the next; "
+            "max_age 5s is shorter than interval 10s, so values would expire before the next poll; "
             "write at least 10s"
         ),
     ]

@@ -185,16 +185,16 @@ def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
 @pytest.mark.every_version
 def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_to_write(new: New) -> None:
     assert problems(new()) == [
-        "--table: is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
+        "--table: is missing, and there is no terminal to ask; write --table NAME --aggregate count"
     ]
     assert problems(new("--table", "job", "--aggregate", "count")) == [
-        "--table: 'job' is no table that the role may read; did you mean 'app.jobs'?"
+        "--table: 'job' is not a table that the role may read; did you mean 'app.jobs'?"
     ]
     assert problems(new("--table", "zzzzzz", "--aggregate", "count")) == [
         "--table: 'zzzzzz' does not exist; the role may read app.jobs, public.parts, public.fresh"
     ]
     assert problems(new("--table", "jobs")) == [
-        f"--aggregate: is missing; for app.jobs there are: {', '.join(JOBS)}"
+        f"--aggregate: is missing; write one of these for app.jobs: {', '.join(JOBS)}"
     ]
     wrong = ["cuont", "age=created_at", "size=id", "top", "count-by=stat", "sum=state", "newest-age=id"]
     columns = "id, state, owner, size_bytes, body, done, mood, Odd Name, created_at"
@@ -214,7 +214,7 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
         "--aggregate: 'id' is bigint; write a column of the type timestamp with time zone",
     ]
     two = new("--table", "jobs", "--aggregate", "count", "--aggregate", "size", "--name", "x")
-    assert problems(two) == ["--name: is of one query; ask for one aggregate"]
+    assert problems(two) == ["--name: needs a single query; choose one aggregate"]
 
 
 @pytest.mark.every_version
@@ -246,7 +246,7 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     )
     tables.replayed()
     (offered,) = problems(new("--table", "tokens"))
-    assert offered.partition(" there are: ")[2] == (
+    assert offered.partition(" for public.tokens: ")[2] == (
         "count, count-estimate, newest-age=made, oldest-age=made, sum=secret, size"
     )
     asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
@@ -271,7 +271,7 @@ def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) 
     tables.execute("CREATE TABLE public.jobs (n int)")
     tables.replayed()
     (told,) = problems(new("--table", "jobs", "--aggregate", "count"))
-    assert told.startswith("--table: 'jobs' is several; write one of ")
+    assert told.startswith("--table: 'jobs' matches several; write one of ")
     assert {"app.jobs", "public.jobs"} <= set(told.replace(",", " ").split())
     assert new("--table", "public.jobs", "--aggregate", "count").exit_code == 0
 
@@ -292,7 +292,10 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
     finally:
         tables.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
     assert problems(done) == [
-        "--aggregate: is missing; for app.jobs there are: count, count-estimate, count-by=state, size"
+        (
+            "--aggregate: is missing; write one of these for app.jobs: "
+            "count, count-estimate, count-by=state, size"
+        )
     ]
     assert problems(hidden) == ["--table: 'parts' is a table that the role may not read; GRANT SELECT on it"]
 
@@ -312,13 +315,13 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
         terminal.shows(r"public\.fresh +not analysed")
         terminal.shows(r"Which table \(number or name\):")
         terminal.type("jbos\n")
-        terminal.shows("'jbos' is no table that the role may read; did you mean 'app.jobs'")
+        terminal.shows("'jbos' is not a table that the role may read; did you mean 'app.jobs'")
         terminal.type("app.jobs\n")
         terminal.shows("app.jobs: about 600 rows")
-        terminal.shows(r"3 +count-by=state +number of rows per value of state \(failed, queued, sent\)")
-        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
+        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("99\n")
-        terminal.shows("write numbers from 1 to 12, or names, like 1 3")
+        terminal.shows("write numbers from 1 to 12 or names, such as 1 3")
         terminal.type("count-by=state, 1\n")
         terminal.shows("Append to which file")
         terminal.type("q.txt\n")
@@ -353,15 +356,15 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
         {"POLLER_DATABASE_URL": tables.standby_dsn},
     )
     try:
-        terminal.shows(r"Which of them \(numbers\) \(1\):")
+        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("count, size\n")
         if asked_for == "file":
             terminal.shows("Append to which file")
             terminal.type(f"{file}\n")
-        terminal.shows("the query name 'jobs_count' is already used at")
-        terminal.shows("Another name instead of jobs_count")
+        terminal.shows("'jobs_count' is also the query at")
+        terminal.shows("New name for jobs_count")
         terminal.type("Jobs\n")
-        terminal.shows("Another name instead of Jobs")
+        terminal.shows("New name for Jobs")
         terminal.type("all_jobs\n")
         assert terminal.wait() == 0, terminal.text
     finally:
@@ -379,7 +382,7 @@ def test_an_end_of_input_is_no_answer(tables: Database) -> None:
         {"POLLER_DATABASE_URL": tables.standby_dsn},
     )
     try:
-        terminal.shows(r"Which of them \(numbers\)")
+        terminal.shows(r"Which aggregates \(numbers or names\)")
         terminal.type("\x04")
         assert terminal.wait() == 1
     finally:

@@ -341,7 +341,7 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
     process = poller_process("poll", "--push", env={"POLLER_DATABASE_URL": "dbname=x"})
 
     assert process.wait() == 2
-    assert "--push: has nowhere to push to; set POLLER_OTLP_ENDPOINT" in process.stderr
+    assert "--push: needs an endpoint; set POLLER_OTLP_ENDPOINT" in process.stderr
 
 
 @pytest.mark.postgres

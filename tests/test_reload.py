@@ -115,8 +115,8 @@ def test_a_valid_change_is_swapped_in_told_and_counted(bed: Bed, caplog: pytest.
         "INFO query files read again: 1 added, 1 removed, 0 changed, 1 unchanged",
         "INFO added: c",
         "INFO removed: b",
-        "INFO metrics that appear: c",
-        "INFO metrics that vanish: b",
+        "INFO new metrics: c",
+        "INFO removed metrics: b",
     ]
     shown = bed.metrics()
     assert (shown["reloads ok"], shown["reload.success"]) == (1, 1)

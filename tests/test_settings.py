@@ -139,14 +139,14 @@ def test_an_empty_option_unsets_what_the_environment_says() -> None:
             "POLLER_OTLP_ENDPOINT",
             "collector:4317",
             (
-                "'collector:4317' does not say whether to use TLS; write http://collector:4317 "
+                "'collector:4317' has no scheme; write http://collector:4317 "
                 "for plain text or https://collector:4317 for TLS"
             ),
         ),
         (
             "POLLER_OTLP_ENDPOINT",
             "grpc://collector:4317",
-            "'grpc://collector:4317': write http:// for plain text or https:// for TLS, not grpc://",
+            "'grpc://collector:4317' has an unknown scheme; write http:// for plain text or https:// for TLS",
         ),
         ("POLLER_OTLP_ENDPOINT", "http://:4317", "'http://:4317' has no host; write one like http://collector:4317"),
         (
@@ -176,7 +176,7 @@ IMPORT = "from opentelemetry.sdk import trace, _logs; trace.SpanLimits(), _logs.
     ],
 )
 def test_a_limit_that_the_sdk_cannot_be_imported_with_is_a_problem(name: str, value: str) -> None:
-    told = f"{name}: {value!r} is not a whole number; write one like 128, or remove the variable"
+    told = f"{name}: {value!r} is not a whole number; write one like 128, or unset the variable"
     assert problems({name: value}) == [told]
     environ = {**os.environ, name: value}
     imported = subprocess.run([sys.executable, "-c", IMPORT], env=environ, capture_output=True, check=False)
@@ -274,8 +274,8 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str, value:
     with pytest.raises(ConfigError) as caught:
         load({name: value})
     assert str(caught.value) == (
-        f"{name}: {value.strip()!r} would be seconds here and is milliseconds in the specification; "
-        f"write it with its unit, like {seconds}, or set POLLER_EXPORT_TIMEOUT={seconds}"
+        f"{name}: {value.strip()!r} would mean seconds here, but milliseconds in the specification; "
+        f"add the unit, for example {seconds}, or set POLLER_EXPORT_TIMEOUT={seconds}"
     )
     assert load({name: "999"}).export_timeout == 999
     assert load({name: "1000s"}).export_timeout == 1000
@@ -401,14 +401,14 @@ def test_log_records_go_out_only_where_they_are_wanted() -> None:
     assert str(load(COLLECTOR | wanted | own).logs_to) == "http://l:4318/in"
     assert load(COLLECTOR | wanted).warnings == ()
     (warning,) = load(wanted).warnings
-    assert warning.startswith("POLLER_OTLP_LOGS: there is nowhere to push to")
+    assert warning.startswith("POLLER_OTLP_LOGS: has no effect without an endpoint")
 
 
 def test_what_is_wrong_with_an_endpoint_is_said_once_and_with_its_variable() -> None:
     (told,) = problems({"POLLER_OTLP_ENDPOINT": "c:4317", "POLLER_OTLP_LOGS": "true"})
     assert told.startswith("POLLER_OTLP_ENDPOINT: ")
     (told,) = problems(COLLECTOR | {"POLLER_TRACES_ENDPOINT": "t:4317"})
-    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' does not say whether to use TLS")
+    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' has no scheme")
     (told,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
     assert told.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
 
@@ -517,7 +517,7 @@ def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) ->
         f"{name}: {str(empty)!r} cannot be read: it is empty; write the secret into it"
     ]
     assert problems({name: str(empty), "POLLER_DATABASE_URL": "host=secret"}) == [
-        f"{name}: is set, and so is POLLER_DATABASE_URL; keep one of them"
+        f"{name}: cannot be combined with POLLER_DATABASE_URL; unset one of them"
     ]
 
 

@@ -7,13 +7,13 @@ import pytest
 from poller.config.queries.sql_check import MAX_LENGTH, is_ordered, statement_problem
 
 INSTEAD = "; a query may only read: write SELECT, WITH, VALUES or TABLE"
-NONE = "holds no statement; write one SELECT, WITH, VALUES or TABLE"
+NONE = "contains no statement; write one SELECT, WITH, VALUES or TABLE"
 NO_SQL = "is not SQL that PostgreSQL understands:"
-LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
-INTO = "holds SELECT INTO, which makes a table; leave INTO away"
-NO_TEXT = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
-A_COLUMN = "; for a column of that name write it without the name of its table"
-TOO_DEEP = "is nested too deeply to be checked; write it flatter, or make parts of it views"
+LOCKS = "locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit that clause"
+INTO = "contains SELECT INTO, which creates a table; omit INTO"
+NO_TEXT = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
+A_COLUMN = "; if it is a column, write it without the table name"
+TOO_DEEP = "is nested too deeply to be checked; reduce the nesting, or move parts of it to views"
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,13 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
         ";": NONE,
         "-- nothing but a comment": NONE,
         "/* nor /* here */ */;": NONE,
-        "SELECT 1; SELECT 2": "holds 2 statements; write one, and a query of its own for each other",
-        "SELECT 1; COMMIT; CREATE TABLE x ()": (
-            "holds 3 statements; write one, and a query of its own for each other"
-        ),
+        "SELECT 1; SELECT 2": "contains 2 statements; write one query per statement",
+        "SELECT 1; COMMIT; CREATE TABLE x ()": ("contains 3 statements; write one query per statement"),
         "WITH a AS (DELETE FROM t RETURNING 1) SELECT * FROM a": (
-            "holds DELETE inside WITH; a query may only read"
+            "contains DELETE inside WITH; a query may only read"
         ),
         "SELECT (WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT 1)": (
-            "holds INSERT inside WITH; a query may only read"
+            "contains INSERT inside WITH; a query may only read"
         ),
         "SELECT 1 INTO t": INTO,
         "WITH a AS (SELECT 1 INTO t) SELECT 1": INTO,

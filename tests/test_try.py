@@ -27,8 +27,8 @@ from tests.bed.process import Process
 
 Try = Callable[..., Result]
 SUPERUSER = (
-    "look: this role is a superuser; nothing but the read-only transaction holds it back: "
-    "deploy/role.sql makes one that may only read"
+    "look: this role is a superuser, which only the read-only transaction restricts; "
+    "create a read-only role with deploy/role.sql"
 )
 BY_NAME = "SELECT name, count(*) AS devices FROM devices GROUP BY name"
 
@@ -150,7 +150,7 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
     assert "  - name: users_2\n" in done.stdout
     assert "      - name: users_2\n        description: Users.\n" in done.stdout
     assert (
-        "look: 'users' is taken, so this is 'users_2'; --name gives it another name"
+        "look: 'users' is in use, so the query is called 'users_2'; choose a name with --name"
         in done.stderr.splitlines()
     )
     named = tried(users, "--name", "users")
@@ -283,10 +283,10 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert "look: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
-    assert lines[-1] == "every row is left out, so this feeds no metric"
+    assert lines[-1] == "every row is omitted, so the query feeds no metric"
     kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
     assert kept.exit_code == 1
-    assert kept.stderr.endswith("so this feeds no metric, and is not added to twins.yaml\n")
+    assert kept.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
     assert not Path("twins.yaml").exists()
     assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 
@@ -296,14 +296,14 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     [
         ("DELETE FROM users", ("SQL: is DELETE; a query may only read: write SELECT, WITH, VALUES "
         "or TABLE")),
-        ("SELECT 1; SELECT 2", "SQL: holds 2 statements; write one, and a query of its own for each other"),
+        ("SELECT 1; SELECT 2", "SQL: contains 2 statements; write one query per statement"),
         (
             "SELEC 1",
             ("SQL: is not SQL that PostgreSQL understands: syntax error at or near "
             "\"SELEC\" (line 1, column 1 "
             "of sql)"),
         ),
-        (" ", "SQL: holds no statement; write one SELECT, WITH, VALUES or TABLE"),
+        (" ", "SQL: contains no statement; write one SELECT, WITH, VALUES or TABLE"),
     ],
 )  # fmt: skip
 def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: str) -> None:
@@ -326,7 +326,7 @@ def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stdin", stdin)
     with pytest.raises(
-        ConfigError, match="SQL: is missing; write it as an argument, or into stdin: poller try"
+        ConfigError, match="SQL: is missing; write it as an argument or to stdin, for example poller try"
     ):
         _statement(None)
 

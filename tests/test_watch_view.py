@@ -406,7 +406,7 @@ def test_it_polls_by_itself_and_leaves_nothing_on_the_server(
         "--poll", POLLER_DATABASE_URL=server.standby_dsn, POLLER_INTERVAL="1s", POLLER_TIMEOUT="1s"
     )
     started.shows(r"^users +ok +37 ")
-    started.shows(r"^polling by itself, pushing nothing")
+    started.shows(r"^polling in this process, pushing nothing")
     started.shows(r"^standby ")
     server.execute("INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), 'late', 'x')")
     started.shows(r"^users +ok +38 +\+1 ")
@@ -439,7 +439,7 @@ def test_without_a_terminal_it_prints_once(poller_process: Callable[..., Process
     )
     assert "\x1b" not in once.stdout
     assert own.wait() == 2
-    assert "--poll: needs a terminal; `poller poll` polls once and prints" in own.stderr
+    assert "--poll: needs a terminal; run `poller poll` to print one poll" in own.stderr
 
 
 README_STATE = "alive: process 7 (instance eu-1), heartbeat 2s ago; export ok; query files ok"

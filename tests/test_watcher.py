@@ -127,7 +127,7 @@ class Watched:
         self._watcher: Watcher | None = None
 
     def start(self, *, watch: bool = True, between: Callable[[], object] = lambda: None) -> Watcher:
-        self._watcher = Watcher(self.look, self.reload, watch=watch, every=SOON, settle=self.settle)
+        self._watcher = Watcher(self.look, self.reload, watch=watch, interval=SOON, settle=self.settle)
         between()
         self._watcher.start()
         return self._watcher
@@ -317,7 +317,7 @@ def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None
         acted.set()
         return True
 
-    watcher = Watcher(partial(fingerprint, [folder]), reload, every=SOON, settle=SOON, seen=seen)
+    watcher = Watcher(partial(fingerprint, [folder]), reload, interval=SOON, settle=SOON, initial=seen)
     watcher.start()
     try:
         assert acted.wait(60)

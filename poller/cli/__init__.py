@@ -31,7 +31,7 @@ schema           Command `schema`: the JSON Schema of query files.
 settings         Command `settings`: every effective setting with its source and its meaning.
 test             Command `test`: test cases that run queries on the user's own rows.
 try_             Command `try`: one run of a statement as in a poll, and a query file for it.
-try_statement    Steps of `try`: from the text of a statement to a query file, with a look at its result.
+try_statement    Trial run of one statement for `try`, and the query file for it.
 watch            Command `watch`: live view of a running poller in the terminal.
 watch_view       The screen of `poller watch`.
 """

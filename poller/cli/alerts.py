@@ -16,10 +16,10 @@ from poller.tools.generate.alert_rules_poller import Limits, standard
 
 RUNBOOK = "deploy/RUNBOOK.md"
 REPLAY_LAG = 300.0
-"""Seconds; the limit of the alert where POLLER_MAX_REPLAY_LAG names none."""
+"""Seconds; the alert's limit if POLLER_MAX_REPLAY_LAG is unset."""
 _HEAD = """\
-Written by `poller alerts`: change the query files or its options, not this file.
-Names are those that Prometheus' OTLP receiver gives by default (suffixes for units, _total for counters)."""
+Written by `poller alerts`. Do not edit; change the query files or the options of the command.
+Metric names follow the defaults of Prometheus' OTLP receiver (suffixes for units, _total for counters)."""
 
 
 @with_settings(
@@ -36,13 +36,13 @@ Names are those that Prometheus' OTLP receiver gives by default (suffixes for un
 def alerts(
     settings: Settings,
     runbook: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where your people read the runbook.")
+        str, typer.Option(metavar="ADDRESS", help="Address of the runbook that alerts link to.")
     ] = RUNBOOK,
 ) -> None:
     """Write Prometheus alerting rules (a rule file) to stdout, without a database.
 
-    Those of the poller itself, and those that queries ask for by `alert:`. Exit code 2: the query files have
-    problems.
+    The rules cover the poller itself and every `alert:` of the query files. Exit code 2: the query files are
+    invalid.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load(resolve(settings.queries), defaults)

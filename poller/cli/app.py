@@ -16,32 +16,32 @@ from poller.cli.help import epilog, reworded
 from poller.terminal.exit import run_to_end
 
 COMMANDS = {
-    "run": "Poll on schedule and push, until told to stop.",
-    "poll": "Poll everything once and print the result.",
-    "try": "Run a statement once, and print the query file for it.",
-    "new": "Ask for a table, and write a query that watches it.",
-    "check": "Find every mistake in the query files.",
-    "schema": "Print what a query file may hold as JSON Schema, for editors.",
-    "test": "Try the queries on rows of your own, without your database.",
-    "import": "Bring the queries of another tool along.",
+    "run": "Poll on schedule and push until SIGTERM or SIGINT.",
+    "poll": "Poll every query once and print the values.",
+    "try": "Run a statement once and print a query file for it.",
+    "new": "Write queries for the usual aggregates of a table.",
+    "check": "Report every mistake in the query files.",
+    "schema": "Print the JSON Schema of query files, for editors.",
+    "test": "Test the queries on your own rows, without your database.",
+    "import": "Convert the queries of another tool into query files.",
     "grants": "Print the privileges that the query files need, as SQL.",
-    "doctor": "Examine database, role, queries, collector; say what to do.",
-    "catalog": "Print every metric there is, of queries and of events.",
-    "conform": "Say how what a server sends differs from the catalogue.",
-    "health": "Tell whether the poller that runs here is alive, or ready.",
+    "doctor": "Check database, role, queries and collector; suggest fixes.",
+    "catalog": "Print the catalogue of all metrics, of queries and events.",
+    "conform": "Compare a server's OTLP output with the catalogue.",
+    "health": "Report whether the poller on this host is alive or ready.",
     "dashboard": "Write a Grafana dashboard from the query files.",
     "alerts": "Write Prometheus alerting rules from the query files.",
     "watch": "Show a running poller live in the terminal.",
-    "demo": "Show it all at work: a server, a standby, a collector.",
+    "demo": "Run a complete setup: a server, a standby, a collector.",
     "settings": "Print every effective setting, its source and its meaning.",
 }
-"""What the root's help lists. A table, so that it imports no command and none of the libraries behind one."""
+"""Commands as the root's help lists them. A table, so that the help imports no command."""
 
 _MODULES = {"health": "health_help", "import": "import_", "try": "try_"}
-"""Commands whose module has another name: `health` itself runs without typer, the others are keywords."""
+"""Commands whose module has another name: `health` runs without typer, `import` and `try` are keywords."""
 _SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
-_NOT_REPEATED = r"\1, not repeated here as it may be part of a secret; quote a value that holds blanks"
+_NOT_REPEATED = r"\1, omitted here because it may be part of a secret; quote a value that contains blanks"
 
 app = typer.Typer(
     name="poller",
@@ -55,7 +55,7 @@ app = typer.Typer(
 
 
 class _Later(typer.core.TyperCommand):
-    """Stands for a command in listings; becomes `poller.cli.<module>.<module>` when invoked."""
+    """A command in listings, which loads and runs `poller.cli.<module>.<module>` when it is invoked."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         name = _MODULES.get(str(self.name), str(self.name))
@@ -70,37 +70,39 @@ class _Later(typer.core.TyperCommand):
         )
         alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
         command = typer.main.get_command(alone)
-        given = list(args)  # the parser takes its arguments out of the list
+        arguments = list(args)  # the parser removes its arguments from the list
         try:
             return command.make_context(info_name, args, parent, **extra)
         except TyperException as error:
-            if _SECRET_OPTIONS.intersection(word.partition("=")[0] for word in given):
-                # `--database-url host=x password=y`, unquoted: what is left over may be the secret.
+            if _SECRET_OPTIONS.intersection(argument.partition("=")[0] for argument in arguments):
+                # `--database-url host=x password=y`, unquoted: the extra argument may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
-            error.message = reworded(error.message, given, getattr(getattr(error, "param", None), "opts", ()))
+            error.message = reworded(
+                error.message, arguments, getattr(getattr(error, "param", None), "opts", ())
+            )
             names = {name for parameter in command.params for name in parameter.opts}
             by_option = "--queries" in names and all(name.startswith("-") for name in names)
             if by_option and "unexpected extra argument" in error.message:
-                error.message += "; query files are given by --queries"
+                error.message += "; write query files as --queries FILES"
             raise
 
 
 def _stand_in() -> None:
-    """Is never called: the real command takes over before."""
+    """Never called: `_Later` runs the real command."""
 
 
 for _name, _help in COMMANDS.items():
     app.command(_name, help=_help, cls=_Later)(_stand_in)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib import metadata
 
         try:
             number = metadata.version("obscura-poller")
         except metadata.PackageNotFoundError:
-            number = "(a checkout that is not installed)"
+            number = "(not installed)"
         typer.echo(f"poller {number}")
         raise typer.Exit
 

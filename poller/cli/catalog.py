@@ -22,15 +22,15 @@ Format = Literal["markdown", "json", "weaver"]
 def catalog(
     settings: Settings,
     generation: Annotated[
-        GenerationName, typer.Option(help="Whose names: the design document's, or the server's at v0.9.4.")
+        GenerationName, typer.Option(help="Source of the event names: the design document or server v0.9.4.")
     ] = "document",
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="A table, JSON, or a registry for OpenTelemetry Weaver.")
+        Format, typer.Option(help="Output: a table, JSON, or a registry for OpenTelemetry Weaver.")
     ] = "markdown",
 ) -> None:
-    """Print every metric there is: the gauges that the queries feed, and the events that a server tells.
+    """Print all metrics: the gauges that the queries feed, and the events that a server exports.
 
-    `weaver` prints a file for a registry of OpenTelemetry Weaver, which makes code for servers in other
+    `weaver` prints a file for a registry of OpenTelemetry Weaver, which generates code for servers in other
     languages.
     """
     namespace = settings.namespace or known_generation(generation).namespace

@@ -32,37 +32,40 @@ def check(
     settings: Settings,
     files: QueryFiles = None,
     database: Annotated[
-        bool, typer.Option("--database", help="Have every query prepared by the server, too; none is run.")
+        bool, typer.Option("--database", help="Also prepare each query on the server, without running it.")
     ] = False,
     max_cost: Annotated[
         float | None,
-        typer.Option(metavar="COST", help="With --database: the planner's cost above which a query fails."),
+        typer.Option(metavar="COST", help="With --database: planner cost above which a query fails."),
     ] = None,
     large_table: Annotated[
-        int, typer.Option(metavar="ROWS", min=0, help="With --database: rows from which on a table is large.")
+        int,
+        typer.Option(
+            metavar="ROWS", min=0, help="With --database: row count from which a table counts as large."
+        ),
     ] = 100_000,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="text for people, json for programs, github and sarif for CI.")
+        Format, typer.Option(help="Output: text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
-    """Validate every query file and the cases next to it, and report all problems at once.
+    """Validate every query file and the test cases next to it, and report all problems at once.
 
-    Each line is `file:line: path.to.key: what is wrong; what to write instead`; a warning fails nothing. With
-    --database the server says of every query whether it would run there, feed its metrics, and at what cost.
-    Exit code 0: all is good; 1: a query would fail on that database, or costs more than --max-cost, or there
-    is no database; 2: the files have problems, or the configuration cannot be used.
+    Each line is `file:line: path.to.key: problem; fix`. Warnings do not change the exit code. With
+    --database, the server also reports whether each query would run and feed its metrics, and its cost. Exit
+    code 0: no errors; 1: a query would fail on that database or costs more than --max-cost, or the database
+    cannot be reached; 2: the files or the configuration are invalid.
     """
     if max_cost is not None and not database:
-        raise ConfigError([Problem("--max-cost", "needs a server that plans; write --database as well")])
-    if max_cost is not None and not max_cost > 0:  # nor is nan, than which nothing costs more
-        raise ConfigError([Problem("--max-cost", "is no cost above 0; write for example 100000")])
+        raise ConfigError([Problem("--max-cost", "requires the server's planner; add --database")])
+    if max_cost is not None and not max_cost > 0:  # rejects nan as well
+        raise ConfigError([Problem("--max-cost", "is not above 0; write for example 100000")])
     if database:
         settings.conninfo()
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-        opened_files, found = opened(sources)
-        catalog = catalog_of(opened_files, defaults, found)
+        opened_files, problems = opened(sources)
+        catalog = catalog_of(opened_files, defaults, problems)
         refuse_mistaken(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
@@ -70,17 +73,17 @@ def check(
         _write(format, [of_problem(problem) for problem in error.problems])
         raise typer.Exit(2) from None
     warnings = [
-        Diagnostic(one.rule, "warning", one.message, one.file.spot(one.path), query=one.query)
-        for one in remarks(opened_files)
+        Diagnostic(remark.rule, "warning", remark.message, remark.file.spot(remark.path), query=remark.query)
+        for remark in remarks(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
-        typer.echo(f"{folder}: not read, as folders are not searched recursively; name it as well", err=True)
+        typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
     if not database:
-        _write_unasked(format, catalog, warnings)
+        _write_valid(format, catalog, warnings)
         return
     others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
     others = [*warnings, *others]
-    complaints = [*others, *(complaint for one in judged for complaint in one.complaints)]
+    complaints = [*others, *(complaint for query in judged for complaint in query.complaints)]
     if format == "text":
         from poller.terminal.console import open_console
         from poller.tools.check.output import print_judged
@@ -99,7 +102,7 @@ def _judged(
     max_cost: float | None,
     large_table: int,
 ) -> tuple[list[Diagnostic], list[CheckedQuery]]:
-    """What the server says; and why it says nothing, where it does not."""
+    """Check the queries on the server; return general diagnostics, and the result of each query."""
     from poller.cli.database import visiting
     from poller.config.queries.locate import Origin
     from poller.postgres.inspect import inspecting
@@ -134,8 +137,8 @@ def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[Chec
         sys.stdout.write(to_github(complaints))
 
 
-def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
-    """Write what the files alone show: nothing is wrong with them, but there may be warnings."""
+def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
+    """Write the result for valid files, with their warnings, if the database was not checked."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)
         return
@@ -145,5 +148,5 @@ def _write_unasked(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic
 
         print_complaints(open_console(), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
-    told = counted(len(warnings), "warning") if warnings else "no problems"
-    typer.echo(f"{', '.join(counted(len(found), thing) for found, thing in read)}: {told}")
+    result = counted(len(warnings), "warning") if warnings else "no problems"
+    typer.echo(f"{', '.join(counted(len(items), thing) for items, thing in read)}: {result}")

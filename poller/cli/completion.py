@@ -15,9 +15,9 @@ _PACKAGED = ("shipped", "extended")
 
 
 def queries(context: typer.Context, incomplete: str) -> list[str]:
-    """Names in the query files that `--queries` or POLLER_QUERIES names, be they right or wrong.
+    """Return the names of queries, valid or not, in the files of `--queries` or POLLER_QUERIES.
 
-    Nothing is raised and nothing written: whoever presses Tab did not ask for it.
+    Never raises or prints, because output would disturb the shell's prompt.
     """
     from poller.config.queries.files import resolve
 
@@ -29,15 +29,15 @@ def queries(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def folders(incomplete: str) -> list[str]:
-    """The packaged folders by their words; without any of them the shell offers files."""
-    return [word for word in _PACKAGED if incomplete and word.startswith(incomplete)]
+    """Return matching names of packaged folders; if there are none, the shell offers files."""
+    return [name for name in _PACKAGED if incomplete and name.startswith(incomplete)]
 
 
-def values(setting: str, words: Sequence[str]) -> Callable[[str], list[str]]:
-    """What completes the option of `setting`, whose values are `words` where there are any."""
+def values(setting: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return the completion function for the option of `setting`; `choices` are its fixed values, if any."""
     if setting == "queries":
         return folders
-    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def _names(sources: Sequence[Path]) -> Iterator[str]:

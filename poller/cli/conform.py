@@ -29,42 +29,49 @@ def conform(
     settings: Settings,
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Recorded OTLP/JSON, one object a line, or - for standard input; else listen."),
+        typer.Argument(help="Recorded OTLP/JSON, one object per line, or - for stdin (default: listen)."),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="Listen so long; else until Ctrl-C.")
+        str | None,
+        typer.Option("--for", metavar="DURATION", help="How long to listen (default: until Ctrl-C)."),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Number of requests to wait for.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="For OTLP/gRPC; 0: a free one.")] = 4317,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="For OTLP/HTTP; 0: a free one.")] = 4318,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for OTLP/gRPC; 0: a free port.")
+    ] = 4317,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for OTLP/HTTP; 0: a free port.")
+    ] = 4318,
     generation: Annotated[
-        GenerationName, typer.Option(help="Whose names: the design document's, or the server's at v0.9.4.")
+        GenerationName, typer.Option(help="Source of the event names: the design document or server v0.9.4.")
     ] = "document",
     require: Annotated[
-        Require, typer.Option(help="Which metrics must be seen: those of the server's releases, all, none.")
+        Require, typer.Option(help="Required metrics: those that server releases export, all, or none.")
     ] = "implemented",
     service: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Look only at what has this service.name.")
+        str | None, typer.Option(metavar="NAME", help="Compare only data with this service.name.")
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Pass over a check, a subject or check:subject; repeatable."),
+        typer.Option(metavar="PATTERN", help="Skip a check, a subject or check:subject; repeatable."),
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="text for people, json for programs.")
+        Format, typer.Option(help="Output: text for people, json for programs.")
     ] = "text",
 ) -> None:
     """Compare a server's OTLP output with the catalogue.
 
     Reports unknown and missing metrics, wrong types and units, counters that fall, undeclared attributes and
-    values, values that cannot be, personal data in any signal, root spans without a request id, and log
-    records without trace context. Exit code 0: no difference; 1: there are some, or nothing was received; 2:
-    it cannot be done as asked.
+    values, impossible values, personal data in any signal, root spans without a request id, and log records
+    without trace context. Exit code 0: no difference; 1: differences, or nothing was received; 2: invalid
+    options, files or configuration.
     """
     seconds = _seconds(duration)
     if files and (duration or requests):
-        raise ConfigError([Problem("poller conform", "either reads files or listens; leave one out")])
+        raise ConfigError(
+            [Problem("poller conform", "cannot combine files with --for or --requests; omit one")]
+        )
     namespace = settings.namespace or known_generation(generation).namespace
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
     metrics = joined(
@@ -95,15 +102,15 @@ def _seconds(duration: str | None) -> float | None:
     if duration is None:
         return None
     try:
-        found = parse_duration(duration)
+        seconds = parse_duration(duration)
     except ValueError as error:
         raise ConfigError([Problem("--for", str(error))]) from None
-    assert isinstance(found, float)  # noqa: S101 - what it returns for a text
-    return found
+    assert isinstance(seconds, float)  # noqa: S101 - what it returns for a text
+    return seconds
 
 
 def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:
-    """Names of the other generations' metrics, and which those are."""
+    """Return the metric names of the other generations, each with its generation."""
     return {
         metric.name: other
         for other in get_args(GenerationName)
@@ -135,7 +142,7 @@ def _listen(
             examination.take, host=host, grpc_port=grpc_port, http_port=http_port, enough=requests
         )
     except OSError as error:
-        hint = "set --grpc-port and --http-port, or 0 for free ones"
+        hint = "set --grpc-port and --http-port; 0 chooses a free port"
         raise ConfigError([Problem("poller conform", f"{error}; {hint}")]) from None
     StopSignal(listening.end)
     until = [

@@ -21,17 +21,17 @@ Which = Literal["inventory", "poller"]
 def dashboard(
     settings: Settings,
     which: Annotated[
-        Which, typer.Argument(help="inventory: what the queries measure; poller: how the poller is doing.")
+        Which, typer.Argument(help="inventory: the metrics of the queries; poller: the poller itself.")
     ] = "inventory",
 ) -> None:
     """Write a Grafana dashboard (JSON, for import or provisioning) to stdout, without a database.
 
-    Its expressions are PromQL over the names that Prometheus' OTLP receiver gives by default. Needs
-    `pip install 'obscura-poller[dashboard]'`. Exit code 2: the query files have problems.
+    Its PromQL uses the default metric names of Prometheus' OTLP receiver. Requires
+    `pip install 'obscura-poller[dashboard]'`. Exit code 2: the query files are invalid.
     """
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
         raise ConfigError(
-            [Problem("poller dashboard", "needs Grafana's builders; pip install 'obscura-poller[dashboard]'")]
+            [Problem("poller dashboard", "requires an extra: pip install 'obscura-poller[dashboard]'")]
         )
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load(resolve(settings.queries), defaults)

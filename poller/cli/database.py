@@ -23,27 +23,27 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class DatabaseVisit:
-    """An open door: the session is connected when it is first used."""
+    """Database session of one command; it connects when it is first used."""
 
     session: Connection
     cancel_token: CancelToken
     lock_timeout: float
     place: str
-    """Where it leads, without secrets."""
+    """The database, without secrets."""
 
     def refused(self, error: PollError) -> str:
-        """Why there is no connection, and what to do about it."""
+        """Return why there is no connection, and how to fix it."""
         finding = unreachable(error, self.place)
         return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
 
 
 @contextmanager
 def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisit]:
-    """Open the door, and close it; raises ConfigError where no database is named.
+    """Provide a database session and close it at the end; raises ConfigError if no database is configured.
 
-    What the parts would log of a failure is for the caller to say. SIGINT and SIGTERM end the process with
-    128 and the signal's number, and what runs on the server with it; one that `asks` a person, who would wait
-    for the end of the question, keeps Python's own handlers.
+    Log records are suppressed, because the caller reports failures. SIGINT and SIGTERM cancel the running
+    statement and end the process with 128 and the signal's number. With `asks`, Python's own handlers remain,
+    so that a signal interrupts a question at the terminal.
     """
     settings.conninfo()
     logger = logging.getLogger("poller")
@@ -66,7 +66,7 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisi
 
 
 def session_of(settings: Settings, cancel_token: CancelToken) -> Connection:
-    """The connection that the settings describe; nothing is opened yet."""
+    """Return a connection for the settings; it is not opened yet."""
     command = settings.password_command
     return Connection(
         settings.conninfo,
@@ -77,5 +77,5 @@ def session_of(settings: Settings, cancel_token: CancelToken) -> Connection:
 
 
 def place_of(settings: Settings) -> str:
-    """Where it leads, without secrets."""
+    """Return the database's address without secrets."""
     return settings.text_of("database_url") or "libpq environment"

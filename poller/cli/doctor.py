@@ -19,7 +19,7 @@ from poller.tools.doctor.finding import Finding, healthy, print_findings, to_jso
 Format = Literal["text", "json"]
 
 
-# Each setting is an option but this one, which is a flag here.
+# Every setting is an option, except `strict`, which is a flag here.
 @with_settings(*(name for name in Variables.model_fields if name != "strict"))
 def doctor(
     settings: Settings,
@@ -27,20 +27,20 @@ def doctor(
         bool | None,
         typer.Option(
             "--strict/--no-strict",
-            help="Fail where the role may do more than read. [variable POLLER_STRICT]",
+            help="Fail if the role may do more than read. [variable POLLER_STRICT]",
             show_default=False,
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="text for people, json for programs.")
+        Format, typer.Option(help="Output: text for people, json for programs.")
     ] = "text",
 ) -> None:
-    """Examine the database, the role, every query and the collector, and say what to do.
+    """Check the database, the role, every query and the collector, and suggest fixes.
 
-    It connects as the daemon does, reads only, runs every query once and sends the collector an empty
-    request. Exit code 0: nothing failed; 1: something did; 2: the configuration cannot be used.
+    Connects as the daemon does, only reads, runs every query once and sends the collector an empty request.
+    Exit code 0: no check failed; 1: a check failed; 2: the configuration is invalid.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.doctor_database import Examination
     from poller.cli.load_catalog import open_catalog
     from poller.postgres.cancellation import CancelToken
@@ -48,7 +48,7 @@ def doctor(
 
     configure(settings.log_format, settings.log_level)
     if settings.log_level != "debug":
-        # What the parts would say of a failure is a finding here.
+        # Failures are reported as findings, not as log records.
         logging.getLogger("poller").setLevel(logging.CRITICAL)
     catalog = open_catalog(settings)
     settings.conninfo()

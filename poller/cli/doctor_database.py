@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Examination:
-    """One visit to the database, on one connection."""
+    """All checks of the database, on one connection."""
 
     def __init__(
         self,
@@ -44,22 +44,22 @@ class Examination:
         self._session = session_of(settings, cancel_token)
 
     def findings(self, progress: Progress) -> list[Finding]:
-        """Everything about the database; a lost connection is a finding as well."""
+        """Run the checks; an unreachable database or a lost connection is a finding as well."""
         place = place_of(self._settings)
         try:
-            looked = server.read_catalogue(
+            catalogue = server.read_catalogue(
                 self._session, self._cancel_token, self._settings.lock_timeout, self._queries
             )
-            found = server.examine(looked, self._session, place=place, strict=self._strict)
-            return found + self._through_the_queries(looked, progress)
+            server_findings = server.examine(catalogue, self._session, place=place, strict=self._strict)
+            return server_findings + self._through_the_queries(catalogue, progress)
         except PollError as error:
             return [unreachable(error, place)]
         finally:
             self._session.close()
 
-    def _through_the_queries(self, looked: server.ServerCatalogue, progress: Progress) -> list[Finding]:
+    def _through_the_queries(self, catalogue: server.ServerCatalogue, progress: Progress) -> list[Finding]:
         settings = self._settings
-        # The primary's line says what the daemon would log once.
+        # Without `warn`: the finding about a primary replaces the daemon's log record.
         admission = Admission(
             "true" if settings.require_standby == "true" else "false", settings.max_replay_lag
         )
@@ -72,31 +72,31 @@ class Examination:
             server_infos.append,
             max_result_bytes=settings.max_result_size,
         )
-        if self._strict and looked.facts.excess:
-            # Not one query is sent, as the daemon would send none; the server may be looked at.
+        if self._strict and catalogue.facts.excess:
+            # Like the daemon, send no query; the batch still collects the server's information.
             attempts.run([], progress.done, together=True)
-            answers = self._refused(looked)
+            answers = self._refused(catalogue)
         else:
             answers = queries.run(attempts, ticks(self._queries, settings.instance), progress.done)
         costs, functions = queries.planned(
             self._session, self._cancel_token, settings.lock_timeout, list(answers.values())
         )
-        found = queries.volatile(functions) + [
+        findings = queries.volatile(functions) + [
             queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
             for query in self._queries
         ]
         if not server_infos:
-            return found
-        about_replay = replay.examine(
+            return findings
+        replay_findings = replay.examine(
             server_infos[-1],
-            looked.values["settings"],
+            catalogue.values["settings"],
             self._queries,
             require_standby=settings.require_standby,
             max_lag=settings.max_replay_lag,
         )
-        return about_replay + found
+        return replay_findings + findings
 
-    def _refused(self, looked: server.ServerCatalogue) -> dict[str, Answer]:
-        lag = Lag(None, None, looked.facts.standby, None, "")
-        skips = Admission("false", strict=True).decide(self._queries, looked.facts, lag, 0.0)
+    def _refused(self, catalogue: server.ServerCatalogue) -> dict[str, Answer]:
+        lag = Lag(None, None, catalogue.facts.standby, None, "")
+        skips = Admission("false", strict=True).decide(self._queries, catalogue.facts, lag, 0.0)
         return {query.name: Answer(query, 0.0, 0.0, skipped=skips[query.name]) for query in self._queries}

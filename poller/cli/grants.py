@@ -16,29 +16,27 @@ from poller.model.text import quote
 from poller.tools.grants import needs_of, to_sql
 
 _NO_ROLES = {"public", "none", ""}
-"""What GRANT does not take as the name of a role, even in quotes."""
+"""Names that GRANT does not accept as a role, even in quotes."""
 
 
 @with_settings(*FILES, warn=True)
 def grants(
     settings: Settings,
     files: QueryFiles = None,
-    role: Annotated[
-        str, typer.Option(metavar="NAME", help="The role that the poller logs in with.")
-    ] = "poller",
+    role: Annotated[str, typer.Option(metavar="NAME", help="Login role of the poller.")] = "poller",
     schema: Annotated[
-        str, typer.Option(metavar="NAME", help="The schema of tables that a query names without one.")
+        str, typer.Option(metavar="NAME", help="Schema of tables that queries name without a schema.")
     ] = "public",
 ) -> None:
     """Print the least privileges that the queries need, as SQL for psql, without a database.
 
-    deploy/role.sql makes the role; run this after it, on the primary, as the owner of the tables (memberships
-    as a superuser). Columns are granted one by one; the server decides if a statement does not show whose a
-    column is. Exit code 2: the query files have problems.
+    deploy/role.sql creates the role. Run the output after it on the primary, as the owner of the tables
+    (memberships as a superuser). Columns are granted one by one. If a statement does not show which table a
+    column belongs to, the script looks it up on the server. Exit code 2: the query files are invalid.
     """
     if role in _NO_ROLES:
-        what = f"{quote(role)} is not one role; write the role that the poller logs in with"
-        raise ConfigError([Problem("--role", what)])
+        problem = f"{quote(role)} is not one role; write the poller's login role"
+        raise ConfigError([Problem("--role", problem)])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

@@ -15,7 +15,7 @@ from poller.daemon.health import MAX_AGE_SECONDS, clock, judge, places, read
 from poller.model.printable import one_line
 from poller.terminal.stdio import drop_stdout, guard, open_missing
 
-_NO_MATTER = "No database, collector or query file that is out of order makes a poller\nanything but alive."
+_NO_MATTER = "A poller stays alive if the database, the collector or a query file fails."
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -25,22 +25,22 @@ def health(
     max_age: float = MAX_AGE_SECONDS,
     format: Literal["text", "json"] = "text",  # noqa: A002 - the option is called --format everywhere
 ) -> NoReturn:
-    """Tell in one line whether the poller is alive (or ready) and why; exit code 0 if it is, 1 if not."""
+    """Report in one line whether the poller is alive (or ready), and why. Exit code 0: yes; 1: no."""
     environ = os.environ
     heartbeat = read(places(file or environ.get("POLLER_HEALTH_FILE"), environ.get("POLLER_STATE_DIR")))
-    good, why = judge(heartbeat, ready=ready, now=clock(), max_age=max_age)
+    healthy, reason = judge(heartbeat, ready=ready, now=clock(), max_age=max_age)
     if format == "json":
-        told = None if isinstance(heartbeat, str) else heartbeat
-        why = json.dumps({"good": good, "why": why, "heartbeat": told}, indent=2)
+        content = None if isinstance(heartbeat, str) else heartbeat
+        reason = json.dumps({"good": healthy, "why": reason, "heartbeat": content}, indent=2)
     try:
-        print(why if format == "json" else one_line(why), flush=True)  # noqa: T201 - what a probe is told
+        print(reason if format == "json" else one_line(reason), flush=True)  # noqa: T201 - the command's output
     except OSError:
-        drop_stdout()  # whether anybody reads it or not, the exit code tells
-    sys.exit(0 if good else 1)
+        drop_stdout()  # the exit code is reported even if nothing reads the output
+    sys.exit(0 if healthy else 1)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Run the command with what stands behind `poller health`; a wrong option ends it with exit code 2."""
+    """Run the command with the arguments after `poller health`; a wrong option ends it with exit code 2."""
     open_missing()
     guard()
     parser = argparse.ArgumentParser(
@@ -56,25 +56,25 @@ def main(arguments: Sequence[str]) -> NoReturn:
         action="store_false",
         dest="ready",
         default=False,
-        help="the process is there and its loops go on: for HEALTHCHECK and livenessProbe (default)",
+        help="the process and its loops are running: for HEALTHCHECK and livenessProbe (default)",
     )
     which.add_argument(
         "--ready",
         action="store_true",
-        help="alive, and every query has had its first poll: for readinessProbe and startupProbe",
+        help="alive, and every query was polled at least once: for readinessProbe and startupProbe",
     )
     parser.add_argument(
-        "--file", help="heartbeat to read (default: POLLER_HEALTH_FILE, or where `run` puts it)"
+        "--file", help="heartbeat file (default: POLLER_HEALTH_FILE, or the default of `poller run`)"
     )
     parser.add_argument(
         "--max-age",
         type=_seconds,
         default=MAX_AGE_SECONDS,
         metavar="DURATION",
-        help="age from which the heartbeat is too old (default: 60s)",
+        help="maximum age of the heartbeat (default: 60s)",
     )
     parser.add_argument(
-        "--format", choices=["text", "json"], default="text", help="a line, or all that is known"
+        "--format", choices=["text", "json"], default="text", help="one line, or the complete heartbeat"
     )
     health(**vars(parser.parse_args(arguments)))
 
@@ -86,7 +86,7 @@ def _examples() -> str:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write one like 60s or 2m")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]

@@ -9,59 +9,59 @@ from poller.model.text import did_you_mean, quote
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "": (
-        ("poller demo", "see it all at work"),
+        ("poller demo", "run a complete setup"),
         ("poller check my-queries", "every mistake, without a database"),
         ("poller poll --queries my-queries", "every value, once"),
-        ("poller run", "poll and push, for good"),
-        ("poller --install-completion", "have Tab complete all of this"),
-        ("poller poll --help", "the examples of a command"),
+        ("poller run", "poll and push until stopped"),
+        ("poller --install-completion", "complete commands with Tab"),
+        ("poller poll --help", "help and examples of a command"),
     ),
     "run": (
-        ("poller run", "POLLER_DATABASE_URL says where"),
-        ("poller run --queries shipped:my-queries", "your own beside them"),
+        ("poller run", "poll POLLER_DATABASE_URL"),
+        ("poller run --queries shipped:my-queries", "add your own queries"),
         ("poller run --require-standby true", "never query a primary"),
     ),
     "poll": (
         ("poller poll", "a table of every value"),
-        ("poller poll --queries my-queries -v", "and why rows are left out"),
-        ("poller poll --query 'users*' --format json", "some, for a program"),
-        ("poller poll --push", "print, and push as well"),
+        ("poller poll --queries my-queries -v", "list omitted rows as well"),
+        ("poller poll --query 'users*' --format json", "some queries, as JSON"),
+        ("poller poll --push", "print and push"),
     ),
     "try": (
         ("poller try 'SELECT count(*) AS jobs FROM jobs'", "rows, cost, YAML"),
-        ("poller try --write mine.yaml 'SELECT 1 AS one'", "keep it in a file"),
-        ("poller try --name jobs - > mine.yaml", "type it, or pipe it in"),
+        ("poller try --write mine.yaml 'SELECT 1 AS one'", "append it to a file"),
+        ("poller try --name jobs - > mine.yaml", "read it from stdin"),
     ),
     "new": (
-        ("poller new", "be asked"),
-        ("poller new --table users --aggregate count", "or say it"),
+        ("poller new", "answer questions"),
+        ("poller new --table users --aggregate count", "or use options"),
     ),
     "check": (
-        ("poller check", "the files that run would read"),
-        ("poller check my-queries", "a folder; also single files"),
-        ("poller check shipped my-queries", "together, for clashes"),
-        ("poller check --database --max-cost 1e5", "as a server sees them"),
+        ("poller check", "the files of POLLER_QUERIES"),
+        ("poller check my-queries", "a folder or single files"),
+        ("poller check shipped my-queries", "conflicts between them"),
+        ("poller check --database --max-cost 1e5", "on the server as well"),
     ),
     "schema": (
         ("poller schema --write my-queries/queries.schema.json", "for your editor"),
-        ("poller schema", "print it"),
+        ("poller schema", "on stdout"),
     ),
     "test": (
         ("poller test my-queries", "every my-queries/*.test.yaml"),
-        ("poller test my-queries --case 'who*'", "some, by name"),
+        ("poller test my-queries --case 'who*'", "cases by name"),
         ("poller test my-queries --junit cases.xml", "for CI"),
     ),
     "import": (
-        ("poller import --from pgwatch metrics.yaml > mine.yaml", "and what is lost"),
-        ("poller import --from telegraf *.conf --write my-queries", "a file each"),
+        ("poller import --from pgwatch metrics.yaml > mine.yaml", "losses on stderr"),
+        ("poller import --from telegraf *.conf --write my-queries", "one file each"),
     ),
     "grants": (
         ("poller grants my-queries > grants.sql", "for psql on the primary"),
         ("poller grants shipped my-queries --role metrics", "for another role"),
     ),
     "doctor": (
-        ("poller doctor", "before the first run, and when in doubt"),
-        ("poller doctor --strict", "fail where the role may write"),
+        ("poller doctor", "before the first run"),
+        ("poller doctor --strict", "fail if the role may write"),
         ("poller doctor --format json", "for a program"),
     ),
     "catalog": (
@@ -70,92 +70,92 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller catalog --generation v0.9.4", "names of that release"),
     ),
     "conform": (
-        ("poller conform --for 30s", "listen that long"),
+        ("poller conform --for 30s", "listen for 30 seconds"),
         ("poller conform recorded.json", "or read a file"),
-        ("poller conform --require all --ignore '*:process.*'", "pass some over"),
+        ("poller conform --require all --ignore '*:process.*'", "skip some"),
     ),
     "health": (
         ("poller health --live", "for HEALTHCHECK and livenessProbe"),
         ("poller health --ready", "for readinessProbe and startupProbe"),
     ),
     "dashboard": (
-        ("poller dashboard > inventory.json", "what queries measure"),
-        ("poller dashboard --queries my-queries > mine.json", "of your own"),
-        ("poller dashboard poller > poller.json", "how the poller is doing"),
+        ("poller dashboard > inventory.json", "the queries' metrics"),
+        ("poller dashboard --queries my-queries > mine.json", "your own"),
+        ("poller dashboard poller > poller.json", "the poller itself"),
     ),
     "alerts": (
         ("poller alerts > rules.yaml", "for Prometheus"),
         ("poller alerts --queries shipped:my-queries > rules.yaml", "with your own"),
-        ("poller alerts --runbook https://wiki.example/poller", "its links"),
+        ("poller alerts --runbook https://wiki.example/poller", "your runbook"),
     ),
     "watch": (
-        ("poller watch", "beside `poller run`; q ends it"),
-        ("poller watch --poll --queries my-queries", "poll by itself, push nothing"),
+        ("poller watch", "next to `poller run`; q quits"),
+        ("poller watch --poll --queries my-queries", "without a running poller"),
     ),
     "demo": (
         ("poller demo", "until Ctrl-C"),
-        ("poller demo --otlp-endpoint http://127.0.0.1:4317", "to yours"),
+        ("poller demo --otlp-endpoint http://127.0.0.1:4317", "to your collector"),
     ),
     "settings": (
-        ("poller settings", "every value, and where it comes from"),
+        ("poller settings", "every value and its source"),
         ("poller settings --format json", "for a program"),
     ),
 }
-"""For each command, and for none, lines to type, each with what it is for."""
+"""For each command, and for the program without one, command lines and their purpose."""
 
 
 def epilog(command: str) -> str | None:
-    """The examples of one command, as they are printed; None where there are none."""
-    # The mark keeps the lines from being filled as a paragraph is.
-    return f"\b\n{told}" if (told := examples_of(command)) else None
+    """Return the examples of one command in typer's markup; None if there are none."""
+    # \b keeps the lines from being wrapped as a paragraph.
+    return f"\b\n{examples}" if (examples := examples_of(command)) else None
 
 
 def examples_of(command: str) -> str:
-    """The same as plain text."""
+    """Return the examples of one command as plain text; empty if there are none."""
     examples = EXAMPLES.get(command, ())
     width = max((len(line) for line, _ in examples), default=0)
-    lines = [f"  {line:{width}}  # {what}" for line, what in examples]
+    lines = [f"  {line:{width}}  # {purpose}" for line, purpose in examples]
     return "\n".join(["Examples:", *lines]) if lines else ""
 
 
-_CHOICE = re.compile(r"(?:Value error, )?'(?P<given>[^']*)' is not one of (?P<known>'.+')\.?")
+_CHOICE = re.compile(r"(?:Value error, )?'(?P<value>[^']*)' is not one of (?P<choices>'.+')\.?")
 _BOUND = re.compile(r"Input should be (?P<side>greater|less) than or equal to (?P<bound>\S+)")
 _NUMBER = re.compile(r"Input should be a valid (?P<kind>integer|number)")
 _NO_VALUE = re.compile(r"Option '(?P<option>--[a-z-]+)' requires an argument\.")
 
 
-def reworded(message: str, given: Sequence[str], options: Sequence[str] = ()) -> str:
-    """What the library says of the arguments `given`, without its slang, and with what to write instead.
+def reworded(message: str, arguments: Sequence[str], options: Sequence[str] = ()) -> str:
+    """Return the library's error `message` in plain English, with what to write instead.
 
-    `options` are the spellings of the option that it complains about, where it is one.
+    `arguments` are the arguments of the command, `options` the spellings of the option in question, if any.
     """
     if match := _CHOICE.fullmatch(message):
-        known = re.findall("'([^']*)'", match["known"])
-        meant = did_you_mean(match["given"], known) or f"; write one like {known[0]}"
-        return f"{quote(match['given'])} is none of {', '.join(known)}{meant}"
+        choices = re.findall("'([^']*)'", match["choices"])
+        hint = did_you_mean(match["value"], choices) or f"; write one like {choices[0]}"
+        return f"{quote(match['value'])} is not one of {', '.join(choices)}{hint}"
     if match := _BOUND.match(message):
         small = match["side"] == "greater"
         size, least = ("small", "least") if small else ("large", "most")
-        return f"{_value(given, options)}is too {size}; write at {least} {match['bound']}"
+        return f"{_value(arguments, options)}is too {size}; write at {least} {match['bound']}"
     if match := _NUMBER.match(message):
         kind = "a whole number" if match["kind"] == "integer" else "a number"
-        return f"{_value(given, options)}is not {kind}; write one like 10"
+        return f"{_value(arguments, options)}is not {kind}; write one like 10"
     if match := _NO_VALUE.fullmatch(message):
         return f"{match['option']} needs a value{_example(match['option'])}"
     return message.replace("Value error, ", "")
 
 
-def _value(given: Sequence[str], options: Sequence[str]) -> str:
-    """The value of one of `options` as it was given, ready to be put before a word."""
-    for word, following in zip(given, [*given[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
+def _value(arguments: Sequence[str], options: Sequence[str]) -> str:
+    """Return the quoted value of one of `options` in `arguments`, and a blank; empty if there is none."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
         if name in options:
             return f"{quote(value if equals else following)} "
     return ""
 
 
 def _example(option: str) -> str:
-    """`; write for example ...` for the option of a setting."""
+    """Return `; write for example ...` for the option of a setting; empty for other options."""
     from poller.config.settings_schema import Variables, example_of
 
     name = option.removeprefix("--").replace("-", "_")

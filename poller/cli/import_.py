@@ -27,24 +27,24 @@ _SUFFIXES = (".yaml", ".yml")
 @with_settings("interval", "timeout", "max_series")
 def import_(
     settings: Settings,
-    files: Annotated[list[Path], typer.Argument(help="Files of the other tool, or folders of them.")],
-    form: Annotated[Format, typer.Option("--from", help="The tool that the files are of.")],
+    files: Annotated[list[Path], typer.Argument(help="Files of the other tool, or folders with them.")],
+    form: Annotated[Format, typer.Option("--from", help="The tool that the files belong to.")],
     write: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            help="Write a new file, or one for each given into an existing folder; by default to stdout.",
+            help="Write a new file, or one per input file into an existing folder (default: stdout).",
         ),
     ] = None,
 ) -> None:
-    """Turn the queries of another tool into query files, without a database.
+    """Convert the queries of another tool into query files, without a database.
 
-    stderr tells what was not kept and what is done differently, each as `file:line: path.to.key: what;
-    what to do instead`; where several changes say the same, the first stands for them. What is written passes
-    `poller check`. Connections and secrets are not imported.
+    stderr lists what is not kept and what works differently, each as `file:line: path.to.key: problem;
+    fix`. Equal changes are listed once. The output passes `poller check`. Connections and secrets are not
+    imported.
 
-    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or is another
-    tool's.
+    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or
+    belongs to another tool.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     imported = import_files(form, files, defaults)
@@ -52,14 +52,14 @@ def import_(
     lost, changed, warned = imported.losses.counts
     sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
-    told = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
-    told = f"{told}; {lost} not kept, {changed} changed"
+    summary = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
+    summary = f"{summary}; {lost} not kept, {changed} changed"
     if warned:
-        told += f", {counted(warned, 'warning')}"
+        summary += f", {counted(warned, 'warning')}"
     if imported.drafts:
         target = shlex.quote(str(write)) if write else "FILE"
-        told += f"; poller check --database {target} shows what your server makes of them"
-    sys.stderr.write(f"{one_line(told)}\n")
+        summary += f"; poller check --database {target} checks them on your server"
+    sys.stderr.write(f"{one_line(summary)}\n")
     raise typer.Exit(1 if lost else 0)
 
 
@@ -75,7 +75,7 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
         for path, drafts in _placed(imported.drafts, target).items()
     }
     problems = [
-        Problem(str(path), "is there already; remove it, or write to another")
+        Problem(str(path), "already exists; remove it, or write another file")
         for path in texts
         if path.exists()
     ]
@@ -89,11 +89,11 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
 
 
 def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[DraftQuery]]:
-    """Which queries go into which file."""
+    """Return the queries of each output file; raises ConfigError if `target` cannot be one."""
     if not target.is_dir():
         if target.suffix not in _SUFFIXES:
-            what = "is no folder; write one that exists, or a file that ends in .yaml"
-            raise ConfigError([Problem(f"--write {target}", what)])
+            problem = "is not a folder; write an existing folder, or a file that ends in .yaml"
+            raise ConfigError([Problem(f"--write {target}", problem)])
         return {target: drafts}
     files = {target / f"{draft.place.file.stem}.yaml": None for draft in drafts}
     return {file: [draft for draft in drafts if draft.place.file.stem == file.stem] for file in files}

@@ -9,5 +9,5 @@ from poller.model.catalog import Catalog
 
 
 def open_catalog(settings: Settings) -> Catalog:
-    """Read the query files; raises ConfigError with every problem of every file."""
+    """Load the query files; raises ConfigError with every problem in every file."""
     return load(resolve(settings.queries), settings.defaults)

@@ -14,11 +14,11 @@ from poller.config.settings import Settings
 
 
 def start(package: str | None, arguments: list[str]) -> None:
-    """Run the command line of the process that started this one: `poller.cli.run` answers.
+    """Run the command line of the parent process; `poller.cli.run` answers.
 
-    `package` is that of its `__main__`, by which the usage line names the program.
+    `package` is the package of the parent's `__main__`, which gives the usage line the program's name.
     """
-    gc.disable()  # until all is imported, as in `poller.cli.main`
+    gc.disable()  # until everything is imported, as in `poller.cli.main`
     sys.modules["__main__"].__package__ = package
     sys.argv[:] = arguments
     from poller.cli.app import main as command_line
@@ -27,28 +27,28 @@ def start(package: str | None, arguments: list[str]) -> None:
 
 
 def load(settings: Settings) -> None:
-    """Answer with the catalogue of the query files."""
+    """Send the catalogue of the query files."""
     from poller.cli.load_catalog import open_catalog
 
     loader.answer(lambda: open_catalog(settings))
 
 
 def _end_with_starter() -> None:
-    """End this process when the other end of stdin is closed, as it is however the other process ends."""
+    """End this process when the parent has ended, which closes the other end of stdin."""
     os.read(0, 1)
     os._exit(1)
 
 
 def main() -> None:
-    """Do what the request on stdin says."""
+    """Read the request from stdin and run it."""
     os.set_inheritable(int(sys.argv[1]), False)
     loader.answers = os.fdopen(int(sys.argv[1]), "wb")
     try:
-        task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - only the process that started us writes it
+        task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - only the parent process writes it
     except (EOFError, pickle.UnpicklingError):
-        return  # that process has ended
+        return  # the parent has ended
     threading.Thread(target=_end_with_starter, name="lifeline", daemon=True).start()
-    with contextlib.suppress(BrokenPipeError):  # the same
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended
         (start if task == "start" else load)(*arguments)
 
 

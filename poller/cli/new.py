@@ -26,32 +26,33 @@ if TYPE_CHECKING:
 def new(
     settings: Settings,
     table: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="The table: public.users, or users.")
+        str | None, typer.Option(metavar="TABLE", help="Table, such as public.users or users.")
     ] = None,
     aggregate: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help=f"{', '.join(KINDS)}; KIND=COLUMN where it is of one; repeatable.",
+            help=f"{', '.join(KINDS)}; KIND=COLUMN if it needs a column; repeatable.",
             autocompletion=values("aggregate", tuple(KINDS)),
         ),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Series of a top list.")] = DEFAULT_TOP,
+    top: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Series in a top list.")] = DEFAULT_TOP,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the query and its metric, where it is one.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the query and its metric, if there is only one."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append the queries to this file, or make the file.")
+        Path | None, typer.Option(metavar="FILE", help="Append the queries to this file, or create it.")
     ] = None,
 ) -> None:
     """Write queries for a table: its count, counts by a column, ages, sums, sizes.
 
-    On a terminal it asks for what no option says. The query file is on stdout, everything else on stderr.
-    Nothing of the table is read: sizes and values are those of the last ANALYZE, costs the planner's. Exit
-    code 0: written; 1: the database cannot be asked; 2: there is no such table or aggregate, a name is taken,
-    or the configuration cannot be used.
+    On a terminal, it asks for everything that no option sets. The query file goes to stdout, everything else
+    to stderr. It reads no rows of the table: sizes and values come from the last ANALYZE, costs from the
+    planner. Exit code 0: written; 1: the database cannot be queried; 2: the table or aggregate does not
+    exist, a name is in use, or the configuration is invalid.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import visiting
     from poller.cli.new_query import Starter
     from poller.terminal.console import open_console, say
@@ -66,45 +67,47 @@ def new(
                 table, aggregate or []
             )
         except PollError as error:
-            told = visit.refused(error) if error.kind == "unavailable" else error.message
-            say(console, told, "red")
+            message = visit.refused(error) if error.kind == "unavailable" else error.message
+            say(console, message, "red")
             raise typer.Exit(1) from None
     if name is not None:
         if len(chosen) > 1:
-            raise ConfigError([Problem("--name", "is of one query; ask for one aggregate")])
+            raise ConfigError([Problem("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
-    defined([declared(one.query, settings) for one in chosen], settings)
+    defined([declared(offer.query, settings) for offer in chosen], settings)
     if write is None and asks and not (table and aggregate):
-        write, chosen = _asked_file(chosen, settings, console)
+        write, chosen = _ask_file(chosen, settings, console)
     elif write is not None and asks:
         chosen = _free(chosen, write, settings, console)
     elif write is not None:
-        refuse_conflicts(write, [declared(one.query, settings) for one in chosen], settings)
-    queries = [declared(one.query, settings) for one in chosen]
+        refuse_conflicts(write, [declared(offer.query, settings) for offer in chosen], settings)
+    queries = [declared(offer.query, settings) for offer in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
-    for one in chosen:
-        if one.caution:
-            say(console, f"look: {one.caution}", "yellow")
+    for offer in chosen:
+        if offer.caution:
+            say(console, f"look: {offer.caution}", "yellow")
     if write is not None:
         append_all(write, queries, settings, console)
     else:
         warn_of_conflicts(queries, settings, console)
 
 
-def _named(one: Offer, name: str) -> Offer:
+def _named(offer: Offer, name: str) -> Offer:
     from poller.tools.draft.from_statement import name_part
 
-    (metric,) = one.query["metrics"]
-    return replace(one, query={**one.query, "name": name, "metrics": [{**metric, "name": name_part(name)}]})
+    (metric,) = offer.query["metrics"]
+    return replace(
+        offer, query={**offer.query, "name": name, "metrics": [{**metric, "name": name_part(name)}]}
+    )
 
 
-def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
-    """The file that is wanted, None to print only, and the queries under names that are free in it."""
+def _ask_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
+    """Ask for a file; return it, None to print only, and the queries with names that are free in it."""
     from rich.prompt import Prompt
 
-    asked = "Append to which file (empty: print only)"
-    while answer := Prompt.ask(asked, console=console, default="", show_default=False).strip():
+    question = "Append to which file (empty: print only)"
+    while answer := Prompt.ask(question, console=console, default="", show_default=False).strip():
         try:
             return Path(answer), _free(chosen, Path(answer), settings, console)
         except ConfigError as error:
@@ -113,37 +116,37 @@ def _asked_file(chosen: list[Offer], settings: Settings, console: Console) -> tu
 
 
 def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console) -> list[Offer]:
-    """The queries under names that are free in the file; a name that is taken is asked for again.
+    """Return the queries with names that are free in the file; asks again for each name in use.
 
     Raises ConfigError if the file itself cannot be used.
     """
     from rich.prompt import Prompt
 
     free: list[Offer] = []
-    for one in chosen:
-        offered = one
+    for offer in chosen:
+        candidate = offer
         while True:
             try:
-                _refuse_name(offered, free, path, settings)
+                _refuse_name(candidate, free, path, settings)
                 break
             except ConfigError as error:
                 if any(problem.where == "--write" for problem in error.problems):
                     raise
                 _print_problems(error, console)
-            name = Prompt.ask(f"Another name instead of {offered.query['name']}", console=console).strip()
-            offered = _named(one, name)
-        free.append(offered)
+            name = Prompt.ask(f"New name for {candidate.query['name']}", console=console).strip()
+            candidate = _named(offer, name)
+        free.append(candidate)
     return free
 
 
-def _refuse_name(one: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
+def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
     from poller.tools.draft.save import declared, defined, refuse_conflicts
 
-    query = declared(one.query, settings)
+    query = declared(offer.query, settings)
     defined([query], settings)
     if any(other.query["name"] == query["name"] for other in others):
         raise ConfigError(
-            [Problem("--name", f"{query['name']!r} is another of these queries; write another")]
+            [Problem("--name", f"{query['name']!r} is also the name of another new query; write another")]
         )
     refuse_conflicts(path, [query], settings)
 

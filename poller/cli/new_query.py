@@ -28,14 +28,14 @@ from poller.tools.draft.tables import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SHOWN = 30
-"""Tables that a person is shown; any other can be named."""
-_LISTED = 10
-"""Tables that one line names."""
+_MAX_CHOICES = 30
+"""Maximum tables in the list to choose from; others can be chosen by name."""
+_MAX_NAMES = 10
+"""Maximum tables that one message names."""
 
 
 class Starter:
-    """Finds it out by short looks at the server."""
+    """Choice of the table and its aggregates, with short transactions on the server."""
 
     def __init__(self, visit: DatabaseVisit, console: Console, top: int, most: int, *, asks: bool) -> None:
         self._visit = visit
@@ -45,76 +45,78 @@ class Starter:
         self._asks = asks
 
     def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
-        """The aggregates that are wanted; raises PollError, and ConfigError where there are none such."""
+        """Return the chosen aggregates; raises PollError, and ConfigError if the choice is invalid."""
         if table is None and not self._asks:
-            what = "is missing, and there is no terminal to ask on; write --table NAME --aggregate count"
-            raise ConfigError([Problem("--table", what)])
-        with self._looking() as inspection:
+            problem = "is missing, and there is no terminal to ask; write --table NAME --aggregate count"
+            raise ConfigError([Problem("--table", problem)])
+        with self._inspecting() as inspection:
             tables = read_tables(inspection.value(tables_query()))
-        found = self._found(table, tables) if table is not None else self._asked_table(tables)
-        with self._looking() as inspection:
-            columns = read_columns(inspection.value(columns_query(found)))
+        chosen = self._find(table, tables) if table is not None else self._ask_table(tables)
+        with self._inspecting() as inspection:
+            columns = read_columns(inspection.value(columns_query(chosen)))
         if aggregates:
-            return self._wanted(aggregates, found, columns)
-        with self._looking() as inspection:
-            priced = _priced(inspection, offers(found, columns, self._top))
+            return self._offers(aggregates, chosen, columns)
+        with self._inspecting() as inspection:
+            priced = _priced(inspection, offers(chosen, columns, self._top))
         if not self._asks:
-            keys = ", ".join(one.key for one, _ in priced)
-            raise ConfigError([Problem("--aggregate", f"is missing; for {found.full} there are: {keys}")])
-        return self._asked_offers(found, priced)
+            keys = ", ".join(offer.key for offer, _ in priced)
+            raise ConfigError(
+                [Problem("--aggregate", f"is missing; write one of these for {chosen.full}: {keys}")]
+            )
+        return self._ask_offers(chosen, priced)
 
     @contextmanager
-    def _looking(self) -> Iterator[Inspection]:
-        """One short look: a person takes longer to answer than a transaction or a connection may be idle."""
+    def _inspecting(self) -> Iterator[Inspection]:
+        """One short transaction: a question at the terminal takes longer than a connection may be idle."""
         visit = self._visit
         with inspecting(visit.session, visit.cancel_token, visit.lock_timeout) as inspection:
             yield inspection
         if self._asks:
             visit.session.close()
 
-    def _asked_table(self, tables: Sequence[Table]) -> Table:
+    def _ask_table(self, tables: Sequence[Table]) -> Table:
         from rich.prompt import Prompt
 
-        print_tables(self._console, tables[:_SHOWN], more=len(tables) - _SHOWN)
+        print_tables(self._console, tables[:_MAX_CHOICES], more=len(tables) - _MAX_CHOICES)
         if not tables:
-            what = "there is none that the role may read; GRANT SELECT on one"
-            raise ConfigError([Problem("--table", what)])
+            problem = "the role may read no table; GRANT SELECT on one"
+            raise ConfigError([Problem("--table", problem)])
         while True:
             answer = Prompt.ask("Which table (number or name)", console=self._console).strip()
             if answer.isdecimal() and 0 < int(answer) <= len(tables):
                 return tables[int(answer) - 1]
             try:
-                return self._found(answer, tables)
+                return self._find(answer, tables)
             except ConfigError as error:
                 say(self._console, error.problems[0].message, "red")
 
-    def _asked_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
+    def _ask_offers(self, table: Table, priced: Sequence[tuple[Offer, float | None]]) -> list[Offer]:
         from rich.prompt import Prompt
 
         print_offers(self._console, table, priced)
         while True:
-            answer = Prompt.ask("Which of them (numbers)", console=self._console, default="1")
-            numbers = _picked(answer, [one.key for one, _ in priced])
+            answer = Prompt.ask("Which aggregates (numbers or names)", console=self._console, default="1")
+            numbers = _picked(answer, [offer.key for offer, _ in priced])
             if numbers and all(0 < number <= len(priced) for number in numbers):
                 return [priced[number - 1][0] for number in dict.fromkeys(numbers)]
-            self._console.print(f"write numbers from 1 to {len(priced)}, or names, like 1 3", style="red")
+            self._console.print(f"write numbers from 1 to {len(priced)} or names, such as 1 3", style="red")
 
-    def _found(self, name: str, tables: Sequence[Table]) -> Table:
-        """The table that is meant; raises ConfigError."""
+    def _find(self, name: str, tables: Sequence[Table]) -> Table:
+        """Return the table called `name`; raises ConfigError."""
         matches = [table for table in tables if name in (table.full, table.name, table.quoted)]
         if len(matches) == 1:
             return matches[0]
         if matches:
-            what = f"{name!r} is several; write one of {', '.join(table.full for table in matches)}"
+            problem = f"{name!r} matches several; write one of {', '.join(table.full for table in matches)}"
         elif not name:
-            what = "is empty; write a table's name"
+            problem = "is empty; write the name of a table"
         else:
-            with self._looking() as inspection:
+            with self._inspecting() as inspection:
                 other = no_table(inspection.value(kinds_query(name)), name)
-            what = f"{name!r} {other or _no_such(name, tables)}"
-        raise ConfigError([Problem("--table", what)])
+            problem = f"{name!r} {other or _no_such(name, tables)}"
+        raise ConfigError([Problem("--table", problem)])
 
-    def _wanted(self, keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn]) -> list[Offer]:
+    def _offers(self, keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn]) -> list[Offer]:
         chosen, problems = [], []
         for key in dict.fromkeys(keys):
             try:
@@ -127,25 +129,29 @@ class Starter:
 
 
 def _picked(answer: str, keys: Sequence[str]) -> list[int]:
-    """The numbers that were typed, and those of names; 0 for anything else."""
+    """Return the numbers in `answer`, with names replaced by their numbers; 0 for anything else."""
     parts = [part.strip() for part in answer.split(",")]
-    # The name of a column may hold a blank.
-    words = [word for part in parts for word in ([part] if part in keys else part.split())]
+    # The name of a column may contain a blank.
+    items = [item for part in parts for item in ([part] if part in keys else part.split())]
     numbers = {key: number for number, key in enumerate(keys, 1)}
-    return [numbers.get(word) or (int(word) if word.isdecimal() else 0) for word in words]
+    return [numbers.get(item) or (int(item) if item.isdecimal() else 0) for item in items]
 
 
 def _no_such(name: str, tables: Sequence[Table]) -> str:
     bare = {table.name: table.full for table in tables}
-    meant = bare.get(near(name, bare) or "") or near(name, [table.full for table in tables])
-    if meant:
-        return f"is no table that the role may read; did you mean {meant!r}?"
-    listed = ", ".join(table.full for table in tables[:_LISTED]) or "none"
-    more = f" and {len(tables) - _LISTED} more" if len(tables) > _LISTED else ""
+    similar = bare.get(near(name, bare) or "") or near(name, [table.full for table in tables])
+    if similar:
+        return f"is not a table that the role may read; did you mean {similar!r}?"
+    listed = ", ".join(table.full for table in tables[:_MAX_NAMES]) or "none"
+    more = f" and {len(tables) - _MAX_NAMES} more" if len(tables) > _MAX_NAMES else ""
     return f"does not exist; the role may read {listed}{more}"
 
 
 def _priced(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:
-    """Those that the server accepts, with the planner's cost of each."""
-    looked = inspection.statements([one.query["sql"] for one in offered])
-    return [(one, what.cost) for one, what in zip(offered, looked, strict=True) if what.error is None]
+    """Return the offers that the server accepts, each with its planner cost."""
+    statements = inspection.statements([offer.query["sql"] for offer in offered])
+    return [
+        (offer, inspected.cost)
+        for offer, inspected in zip(offered, statements, strict=True)
+        if inspected.error is None
+    ]

@@ -18,50 +18,50 @@ from poller.config.settings_schema import Variables
 from poller.model.printable import one_line
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
-"""The settings that say which queries there are, and what they are where they do not say so themselves."""
+"""Settings that choose the query files, and the defaults of their queries."""
 DATABASE = ("database_url", "password_command", "connect_timeout", "lock_timeout")
-"""Those that a visit to the database takes."""
+"""Settings that a command with one database connection needs."""
 QueryFiles = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Query files and folders, shipped and extended too; by default those of POLLER_QUERIES.",
+        help="Query files and folders, or shipped and extended (default: POLLER_QUERIES).",
         autocompletion=folders,
     ),
 ]
-"""Argument of commands that read other query files than the daemon's."""
+"""Argument of commands that may read other query files than the daemon."""
 
 
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Hand a command the loaded settings as its parameter `settings`, and give it the options for `names`.
+    """Pass the loaded settings to a command as its parameter `settings`, and add the options for `names`.
 
-    `@with_settings("interval")` adds `--interval`, which beats POLLER_INTERVAL; so that they cannot drift,
-    name and help are made from the field. Without names every setting is an option. The command's other
-    parameters stay its own. With `warn`, what looks like a mistake in the environment is told on stderr: for
-    commands that log nothing. The command made so raises ConfigError with every problem of the settings.
+    `@with_settings("interval")` adds `--interval`, which overrides POLLER_INTERVAL. Name and help of the
+    option come from the setting's field. Without `names`, every setting becomes an option. The command keeps
+    its other parameters. With `warn`, likely mistakes in the environment are printed to stderr, for commands
+    that do not log. The decorated command raises ConfigError with every problem of the settings.
     """
-    wanted = names or tuple(Variables.model_fields)
+    selected = names or tuple(Variables.model_fields)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
-        options = {name: _parameter(name) for name in wanted}
+        options = {name: _parameter(name) for name in selected}
 
         @functools.wraps(command)
-        def loaded(**given: Any) -> None:
-            settings = load(os.environ, {name: given.pop(name) for name in options})
+        def loaded(**arguments: Any) -> None:
+            settings = load(os.environ, {name: arguments.pop(name) for name in options})
             for warning in settings.warnings if warn else ():
                 typer.echo(one_line(warning), err=True)
-            command(settings=settings, **given)
+            command(settings=settings, **arguments)
 
-        kept = [
-            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, each in own.items()
+        own_parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in own.items()
             if name != "settings"
         ]
-        parameters = [*kept, *options.values()]
-        # typer reads both; `__wrapped__` would lead it past them to the bare command.
+        parameters = [*own_parameters, *options.values()]
+        # typer reads both attributes; with `__wrapped__` it would read the undecorated command instead.
         del loaded.__wrapped__
         loaded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362 allows it
-        loaded.__annotations__ = {each.name: each.annotation for each in parameters}
+        loaded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return loaded
 
     return decorate
@@ -69,20 +69,20 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
 
 def _parameter(name: str) -> inspect.Parameter:
     field = Variables.model_fields[name]
-    told = [f"variable {variables(field)[0]}"]
+    notes = [f"variable {variables(field)[0]}"]
     default = field.default if field.default_factory is None else None
     if default not in (None, ""):
-        told.append(f"default {format_value(name, default)}")
-    text = f"{field.description} [{'; '.join(told)}]"
+        notes.append(f"default {format_value(name, default)}")
+    text = f"{field.description} [{'; '.join(notes)}]"
     if is_secret(field):
         first = variables(field)[0]
-        text += f" As an option it shows in `ps`: better set {first}, or {first}_FILE to a file with it."
+        text += f" The option is visible in `ps`; set {first} or {first}_FILE instead."
     declared = typer.Option(
         option(name),
         help=text,
         metavar=_metavar(name, field.annotation),
         show_default=False,
-        autocompletion=values(name, _words(field.annotation)),
+        autocompletion=values(name, _choices(field.annotation)),
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
@@ -92,19 +92,19 @@ def _parameter(name: str) -> inspect.Parameter:
 def _metavar(name: str, annotation: Any) -> str:
     if name in ("max_duty_cycle", "spool_max_size", "max_result_size"):
         return "SHARE" if name == "max_duty_cycle" else "SIZE"
-    if choices := _words(annotation):
+    if choices := _choices(annotation):
         return "|".join(choices)
     kinds = {float: "DURATION", int: "NUMBER"}
-    return next((kinds[one] for one in (annotation, *get_args(annotation)) if one in kinds), "TEXT")
-
-
-def _words(annotation: Any) -> tuple[str, ...]:
-    """All that may be written, where that is a list."""
-    parts = (annotation, *get_args(annotation))
-    return tuple(one for part in parts for one in _choices(part))
+    return next((kinds[kind] for kind in (annotation, *get_args(annotation)) if kind in kinds), "TEXT")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
+    """Return all accepted values, if there is a fixed list of them."""
+    parts = (annotation, *get_args(annotation))
+    return tuple(choice for part in parts for choice in _choices_of(part))
+
+
+def _choices_of(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if annotation is bool:

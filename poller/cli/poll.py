@@ -42,22 +42,22 @@ def poll(
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format,
-        typer.Option(help="table for people, json for programs, prometheus and otlp-json for backends."),
+        typer.Option(
+            help="Output: table for people, json for programs, prometheus and otlp-json for backends."
+        ),
     ] = "table",
     push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Tell on stderr of each row that was left out.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List omitted rows on stderr.")] = False,
 ) -> None:
     """Poll every query once and print the values.
 
-    Behind a state stands how many rows were left out, and why: `ok, 2 duplicate`.
+    Omitted rows are counted after the state, with the reason: `ok, 2 duplicate`.
 
-    Exit code 0: all went well; 1: a query failed, not one of its rows fitted (NULLs left out by on_null: drop
-    aside), the server was refused (its role, its lag, the role's privileges), or the push failed; 2: the
-    configuration cannot be used.
+    Exit code 0: success; 1: a query failed, all its rows were rejected (except NULLs with on_null: drop), the
+    server was refused (its role, its lag, the role's privileges), or the push failed; 2: the configuration is
+    invalid.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.load_catalog import open_catalog
     from poller.daemon.build import Telemetry, open_push
     from poller.daemon.poll_cycle import PollCycle
@@ -69,21 +69,21 @@ def poll(
     catalog = open_catalog(settings)
     chosen = catalog.select(query) if query else catalog.queries
     if push and settings.endpoint is None:
-        raise ConfigError([Problem("--push", "has nowhere to push to; set POLLER_OTLP_ENDPOINT")])
-    settings.conninfo()  # before the SDK is imported, so that a missing database is told at once
+        raise ConfigError([Problem("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
+    settings.conninfo()  # before the SDK is imported, so that a missing database is reported at once
     store = ResultStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None
     telemetry = Telemetry(settings if push else None, target)
     cycle = PollCycle(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
     stop = StopSignal(cycle.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:
-        # As the daemon does: one tick, one snapshot, one budget for queries of equal group and interval.
+        # As in the daemon: one tick, one snapshot, one budget for queries with equal group and interval.
         polled = {
             result.query.name: result
             for tick in ticks(chosen, settings.instance)
             for result in cycle.run(tick.queries, progress.done)
         }
-    # Of two queries that feed one series, the first one was polled before the other was there.
+    # If two queries feed one series, the first result was stored before the second query ran.
     claims = contested(store.current(time.monotonic()))
     results = [without(polled[query.name], claims) for query in chosen]
     cycle.replica.close()
@@ -91,12 +91,12 @@ def poll(
         _print(format, results, catalog.metrics, settings)
         if verbose:
             sys.stderr.writelines(f"{one_line(line)}\n" for result in results for line in refusals(result))
-    finally:  # a stdout that takes no more is no reason to keep the values from the collector
+    finally:  # the values are pushed even if stdout cannot be written
 
         def stopped() -> bool:
             return stop.number is not None
 
-        # The first signal ends the wait, not the first try to deliver what is polled already.
+        # The first signal ends the wait, but not the first attempt to deliver the values.
         patience = settings.export_timeout
         delivered = target.shutdown(patience, stopped=stopped) if target else True
         telemetry.shutdown(patience, stopped)

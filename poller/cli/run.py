@@ -10,15 +10,15 @@ from poller.config.settings import Settings
 def run(settings: Settings) -> None:
     """Poll the replica on schedule and push the gauges until SIGTERM or SIGINT.
 
-    Starts and keeps running while the database or the collector is down. SIGHUP, and any change of the query
-    files, has them read again (POLLER_WATCH=false: SIGHUP only). On the first signal to stop no new poll
-    starts, a running query is cancelled on the server and the last values are pushed once more; on the
-    second the process ends at once.
+    The daemon starts and keeps running while the database or the collector is down. It reloads the query
+    files on SIGHUP and after each change (POLLER_WATCH=false: on SIGHUP only). On the first signal to stop,
+    it starts no new poll, cancels the running query on the server and pushes the last values once more. On
+    the second signal, it ends at once.
     """
     from poller.config.loader_process import answer
 
     answer(lambda: settings)
-    # Not above: shell completion waits for what is imported.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.load_catalog import open_catalog
     from poller.config.queries.file_watcher import fingerprint
     from poller.config.queries.files import resolve
@@ -27,5 +27,5 @@ def run(settings: Settings) -> None:
         sources = resolve(settings.queries)
         return sources, fingerprint(sources)
 
-    answer(look)  # before the files are read, so that no change is missed
+    answer(look)  # before the files are read, so that the watcher misses no change
     answer(lambda: open_catalog(settings))

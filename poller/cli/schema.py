@@ -12,16 +12,16 @@ from poller.model.errors import ConfigError, Problem
 
 def schema(
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it to this file instead of printing it.")
+        Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")
     ] = None,
 ) -> None:
-    """Print the JSON Schema of query files: with it an editor completes keys, explains them, marks mistakes.
+    """Print the JSON Schema of query files, with which an editor completes keys and marks mistakes.
 
-    An editor with the YAML language server takes it from the first line of a query file:
+    Editors with the YAML language server read the schema's path from the first line of a query file:
 
         # yaml-language-server: $schema=queries.schema.json
 
-    with the path of the schema, from the file's own folder, behind the equals sign.
+    The path is relative to the query file.
     """
     from poller.config.queries.schema.json_schema import as_text
 
@@ -31,5 +31,5 @@ def schema(
     try:
         write.write_text(as_text(), encoding="utf-8")
     except OSError as error:
-        what = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
-        raise ConfigError([Problem("--write", what)]) from None
+        problem = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
+        raise ConfigError([Problem("--write", problem)]) from None

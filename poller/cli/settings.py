@@ -24,7 +24,7 @@ HEADINGS = ("setting", "value", "source", "meaning")
 
 
 class Format(StrEnum):
-    """How to print."""
+    """Output format."""
 
     TABLE = "table"
     JSON = "json"
@@ -33,8 +33,8 @@ class Format(StrEnum):
 @with_settings()
 def settings(
     settings: Settings,
-    format: Annotated[  # noqa: A002 - the option is called so
-        Format, typer.Option("--format", help="A table, or JSON for programs.")
+    format: Annotated[  # noqa: A002 - the option is called --format everywhere
+        Format, typer.Option("--format", help="Output: a table for people, json for programs.")
     ] = Format.TABLE,
 ) -> None:
     """Print every effective setting, its source and its meaning; secrets are masked."""
@@ -42,7 +42,7 @@ def settings(
     for warning in settings.warnings:
         logger.warning(warning)
     if format is Format.JSON:
-        told = [
+        entries = [
             {
                 "setting": name,
                 "variables": variables(field),
@@ -52,7 +52,7 @@ def settings(
             }
             for name, field in Variables.model_fields.items()
         ]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
         _draw(_rows(settings))
     else:
@@ -81,6 +81,6 @@ def _draw(rows: list[tuple[str, str, str, str]]) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
     for name, value, source, meaning in rows:
         dim = "dim" if source == "default" else ""
-        # As Text, so that no value is taken for markup.
+        # As Text, so that no value is interpreted as markup.
         table.add_row(Text(name, "cyan"), Text(value, dim), Text(source, dim), Text(meaning))
     open_console(no_color=bool(os.environ.get("NO_COLOR")) or None).print(table)

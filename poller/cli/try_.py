@@ -19,27 +19,26 @@ Format = Literal["yaml", "json"]
 def try_(
     settings: Settings,
     sql: Annotated[
-        str | None, typer.Argument(metavar="SQL", help="The statement; - or nothing reads it from stdin.")
+        str | None, typer.Argument(metavar="SQL", help="SQL statement (default, or -: read it from stdin).")
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the query, and of its metric where it has one."),
+        typer.Option(metavar="NAME", help="Name of the query, and of its metric if it has only one."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append the query to this file, or make the file.")
+        Path | None, typer.Option(metavar="FILE", help="Append the query to this file, or create it.")
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="yaml is a query file; json is that, rows, types, cost and time.")
+        Format, typer.Option(help="Output: yaml (query file) or json (with rows, types, cost and time).")
     ] = "yaml",
 ) -> None:
-    """Run a statement once, as a poll would, and print the query file that would keep it.
+    """Run a statement once, as a poll would, and print a query file for it.
 
-    It has every guard of a poll: a read-only transaction, timeouts, the limits on role and lag. The query
-    file is on stdout; rows, metrics, cost and time are on stderr, for people. Exit code 0: it ran; 1: it did
-    not, or feeds no metric; 2: it is no statement that reads, a name is taken, or the configuration cannot be
-    used.
+    The safeguards of a poll apply: a read-only transaction, timeouts, the limits on role and lag. The query
+    file goes to stdout; rows, metrics, cost and time go to stderr. Exit code 0: it ran; 1: it did not run, or
+    feeds no metric; 2: the statement does not only read, a name is in use, or the configuration is invalid.
     """
-    # Not above: who completes a command line waits for what is loaded.
+    # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import visiting
     from poller.cli.try_statement import Tryout
     from poller.terminal.console import open_console, say
@@ -47,29 +46,31 @@ def try_(
     from poller.tools.draft.from_statement import NoDraftError
 
     text = _statement(sql)
-    told = open_console(stderr=True)
+    console = open_console(stderr=True)
     with visiting(settings) as visit:
         try:
-            Tryout(settings, visit, text, told).run(name, write, format)
+            Tryout(settings, visit, text, console).run(name, write, format)
         except PollError as error:
             if error.kind == "unavailable":
-                say(told, visit.refused(error), "red")
+                say(console, visit.refused(error), "red")
             else:
-                say(told, refusal(error, text, in_file=False), "red")
-                told.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
+                say(console, refusal(error, text, in_file=False), "red")
+                console.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:
-            say(told, str(error), "red")
+            say(console, str(error), "red")
             raise typer.Exit(1) from None
 
 
 def _statement(sql: str | None) -> str:
-    """The SQL; raises ConfigError where it is none that reads."""
+    """Return the SQL from the argument or stdin; raises ConfigError unless it is one read-only statement."""
     from poller.config.queries.sql_check import statement_problem
 
     if sql is None and sys.stdin.isatty():
         example = 'poller try "SELECT count(*) AS users FROM users"'
-        raise ConfigError([Problem("SQL", f"is missing; write it as an argument, or into stdin: {example}")])
+        raise ConfigError(
+            [Problem("SQL", f"is missing; write it as an argument or to stdin, for example {example}")]
+        )
     text = sys.stdin.read() if sql in (None, "-") else str(sql)
     text = text.strip()
     if "--" not in text.rpartition("\n")[2]:

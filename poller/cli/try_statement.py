@@ -1,4 +1,4 @@
-"""Steps of `try`: from the text of a statement to a query file, with a look at its result."""
+"""Trial run of one statement for `try`, and the query file for it."""
 
 from __future__ import annotations
 
@@ -41,84 +41,88 @@ if TYPE_CHECKING:
 
 
 class Tryout:
-    """One statement on its way from a text to a query file."""
+    """Trial run of one statement, and a query file for it."""
 
-    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, told: Console) -> None:
+    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, console: Console) -> None:
         self._settings = settings
         self._visit = visit
         self._sql = sql
-        self._told = told
+        self._console = console
         self._superuser = False
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
-        """Inspect, draft, run, show, and keep; raises PollError, NoDraftError and ConfigError."""
+        """Inspect, draft, run, print and save; raises PollError, NoDraftError and ConfigError."""
         settings = self._settings
-        inspected, known = self._inspect()
-        drafted = self._draft(inspected, known, name, write)
+        inspected, facts = self._inspect()
+        drafted = self._draft(inspected, facts, name, write)
         drafted = replace(drafted, query=declared(drafted.query, settings))
         (query,) = defined([drafted.query], settings)
         if write is not None:
             refuse_conflicts(write, [drafted.query], settings)
         answer = self.answer(query)
         if answer.skipped is not None:
-            say(self._told, f"not run: {answer.skipped.detail}", "red")
+            say(self._console, f"not run: {answer.skipped.detail}", "red")
             raise typer.Exit(1)
         result = to_result(answer)
         if result.error is not None or answer.rows is None:
-            raise result.error or PollError("mismatch", "the server gave no rows")
+            raise result.error or PollError("mismatch", "the server returned no rows")
         self._warn_of_power()
-        drafted = closed(drafted, answer.rows, known.types)
+        drafted = closed(drafted, answer.rows, facts.types)
         defined([drafted.query], settings)
         if form == "json":
-            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, known.types) + "\n")
+            sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, facts.types) + "\n")
         else:
-            print_trial(self._told, result, answer.rows, inspected, drafted, known.types)
+            print_trial(self._console, result, answer.rows, inspected, drafted, facts.types)
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
         if answer.rows.values and not result.samples:
-            what = "every row is left out, so this feeds no metric" + (
-                f", and is not added to {write}" if write else ""
+            problem = "every row is omitted, so the query feeds no metric" + (
+                f" and is not added to {write}" if write else ""
             )
-            say(self._told, what, "red")
+            say(self._console, problem, "red")
             raise typer.Exit(1)
         if write is not None:
-            append_all(write, [drafted.query], settings, self._told)
+            append_all(write, [drafted.query], settings, self._console)
         else:
-            warn_of_conflicts([drafted.query], settings, self._told)
+            warn_of_conflicts([drafted.query], settings, self._console)
 
     def _warn_of_power(self) -> None:
         if self._superuser:
-            what = "this role is a superuser; nothing but the read-only transaction holds it back"
-            told = f"look: {what}: deploy/role.sql makes one that may only read"
-            say(self._told, told, "yellow")
+            warning = (
+                "look: this role is a superuser, which only the read-only transaction restricts; "
+                "create a read-only role with deploy/role.sql"
+            )
+            say(self._console, warning, "yellow")
 
     def _draft(
-        self, inspected: Inspected, known: CatalogFacts, name: str | None, write: Path | None
+        self, inspected: Inspected, facts: CatalogFacts, name: str | None, write: Path | None
     ) -> Draft:
-        """The query under the name that is asked for, or one that no other query or metric has."""
-        first = made = draft(self._sql, inspected.columns, known.types, name)
+        """Draft the query with the name `name`, or with one that no other query or metric has."""
+        first = drafted = draft(self._sql, inspected.columns, facts.types, name)
         if name is not None:
-            return made
+            return drafted
         names, number = names_in_use(self._settings, write), 1
-        while names & {made.name, *(metric["name"] for metric in made.query["metrics"])}:
+        while names & {drafted.name, *(metric["name"] for metric in drafted.query["metrics"])}:
             number += 1
-            made = draft(self._sql, inspected.columns, known.types, f"{first.name[:60]}_{number}")
-        if made is first:
-            return made
-        renamed = f"{first.name!r} is taken, so this is {made.name!r}; --name gives it another name"
+            drafted = draft(self._sql, inspected.columns, facts.types, f"{first.name[:60]}_{number}")
+        if drafted is first:
+            return drafted
+        renamed = (
+            f"{first.name!r} is in use, so the query is called {drafted.name!r}; choose a name with --name"
+        )
         metrics = [
             {**metric, "description": plain["description"]}
-            for metric, plain in zip(made.query["metrics"], first.query["metrics"], strict=True)
+            for metric, plain in zip(drafted.query["metrics"], first.query["metrics"], strict=True)
         ]
-        return Draft({**made.query, "metrics": metrics}, (renamed, *made.doubts))
+        return Draft({**drafted.query, "metrics": metrics}, (renamed, *drafted.doubts))
 
     @property
     def _required(self) -> RequireStandby:
-        """Without the warning, which is ours to give."""
+        """The setting without `warn`, because this command prints its own warning."""
         return "true" if self._settings.require_standby == "true" else "false"
 
     def _inspect(self) -> tuple[Inspected, CatalogFacts]:
-        """What the statement would be, where the server is one that polls may go to."""
+        """Inspect the statement if polls may use the server; exits with 1 if not."""
         visit, settings = self._visit, self._settings
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
         with inspecting(
@@ -127,24 +131,24 @@ class Tryout:
             admission = Admission(self._required, strict=settings.strict)
             refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
             if refused is not None:
-                say(self._told, f"not run: {refused.detail}", "red")
+                say(self._console, f"not run: {refused.detail}", "red")
                 raise typer.Exit(1)
             (inspected,) = inspection.statements([self._sql])
-            known = inspection.known([inspected])
+            facts = inspection.known([inspected])
         if inspected.error is not None:
             raise inspected.error
-        # The server tells of it unasked at every connect; a pooler may keep it to itself.
+        # The server reports it at every connect; a connection pooler may not pass it on.
         self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
-        return inspected, known
+        return inspected, facts
 
     def answer(self, query: QueryDefinition) -> Answer:
-        """Run it once as a poll does; raises nothing."""
+        """Run the query once as a poll does; raises nothing."""
         visit, settings = self._visit, self._settings
         server_infos: list[ServerInfo] = []
         attempts = Batch(
             visit.session,
             visit.cancel_token,
-            # The connection may be another by now, and its role too.
+            # Checked again because the connection, and its role, may have changed.
             Admission(self._required, settings.max_replay_lag, strict=settings.strict),
             visit.lock_timeout,
             server_infos.append,
@@ -153,9 +157,9 @@ class Tryout:
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
         if server_infos and not server_infos[-1].standby and settings.require_standby == "warn":
-            say(self._told, "look: this server is a primary; poll a standby", "yellow")
+            say(self._console, "look: this server is a primary; poll a standby", "yellow")
         return answer
 
 
 _PROBE = MetricDefinition(name="x", description="x", unit="1", value_column="x")
-"""What stands for the metrics that are not known yet."""
+"""Placeholder for metrics that are not drafted yet."""

@@ -29,15 +29,16 @@ _LINES = 20
 def watch(
     settings: Settings,
     poll: Annotated[
-        bool, typer.Option("--poll", help="Poll by itself, and push nothing, instead of watching a poller.")
+        bool,
+        typer.Option("--poll", help="Poll in this process, without pushing; do not watch a poller."),
     ] = False,
 ) -> None:
-    """Show every query of the poller that runs here: state, values, changes, age, next run, last error.
+    """Show every query of the poller on this host: state, values, changes, age, next run, last error.
 
-    Reads the heartbeat of `poller run` and needs no database, but the same host, user and POLLER_STATE_DIR or
-    POLLER_HEALTH_FILE. With --poll it polls by itself, with the settings of `run`, on a connection of its
-    own. `q` or Ctrl-C ends it. Where standard output is no terminal it prints once what there is. Exit code
-    0: the poller is alive; 1: it is not; 2: the configuration cannot be used.
+    Reads the heartbeat of `poller run`, so it needs no database, but the same host, user and POLLER_STATE_DIR
+    or POLLER_HEALTH_FILE. With --poll, it polls in its own process with the settings of `run`. Press `q` or
+    Ctrl-C to quit. If standard output is not a terminal, it prints the state once. Exit code 0: the poller is
+    alive; 1: it is not; 2: the configuration is invalid.
     """
     from poller.terminal.console import open_console
 
@@ -48,14 +49,14 @@ def watch(
             0 if show(console, running_poller(places(settings.health_file, settings.state_dir))) else 1
         )
     if not console.is_terminal:
-        raise ConfigError([Problem("--poll", "needs a terminal; `poller poll` polls once and prints")])
+        raise ConfigError([Problem("--poll", "needs a terminal; run `poller poll` to print one poll")])
     with _polling(settings) as look:
         show_live(console, look)
 
 
 @contextmanager
 def _polling(settings: Settings) -> Iterator[Look]:
-    """Poll in this process, and push nothing."""
+    """Poll in this process without pushing."""
     from poller.cli.load_catalog import open_catalog
     from poller.daemon.poll_cycle import PollCycle
     from poller.daemon.scheduler import PollScheduler
@@ -74,7 +75,7 @@ def _polling(settings: Settings) -> Iterator[Look]:
     def look() -> PollerStatus:
         statuses = cycle.statuses(daemon.next_runs())
         return PollerStatus(
-            True, "polling by itself, pushing nothing", cycle.server(), statuses, news.lines()
+            True, "polling in this process, pushing nothing", cycle.server(), statuses, news.lines()
         )
 
     daemon.start()
@@ -84,13 +85,13 @@ def _polling(settings: Settings) -> Iterator[Look]:
         at_rest = daemon.stop(cycle.replica.interrupt, settings.grace_period)
         if at_rest:
             cycle.replica.close()
-        else:  # a worker that waits for a server that does not answer would hold up the end
+        else:  # a worker that waits for an unresponsive server would delay the exit
             sys.stdout.flush()
             os._exit(1 if sys.exc_info()[0] else 0)
 
 
 class _News(io.StringIO):
-    """Keeps the last lines that were written to it."""
+    """Text stream that keeps only the last lines."""
 
     def __init__(self) -> None:
         super().__init__()

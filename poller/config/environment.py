@@ -19,7 +19,7 @@ from poller.model.redaction import learn_environment
 from poller.model.secrets import read_secret, show_path
 
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
-"""Any of these says that libpq's own environment describes the database (PostgreSQL manual, 34.15)."""
+"""If one of these is set, libpq's own environment describes the database (PostgreSQL manual, 34.15)."""
 
 _SERVICE_LINK = re.compile(
     r"POLLER_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -27,37 +27,37 @@ _SERVICE_LINK = re.compile(
 """Variables that Kubernetes sets for a service called `poller` or `poller-...`; they are not settings."""
 
 _RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
-"""Settings that OTEL_RESOURCE_ATTRIBUTES decides where nothing more specific does."""
+"""Settings that OTEL_RESOURCE_ATTRIBUTES provides if no more specific variable is set."""
 
 _SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
-"""Limits of attributes, events and links. The SDK's modules raise ValueError where they are imported if one
-of these is not a whole number."""
+"""Limits of attributes, events and links. Importing the SDK raises ValueError if one of them is not a whole
+number."""
 
 
 def variables(field: FieldInfo) -> tuple[str, ...]:
-    """The variables of a field, first come, first served."""
+    """Return the variables of a field, in the order of precedence."""
     alias = field.validation_alias
     return tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else ()
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the field's value must not be shown, and may stand in the file that `<variable>_FILE` names."""
+    """Return whether the field's value must be masked, and may come from the file of `<variable>_FILE`."""
     return "SecretStr" in str(field.annotation)
 
 
 class Environment(EnvSettingsSource):
-    """One look at an environment: empty is unset, `*_FILE` holds a secret, and every problem is kept."""
+    """Settings from one environment: empty means unset, `*_FILE` names a secret; problems are collected."""
 
     def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
         self._fields = settings.model_fields
-        known = {name for field in self._fields.values() for name in variables(field)}
-        # A file or a shell that fills a variable often leaves a line break at its end.
-        given = {name: value.rstrip("\r\n") for name, value in environ.items()}
-        self._given = {name: value for name, value in given.items() if value.strip() != ""}
-        # Only these, for the library would also take a variable called like the field, `timeout`.
-        self._read = {name: value for name, value in self._given.items() if name in known}
+        names = {name for field in self._fields.values() for name in variables(field)}
+        # A variable that is filled from a file often ends with a line break.
+        stripped = {name: value.rstrip("\r\n") for name, value in environ.items()}
+        self._environ = {name: value for name, value in stripped.items() if value.strip() != ""}
+        # Only known variables, because the library would also read one with the field's name, `timeout`.
+        self._read = {name: value for name, value in self._environ.items() if name in names}
         self.problems: list[Problem] = []
-        learn_environment(self._given)
+        learn_environment(self._environ)
         super().__init__(settings, case_sensitive=True)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -66,8 +66,8 @@ class Environment(EnvSettingsSource):
     def value_of(self, name: str) -> tuple[str, Source] | None:
         """Return the value of the field `name` and the variable that sets it; None if it is unset."""
         field = self._fields[name]
-        if is_secret(field) and (found := self._from_file(variables(field)[0])):
-            return found
+        if is_secret(field) and (secret := self._from_file(variables(field)[0])):
+            return secret
         value, variable, _ = self.get_field_value(field, name)
         if value is not None:
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
@@ -75,61 +75,61 @@ class Environment(EnvSettingsSource):
             elif name == "export_timeout" and variable.startswith("OTEL_"):
                 value = self._few_seconds(variable, value)
             return (value, Source("variable", variable)) if value is not None else None
-        if name == "traces" and self._given.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+        if name == "traces" and self._environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
             return "false", Source("variable", "OTEL_TRACES_EXPORTER")
         if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
             return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
         return None
 
     def file_of(self, name: str) -> Path | None:
-        """The file that holds the secret of the field `name`; None where none is named."""
-        file = self._given.get(f"{variables(self._fields[name])[0]}_FILE")
+        """Return the file that contains the secret of the field `name`; None if it is unset."""
+        file = self._environ.get(f"{variables(self._fields[name])[0]}_FILE")
         return None if file is None else Path(file)
 
     def switched_off(self) -> Source | None:
-        """The standard variable that turns metrics off, if one does."""
-        if self._given.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        """Return the standard variable that disables metrics, if any."""
+        if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return Source("variable", "OTEL_SDK_DISABLED")
-        if self._given.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
+        if self._environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
             return Source("variable", "OTEL_METRICS_EXPORTER")
         return None
 
     def sdk_problems(self) -> list[Problem]:
-        """The limits of the SDK that it cannot be imported with."""
+        """Return the problems of SDK limits that would make its import fail."""
         return [
-            Problem(name, f"{value!r} is not a whole number; write one like 128, or remove the variable")
-            for name, value in sorted(self._given.items())
+            Problem(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
+            for name, value in sorted(self._environ.items())
             if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
         ]
 
     def has_libpq(self) -> bool:
-        """Whether libpq's own variables describe a database."""
-        return any(name in self._given for name in _LIBPQ)
+        """Return whether libpq's own variables describe a database."""
+        return any(name in self._environ for name in _LIBPQ)
 
     def warnings(self) -> tuple[str, ...]:
-        """Variables that look like settings and are none, each with what was probably meant."""
-        ours = {name for field in self._fields.values() for name in variables(field)}
-        ours |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
-        ours = {name for name in ours if name.startswith("POLLER_")}
-        told = []
-        for name in sorted(self._given):
-            if name.startswith("POLLER_") and name not in ours and not _SERVICE_LINK.fullmatch(name):
-                near = difflib.get_close_matches(name, sorted(ours), n=1, cutoff=0.75)
-                told.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
-        return tuple(told)
+        """Return warnings about unknown POLLER_* variables, each with a similar setting if there is one."""
+        settings = {name for field in self._fields.values() for name in variables(field)}
+        settings |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
+        settings = {name for name in settings if name.startswith("POLLER_")}
+        messages = []
+        for name in sorted(self._environ):
+            if name.startswith("POLLER_") and name not in settings and not _SERVICE_LINK.fullmatch(name):
+                near = difflib.get_close_matches(name, sorted(settings), n=1, cutoff=0.75)
+                messages.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+        return tuple(messages)
 
     def _from_file(self, variable: str) -> tuple[str, Source] | None:
         where = f"{variable}_FILE"
-        file = self._given.get(where)
+        file = self._environ.get(where)
         if file is None:
             return None
-        if variable in self._given:
-            self.problems.append(Problem(where, f"is set, and so is {variable}; keep one of them"))
+        if variable in self._environ:
+            self.problems.append(Problem(where, f"cannot be combined with {variable}; unset one of them"))
             return None
         try:
             value = read_secret(Path(file))
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self.problems.append(Problem(where, f"{show_path(file)} cannot be read: {reason}"))
             return None
         return value, Source("variable", where)
@@ -143,22 +143,22 @@ class Environment(EnvSettingsSource):
         return None
 
     def _few_seconds(self, variable: str, value: str) -> str | None:
-        """The value, unless it is a number so large that milliseconds are meant, the specification's unit."""
+        """Return the value; record a problem if it is so large that it probably means milliseconds."""
         if not re.fullmatch(r"\s*\d{4,12}(\.\d+)?\s*", value):
             return value
         example = format_duration(float(value) / 1000)
         self.problems.append(
             Problem(
                 variable,
-                f"{value.strip()!r} would be seconds here and is milliseconds in the specification; "
-                f"write it with its unit, like {example}, or set POLLER_EXPORT_TIMEOUT={example}",
+                f"{value.strip()!r} would mean seconds here, but milliseconds in the specification; "
+                f"add the unit, for example {example}, or set POLLER_EXPORT_TIMEOUT={example}",
             )
         )
         return None
 
-    def _resource_attribute(self, wanted: str) -> str:
-        for item in self._given.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+    def _resource_attribute(self, name: str) -> str:
+        for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, _, value = item.partition("=")
-            if key.strip() == wanted:
+            if key.strip() == name:
                 return unquote(value.strip())
         return ""

@@ -25,23 +25,23 @@ def destinations(
     sources: Mapping[str, Source],
     environ: Mapping[str, str],
 ) -> tuple[dict[Signal, Endpoint], list[Problem]]:
-    """Where each of `signals` goes, without those of which nothing says so; and what is wrong with it.
+    """Return the endpoint of each of `signals` that has one, and the problems of their settings.
 
-    `values` and `sources` are the settings' as they were found. The endpoint and the protocol of the signal's
-    own go before those of all signals; what a standard variable says of metrics alone is for metrics alone
-    (OpenTelemetry specification, protocol/exporter.md).
+    `values` and `sources` are the unvalidated settings. A signal's own endpoint and protocol override the
+    shared ones. The standard variables of metrics apply to metrics only (OpenTelemetry specification,
+    protocol/exporter.md).
     """
-    found: dict[Signal, Endpoint] = {}
+    endpoints: dict[Signal, Endpoint] = {}
     problems: list[Problem] = []
     for signal in signals:
         value, where = _place(signal, values, sources, environ)
         if value:
             try:
                 protocol = _protocol(signal, values, sources, environ)
-                found[signal] = resolve(value, where, protocol, signal)
+                endpoints[signal] = resolve(value, where, protocol, signal)
             except ConfigError as error:
                 problems += error.problems
-    return found, problems
+    return endpoints, problems
 
 
 def _place(
@@ -62,12 +62,10 @@ def _protocol(
     signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
 ) -> Protocol | None:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
-    if told := environ.get(own, "").strip().lower():
-        if told not in _PROTOCOLS:
-            raise ConfigError(
-                [Problem(own, f"{told!r} is not one of grpc, http/protobuf; write one of them")]
-            )
-        return _PROTOCOLS[told]
+    if protocol := environ.get(own, "").strip().lower():
+        if protocol not in _PROTOCOLS:
+            raise ConfigError([Problem(own, f"{protocol!r} is not one of grpc, http/protobuf")])
+        return _PROTOCOLS[protocol]
     shared = values.get("otlp_protocol")
     if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
         shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -75,23 +73,25 @@ def _protocol(
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that `environ` and the options make.
+    """Load the settings from `environ` and the command-line options.
 
-    `overrides` maps fields to the text of their command-line option; None means that it was not given, and
-    an empty text unsets what the environment says.
+    `overrides` maps fields to the text of their option. None means that the option is absent; an empty text
+    unsets the variable.
 
-    Raises ConfigError with every problem there is; none of them shows a secret.
+    Raises ConfigError with every problem; no message contains a secret.
     """
     environment = Environment(Variables, environ)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for name in Variables.model_fields:
-        given = (overrides or {}).get(name)
-        if given is not None:
+        override = (overrides or {}).get(name)
+        if override is not None:
             sources[name] = Source("option", option(name))
-            values[name] = None if given == "" and Variables.model_fields[name].default is None else given
-        elif found := environment.value_of(name):
-            values[name], sources[name] = found
+            values[name] = (
+                None if override == "" and Variables.model_fields[name].default is None else override
+            )
+        elif entry := environment.value_of(name):
+            values[name], sources[name] = entry
     raw, raw_sources = dict(values), dict(sources)
     if off := environment.switched_off():
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
@@ -102,9 +102,9 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         read = Variables(**values)
     except ValidationError as error:
         problems += [
-            Problem(sources[name].name, _say(name, values[name], dict(one)))
-            for one in error.errors(include_url=False, include_input=False)
-            if (name := str(one["loc"][0]))
+            Problem(sources[name].name, _say(name, values[name], dict(details)))
+            for details in error.errors(include_url=False, include_input=False)
+            if (name := str(details["loc"][0]))
         ]
     target: Endpoint | None = None
     if values.get("otlp_endpoint"):
@@ -120,13 +120,13 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     others: dict[Signal, Endpoint] = {}
     if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
         others, wrong = destinations(read.signals(), raw, raw_sources, environ)
-        # What is wrong with an endpoint that they share has been said.
+        # The problems of a shared endpoint are already in the list.
         problems += [problem for problem in wrong if problem not in problems]
     if problems or read is None:
         raise ConfigError(problems)
     warnings = environment.warnings()
     if read.otlp_logs and "logs" not in others:
-        warnings += ("POLLER_OTLP_LOGS: there is nowhere to push to; set POLLER_OTLP_ENDPOINT",)
+        warnings += ("POLLER_OTLP_LOGS: has no effect without an endpoint; set POLLER_OTLP_ENDPOINT",)
     in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
     return Settings(
         **{name: _plain(getattr(read, name)) for name in Variables.model_fields},
@@ -140,41 +140,41 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
 
 
 def _plain(value: object) -> Any:
-    """A value without the library's own types."""
+    """Convert pydantic's own types to plain values."""
     if isinstance(value, SecretStr):
         return Secret(value.get_secret_value())
     return int(value) if isinstance(value, ByteSize) else value
 
 
-def _say(name: str, given: object, error: dict[str, Any]) -> str:
-    """Put pydantic's error into our words: the value (never a secret's), its problem, an example."""
+def _say(name: str, value: object, error: dict[str, Any]) -> str:
+    """Return a message for pydantic's error: the value (masked if secret), its problem, an example."""
     field = Variables.model_fields[name]
     example = f"write one like {example_of(name)}"
     if is_secret(field):
-        return f"is not usable; {example}"
+        return f"is invalid; {example}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     context = error.get("ctx", {})
     match error["type"]:
         case "greater_than":
-            return f"{given!r} is not above {context['gt']:g}; {example}"
+            return f"{value!r} is not above {context['gt']:g}; {example}"
         case kind if kind.startswith("bool_"):
-            return f"{given!r} is not true or false; {example}"
+            return f"{value!r} is not true or false; {example}"
         case kind if kind.startswith("byte_size"):
-            return f"{given!r} is not a size; {example}"
+            return f"{value!r} is not a size; {example}"
         case kind if kind.startswith("float_") and name == "max_duty_cycle":
-            return f"{given!r} is not a share; {example}"
+            return f"{value!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            meant = did_you_mean(str(lower(given)), choices.split(", ")) or f"; {example}"
-            return f"{given!r} is not one of {choices}{meant}"
+            hint = did_you_mean(str(lower(value)), choices.split(", ")) or f"; {example}"
+            return f"{value!r} is not one of {choices}{hint}"
         case "greater_than_equal":
-            return f"{given!r} is too small; write at least {format_value(name, context['ge'])}"
+            return f"{value!r} is too small; write at least {format_value(name, context['ge'])}"
         case "less_than_equal":
-            return f"{given!r} is too large; write at most {format_value(name, context['le'])}"
+            return f"{value!r} is too large; write at most {format_value(name, context['le'])}"
         case "string_too_short":
             return f"is empty; {example}"
         case kind if kind.startswith("int_"):
-            return f"{given!r} is not a whole number; {example}"
+            return f"{value!r} is not a whole number; {example}"
         case _:
-            return f"{given!r} is not accepted; {example}"
+            return f"{value!r} is not accepted; {example}"

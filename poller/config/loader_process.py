@@ -29,19 +29,19 @@ class LoaderError(Exception):
     """The child sent no answer."""
 
     def __init__(self, message: str, code: int = 1, *, printed: bool = False) -> None:
-        """`code` is the exit code of a process that needs the answer; `printed`: the child said why."""
+        """`code` is the exit code for the daemon; `printed` is true if the child printed the reason."""
         super().__init__(message)
         self.code = code
         self.printed = printed
 
 
 class LoaderProcess(contextlib.ExitStack):
-    """A child that reads. It ends with its context, or `close`, and with this process however that ends."""
+    """A child process that reads. It ends with its context, with `close`, or when this process ends."""
 
     def __init__(self, task: Literal["start", "load"], *arguments: object) -> None:
-        """Start a child with a function of `poller.cli.loader_child`.
+        """Start a child that runs the function `task` of `poller.cli.loader_child`.
 
-        Raises LoaderError if the system refuses.
+        Raises LoaderError if the system cannot start it.
         """
         super().__init__()
         self.enter_context(ORPHANS.own_child())
@@ -49,8 +49,8 @@ class LoaderProcess(contextlib.ExitStack):
             self._child, self._answers = _start()
         except OSError as error:
             self.close()
-            what = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
-            raise LoaderError(what) from None
+            message = f"cannot start {sys.executable} to read the configuration: {error.strerror}"
+            raise LoaderError(message) from None
         self._request = cast("IO[bytes]", self._child.stdin)
         self.callback(self._end)
         with contextlib.suppress(BrokenPipeError):  # `receive` reports how it ended
@@ -75,12 +75,12 @@ class LoaderProcess(contextlib.ExitStack):
             answer = pickle.load(self._answers)  # noqa: S301 - only our own child writes to the pipe
         except (EOFError, pickle.UnpicklingError):
             answer = None
-        # Another version may have other classes, and no such module.
+        # Another version may have other classes and modules.
         if (installed := _installed_version()) != _running_version():
-            what = (
+            message = (
                 f"version {installed} is installed, but {_running_version()} is running; restart the poller"
             )
-            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {what}")])
+            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {message}")])
         if answer is None:
             raise self._ended()
         kind, content = pickle.loads(answer)  # noqa: S301 - the same
@@ -98,18 +98,18 @@ class LoaderProcess(contextlib.ExitStack):
         self._child.wait()
 
     def _ended(self) -> LoaderError:
-        self._answers.close()  # so that the child cannot wait for us
+        self._answers.close()  # so that the child cannot block on a full pipe
         code = self._child.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
-        what = f"the process that reads the configuration {how}"
-        return LoaderError(what, 128 - code if code < 0 else code, printed=code >= 0)
+        reason = f"was ended by signal {-code}" if code < 0 else f"ended with {code} and sent no answer"
+        message = f"the process that reads the configuration {reason}"
+        return LoaderError(message, 128 - code if code < 0 else code, printed=code >= 0)
 
 
 def _start() -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Start a child; return it and its answers. Raises OSError."""
     reading, writing = os.pipe()
-    # A signal to the whole group or service is for the daemon, and the child ends with it. It inherits the
-    # mask of this thread.
+    # The child inherits this thread's signal mask: it ignores signals to the whole process group, because the
+    # daemon handles them and ends the child.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         child = subprocess.Popen(  # noqa: S603 - the module is ours
@@ -137,7 +137,7 @@ def _installed_version() -> str:
 
 
 _running_version = functools.cache(_installed_version)
-"""The first call is at the start."""
+"""Version of the running code: cached at the first call, which is at the start."""
 
 
 def answer(read: Callable[[], object]) -> None:

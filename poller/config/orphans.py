@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Orphans:
-    """Children that this process never started, and so never waits for."""
+    """Children that this process inherited, and so never waits for."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -17,7 +17,7 @@ class Orphans:
 
     @contextlib.contextmanager
     def own_child(self) -> Iterator[None]:
-        """Around the life of a child of our own: only its owner may take its exit status."""
+        """Context of a child that this process started: only its owner may read its exit status."""
         with self._turn:
             self._own += 1
         try:
@@ -27,11 +27,11 @@ class Orphans:
                 self._own -= 1
 
     def reap(self) -> None:
-        """Remove the orphans that have ended; does nothing while a child of our own runs."""
+        """Remove the orphans that have ended; does nothing while this process has its own child."""
         with self._turn, contextlib.suppress(ChildProcessError):
             while not self._own and os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
 
 ORPHANS = Orphans()
-"""Of this process: it has one set of children."""
+"""The orphans of this process."""

@@ -20,12 +20,12 @@ SqlComments = Literal["off", "name", "traceparent"]
 SelfMetricsLevel = Literal["query", "off"]
 
 A_DATABASE = "postgresql://poller@replica:5432/app"
-"""What one may write for POLLER_DATABASE_URL."""
+"""Example of POLLER_DATABASE_URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a value came from."""
+    """Source of a setting's value."""
 
     kind: Literal["option", "variable", "default"]
     name: str = ""
@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The effective settings, made by `load_settings`; `settings_schema` says what each means.
+    """The effective settings, created by `load_settings`; `settings_schema` describes each.
 
     Durations are in seconds.
     """
@@ -52,7 +52,7 @@ class Settings:
     require_standby: RequireStandby
     max_replay_lag: float | None
     max_duty_cycle: float
-    """A share of 1."""
+    """Fraction of 1."""
     max_active_backends: int | None
     strict: bool
     password_command: Secret | None
@@ -82,43 +82,43 @@ class Settings:
     self_metrics: SelfMetricsLevel
 
     sources: Mapping[str, Source] = field(repr=False)
-    """Where the value of each field came from that is not its default."""
+    """Source of each field that does not have its default."""
     warnings: tuple[str, ...]
-    """What looks like a mistake in the environment and stops nothing."""
+    """Likely mistakes in the environment, which are not errors."""
     endpoint: Endpoint | None
-    """Where to push, ready for use; None in logs-only mode."""
+    """Endpoint of metrics; None in logs-only mode."""
     others: Mapping[Signal, Endpoint]
     """Endpoints of traces and logs."""
     libpq: bool
     """Whether libpq's own environment describes the database."""
     database_file: Path | None
-    """What the connection string is read from."""
+    """File that contains the connection string."""
 
     @property
     def defaults(self) -> Defaults:
-        """What a query gets where it declares nothing."""
+        """Defaults of the keys that a query omits."""
         return Defaults(self.interval, self.timeout, self.max_series, self.namespace)
 
     @property
     def traces_to(self) -> Endpoint | None:
-        """Where to push spans, ready for use; None where they are not wanted or nothing says where."""
+        """Endpoint of spans; None if they are disabled or no endpoint is set."""
         return self.others.get("traces")
 
     @property
     def logs_to(self) -> Endpoint | None:
-        """Where to push log records, ready for use; None where they are not wanted or nothing says where."""
+        """Endpoint of log records; None if they are disabled or no endpoint is set."""
         return self.others.get("logs")
 
     def source(self, name: str) -> Source:
-        """Tell where the value of the field `name` came from."""
+        """Return the source of the field `name`."""
         return self.sources.get(name, Source("default"))
 
     def conninfo(self) -> str:
-        """The database as a libpq connection string; empty where libpq's own environment describes it.
+        """Return the database as a libpq connection string; empty if libpq's own environment describes it.
 
-        A file of POLLER_DATABASE_URL_FILE is read anew each time, as what is in it may rotate; raises OSError
-        where it cannot be read or is empty by now, UnicodeError where it is no text. Raises ConfigError where
-        no database is named.
+        The file of POLLER_DATABASE_URL_FILE is read each time, because its secret may rotate. Raises OSError
+        if it cannot be read or is empty, UnicodeError if it is not text, and ConfigError if no database is
+        configured.
         """
         if self.database_file is not None:
             return read_secret(self.database_file)
@@ -137,10 +137,10 @@ class Settings:
         )
 
     def text_of(self, name: str) -> str:
-        """The value of the field `name` as text for people, secrets masked; empty where it is unset."""
+        """Return the value of the field `name` as text with masked secrets; empty if it is unset."""
         value = getattr(self, name)
         if isinstance(value, Secret):
-            # Of a command nothing is shown: it may hold a token anywhere.
+            # A command is masked completely, because any part of it may be a token.
             return mask_conninfo(value.reveal()) if name == "database_url" else MASK
         if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
@@ -148,7 +148,7 @@ class Settings:
 
 
 def format_value(name: str, value: object) -> str:
-    """A value of the field `name` the way one writes it; empty where there is none."""
+    """Format a value of the field `name` as users write it; empty for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -161,12 +161,12 @@ def format_value(name: str, value: object) -> str:
 
 
 def option(name: str) -> str:
-    """The command-line option of a field: `max_series` -> `--max-series`."""
+    """Return the command-line option of a field: `max_series` -> `--max-series`."""
     return "--" + name.replace("_", "-")
 
 
 def _size(count: int) -> str:
-    """Bytes in the largest unit of which there is one: 268435456 -> `256MiB`."""
+    """Format bytes in the largest unit that fits: 268435456 -> `256MiB`."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
     return f"{count / 1024**power:.1f}".removesuffix(".0") + units[power]

@@ -23,7 +23,7 @@ from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIM
 
 
 def lower(value: object) -> object:
-    """A word as it is compared: without blanks around it, in lower case."""
+    """Strip a text and convert it to lower case, for comparison; return other values unchanged."""
     return value.strip().lower() if isinstance(value, str) else value
 
 
@@ -38,7 +38,7 @@ def _share(value: object) -> object:
 
 
 Share = Annotated[float, BeforeValidator(_share)]
-"""A share of 1; written `10%` or `0.1`."""
+"""Fraction of 1, written as `10%` or `0.1`."""
 
 
 def _names(*names: str) -> AliasChoices:
@@ -46,9 +46,9 @@ def _names(*names: str) -> AliasChoices:
 
 
 class Variables(BaseSettings):
-    """The settings as they are written; `poller.config.load_settings.load` finds every problem at once.
+    """The settings as users write them; `poller.config.load_settings.load` reports all problems at once.
 
-    Each field's `validation_alias` lists its variables, first come, first served: the poller's own, the
+    Each field's `validation_alias` lists its variables in the order of precedence: the poller's own, the
     server's (`OBSCURA_*`), OpenTelemetry's. Durations are in seconds.
     """
 
@@ -60,20 +60,20 @@ class Variables(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None,
         validation_alias=_names("POLLER_DATABASE_URL"),
-        description="The replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
+        description="Read replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
         examples=[A_DATABASE],
     )
     queries: str = Field(
         default="shipped",
         validation_alias=_names("POLLER_QUERIES"),
-        description="Query files and folders, joined by ':'; 'shipped' and 'extended' are the packaged ones.",
+        description="Query files and folders, joined by ':'; 'shipped' and 'extended' are packaged folders.",
         examples=["shipped:/etc/poller/queries"],
         min_length=1,
     )
     watch: bool = Field(
         default=True,
         validation_alias=_names("POLLER_WATCH"),
-        description="Read the query files again when they change; false: on SIGHUP only.",
+        description="Reload the query files when they change; false: on SIGHUP only.",
         examples=["false"],
     )
     interval: Duration = Field(
@@ -87,7 +87,7 @@ class Variables(BaseSettings):
     timeout: Duration = Field(
         default=DEFAULT_TIMEOUT,
         validation_alias=_names("POLLER_TIMEOUT"),
-        description="Longest run of a query that declares no timeout, enforced by the server.",
+        description="Maximum run time of a query that declares no timeout, enforced by the server.",
         examples=["30s"],
         ge=0.001,
         le=86400,
@@ -95,7 +95,7 @@ class Variables(BaseSettings):
     lock_timeout: Duration = Field(
         default=1.0,
         validation_alias=_names("POLLER_LOCK_TIMEOUT"),
-        description="Longest wait of a query for a lock, enforced by the server.",
+        description="Maximum time that a query waits for a lock, enforced by the server.",
         examples=["1s"],
         ge=0.001,
         le=86400,
@@ -103,7 +103,7 @@ class Variables(BaseSettings):
     connect_timeout: Duration = Field(
         default=10.0,
         validation_alias=_names("POLLER_CONNECT_TIMEOUT"),
-        description="Longest attempt to connect to one host of the database.",
+        description="Maximum time to connect to one host of the database.",
         examples=["10s"],
         ge=0.1,
         le=3600,
@@ -111,13 +111,13 @@ class Variables(BaseSettings):
     require_standby: Annotated[RequireStandby, BeforeValidator(lower)] = Field(
         default="warn",
         validation_alias=_names("POLLER_REQUIRE_STANDBY"),
-        description="On a primary: warn says so once, true sends it no query, false says nothing.",
+        description="On a primary: warn logs one warning, true sends no query, false allows it silently.",
         examples=["true"],
     )
     max_replay_lag: Duration | None = Field(
         default=None,
         validation_alias=_names("POLLER_MAX_REPLAY_LAG"),
-        description="Replay lag above which (or while it is unknown) polls are skipped; unset: any will do.",
+        description="Replay lag above which polls are skipped, also while it is unknown; unset: no limit.",
         examples=["60s"],
         ge=0.001,
         le=86400,
@@ -125,7 +125,7 @@ class Variables(BaseSettings):
     max_duty_cycle: Share = Field(
         default=0.1,
         validation_alias=_names("POLLER_MAX_DUTY_CYCLE"),
-        description="Share of the time that one query may run; a slower one is polled less often.",
+        description="Share of the time that one query may run; slower queries are polled less often.",
         examples=["10%"],
         gt=0,
         le=1,
@@ -133,7 +133,7 @@ class Variables(BaseSettings):
     max_active_backends: int | None = Field(
         default=None,
         validation_alias=_names("POLLER_MAX_ACTIVE_BACKENDS"),
-        description="Active backends of others above which queries that take a second or longer wait.",
+        description="Active backends of other clients above which queries of 1s or longer are postponed.",
         examples=["50"],
         ge=1,
         le=1_000_000,
@@ -141,20 +141,20 @@ class Variables(BaseSettings):
     strict: bool = Field(
         default=False,
         validation_alias=_names("POLLER_STRICT"),
-        description="Send nothing with a role that may do more than read.",
+        description="Send no query if the role may do more than read.",
         examples=["true"],
     )
     password_command: SecretStr | None = Field(
         default=None,
         validation_alias=_names("POLLER_PASSWORD_COMMAND"),
-        description="Command that writes the password on stdout, run before every connect, without a shell.",
+        description="Command that prints the password, run before every connect, without a shell.",
         examples=["cat /run/secrets/password"],
         min_length=1,
     )
     max_series: int = Field(
         default=DEFAULT_MAX_SERIES,
         validation_alias=_names("POLLER_MAX_SERIES"),
-        description="Rows kept of one result, for a query that declares no max_series; the rest is counted.",
+        description="Maximum rows of a result if the query declares no max_series; further rows are counted.",
         examples=["1000"],
         ge=1,
         le=1_000_000,
@@ -162,7 +162,7 @@ class Variables(BaseSettings):
     max_result_size: ByteSize = Field(
         default=ByteSize(16 * 2**20),
         validation_alias=_names("POLLER_MAX_RESULT_SIZE"),
-        description="Most bytes of one result; a query that sends more is cancelled and fails (too_large).",
+        description="Maximum size of one result; a larger one is cancelled and fails the query (too_large).",
         examples=["16MiB"],
         ge=2**16,
         le=2**32,
@@ -170,14 +170,14 @@ class Variables(BaseSettings):
     namespace: str = Field(
         default="",
         validation_alias=_names("POLLER_NAMESPACE"),
-        description="Put before the name of every metric, with an underscore; empty: names as declared.",
+        description="Prefix of every metric name, joined with an underscore; empty: names as declared.",
         examples=["obscura"],
         pattern=r"^([a-z][a-z0-9_.]{0,62})?$",
     )
     instance: str = Field(
         default_factory=socket.gethostname,
         validation_alias=_names("POLLER_INSTANCE"),
-        description="Lasting name of this poller, its service.instance.id; unset: the host's name.",
+        description="Stable name of this poller, exported as service.instance.id; unset: the host name.",
         examples=["poller-0"],
         min_length=1,
     )
@@ -191,7 +191,7 @@ class Variables(BaseSettings):
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
         ),
-        description="The collector to push to; unset: results are logged and nothing is pushed.",
+        description="Collector to push to; unset: results are logged and nothing is pushed.",
         examples=["http://collector:4317"],
     )
     otlp_protocol: Annotated[Protocol, BeforeValidator(lower)] | None = Field(
@@ -210,15 +210,15 @@ class Variables(BaseSettings):
         ge=0.1,
         le=86400,
     )
-    # The specification says milliseconds for the OTEL_ timeouts; the Python SDK (1.45) reads seconds, and its
-    # users have set them so. We follow the SDK.
+    # The specification defines the OTEL_ timeouts in milliseconds, but the Python SDK (1.45) and its users
+    # use seconds, as this setting does.
     export_timeout: Duration = Field(
         default=10.0,
         validation_alias=_names(
             "POLLER_EXPORT_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"
         ),
-        description="Longest wait for the answer to one request; poll --push gives up after as long. "
-        "A plain number means seconds, also in OTEL_*. Numbers from 1000 on are rejected there.",
+        description="Maximum time of one export request, and of the push of poll --push. "
+        "A plain number means seconds, also in OTEL_*, where numbers from 1000 on are rejected.",
         examples=["10s"],
         ge=0.1,
         le=3600,
@@ -226,13 +226,13 @@ class Variables(BaseSettings):
     state_dir: Path | None = Field(
         default=None,
         validation_alias=_names("POLLER_STATE_DIR"),
-        description="Folder for what outlives the process: last values, undelivered exports; unset: none.",
+        description="Folder for last values and undelivered exports, used after a restart; unset: none.",
         examples=["/var/lib/poller"],
     )
     spool_max_size: ByteSize = Field(
         default=ByteSize(256 * 2**20),
         validation_alias=_names("POLLER_SPOOL_MAX_SIZE"),
-        description="Most that is kept of what the collector did not take; the oldest is dropped first.",
+        description="Maximum size of undelivered exports; the oldest are dropped first.",
         examples=["256MiB"],
         ge=2**20,
         le=2**40,
@@ -240,7 +240,7 @@ class Variables(BaseSettings):
     spool_max_age: Duration = Field(
         default=86400.0,
         validation_alias=_names("POLLER_SPOOL_MAX_AGE"),
-        description="Age from which on what the collector did not take is dropped.",
+        description="Maximum age of undelivered exports; older ones are dropped.",
         examples=["24h"],
         ge=60,
         le=30 * 86400,
@@ -248,19 +248,19 @@ class Variables(BaseSettings):
     log_format: Annotated[LogFormat, BeforeValidator(lower)] = Field(
         default="text",
         validation_alias=_names("POLLER_LOG_FORMAT", "OBSCURA_LOG_FORMAT", "OBSCURA_TELEMETRY_LOG_FORMAT"),
-        description="Form of the log records on stderr: text or json.",
+        description="Format of the log records on stderr: text or json.",
         examples=["json"],
     )
     log_level: Annotated[LogLevel, BeforeValidator(lower)] = Field(
         default="info",
         validation_alias=_names("POLLER_LOG_LEVEL"),
-        description="Least severity that is logged: debug, info, warning or error.",
+        description="Minimum severity that is logged: debug, info, warning or error.",
         examples=["debug"],
     )
     grace_period: Duration = Field(
         default=10.0,
         validation_alias=_names("POLLER_GRACE_PERIOD"),
-        description="Time from SIGTERM to the end of the process, the last push included.",
+        description="Maximum time from SIGTERM to the end of the process, including the last push.",
         examples=["10s"],
         ge=0,
         le=3600,
@@ -268,53 +268,53 @@ class Variables(BaseSettings):
     health_file: str | None = Field(
         default=None,
         validation_alias=_names("POLLER_HEALTH_FILE"),
-        description="Heartbeat that `poller health` reads; unset: in POLLER_STATE_DIR, else below /tmp.",
+        description="Heartbeat file for `poller health`; unset: in POLLER_STATE_DIR, else below /tmp.",
         examples=["/run/poller/heartbeat.json"],
     )
     service_name: str = Field(
         default="obscura-poller",
         validation_alias=_names("POLLER_SERVICE_NAME", "OTEL_SERVICE_NAME"),
-        description="Resource attribute service.name of everything pushed.",
+        description="Resource attribute service.name of all exported data.",
         examples=["obscura-poller"],
         min_length=1,
     )
     traces: bool = Field(
         default=True,
         validation_alias=_names("POLLER_TRACES"),
-        description="Push a span for every tick and every query of it, where there is an endpoint.",
+        description="Push a span for every tick and each of its queries, if there is an endpoint.",
         examples=["false"],
     )
     traces_endpoint: str | None = Field(
         default=None,
         repr=False,  # it may hold a user and a password
         validation_alias=_names("POLLER_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-        description="Where spans are pushed; unset: to the OTLP endpoint.",
+        description="Endpoint for spans; unset: the OTLP endpoint.",
         examples=["http://collector:4317"],
     )
     otlp_logs: bool = Field(
         default=False,
         validation_alias=_names("POLLER_OTLP_LOGS"),
-        description="Push the log records as well, beside writing them to stderr.",
+        description="Push the log records in addition to writing them to stderr.",
         examples=["true"],
     )
     logs_endpoint: str | None = Field(
         default=None,
         repr=False,  # it may hold a user and a password
         validation_alias=_names("POLLER_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        description="Where log records are pushed; unset: to the OTLP endpoint.",
+        description="Endpoint for log records; unset: the OTLP endpoint.",
         examples=["http://collector:4317"],
     )
     sql_comments: Annotated[SqlComments, BeforeValidator(lower)] = Field(
         default="name",
         validation_alias=_names("POLLER_SQL_COMMENTS"),
-        description="What a comment on each query's SQL says: nothing, its name, or its traceparent as well.",
+        description="Comment on each query's SQL: off for none, name, or traceparent for both.",
         examples=["traceparent"],
     )
 
     self_metrics: Annotated[SelfMetricsLevel, BeforeValidator(lower)] = Field(
         default="query",
         validation_alias=_names("POLLER_SELF_METRICS"),
-        description="Metrics of the poller itself (poller.*): query exports all of them, off none.",
+        description="Metrics of the poller itself (poller.*): query exports all, off exports none.",
         examples=["off"],
     )
 
@@ -327,16 +327,16 @@ class Variables(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values only from `load`, which has read the environment and knows where each came from."""
+        """Accept values only from `load`, which reads the environment and records the sources."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
     def signals(self) -> list[Signal]:
         """Return the signals to push in addition to the metrics."""
-        wanted: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
-        return [signal for signal, on in wanted.items() if on]
+        enabled: dict[Signal, bool] = {"traces": self.traces, "logs": self.otlp_logs}
+        return [signal for signal, on in enabled.items() if on]
 
 
 def example_of(name: str) -> str:
-    """What one may write for a field."""
+    """Return an example value of a field; empty if it has none."""
     return str((Variables.model_fields[name].examples or [""])[0])

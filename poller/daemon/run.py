@@ -83,7 +83,7 @@ def serve(loader: LoaderProcess, requests: Sequence[bool]) -> None:
             notifier.ready(_status(reload))
 
     look = functools.partial(fingerprint, sources)
-    watcher = Watcher(look, read_again, watch=settings.watch, seen=first_fingerprint)
+    watcher = Watcher(look, read_again, watch=settings.watch, initial=first_fingerprint)
     on_hangup(watcher.ask)
     if requests:
         watcher.ask()

@@ -57,12 +57,12 @@ class Progress:
             return Text("")
         # The connection runs the queries one at a time in order, so the first unanswered query is running.
         elapsed = time.monotonic() - self._since
-        behind = (
+        next_queries = (
             f", then {', '.join(waiting[1:4])}{', ...' if len(waiting) > 4 else ''}" if waiting[1:] else ""
         )
         done = self._total - len(waiting)
         return Text(
-            f"{done}/{self._total} done; running {waiting[0]} for {elapsed:.1f} s{behind}",
+            f"{done}/{self._total} done; running {waiting[0]} for {elapsed:.1f} s{next_queries}",
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -45,14 +45,14 @@ def sparkline(values: Sequence[float]) -> str:
 
 def number(value: float, width: int = 0) -> str:
     """Format a number for people (`1,234.5`); if that is wider than `width`, in short form (`173.6G`)."""
-    told = f"{value:,.15g}"
-    return told if not width or len(told) <= width else _short(value)
+    text = f"{value:,.15g}"
+    return text if not width or len(text) <= width else _short(value)
 
 
 def change(value: float, width: int = 0) -> str:
     """Format a difference with its sign, short if wider than `width`; empty for 0."""
-    told = f"{value:+,.15g}" if value else ""
-    return told if not width or len(told) <= width else ("+" if value > 0 else "") + _short(value)
+    text = f"{value:+,.15g}" if value else ""
+    return text if not width or len(text) <= width else ("+" if value > 0 else "") + _short(value)
 
 
 def _short(value: float) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLORS = {"ok": "green", "estimated": "blue", "skipped": "yellow", "failed": "red", "stale": "magenta"}
 _WIDE = 132
-"""Columns from which on a metric's name and unit have columns of their own."""
+"""Minimum width of the terminal, in cells, for separate columns with the metric's name and unit."""
 _NEWS = 4
 _KEYS = "q quits"
 _MORE_KEYS = "q quits, ↑ ↓ and space scroll"
@@ -35,9 +35,9 @@ class Column:
 
 
 def columns(width: int) -> dict[str, Column]:
-    """The columns for a terminal of `width` cells, which they fill; the history takes what is left."""
+    """Return the columns that fill `width` cells; the history gets the remaining width."""
     wide = width >= _WIDE
-    made = {
+    columns_by_name = {
         "query": Column("QUERY", 24 if wide else 18),
         "state": Column("STATE", 19 if wide else 16),
         **({"metric": Column("METRIC", 26)} if wide else {}),
@@ -48,13 +48,13 @@ def columns(width: int) -> dict[str, Column]:
         "age": Column("AGE", 4, right=True),
         "next": Column("NEXT", 4, right=True),
     }
-    left = width - sum(column.width for column in made.values()) - (len(made) - 1)
-    made["history"] = Column("HISTORY", max(0, left))
-    return made
+    rest = width - sum(column.width for column in columns_by_name.values()) - (len(columns_by_name) - 1)
+    columns_by_name["history"] = Column("HISTORY", max(0, rest))
+    return columns_by_name
 
 
 class Board:
-    """The values seen so far, and which part of all lines the screen shows."""
+    """History of all values, and the scroll position of the screen."""
 
     def __init__(self) -> None:
         self._histories: dict[tuple[str, str, str], History] = {}
@@ -62,14 +62,14 @@ class Board:
         self._first = 0
         self._page = 1
 
-    def take(self, sight: PollerStatus) -> None:
-        """Remember the values; each counts once for each poll that brought it."""
-        for one in sight.statuses:
-            if one.last_success == self._polled.get(one.query):
+    def take(self, poller: PollerStatus) -> None:
+        """Add the values of each new poll to the histories."""
+        for status in poller.statuses:
+            if status.last_success == self._polled.get(status.query):
                 continue
-            self._polled[one.query] = one.last_success
-            for reading in one.readings:
-                self._histories.setdefault(_key(one, reading), History()).add(reading.value)
+            self._polled[status.query] = status.last_success
+            for reading in status.readings:
+                self._histories.setdefault(_key(status, reading), History()).add(reading.value)
 
     def press(self, key: str) -> None:
         """Scroll by a key."""
@@ -78,117 +78,123 @@ class Board:
             step = -self._first if key == "home" else 10**6
         self._first = max(0, self._first + step)
 
-    def draw(self, sight: PollerStatus, now: float, width: int, height: int) -> RenderableType:
-        """The whole screen; `now` is in seconds since 1970."""
+    def draw(self, poller: PollerStatus, now: float, width: int, height: int) -> RenderableType:
+        """Return the whole screen; `now` is in seconds since 1970."""
         from rich.console import Group
         from rich.text import Text
 
-        told = columns(width)
-        head, lines = _head(sight), self._lines(sight, now, told, width)
-        told_last = max(0, len(sight.news) - max(0, min(_NEWS, height - 16)))
-        news = [Text(one_line(line), "dim") for line in sight.news[told_last:]]
+        layout = columns(width)
+        head, lines = _head(poller), self._lines(poller, now, layout, width)
+        first_news = max(0, len(poller.news) - max(0, min(_NEWS, height - 16)))
+        news = [Text(one_line(line), "dim") for line in poller.news[first_news:]]
         room = max(1, height - len(head) - len(news) - 4)
         self._page = max(1, room - 1)
         self._first = min(self._first, max(0, len(lines) - room))
-        shown = lines[self._first : self._first + room]
-        foot = self._foot(sight, len(lines), len(shown))
-        whole = [*head, Text(""), _headings(told), *shown, Text(""), *news, foot]
+        visible = lines[self._first : self._first + room]
+        foot = self._foot(poller, len(lines), len(visible))
+        whole = [*head, Text(""), _headings(layout), *visible, Text(""), *news, foot]
         for line in whole:
             line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
         return Group(*whole)
 
-    def table(self, sight: PollerStatus, now: float, width: int) -> RenderableType:
-        """The same at whatever height it takes, for what is no screen."""
+    def table(self, poller: PollerStatus, now: float, width: int) -> RenderableType:
+        """Return all lines at full height, for an output that is not a screen."""
         from rich.console import Group
         from rich.text import Text
 
-        told = columns(width)
-        rows = [Text(""), _headings(told), *self._lines(sight, now, told, width)] if sight.statuses else []
+        layout = columns(width)
+        rows = (
+            [Text(""), _headings(layout), *self._lines(poller, now, layout, width)] if poller.statuses else []
+        )
         for row in rows:
             row.rstrip()
-        return Group(*_head(sight), *rows)
+        return Group(*_head(poller), *rows)
 
-    def _foot(self, sight: PollerStatus, lines: int, shown: int) -> Text:
+    def _foot(self, poller: PollerStatus, lines: int, visible: int) -> Text:
         from rich.text import Text
 
-        words = sight.states or Counter(one.state_name for one in sight.statuses)
-        counts = ", ".join(f"{words[word]} {word}" for word in _COLORS if words.get(word))
-        foot = Text(f"{counted(len(sight.statuses) + sight.omitted, 'query')}: {counts or 'none'}   ", "dim")
-        if shown < lines:
-            foot.append(f"lines {self._first + 1}-{self._first + shown} of {lines}   {_MORE_KEYS}")
+        states = poller.states or Counter(status.state_name for status in poller.statuses)
+        counts = ", ".join(f"{states[state]} {state}" for state in _COLORS if states.get(state))
+        foot = Text(
+            f"{counted(len(poller.statuses) + poller.omitted, 'query')}: {counts or 'none'}   ", "dim"
+        )
+        if visible < lines:
+            foot.append(f"lines {self._first + 1}-{self._first + visible} of {lines}   {_MORE_KEYS}")
         else:
             foot.append(_KEYS)
         return foot
 
-    def _lines(self, sight: PollerStatus, now: float, told: dict[str, Column], width: int) -> list[Text]:
+    def _lines(self, poller: PollerStatus, now: float, layout: dict[str, Column], width: int) -> list[Text]:
         from rich.text import Text
 
-        lines = [line for one in sight.statuses for line in self._query(one, now, told, width)]
-        if sight.omitted:
+        lines = [line for status in poller.statuses for line in self._query(status, now, layout, width)]
+        if poller.omitted:
             lines.append(
-                Text(f"and {counted(sight.omitted, 'more query')}, omitted from the heartbeat", "dim")
+                Text(f"and {counted(poller.omitted, 'more query')}, omitted from the heartbeat", "dim")
             )
         return lines
 
-    def _query(self, one: QueryStatus, now: float, told: dict[str, Column], width: int) -> Iterator[Text]:
+    def _query(
+        self, status: QueryStatus, now: float, layout: dict[str, Column], width: int
+    ) -> Iterator[Text]:
         from rich.text import Text
 
-        color = _COLORS.get(one.state_name, "")
+        color = _COLORS.get(status.state_name, "")
         cells = {
-            "query": Text(one_line(one.query), "bold"),
-            "state": Text(one_line(one.state), color),
-            "age": Text("-" if one.last_success is None else span(now - one.last_success)),
-            "next": Text("-" if one.next_run is None else span(one.next_run - now)),
+            "query": Text(one_line(status.query), "bold"),
+            "state": Text(one_line(status.state), color),
+            "age": Text("-" if status.last_success is None else span(now - status.last_success)),
+            "next": Text("-" if status.next_run is None else span(status.next_run - now)),
         }
-        alone = one.series == 1 and len(one.readings) == 1 and not one.readings[0].attributes
+        alone = status.series == 1 and len(status.readings) == 1 and not status.readings[0].attributes
         if alone:
-            cells |= self._reading(one, one.readings[0], told)
-        elif one.series:
-            cells["value"] = Text(f"{one.series} series", "dim")
-        elif one.stale and one.last_success is not None:
+            cells |= self._reading(status, status.readings[0], layout)
+        elif status.series:
+            cells["value"] = Text(f"{status.series} series", "dim")
+        elif status.stale and status.last_success is not None:
             cells["value"] = Text("withheld", "magenta")
-        yield _row(cells, told)
-        if one.detail:
-            yield from _folded(one.detail, color, width)
+        yield _row(cells, layout)
+        if status.detail:
+            yield from _folded(status.detail, color, width)
         if alone:
             return
-        several = len({reading.metric for reading in one.readings}) > 1
-        for reading in one.readings:
+        several = len({reading.metric for reading in status.readings}) > 1
+        for reading in status.readings:
             name = f"{reading.metric} {reading.attributes}" if several else reading.attributes
             first = {"query": Text(f"  {one_line(name or reading.metric)}")}
-            yield _row(first | self._reading(one, reading, told), told, spread=True)
-        if one.series > len(one.readings):
-            yield Text(f"  and {one.series - len(one.readings)} more", "dim")
+            yield _row(first | self._reading(status, reading, layout), layout, spread=True)
+        if status.series > len(status.readings):
+            yield Text(f"  and {status.series - len(status.readings)} more", "dim")
 
-    def _reading(self, one: QueryStatus, reading: Reading, told: dict[str, Column]) -> dict[str, Text]:
+    def _reading(self, status: QueryStatus, reading: Reading, layout: dict[str, Column]) -> dict[str, Text]:
         from rich.text import Text
 
-        history = self._histories.get(_key(one, reading), History())
+        history = self._histories.get(_key(status, reading), History())
         return {
             "metric": Text(one_line(reading.metric)),
-            "value": Text(number(reading.value, told["value"].width)),
+            "value": Text(number(reading.value, layout["value"].width)),
             "unit": Text(one_line(reading.unit)),
-            "change": Text(change(history.change, told["change"].width)),
-            "history": Text(history.line(told["history"].width), "cyan"),
+            "change": Text(change(history.change, layout["change"].width)),
+            "history": Text(history.line(layout["history"].width), "cyan"),
         }
 
 
-def _head(sight: PollerStatus) -> list[Text]:
+def _head(poller: PollerStatus) -> list[Text]:
     from rich.text import Text
 
-    lines = [Text(one_line(sight.state), "bold green" if sight.good else "bold red")]
-    return [*lines, Text(one_line(sight.server))] if sight.server else lines
+    lines = [Text(one_line(poller.state), "bold green" if poller.good else "bold red")]
+    return [*lines, Text(one_line(poller.server))] if poller.server else lines
 
 
-def _headings(told: dict[str, Column]) -> Text:
+def _headings(layout: dict[str, Column]) -> Text:
     from rich.text import Text
 
-    return _row({name: Text(column.heading, "bold cyan") for name, column in told.items()}, told)
+    return _row({name: Text(column.heading, "bold cyan") for name, column in layout.items()}, layout)
 
 
 def span(seconds: float) -> str:
-    """A time in at most four characters: 12s, 5m, 3h, 99d; what is over is `now`."""
+    """Format a time in at most four characters: 12s, 5m, 3h, 99d; `now` if it has passed."""
     if seconds < 0.5:
         return "now" if seconds < -1 else "0s"
     for unit, size in (("s", 1), ("m", 60), ("h", 3600)):
@@ -197,19 +203,19 @@ def span(seconds: float) -> str:
     return f"{min(seconds / 86400, 999):.0f}d"
 
 
-def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = False) -> Text:
-    """One line; with `spread` the first cell takes the second's room as well."""
+def _row(cells: dict[str, Text], layout: dict[str, Column], *, spread: bool = False) -> Text:
+    """Return one line; with `spread`, the first cell also fills the second column."""
     from rich.text import Text
 
     line = Text()
-    names = list(told)
+    names = list(layout)
     for name in names:
-        column = told[name]
+        column = layout[name]
         width = column.width
         if spread and name == "state":
             continue
         if spread and name == "query":
-            width += told["state"].width + 1
+            width += layout["state"].width + 1
         cell = cells.get(name, Text(""))
         if column.right:
             cell.truncate(width, overflow="ellipsis")
@@ -223,12 +229,12 @@ def _row(cells: dict[str, Text], told: dict[str, Column], *, spread: bool = Fals
 
 
 def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
-    """A sentence in at most two lines."""
+    """Wrap a sentence to at most two lines."""
     from rich.cells import chop_cells
     from rich.text import Text
 
     printable = one_line(detail)
-    # In cells: some characters take two of them, some none.
+    # Measured in cells, because a character may fill two cells or none.
     first = chop_cells(printable, max(2, width - 4))[0] if printable else ""
     rest = printable[len(first) :]
     if rest and " " in first:
@@ -239,5 +245,5 @@ def _folded(detail: str, color: str, width: int) -> Iterator[Text]:
         yield Text(f"    {rest}", color)
 
 
-def _key(one: QueryStatus, reading: Reading) -> tuple[str, str, str]:
-    return one.query, reading.metric, reading.attributes
+def _key(status: QueryStatus, reading: Reading) -> tuple[str, str, str]:
+    return status.query, reading.metric, reading.attributes

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _WIDTH = 132
-"""Columns for what is no terminal, and so has none."""
+"""Width, in cells, of an output that is not a terminal."""
 
 
 def show_live(console: Console, look: Look) -> bool:
-    """Draw until `q`, SIGINT or SIGTERM; returns whether the poller was alive at last."""
+    """Draw until `q`, SIGINT or SIGTERM; return whether the poller was alive at the end."""
     from poller.terminal.live import keep_drawn
 
     ended = threading.Event()
@@ -29,20 +29,20 @@ def show_live(console: Console, look: Look) -> bool:
 
     def draw() -> RenderableType:
         nonlocal good
-        sight = look()
-        good = sight.good
-        board.take(sight)
-        return board.draw(sight, time.time(), console.width, console.height)
+        poller = look()
+        good = poller.good
+        board.take(poller)
+        return board.draw(poller, time.time(), console.width, console.height)
 
     keep_drawn(console, draw, ended.is_set, board.press)
     return good
 
 
 def show_once(console: Console, look: Look) -> bool:
-    """Print how all queries stand; returns whether the poller is alive."""
-    sight = look()
+    """Print the state of all queries once; return whether the poller is alive."""
+    poller = look()
     board = Board()
-    board.take(sight)
+    board.take(poller)
     width = console.width if console.is_terminal else max(console.width, _WIDTH)
-    console.print(board.table(sight, time.time(), width), soft_wrap=True)
-    return sight.good
+    console.print(board.table(poller, time.time(), width), soft_wrap=True)
+    return poller.good

@@ -13,43 +13,45 @@ from poller.polling.status import QueryStatus, from_json
 
 @dataclass(frozen=True, slots=True)
 class PollerStatus:
-    """A poller at one moment."""
+    """State of a poller at one moment."""
 
     good: bool
     """Whether it is alive."""
     state: str
-    """The poller in a line."""
+    """Summary of the poller in one line."""
     server: str
-    """The server that it polls in a line; empty where nobody knows."""
+    """The polled server in one line; empty if it is unknown."""
     statuses: Sequence[QueryStatus]
     news: Sequence[str] = ()
-    """What it said last."""
+    """Latest log lines."""
     omitted: int = 0
-    """Queries that the heartbeat has no room for."""
+    """Number of queries that the heartbeat omits."""
     states: Mapping[str, int] = field(default_factory=dict)
-    """How many queries are in which state; empty if only the statuses of single queries are known."""
+    """Number of queries per state; empty if only the statuses of single queries are known."""
 
 
 Look = Callable[[], PollerStatus]
 
 
 def running_poller(places: Sequence[Path]) -> Look:
-    """Look at the poller whose heartbeat is at the best of `places` (see `poller.daemon.health.places`)."""
+    """Return a reader of the heartbeat at the first usable path of `places` (see `daemon.health.places`)."""
 
     def look() -> PollerStatus:
         heartbeat = read(list(places))
-        good, why = judge(heartbeat, ready=False, now=clock())
+        alive, reason = judge(heartbeat, ready=False, now=clock())
         if isinstance(heartbeat, str):
-            return PollerStatus(good, why, "", ())
+            return PollerStatus(alive, reason, "", ())
         try:
             statuses = from_json(heartbeat.get("glances", ()))
             omitted = int(heartbeat.get("omitted", 0))
-            states = {str(word): int(count) for word, count in heartbeat.get("states", {}).items()}
+            states = {
+                str(state_name): int(count) for state_name, count in heartbeat.get("states", {}).items()
+            }
         except (ValueError, TypeError, AttributeError) as error:
             return PollerStatus(False, f"the heartbeat is of another version: it {error}", "", ())
-        # How many are in which state is told below the queries.
-        state = re.sub(r"; queries: [^;]*", "", why)
+        # The screen lists the states of queries below the table.
+        state = re.sub(r"; queries: [^;]*", "", reason)
         server = str(heartbeat.get("server") or "")
-        return PollerStatus(good, state, server, statuses, omitted=omitted, states=states)
+        return PollerStatus(alive, state, server, statuses, omitted=omitted, states=states)
 
     return look

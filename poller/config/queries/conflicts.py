@@ -16,7 +16,7 @@ from poller.model.units import unit_problem
 
 @dataclass(frozen=True, slots=True)
 class _Metric:
-    """A metric as written, whether or not the rest of its query is in order."""
+    """A metric as written, whether or not its query is valid."""
 
     file: QueryFile
     path: tuple[Key, ...]
@@ -28,7 +28,7 @@ class _Metric:
 
 
 def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]:
-    """Every clash in `files`; looks at what is written, valid or not, so that no other mistake hides one."""
+    """Return every conflict in `files`; invalid queries are included, so that no mistake hides a conflict."""
     names: dict[str, str] = {}
     metrics: dict[str, _Metric] = {}
     translated: dict[str, tuple[str, str]] = {}
@@ -61,15 +61,15 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
     if isinstance(attributes, dict):
         twin = fed.setdefault((name, fixed_series(attributes)), metric)
         if twin is not metric:
-            what = f"{name[:255]!r} has the same attributes at {twin.place}; write others to tell them apart"
-            yield metric.file.problem((*metric.path, "name"), what)
+            message = f"{name[:255]!r} has the same attributes at {twin.place}; change the attributes of one"
+            yield metric.file.problem((*metric.path, "name"), message)
     first = metrics.setdefault(name, metric)
     for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
         mine, other = metric.data.get(key, default), first.data.get(key, default)
         if isinstance(mine, str) and isinstance(other, str) and mine != other:
             where = first.file.place((*first.path, key))
-            what = f"is not the {key} that {name[:255]!r} has at {where}; write the same, or rename one"
-            yield metric.file.problem((*metric.path, key), what)
+            message = f"differs from the {key} of {name[:255]!r} at {where}; write the same, or rename one"
+            yield metric.file.problem((*metric.path, key), message)
 
 
 def _translation(
@@ -80,14 +80,20 @@ def _translation(
         return
     full = f"{namespace}_{name}" if namespace else name
     if len(full) > 255 >= len(name):
-        what = f"has {len(full)} characters behind the namespace {namespace!r}; OpenTelemetry allows 255"
-        yield metric.file.problem((*metric.path, "name"), what)
-    told = metric_name(full, unit, _type(metric))
-    first, where = translated.setdefault(told, (name, metric.place))
-    if first != name and told:
-        what = f"becomes {told[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
-        yield metric.file.problem((*metric.path, "name"), what)
+        message = f"has {len(full)} characters with the namespace {namespace!r}; OpenTelemetry allows 255"
+        yield metric.file.problem((*metric.path, "name"), message)
+    translated_name = metric_name(full, unit, _type(metric))
+    first, where = translated.setdefault(translated_name, (name, metric.place))
+    if first != name and translated_name:
+        message = (
+            f"becomes {translated_name[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"
+        )
+        yield metric.file.problem((*metric.path, "name"), message)
 
 
 def _type(metric: _Metric) -> MetricType:
-    return cast(MetricType, given) if (given := metric.data.get("type")) in get_args(MetricType) else "gauge"
+    return (
+        cast(MetricType, declared)
+        if (declared := metric.data.get("type")) in get_args(MetricType)
+        else "gauge"
+    )

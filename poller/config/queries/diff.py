@@ -10,39 +10,39 @@ from poller.model.duration import format_duration
 from poller.model.query import MetricDefinition, QueryDefinition
 
 MOST_NAMES = 20
-"""Names, or lines of one kind, that are told before the rest is only counted."""
+"""Maximum names, or lines of one kind, in a report; more are only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
-_WORDS = {"description", "alert"}
-# When, how often and whether a query is sent, and in what words its numbers are described, decide nothing of
-# the numbers. Whatever else a definition has is taken to decide them, what it may have one day included.
-_OF_NO_BEARING = {*_DURATIONS, "group", "snapshot", "requires"}
+_DESCRIPTIONS = {"description", "alert"}
+# Schedule, conditions and descriptions of a query do not change its numbers. All other keys, also future
+# ones, may change them.
+_NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires"}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A query that both catalogues have under one name, with different definitions."""
+    """A query with the same name but different definitions in both catalogues."""
 
     before: QueryDefinition
     after: QueryDefinition
 
     @property
-    def is_another_question(self) -> bool:
-        """Whether the values of the one say nothing of the other."""
+    def changes_numbers(self) -> bool:
+        """Whether the old values are not comparable with the new ones."""
         return _numbers(self.before) != _numbers(self.after)
 
     @property
-    def is_of_words_only(self) -> bool:
-        return _wordless(self.before) == _wordless(self.after)
+    def changes_descriptions_only(self) -> bool:
+        return _without_descriptions(self.before) == _without_descriptions(self.after)
 
     def __str__(self) -> str:
-        """The keys that differ, and of durations the values."""
+        """List the keys that differ, with the values of durations."""
         parts = []
-        before, after = _told(self.before), _told(self.after)
+        before, after = _keys(self.before), _keys(self.after)
         for key in before:
             if before[key] == after[key]:
                 continue
             if key in _DURATIONS:
-                old, new = (format_duration(getattr(one, key)) for one in (self.before, self.after))
+                old, new = (format_duration(getattr(query, key)) for query in (self.before, self.after))
                 parts.append(f"{key} {old} -> {new}")
             else:
                 parts.append(key)
@@ -51,54 +51,54 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a reload brings; each part in the order of the query files."""
+    """Effect of a reload; each part is in the order of the query files."""
 
     added: tuple[QueryDefinition, ...]
     removed: tuple[QueryDefinition, ...]
     changed: tuple[Change, ...]
     unchanged: int
-    """Queries."""
+    """Number of queries."""
     metrics: tuple[str, ...]
-    """A line for each kind of news of the metrics."""
+    """One line for each kind of change of metrics."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
 
     @property
     def dropped(self) -> frozenset[str]:
-        """The queries whose values, record and history say nothing any more."""
-        gone = {query.name for query in self.removed}
-        return frozenset(gone | {one.after.name for one in self.changed if one.is_another_question})
+        """Queries whose values, state and history are no longer valid."""
+        removed = {query.name for query in self.removed}
+        return frozenset(removed | {change.after.name for change in self.changed if change.changes_numbers})
 
     @property
     def fresh(self) -> frozenset[str]:
-        """The queries to poll at once: new ones, and those that changed in more than words."""
-        moved = {one.after.name for one in self.changed if not one.is_of_words_only}
-        return frozenset(moved | {query.name for query in self.added})
+        """Queries to poll at once: new ones, and those with changes other than descriptions."""
+        changed = {change.after.name for change in self.changed if not change.changes_descriptions_only}
+        return frozenset(changed | {query.name for query in self.added})
 
     def lines(self) -> Iterator[str]:
-        """The difference in a few lines, the first of them a summary."""
+        """Return the difference in a few lines; the first is a summary."""
         yield (
             f"{len(self.added)} added, {len(self.removed)} removed, {len(self.changed)} changed, "
             f"{self.unchanged} unchanged"
         )
-        for word, queries in (("added", self.added), ("removed", self.removed)):
+        for kind, queries in (("added", self.added), ("removed", self.removed)):
             if queries:
-                yield f"{word}: {_listed(query.name for query in queries)}"
-        for one in self.changed[:MOST_NAMES]:
-            then = "its old values are dropped" if one.is_another_question else "its values stay"
-            yield f"changed: {one.after.name} ({one}); {then}"
+                yield f"{kind}: {_listed(query.name for query in queries)}"
+        for change in self.changed[:MOST_NAMES]:
+            effect = "its old values are dropped" if change.changes_numbers else "its values remain"
+            yield f"changed: {change.after.name} ({change}); {effect}"
         if (more := len(self.changed) - MOST_NAMES) > 0:
             yield f"changed: {more} more"
         yield from self.metrics
 
 
 def compare(before: Sequence[QueryDefinition], after: Sequence[QueryDefinition]) -> Difference:
-    """What is different in `after`; queries are the same by their name, metrics by theirs."""
+    """Return the difference of `after` from `before`; queries and metrics are matched by name."""
     old = {query.name: query for query in before}
     new = {query.name: query for query in after}
     both = [Change(old[name], query) for name, query in new.items() if name in old]
-    changed = [one for one in both if _told(one.before) != _told(one.after)]
+    changed = [change for change in both if _keys(change.before) != _keys(change.after)]
     return Difference(
         added=tuple(query for name, query in new.items() if name not in old),
         removed=tuple(query for name, query in old.items() if name not in new),
@@ -110,39 +110,39 @@ def compare(before: Sequence[QueryDefinition], after: Sequence[QueryDefinition])
 
 def _metrics(old: dict[str, MetricDefinition], new: dict[str, MetricDefinition]) -> Iterator[str]:
     if appear := [name for name in new if name not in old]:
-        yield f"metrics that appear: {_listed(appear)}"
+        yield f"new metrics: {_listed(appear)}"
     if vanish := [name for name in old if name not in new]:
-        yield f"metrics that vanish: {_listed(vanish)}"
+        yield f"removed metrics: {_listed(vanish)}"
     both = [(old[name], metric) for name, metric in new.items() if name in old]
     if types := [f"{a.name} {a.type} -> {b.type}" for a, b in both if a.type != b.type]:
-        yield f"metrics of another type: {_listed(types)}"
+        yield f"metrics with a new type: {_listed(types)}"
     if units := [f"{a.name} {a.unit} -> {b.unit}" for a, b in both if a.unit != b.unit]:
-        yield f"metrics of another unit: {_listed(units)}"
+        yield f"metrics with a new unit: {_listed(units)}"
     if described := [a.name for a, b in both if a.description != b.description]:
-        yield f"metrics of another description: {_listed(described)}"
+        yield f"metrics with a new description: {_listed(described)}"
 
 
 def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
     return {metric.name: metric for query in queries for metric in query.metrics}
 
 
-def _told(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
-    """What every key says, but for those of the metrics that are named in `without`."""
-    told = query.declared()
-    told["metrics"] = [
-        {key: value for key, value in metric.items() if key not in without} for metric in told["metrics"]
+def _keys(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
+    """Return every key as JSON, without the metrics' keys in `without`."""
+    keys = query.declared()
+    keys["metrics"] = [
+        {key: value for key, value in metric.items() if key not in without} for metric in keys["metrics"]
     ]
-    # As JSON, since to Python an attribute of 1, 1.0 and true are all the same.
-    return {key: json.dumps(value) for key, value in told.items()}
+    # As JSON, because the attribute values 1, 1.0 and true are equal in Python.
+    return {key: json.dumps(value) for key, value in keys.items()}
 
 
-def _wordless(query: QueryDefinition) -> dict[str, str]:
-    return _told(query, _WORDS)
+def _without_descriptions(query: QueryDefinition) -> dict[str, str]:
+    return _keys(query, _DESCRIPTIONS)
 
 
 def _numbers(query: QueryDefinition) -> dict[str, str]:
-    """What the numbers come of."""
-    return {key: value for key, value in _wordless(query).items() if key not in _OF_NO_BEARING}
+    """Return the keys that decide the query's numbers."""
+    return {key: value for key, value in _without_descriptions(query).items() if key not in _NOT_NUMBERS}
 
 
 def _listed(names: Iterable[str]) -> str:

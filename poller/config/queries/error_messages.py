@@ -18,60 +18,60 @@ Path = tuple[str | int, ...]
 
 
 def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list[tuple[Path, str]]:
-    """Every problem as the path of its key in `data`, and what is wrong there and what to write instead.
+    """Return every problem as the path of its key in `data`, and a message with the fix.
 
-    `data` is what the file holds, before defaults were filled in.
+    `data` is the content of the file, without defaults.
     """
-    told: dict[Path, str] = {}
+    messages: dict[Path, str] = {}
     missing: set[Path] = set()
-    meant: set[Path] = set()
-    for one in error.errors(include_url=False):
-        path, raised = one["loc"], one.get("ctx", {}).get("error")
-        if one["type"] == "extra_forbidden":
-            known = list(_fields(_model_at(model, path[:-1])))
-            if found := near(str(path[-1]), known):
-                meant.add((*path[:-1], found))
-            told[path] = unknown_key(str(path[-1]), known)
-        elif one["type"] == "missing":
+    misspelt: set[Path] = set()
+    for details in error.errors(include_url=False):
+        path, raised = details["loc"], details.get("ctx", {}).get("error")
+        if details["type"] == "extra_forbidden":
+            keys = list(_fields(_model_at(model, path[:-1])))
+            if suggestion := near(str(path[-1]), keys):
+                misspelt.add((*path[:-1], suggestion))
+            messages[path] = unknown_key(str(path[-1]), keys)
+        elif details["type"] == "missing":
             missing.add(path)
-            told[path] = f"is missing{_spot(model, path).example}"
-        elif one["type"] == "too_short" and _at(data, path):
-            continue  # pydantic counts only the items that are right; each wrong one speaks for itself
+            messages[path] = f"is missing{_spot(model, path).example}"
+        elif details["type"] == "too_short" and _at(data, path):
+            continue  # pydantic counts only valid items, but each invalid one has its own error
         elif isinstance(raised, MisfitError):
             around = _at(data, path[:-1])
             key = next((key for key in raised.keys if key in around), raised.keys[0])
-            told.setdefault((*path[:-1], key), str(raised))
+            messages.setdefault((*path[:-1], key), str(raised))
         else:
             path = _within(data, path)
-            told.setdefault(
-                path, str(raised) if raised else _sentence(dict(one), model, path, _at(data, path))
+            messages.setdefault(
+                path, str(raised) if raised else _sentence(dict(details), model, path, _at(data, path))
             )
     # `unti: By` is one mistake, not an unknown key and a missing one.
-    return [(path, what) for path, what in told.items() if path not in missing & meant]
+    return [(path, message) for path, message in messages.items() if path not in missing & misspelt]
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """What to say of a key that nothing knows."""
-    return f"unknown key {quote(key)}{did_you_mean(key, known) or ';'} known keys: {', '.join(known)}"
+def unknown_key(key: str, keys: Sequence[str]) -> str:
+    """Return the message for an unknown key; `keys` are the known ones."""
+    return f"unknown key {quote(key)}{did_you_mean(key, keys) or ';'} known keys: {', '.join(keys)}"
 
 
-def _sentence(one: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
+def _sentence(details: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
     spot = _spot(model, path)
-    match one["type"]:
+    match details["type"]:
         case "greater_than_equal":
             return _out_of_bounds(spot, value, too_small=True)
         case "less_than_equal":
             return _out_of_bounds(spot, value, too_small=False)
         case "greater_than":
-            return f"{quote(value)} is not above {one['ctx']['gt']:g}{spot.example}"
+            return f"{quote(value)} is not above {details['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:
-            return f"{quote(value)} is none of {_listed(spot.annotation)}{spot.example}"
+            return f"{quote(value)} is not one of {_listed(spot.annotation)}{spot.example}"
         case kind if kind.startswith("int_") and isinstance(value, str | float) and value != "":
             return f"{quote(value)} is not a whole number{spot.example}"
     if value is None or value in ("", [], {}):
         return f"is empty{spot.example}"
     if isinstance(value, dict) and all(inner is None for inner in value.values()):
-        return f"is a mapping, which is what braces without quotes mean{spot.example}"
+        return f"is a mapping, because braces without quotes mean one{spot.example}"
     return f"is {kind_of(value)}, not {_expected(spot.annotation)}{spot.example}"
 
 
@@ -81,18 +81,18 @@ def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
     most = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
     time = any(marker in bounds for marker in get_args(Duration)[1:])
 
-    def say(number: Any) -> str:
+    def formatted(number: Any) -> str:
         if time and isinstance(number, int | float):
             return format_duration(number)
         return number.strip()[:40] if isinstance(number, str) else quote(number)
 
     size = ("shorter" if too_small else "longer") if time else ("less" if too_small else "more")
-    allowed = f"at least {say(least)}" if most is None else f"{say(least)} to {say(most)}"
-    return f"{say(value)} is {size} than {say(least if too_small else most)}; write {allowed}"
+    allowed = f"at least {formatted(least)}" if most is None else f"{formatted(least)} to {formatted(most)}"
+    return f"{formatted(value)} is {size} than {formatted(least if too_small else most)}; write {allowed}"
 
 
 class _Spot(NamedTuple):
-    """What the model says of one path."""
+    """Declaration of one path in the model."""
 
     field: FieldInfo | None
     annotation: Any
@@ -116,12 +116,12 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The keys of a model as they are written: `for` cannot be the name of an attribute."""
+    """Return the fields of a model by key; `for` cannot be the name of a Python attribute."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:
-    """What may be None, without the None."""
+    """Remove None from a union."""
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
         return members[0] if len(members) == 1 else annotation
@@ -129,8 +129,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
-    found = _spot(model, path).annotation
-    return found if _is_model(found) else model
+    annotation = _spot(model, path).annotation
+    return annotation if _is_model(annotation) else model
 
 
 def _is_model(annotation: Any) -> bool:
@@ -141,7 +141,7 @@ def _expected(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {_listed(annotation)}"
     if get_origin(annotation) in (Union, UnionType):
-        return "a text, number or truth value"
+        return "a text, number or boolean"
     if annotation is str:
         return "a text"
     if annotation is int:
@@ -158,7 +158,7 @@ def _listed(annotation: Any) -> str:
 
 
 def _within(data: Any, path: Path) -> Path:
-    """The part of `path` that leads into `data`; pydantic adds the members of a union behind it."""
+    """Return the part of `path` that exists in `data`; pydantic appends the members of a union."""
     for length, step in enumerate(path):
         inside = (
             step in data if isinstance(data, Mapping) else isinstance(step, int) and isinstance(data, list)

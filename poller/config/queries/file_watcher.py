@@ -16,21 +16,21 @@ from poller.model.files import open_regular
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
-"""A change of a file waits for the next look; SIGHUP does not."""
+"""Time between two looks at the files."""
 SETTLE_SECONDS = 2.0
-"""Between the look that finds a change and the one that finds it complete."""
+"""Time from a look that finds a change to the look that finds it complete."""
 
 Fingerprint = tuple[object, ...]
-"""Equal where nothing was written in between."""
+"""Equal if no file has changed."""
 
 
 def fingerprint(sources: Sequence[Path]) -> Fingerprint:
-    """What the system says of every query file of `sources`, through every link."""
+    """Return the file status of every query file of `sources`; links are followed."""
     return tuple((str(file), _state(file)) for file in _files(sources))
 
 
 def contents(sources: Sequence[Path]) -> bytes:
-    """A digest of what is in the query files of `sources`, or why it cannot be read."""
+    """Return a digest of the contents, or read errors, of the query files of `sources`."""
     digest = hashlib.blake2b()
     for file in _files(sources):
         try:
@@ -50,12 +50,11 @@ def _files(sources: Sequence[Path]) -> Iterator[Path]:
 
 
 class Watcher:
-    """A thread that looks every few seconds, and acts once what it sees is new and does not move any more.
+    """A thread that checks the files every few seconds, and reloads them after a change is complete.
 
-    It looks instead of being notified because that sees every change there is. A notification (inotify, as
-    watchfiles and watchdog use it) comes for the file or folder that was there when the watch began: not when
-    the link above it leads elsewhere (a file of a Kubernetes ConfigMap), when the folder is made anew, when a
-    link's target is written, or on a network mount; so it would need the looks behind it all the same.
+    It polls because notifications (inotify, as in watchfiles and watchdog) miss changes: if a link above the
+    file changes (a Kubernetes ConfigMap), if the folder is replaced, if the target of a link is written, and
+    on network mounts.
     """
 
     def __init__(
@@ -64,25 +63,25 @@ class Watcher:
         reload: Callable[[bool], bool],
         *,
         watch: bool = True,
-        every: float = LOOK_SECONDS,
+        interval: float = LOOK_SECONDS,
         settle: float = SETTLE_SECONDS,
-        seen: Fingerprint | None = None,
+        initial: Fingerprint | None = None,
     ) -> None:
-        """Take the first look: make it before the files are read, so that no change is missed.
+        """Take the first fingerprint with `look`, unless the caller passes it as `initial`.
 
-        Whoever has done so already hands in what was `seen`.
-        `reload` is told whether somebody asked, and answers whether it is done: not if the files changed
-        while they were read. Without `watch` only `ask` makes it act. It looks `every` so many seconds, and
-        again `settle` seconds after a look that found something new.
+        Create the watcher before the files are read, so that it misses no change. `reload` is called with
+        whether the reload was requested; it returns false if the files changed while it read them. Without
+        `watch`, only `ask` starts a reload. The watcher looks every `interval` seconds, and again `settle`
+        seconds after a look that found a change.
         """
         self._look = look
         self._reload = reload
-        self._seen = look() if seen is None else seen
+        self._current = look() if initial is None else initial
         self._watch = watch
-        self._every = every
+        self._interval = interval
         self._settle = settle
-        # The one queue that a signal handler may put into while it interrupts itself.
-        self._asked: SimpleQueue[bool] = SimpleQueue()
+        # The only queue whose `put` is reentrant, as a signal handler needs.
+        self._requests: SimpleQueue[bool] = SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._go, name="watcher", daemon=True)
 
@@ -90,42 +89,42 @@ class Watcher:
         self._thread.start()
 
     def ask(self) -> None:
-        """Have the files read now, changed or not; safe in a signal handler."""
-        self._asked.put(True)
+        """Request a reload, whether or not the files changed; safe in a signal handler."""
+        self._requests.put(True)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the thread; wait at most `timeout` seconds for what it does."""
+        """End the thread; wait at most `timeout` seconds for a running reload."""
         self._stopping = True
         self.ask()
         self._thread.join(timeout)
 
     def _go(self) -> None:
-        last, asked = self._seen, False
+        previous, requested = self._current, False
         while True:
-            moves = asked or (self._watch and last != self._seen)
-            pause = self._settle if moves else self._every if self._watch else None
-            asked = self._wait(pause) or asked
+            pending = requested or (self._watch and previous != self._current)
+            pause = self._settle if pending else self._interval if self._watch else None
+            requested = self._wait(pause) or requested
             if self._stopping:
                 return
             try:
-                now = self._look()
-                # Two equal looks: the writer has finished, or has paused for `settle` seconds.
-                if asked or (self._watch and now != self._seen and now == last):
-                    asked = not self._reload(asked)
-                    self._seen = self._seen if asked else now
-                last = now
-            except Exception:  # a defect of ours must not end the watching
-                logger.exception("the query files could not be read again")
-                asked = False
+                current = self._look()
+                # Two equal looks: the writer has finished or has paused for `settle` seconds.
+                if requested or (self._watch and current != self._current and current == previous):
+                    requested = not self._reload(requested)
+                    self._current = self._current if requested else current
+                previous = current
+            except Exception:  # a defect must not end the watcher
+                logger.exception("the query files could not be reloaded")
+                requested = False
 
     def _wait(self, seconds: float | None) -> bool:
-        """Wait until the next look, with None until it is asked for; whether it was."""
+        """Wait `seconds` (None: forever) for a request; return whether there was one."""
         try:
-            self._asked.get(timeout=seconds)
+            self._requests.get(timeout=seconds)
         except Empty:
             return False
-        while not self._asked.empty():
-            self._asked.get()
+        while not self._requests.empty():
+            self._requests.get()
         return True
 
 

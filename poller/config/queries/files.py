@@ -10,46 +10,46 @@ from poller.model.errors import ConfigError, Problem
 from poller.model.text import did_you_mean, near
 
 MAX_BYTES = 1 << 20
-"""Of one file."""
+"""Maximum size of one file."""
 _SUFFIXES = (".yaml", ".yml")
 _MOST_NAMES = 1000
-"""Looked at for one that was meant."""
+"""Maximum file names to compare with a wrong name."""
 _CASES = ".test"
-"""What the name of a file ends in, before its suffix, that holds cases for `poller test` and no query."""
+"""End of the stem of a file with cases for `poller test`."""
 
 
 def resolve(queries_setting: str) -> list[Path]:
-    """The files and folders that `POLLER_QUERIES` names: joined by `:`.
+    """Return the files and folders of `POLLER_QUERIES`, which are joined by `:`.
 
-    `shipped` and `extended` are the folders that come with the poller.
+    `shipped` and `extended` are the packaged folders.
 
-    Raises ConfigError for each that is missing or holds no query file.
+    Raises ConfigError for each that is missing or contains no query file.
     """
-    words = [word.strip() for word in queries_setting.split(":") if word.strip()]
+    names = [name.strip() for name in queries_setting.split(":") if name.strip()]
     problems: list[Problem] = []
     sources: list[Path] = []
-    for word in words:
-        source = named(word)
-        if what := source_problem(source):
-            meant = did_you_mean(word, ["shipped", "extended"])
-            problems.append(Problem("POLLER_QUERIES", f"{word!r} {what}{meant}"))
+    for name in names:
+        source = named(name)
+        if problem := source_problem(source):
+            hint = did_you_mean(name, ["shipped", "extended"])
+            problems.append(Problem("POLLER_QUERIES", f"{name!r} {problem}{hint}"))
         sources.append(source)
-    if not words:
+    if not names:
         problems.append(
-            Problem("POLLER_QUERIES", "names nothing; write files and folders joined by ':', or shipped")
+            Problem("POLLER_QUERIES", "is empty; write files and folders joined by ':', or shipped")
         )
     if problems:
         raise ConfigError(problems)
     return sources
 
 
-def named(word: str) -> Path:
-    """The file or folder called `word`: `shipped` and `extended` are those that come with the poller."""
-    return {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(word, Path(word))
+def named(name: str) -> Path:
+    """Return the file or folder `name`; `shipped` and `extended` are the packaged folders."""
+    return {"shipped": _packaged(), "extended": _packaged() / "extended"}.get(name, Path(name))
 
 
 def files_of(source: Path) -> list[Path]:
-    """The query files of `source`, a file or a folder; raises OSError where the folder cannot be listed."""
+    """Return the query files of `source`, a file or a folder; raises OSError if the folder is unreadable."""
     if not source.is_dir():
         return [source]
     return sorted(
@@ -63,52 +63,52 @@ def files_of(source: Path) -> list[Path]:
 
 
 def unsearched(source: Path) -> list[Path]:
-    """Folders in the folder `source` that hold query files, which are not read."""
+    """Return the subfolders of `source` that contain query files, which are not read."""
     if not source.is_dir() or source.resolve() == _packaged().resolve():
         return []
-    # A ConfigMap is mounted with its files in hidden folders as well.
+    # Hidden folders are excluded: a mounted ConfigMap has its files in one as well.
     inside = (path for suffix in _SUFFIXES for path in source.glob(f"[!.]*/[!.]*{suffix}"))
     return sorted({path.parent for path in inside if not holds_cases(path)})
 
 
 def holds_cases(path: Path) -> bool:
-    """Whether `path` is named as the cases of a query file are: `messages.test.yaml` for `messages.yaml`."""
+    """Return whether `path` is a file of test cases: `messages.test.yaml` for `messages.yaml`."""
     return path.suffix in _SUFFIXES and path.stem.endswith(_CASES)
 
 
 def _packaged() -> Path:
-    # Installed, the folder is inside the package; in a checkout it is next to it.
+    # The folder is inside an installed package, but next to it in a checkout.
     package = Path(poller.__file__).parent
     inside = package / "queries"
     return inside if inside.is_dir() else package.parent / "queries"
 
 
 def source_problem(source: Path) -> str | None:
-    """Why no query can come of a file or folder; None where one can."""
+    """Return why a file or folder cannot be used; None if it can."""
     try:
         if not source.exists():
             return f"does not exist{_like(source) or '; write a folder of query files, or a file'}"
         if holds_cases(source) and not source.is_dir():
-            return "holds cases for `poller test`; write the query file, or its folder"
+            return "contains cases for `poller test`; write the query file or its folder"
         if source.is_dir() and not files_of(source):
-            return "holds no query file; put a *.yaml file into it, or write another folder"
+            return "contains no query file; add a *.yaml file, or write another folder"
     except (OSError, ValueError) as error:
         return unreadable(error)
     return None
 
 
 def _like(source: Path) -> str:
-    """`; did you mean ...` with what is there under a name like it."""
+    """Return `; did you mean ...` with an existing file of a similar name; empty if there is none."""
     if not source.parent.is_dir():
         return ""
-    beside = itertools.islice(source.parent.iterdir(), _MOST_NAMES)
-    # Without the suffixes, which make all of them alike.
-    names = {path.stem: path.name for path in beside}
-    meant = near(source.stem, names)
-    return f"; did you mean {str(source.with_name(names[meant]))!r}?" if meant else ""
+    siblings = itertools.islice(source.parent.iterdir(), _MOST_NAMES)
+    # Compared without the suffix, which all names share.
+    names = {path.stem: path.name for path in siblings}
+    similar = near(source.stem, names)
+    return f"; did you mean {str(source.with_name(names[similar]))!r}?" if similar else ""
 
 
 def unreadable(error: OSError | ValueError) -> str:
-    """Why the system would not give us a file."""
-    reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL character"
+    """Return why a file cannot be read."""
+    reason = error.strerror if isinstance(error, OSError) else "its name contains a NUL character"
     return f"cannot be read: {reason}"

@@ -22,63 +22,64 @@ from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
 
 
 def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
-    """Read every query of `sources`: files, and the *.yaml and *.yml of folders (not of folders in them).
+    """Load every query of `sources`: files, and the *.yaml and *.yml files of folders, without subfolders.
 
-    Raises ConfigError with every problem of every file, in the order of files and lines, each at
+    Raises ConfigError with every problem in every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
-    files, found = opened(sources)
-    return judged(files, defaults, found)
+    files, problems = opened(sources)
+    return judged(files, defaults, problems)
 
 
 def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]:
-    """The query files of `sources`, each once, as they stand; and what is wrong with the sources."""
-    found: list[FileProblem] = []
+    """Return the parsed query files of `sources`, each once, and the problems of the sources."""
+    problems: list[FileProblem] = []
     files: list[QueryFile] = []
-    seen: set[str] = set()
+    paths: set[str] = set()
     for source in sources:
-        if what := source_problem(source):
-            found.append(FileProblem((len(files), 0), Problem(str(source), what, Place(str(source)))))
+        if problem := source_problem(source):
+            problems.append(FileProblem((len(files), 0), Problem(str(source), problem, Place(str(source)))))
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
-            if real not in seen:  # `shipped:queries` is no reason to call every name a duplicate
-                seen.add(real)
+            if real not in paths:  # so that `shipped:queries` reports no duplicate names
+                paths.add(real)
                 files.append(QueryFile(len(files), path, read(path)))
-    return files, found
+    return files, problems
 
 
-def judged(files: Sequence[QueryFile], defaults: Defaults, found: Sequence[FileProblem] = ()) -> Catalog:
-    """Make a catalogue of `files`; raises ConfigError with every problem of them, and with those `found`."""
-    queries, wrong = validated(files, defaults)
-    if found := [*found, *wrong]:
-        raise ConfigError([one.problem for one in sorted(found, key=lambda one: one.order)])
+def judged(files: Sequence[QueryFile], defaults: Defaults, problems: Sequence[FileProblem] = ()) -> Catalog:
+    """Return the catalogue of `files`; raises ConfigError with all their problems and those in `found`."""
+    queries, others = validated(files, defaults)
+    if problems := [*problems, *others]:
+        raise ConfigError([item.problem for item in sorted(problems, key=lambda item: item.order)])
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
 def validated(
     files: Sequence[QueryFile], defaults: Defaults
 ) -> tuple[list[QueryDefinition], list[FileProblem]]:
-    """Every query of `files` that is valid alone, and all that is wrong with any of them or between them."""
-    found: list[FileProblem] = []
+    """Return the queries of `files` that are valid alone, and all problems in and between the queries."""
+    problems: list[FileProblem] = []
     queries: list[QueryDefinition] = []
     for file in files:
-        found += file.flaws()
+        problems += file.flaws()
         for at, data in file.queries():
             try:
                 declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
             except ValidationError as error:
-                found += [
-                    file.problem((*at, *path), what) for path, what in sentences(error, DeclaredQuery, data)
+                problems += [
+                    file.problem((*at, *path), message)
+                    for path, message in sentences(error, DeclaredQuery, data)
                 ]
             else:
                 queries.append(_prefixed(declared.definition(), defaults.namespace))
-    found += clashes(files, defaults.namespace)
-    return queries, found
+    problems += clashes(files, defaults.namespace)
+    return queries, problems
 
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """What a query declares, over what its file does, over the defaults."""
+    """Return the query's keys; missing ones come from the file or the defaults."""
     interval = _seconds(data.get("interval"), defaults.interval)
     return {
         "interval": defaults.interval,
@@ -95,7 +96,7 @@ def _seconds(value: object, default: float) -> float:
         seconds = parse_duration(value)
     except ValueError:
         return default
-    # What is out of bounds is told at its own key and shall not make the defaults look wrong as well.
+    # An interval out of bounds has its own error and must not cause errors in the defaults.
     return seconds if isinstance(seconds, float) and seconds >= 1 else default
 
 

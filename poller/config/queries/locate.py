@@ -15,31 +15,31 @@ from poller.model.path import Key
 
 @dataclass(frozen=True)
 class Origin:
-    """One query of a file."""
+    """Location of one query in its file."""
 
     file: QueryFile
     path: tuple[Key, ...]
 
     def place(self, *path: Key) -> Place:
-        """Where the key at `path` inside the query stands, or the innermost one around it."""
+        """Return the location of the key at `path` in the query, or of the innermost existing key."""
         return self.file.spot((*self.path, *path))
 
     def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
-        """Where character `position` (from 1) of `sql`, the text at `path`, stands; else where its key does.
+        """Return the location of character `position` (from 1) of `sql`, the text at `path`.
 
-        YAML folds and unfolds texts, so a line of the file counts only where it holds the line of SQL as
-        it is.
+        YAML may fold a text. If no line of the file contains the line of SQL unchanged, the location of the
+        key is returned.
         """
         key = self.place(*path)
         if position is None or key.line is None:
             return key
         number, column = spot_in(sql, position)
-        wanted = sql.split("\n")[number - 1].strip()
-        # Behind its key where it is one line, below it line by line.
+        sql_line = sql.split("\n")[number - 1].strip()
+        # A text of one line is next to its key, a block is below it.
         for at in (key.line, key.line + number) if number == 1 else (key.line + number,):
             line = self._lines[at - 1] if at <= len(self._lines) else ""
-            start = line.find(wanted)
-            if wanted and start >= 0:
+            start = line.find(sql_line)
+            if sql_line and start >= 0:
                 indent = len(sql.split("\n")[number - 1]) - len(sql.split("\n")[number - 1].lstrip())
                 return replace(key, line=at, column=start + column - indent)
         return key
@@ -53,6 +53,6 @@ class Origin:
 
 
 def spot_in(sql: str, position: int) -> tuple[int, int]:
-    """Line and column, from 1, of character `position`, from 1."""
+    """Return line and column, from 1, of character `position`, from 1."""
     before = sql[: position - 1]
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1

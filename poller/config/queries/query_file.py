@@ -33,22 +33,22 @@ class QueryFile:
     number: int
     path: Path
     document: Document | str
-    """What is read, or why it cannot be."""
+    """The parsed file, or why it cannot be read."""
 
-    def problem(self, path: Sequence[Key], what: str) -> FileProblem:
+    def problem(self, path: Sequence[Key], message: str) -> FileProblem:
         place = self.spot(path)
-        return FileProblem((self.number, place.line or 0), Problem(str(place), what, place), tuple(path))
+        return FileProblem((self.number, place.line or 0), Problem(str(place), message, place), tuple(path))
 
     def yaml_problem(self, flaw: YamlProblem) -> FileProblem:
-        """What is wrong with the file as YAML, and where."""
-        told = format_path(flaw.path)
+        """Return the problem of invalid YAML with its location."""
+        path = format_path(flaw.path)
         column = f":{flaw.column}" if flaw.column is not None else ""
-        where = f"{self.path}:{flaw.line}{column}" + (f": {told}" if told else "")
-        place = Place(str(self.path), flaw.line, flaw.column, told)
+        where = f"{self.path}:{flaw.line}{column}" + (f": {path}" if path else "")
+        place = Place(str(self.path), flaw.line, flaw.column, path)
         return FileProblem((self.number, flaw.line), Problem(where, flaw.message, place))
 
     def spot(self, path: Sequence[Key]) -> Place:
-        """Where the key or item at `path` stands."""
+        """Return the location of the key or item at `path`."""
         if isinstance(self.document, str):
             return Place(str(self.path), 1, 1, format_path(path))
         line, column = self.document.spot(path)
@@ -58,20 +58,20 @@ class QueryFile:
         return 1 if isinstance(self.document, str) else self.document.line(path)
 
     def written(self, path: Sequence[Key]) -> str | None:
-        """The scalar at `path` as it is written; None if that is unknown."""
+        """Return the scalar at `path` as written; None if it is unknown."""
         return None if isinstance(self.document, str) else self.document.written(path)
 
     def place(self, path: Sequence[Key]) -> str:
         return f"{self.path}:{self.line(path)}"
 
     def defaults(self) -> dict[str, Any]:
-        """What the file says for all of its queries."""
+        """Return the defaults that the file sets for its queries."""
         data = None if isinstance(self.document, str) else self.document.data
         snapshot = data.get("snapshot") if isinstance(data, dict) else None
         return {"snapshot": snapshot} if isinstance(snapshot, bool) else {}
 
     def queries(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
-        """Every query that is a mapping, with its path."""
+        """Return every query that is a mapping, with its path."""
         data = None if isinstance(self.document, str) else self.document.data
         listed = data.get("queries") if isinstance(data, dict) else None
         for index, query in enumerate(listed if isinstance(listed, list) else []):
@@ -79,7 +79,7 @@ class QueryFile:
                 yield ("queries", index), query
 
     def flaws(self) -> Iterator[FileProblem]:
-        """What is wrong around the queries."""
+        """Return the problems outside the queries."""
         if isinstance(self.document, str):
             yield FileProblem((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
             return
@@ -106,7 +106,7 @@ class QueryFile:
                 yield self.problem(("queries",), f"is missing; {_EXAMPLE}")
         elif queries is None or queries in ([], {}, ""):
             yield self.problem(
-                ("queries",), "is empty; write at least one query below it, each begun with a dash"
+                ("queries",), "is empty; write at least one query below it, each with a leading dash"
             )
         elif not isinstance(queries, list):
             yield self.problem(
@@ -115,12 +115,12 @@ class QueryFile:
         else:
             for index, query in enumerate(queries):
                 if not isinstance(query, dict):
-                    what = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
-                    yield self.problem(("queries", index), f"{what}; write name, sql and metrics")
+                    message = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
+                    yield self.problem(("queries", index), f"{message}; write name, sql and metrics")
 
 
 def read(path: Path) -> Document | str:
-    """The YAML of `path`, or why there is none."""
+    """Return the parsed YAML of `path`, or why it cannot be read."""
     try:
         with open_regular(path) as file:
             return parse(file.read(MAX_BYTES + 1))

@@ -13,16 +13,16 @@ _COMPARES = {"=", "<", ">", "<=", ">="}
 
 
 def grouped_columns(sql: str) -> set[str]:
-    """The result columns that `sql` groups by."""
+    """Return the result columns that `sql` groups by."""
     body = _select(sql)
-    targets = [one["ResTarget"] for one in body.get("targetList", [])]
+    targets = [item["ResTarget"] for item in body.get("targetList", [])]
     names = [output_name(target) for target in targets]
     keys: set[str] = set()
     for clause in body.get("groupClause", []):
         number = clause.get("A_Const", {}).get("ival", {}).get("ival")
         if number is not None and 0 < number <= len(names):
             keys.add(names[number - 1])
-        # GROUP BY takes an output name, or the very expression.
+        # GROUP BY accepts an output name or the expression itself.
         keys.update(
             name
             for name, target in zip(names, targets, strict=True)
@@ -32,13 +32,13 @@ def grouped_columns(sql: str) -> set[str]:
 
 
 def counted_columns(sql: str) -> set[str]:
-    """The result columns of `sql` that are a count of rows."""
-    targets = [one["ResTarget"] for one in _select(sql).get("targetList", [])]
+    """Return the result columns of `sql` that are a count of rows."""
+    targets = [item["ResTarget"] for item in _select(sql).get("targetList", [])]
     return {output_name(target) for target in targets if _function(target["val"]) == "count"}
 
 
 def first_relation(sql: str) -> str | None:
-    """The name of the first relation that `sql` reads, without its schema; None where it reads none."""
+    """Return the name of the first relation that `sql` reads, without its schema; None if it reads none."""
     item: dict[str, Any] = next(iter(_select(sql).get("fromClause", [])), {})
     while "JoinExpr" in item:
         item = item["JoinExpr"]["larg"]
@@ -46,39 +46,38 @@ def first_relation(sql: str) -> str | None:
 
 
 def counts_a_whole_relation(sql: str) -> bool:
-    """Whether `sql` is `SELECT count(*) FROM relation` and no more."""
+    """Return whether `sql` is just `SELECT count(*) FROM relation`."""
     body = _select(sql)
-    known = {"targetList", "fromClause", "limitOption", "op"}
-    one_each = len(body.get("targetList", [])) == 1 and len(body.get("fromClause", [])) == 1
-    if not one_each or not body.keys() <= known or "RangeVar" not in body["fromClause"][0]:
+    keys = {"targetList", "fromClause", "limitOption", "op"}
+    single = len(body.get("targetList", [])) == 1 and len(body.get("fromClause", [])) == 1
+    if not single or not body.keys() <= keys or "RangeVar" not in body["fromClause"][0]:
         return False
     value = body["targetList"][0]["ResTarget"]["val"]
     return _function(value) == "count" and value["FuncCall"].get("agg_star", False) is True
 
 
 def compared_columns(condition: str) -> list[str]:
-    """The columns that each row must compare to something else by, in an SQL condition.
+    """Return the columns by which an index could find the rows of an SQL condition.
 
-    Only what an index could find: comparisons of a column with something that has no column in it, all of
-    which must hold.
+    These are the columns in comparisons with an expression without columns, if all comparisons must hold.
     """
-    found: list[str] = []
+    columns: list[str] = []
     pending = [_select(f"SELECT WHERE {condition}").get("whereClause", {})]
     while pending:
         node = pending.pop(0)
         if node.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
             pending.extend(node["BoolExpr"]["args"])
         elif (expression := node.get("A_Expr")) and _operator(expression) in _COMPARES:
-            left, right = expression.get("lexpr", {}), expression.get("rexpr", {})
-            for one, other in ((left, right), (right, left)):
-                name = _column(one)
-                if name and name not in found and not any(True for _ in nodes(other, "ColumnRef")):
-                    found.append(name)
-    return found
+            lhs, rhs = expression.get("lexpr", {}), expression.get("rexpr", {})
+            for operand, other in ((lhs, rhs), (rhs, lhs)):
+                name = _column(operand)
+                if name and name not in columns and not any(True for _ in nodes(other, "ColumnRef")):
+                    columns.append(name)
+    return columns
 
 
 def identifier(name: str) -> str:
-    """`name` as SQL takes it: in quotes where it is no plain word, or a word of SQL's own."""
+    """Return `name` as an SQL identifier, quoted if it is not a plain word or is a keyword."""
     plain = name.isascii() and name.isidentifier() and name.islower()
     target = next(iter(_select(f"SELECT {name}").get("targetList", [])), None) if plain else None
     if target is not None and _column(target["ResTarget"]["val"]) == name:
@@ -87,38 +86,38 @@ def identifier(name: str) -> str:
 
 
 def called_functions(sql: str) -> list[Call]:
-    """Every function call in `sql`, at any depth."""
+    """Return every function call in `sql`, at any depth."""
     return list(calls(statement(sql)))
 
 
 def used_operators(sql: str) -> set[tuple[str | None, str]]:
-    """Schema (None: not written) and name of all operators in `sql`, also where the grammar implies them."""
+    """Return schema (None: omitted) and name of all operators in `sql`, also implied ones."""
     tree = statement(sql)
-    found: set[tuple[str | None, str]] = set()
+    operators: set[tuple[str | None, str]] = set()
     for kind, key in (("A_Expr", "name"), ("SubLink", "operName"), ("SortBy", "useOp")):
         for node in nodes(tree, kind):
             names = _names(node.get(key, []))
             if names:
-                found.add((names[-2] if len(names) > 1 else None, names[-1]))
-    # IN (SELECT ...), CASE with an operand, USING and BETWEEN.
-    implied = {"=", "<", ">", "<=", ">="} if any("BETWEEN" in name for _, name in found) else {"="}
-    return found | {(None, name) for name in implied}
+                operators.add((names[-2] if len(names) > 1 else None, names[-1]))
+    # IN (SELECT ...), CASE with an operand, USING and BETWEEN imply operators.
+    implied = {"=", "<", ">", "<=", ">="} if any("BETWEEN" in name for _, name in operators) else {"="}
+    return operators | {(None, name) for name in implied}
 
 
 def named_types(sql: str) -> set[tuple[str | None, str]]:
-    """Schema (None: not written) and name of every type in `sql`; `t(x)` may be a cast as well as a call."""
+    """Return schema (None: omitted) and name of every type in `sql`; `t(x)` may be a cast or a call."""
     tree = statement(sql)
-    found = {
+    types = {
         (names[-2] if len(names) > 1 else None, names[-1])
         for node in nodes(tree, "typeName")
         if (names := _names(node.get("names", [])))
     }
-    return found | {(call.schema, call.name) for call in calls(tree) if call.arguments == 1}
+    return types | {(call.schema, call.name) for call in calls(tree) if call.arguments == 1}
 
 
 def read_relations(sql: str) -> set[tuple[str | None, str]]:
-    """Schema (None: not written) and name of every relation in `sql`, at any depth, WITH queries omitted."""
-    found: set[tuple[str | None, str]] = set()
+    """Return schema (None: omitted) and name of every relation in `sql` at any depth, except WITH queries."""
+    relations: set[tuple[str | None, str]] = set()
     pending: list[tuple[Any, frozenset[str]]] = [(statement(sql), frozenset())]
     while pending:
         node, visible = pending.pop()
@@ -128,21 +127,21 @@ def read_relations(sql: str) -> set[tuple[str | None, str]]:
             if relation := node.get("RangeVar"):
                 schema, name = relation.get("schemaname"), str(relation.get("relname"))
                 if schema is not None or name not in visible:
-                    found.add((schema, name))
+                    relations.add((schema, name))
             within = node.get("withClause", {})
             ctes = [cte["CommonTableExpr"] for cte in within.get("ctes", [])]
             all_names = visible | {str(cte.get("ctename")) for cte in ctes}
-            # A WITH query sees those before it, and with RECURSIVE all of them.
-            seen = all_names if within.get("recursive") else visible
+            # A WITH query can read those before it, and with RECURSIVE all of them.
+            visible_ctes = all_names if within.get("recursive") else visible
             for cte in ctes:
-                pending.append((cte.get("ctequery"), seen))
-                seen |= {str(cte.get("ctename"))}
+                pending.append((cte.get("ctequery"), visible_ctes))
+                visible_ctes |= {str(cte.get("ctename"))}
             pending.extend((value, all_names) for key, value in node.items() if key != "withClause")
-    return found
+    return relations
 
 
 def statement(sql: str) -> dict[str, Any]:
-    """The parse tree of the one statement in `sql`; empty if that is not SQL."""
+    """Return the parse tree of the statement in `sql`; empty if it is not valid SQL."""
     try:
         tree: dict[str, Any] = pgparse.parse(sql)[0]["stmt"]
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
@@ -151,19 +150,19 @@ def statement(sql: str) -> dict[str, Any]:
 
 
 def _select(sql: str) -> dict[str, Any]:
-    """The body of a SELECT; nothing where it is none, or no SQL."""
+    """Return the body of a SELECT; empty for anything else."""
     body: dict[str, Any] = statement(sql).get("SelectStmt", {})
     return body
 
 
 def output_name(target: dict[str, Any]) -> str:
-    """The name that a column of the result gets (PostgreSQL manual, "Column Labels")."""
+    """Return the name of a result column (PostgreSQL manual, "Column Labels")."""
     value = target["val"]
     return str(target.get("name") or _column(value) or _function(value))
 
 
 def _column(node: dict[str, Any]) -> str:
-    """The name of a column, casts around it left away; empty for anything else."""
+    """Return the name of a column, with or without casts; empty for anything else."""
     while "TypeCast" in node:
         node = node["TypeCast"].get("arg", {})
     fields = node.get("ColumnRef", {}).get("fields", [])
@@ -185,14 +184,14 @@ def _names(parts: list[Any]) -> list[str]:
 
 
 def _bare(node: Any) -> Any:
-    """A tree without the places that its parts have in the text."""
+    """Return a tree without the positions in the text."""
     if isinstance(node, dict):
         return {key: _bare(value) for key, value in node.items() if key != "location"}
     return [_bare(item) for item in node] if isinstance(node, list) else node
 
 
 def nodes(tree: Any, name: str) -> Iterator[Any]:
-    """Every node called `name` in a parse tree, at any depth."""
+    """Return every node called `name` in a parse tree, at any depth."""
     pending = [tree]
     while pending:
         node = pending.pop()

@@ -14,12 +14,12 @@ import pgparse
 from poller.config.queries.sql_functions import Call, acting, calls
 
 MAX_LENGTH = 65_536
-"""Characters of one statement. The parser recurses on the C stack and would overflow it far beyond this."""
+"""Maximum characters of one statement. The parser recurses on the C stack, which far longer ones overflow."""
 
 _READS = {"SelectStmt", "VariableShowStmt"}
 _WRITES = {"InsertStmt": "INSERT", "UpdateStmt": "UPDATE", "DeleteStmt": "DELETE", "MergeStmt": "MERGE"}
 _ALLOWED = "SELECT, WITH, VALUES or TABLE"
-"""SHOW reads as well, and passes, but what it returns is text: no metric comes of it."""
+"""SHOW passes as well, but is not recommended: it returns text, which cannot become a metric."""
 _ON_AN_OBJECT = {"CREATE", "ALTER", "DROP", "REFRESH", "REINDEX", "IMPORT", "SECURITY", "REASSIGN"}
 _BEFORE_THE_OBJECT = {
     "OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNLOGGED", "UNIQUE", "RECURSIVE", "TRUSTED",
@@ -43,15 +43,16 @@ _NOT_A_WORD = re.compile(r"--[^\r\n]*|/\*.*?\*/|[^A-Za-z]+", re.DOTALL)
 
 
 def statement_problem(sql: str) -> str | None:
-    """Tell what is wrong with `sql` as a query, and what to write instead; None where nothing is.
+    """Return why `sql` is not a read-only query, with the fix; None if it is one.
 
-    This is the first check of several: no grammar sees what a function does, so `SELECT delete_all()` passes
-    here. The extended protocol, a READ ONLY transaction and the role's privileges come after it.
+    This is the first of several checks. The grammar does not show what a function does, so
+    `SELECT delete_all()` passes here. The extended protocol, a READ ONLY transaction and the role's
+    privileges are the next checks.
     """
     if len(sql) > MAX_LENGTH:
         return f"has {len(sql)} characters; write at most {MAX_LENGTH}, or make it a view"
     if "\0" in sql or any("\ud800" <= letter <= "\udfff" for letter in sql):
-        return "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
+        return "contains an invalid character (NUL, or half of a surrogate pair); omit it"
     try:
         statements = pgparse.parse(sql)
     except pgparse.PGQueryError as error:
@@ -63,38 +64,38 @@ def statement_problem(sql: str) -> str | None:
     except RecursionError:
         return _too_deep()
     if not statements:
-        return f"holds no statement; write one {_ALLOWED}"
+        return f"contains no statement; write one {_ALLOWED}"
     if len(statements) > 1:
-        return f"holds {len(statements)} statements; write one, and a query of its own for each other"
+        return f"contains {len(statements)} statements; write one query per statement"
     ((kind, body),) = statements[0]["stmt"].items()
     if kind not in _READS:
-        return f"is {_spoken(kind, sql)}; a query may only read: write {_ALLOWED}"
+        return f"is {_statement_kind(kind, sql)}; a query may only read: write {_ALLOWED}"
     for inner, node in _nodes(body):
         if inner in _WRITES:
-            return f"holds {_WRITES[inner]} inside WITH; a query may only read"
+            return f"contains {_WRITES[inner]} inside WITH; a query may only read"
         if inner == "intoClause":
-            return "holds SELECT INTO, which makes a table; leave INTO away"
+            return "contains SELECT INTO, which creates a table; omit INTO"
         if inner == "lockingClause":
-            return "locks rows (FOR UPDATE or FOR SHARE), which a standby refuses; leave that clause away"
+            return "locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit that clause"
         if inner == "ParamRef":
             return f"has a parameter ${node.get('number', 0)}; write the value itself"
-    return next((does for call in calls(body) if (does := _acting(call))), None)
+    return next((does for call in calls(body) if (does := _side_effect(call))), None)
 
 
-def _acting(call: Call) -> str | None:
-    """What is wrong with `call`, if it acts.
+def _side_effect(call: Call) -> str | None:
+    """Return why `call` is rejected, if its function has side effects.
 
-    `t.name` may be a column. It is `name(t)` if `t` is a function in FROM, whose row is its value, and only
-    the server knows which of the two it is.
+    `t.name` may be a column, or the call `name(t)` if `t` is a function in FROM. Only the server can
+    distinguish the two.
     """
-    does = acting(call.name)
-    if does is None or not call.of_row:
-        return does
-    return f"{does}; for a column of that name write it without the name of its table"
+    problem = acting(call.name)
+    if problem is None or not call.of_row:
+        return problem
+    return f"{problem}; if it is a column, write it without the table name"
 
 
 def is_ordered(sql: str) -> bool:
-    """Whether the rows of the query `sql` come in an order that it states."""
+    """Return whether the query `sql` defines the order of its rows."""
     try:
         ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
@@ -113,23 +114,23 @@ def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
             pending.extend(node)
 
 
-def _spoken(kind: str, sql: str) -> str:
-    """The statement in the words it begins with: `CREATE TABLE`, `a transaction statement (COMMIT)`."""
+def _statement_kind(kind: str, sql: str) -> str:
+    """Return the kind of statement by its first words: `CREATE TABLE`, `a transaction statement (COMMIT)`."""
     if kind in _WRITES:
-        return _WRITES[kind]  # which may begin with WITH
-    words = [word.upper() for word in _NOT_A_WORD.sub(" ", sql[:2000]).split()]
-    verb, rest = (words[0], words[1:]) if words else (kind.removesuffix("Stmt"), [])
+        return _WRITES[kind]  # its first word may be WITH
+    tokens = [token.upper() for token in _NOT_A_WORD.sub(" ", sql[:2000]).split()]
+    verb, rest = (tokens[0], tokens[1:]) if tokens else (kind.removesuffix("Stmt"), [])
     if kind == "TransactionStmt":
         return f"a transaction statement ({verb})"
     if verb not in _ON_AN_OBJECT:
         return verb
-    rest = [word for word in rest[:8] if word not in _BEFORE_THE_OBJECT]
+    rest = [token for token in rest[:8] if token not in _BEFORE_THE_OBJECT]
     pair = len(rest) > 1 and rest[0] in _BEGIN_AN_OBJECT and rest[1] in _GO_WITH_IT
     return " ".join([verb, *rest[: 2 if pair else 1]])
 
 
 def _too_deep() -> str:
-    return "is nested too deeply to be checked; write it flatter, or make parts of it views"
+    return "is nested too deeply to be checked; reduce the nesting, or move parts of it to views"
 
 
 def _cut(message: str) -> str:

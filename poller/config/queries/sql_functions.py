@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_LEAVE_OUT = "omit it"
+_OMIT = "omit it"
 _LOCKS = "omit it: the poller takes no locks"
 _THE_SQL_ITSELF = "write that statement itself, so that it is checked"
 _ACTING: tuple[tuple[str, str, str], ...] = (
-    # Text that a function runs as SQL is seen by no check, and may call any of the others.
+    # SQL in a text cannot be checked, and may call any of the other functions.
     (r"ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table", "runs SQL from a text", _THE_SQL_ITSELF),
     (r"(query|cursor|table|schema|database)_to_xml\w*", "runs SQL from a text or a name", _THE_SQL_ITSELF),
-    (r"dblink(_\w+)?|postgres_fdw_disconnect(_all)?", "acts through another connection", _LEAVE_OUT),
-    (r"set_config|set_limit|isn_weak", "changes a setting of the session", _LEAVE_OUT),
-    (r"setval|nextval", "changes a sequence", _LEAVE_OUT),
-    (r"pg_notify", "sends a notification", _LEAVE_OUT),
+    (r"dblink(_\w+)?|postgres_fdw_disconnect(_all)?", "acts through another connection", _OMIT),
+    (r"set_config|set_limit|isn_weak", "changes a setting of the session", _OMIT),
+    (r"setval|nextval", "changes a sequence", _OMIT),
+    (r"pg_notify", "sends a notification", _OMIT),
     (r"pg_(try_)?advisory_\w+", "takes or releases locks", _LOCKS),
     (r"bt_index_parent_check", "locks a table against writes", "write bt_index_check"),
     (
@@ -29,7 +29,7 @@ _ACTING: tuple[tuple[str, str, str], ...] = (
             r"|pg_(wal|xlog)_replay_(pause|resume)|pg_(backup_start|backup_stop|start_backup|stop_backup)"
         ),
         "acts on the server",
-        _LEAVE_OUT,
+        _OMIT,
     ),
     (
         (
@@ -37,14 +37,14 @@ _ACTING: tuple[tuple[str, str, str], ...] = (
             r"|pg_sync_\w+|pg_replication_origin_(create|drop|advance|session_setup|session_reset|xact_\w+)"
         ),
         "acts on replication",
-        _LEAVE_OUT,
+        _OMIT,
     ),
     (
         r"pg_stat_reset\w*|pg_(?!stat_get_)\w+_reset(_all)?|pg_(clear|restore)_(attribute|relation)_stats",
         "changes statistics",
-        _LEAVE_OUT,
+        _OMIT,
     ),
-    (r"pg_buffercache_(evict|mark_dirty)\w*|pg_prewarm|autoprewarm_\w+", "changes the cache", _LEAVE_OUT),
+    (r"pg_buffercache_(evict|mark_dirty)\w*|pg_prewarm|autoprewarm_\w+", "changes the cache", _OMIT),
     (
         (
             r"heap_force_\w+|brin_(de)?summarize_\w+|gin_clean_pending_list|pg_truncate_visibility_map|pg_nextoid"
@@ -52,7 +52,7 @@ _ACTING: tuple[tuple[str, str, str], ...] = (
             r"|pg_stop_making_pinned_objects"
         ),
         "changes what is stored",
-        _LEAVE_OUT,
+        _OMIT,
     ),
     (
         (
@@ -62,7 +62,7 @@ _ACTING: tuple[tuple[str, str, str], ...] = (
         "reaches large objects or files of the server",
         "read pg_largeobject_metadata, or the pg_ls_...dir functions that pg_monitor may call",
     ),
-    (r"txid_current|pg_current_xact_id|pg_export_snapshot", "assigns or exports a transaction", _LEAVE_OUT),
+    (r"txid_current|pg_current_xact_id|pg_export_snapshot", "assigns or exports a transaction", _OMIT),
 )
 _ACTS = [(re.compile(pattern), does, instead) for pattern, does, instead in _ACTING]
 
@@ -99,13 +99,13 @@ class Call(NamedTuple):
     schema: str | None
     name: str
     arguments: int
-    """How many are written."""
+    """Number of arguments."""
     of_row: bool = False
-    """Whether it may be a column instead: `t.name` is `name(t)` if `t` has no such column."""
+    """Whether it may be a column: `t.name` means `name(t)` if `t` has no such column."""
 
 
 def acting(name: str) -> str | None:
-    """What the function `name` does in spite of READ ONLY, and what to write instead; None for any other."""
+    """Return the side effect of the function `name` despite READ ONLY, and the fix; None if it has none."""
     for pattern, does, instead in _ACTS:
         if pattern.fullmatch(name):
             return f"calls {name}, which {does}; {instead}"
@@ -113,12 +113,12 @@ def acting(name: str) -> str | None:
 
 
 def is_harmless(name: str) -> bool:
-    """Whether `name` is a function of PostgreSQL or contrib that is declared volatile and only reads."""
+    """Return whether `name` is a volatile function of PostgreSQL or contrib that only reads."""
     return _HARMLESS.fullmatch(name) is not None and acting(name) is None
 
 
 def calls(tree: Any) -> Iterator[Call]:
-    """Every function call in the parse tree of a statement, in both notations: `f(x)` and `(x).f`."""
+    """Return every function call in a parse tree, in both notations: `f(x)` and `(x).f`."""
     pending = [tree]
     while pending:
         node = pending.pop()

@@ -12,49 +12,49 @@ from poller.model.path import Key
 
 @dataclass(frozen=True, slots=True)
 class YamlProblem:
-    """One thing wrong with a file as YAML."""
+    """One problem of a file as YAML."""
 
     line: int
     message: str
     path: tuple[Key, ...] = ()
     column: int | None = None
-    """Set where there is no path because the text could not be read as YAML."""
+    """Set if there is no path because the text is not valid YAML."""
 
 
 def of_syntax(error: yaml.MarkedYAMLError, text: str) -> YamlProblem:
-    """What is wrong where the parser could not read on."""
+    """Return the problem at which the parser stopped."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem, context = error.problem or "", error.context or ""
     lines = _lines(text)
     at = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
     if at == "\t":
-        what = "a tab cannot indent YAML; write spaces"
+        message = "a tab cannot indent YAML; write spaces"
     elif "cannot start any token" in problem and at:
-        what = f"a value cannot begin with {at}; write it in quotes"
+        message = f"a value cannot begin with {at}; write it in quotes"
     elif "mapping values are not allowed" in problem:
-        what = "a key cannot stand here; check the indentation, or write a text that holds `: ` in quotes"
+        message = "a key is not allowed here; check the indentation, or quote a text that contains `: `"
     elif "block scalar" in context:
-        what = "after | or > a text begins on the next line; write a value that begins so in quotes"
+        message = "after | or > a text begins on the next line; quote a value that begins with | or >"
     elif "scanning an alias" in context or "scanning an anchor" in context:
-        what = "a value that begins with * or & names an anchor; write a text in quotes"
+        message = "a value that begins with * or & names an anchor; quote a text"
     else:
         since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
-        what = f"is not YAML: {problem}{since}"
-    return YamlProblem(line, what, column=column)
+        message = f"is not YAML: {problem}{since}"
+    return YamlProblem(line, message, column=column)
 
 
 def of_character(error: yaml.reader.ReaderError, text: str) -> YamlProblem:
-    """Which character YAML does not allow, and where it stands."""
+    """Return the problem of a character that YAML does not allow."""
     code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
     before = text[: max(text.find(chr(code)), 0)]
     return YamlProblem(
         before.count("\n") + 1,
-        f"holds the character U+{code:04X}, which YAML does not allow; leave it out",
+        f"contains the character U+{code:04X}, which YAML does not allow; omit it",
         column=len(before) - (before.rfind("\n") + 1) + 1,
     )
 
 
 def _lines(text: str) -> list[str]:
-    # The line breaks that YAML knows; str.splitlines() would also break at a form feed.
+    # The line breaks of YAML; str.splitlines() would also split at a form feed.
     return re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text)

@@ -1,8 +1,8 @@
 """Strict YAML reader that records the position of every key.
 
-Stricter than YAML 1.1 and PyYAML's constructor, which keep the last of two equal keys without a message and
-read `no` as false, `12:30:00` as 45000 and `010` as 8. Here a key may occur once, `true` and `false` are the
-only booleans (YAML 1.2, core schema), and a number is decimal: `007`, `0x10` and `12:30:00` stay strings.
+PyYAML's constructor (YAML 1.1) silently keeps the last of two equal keys, and reads `no` as false, `12:30:00`
+as 45000 and `010` as 8. This reader rejects duplicate keys, accepts only `true` and `false` as booleans (YAML
+1.2, core schema) and only decimal numbers: `007`, `0x10` and `12:30:00` remain strings.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from poller.model.path import Key
 
 MAX_DEPTH = 32
 MAX_WEIGHT = 100_000
-"""Values after every alias is followed (a long text weighs more): far beyond any query file, and far below
-what a few lines of aliases of aliases come to."""
+"""Maximum number of values with all aliases expanded (a long text counts more). It is far above any query
+file, and far below the expansion of a few nested aliases."""
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,3999})")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -36,7 +36,7 @@ _WORDS: dict[str, Any] = {
 
 
 class Position(NamedTuple):
-    """A place in a file: line and column, both from 1."""
+    """Position in a file: line and column, both from 1."""
 
     line: int
     column: int
@@ -44,20 +44,20 @@ class Position(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One value, and the places of what is in it."""
+    """One value, and the positions of its parts."""
 
     spot: Position
     value: Any = None
     children: dict[Key, tuple[Position, Node]] = field(default_factory=dict)
-    """The place of each key or item, and what stands there; an alias shares the node it names."""
+    """Position and node of each key or item; an alias shares the node of its anchor."""
     weight: int = 1
     depth: int = 1
     text: str | None = None
-    """A scalar as it is written; None for mappings and lists."""
+    """A scalar as written; None for mappings and lists."""
 
 
 class Tagged(str):
-    """A text behind a tag that the reader understands, such as `!include`."""
+    """A text with a tag that the caller accepts, such as `!include`."""
 
     __slots__ = ("tag",)
 
@@ -70,29 +70,29 @@ class Tagged(str):
 
 
 class UnreadableError(Exception):
-    """Reading cannot go on; `flaw` says why."""
+    """The rest of the file cannot be read; `flaw` is the reason."""
 
-    def __init__(self, line: int, what: str, path: tuple[Key, ...] = ()) -> None:
-        super().__init__(what)
-        self.flaw = YamlProblem(line, what, path)
+    def __init__(self, line: int, message: str, path: tuple[Key, ...] = ()) -> None:
+        super().__init__(message)
+        self.flaw = YamlProblem(line, message, path)
 
 
 @dataclass(slots=True)
 class _Open:
-    """A mapping or list whose end has not come yet."""
+    """A mapping or list that is not complete yet."""
 
     node: Node
     anchor: str | None
     mapping: bool
     key: tuple[str, Position] | None = None
     skipped: bool = False
-    """The value to come belongs to a key that is refused."""
+    """Whether the next value belongs to a rejected key."""
     merges: list[Node] = field(default_factory=list)
     merge_line: int | None = None
 
 
 class Builder:
-    """Takes the events of a parser one by one, without recursion: no depth of nesting ends the process."""
+    """Builder of nodes from the parser's events, without recursion, so that deep nesting cannot overflow."""
 
     def __init__(self, tags: Container[str]) -> None:
         self._tags = tags
@@ -100,11 +100,11 @@ class Builder:
         self.flaws: list[YamlProblem] = []
         self._open: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
-        """None while the anchored node is still open: an alias to it would hold itself."""
+        """None while the anchored node is incomplete: an alias to it would contain itself."""
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        """Take the next event; raises UnreadableError where nothing after it can be told."""
+        """Process the next event; raises UnreadableError if the rest cannot be read."""
         mark = event.start_mark
         spot = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
         line = spot.line
@@ -113,7 +113,7 @@ class Builder:
                 self._documents += 1
                 if self._documents > 1:
                     raise UnreadableError(
-                        line, "begins a second document; remove the `---`, or make it a file of its own"
+                        line, "begins a second document; remove the `---`, or move it to its own file"
                     )
             case yaml.AliasEvent():
                 self._add(self._named(str(event.anchor), line), spot)
@@ -125,10 +125,10 @@ class Builder:
                 self._tag(event.tag, line)
                 mapping = isinstance(event, yaml.MappingStartEvent)
                 if self._wants_key():
-                    raise UnreadableError(line, "has a mapping or list as a key; write a word", self._path())
+                    raise UnreadableError(line, "has a mapping or list as a key; write a text", self._path())
                 if len(self._open) >= MAX_DEPTH:
                     raise UnreadableError(
-                        line, f"is nested deeper than {MAX_DEPTH} levels; write it flatter", self._path()
+                        line, f"is nested deeper than {MAX_DEPTH} levels; reduce the nesting", self._path()
                     )
                 self._open.append(_Open(Node(spot), event.anchor, mapping))
                 if event.anchor is not None:
@@ -138,27 +138,27 @@ class Builder:
 
     def _named(self, anchor: str, line: int) -> Node:
         if anchor not in self._anchors:
-            what = f"alias *{anchor[:60]} names no anchor above it; write &{anchor[:60]} before the value"
-            raise UnreadableError(line, what, self._path())
+            message = f"alias *{anchor[:60]} has no anchor above it; write &{anchor[:60]} before the value"
+            raise UnreadableError(line, message, self._path())
         node = self._anchors[anchor]
         if node is None:
             raise UnreadableError(
-                line, f"alias *{anchor[:60]} stands inside the value that it names", self._path()
+                line, f"alias *{anchor[:60]} is inside its own anchor; remove it", self._path()
             )
         return node
 
     def _tag(self, tag: str | None, line: int) -> None:
         if tag is not None:
-            told = tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            name = tag.replace("tag:yaml.org,2002:", "!!")[:60]
             self.flaws.append(
-                YamlProblem(line, f"tag {told} is not understood; write the value without it", self._path())
+                YamlProblem(line, f"tag {name} is not supported; write the value without it", self._path())
             )
 
     def _scalar(self, event: yaml.ScalarEvent, spot: Position) -> None:
         text = event.value
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-            what = "holds a character that is no text (NUL, or half of a surrogate pair); leave it out"
-            self.flaws.append(YamlProblem(spot.line, what, self._path()))
+            message = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
+            self.flaws.append(YamlProblem(spot.line, message, self._path()))
             text = re.sub("[\0\ud800-\udfff]", "", text)
         plain = not event.style
         if self._wants_key():
@@ -182,7 +182,7 @@ class Builder:
             parent.skipped = True
             where = f"on lines {first} and {line}" if first != line else f"on line {line}"
             self.flaws.append(
-                YamlProblem(line, f"key {text[:60]!r} stands twice, {where}; keep one", self._path())
+                YamlProblem(line, f"key {text[:60]!r} is written twice, {where}; keep one", self._path())
             )
         elif text == "<<" and plain:
             parent.merge_line = line
@@ -192,7 +192,8 @@ class Builder:
 
     def _path(self) -> tuple[Key, ...]:
         steps = (
-            one.key[0] if one.key else None if one.mapping else len(one.node.children) for one in self._open
+            parent.key[0] if parent.key else None if parent.mapping else len(parent.node.children)
+            for parent in self._open
         )
         return tuple(step for step in steps if step is not None)
 
@@ -205,8 +206,8 @@ class Builder:
             parent.node.children[len(parent.node.children)] = (spot, node)
             return
         if parent.key is None:
-            # Only an alias comes here: every other key is taken as a text before.
-            raise UnreadableError(spot.line, "has an alias as a key; write a word", self._path())
+            # Only an alias reaches this line: `_key` handles all other keys.
+            raise UnreadableError(spot.line, "has an alias as a key; write a text", self._path())
         key, at = parent.key
         if parent.skipped:
             pass
@@ -221,8 +222,8 @@ class Builder:
         if all(isinstance(source.value, dict) for source in sources):
             parent.merges = sources
         else:
-            what = "merges something that is no mapping; write `<<: *name` of an anchored mapping"
-            self.flaws.append(YamlProblem(line, what, self._path()))
+            message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
+            self.flaws.append(YamlProblem(line, message, self._path()))
 
     def _close(self) -> None:
         done = self._open.pop()
@@ -236,7 +237,7 @@ class Builder:
         if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
             raise UnreadableError(
                 node.spot.line,
-                "is too large or too deep once its aliases are followed; write fewer of them",
+                "is too large or too deep after its aliases are expanded; use fewer aliases",
                 self._path(),
             )
         node.value = (
@@ -262,23 +263,23 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(slots=True)
 class Document:
-    """The data of one file, and where each part of it stands."""
+    """The data of one file, and the position of each part."""
 
     flaws: list[YamlProblem]
-    """In the order found; after one that made reading on impossible, `data` is None."""
+    """In the order of the file; if the file could not be read to its end, `data` is None."""
     root: Node | None = None
 
     @property
     def data(self) -> Any:
-        """Dicts, lists, texts, numbers, truth values and None."""
+        """The content as dicts, lists, texts, numbers, booleans and None."""
         return self.root.value if self.root else None
 
     def line(self, path: Sequence[Key]) -> int:
-        """The line of the key or item at `path`, or of the innermost one around it that exists."""
+        """Return the line of the key or item at `path`, or of the innermost existing one around it."""
         return self.spot(path).line
 
     def written(self, path: Sequence[Key]) -> str | None:
-        """The scalar at `path` as it is written: `1.10`, whose value is 1.1; None if there is none."""
+        """Return the scalar at `path` as written: `1.10`, whose value is 1.1; None if there is none."""
         node = self.root
         for step in path:
             if node is None or step not in node.children:
@@ -287,7 +288,7 @@ class Document:
         return node.text if node else None
 
     def spot(self, path: Sequence[Key]) -> Position:
-        """The place of the key or item at `path`, or of the innermost one around it that exists."""
+        """Return the position of the key or item at `path`, or of the innermost existing one around it."""
         node = self.root
         spot = node.spot if node else Position(1, 1)
         for step in path:
@@ -298,17 +299,17 @@ class Document:
 
 
 def parse(raw: bytes, tags: Container[str] = ()) -> Document:
-    """Read one YAML document from `raw`; raises nothing, every flaw is in the answer.
+    """Parse one YAML document; raises nothing, all problems are in the result.
 
-    A text behind one of `tags` (as `!include`) becomes Tagged; any other tag is a flaw.
+    A text with one of `tags` (such as `!include`) becomes Tagged; any other tag is a problem.
     """
     if len(raw) > MAX_BYTES:
         return Document([YamlProblem(1, "is larger than 1 MiB; split it into several files")])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        what = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, what)])
+        message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, message)])
     builder = Builder(tags)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

@@ -14,16 +14,16 @@ from poller.model.duration import DURATION, SECONDS_ALONE, parse_duration
 
 
 class MisfitError(ValueError):
-    """Two keys of one definition do not fit together; `keys` are those to look at, the likeliest first."""
+    """Two keys of one definition contradict each other; `keys` names them, the likeliest mistake first."""
 
-    def __init__(self, what: str, *keys: str) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
         self.keys = keys
 
 
 @dataclass(frozen=True, slots=True)
 class AlsoText:
-    """A number that may be written as a text of this pattern, as JSON Schema is told."""
+    """Annotation for the JSON Schema of a number that may also be written as a text of this pattern."""
 
     pattern: str
 
@@ -34,7 +34,7 @@ class AlsoText:
 
 
 def whole(pattern: re.Pattern[str], unless: str = "") -> str:
-    """A pattern for a JSON Schema: one that a text fits as a whole, and does not begin with `unless`."""
+    """Return a JSON Schema pattern that matches a whole text, unless it begins with `unless`."""
     return f"^{f'(?!{unless})' if unless else ''}(?:{pattern.pattern})$"
 
 
@@ -47,22 +47,22 @@ Duration = Annotated[
 
 
 class Part(BaseModel):
-    """What all of them have in common: frozen, and an unknown key is a mistake."""
+    """Base model: immutable, and unknown keys are rejected."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
     )
 
     def parts(self) -> dict[str, Any]:
-        """Every key and its value, the parts in it as the definitions that they make."""
-        return {name: _made(getattr(self, name)) for name in type(self).model_fields}
+        """Return every key with its value; inner parts are converted to definitions."""
+        return {name: _converted(getattr(self, name)) for name in type(self).model_fields}
 
     def definition(self) -> object:
-        """What the poller runs of it."""
+        """Return the definition that the poller uses."""
         raise NotImplementedError
 
 
-def _made(value: Any) -> Any:
+def _converted(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_made, value))
+        return tuple(map(_converted, value))
     return value.definition() if isinstance(value, Part) else value

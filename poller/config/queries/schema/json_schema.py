@@ -20,10 +20,10 @@ _MODELS: dict[str, type[BaseModel]] = {
     "Estimate": DeclaredEstimate,
     "Alert": DeclaredAlert,
 }
-"""By the name that the schema has for them."""
+"""The models by their names in the JSON Schema."""
 _NAMES = {model.__name__: name for name, model in _MODELS.items()}
 _DATA = {"default", "examples", "enum", "const", "required"}
-"""Keywords whose value is no schema."""
+"""Keywords whose value is not a schema."""
 _EXAMPLE = {
     "name": "users",
     "sql": "SELECT count(*) AS n FROM users",
@@ -34,14 +34,14 @@ _EXAMPLE = {
 
 
 def schema() -> Json:
-    """What a query file may hold, in JSON Schema, draft 2020-12.
+    """Return the JSON Schema of query files, draft 2020-12.
 
-    It refuses what can be seen without SQL, UCUM, arithmetic or another query; `poller check` finds the rest.
-    It is stricter only where numbers and truth values stand in quotes, which `check` takes for them.
+    It rejects mistakes that can be found without SQL, UCUM, arithmetic or other queries; `poller check` finds
+    the others. It is stricter than `check` only for numbers and booleans in quotes, which `check` accepts.
     """
-    told = DeclaredQuery.model_json_schema()
-    found = {DeclaredQuery.__name__: told, **told.pop("$defs")}
-    definitions: Json = {name: found[model.__name__] for name, model in _MODELS.items()}
+    generated = DeclaredQuery.model_json_schema()
+    schemas = {DeclaredQuery.__name__: generated, **generated.pop("$defs")}
+    definitions: Json = {name: schemas[model.__name__] for name, model in _MODELS.items()}
     for name, model in _MODELS.items():
         _complete(definitions[name], model)
     return {
@@ -58,7 +58,7 @@ def schema() -> Json:
                 "examples": [[_EXAMPLE]],
             },
             "snapshot": {
-                "description": "What `snapshot` is for those queries of the file that do not say it.",
+                "description": "Default of `snapshot` for the queries of the file.",
                 "type": "boolean",
                 "default": True,
                 "examples": [False],
@@ -66,36 +66,36 @@ def schema() -> Json:
         },
         "required": ["queries"],
         "additionalProperties": False,
-        "$defs": {name: _as_yaml_is(definitions[name]) for name in sorted(definitions)},
+        "$defs": {name: _accept_numbers(definitions[name]) for name in sorted(definitions)},
     }
 
 
 def as_text() -> str:
-    """The schema as the text of a file."""
+    """Return the schema as JSON text."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _complete(told: Json, model: type[BaseModel]) -> None:
-    """Add the defaults that pydantic leaves out, say durations as people do, and take out its titles."""
-    del told["title"]
+def _complete(definition: Json, model: type[BaseModel]) -> None:
+    """Add the defaults that pydantic omits, format durations, and remove pydantic's titles."""
+    del definition["title"]
     for name, field in model.model_fields.items():
-        key = told["properties"][field.alias or name]
+        key = definition["properties"][field.alias or name]
         key.pop("title", None)
         if field.is_required():
             continue
-        key.setdefault("default", {})  # what is made anew for each is an empty mapping or made of defaults
+        key.setdefault("default", {})  # default factories return empty mappings, or parts with only defaults
         if isinstance(field.default, float):
             key["default"] = format_duration(field.default)
 
 
-def _as_yaml_is(told: Any) -> Any:
-    """With a number wherever any text may stand: in YAML `1` needs no quotes, and `check` asks for none."""
-    if isinstance(told, list):
-        return [_as_yaml_is(one) for one in told]
-    if not isinstance(told, dict):
-        return told
-    loose = told.get("type") == "string" and not {"enum", "pattern"} & told.keys()
-    inner = {key: one if key in _DATA else _as_yaml_is(one) for key, one in told.items()}
-    if (place := told.get("$ref")) is not None:
+def _accept_numbers(node: Any) -> Any:
+    """Accept a number for every text without a pattern, as `check` does: `1` needs no quotes in YAML."""
+    if isinstance(node, list):
+        return [_accept_numbers(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    loose = node.get("type") == "string" and not {"enum", "pattern"} & node.keys()
+    inner = {key: item if key in _DATA else _accept_numbers(item) for key, item in node.items()}
+    if (place := node.get("$ref")) is not None:
         inner["$ref"] = f"#/$defs/{_NAMES[place.rpartition('/')[2]]}"
     return {**inner, "type": ["string", "number"]} if loose else inner

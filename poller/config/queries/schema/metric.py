@@ -30,7 +30,7 @@ _PERCENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?\s*%")
 
 
 def _parse_limit(value: object, info: ValidationInfo) -> object:
-    """A finite number; of a share, `50%` as well. Raises ValueError."""
+    """Parse a finite number, or `50%` if the alert compares a share; raises ValueError."""
     share = info.data.get("of") == "weekly_change"
     example = "50%, 0.5 or -30%" if share else "100000"
     if isinstance(value, str) and share and _PERCENT.fullmatch(value.strip()):
@@ -46,7 +46,7 @@ Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT)
 
 
 class DeclaredAlert(Part):
-    """One alerting rule of Prometheus over one metric: a limit, and how long it must be passed."""
+    """One Prometheus alerting rule for one metric: a limit, and how long it must be violated."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -61,47 +61,47 @@ class DeclaredAlert(Part):
 
     of: Of = Field(
         default="value",
-        description="What is compared: the value, its growth in a day, or its change since last week.",
+        description="Compared quantity: the value, its growth in a day, or its change since last week.",
         examples=["daily_growth"],
     )
     above: Limit | None = Field(
         default=None,
-        description="Limit above which somebody is told: in the metric's unit, of a change a share.",
+        description="Upper limit, in the metric's unit; for weekly_change, a share.",
         examples=[100000],
     )
     below: Limit | None = Field(
         default=None,
-        description="Limit below which somebody is told; one alert has one limit.",
+        description="Lower limit; one alert has only one limit.",
         examples=[1],
     )
     for_: Duration = Field(
         default=900.0,
         alias="for",
-        description="How long the limit must be passed without a break, 0s to 7d.",
+        description="How long the limit must be violated without a break, 0s to 7d.",
         examples=["30m"],
         ge=0,
         le=7 * 86400,
     )
     severity: Severity = Field(
-        default="warning", description="Label by which alerts are routed.", examples=["critical"]
+        default="warning", description="Label that routes the alert.", examples=["critical"]
     )
     summary: str | None = Field(
         default=None,
-        description="What the one who is told reads first. Default: metric, limit and value.",
+        description="First sentence of the notification. Default: metric, limit and value.",
         examples=["The queue is longer than a night's work."],
         min_length=1,
     )
     runbook: str | None = Field(
         default=None,
-        description="Address of a page that says what to do. Default: the runbook's section on such alerts.",
+        description="Address of a page with instructions. Default: the runbook's section on such alerts.",
         examples=["https://wiki.example/queues"],
         min_length=1,
     )
 
     @model_validator(mode="after")
-    def _one_limit(self) -> Self:
+    def _single_limit(self) -> Self:
         if self.above is None and self.below is None:
-            raise ValueError("names no limit; write above or below and a number")
+            raise ValueError("has no limit; write above or below and a number")
         if self.above is not None and self.below is not None:
             raise ValueError("has two limits; write one alert with above and one with below")
         return self
@@ -111,16 +111,16 @@ class DeclaredAlert(Part):
 
 
 _A_ROW_PER_BUCKET = (
-    ", as OTLP has no histogram that falls; give the query a row per bucket, with the count of all up to the "
-    "bound `le` ('+Inf' for the last), and write attribute_columns: [le], which histogram_quantile() reads"
+    ", because an OTLP histogram must not fall; return a row per bucket, with the count of values up to the "
+    "bound `le` ('+Inf' for the last), and write attribute_columns: [le] for histogram_quantile()"
 )
 _INSTEAD = {
     "histogram": _A_ROW_PER_BUCKET,
     "exponentialhistogram": _A_ROW_PER_BUCKET,
-    "summary": "; give the query a row per quantile, and write attribute_columns: [quantile]",
-    "sum": "; write counter where it only grows, else updowncounter",
+    "summary": "; return a row per quantile, and write attribute_columns: [quantile]",
+    "sum": "; write counter if it only grows, else updowncounter",
 }
-"""What to write for the other types of OTLP and Prometheus."""
+"""Advice for the other types of OTLP and Prometheus."""
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
@@ -128,7 +128,7 @@ _AS_ATTRIBUTE = whole(_ATTRIBUTE_NAME, unless="_[._]")
 
 
 class DeclaredMetric(Part):
-    """One metric that a query feeds: a value column, and the columns that tell its series apart."""
+    """One metric that a query feeds: a value column, and the columns that distinguish its series."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -148,41 +148,41 @@ class DeclaredMetric(Part):
     )
 
     name: str = Field(
-        description="Name of the metric, exported exactly so (lower case; letters, digits, _ and .).",
+        description="Name of the metric, exported unchanged (lower case; letters, digits, _ and .).",
         examples=["pending_messages_total"],
         json_schema_extra={"pattern": whole(_METRIC_NAME, unless="poller[._]")},
     )
     description: str = Field(
-        description="What the number means, in a sentence that people read in a dashboard.",
+        description="Meaning of the number, in a sentence for dashboards.",
         examples=["Messages waiting for delivery."],
         min_length=1,
         json_schema_extra={"type": ["string", "number"], "pattern": r"\S"},
     )
     unit: str = Field(
-        description="Unit in UCUM: `By`, `s`, `%`, or the thing counted in braces, `{message}`.",
+        description="Unit in UCUM: `By`, `s`, `%`, or the counted thing in braces, `{message}`.",
         examples=["{message}", "By", "s"],
     )
     type: MetricType = Field(
         default="gauge",
-        description="gauge: a value as it is now. counter: what only grows, but for resets, a monotonic sum. "
+        description="gauge: a current value. counter: a monotonic sum, which falls only at a reset. "
         "updowncounter: a sum that may fall.",
         examples=["counter"],
     )
     value_column: str = Field(
-        description="Result column with the value; it must be of a numeric type.",
+        description="Result column with the value, of a numeric type.",
         examples=["pending"],
         min_length=1,
     )
     attribute_columns: tuple[str, ...] = Field(
         default=(),
-        description="Result columns that become attributes, one series per distinct set.",
+        description="Result columns that become attributes; each distinct set is one series.",
         examples=[["state", "tenant"]],
         json_schema_extra={"items": {"type": "string", "pattern": _AS_ATTRIBUTE}, "uniqueItems": True},
     )
     attribute_values: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="All values that a column can have: one without a row is 0 (not of a counter), any other "
-        "is refused.",
+        description="All values of a column: a value without a row is exported as 0 (except for counters); "
+        "undeclared values are rejected.",
         examples=[{"state": ["queued", "sent"]}],
         json_schema_extra={
             "additionalProperties": {
@@ -201,12 +201,12 @@ class DeclaredMetric(Part):
     )
     on_null: OnNull = Field(
         default="drop",
-        description="A NULL value: drop the row and count it, export 0, or fail the query.",
+        description="Action for a NULL value: drop and count the row, export 0, or fail the query.",
         examples=["drop"],
     )
     alert: tuple[DeclaredAlert, ...] = Field(
         default=(),
-        description="When `poller alerts` shall have Prometheus tell somebody of the metric.",
+        description="Alerting rules of this metric, which `poller alerts` writes.",
         examples=[[{"above": 100000}]],
     )
 
@@ -219,14 +219,14 @@ class DeclaredMetric(Part):
                 "starting with a letter, at most 255"
             )
         if name.startswith(("poller.", "poller_")):
-            raise ValueError(f"{quote(name)} begins with {name[:7]}, which is the poller's own; rename it")
+            raise ValueError(f"{quote(name)} begins with {name[:7]}, which the poller reserves; rename it")
         return name
 
     @field_validator("description")
     @classmethod
     def _description(cls, description: str) -> str:
         if not description.strip():
-            raise ValueError("is blank; write a sentence that says what the number means")
+            raise ValueError("is blank; write a sentence that explains the number")
         return description
 
     @field_validator("unit")
@@ -238,12 +238,12 @@ class DeclaredMetric(Part):
 
     @field_validator("type", mode="before")
     @classmethod
-    def _type(cls, given: object) -> object:
-        known = get_args(MetricType)
-        if isinstance(given, str) and given and given not in known:
-            instead = _INSTEAD.get(given.lower().replace("_", "")) or did_you_mean(given, known)
-            raise ValueError(f"{quote(given)} is none of {', '.join(known)}{instead}")
-        return given
+    def _type(cls, value: object) -> object:
+        types = get_args(MetricType)
+        if isinstance(value, str) and value and value not in types:
+            instead = _INSTEAD.get(value.lower().replace("_", "")) or did_you_mean(value, types)
+            raise ValueError(f"{quote(value)} is not one of {', '.join(types)}{instead}")
+        return value
 
     @field_validator("attribute_columns")
     @classmethod
@@ -251,9 +251,9 @@ class DeclaredMetric(Part):
         _labels(columns, "rename the column with AS")
         if len(set(columns)) < len(columns):
             twice = next(column for column, count in Counter(columns).items() if count > 1)
-            raise ValueError(f"column {twice!r} stands twice; keep one")
+            raise ValueError(f"column {twice!r} is listed twice; keep one")
         if (value := info.data.get("value_column")) in columns:
-            raise ValueError(f"column {value!r} is the value_column too; keep one of the two")
+            raise ValueError(f"column {value!r} is also the value_column; keep one of the two")
         return columns
 
     @field_validator("attribute_values")
@@ -264,18 +264,16 @@ class DeclaredMetric(Part):
         columns = info.data.get("attribute_columns")
         for name, values in closed.items():
             if columns is not None and name not in columns:
-                raise ValueError(
-                    f"{quote(name)} is none of the attribute_columns; name it there, or leave it out"
-                )
+                raise ValueError(f"{quote(name)} is not in attribute_columns; add it there, or omit it")
             if not values:
-                raise ValueError(f"{name!r} has no values; list all that the column can have")
+                raise ValueError(f"{name!r} has no values; list all values of the column")
             if len(set(values)) < len(values):
                 twice = next(value for value, count in Counter(values).items() if count > 1)
-                raise ValueError(f"value {quote(twice)} of {name!r} stands twice; keep one")
+                raise ValueError(f"value {quote(twice)} of {name!r} is listed twice; keep one")
             if long := next((value for value in values if len(value) > MAX_ATTRIBUTE_LENGTH), None):
                 raise ValueError(
                     f"value {quote(long)} of {name!r} has {len(long)} characters; "
-                    f"the most is {MAX_ATTRIBUTE_LENGTH}"
+                    f"write at most {MAX_ATTRIBUTE_LENGTH}"
                 )
         return closed
 
@@ -287,12 +285,12 @@ class DeclaredMetric(Part):
         columns = _labels(info.data.get("attribute_columns", ()))
         for label, name in _labels(attributes).items():
             if columns.get(label) == name:
-                raise ValueError(f"{name!r} is one of the attribute_columns too; keep one of the two")
+                raise ValueError(f"{name!r} is also in attribute_columns; keep one of the two")
             if label in columns:
-                raise ValueError(_one_label(columns[label], name))
+                raise ValueError(_same_label(columns[label], name))
         for name, value in attributes.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"attribute {name!r} is {value}, which is no value; write a text")
+                raise ValueError(f"attribute {name!r} is {value}, which cannot be exported; write a text")
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise ValueError(f"attribute {name!r} is an integer beyond 64 bits; write it in quotes")
         return attributes
@@ -301,22 +299,22 @@ class DeclaredMetric(Part):
     @classmethod
     def _on_null(cls, on_null: str, info: ValidationInfo) -> str:
         if on_null == "zero" and info.data.get("type") == "counter":
-            raise ValueError("is zero, which of a counter would look like a reset; write drop or fail")
+            raise ValueError("is zero, which would look like a reset of the counter; write drop or fail")
         return on_null
 
     @field_validator("alert")
     @classmethod
     def _alert(cls, alerts: tuple[DeclaredAlert, ...], info: ValidationInfo) -> tuple[DeclaredAlert, ...]:
-        if info.data.get("type") == "counter" and any(one.of == "value" for one in alerts):
+        if info.data.get("type") == "counter" and any(alert.of == "value" for alert in alerts):
             raise ValueError(
-                "compares the value of a counter, which mostly says how long it has counted; "
+                "compares the value of a counter, which depends on its last reset; "
                 "write of: daily_growth or of: weekly_change"
             )
         for name, count in Counter(
-            f"{one.of}, {one.definition().side}, {one.severity}" for one in alerts
+            f"{alert.of}, {alert.definition().side}, {alert.severity}" for alert in alerts
         ).items():
             if count > 1:
-                raise ValueError(f"has two alerts of one kind ({name}); give one another severity")
+                raise ValueError(f"has two equal alerts ({name}); change the severity of one")
         return alerts
 
     def definition(self) -> MetricDefinition:
@@ -324,7 +322,7 @@ class DeclaredMetric(Part):
 
 
 def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
-    """The names of attributes by the label that OTLP-to-Prometheus translation makes of each."""
+    """Map each label that the OTLP-to-Prometheus translation produces to its attribute; raises ValueError."""
     labels: dict[str, str] = {}
     for name in names:
         if not _ATTRIBUTE_NAME.fullmatch(name):
@@ -333,12 +331,12 @@ def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
                 f"starting with a letter or _, or {remedy}"
             )
         if name.replace(".", "_").startswith("__"):
-            raise ValueError(f"{name!r} begins as Prometheus' own labels do (__); {remedy}")
+            raise ValueError(f"{name!r} begins with __, which Prometheus reserves; {remedy}")
         first = labels.setdefault(name.replace(".", "_"), name)
         if first != name:
-            raise ValueError(_one_label(first, name))
+            raise ValueError(_same_label(first, name))
     return labels
 
 
-def _one_label(first: str, second: str) -> str:
-    return f"{first!r} and {second!r} become one label in Prometheus; rename one"
+def _same_label(first: str, second: str) -> str:
+    return f"{first!r} and {second!r} become the same label in Prometheus; rename one"

@@ -29,19 +29,19 @@ _VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|
 
 
 class DeclaredRequirements(Part):
-    """What must hold on the server before a query is sent; where it does not, the query is skipped."""
+    """Conditions that the server must meet; otherwise the query is skipped."""
 
     columns: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="Relations and the columns they must have (an empty list: the relation alone).",
+        description="Required relations and their columns (an empty list: only the relation).",
         examples=[{"attachments": ["size_bytes"]}],
     )
     role: RequiredRole = Field(
-        default="any", description="Whether the server is a standby or a primary.", examples=["standby"]
+        default="any", description="Whether the server must be a standby or a primary.", examples=["standby"]
     )
     server_version: str | None = Field(
         default=None,
-        description="Range of the server's version, its parts joined by commas.",
+        description="Range of the server's version; commas join its parts.",
         examples=[">=14", ">=14,<18"],
         json_schema_extra={"type": ["string", "null"], "pattern": rf"^\s*(?:{_VERSION_RANGE.pattern})\s*$"},
     )
@@ -69,17 +69,17 @@ _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
 class DeclaredEstimate(Part):
-    """The cheap answer to a query that would cost too much."""
+    """Cheap replacement for a query that would cost too much."""
 
     sql: str = Field(
-        description="One statement with the same columns as the query's, and far cheaper.",
+        description="One statement with the same result columns as the query's sql, but far cheaper.",
         examples=[
             "SELECT nullif(reltuples, -1)::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"
         ],
         json_schema_extra={"pattern": r"\S"},
     )
     above_cost: float = Field(
-        description="Planner cost of the query's own sql (EXPLAIN's total) above which this is run.",
+        description="Planner cost of the query's sql (EXPLAIN's total) above which the estimate runs.",
         examples=[1000000],
         gt=0,
     )
@@ -96,7 +96,7 @@ class DeclaredEstimate(Part):
 
 
 class DeclaredQuery(Part):
-    """One SQL statement, when to run it, within which bounds, and the metrics its rows feed."""
+    """One SQL statement, its schedule and limits, and the metrics that its rows feed."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -134,12 +134,12 @@ class DeclaredQuery(Part):
     )
 
     name: str = Field(
-        description="Name of the query, unique over all files; it labels every self-metric and log line.",
+        description="Name of the query, unique in all files; it labels every self-metric and log record.",
         examples=["pending_messages"],
         json_schema_extra={"pattern": whole(_QUERY_NAME)},
     )
     sql: str = Field(
-        description="One statement that reads: SELECT, WITH, VALUES or TABLE.",
+        description="One statement that only reads: SELECT, WITH, VALUES or TABLE.",
         examples=["SELECT count(*) AS pending FROM messages WHERE expires_at > now()"],
         json_schema_extra={"pattern": r"\S"},
     )
@@ -152,49 +152,49 @@ class DeclaredQuery(Part):
     )
     timeout: Duration = Field(
         default=DEFAULT_TIMEOUT,
-        description="Longest run, enforced by the server (statement_timeout). "
-        "Default: POLLER_TIMEOUT (30s), or the interval where that is shorter.",
+        description="Maximum run time, enforced by the server (statement_timeout). "
+        "Default: POLLER_TIMEOUT (30s), or the interval if that is shorter.",
         examples=["30s"],
         ge=0.001,
         validate_default=True,
     )
     max_age: Duration = Field(
         default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
-        description="Age from which a value is no longer exported. Default: three intervals.",
+        description="Maximum age of an exported value. Default: three intervals.",
         examples=["15m"],
         validate_default=True,
     )
     max_series: int = Field(
         default=DEFAULT_MAX_SERIES,
-        description="Rows kept of one result: the first by its ORDER BY, or by their attributes without one.",
+        description="Maximum rows of one result: the first by ORDER BY, or by their attributes without it.",
         examples=[1000],
         ge=1,
         le=1_000_000,
     )
     overflow: Overflow = Field(
         default="drop",
-        description="The rows beyond max_series: dropped and counted, or summed up in one series `other`.",
+        description="Rows beyond max_series: drop and count them, or sum them up in one series `other`.",
         examples=["other"],
     )
     group: str = Field(
         default="default",
-        description="Queries of equal group and interval are polled together, in one tick.",
+        description="Queries with equal group and interval are polled together, in one tick.",
         examples=["inventory"],
         min_length=1,
     )
     requires: DeclaredRequirements = Field(
         default_factory=DeclaredRequirements,
-        description="What must hold on the server; where it does not, the query is skipped with the reason.",
+        description="Conditions that the server must meet; otherwise the query is skipped, with the reason.",
         examples=[{"columns": {"attachments": ["size_bytes"]}}],
     )
     snapshot: bool = Field(
         default=True,
-        description="Whether the query shares its tick's one snapshot; false: a transaction of its own.",
+        description="Whether the query shares the snapshot of its tick; false: it has its own transaction.",
         examples=[True],
     )
     estimate: DeclaredEstimate | None = Field(
         default=None,
-        description="What is run instead where the query would cost too much, or after it timed out.",
+        description="Statement that runs instead if the query would cost too much, or after a timeout.",
         examples=[
             {
                 "sql": "SELECT nullif(reltuples, -1)::bigint AS n FROM pg_class WHERE oid = 't'::regclass",
@@ -203,7 +203,7 @@ class DeclaredQuery(Part):
         ],
     )
     metrics: tuple[DeclaredMetric, ...] = Field(
-        description="The metrics that the rows feed.",
+        description="Metrics that the rows feed.",
         min_length=1,
         examples=[
             [
@@ -234,7 +234,7 @@ class DeclaredQuery(Part):
             raise ValueError(problem)
         return sql
 
-    # These see only what was accepted before them, so one wrong key does not hide what another has wrong.
+    # `info.data` has only the valid keys, so one wrong key does not hide the problem of another.
 
     @field_validator("timeout")
     @classmethod
@@ -254,7 +254,7 @@ class DeclaredQuery(Part):
     def _overflow(cls, overflow: str, info: ValidationInfo) -> str:
         sql = info.data.get("sql")
         if overflow == "other" and sql is not None and not is_ordered(sql):
-            raise ValueError("is other, and sql does not say which rows stay apart; end it with ORDER BY")
+            raise ValueError("is other, which requires an order of the rows; end sql with ORDER BY")
         return overflow
 
     @field_validator("metrics")
@@ -265,17 +265,17 @@ class DeclaredQuery(Part):
         for metric in metrics:
             if info.data.get("overflow") == "other" and not metric.attribute_columns:
                 raise MisfitError(
-                    f"is other, and {metric.name} has no attribute_columns to write `other` into; name some",
+                    f"is other, which requires attribute_columns; add them to {metric.name}, or write drop",
                     "overflow",
                 )
             if metric.type == "counter":
-                _no_resets_of_ours(metric, info)
+                _refuse_false_resets(metric, info)
             sets = math.prod(len(values) for values in metric.attribute_values.values())
             most = info.data.get("max_series", sets)
             if sets > most:
                 raise MisfitError(
                     f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
-                    f"write max_series: {sets}, or close fewer columns",
+                    f"write max_series: {sets}, or remove attribute_values",
                     "max_series",
                     "metrics",
                 )
@@ -288,7 +288,7 @@ class DeclaredQuery(Part):
         if interval is not None and max_age < interval:
             raise MisfitError(
                 f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
-                f"so every value would vanish before the next; write at least {format_duration(interval)}",
+                f"so values would expire before the next poll; write at least {format_duration(interval)}",
                 "max_age",
                 "interval",
             )
@@ -298,19 +298,19 @@ class DeclaredQuery(Part):
         return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
 
 
-def _no_resets_of_ours(counter: DeclaredMetric, info: ValidationInfo) -> None:
-    """Reject fields that could make a counter fall without a reset: readers take a fall for a reset."""
+def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
+    """Reject keys that could make a counter fall without a reset, because readers interpret it as one."""
     if info.data.get("overflow") == "other":
         raise MisfitError(
-            f"is other, whose sum falls when other rows come first, and {counter.name} is a counter; "
+            f"is other, whose sum may fall, but {counter.name} is a counter; "
             "write drop, or type: updowncounter",
             "overflow",
             "metrics",
         )
     if info.data.get("estimate") is not None:
         raise MisfitError(
-            f"may be lower than the exact value before it, and {counter.name} is a counter; "
-            "leave it out, or write type: gauge",
+            f"may be lower than the exact value before it, but {counter.name} is a counter; "
+            "omit it, or write type: gauge",
             "estimate",
             "metrics",
         )
