@@ -24,11 +24,11 @@ from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, PollError
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
-from poller.tools.test.case_file import Trial, steps
-from poller.tools.test.comparison import Judgement, judge
-from poller.tools.test.discovery import chosen, collect
-from poller.tools.test.report import print_judgement, summary, to_junit
-from poller.tools.test.runner import Bench, FixtureError
+from poller.tools.test.case_file import LoadedCase, steps
+from poller.tools.test.comparison import CaseResult, compare
+from poller.tools.test.discovery import collect, select_cases
+from poller.tools.test.report import print_case_result, summary, to_junit
+from poller.tools.test.runner import CaseRunner, FixtureError
 from tests.bed.postgres import Database, Site
 from tests.bed.process import Process
 
@@ -71,9 +71,9 @@ cases:
 class Desk:
     """A folder with a query file, and the results of cases written next to it."""
 
-    def __init__(self, folder: Path, bench: Bench | None = None) -> None:
+    def __init__(self, folder: Path, runner: CaseRunner | None = None) -> None:
         self.folder = folder
-        self.bench = bench
+        self.runner = runner
         self.write("letters.yaml", QUERIES)
         rows = ("id,state,expires_at", "1,queued,tomorrow", "2,queued,tomorrow", "3,sent,yesterday")
         self.write("more.csv", "\n".join(rows))
@@ -83,17 +83,17 @@ class Desk:
         file.write_text(text, encoding="utf-8")
         return file
 
-    def cases(self, text: str) -> tuple[Trial, ...]:
+    def cases(self, text: str) -> tuple[LoadedCase, ...]:
         self.write("letters.test.yaml", SCHEMA + textwrap.indent(textwrap.dedent(text), "  "))
         return collect([self.folder], DEFAULTS).trials
 
-    def attempt(self, text: str) -> Judgement:
+    def run(self, text: str) -> CaseResult:
         (trial,) = self.cases(text)
-        assert self.bench is not None
-        return judge(trial, self.bench.attempt(trial), 0.25)
+        assert self.runner is not None
+        return compare(trial, self.runner.run(trial), 0.25)
 
     def difference(self, text: str) -> list[str]:
-        return [str(line) for line in self.attempt(text).lines]
+        return [str(line) for line in self.run(text).lines]
 
     def complaints(self, text: str) -> list[str]:
         self.write("letters.test.yaml", text)
@@ -103,10 +103,10 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def bench(site: Site) -> Iterator[Bench]:
+def runner(site: Site) -> Iterator[CaseRunner]:
     cancel_token = CancelToken()
     session = Connection(lambda: site.primary, cancel_token, connect_timeout=30)
-    yield Bench(session, cancel_token)
+    yield CaseRunner(session, cancel_token)
     session.close()
     cancel_token.close()
 
@@ -117,8 +117,8 @@ def desk(tmp_path: Path) -> Desk:
 
 
 @pytest.fixture
-def table(tmp_path: Path, bench: Bench) -> Desk:
-    return Desk(tmp_path, bench)
+def table(tmp_path: Path, runner: CaseRunner) -> Desk:
+    return Desk(tmp_path, runner)
 
 
 @pytest.mark.postgres
@@ -314,9 +314,9 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
         "cases: [{name: x, query: lost, rows: {lost: 'id\n\n  2'}, expect: [{value: 2}]}]\n",
     )
     (trial,) = collect([table.folder / "letters.yaml"], DEFAULTS).trials
-    assert table.bench is not None
+    assert table.runner is not None
 
-    assert judge(trial, table.bench.attempt(trial), 0.0).state == "ok"
+    assert compare(trial, table.runner.run(trial), 0.0).state == "ok"
 
 
 @pytest.mark.postgres
@@ -337,15 +337,15 @@ def test_rows_that_cannot_be_created_are_reported_with_their_place(
     table: Desk, fixture: str, reported: str
 ) -> None:
     (trial,) = table.cases(f"- {{name: x, query: lost, {fixture}, expect: []}}")
-    assert table.bench is not None
+    assert table.runner is not None
     with pytest.raises(FixtureError) as caught:
-        table.bench.attempt(trial)
+        table.runner.run(trial)
 
     place, _, rest = str(caught.value).partition(": ")
     assert place == f"{table.folder}/letters.test.yaml:5"
     assert rest.startswith(reported)
     (trial,) = table.cases("- {name: the next one, query: lost, fails: rejected}")
-    assert judge(trial, table.bench.attempt(trial), 0.0).state == "ok"
+    assert compare(trial, table.runner.run(trial), 0.0).state == "ok"
 
 
 def mistakes() -> Iterator[tuple[str, str, list[str]]]:
@@ -444,13 +444,13 @@ def test_a_database_with_relations_is_rejected(database: Database) -> None:
     """Relations of the server and of extensions do not count."""
     cancel_token = CancelToken()
     session = Connection(lambda: database.primary_dsn, cancel_token, connect_timeout=30)
-    bench = Bench(session, cancel_token)
+    runner = CaseRunner(session, cancel_token)
     database.execute("CREATE SCHEMA nothing_in_it; CREATE TYPE pair AS (a int, b int)")
-    bench.reach(empty=True)
+    runner.connect(empty=True)
     database.execute("CREATE MATERIALIZED VIEW nothing_in_it.a AS SELECT 1; CREATE SEQUENCE b")
-    bench.reach(empty=False)
+    runner.connect(empty=False)
     with pytest.raises(ConfigError) as caught:
-        bench.reach(empty=True)
+        runner.connect(empty=True)
     session.close()
     cancel_token.close()
 
@@ -516,9 +516,9 @@ def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk)
     (trial,) = table.cases(
         '- {name: x, query: lost, sql: "SET statement_timeout = 1; SELECT pg_sleep(6000)", expect: []}'
     )
-    assert table.bench is not None
+    assert table.runner is not None
     with pytest.raises(FixtureError) as caught:
-        table.bench.attempt(trial)
+        table.runner.run(trial)
 
     assert (
         "sql: line 1 of the script: canceling statement due to statement timeout; the limit is 60 s"
@@ -532,7 +532,7 @@ def test_a_standby_accepts_no_rows(desk: Desk, database: Database) -> None:
     cancel_token = CancelToken()
     session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
     with pytest.raises(PollError, match="the server accepts no rows: cannot set transaction read-write mode"):
-        Bench(session, cancel_token).attempt(trial)
+        CaseRunner(session, cancel_token).run(trial)
     session.close()
     cancel_token.close()
 
@@ -570,18 +570,18 @@ def test_cases_are_selected_by_name(desk: Desk) -> None:
         - {name: second one, query: lost, fails: rejected}
         """)
 
-    assert chosen(trials, ["sec*"]) == [trials[1]]
+    assert select_cases(trials, ["sec*"]) == [trials[1]]
     with pytest.raises(ConfigError, match="'first won' matches no case; did you mean 'first one'"):
-        chosen(trials, ["sec*", "first won"])
+        select_cases(trials, ["sec*", "first won"])
 
 
 @pytest.mark.postgres
 def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: Desk) -> None:
     kill = "SELECT pg_terminate_backend(pg_backend_pid())"
     (trial,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
-    assert table.bench is not None
+    assert table.runner is not None
     with pytest.raises((FixtureError, PollError)):
-        table.bench.attempt(trial)
+        table.runner.run(trial)
 
     assert table.difference("- {name: x, query: lost, fails: rejected}") == []
 
@@ -589,14 +589,14 @@ def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: D
 @pytest.mark.postgres
 def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     """Including characters that are invalid in XML or control a terminal."""
-    good = table.attempt("- {name: good, query: lost, fails: rejected}")
-    bad = table.attempt("""\
+    good = table.run("- {name: good, query: lost, fails: rejected}")
+    bad = table.run("""\
         - name: <bad> &
           query: waiting
           sql: INSERT INTO letters VALUES (1, E'\\x1b[31m', now(), 'tomorrow')
           expect: []
         """)
-    broken = Judgement(bad.trial, 0.5, broken="no \x00 rows")
+    broken = CaseResult(bad.trial, 0.5, broken="no \x00 rows")
     reported = ET.fromstring(to_junit([good, bad, broken]))
 
     assert {key: reported.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
@@ -609,10 +609,10 @@ def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     assert "waiting_total" in str(second[0].text)
     assert third[0].attrib["message"] == "no \ufffd rows"
     shown = io.StringIO()
-    print_judgement(Console(file=shown, force_terminal=True, color_system="standard", highlight=False), bad)
+    print_case_result(Console(file=shown, force_terminal=True, color_system="standard", highlight=False), bad)
     assert "\x1b[32m        + waiting_total" in shown.getvalue()
     plain = io.StringIO()
-    print_judgement(Console(file=plain, width=20, highlight=False), bad)
+    print_case_result(Console(file=plain, width=20, highlight=False), bad)
     assert "\x1b" not in plain.getvalue()
     assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
     assert (

@@ -276,7 +276,7 @@ def test_an_interrupt_ends_the_pause_between_two_tries(
 
     def pausing() -> bool:
         frame = sys._current_frames().get(asking.ident or 0)  # noqa: SLF001 - what a debugger looks at
-        return frame is not None and frame.f_code.co_name == "pause"
+        return frame is not None and frame.f_code.co_name == "wait"
 
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
         asking.start()

@@ -32,7 +32,7 @@ from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
-from poller.tools.conform.conformance import Examination, Require
+from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, is_personal, personal_data, windows
 from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
@@ -87,7 +87,7 @@ class Stream:
         ignore: tuple[str, ...] = (),
     ) -> list[Finding]:
         metrics = tuple(declared(of).values())
-        examination = Examination(metrics, units=generation(of).units, require=require, service=service)
+        examination = ConformanceCheck(metrics, units=generation(of).units, require=require, service=service)
         for request in self.requests:
             examination.take(request)
         return examination.findings(ignore)

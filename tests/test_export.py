@@ -202,9 +202,9 @@ NO_THREAD = """
 import logging, pathlib, resource, sys, threading
 import grpc
 from poller.config.endpoint import resolve
-from poller.otlp.exporter import Push
+from poller.otlp.exporter import MetricExporter
 from poller.otlp.exporter import resource as described
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 
 class Enough(logging.Handler):
     def emit(self, record):
@@ -215,8 +215,8 @@ class Enough(logging.Handler):
 refused = threading.Event()
 logging.getLogger().addHandler(Enough())
 endpoint = resolve(sys.argv[1], "POLLER_OTLP_ENDPOINT", "grpc")
-spool = Spool(None, max_size=2**20, max_age=60.0)
-push = Push(endpoint, described("x", "y", "z"), spool, interval=1.0)
+spool = SendingQueue(None, max_size=2**20, max_age=60.0)
+push = MetricExporter(endpoint, described("x", "y", "z"), spool, interval=1.0)
 push.meter.create_counter("things").add(7)
 pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, resource.RLIM_INFINITY))

@@ -684,8 +684,8 @@ from poller.postgres.replica import Replica
 from poller.model.query import MetricDefinition
 from poller.model.query import QueryDefinition
 from poller.config.endpoint import resolve
-from poller.otlp.exporter import Push, resource
-from poller.otlp.sending_queue import Spool
+from poller.otlp.exporter import MetricExporter, resource
+from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 for name in ("psycopg", "psycopg.pool", "opentelemetry", "urllib3", "requests", "grpc", "apscheduler"):
     logging.getLogger(name).setLevel(logging.DEBUG)
@@ -693,14 +693,14 @@ metric = MetricDefinition(name="n", description="d", unit="1", value_column="n")
 query = QueryDefinition(name="q", sql="SELECT 1 AS n", metrics=(metric,), interval=5, timeout=1, max_age=9)
 for conninfo in sys.stdin.read().split(chr(0)):
     replica = Replica(lambda: conninfo, connect_timeout=2, lock_timeout=1)
-    (answer,) = replica.ask([query])
+    (answer,) = replica.fetch([query])
     replica.close()
     error = answer.error
     print(error, repr(error), error.hint, vars(error), repr(error.__cause__), repr(error.__context__))
     logging.error("failed %r", answer, exc_info=error)
 for where in sys.argv[1:]:
     endpoint = resolve(where, "POLLER_OTLP_ENDPOINT", "http/protobuf")
-    push = Push(endpoint, resource("s", "i", "1"), Spool(None, max_size=2**20, max_age=60.0))
+    push = MetricExporter(endpoint, resource("s", "i", "1"), SendingQueue(None, max_size=2**20, max_age=60.0))
     push.meter.create_counter("c").add(1)
     print(push.flush(0.5), repr(endpoint), endpoint)
     push.shutdown(0.1)
@@ -730,10 +730,10 @@ def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, star
 _DEFECTS = {
     "in a tick": """
 from types import SimpleNamespace
-from poller.daemon.scheduler import Daemon
+from poller.daemon.scheduler import PollScheduler
 from poller.model.tick import Tick
 def poll(queries): raise RuntimeError("no good: " + url)
-daemon = Daemon([Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], poll)
+daemon = PollScheduler([Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], poll)
 daemon.start()
 import time; time.sleep(0.5)
 daemon.stop(lambda: None, 1)

@@ -16,7 +16,7 @@ from poller.config.queries.load import load
 from poller.events.catalog import GenerationName, declared
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
-from poller.tools.generate.metric_catalog import joined, to_json, to_markdown
+from poller.tools.generate.metric_catalog import all_metrics, to_json, to_markdown
 from poller.tools.generate.weaver import to_weaver
 from tests.bed.metrics_table import END, README, START, table
 from tests.bed.process import ROOT
@@ -100,7 +100,7 @@ def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(
         + a_metric("things_by_kind", "attribute_columns: [kind]")
         + a_metric("things.sent", "type: counter"),
     )
-    things, by_kind, sent, *_ = joined(load([folder], Defaults(300, 30, 1000)), declared())
+    things, by_kind, sent, *_ = all_metrics(load([folder], Defaults(300, 30, 1000)), declared())
 
     assert {attribute.name: attribute.values for attribute in things.attributes} == {
         "left": ("few", "many"),
@@ -116,7 +116,7 @@ def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(
 def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     folder = a_folder(tmp_path, a_metric(name) + a_metric("http_requests_total"))
     with pytest.raises(ConfigError) as refused:
-        joined(load([folder], Defaults(300, 30, 1000)), declared())
+        all_metrics(load([folder], Defaults(300, 30, 1000)), declared())
     assert [str(problem) for problem in refused.value.problems] == [
         f"query mine: {told}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
         for told, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
@@ -139,7 +139,7 @@ STABILITIES = {"stable", "development", "alpha", "beta", "release_candidate"}
 @pytest.mark.parametrize("generation", ["document", "v0.9.4"])
 def test_weavers_registry_is_sound(generation: GenerationName) -> None:
     """The rules of semconv-syntax.md, version 1; both files also pass Weaver's own JSON schema."""
-    metrics = joined(load(resolve("shipped:extended"), Defaults(300, 30, 1000)), declared(generation))
+    metrics = all_metrics(load(resolve("shipped:extended"), Defaults(300, 30, 1000)), declared(generation))
     groups: list[dict[str, Any]] = yaml.safe_load(to_weaver(metrics))["groups"]
     ids = [group["id"] for group in groups]
     shared = {attribute["id"] for attribute in groups[0]["attributes"]}
@@ -202,7 +202,7 @@ def test_weavers_registry_tells_values_boundaries_and_what_prometheus_makes_of_a
 
 
 def test_a_pipe_in_a_description_makes_no_cell_of_its_own(tmp_path: Path) -> None:
-    metrics = joined(load([a_folder(tmp_path, a_metric("things"))], Defaults(300, 30, 1000)), declared())
+    metrics = all_metrics(load([a_folder(tmp_path, a_metric("things"))], Defaults(300, 30, 1000)), declared())
     row = to_markdown(metrics).splitlines()[2]
     assert row == "| `things` | gauge, `{thing}` | - | Mine \\| yours. | query mine | polled |"
     assert json.loads(to_json(metrics, "document"))["metrics"][0]["description"] == "Mine | yours."

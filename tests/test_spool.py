@@ -179,8 +179,8 @@ _HOLD = """
 import sys, time
 from pathlib import Path
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
-spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+from poller.otlp.sending_queue import SendingQueue
+spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(int(sys.argv[2])):
     spool.append([Request(str(number).encode().ljust(5000, b"."), 1)])
     print("kept", number, flush=True)
@@ -318,9 +318,9 @@ _FULL = """
 import logging, resource, sys
 from pathlib import Path
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(format="%(levelname)s %(message)s")
-spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 def append(*numbers):
     for number in numbers:
         spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
@@ -329,13 +329,13 @@ def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_
 limit(4096 if "at once" in sys.argv else 200_000)
 append(*range(10, 60))
 print("outlives", spool.outlives)
-taken = spool.take(); spool.settle(taken.id)
+taken = spool.take(); spool.remove(taken.id)
 limit(resource.RLIM_INFINITY)
 append(60, 61)
 found = [taken.request.body.rstrip(b".").decode()]
 while kept := spool.take():
     found.append(kept.request.body.rstrip(b".").decode())
-    spool.settle(kept.id)
+    spool.remove(kept.id)
 print(*found)
 print("left", spool.requests, spool.size, spool.outlives)
 """
@@ -783,15 +783,15 @@ _STAYS_FULL = """
 import logging, resource, sys
 from pathlib import Path
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(format="%(levelname)s %(message)s")
-spool = Spool(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(10):
     spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
 # No file may grow, and none be written beyond its first sector, as where the journal has no room.
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
 for _ in range(4):
-    spool.settle(spool.take().id)
+    spool.remove(spool.take().id)
 print(spool.requests, spool.size, spool.outlives, flush=True)
 import os, signal
 os.kill(os.getpid(), signal.SIGKILL)
@@ -827,9 +827,9 @@ _ON_FULL_DISK = """
 import contextlib, os, signal, sys
 from pathlib import Path
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 folder = Path(sys.argv[1])
-spool = Spool(folder, max_size=2**28, max_age=3600.0)
+spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
 if sys.argv[2] == "fill":
     for number in range(20):
         spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
@@ -837,12 +837,12 @@ if sys.argv[2] == "fill":
         while True:
             filler.write(bytes(512))
     for _ in range(4):
-        spool.settle(spool.take().id)
+        spool.remove(spool.take().id)
 else:
     for _ in range(int(sys.argv[2])):
         kept = spool.take()
         print(kept.request.body.rstrip(b".").decode())
-        spool.settle(kept.id)
+        spool.remove(kept.id)
 print("left", spool.requests, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -872,7 +872,7 @@ _NO_INODE = """
 import logging, sys
 from pathlib import Path
 from poller.otlp.request import Request
-from poller.otlp.sending_queue import Spool
+from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(format="%(levelname)s %(message)s")
 folder = Path(sys.argv[1])
 fillers = []
@@ -884,7 +884,7 @@ except OSError:
     fillers.pop()
 for _ in range(int(sys.argv[2])):
     fillers.pop().unlink()
-spool = Spool(folder, max_size=2**28, max_age=3600.0)
+spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
 spool.append([Request(b"1", 1)])
 print(spool.outlives)
 for filler in fillers:
@@ -893,7 +893,7 @@ spool.append([Request(b"2", 1)])
 print(spool.outlives)
 while kept := spool.take():
     print(kept.request.body.decode())
-    spool.settle(kept.id)
+    spool.remove(kept.id)
 """
 
 

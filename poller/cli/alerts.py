@@ -12,7 +12,7 @@ from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.tools.generate.alert_rules import query_rules, to_yaml
-from poller.tools.generate.alert_rules_poller import Limits, standard
+from poller.tools.generate.alert_rules_poller import Limits, poller_rules
 
 RUNBOOK = "deploy/RUNBOOK.md"
 REPLAY_LAG = 300.0
@@ -52,7 +52,7 @@ def alerts(
         settings.spool_max_size,
     )
     groups = {
-        "obscura-poller": list(standard(limits, runbook)),
+        "obscura-poller": list(poller_rules(limits, runbook)),
         "obscura-poller-queries": list(query_rules(catalog.queries, runbook)),
     }
     typer.echo(to_yaml(groups, _HEAD), nl=False)

@@ -13,7 +13,7 @@ from poller.config.settings import Settings
 from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
 from poller.model.catalog import Defaults
-from poller.tools.generate.metric_catalog import joined
+from poller.tools.generate.metric_catalog import all_metrics
 
 Format = Literal["markdown", "json", "weaver"]
 
@@ -36,7 +36,7 @@ def catalog(
     namespace = settings.namespace or known_generation(generation).namespace
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
     events = declared(generation, settings.namespace or None)
-    metrics = joined(load(resolve(settings.queries), defaults), events)
+    metrics = all_metrics(load(resolve(settings.queries), defaults), events)
     if format == "json":
         from poller.tools.generate.metric_catalog import to_json
 

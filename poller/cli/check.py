@@ -21,8 +21,8 @@ from poller.model.diagnostics import Diagnostic, failed, of_problem
 from poller.model.errors import ConfigError, PollError, Problem
 from poller.model.text import counted
 from poller.tools.check.result import CheckedQuery
-from poller.tools.check.warnings import remarks
-from poller.tools.test.discovery import refuse_mistaken
+from poller.tools.check.warnings import query_warnings
+from poller.tools.test.discovery import check_cases
 
 Format = Literal["text", "json", "github", "sarif"]
 
@@ -66,7 +66,7 @@ def check(
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
         opened_files, problems = opened(sources)
         catalog = catalog_of(opened_files, defaults, problems)
-        refuse_mistaken(catalog.files, replace(defaults, namespace=""))
+        check_cases(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
             raise
@@ -74,7 +74,7 @@ def check(
         raise typer.Exit(2) from None
     warnings = [
         Diagnostic(remark.rule, "warning", remark.message, remark.file.spot(remark.path), query=remark.query)
-        for remark in remarks(opened_files)
+        for remark in query_warnings(opened_files)
     ]
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
         typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
@@ -83,15 +83,15 @@ def check(
         return
     others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
     others = [*warnings, *others]
-    complaints = [*others, *(complaint for query in judged for complaint in query.complaints)]
+    diagnostics = [*others, *(complaint for query in judged for complaint in query.diagnostics)]
     if format == "text":
         from poller.terminal.console import open_console
-        from poller.tools.check.output import print_judged
+        from poller.tools.check.output import print_report
 
-        print_judged(open_console(), judged, others)
+        print_report(open_console(), judged, others)
     else:
-        _write(format, complaints, judged)
-    raise typer.Exit(1 if failed(complaints) else 0)
+        _write(format, diagnostics, judged)
+    raise typer.Exit(1 if failed(diagnostics) else 0)
 
 
 def _judged(
@@ -106,7 +106,7 @@ def _judged(
     from poller.cli.database import visiting
     from poller.config.queries.locate import Origin
     from poller.postgres.inspect import inspecting
-    from poller.tools.check.rules import Limits, judge
+    from poller.tools.check.rules import Limits, check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = Limits(math.inf if max_cost is None else max_cost, large_table)
@@ -115,26 +115,26 @@ def _judged(
             with inspecting(
                 visit.session, visit.cancel_token, visit.lock_timeout, catalog.queries
             ) as inspection:
-                return [], judge(catalog.queries, origins, inspection, limits)
+                return [], check_queries(catalog.queries, origins, inspection, limits)
         except PollError as error:
             where = settings.source("database_url").name
             return [Diagnostic("database", "error", visit.refused(error), where=where)], []
 
 
-def _write(form: Format, complaints: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:
+def _write(form: Format, diagnostics: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:
     if form == "json":
         from poller.tools.check.output import to_json
 
-        sys.stdout.write(to_json(complaints, judged) + "\n")
+        sys.stdout.write(to_json(diagnostics, judged) + "\n")
     elif form == "sarif":
         from poller.daemon.build import version
         from poller.tools.check.output import to_sarif
 
-        sys.stdout.write(to_sarif(complaints, version()) + "\n")
+        sys.stdout.write(to_sarif(diagnostics, version()) + "\n")
     else:
         from poller.tools.check.output import to_github
 
-        sys.stdout.write(to_github(complaints))
+        sys.stdout.write(to_github(diagnostics))
 
 
 def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
@@ -144,9 +144,9 @@ def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic])
         return
     if warnings:
         from poller.terminal.console import open_console
-        from poller.tools.check.output import print_complaints
+        from poller.tools.check.output import print_diagnostics
 
-        print_complaints(open_console(), warnings)
+        print_diagnostics(open_console(), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
     result = counted(len(warnings), "warning") if warnings else "no problems"
     typer.echo(f"{', '.join(counted(len(items), thing) for items, thing in read)}: {result}")

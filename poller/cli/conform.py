@@ -17,9 +17,9 @@ from poller.events.catalog import generation as known_generation
 from poller.model.catalog import Defaults
 from poller.model.duration import format_duration, parse_duration
 from poller.model.errors import ConfigError, Problem
-from poller.tools.conform.conformance import Examination, Require
+from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.doctor.finding import healthy, print_findings, to_json
-from poller.tools.generate.metric_catalog import joined
+from poller.tools.generate.metric_catalog import all_metrics
 
 Format = Literal["text", "json"]
 
@@ -74,10 +74,10 @@ def conform(
         )
     namespace = settings.namespace or known_generation(generation).namespace
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
-    metrics = joined(
+    metrics = all_metrics(
         load(resolve(settings.queries), defaults), declared(generation, settings.namespace or None)
     )
-    examination = Examination(
+    examination = ConformanceCheck(
         metrics,
         units=known_generation(generation).units,
         require=require,
@@ -119,7 +119,7 @@ def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, s
     }
 
 
-def _read(files: list[str], examination: Examination) -> None:
+def _read(files: list[str], examination: ConformanceCheck) -> None:
     from poller.tools.conform.recording import read
 
     for path in files:
@@ -128,17 +128,17 @@ def _read(files: list[str], examination: Examination) -> None:
 
 
 def _listen(
-    examination: Examination,
+    examination: ConformanceCheck,
     host: str,
     grpc_port: int,
     http_port: int,
     seconds: float | None,
     requests: int | None,
 ) -> None:
-    from poller.tools.conform.listening import Listening
+    from poller.tools.conform.listening import LimitedReceiver
 
     try:
-        listening = Listening(
+        listening = LimitedReceiver(
             examination.take, host=host, grpc_port=grpc_port, http_port=http_port, enough=requests
         )
     except OSError as error:

@@ -40,6 +40,6 @@ def dashboard(
 
         typer.echo(inventory(catalog.queries), nl=False)
     else:
-        from poller.tools.generate.dashboard_poller import itself
+        from poller.tools.generate.dashboard_poller import poller_dashboard
 
-        typer.echo(itself(), nl=False)
+        typer.echo(poller_dashboard(), nl=False)

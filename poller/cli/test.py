@@ -18,13 +18,13 @@ from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, PollerError, Problem
-from poller.tools.test.case_file import Trial
-from poller.tools.test.comparison import Judgement, judge
-from poller.tools.test.discovery import chosen, collect
-from poller.tools.test.report import print_judgement, summary, to_junit
+from poller.tools.test.case_file import LoadedCase
+from poller.tools.test.comparison import CaseResult, compare
+from poller.tools.test.discovery import collect, select_cases
+from poller.tools.test.report import print_case_result, summary, to_junit
 
 if TYPE_CHECKING:
-    from poller.tools.test.runner import Bench
+    from poller.tools.test.runner import CaseRunner
 
 
 @with_settings("queries", "timeout", "max_series", warn=True)
@@ -62,14 +62,14 @@ def test(
     # Imported here because shell completion waits for the imports of the module.
     from poller.postgres.cancellation import CancelToken
     from poller.postgres.connection import Connection
-    from poller.tools.test.runner import Bench
+    from poller.tools.test.runner import CaseRunner
 
     if database is not None and any("=" in file for file in files or ()):
         # `--database host=x password=y`, unquoted: the extra arguments may be the secret.
         raise ConfigError([Problem("--database", "contains blanks; quote the value")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     collected = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
-    trials = chosen(collected.trials, case) if case else collected.trials
+    trials = select_cases(collected.trials, case) if case else collected.trials
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
     try:
@@ -81,9 +81,9 @@ def test(
                 application_name="poller test",
             )
             try:
-                bench = Bench(session, cancel_token)
-                bench.reach(empty=database is not None)
-                judgements = _try_all(bench, trials, stop)
+                runner = CaseRunner(session, cancel_token)
+                runner.connect(empty=database is not None)
+                case_results = _try_all(runner, trials, stop)
             finally:
                 session.close()
     except PollerError as error:
@@ -95,9 +95,9 @@ def test(
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if junit is not None:
-        _write(junit, to_junit(judgements))
-    typer.echo(summary(judgements, () if case else collected.untried))
-    raise typer.Exit(0 if all(judgement.state == "ok" for judgement in judgements) else 1)
+        _write(junit, to_junit(case_results))
+    typer.echo(summary(case_results, () if case else collected.untested))
+    raise typer.Exit(0 if all(case_result.state == "ok" for case_result in case_results) else 1)
 
 
 @contextmanager
@@ -128,24 +128,24 @@ def _refuse(database: str, settings: Settings) -> None:
         raise ConfigError([Problem("--database", problem)])
 
 
-def _try_all(bench: Bench, trials: Sequence[Trial], stop: StopSignal) -> list[Judgement]:
+def _try_all(runner: CaseRunner, trials: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:
     from poller.terminal.console import open_console
     from poller.tools.test.runner import FixtureError
 
     console = open_console()
-    judgements: list[Judgement] = []
+    case_results: list[CaseResult] = []
     for trial in trials:
         if stop.number is not None:
             break
         since = time.monotonic()
         try:
-            result = bench.attempt(trial)
-            judgement = judge(trial, result, time.monotonic() - since)
+            result = runner.run(trial)
+            case_result = compare(trial, result, time.monotonic() - since)
         except FixtureError as error:
-            judgement = Judgement(trial, time.monotonic() - since, broken=str(error))
-        judgements.append(judgement)
-        print_judgement(console, judgement)
-    return judgements
+            case_result = CaseResult(trial, time.monotonic() - since, broken=str(error))
+        case_results.append(case_result)
+        print_case_result(console, case_result)
+    return case_results
 
 
 def _write(path: Path, content: bytes) -> None:

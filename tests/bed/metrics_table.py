@@ -8,7 +8,7 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.events.catalog import declared
 from poller.model.catalog import Defaults
-from poller.tools.generate.metric_catalog import joined, to_markdown
+from poller.tools.generate.metric_catalog import all_metrics, to_markdown
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- generated: metrics -->", "<!-- end: metrics -->"
@@ -16,7 +16,7 @@ START, END = "<!-- generated: metrics -->", "<!-- end: metrics -->"
 
 def table() -> str:
     """What `poller catalog` prints when nothing is set."""
-    return to_markdown(joined(load(resolve("shipped"), Defaults(300, 30, 1000)), declared()))
+    return to_markdown(all_metrics(load(resolve("shipped"), Defaults(300, 30, 1000)), declared()))
 
 
 if __name__ == "__main__":

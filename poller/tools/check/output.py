@@ -137,19 +137,19 @@ def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
-def print_judged(console: Console, judged: Sequence[CheckedQuery], others: Sequence[Diagnostic]) -> None:
+def print_report(console: Console, judged: Sequence[CheckedQuery], others: Sequence[Diagnostic]) -> None:
     """Print a line for each accepted query, a line for each diagnostic, and a summary."""
-    print_complaints(console, others)
+    print_diagnostics(console, others)
     for checked in judged:
-        if checked.state == "ok" and not failed(checked.complaints):
+        if checked.state == "ok" and not failed(checked.diagnostics):
             place = f"{checked.place.file}:{checked.place.line}"
             _print(console, "ok", f"{place}: {checked.query}: {checked.summary}")
-        print_complaints(console, checked.complaints)
-    diagnostics = [*others, *(diagnostic for checked in judged for diagnostic in checked.complaints)]
+        print_diagnostics(console, checked.diagnostics)
+    diagnostics = [*others, *(diagnostic for checked in judged for diagnostic in checked.diagnostics)]
     console.print(f"{counted(len(judged), 'query')}: {summary(diagnostics)}", markup=False, highlight=False)
 
 
-def print_complaints(console: Console, diagnostics: Sequence[Diagnostic]) -> None:
+def print_diagnostics(console: Console, diagnostics: Sequence[Diagnostic]) -> None:
     """Print a line for each diagnostic."""
     for diagnostic in diagnostics:
         _print(console, diagnostic.level, str(diagnostic))

@@ -23,7 +23,7 @@ class CheckedQuery:
     columns: Mapping[str, str] = field(default_factory=dict)
     """Type of each result column."""
     estimate_answers: bool = False
-    complaints: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
     def summary(self) -> str:

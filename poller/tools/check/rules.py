@@ -43,7 +43,7 @@ class Limits:
     large_rows: int = LARGE_ROWS
 
 
-def judge(
+def check_queries(
     queries: Sequence[QueryDefinition],
     origins: Mapping[str, Origin],
     inspection: Inspection,
@@ -72,7 +72,7 @@ def judge(
             # `requires` expects a missing table, but a missing privilege should be granted.
             level: Level = "warning" if skip.reason == "privilege" else "note"
             gate = Diagnostic("requires", level, message, origin.place("requires"), query=query.name)
-            judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", complaints=(gate,)))
+            judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
                 query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, limits

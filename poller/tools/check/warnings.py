@@ -25,7 +25,7 @@ class QueryWarning(NamedTuple):
     message: str
 
 
-def remarks(files: Sequence[QueryFile]) -> list[QueryWarning]:
+def query_warnings(files: Sequence[QueryFile]) -> list[QueryWarning]:
     """Every warning about the valid `files`, in the order of files and lines."""
     warnings = [*_same_series(files)]
     for file in files:

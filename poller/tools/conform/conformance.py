@@ -22,7 +22,7 @@ from poller.tools.doctor.finding import Finding
 Require = Literal["implemented", "all", "none"]
 
 
-class Examination:
+class ConformanceCheck:
     """Conformance check of one server; thread-safe."""
 
     def __init__(

@@ -13,7 +13,7 @@ _LAST_ANSWER = 0.2
 """Seconds before the receiver closes its connections, so that the last request gets its answer."""
 
 
-class Listening:
+class LimitedReceiver:
     """Receiver of both OTLP protocols until a timeout, a number of requests or a call of `end`."""
 
     def __init__(

@@ -34,7 +34,7 @@ class Limits:
     """Maximum size of the spool in bytes."""
 
 
-def standard(limits: Limits, runbook: str) -> Iterator[Rule]:
+def poller_rules(limits: Limits, runbook: str) -> Iterator[Rule]:
     """All rules of the poller; `runbook` is the address of RUNBOOK.md, which has a section for each rule."""
 
     def rule(

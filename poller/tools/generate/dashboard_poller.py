@@ -11,7 +11,7 @@ UID = "obscura-poller"
 _GREEN_RED = (Level(None, "green"), Level(1, "red"))
 
 
-def itself() -> str:
+def poller_dashboard() -> str:
     """Dashboard of the poller itself, as JSON."""
     frame = Frame(
         uid=UID,

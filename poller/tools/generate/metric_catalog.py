@@ -43,7 +43,7 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     return entry | {"values": list(attribute.values)}
 
 
-def joined(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]:
+def all_metrics(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric, ...]:
     """Return the metrics of the queries in the order of the files, then those of the events.
 
     Raises ConfigError with each metric of a query that has the name of an event, in OpenTelemetry or in

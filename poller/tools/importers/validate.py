@@ -17,7 +17,7 @@ from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.prometheus import metric_name
 from poller.model.text import quote
-from poller.tools.check.warnings import remarks
+from poller.tools.check.warnings import query_warnings
 from poller.tools.draft import yaml_writer as write
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.losses import Losses
@@ -70,7 +70,7 @@ def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Lo
             losses.forget_changes(draft.place)
     for metric in {metric.name: metric for draft in reversed(valid) for metric in draft.metrics}.values():
         _report_name(metric, losses)
-    for remark in remarks(_as_files(valid)):
+    for remark in query_warnings(_as_files(valid)):
         draft, number = valid[remark.file.number], _metric_at(remark.path)
         place = draft.place if number is None else draft.metrics[number].place
         losses.add_warning(place, f"query {draft.name}: {remark.message}")

@@ -97,7 +97,7 @@ class Fixture:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LoadedCase:
     """A test case with its query and its fixture loaded."""
 
     path: Path
@@ -119,7 +119,7 @@ class CaseReader:
         self._file = QueryFile(number, path, read(path))
         self._queries = {query.name: query for query in queries}
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[LoadedCase]:
         cases = self._cases()
         if cases is None:
             return []
@@ -167,7 +167,7 @@ class CaseReader:
                     f"{quote(case.name)} is also the name of the case at {where}; rename one of them",
                 )
 
-    def _trial(self, index: int, case: Case, schema: tuple[tuple[str, Step], ...]) -> Trial | None:
+    def _trial(self, index: int, case: Case, schema: tuple[tuple[str, Step], ...]) -> LoadedCase | None:
         at = ("cases", index)
         query = self._query(at, case)
         fixture = Fixture(schema, tuple(self._rows(at, case)), self._steps((*at, "sql"), case.sql))
@@ -179,7 +179,7 @@ class CaseReader:
                 f"{query.name} has no estimate; remove this key, or add an estimate to the query",
             )
         self._expectations(at, case, query)
-        return Trial(self._file.path, self._file.line(at), case, query, fixture)
+        return LoadedCase(self._file.path, self._file.line(at), case, query, fixture)
 
     def _query(self, at: tuple[Key, ...], case: Case) -> QueryDefinition | None:
         if case.query is None and len(self._queries) == 1:

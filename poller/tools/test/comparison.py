@@ -11,7 +11,7 @@ from poller.model.query import AttributeValue
 from poller.model.result import PollResult, state_of
 from poller.polling.report import attributes_text, refusals
 from poller.tools.test.case import Expectation
-from poller.tools.test.case_file import Trial
+from poller.tools.test.case_file import LoadedCase
 
 Mark = Literal["-", "+", " ", "#"]
 """`-`: expected but missing; `+`: not expected; space: as expected; `#`: explanation."""
@@ -29,10 +29,10 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class CaseResult:
     """Result of one test case."""
 
-    trial: Trial
+    trial: LoadedCase
     seconds: float
     lines: tuple[Line, ...] = ()
     """The difference; empty if there is none."""
@@ -44,16 +44,16 @@ class Judgement:
         return "broken" if self.broken else "failed" if self.lines else "ok"
 
 
-def judge(trial: Trial, result: PollResult, seconds: float) -> Judgement:
+def compare(trial: LoadedCase, result: PollResult, seconds: float) -> CaseResult:
     """Compare the result of the query with the expectations of the case; the run took `seconds`."""
     lines = [*_outcome(trial, result), *_series(trial, result), *_quarantined(trial, result)]
     if all(line.mark == " " for line in lines):
-        return Judgement(trial, seconds)
+        return CaseResult(trial, seconds)
     lines += [Line("#", text) for text in _explanations(result)]
-    return Judgement(trial, seconds, tuple(lines))
+    return CaseResult(trial, seconds, tuple(lines))
 
 
-def _outcome(trial: Trial, result: PollResult) -> Iterator[Line]:
+def _outcome(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
     case = trial.case
     expected = f"failed({case.fails})" if case.fails else f"skipped({case.skipped})" if case.skipped else "ok"
     actual = "ok" if result.outcome == "ok" else str(state_of(result))
@@ -62,7 +62,7 @@ def _outcome(trial: Trial, result: PollResult) -> Iterator[Line]:
         yield Line("+", actual)
 
 
-def _series(trial: Trial, result: PollResult) -> Iterator[Line]:
+def _series(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
     expected = {_key(_metric(trial, item), item.attributes): item for item in trial.case.expect or ()}
     actual = {_key(sample.metric, sample.attributes): sample for sample in result.samples}
     for key, expectation in expected.items():
@@ -80,7 +80,7 @@ def _series(trial: Trial, result: PollResult) -> Iterator[Line]:
             yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
 
 
-def _quarantined(trial: Trial, result: PollResult) -> Iterator[Line]:
+def _quarantined(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
     expected = {str(reason): count for reason, count in trial.case.quarantined.items() if count}
     actual = {reason: count for reason, count in result.quarantined.items() if count}
     for reason in [*expected, *(reason for reason in actual if reason not in expected)]:
@@ -103,7 +103,7 @@ def _explanations(result: PollResult) -> Iterator[str]:
     yield from refusals(result)
 
 
-def _metric(trial: Trial, expectation: Expectation) -> str:
+def _metric(trial: LoadedCase, expectation: Expectation) -> str:
     return expectation.metric or trial.query.metrics[0].name
 
 

@@ -13,7 +13,7 @@ from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError, Problem
 from poller.model.query import QueryDefinition
 from poller.model.text import did_you_mean, quote
-from poller.tools.test.case_file import CaseReader, Trial
+from poller.tools.test.case_file import CaseReader, LoadedCase
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -22,8 +22,8 @@ _SUFFIXES = (".yaml", ".yml")
 class Collected:
     """Test cases in the order of their files, and the names of the queries without a case."""
 
-    trials: tuple[Trial, ...]
-    untried: tuple[str, ...]
+    trials: tuple[LoadedCase, ...]
+    untested: tuple[str, ...]
 
 
 def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
@@ -49,7 +49,7 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
             queries[path] = load([path], defaults).queries
         except ConfigError as error:
             problems += error.problems
-    trials: list[Trial] = []
+    trials: list[LoadedCase] = []
     for number, path in enumerate(files):
         if (listed := queries[_tested(path)]) is not None:
             reader = CaseReader(number, path, listed)
@@ -65,7 +65,7 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
     return Collected(tuple(trials), tuple(name for name in names if name not in tried))
 
 
-def refuse_mistaken(files: Sequence[Path], defaults: Defaults) -> None:
+def check_cases(files: Sequence[Path], defaults: Defaults) -> None:
     """Raise ConfigError with every problem in the test cases of the valid query files `files`."""
     problems: list[Problem] = []
     for file in files:
@@ -77,7 +77,7 @@ def refuse_mistaken(files: Sequence[Path], defaults: Defaults) -> None:
         raise ConfigError(problems)
 
 
-def chosen(trials: Sequence[Trial], patterns: Sequence[str]) -> list[Trial]:
+def select_cases(trials: Sequence[LoadedCase], patterns: Sequence[str]) -> list[LoadedCase]:
     """The cases whose names match any of `patterns` (`*`, `?` and `[...]`).
 
     Raises ConfigError for every pattern that matches nothing.

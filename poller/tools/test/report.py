@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from poller.model.printable import one_line
 from poller.model.redaction import redact
 from poller.model.text import counted
-from poller.tools.test.comparison import Judgement
+from poller.tools.test.comparison import CaseResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,74 +24,74 @@ _NOT_IN_XML = re.compile("[^\\t\\n\\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 _MOST_LINES = 200
 
 
-def print_judgement(console: Console, judgement: Judgement) -> None:
+def print_case_result(console: Console, case_result: CaseResult) -> None:
     """Print one case, followed by its difference if it is not ok."""
     from rich.text import Text
 
-    trial = judgement.trial
-    where = trial.place if judgement.state != "ok" else str(trial.path)
-    line = Text.assemble((f"{judgement.state:6}", _STYLES[judgement.state]), f"  {_plain(where)}: ")
+    trial = case_result.trial
+    where = trial.place if case_result.state != "ok" else str(trial.path)
+    line = Text.assemble((f"{case_result.state:6}", _STYLES[case_result.state]), f"  {_plain(where)}: ")
     line.append(_plain(trial.case.name))
-    if judgement.state != "ok":
+    if case_result.state != "ok":
         line.append(f" ({trial.query.name})", "dim")
-    for text, style in _details(judgement):
+    for text, style in _details(case_result):
         line.append(f"\n{_INDENT}{text}", style)
     # Never fold a line of the difference.
     console.print(line, soft_wrap=True)
 
 
-def _details(judgement: Judgement) -> Iterator[tuple[str, str]]:
-    if judgement.broken:
-        yield _plain(judgement.broken), "red"
-    for line in judgement.lines[:_MOST_LINES]:
+def _details(case_result: CaseResult) -> Iterator[tuple[str, str]]:
+    if case_result.broken:
+        yield _plain(case_result.broken), "red"
+    for line in case_result.lines[:_MOST_LINES]:
         yield _plain(str(line)), _STYLES[line.mark]
-    if (more := len(judgement.lines) - _MOST_LINES) > 0:
+    if (more := len(case_result.lines) - _MOST_LINES) > 0:
         yield f"# {more} more lines", "dim"
 
 
-def summary(judgements: Sequence[Judgement], untried: Sequence[str]) -> str:
+def summary(case_results: Sequence[CaseResult], untested: Sequence[str]) -> str:
     """Numbers of cases by state, and the queries without a case, in one line."""
-    states = Counter(judgement.state for judgement in judgements)
+    states = Counter(case_result.state for case_result in case_results)
     counts = ", ".join(f"{states[state]} {state}" for state in ("ok", "failed", "broken") if states[state])
-    text = f"{counted(len(judgements), 'case')}: {counts or 'none run'}"
+    text = f"{counted(len(case_results), 'case')}: {counts or 'none run'}"
     if states["failed"]:
         text += " (- expected, + actual)"
-    if untried:
-        text += f"; without a case: {', '.join(untried)}"
+    if untested:
+        text += f"; without a case: {', '.join(untested)}"
     return text
 
 
-def to_junit(judgements: Sequence[Judgement]) -> bytes:
+def to_junit(case_results: Sequence[CaseResult]) -> bytes:
     """JUnit XML with a test suite for each file; times in seconds."""
     root = ET.Element("testsuites", name="poller test")
-    for path, group in groupby(judgements, key=lambda judgement: str(judgement.trial.path)):
+    for path, group in groupby(case_results, key=lambda case_result: str(case_result.trial.path)):
         of_file = list(group)
         suite = ET.SubElement(root, "testsuite", attrib={"name": _xml(path), **_counts(of_file)})
-        for judgement in of_file:
-            trial = judgement.trial
+        for case_result in of_file:
+            trial = case_result.trial
             element = ET.SubElement(
                 suite, "testcase", classname=trial.query.name, name=_xml(trial.case.name),
-                file=_xml(path), line=str(trial.line), time=f"{judgement.seconds:.3f}",
+                file=_xml(path), line=str(trial.line), time=f"{case_result.seconds:.3f}",
             )  # fmt: skip
-            if judgement.broken:
-                message = _xml(judgement.broken)
+            if case_result.broken:
+                message = _xml(case_result.broken)
                 ET.SubElement(element, "error", message=message).text = message
-            elif judgement.lines:
-                text = "\n".join(map(str, judgement.lines))
-                first = next(str(line) for line in judgement.lines if line.mark in "-+")
+            elif case_result.lines:
+                text = "\n".join(map(str, case_result.lines))
+                first = next(str(line) for line in case_result.lines if line.mark in "-+")
                 ET.SubElement(element, "failure", message=_xml(first)).text = _xml(text)
-    root.attrib.update(_counts(judgements))
+    root.attrib.update(_counts(case_results))
     ET.indent(root)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _counts(judgements: Sequence[Judgement]) -> dict[str, str]:
-    states = Counter(judgement.state for judgement in judgements)
+def _counts(case_results: Sequence[CaseResult]) -> dict[str, str]:
+    states = Counter(case_result.state for case_result in case_results)
     return {
-        "tests": str(len(judgements)),
+        "tests": str(len(case_results)),
         "failures": str(states["failed"]),
         "errors": str(states["broken"]),
-        "time": f"{sum(judgement.seconds for judgement in judgements):.3f}",
+        "time": f"{sum(case_result.seconds for case_result in case_results):.3f}",
     }
 
 

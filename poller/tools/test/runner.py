@@ -24,7 +24,7 @@ from poller.postgres.connection import Connection
 from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import facts_query, read_facts, unmet
 from poller.postgres.transaction import TransactionLimits, formats_query
-from poller.tools.test.case_file import Fixture, Step, Trial
+from poller.tools.test.case_file import Fixture, LoadedCase, Step
 
 _RELATIONS = """
 SELECT c.oid::pg_catalog.regclass::pg_catalog.text
@@ -113,7 +113,7 @@ class FixtureError(PollerError):
     """The fixture of a case cannot be created; the message has its place and the server's message."""
 
 
-class Bench:
+class CaseRunner:
     """A database that runs each case in a separate transaction and rolls it back."""
 
     def __init__(self, session: Connection, cancel_token: CancelToken) -> None:
@@ -122,7 +122,7 @@ class Bench:
         # Only the timeout of each query limits it here.
         self._limits = TransactionLimits(_LOCK_SECONDS, budget=0.0)
 
-    def reach(self, *, empty: bool) -> None:
+    def connect(self, *, empty: bool) -> None:
         """Connect; raises PollError if that fails.
 
         With `empty`, raises ConfigError if the database contains relations.
@@ -136,7 +136,7 @@ class Bench:
         except psycopg.Error as error:
             raise PollError("unavailable", _server_message(error)) from error
 
-    def attempt(self, trial: Trial) -> PollResult:
+    def run(self, trial: LoadedCase) -> PollResult:
         """Poll the query on the rows of the case, and return the result.
 
         `now()` is constant within a case. Raises FixtureError if the rows cannot be created, and PollError if
@@ -169,7 +169,7 @@ class Bench:
             if not connection.closed:
                 connection.execute("ROLLBACK")
 
-    def _answer(self, pipeline: Pipeline, trial: Trial) -> Answer:
+    def _answer(self, pipeline: Pipeline, trial: LoadedCase) -> Answer:
         query = trial.query
         (reply,) = pipeline.send([self._limits.own_statement(facts_query([query], charset=pipeline.charset))])
         if reply.error is not None:
@@ -185,7 +185,7 @@ class Bench:
         return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
 
 
-def _statement(trial: Trial, query: QueryDefinition) -> str:
+def _statement(trial: LoadedCase, query: QueryDefinition) -> str:
     return query.estimate.sql if trial.case.estimate and query.estimate else query.sql
 
 
