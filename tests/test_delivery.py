@@ -345,17 +345,38 @@ def test_a_collector_that_refuses_everything_makes_no_request_poison(
     assert not one.push.delivery.stats.rejected
 
 
-def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
-    """Its 200 would throw everything away."""
+@pytest.mark.parametrize(
+    ("kind", "content", "accepted"),
+    [
+        ("text/html; charset=utf-8", b"hi", False),
+        ("text/html", b"", False),
+        ("application/xhtml+xml", b"<html>login</html>", False),
+        ("", b"<html>login</html>", False),
+        ("text/plain", b"ok", False),
+        ("application/json", b'{"error": "not found"}', False),
+        ("application/json", b"[1]", False),
+        ("application/json", b"{}", True),
+        ("application/json", b'{"partialSuccess": {}}', True),
+        ("text/plain", b"{}", True),
+        ("text/plain", b"", True),
+        ("", b"", True),
+        ("application/x-protobuf", b"<html>", True),
+    ],
+)
+def test_only_an_otlp_response_says_that_the_data_were_accepted(
+    tmp_path: Path, kind: str, content: bytes, accepted: bool
+) -> None:
+    """The 200 of any other server would discard everything."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", "2")
+            if kind:
+                self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(b"hi")
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Write no access log."""
@@ -365,8 +386,8 @@ def test_a_web_page_is_no_collector(tmp_path: Path) -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         one = Counting(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), tmp_path / "page")
-        assert one.push.flush(60) is False
-        assert one.queue.requests == 1
+        assert one.push.flush(60) is accepted
+        assert one.queue.requests == (0 if accepted else 1)
         one.push.shutdown(0.1)
         server.shutdown()
         thread.join()

@@ -232,9 +232,9 @@ class HttpSender:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not accepted:
             return _refused(response, kind, content)
-        if kind == "text/html":
-            # A collector never answers with HTML, so another server received and discarded the values.
-            return export_result.of_http(response.status_code, "a web page answers, no collector", None)
+        if not unread and not _is_otlp(self._form, kind, content):
+            # Another server received and discarded the data.
+            return export_result.of_http(response.status_code, "a web server answers, not a collector", None)
         self._proven = True
         if unread:
             return export_result.of_unread_answer(unread)
@@ -294,6 +294,21 @@ def _refused(response: requests.Response, kind: str, content: bytes) -> ExportRe
     return export_result.of_http(
         response.status_code, message, retry_after(response.headers.get("retry-after"))
     )
+
+
+def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:
+    """Return whether a successful answer may be a collector's: empty, or an OTLP response of any type."""
+    if kind == "text/html" or not content or kind == PROTOBUF:
+        return kind != "text/html"
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        with contextlib.suppress(DecodeError):
+            form.response.FromString(content)
+            return True
+        return False
+    fields = {"partialSuccess", "partial_success"}
+    return not document or (isinstance(document, dict) and bool(document.keys() & fields))
 
 
 def _partial_success(form: SignalFormat, kind: str, content: bytes) -> tuple[int, str]:
