@@ -72,7 +72,7 @@ def test_a_primary_is_warned_of_again_when_it_was_a_standby_in_between(
             Lag(None, None, True, 1, "no WAL receiver runs"),
             "replay lag is not known (no WAL receiver runs), the limit is 1m",
         ),
-        (None, "replay lag is not known (not told), the limit is 1m"),
+        (None, "replay lag is not known (not reported), the limit is 1m"),
     ],
 )  # fmt: skip
 def test_a_lag_above_the_limit_or_unknown_skips_every_query(lag: Lag | None, detail: str | None) -> None:

@@ -94,7 +94,7 @@ def test_conflicts_of_pasted_queries_are_printed(folder: Path) -> None:
     assert output.getvalue().splitlines() == [
         "look: --name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2",
         (
-            "look: the query:7: queries[0].metrics[0].unit: is not the unit that 'new' has at mine/a.yaml:7; "
+            "look: the query:7: queries[0].metrics[0].unit: differs from the unit of 'new' at mine/a.yaml:7; "
             "write the same, or rename one"
         ),
     ]

@@ -33,7 +33,7 @@ def test_the_shipped_queries_are_polled_with_it_through_the_standby(
     code = process.wait()
     polled = {told["query"]: told for told in json.loads(process.stdout)["queries"]}
 
-    assert code == 0, process
+    assert code == 0, (process.stdout, process.stderr)
     assert polled["users"]["samples"][0]["value"] == 37
     skipped = {name: told["reason"] for name, told in polled.items() if told["state"] != "ok"}
     # Those are for earlier releases of the server.
@@ -45,7 +45,7 @@ def test_the_doctor_is_content_with_it(role: Role, poller_process: Start) -> Non
     process = poller_process("doctor", "--strict", env={"POLLER_DATABASE_URL": role.standby_dsn})
     code = process.wait()
 
-    assert code == 0, process
+    assert code == 0, process.stdout + process.stderr
     assert f"{role.name} may only read" in process.stdout
     assert "1 in use of the role's 2" in process.stdout
     assert "0 failed, 0 warnings" in process.stdout

@@ -92,7 +92,7 @@ class Admission:
         limit = format_duration(self.max_replay_lag)
         if lag is None or lag.seconds is None:
             return Skip(
-                "lag", f"replay lag is not known ({lag.why if lag else 'not skips'}), the limit is {limit}"
+                "lag", f"replay lag is not known ({lag.why if lag else 'not reported'}), the limit is {limit}"
             )
         if lag.seconds > self.max_replay_lag:
             return Skip(
