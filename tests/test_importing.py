@@ -22,7 +22,7 @@ from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.tools.importers.draft import DraftMetric, DraftQuery
-from poller.tools.importers.formats import FORMATS, tools_of
+from poller.tools.importers.formats import FORMATS, import_files, tools_of
 from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.validate import to_yaml
@@ -150,6 +150,37 @@ def test_written_sql_keeps_its_meaning(sql: str) -> None:
         assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
         inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
         assert all(text in written["sql"] for text in inside)
+
+
+BOUND = """\
+databases: {d: {dsn: x}}
+metrics: {n: {type: gauge, description: N.}}
+queries:
+  q: {databases: [d], metrics: [n], interval: 30, sql: "%s", parameters: [{x: %s}]}
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("sql", "value", "result"),
+    [
+        (r"SELECT 10 -:x\nAS n", "-1", "11"),
+        (r"SELECT 10 -:x\nAS n", "-0.0", "10.0"),
+        (r"SELECT 10 -:x\nAS n", "-1.5", "11.5"),
+        (r"SELECT :x\\:\\:text AS n", "-1", "-1"),
+        (r"SELECT :x AS n", r"'C:\:'", r"C:\:"),
+    ],
+)
+def test_a_parameter_in_imported_sql_keeps_its_value(
+    site: Site, folder: Path, sql: str, value: str, result: str
+) -> None:
+    (folder / "q.yml").write_text(BOUND % (sql, value))
+
+    (draft,) = import_files("query-exporter", [Path("q.yml")], DEFAULTS).drafts
+
+    with psycopg.connect(site.primary) as connection:
+        (row,) = connection.execute(draft.data()["sql"].encode()).fetchall()
+    assert str(row[0]) == result
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -15,11 +15,15 @@ def identifier(name: str) -> str:
 
 
 def literal(value: object) -> str:
-    """Return a value as an SQL literal; texts are quoted and escaped."""
+    """Return a value as an SQL literal: texts in quotes, and negative numbers in parentheses.
+
+    Without parentheses `10 -` and `-1` are a comment, and `-1::text` casts 1.
+    """
     if value is None or isinstance(value, bool):
         return "NULL" if value is None else str(value).lower()
     if isinstance(value, int | float):
-        return repr(value) if math.isfinite(value) else f"'{value}'::float8"
+        text = repr(value) if math.isfinite(value) else f"'{value}'::float8"
+        return f"({text})" if text.startswith("-") else text
     text = str(value).replace("'", "''")
     return f"E'{text}'".replace("\\", "\\\\") if "\\" in text else f"'{text}'"
 
