@@ -16,6 +16,7 @@ import pytest
 
 from poller.cli.app import main
 from poller.config.queries.load import load
+from poller.config.queries.sql_ast import nodes
 from poller.config.queries.yaml_reader import parse
 from poller.model.errors import PollError
 from poller.model.result import Answer
@@ -150,6 +151,35 @@ def test_written_sql_keeps_its_meaning(sql: str) -> None:
         assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
         inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
         assert all(text in written["sql"] for text in inside)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "name = E'it\\'s   \n\tdon\\'t'",
+        "name = E'it\\'s \r\nb'",
+        "name = 'it''s   \n\tb'''",
+        "\"a'  \n\tb'\" = 1",
+        "name = 'a\u2028b\x0bc'",
+        "name = /* don't */\n\t'a \n b'",
+        "name = $a$'  \n\t$a$",
+        "name = -- '\n'a  \n\tb'",
+    ],
+)
+@pytest.mark.parametrize("unused", ["", ", 1 AS unused"])
+def test_imported_sql_keeps_every_character_of_its_strings_and_names(condition: str, unused: str) -> None:
+    """An unused column makes the importer write another query around the statement."""
+    sql = f"SELECT count(*) FILTER (WHERE {condition}) AS n{unused} FROM people"
+    place = Place(Path("x"), 1)
+    draft = DraftQuery(place, "q", sql, [DraftMetric(place, "m", "m", "M.", "n")])
+
+    (query,) = parse(to_yaml([draft], "").encode()).data["queries"]
+
+    def texts(sql: str) -> set[str]:
+        return {text for text in nodes(pgparse.parse(sql), "sval") if isinstance(text, str)}
+
+    assert texts(sql) <= texts(query["sql"])
+    assert ("AS source" in query["sql"]) == bool(unused)
 
 
 BOUND = """\
