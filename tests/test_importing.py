@@ -23,7 +23,7 @@ from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.tools.importers.draft import DraftMetric, DraftQuery
-from poller.tools.importers.formats import FORMATS, import_files, tools_of
+from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
 from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.validate import to_yaml
@@ -180,6 +180,69 @@ def test_imported_sql_keeps_every_character_of_its_strings_and_names(condition: 
 
     assert texts(sql) <= texts(query["sql"])
     assert ("AS source" in query["sql"]) == bool(unused)
+
+
+WRITTEN = ["1.10", "1e3", "+1", "True", "1", ".5", "x"]
+TABLE = "{" + ", ".join(f"t{number}: {text}" for number, text in enumerate(WRITTEN)) + "}"
+FLOATS = ["1.10", "1e3", "-0.0", "2.50", "inf"]
+PARTS: dict[Format, str] = {
+    "sqlquery": (
+        "driver: postgres\nqueries:\n- sql: SELECT 1 AS n\n"
+        f"  metrics: [{{metric_name: m, value_column: n, static_attributes: {TABLE}}}]\n"
+    ),
+    "sql_exporter": (
+        "collector_name: c\nmetrics:\n- metric_name: m\n  type: gauge\n  values: [n]\n"
+        f"  query: SELECT 1 AS n\n  static_labels: {TABLE}\n"
+    ),
+    "query-exporter": (
+        f"databases: {{d: {{dsn: x, labels: {TABLE}}}}}\nmetrics: {{n: {{type: gauge}}}}\n"
+        "queries: {q: {databases: [d], metrics: [n], sql: SELECT 1 AS n}}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PARTS)
+def test_an_unquoted_label_value_is_imported_as_it_is_written(folder: Path, form: Format) -> None:
+    (folder / "q.yml").write_text(PARTS[form])
+
+    (draft,) = import_files(form, [Path("q.yml")], DEFAULTS).drafts
+
+    attributes = draft.metrics[0].attributes
+    assert [attributes[f"t{number}"] for number in range(len(WRITTEN))] == WRITTEN
+
+
+def test_an_unquoted_tag_value_in_toml_is_imported_as_it_is_written(folder: Path) -> None:
+    tags = ", ".join(f"t{number} = {text}" for number, text in enumerate(FLOATS))
+    (folder / "t.conf").write_text(
+        f"[[inputs.postgresql_extensible]]\ntags = {{{tags}, yes = true, one = 1}}\n"
+        '[[inputs.postgresql_extensible.query]]\nsqlquery = "SELECT 1 AS n"\n'
+    )
+
+    (draft,) = import_files("telegraf", [Path("t.conf")], DEFAULTS).drafts
+
+    assert list(draft.metrics[0].attributes.values()) == [*FLOATS, "true", "1"]
+
+
+def test_an_unquoted_row_condition_compares_with_the_text_as_it_is_written(folder: Path) -> None:
+    (folder / "q.yml").write_text(
+        "driver: postgres\nqueries:\n- sql: SELECT 1 AS n, '1.10' AS version\n  metrics:\n"
+        "  - {metric_name: m, value_column: n, row_condition: {column: version, value: 1.10}}\n"
+    )
+
+    (draft,) = import_files("sqlquery", [Path("q.yml")], DEFAULTS).drafts
+
+    assert draft.where == "\"version\"::text = '1.10'"
+
+
+def test_unquoted_names_in_a_list_are_imported_as_they_are_written(folder: Path) -> None:
+    (folder / "q.yml").write_text(
+        "collector_name: c\nmetrics:\n- metric_name: m\n  type: gauge\n  values: [1.10, True]\n"
+        '  value_label: which\n  query: SELECT 1 AS "1.10", 2 AS "True"\n'
+    )
+
+    (draft,) = import_files("sql_exporter", [Path("q.yml")], DEFAULTS).drafts
+
+    assert [metric.value_column for metric in draft.metrics] == ["1.10", "True"]
 
 
 BOUND = """\
