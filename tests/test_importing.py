@@ -26,6 +26,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
 from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
+from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
@@ -274,6 +275,36 @@ def test_a_parameter_in_imported_sql_keeps_its_value(
     with psycopg.connect(site.primary) as connection:
         (row,) = connection.execute(draft.data()["sql"].encode()).fetchall()
     assert str(row[0]) == result
+
+
+def test_collector_files_are_matched_like_in_go(folder: Path) -> None:
+    """`**` is `*` there, so that it names one level of folders, and `[^a]` excludes a letter."""
+    for name in ("a/b.yml", "a/.hidden.yml", "a/b/deep.yml", "c/b.yml", "a/no.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"collector_name: {name}\nmetrics: []\n")
+    patterns = {
+        "**/b.yml": ["a/b.yml", "c/b.yml"],
+        "[^a]/../a/**.yml": ["c/../a/.hidden.yml", "c/../a/b.yml"],
+        str(folder / "a" / "*.yml"): [str(folder / "a/.hidden.yml"), str(folder / "a/b.yml")],
+        "./a/b.yml": ["a/b.yml"],
+        "gone/*": [],
+    }
+    for pattern, files in patterns.items():
+        assert [str(file) for file in find_files(Path(), pattern)] == files, pattern
+
+
+def test_a_pattern_that_matches_too_many_folders_is_reported(poller: Command, folder: Path) -> None:
+    for number in range(MAX_MATCHES + 1):
+        (folder / "many" / str(number)).mkdir(parents=True)
+    (folder / "main.yml").write_text("collector_files: ['many/*/zzz*']\n")
+
+    code, out, err = poller("import", "--from", "sql_exporter", "main.yml")
+
+    assert (code, out) == (1, "")
+    assert (
+        "main.yml:1: collector_files: not kept: many/*/zzz* matches more than"
+        f" {MAX_MATCHES} files or folders; pass the files as arguments"
+    ) in err
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -110,8 +110,17 @@ class Node:
         """Return the text at `key`, numbers and booleans as they are written; empty if there is none."""
         value = self._value(key)
         if value is None or isinstance(value, str | int | float):
-            return "" if value is None else self.child(key)._as_written()
+            return "" if value is None else self.child(key).as_written()
         return self._wrong(key, value, "a text", "")
+
+    def as_written(self) -> str:
+        """Return a scalar as it is written; a tool that expects a text reads `1.10` as 1.10, not as 1.1."""
+        if isinstance(self.value, str):
+            return self.value
+        written = self.source.written(self.path)
+        if written is None:
+            return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+        return written
 
     def texts(self, key: str) -> list[str]:
         """Return the list of texts at `key`, as `text` does; a single text counts as a list."""
@@ -121,7 +130,7 @@ class Node:
         node = self.child(key)
         items = [item for _, item in node.members()] if isinstance(value, list) else [node]
         if all(isinstance(item.value, str | int | float) for item in items):
-            return [item._as_written() for item in items]
+            return [item.as_written() for item in items]
         return self._wrong(key, value, "a list of texts", list[str]())
 
     def flag(self, key: str) -> bool:
@@ -210,15 +219,6 @@ class Node:
         if not isinstance(self.value, dict) or key not in self.value:
             return None
         return self.child(key).value
-
-    def _as_written(self) -> str:
-        """Return a scalar as it is written; a tool that expects a text reads `1.10` as 1.10, not as 1.1."""
-        if isinstance(self.value, str):
-            return self.value
-        written = self.source.written(self.path)
-        if written is None:
-            return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
-        return written
 
     def _wrong(self, key: str, value: Any, expected: str, default: _T) -> _T:
         actual = quote(value) if isinstance(value, str) else kind_of(value)
