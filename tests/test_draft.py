@@ -181,6 +181,13 @@ def test_the_columns_that_a_statement_groups_by(sql: str, columns: set[str]) -> 
     assert grouped_columns(sql) == columns
 
 
+def test_grouped_columns_of_a_long_expression_are_found() -> None:
+    total = "+".join(["id"] * 300)  # the parse tree is nested once per operator
+
+    assert grouped_columns(f"SELECT {total} AS k, count(*) AS n FROM t GROUP BY {total}") == {"k"}
+    assert grouped_columns(f"SELECT {total} AS k, count(*) AS n FROM t GROUP BY {total} + 1") == set()
+
+
 def test_counted_columns_and_first_relation_of_a_statement() -> None:
     assert counted_columns("SELECT count(*), count(a) AS b, sum(a) FROM t") == {"count", "b"}
     assert first_relation("SELECT 1 FROM app.t AS x JOIN u USING (a) LEFT JOIN v USING (a)") == "t"

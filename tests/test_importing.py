@@ -16,15 +16,17 @@ import pytest
 
 from poller.cli.app import main
 from poller.config.queries.load import load
+from poller.config.queries.sql_ast import nodes
 from poller.config.queries.yaml_reader import parse
 from poller.model.errors import PollError
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.tools.importers.draft import DraftMetric, DraftQuery
-from poller.tools.importers.formats import FORMATS, tools_of
+from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
 from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
+from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
@@ -150,6 +152,159 @@ def test_written_sql_keeps_its_meaning(sql: str) -> None:
         assert pgparse.fingerprint(written["sql"]) == pgparse.fingerprint(sql)
         inside = re.findall(r"'[^']*'|\$\$[^$]*\$\$", sql)
         assert all(text in written["sql"] for text in inside)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "name = E'it\\'s   \n\tdon\\'t'",
+        "name = E'it\\'s \r\nb'",
+        "name = 'it''s   \n\tb'''",
+        "\"a'  \n\tb'\" = 1",
+        "name = 'a\u2028b\x0bc'",
+        "name = /* don't */\n\t'a \n b'",
+        "name = $a$'  \n\t$a$",
+        "name = -- '\n'a  \n\tb'",
+    ],
+)
+@pytest.mark.parametrize("unused", ["", ", 1 AS unused"])
+def test_imported_sql_keeps_every_character_of_its_strings_and_names(condition: str, unused: str) -> None:
+    """An unused column makes the importer write another query around the statement."""
+    sql = f"SELECT count(*) FILTER (WHERE {condition}) AS n{unused} FROM people"
+    place = Place(Path("x"), 1)
+    draft = DraftQuery(place, "q", sql, [DraftMetric(place, "m", "m", "M.", "n")])
+
+    (query,) = parse(to_yaml([draft], "").encode()).data["queries"]
+
+    def texts(sql: str) -> set[str]:
+        return {text for text in nodes(pgparse.parse(sql), "sval") if isinstance(text, str)}
+
+    assert texts(sql) <= texts(query["sql"])
+    assert ("AS source" in query["sql"]) == bool(unused)
+
+
+WRITTEN = ["1.10", "1e3", "+1", "True", "1", ".5", "x"]
+TABLE = "{" + ", ".join(f"t{number}: {text}" for number, text in enumerate(WRITTEN)) + "}"
+FLOATS = ["1.10", "1e3", "-0.0", "2.50", "inf"]
+PARTS: dict[Format, str] = {
+    "sqlquery": (
+        "driver: postgres\nqueries:\n- sql: SELECT 1 AS n\n"
+        f"  metrics: [{{metric_name: m, value_column: n, static_attributes: {TABLE}}}]\n"
+    ),
+    "sql_exporter": (
+        "collector_name: c\nmetrics:\n- metric_name: m\n  type: gauge\n  values: [n]\n"
+        f"  query: SELECT 1 AS n\n  static_labels: {TABLE}\n"
+    ),
+    "query-exporter": (
+        f"databases: {{d: {{dsn: x, labels: {TABLE}}}}}\nmetrics: {{n: {{type: gauge}}}}\n"
+        "queries: {q: {databases: [d], metrics: [n], sql: SELECT 1 AS n}}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PARTS)
+def test_an_unquoted_label_value_is_imported_as_it_is_written(folder: Path, form: Format) -> None:
+    (folder / "q.yml").write_text(PARTS[form])
+
+    (draft,) = import_files(form, [Path("q.yml")], DEFAULTS).drafts
+
+    attributes = draft.metrics[0].attributes
+    assert [attributes[f"t{number}"] for number in range(len(WRITTEN))] == WRITTEN
+
+
+def test_an_unquoted_tag_value_in_toml_is_imported_as_it_is_written(folder: Path) -> None:
+    tags = ", ".join(f"t{number} = {text}" for number, text in enumerate(FLOATS))
+    (folder / "t.conf").write_text(
+        f"[[inputs.postgresql_extensible]]\ntags = {{{tags}, yes = true, one = 1}}\n"
+        '[[inputs.postgresql_extensible.query]]\nsqlquery = "SELECT 1 AS n"\n'
+    )
+
+    (draft,) = import_files("telegraf", [Path("t.conf")], DEFAULTS).drafts
+
+    assert list(draft.metrics[0].attributes.values()) == [*FLOATS, "true", "1"]
+
+
+def test_an_unquoted_row_condition_compares_with_the_text_as_it_is_written(folder: Path) -> None:
+    (folder / "q.yml").write_text(
+        "driver: postgres\nqueries:\n- sql: SELECT 1 AS n, '1.10' AS version\n  metrics:\n"
+        "  - {metric_name: m, value_column: n, row_condition: {column: version, value: 1.10}}\n"
+    )
+
+    (draft,) = import_files("sqlquery", [Path("q.yml")], DEFAULTS).drafts
+
+    assert draft.where == "\"version\"::text = '1.10'"
+
+
+def test_unquoted_names_in_a_list_are_imported_as_they_are_written(folder: Path) -> None:
+    (folder / "q.yml").write_text(
+        "collector_name: c\nmetrics:\n- metric_name: m\n  type: gauge\n  values: [1.10, True]\n"
+        '  value_label: which\n  query: SELECT 1 AS "1.10", 2 AS "True"\n'
+    )
+
+    (draft,) = import_files("sql_exporter", [Path("q.yml")], DEFAULTS).drafts
+
+    assert [metric.value_column for metric in draft.metrics] == ["1.10", "True"]
+
+
+BOUND = """\
+databases: {d: {dsn: x}}
+metrics: {n: {type: gauge, description: N.}}
+queries:
+  q: {databases: [d], metrics: [n], interval: 30, sql: "%s", parameters: [{x: %s}]}
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("sql", "value", "result"),
+    [
+        (r"SELECT 10 -:x\nAS n", "-1", "11"),
+        (r"SELECT 10 -:x\nAS n", "-0.0", "10.0"),
+        (r"SELECT 10 -:x\nAS n", "-1.5", "11.5"),
+        (r"SELECT :x\\:\\:text AS n", "-1", "-1"),
+        (r"SELECT :x AS n", r"'C:\:'", r"C:\:"),
+    ],
+)
+def test_a_parameter_in_imported_sql_keeps_its_value(
+    site: Site, folder: Path, sql: str, value: str, result: str
+) -> None:
+    (folder / "q.yml").write_text(BOUND % (sql, value))
+
+    (draft,) = import_files("query-exporter", [Path("q.yml")], DEFAULTS).drafts
+
+    with psycopg.connect(site.primary) as connection:
+        (row,) = connection.execute(draft.data()["sql"].encode()).fetchall()
+    assert str(row[0]) == result
+
+
+def test_collector_files_are_matched_like_in_go(folder: Path) -> None:
+    """`**` is `*` there, so that it names one level of folders, and `[^a]` excludes a letter."""
+    for name in ("a/b.yml", "a/.hidden.yml", "a/b/deep.yml", "c/b.yml", "a/no.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"collector_name: {name}\nmetrics: []\n")
+    patterns = {
+        "**/b.yml": ["a/b.yml", "c/b.yml"],
+        "[^a]/../a/**.yml": ["c/../a/.hidden.yml", "c/../a/b.yml"],
+        str(folder / "a" / "*.yml"): [str(folder / "a/.hidden.yml"), str(folder / "a/b.yml")],
+        "./a/b.yml": ["a/b.yml"],
+        "gone/*": [],
+    }
+    for pattern, files in patterns.items():
+        assert [str(file) for file in find_files(Path(), pattern)] == files, pattern
+
+
+def test_a_pattern_that_matches_too_many_folders_is_reported(poller: Command, folder: Path) -> None:
+    for number in range(MAX_MATCHES + 1):
+        (folder / "many" / str(number)).mkdir(parents=True)
+    (folder / "main.yml").write_text("collector_files: ['many/*/zzz*']\n")
+
+    code, out, err = poller("import", "--from", "sql_exporter", "main.yml")
+
+    assert (code, out) == (1, "")
+    assert (
+        "main.yml:1: collector_files: not kept: many/*/zzz* matches more than"
+        f" {MAX_MATCHES} files or folders; pass the files as arguments"
+    ) in err
 
 
 # --- the command --------------------------------------------------------------------------------------

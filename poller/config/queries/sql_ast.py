@@ -26,7 +26,7 @@ def grouped_columns(sql: str) -> set[str]:
         keys.update(
             name
             for name, target in zip(names, targets, strict=True)
-            if _column(clause) == name or _bare(clause) == _bare(target["val"])
+            if _column(clause) == name or are_equal(clause, target["val"])
         )
     return keys - {""}
 
@@ -183,11 +183,23 @@ def _names(parts: list[Any]) -> list[str]:
     return [str(part["String"].get("sval", "")) for part in parts if "String" in part]
 
 
-def _bare(node: Any) -> Any:
-    """Return a tree without the positions in the text."""
-    if isinstance(node, dict):
-        return {key: _bare(value) for key, value in node.items() if key != "location"}
-    return [_bare(item) for item in node] if isinstance(node, list) else node
+def are_equal(first: Any, second: Any) -> bool:
+    """Return whether two parse trees differ at most in the locations of their parts in the text."""
+    pending = [(first, second)]  # without recursion: `a+a+...` is nested once per operator
+    while pending:
+        one, other = pending.pop()
+        if isinstance(one, dict) and isinstance(other, dict):
+            keys = one.keys() - {"location"}
+            if keys != other.keys() - {"location"}:
+                return False
+            pending.extend((one[key], other[key]) for key in keys)
+        elif isinstance(one, list) and isinstance(other, list):
+            if len(one) != len(other):
+                return False
+            pending.extend(zip(one, other, strict=True))
+        elif type(one) is not type(other) or one != other:
+            return False
+    return True
 
 
 def nodes(tree: Any, name: str) -> Iterator[Any]:

@@ -59,7 +59,7 @@ def open_yaml(
     raw = _read(file)
     text = raw.decode("utf-8-sig", errors="replace")
     if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
-        return Source(file, text, {}, lambda _: 1, losses, resolve)  # empty, or comments only
+        return Source(file, text, {}, lambda _: 1, losses, resolve=resolve)  # empty, or comments only
     document = parse(raw, tags)
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
@@ -69,14 +69,14 @@ def open_yaml(
         losses.add_loss(
             Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "fix it in that file first"
         )
-    return Source(file, text, document.data, document.line, losses, resolve)
+    return Source(file, text, document.data, document.line, losses, document.written, resolve)
 
 
 def open_toml(file: Path, losses: Losses) -> Source:
     """Read `file` as TOML. Raises ConfigError."""
     try:
         text = _read(file).decode("utf-8-sig")
-        data = tomllib.loads(text)
+        data = tomllib.loads(text, parse_float=_Float)
     except UnicodeDecodeError as error:
         raise _error(str(file), f"is not UTF-8 ({error.reason})") from None
     except tomllib.TOMLDecodeError as error:
@@ -97,6 +97,16 @@ def _read(file: Path) -> bytes:
         raise _error(str(file), "is not a regular file") from None
     except (OSError, ValueError) as error:
         raise _error(str(file), unreadable(error)) from None
+
+
+class _Float(float):
+    """A number whose text is the one in the file: 1.10, not 1.1."""
+
+    def __init__(self, written: str) -> None:
+        self._written = written
+
+    def __str__(self) -> str:
+        return self._written
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Source:
     data: Any
     line: Callable[[Sequence[Key]], int]
     losses: Losses
+    written: Callable[[Sequence[Key]], str | None] = field(default=lambda _: None)
+    """Returns the scalar at a path as it is written in the file, such as `1.10`, if that is known."""
     resolve: Callable[[Node], Node] = field(default=lambda node: node)
     """Returns the replacement of a value, such as the content of an included file."""
 
@@ -105,20 +107,30 @@ class Node:
         return self.source.resolve(Node(self.source, (*self.path, key), self.value[key]))
 
     def text(self, key: str) -> str:
-        """Return the text at `key`, also of numbers and booleans; empty if there is none."""
+        """Return the text at `key`, numbers and booleans as they are written; empty if there is none."""
         value = self._value(key)
-        if isinstance(value, bool):
-            return str(value).lower()
         if value is None or isinstance(value, str | int | float):
-            return "" if value is None else str(value)
+            return "" if value is None else self.child(key).as_written()
         return self._wrong(key, value, "a text", "")
 
+    def as_written(self) -> str:
+        """Return a scalar as it is written; a tool that expects a text reads `1.10` as 1.10, not as 1.1."""
+        if isinstance(self.value, str):
+            return self.value
+        written = self.source.written(self.path)
+        if written is None:
+            return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+        return written
+
     def texts(self, key: str) -> list[str]:
-        """Return the list of texts at `key`; a single text counts as a list."""
+        """Return the list of texts at `key`, as `text` does; a single text counts as a list."""
         value = self._value(key)
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        if all(isinstance(item, str | int | float) for item in items):
-            return [str(item) for item in items]
+        if value is None:
+            return []
+        node = self.child(key)
+        items = [item for _, item in node.members()] if isinstance(value, list) else [node]
+        if all(isinstance(item.value, str | int | float) for item in items):
+            return [item.as_written() for item in items]
         return self._wrong(key, value, "a list of texts", list[str]())
 
     def flag(self, key: str) -> bool:

@@ -30,6 +30,7 @@ from poller.tools.importers.sql_projection import alias, identifier, literal, st
 _TAGS = ("!include", "!file", "!env")
 _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
+_ESCAPED_OR_PARAMETER = re.compile(rf"\\:|{_PARAMETER.pattern}")
 _INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
 _MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
 _HOURLY = re.compile(r"(\d+) \* \* \* \*")
@@ -243,6 +244,8 @@ def _parameter_sets(node: Node) -> list[dict[str, Any]]:
 
 def _fill_parameters(sql: str, values: Mapping[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return ":"
         return literal(values[match[1]]) if match[1] in values else match[0]
 
-    return _PARAMETER.sub(value, sql).replace("\\:", ":")
+    return _ESCAPED_OR_PARAMETER.sub(value, sql)

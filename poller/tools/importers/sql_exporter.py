@@ -7,7 +7,9 @@ Source: burningalchemist/sql_exporter, config/*.go.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,6 +31,13 @@ _METRIC = (
     "metric_name", "type", "help", "key_labels", "static_labels", "value_label", "values", "query",
     "query_ref", "no_prepared_statement", "static_value", "timestamp_value",
 )  # fmt: skip
+
+MAX_MATCHES = 1000
+"""Maximum number of files or folders that a part of a pattern in `collector_files` may match."""
+
+
+class TooManyMatchesError(Exception):
+    """A pattern matches more than MAX_MATCHES files or folders."""
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
@@ -121,20 +130,40 @@ def _connections(root: Node) -> list[Any]:
 
 
 def _named(root: Node) -> list[Path]:
-    folder = root.source.file.parent
     files: list[Path] = []
     for pattern in root.texts("collector_files"):
-        path = Path(pattern)
-        base = Path(path.anchor) if path.is_absolute() else folder
-        inside = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+        matches: list[Path] = []
+        message = f"{pattern} matches no file"
         try:
-            matches = sorted(file for file in base.glob(inside) if file.is_file()) if inside else []
+            matches = find_files(root.source.file.parent, pattern)
+        except TooManyMatchesError:
+            message = f"{pattern} matches more than {MAX_MATCHES} files or folders"
         except (OSError, ValueError):
-            matches = []
+            pass
         if not matches:
-            root.report_loss("collector_files", f"{pattern} matches no file", "pass the files as arguments")
+            root.report_loss("collector_files", message, "pass the files as arguments")
         files += matches
     return files
+
+
+def find_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files that `pattern`, relative to `folder`, matches in Go, where `**` is `*`.
+
+    Raises TooManyMatchesError if more than MAX_MATCHES files or folders match a part of the pattern,
+    because `/*/*/*/*` would read the whole file system.
+    """
+    path = Path(pattern)
+    matches = [folder / path.anchor]
+    for part in path.relative_to(path.anchor).parts:
+        if not set(part) & set("*?["):
+            matches = [parent / part for parent in matches]
+            continue
+        wildcard = re.sub(r"\*+", "*", part).replace("[^", "[!")
+        found = (match for parent in matches for match in parent.glob(wildcard))
+        matches = sorted(itertools.islice(found, MAX_MATCHES + 1))
+        if len(matches) > MAX_MATCHES:
+            raise TooManyMatchesError
+    return [match for match in matches if match.is_file()]
 
 
 def _collector(node: Node, main: _MainSettings) -> list[DraftQuery]:

@@ -8,6 +8,8 @@ from collections.abc import Container, Mapping, Sequence
 
 import pgparse
 
+from poller.config.queries.sql_ast import are_equal
+
 
 def identifier(name: str) -> str:
     """Return a column name as a quoted SQL identifier."""
@@ -15,11 +17,15 @@ def identifier(name: str) -> str:
 
 
 def literal(value: object) -> str:
-    """Return a value as an SQL literal; texts are quoted and escaped."""
+    """Return a value as an SQL literal: texts in quotes, and negative numbers in parentheses.
+
+    Without parentheses `10 -` and `-1` are a comment, and `-1::text` casts 1.
+    """
     if value is None or isinstance(value, bool):
         return "NULL" if value is None else str(value).lower()
     if isinstance(value, int | float):
-        return repr(value) if math.isfinite(value) else f"'{value}'::float8"
+        text = repr(value) if math.isfinite(value) else f"'{value}'::float8"
+        return f"({text})" if text.startswith("-") else text
     text = str(value).replace("'", "''")
     return f"E'{text}'".replace("\\", "\\\\") if "\\" in text else f"'{text}'"
 
@@ -80,17 +86,24 @@ def project(sql: str, columns: Sequence[str], computed: Mapping[str, str], where
         f"{computed[column]} AS {identifier(column)}" if column in computed else identifier(column)
         for column in columns
     )
-    inner = sql if _holds_lines(sql) else textwrap.indent(sql, "  ")
+    inner = _unless_changed(sql, textwrap.indent(sql, "  "))
     text = f"SELECT\n  {selected}\nFROM (\n{inner}\n) AS source"
     return f"{text}\nWHERE {where}" if where else text
 
 
 def _normalize_spaces(sql: str) -> str:
-    """Remove tabs, common indentation and trailing spaces, unless a string may span lines."""
-    sql = sql.replace("\r\n", "\n")
-    if _holds_lines(sql):
+    """Remove tabs, common indentation and trailing spaces, unless they are part of a string."""
+    lines = sql.replace("\r\n", "\n").split("\n")
+    return _unless_changed(sql, textwrap.dedent("\n".join(map(_without_tabs, lines))))
+
+
+def _unless_changed(sql: str, formatted: str) -> str:
+    """Return `formatted` if the parser reads it like `sql`, and `sql` otherwise."""
+    try:
+        trees = [[raw["stmt"] for raw in pgparse.parse(text)] for text in (sql, formatted)]
+    except (pgparse.PGQueryError, RecursionError, UnicodeError):
         return sql
-    return textwrap.dedent("\n".join(map(_without_tabs, sql.split("\n"))))
+    return formatted if are_equal(*trees) else sql
 
 
 def _without_tabs(line: str) -> str:
@@ -100,7 +113,3 @@ def _without_tabs(line: str) -> str:
         return line.expandtabs(4)
     rest = line.lstrip()
     return line[: len(line) - len(rest)].expandtabs(4) + rest
-
-
-def _holds_lines(sql: str) -> bool:
-    return "$" in sql or any(line.count("'") % 2 or line.count('"') % 2 for line in sql.split("\n"))
