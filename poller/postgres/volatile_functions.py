@@ -147,7 +147,7 @@ _START = "\n  UNION\n".join(
     ]
 )
 _QUERY = f"""\
-WITH RECURSIVE wanted(number, schema, name, arguments) AS (VALUES {{wanted}}),
+WITH RECURSIVE wanted(number, schema, name, arguments) AS (VALUES {{signatures}}),
 named(number, kind, schema, name) AS (VALUES {{named}}),
 started(number, class, id) AS (
   SELECT wanted.number, {_oid("pg_proc")}, pg_proc.oid
