@@ -17,7 +17,7 @@ OWN_SETTINGS: dict[str, str] = {
             "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout",
             "client_connection_check_interval", "extra_float_digits", "datestyle", "intervalstyle",
             "timezone", "bytea_output", "xmloption", "lc_monetary", "standard_conforming_strings",
-            "gin_fuzzy_search_limit", "xmlbinary", "quote_all_identifiers",
+            "gin_fuzzy_search_limit", "xmlbinary", "quote_all_identifiers", "transform_null_equals", "array_nulls",
         ),
         _RESET,
     ),
