@@ -331,8 +331,8 @@ BEYOND_READING = {
         "may change t",
     "CREATE ROLE {other}; GRANT UPDATE (n) ON t TO {other}; GRANT {other} TO {role}; "
     "ALTER ROLE {role} NOINHERIT": "may change t",
-    "CREATE ROLE {other}; GRANT CREATE ON SCHEMA s TO {other}; GRANT CREATE ON DATABASE {database} TO {other}; "
-    "GRANT {other} TO {role}; ALTER ROLE {role} NOINHERIT":
+    "CREATE ROLE {other}; GRANT CREATE ON SCHEMA s TO {other}; "
+    "GRANT CREATE ON DATABASE {database} TO {other}; GRANT {other} TO {role}; ALTER ROLE {role} NOINHERIT":
         "may create in schema s, may create schemas in database {database}",
     "GRANT UPDATE ON SEQUENCE numbers TO {role}": "may change numbers",
     "GRANT USAGE ON SEQUENCE numbers TO {role}": "may change numbers",

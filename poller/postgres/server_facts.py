@@ -78,7 +78,8 @@ def excess() -> str:
     SELECT {_listed("may set", "name")} FROM (
       SELECT DISTINCT (pg_catalog.pg_identify_object(classid, objid, 0)).identity AS name
       FROM pg_catalog.pg_shdepend JOIN roles ON roles.oid OPERATOR(pg_catalog.=) refobjid
-      WHERE classid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('pg_catalog.pg_parameter_acl')::pg_catalog.oid
+      WHERE classid OPERATOR(pg_catalog.=)
+          pg_catalog.to_regclass('pg_catalog.pg_parameter_acl')::pg_catalog.oid
         AND refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid
     ) AS parameters, super
     WHERE NOT reachable
