@@ -315,11 +315,95 @@ def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
         database.execute("REVOKE CREATE ON SCHEMA public FROM public")
         assert refused(dsn) is None
         database.execute(f"GRANT UPDATE (n) ON t TO {role}; GRANT pg_signal_backend TO {role}")
-        assert refused(dsn) == "member of pg_signal_backend, may write t"
+        assert refused(dsn) == "member of pg_signal_backend, may change t"
         database.execute(f"ALTER TABLE t OWNER TO {role}; GRANT CREATE ON SCHEMA public TO {role}")
         assert refused(dsn) == "member of pg_signal_backend, owner of t, may create in schema public"
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+BEYOND_READING = {
+    "CREATE ROLE {other} SUPERUSER; GRANT {other} TO {role}; ALTER ROLE {role} SET role = {other}":
+        "may act as {other} (superuser)",
+    "CREATE ROLE {other} CREATEROLE CREATEDB REPLICATION BYPASSRLS; GRANT {other} TO {role}":
+        "may act as {other} (CREATEROLE, CREATEDB, REPLICATION, BYPASSRLS)",
+    "CREATE ROLE {other}; GRANT DELETE ON t TO {other}; GRANT {other} TO {role}; ALTER ROLE {role} NOINHERIT":
+        "may change t",
+    "CREATE ROLE {other}; GRANT UPDATE (n) ON t TO {other}; GRANT {other} TO {role}; "
+    "ALTER ROLE {role} NOINHERIT": "may change t",
+    "CREATE ROLE {other}; GRANT CREATE ON SCHEMA s TO {other}; "
+    "GRANT CREATE ON DATABASE {database} TO {other}; GRANT {other} TO {role}; ALTER ROLE {role} NOINHERIT":
+        "may create in schema s, may create schemas in database {database}",
+    "GRANT UPDATE ON SEQUENCE numbers TO {role}": "may change numbers",
+    "GRANT USAGE ON SEQUENCE numbers TO {role}": "may change numbers",
+    "GRANT TRIGGER ON t TO {role}": "may change t",
+    "GRANT ALTER SYSTEM ON PARAMETER archive_command TO {role}": "may set archive_command",
+    "CREATE ROLE {other}; GRANT SET ON PARAMETER log_statement TO {other}; GRANT {other} TO {role}":
+        "may set log_statement",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}; GRANT SELECT ON SEQUENCE numbers TO {role}; "
+    "GRANT pg_monitor, pg_read_all_data TO {role}; ALTER ROLE {role} NOINHERIT": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def excess_of(database: Database, make_replica: Make) -> Iterator[Callable[[str], str | None]]:
+    """Run statements about {role}, and return why POLLER_STRICT refuses that role; None if it does not."""
+    names = {"role": f"r_{database.name}", "other": f"o_{database.name}", "database": database.name}
+    database.execute(
+        "REVOKE CREATE ON SCHEMA public FROM public;"
+        "CREATE TABLE t (n int); CREATE SEQUENCE numbers; CREATE SCHEMA s; CREATE ROLE {role} LOGIN;"
+        "GRANT SELECT ON t TO {role}".format(**names)
+    )
+
+    def excess_of(statements: str) -> str | None:
+        database.execute(statements.format(**names))
+        dsn = make_conninfo(database.primary_dsn, user=names["role"])
+        (answer,) = make_replica(dsn, admission=Admission("false", strict=True)).fetch([a_query("q")])
+        if answer.skipped is None:
+            assert answer.rows is not None, answer.error
+            return None
+        return str(answer.skipped).rpartition("read: ")[2].replace(names["other"], "{other}")
+
+    yield excess_of
+    for role in (names["other"], names["role"]):
+        if database.execute(f"SELECT FROM pg_roles WHERE rolname = '{role}'"):
+            database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("statements", BEYOND_READING)
+def test_strict_refuses_a_role_that_may_do_more_after_set_role_and_with_every_kind_of_object(
+    database: Database, excess_of: Callable[[str], str | None], statements: str
+) -> None:
+    expected = BEYOND_READING[statements]
+    assert excess_of(statements) == (expected and expected.replace("{database}", database.name))
+
+
+def test_strict_refuses_every_predefined_role_that_does_not_only_read(
+    database: Database, excess_of: Callable[[str], str | None]
+) -> None:
+    reading = {
+        "pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables",
+        "pg_use_reserved_connections",
+    }  # fmt: skip
+    roles = {name for (name,) in database.execute("SELECT rolname FROM pg_roles WHERE rolname ^@ 'pg_'")}
+    acting = roles - reading - {"pg_database_owner"}  # which has no members but the owner
+    assert {"pg_signal_backend", "pg_write_all_data"} <= acting
+    told = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
+    assert told is not None
+    assert {f"member of {name}" for name in acting} <= set(told.split(", "))
+    assert excess_of(f"REVOKE {', '.join(sorted(acting))} FROM {{role}}") is None
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_strict_refuses_a_role_that_may_maintain_tables(
+    database: Database, excess_of: Callable[[str], str | None], granted: bool
+) -> None:
+    """PostgreSQL 17 and later have this privilege; it locks and rewrites tables."""
+    if database.execute("SELECT current_setting('server_version_num')::int")[0][0] < 170000:
+        pytest.skip("there is no such privilege before PostgreSQL 17")
+    assert excess_of("GRANT MAINTAIN ON t TO {role}" if granted else "SELECT") == (
+        "may change t" if granted else None
+    )
 
 
 def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_included(

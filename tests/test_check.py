@@ -440,6 +440,14 @@ CREATE FUNCTION pgstat_own(a int) RETURNS int LANGUAGE sql AS 'SELECT a';
 CREATE FUNCTION allowed(a int) RETURNS bool LANGUAGE sql AS 'SELECT true';
 CREATE TABLE guarded (n int);
 CREATE POLICY p ON guarded USING (allowed(n));
+CREATE TYPE app.sized AS (id int, size app.small);
+CREATE TYPE app.nested AS (inside app.sized[]);
+CREATE TABLE sizes (size app.small);
+CREATE VIEW by_composite AS SELECT (ROW(1, 1)::app.sized).id AS n;
+CREATE MATERIALIZED VIEW stored AS SELECT app.lurks(1) AS n;
+CREATE VIEW of_stored AS SELECT n FROM stored;
+CREATE RULE logs AS ON INSERT TO guarded DO ALSO SELECT app.lurks(1);
+CREATE RULE writes AS ON INSERT TO of_stored DO INSTEAD SELECT app.lurks(1);
 """
 
 
@@ -468,6 +476,13 @@ CREATE POLICY p ON guarded USING (allowed(n));
         "SELECT n FROM by_aggregate": ["app.adds"],
         "SELECT n FROM by_operator": ["app.adds"],
         "SELECT n FROM by_domain": ["app.fits"],
+        "SELECT (ROW(1, 1)::app.sized).id AS n": ["app.fits"],
+        "SELECT (json_populate_record(NULL::app.nested, '{}')).inside[1].id AS n": ["app.fits"],
+        "SELECT (json_populate_record(NULL::sizes, '{}')).size AS n": ["app.fits"],
+        "SELECT size AS n FROM sizes": [],
+        "SELECT n FROM by_composite": ["app.fits"],
+        "SELECT n FROM stored": [],
+        "SELECT n FROM of_stored": [],
         "SELECT n FROM by_builtin": ["pg_try_advisory_lock"],
         "SELECT n FROM by_random": [],
         "WITH inner_view AS (SELECT * FROM inner_view) SELECT n FROM inner_view": ["app.lurks"],

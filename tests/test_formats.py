@@ -72,6 +72,21 @@ def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it
     assert answer.rows.values == [(b"\\", b"20000")]
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_settings_of_the_database_do_not_change_the_meaning_of_an_expression(
+    database: Database, snapshot: bool
+) -> None:
+    for name, value in {"transform_null_equals": "on", "array_nulls": "off", "xmloption": "document"}.items():
+        database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
+    sql = """\
+SELECT count(*) FILTER (WHERE name = NULL), count(*) FILTER (WHERE ('{a,NULL,b}'::text[])[2] IS NULL),
+  current_setting('xmloption') FROM (VALUES (NULL::text), ('a')) AS v(name)"""
+    with closing(Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1)) as replica:
+        (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
+    assert answer.rows is not None, answer.error
+    assert answer.rows.values == [(b"0", b"2", b"content")]
+
+
 @pytest.fixture
 def ascii_dsn(database: Database) -> Iterator[str]:
     """A database that takes any bytes for text, with a table whose name and one row are Latin-1."""

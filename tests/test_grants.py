@@ -116,6 +116,15 @@ RUNS = {
     "text of a partition": "SELECT count(*) AS n FROM pg_partition_tree('sizes.parts')",
     "text of a type": "SELECT 'types.state'::regtype::oid::bigint AS n",
     "text of a function": "SELECT 'types.f()'::regprocedure::oid::bigint AS n",
+    "text of a privilege": "SELECT has_table_privilege('sizes.parts', 'SELECT')::int AS n",
+    "text of a privilege of a role": (
+        "SELECT has_column_privilege(current_user, 'sizes.parts', 'id', 'SELECT')::int AS n"
+    ),
+    "text of a privilege on a function": "SELECT has_function_privilege('types.f()', 'EXECUTE')::int AS n",
+    "text of an array": (
+        """SELECT cardinality('{sizes.parts,"\\"App\\".states","b.ev"}'::regclass[]) AS n"""
+    ),
+    "array of texts": "SELECT cardinality(ARRAY['sizes.parts', '\"App\".states']::regclass[]) AS n",
     "not a relation": "SELECT count(current_setting('nowhere.setting', true)) AS n",
     "type of a column": "SELECT count(s) AS n FROM json_to_record('{}') AS t(s types.state)",
     "collation": "SELECT max(kind COLLATE coll.c) AS n FROM ev",
@@ -225,6 +234,7 @@ def test_each_privilege_is_printed_once_with_quoted_names(tmp_path: Path) -> Non
         'GRANT "Odd role" TO "po""ller";\n'
         'GRANT pg_monitor TO "po""ller";\n'
         "-- A view with security_invoker needs these privileges on its tables as well.\n"
+        "-- A row security policy needs the privileges of what it reads and calls: see pg_policies.\n"
     )
 
 
@@ -239,7 +249,27 @@ def test_what_cannot_be_known_without_a_database_is_a_comment(tmp_path: Path) ->
         "-- Not granted, because PostgreSQL restricts who may read them: pg_statistic.",
         "-- Grant EXECUTE, or membership in pg_monitor, if PUBLIC may not call: app.secret, pg_ls_waldir.",
         "-- A view with security_invoker needs these privileges on its tables as well.",
+        "-- A row security policy needs the privileges of what it reads and calls: see pg_policies.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "reader"),
+    {
+        "SELECT pg_total_relation_size('app.' || 'orders') AS n": "pg_total_relation_size",
+        "SELECT v.t::regclass::oid::bigint AS n FROM (VALUES ('app.orders')) AS v(t)": "regclass",
+        "SELECT to_regclass(v.t)::oid::bigint AS n FROM (VALUES ('app.orders')) AS v(t)": "to_regclass",
+        "SELECT has_table_privilege(concat('app.', 'orders'), 'SELECT')::int AS n": "has_table_privilege",
+        "SELECT pg_total_relation_size(relid) AS n, relid::regclass FROM pg_stat_user_tables": None,
+        "SELECT pg_total_relation_size('app.orders') AS n": None,
+    }.items(),
+    ids=str,
+)
+def test_a_name_that_the_query_computes_is_a_comment(sql: str, reader: str | None) -> None:
+    script = to_sql(needs_of([a_query(sql=sql)], "public"), "poller")
+    lines = [line for line in script.splitlines() if "computes" in line]
+    expected = f"-- Grant USAGE on the schemas of the names that the query computes for: {reader}."
+    assert lines == ([expected] if reader else [])
 
 
 @pytest.mark.parametrize("name", ["public", "none", ""])

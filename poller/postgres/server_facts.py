@@ -19,60 +19,95 @@ _POWERS = {
     "rolreplication": "REPLICATION",
     "rolbypassrls": "BYPASSRLS",
 }
-_ROLES = (
-    "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files", "pg_write_server_files",
-    "pg_signal_backend", "pg_maintain", "pg_checkpoint", "pg_create_subscription",
+_READING_ROLES = (
+    "pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables",
+    "pg_use_reserved_connections",
 )  # fmt: skip
+"""Predefined roles that only read. Every other one counts, so that a role of a later release does too."""
 _SHOWN = 3
 
 
 def excess() -> str:
     """Return an SQL expression: a JSON array of texts, one for each privilege of the role beyond reading.
 
-    It covers attributes of the role, predefined roles that write or act outside the database (PostgreSQL
-    manual, "Predefined Roles"), owned relations, tables that the role may change, and schemas and databases
-    in which it may create objects. For a superuser it names only that, because all others would apply too.
+    It covers attributes of roles, predefined roles that write or act outside the database (PostgreSQL
+    manual, "Predefined Roles"), owned relations, tables and sequences that the role may change, parameters
+    that were granted, and schemas and databases in which it may create objects. For a superuser it names
+    only that, because all others would apply too. Parameters that were granted to PUBLIC are not found.
+
     The role is the one that logged in (`session_user`), because SET ROLE drops no privilege permanently.
-    Predefined roles and owned relations also count if the role has to use SET ROLE first.
+    Privileges of every role of which it is a member also count, even if it has to use SET ROLE first.
     """
     powers = ", ".join(f"CASE WHEN {column} THEN '{word}' END" for column, word in _POWERS.items())
-    roles = ", ".join(f"'{role}'" for role in _ROLES)
-    writable = """\
-pg_catalog.has_table_privilege(session_user, oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-        OR pg_catalog.has_any_column_privilege(session_user, oid, 'INSERT, UPDATE')"""
+    reading = ", ".join(f"'{role}'" for role in _READING_ROLES)
+    # `acting` omits roles whose privileges session_user inherits; PostgreSQL 14 has no pg_parameter_acl.
     return f"""\
-(SELECT coalesce(pg_catalog.json_agg(word), '[]') FROM (
-    SELECT pg_catalog.unnest(
-      CASE WHEN rolsuper THEN ARRAY['superuser'] ELSE ARRAY[{powers}]::pg_catalog.text[] END) AS word
-    FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) session_user
+(WITH roles AS MATERIALIZED (
+    SELECT oid, rolname, rolsuper, rolname OPERATOR(pg_catalog.=) session_user AS own,
+      CASE WHEN rolsuper THEN 'superuser' ELSE pg_catalog.concat_ws(', ', {powers}) END AS powers
+    FROM pg_catalog.pg_roles
+    WHERE pg_catalog.pg_has_role(session_user, oid, 'MEMBER') OR rolname OPERATOR(pg_catalog.=) current_user),
+  acting AS MATERIALIZED (
+    SELECT oid FROM roles WHERE own OR NOT pg_catalog.pg_has_role(session_user, oid, 'USAGE')),
+  super(own, reachable) AS MATERIALIZED (
+    SELECT pg_catalog.bool_or(rolsuper AND own), pg_catalog.bool_or(rolsuper) FROM roles)
+  SELECT coalesce(pg_catalog.json_agg(word), '[]') FROM (
+    SELECT pg_catalog.unnest(pg_catalog.string_to_array(powers, ', ')) AS word FROM roles WHERE own
     UNION ALL
-    SELECT pg_catalog.concat('member of ', rolname) FROM pg_catalog.pg_roles
-    WHERE rolname OPERATOR(pg_catalog.=) ANY (ARRAY[{roles}]::pg_catalog.name[])
-      AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER') AND NOT {_SUPERUSER}
-    UNION ALL
-    SELECT {_listed("owner of", "relname")} FROM pg_catalog.pg_class
-    WHERE NOT {_SUPERUSER} AND pg_catalog.pg_has_role(session_user, relowner, 'MEMBER')
+    SELECT {_listed("may act as", "name")} FROM (
+      SELECT pg_catalog.concat(rolname, ' (', powers, ')') AS name FROM roles, super
+      WHERE NOT roles.own AND powers OPERATOR(pg_catalog.<>) '' AND NOT super.own
+        AND (rolsuper OR NOT super.reachable)) AS mighty
     HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
     UNION ALL
-    SELECT {_listed("may write", "relname")} FROM pg_catalog.pg_class
-    WHERE NOT {_SUPERUSER} AND relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,f,m}}'::pg_catalog."char"[])
+    SELECT pg_catalog.concat('member of ', rolname) FROM roles, super
+    WHERE NOT super.reachable AND pg_catalog.starts_with(rolname, 'pg_')
+      AND rolname OPERATOR(pg_catalog.<>) ALL (ARRAY[{reading}]::pg_catalog.name[])
+    UNION ALL
+    SELECT {_listed("owner of", "relname")} FROM pg_catalog.pg_class, super
+    WHERE NOT reachable AND {_OWNED}
+    HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+    UNION ALL
+    SELECT {_listed("may change", "relname")} FROM pg_catalog.pg_class, super
+    WHERE NOT reachable AND relkind OPERATOR(pg_catalog.=) ANY ('{{r,p,v,f,m,S}}'::pg_catalog."char"[])
       AND relnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace
-      AND NOT pg_catalog.pg_has_role(session_user, relowner, 'MEMBER') AND ({writable})
+      AND NOT {_OWNED}
+      AND EXISTS (SELECT FROM acting WHERE {_CHANGES})
     HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
     UNION ALL
-    SELECT {_listed("may create in schema", "nspname")} FROM pg_catalog.pg_namespace
-    WHERE NOT {_SUPERUSER} AND pg_catalog.has_schema_privilege(session_user, oid, 'CREATE')
+    SELECT {_listed("may set", "name")} FROM (
+      SELECT DISTINCT (pg_catalog.pg_identify_object(classid, objid, 0)).identity AS name
+      FROM pg_catalog.pg_shdepend JOIN roles ON roles.oid OPERATOR(pg_catalog.=) refobjid
+      WHERE classid OPERATOR(pg_catalog.=)
+          pg_catalog.to_regclass('pg_catalog.pg_parameter_acl')::pg_catalog.oid
+        AND refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid
+    ) AS parameters, super
+    WHERE NOT reachable
+    HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+    UNION ALL
+    SELECT {_listed("may create in schema", "nspname")} FROM pg_catalog.pg_namespace, super
+    WHERE NOT reachable AND EXISTS (
+        SELECT FROM acting WHERE pg_catalog.has_schema_privilege(acting.oid, pg_namespace.oid, 'CREATE'))
       AND NOT pg_catalog.pg_is_other_temp_schema(oid)
       AND oid OPERATOR(pg_catalog.<>) pg_catalog.pg_my_temp_schema()
     HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
     UNION ALL
     SELECT pg_catalog.concat('may create schemas in database ', pg_catalog.current_database())
-    WHERE NOT {_SUPERUSER}
-      AND pg_catalog.has_database_privilege(session_user, pg_catalog.current_database(), 'CREATE')
-  ) AS excess WHERE word IS NOT NULL)"""
+    FROM super WHERE NOT reachable AND EXISTS (
+      SELECT FROM acting
+      WHERE pg_catalog.has_database_privilege(acting.oid, pg_catalog.current_database(), 'CREATE'))
+  ) AS excess)"""
 
 
-_SUPERUSER = "(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) session_user)"
+_OWNED = "pg_catalog.pg_has_role(session_user, relowner, 'MEMBER')"
+_CHANGES = """\
+CASE WHEN relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char"
+          THEN pg_catalog.has_sequence_privilege(acting.oid, pg_class.oid, 'USAGE, UPDATE')
+          ELSE pg_catalog.has_table_privilege(acting.oid, pg_class.oid, (
+              SELECT pg_catalog.concat('INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER', CASE
+                WHEN pg_catalog.current_setting('server_version_num')::int OPERATOR(pg_catalog.>=) 170000
+                THEN ', MAINTAIN' END)))
+            OR pg_catalog.has_any_column_privilege(acting.oid, pg_class.oid, 'INSERT, UPDATE') END"""
 
 
 def _listed(items: str, column: str) -> str:

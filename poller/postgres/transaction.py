@@ -140,6 +140,10 @@ _FORMATS = ", ".join(
         _set_config("standard_conforming_strings", "on"),
         # 0 is exact; otherwise a search in a GIN index returns a random part of the rows.
         _set_config("gin_fuzzy_search_limit", 0),
+        # The documented meaning of `x = NULL`, of NULL in the text of an array, and of well-formed XML.
+        _set_config("transform_null_equals", "off"),
+        _set_config("array_nulls", "on"),
+        _set_config("xmloption", "content"),
         # All digits of floats, whatever the role, the database or the server sets.
         _set_config("extra_float_digits", 1),
         # The same text of attributes on every server. The order of day and month, TimeZone and lc_monetary

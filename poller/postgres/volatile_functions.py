@@ -79,10 +79,11 @@ def _oid(catalog: str) -> str:
 def _edges() -> str:
     """Return the dependencies of objects, as the body of a query over `reached`."""
     parts = [
-        ("pg_rewrite", "oid", "pg_class", "pg_rewrite", "ev_class"),
+        ("pg_rewrite", "pg_rewrite.oid", "pg_class", _VIEW_RULES, "ev_class"),
         ("pg_policy", "oid", "pg_class", "pg_policy", "polrelid"),
         ("pg_constraint", "oid", "pg_type", "pg_constraint", "contypid"),
         ("pg_cast", "oid", "pg_type", "pg_cast", "casttarget"),
+        ("pg_type", "atttypid", "pg_type", _ATTRIBUTES, "pg_type.oid"),
         ("pg_proc", "castfunc", "pg_cast", "pg_cast", "oid"),
         ("pg_proc", "oprcode", "pg_operator", "pg_operator", "oid"),
         *(("pg_proc", support, "pg_proc", "pg_aggregate", "aggfnoid") for support in _SUPPORT),
@@ -120,6 +121,14 @@ def _edges() -> str:
     return "\n    UNION ALL ".join(joins)
 
 
+# Reading a materialized view or a table runs no rule.
+_VIEW_RULES = """\
+pg_rewrite JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) ev_class
+  AND relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog."char"
+  AND ev_type OPERATOR(pg_catalog.=) '1'::pg_catalog."char"
+"""
+# A composite value is made of values of the types of its attributes.
+_ATTRIBUTES = "pg_type JOIN pg_catalog.pg_attribute ON attrelid OPERATOR(pg_catalog.=) typrelid"
 _SUPPORT = (
     "aggtransfn", "aggfinalfn", "aggcombinefn", "aggserialfn", "aggdeserialfn", "aggmtransfn",
     "aggminvtransfn", "aggmfinalfn",
@@ -147,7 +156,7 @@ _START = "\n  UNION\n".join(
     ]
 )
 _QUERY = f"""\
-WITH RECURSIVE wanted(number, schema, name, arguments) AS (VALUES {{wanted}}),
+WITH RECURSIVE wanted(number, schema, name, arguments) AS (VALUES {{signatures}}),
 named(number, kind, schema, name) AS (VALUES {{named}}),
 started(number, class, id) AS (
   SELECT wanted.number, {_oid("pg_proc")}, pg_proc.oid

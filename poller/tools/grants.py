@@ -54,6 +54,8 @@ _BY_NAME = re.compile(
     r"|pg_index_(column_)?has_property|pgstat\w+|pgrowlocks|bt_index_check|gin_index_check|verify_heapam"
 )
 """Functions whose first argument is the name of a relation, function, operator or type."""
+_HAS_PRIVILEGE = re.compile(r"has_(table|sequence|any_column|column|function|type)_privilege")
+"""Functions with such a name before the last argument: a privilege, for a column also after the column."""
 _NAMING_TYPES = {
     "regclass",
     "regtype",
@@ -94,6 +96,8 @@ class Needs:
     """Relations of PostgreSQL and of extensions, on which nothing is granted."""
     roles: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
+    computed: set[str] = field(default_factory=set)
+    """Functions and types that read a name which the query computes."""
 
     def relation(self, node: Mapping[str, Any]) -> Relation | None:
         """The relation of a RangeVar; None if nothing is granted on it."""
@@ -155,8 +159,14 @@ def to_sql(needs: Needs, role: str) -> str:
         )
         if names
     ]
+    if needs.computed:
+        readers = ", ".join(sorted(needs.computed))
+        lines.append(f"-- Grant USAGE on the schemas of the names that the query computes for: {readers}.")
     if needs.columns:
-        lines.append("-- A view with security_invoker needs these privileges on its tables as well.")
+        lines += [
+            "-- A view with security_invoker needs these privileges on its tables as well.",
+            "-- A row security policy needs the privileges of what it reads and calls: see pg_policies.",
+        ]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -258,7 +268,11 @@ class _Statement:
                 names += [node[key] for key in _QUALIFIED if isinstance(node.get(key), list)]
                 pending.extend(node.values())
         schemas = {parts[-2] for parts in map(_strings, names) if len(parts) > 1}
-        schemas |= {str(schema) for text in _naming_texts(tree) if (schema := _named(text).get("schemaname"))}
+        for reader, expression in _naming_expressions(tree):
+            texts = _constants(expression)
+            if texts is None:
+                self._needs.computed.add(reader)
+            schemas |= {str(schema) for text in texts or () if (schema := _named(text).get("schemaname"))}
         self._needs.schemas |= {schema for schema in schemas if not _is_system(schema)}
         self._needs.functions |= {
             f"{call.schema}.{call.name}" if call.schema else call.name
@@ -408,21 +422,44 @@ class _Statement:
                     )
 
 
-def _naming_texts(tree: Any) -> Iterator[str]:
-    """Texts that PostgreSQL reads as the name of a relation, function or type."""
+def _naming_expressions(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Expressions that PostgreSQL reads as names of relations, functions or types, and what reads them."""
     for call in nodes(tree, "FuncCall"):
-        name = _strings(call.get("funcname", []))[-1:]
-        if name and _BY_NAME.fullmatch(name[0]):
-            yield from map(_constant, call.get("args", [])[:1])
+        name = "".join(_strings(call.get("funcname", []))[-1:])
+        args = call.get("args", [])
+        if _HAS_PRIVILEGE.fullmatch(name):
+            args = args[-3 if name == "has_column_privilege" else -2 :]
+        elif not _BY_NAME.fullmatch(name):
+            continue
+        yield from ((name, expression) for expression in args[:1])
     for cast in nodes(tree, "TypeCast"):
-        if not _NAMING_TYPES.isdisjoint(_strings(cast["typeName"].get("names", []))[-1:]):
-            yield _constant(cast["arg"])
+        for name in _strings(cast["typeName"].get("names", []))[-1:]:
+            if name in _NAMING_TYPES:
+                yield name, cast["arg"]
 
 
-def _constant(node: Any) -> str:
-    while "TypeCast" in node:
-        node = node["TypeCast"]["arg"]
-    return str(node.get("A_Const", {}).get("sval", {}).get("sval", ""))
+def _constants(expression: Any) -> list[str] | None:
+    """The texts that `expression` consists of, also in an array; None if it computes a text."""
+    texts: list[str] = []
+    pending = [expression]
+    while pending:
+        ((kind, node),) = pending.pop().items()
+        if kind == "TypeCast":
+            pending.append(node["arg"])
+        elif kind == "A_ArrayExpr":
+            pending += node.get("elements", [])
+        elif kind == "A_Const":
+            text = str(node.get("sval", {}).get("sval", ""))
+            texts += _elements(text) if text.startswith("{") else [text]
+        elif kind != "ColumnRef" or not "".join(_strings(node["fields"])[-1:]).endswith("id"):
+            return None  # a column named oid or relid has no name to look up
+    return texts
+
+
+def _elements(array: str) -> Iterator[str]:
+    """The elements of the text of an array; in a quoted one, a backslash escapes the next character."""
+    for quoted, bare in re.findall(r'"((?:[^"\\]|\\.)*)"|([^{},\s]+)', array):
+        yield re.sub(r"\\(.)", r"\1", quoted) or bare
 
 
 def _named(text: str) -> dict[str, Any]:
