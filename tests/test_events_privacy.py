@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import signal
 import sys
@@ -11,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import opentelemetry.semconv._incubating.attributes as incubating
+import opentelemetry.semconv.attributes as semconv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
+from poller.events._catalog.events import EVENTS
 from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
 from poller.events._privacy.identity import OWN, personal_name, personal_text
+from poller.events._privacy.names import NAMES, PEER, PREFIXES
 from poller.events._privacy.patterns import scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
@@ -534,6 +540,64 @@ def test_a_name_is_denied(name: str) -> None:
 )
 def test_a_name_is_kept(name: str) -> None:
     assert scrub_attributes({name: "x"}) == {name: "x"}
+
+
+SPELLINGS = [
+    *("userPassword", "clientSecret", "authToken", "csrfToken", "pwd", "db_pwd", "passphrase", "passcode"),
+    *("session_id", "sessionid", "sessid", "jsessionid", "PHPSESSID", "access_key", "secret_key"),
+    *("signing_key", "encryption_key", "auth_key", "credential", "credentials", "sig", "oauth", "OAuthToken"),
+    *("aws_secret_access_key", "user_email", "contact_email", "emailAddress", "email_address", "pass"),
+    *("DB_PASS", "dbPass", "password1", "password_2", "password_confirmation", "passwordHash", "password[]"),
+    *("source_ip", "peer_ip", "cf_connecting_ip", "true_client_ip", "clientIP", "ip_addr", "user-agent"),
+]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_name_is_personal_in_every_spelling_as_an_attribute_and_in_a_text(name: str) -> None:
+    assert is_denied(name)
+    assert is_denied(f"app.{name}")
+    assert scrub_attributes({"kept": {name: "x1"}}) == {"kept": {}}
+    assert scrub(f"{name}=x1") == f"{name}=[redacted]"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bypass", "compass", "spin", "shipping", "opinion", "design", "zip", "author", "tokens", "sidecar"),
+        *("input_tokens", "password_length", "session_count", "email_verified", "ip_version", "ipv4"),
+    ],
+)
+def test_a_name_that_only_resembles_a_personal_name_is_kept(name: str) -> None:
+    assert scrub_attributes({name: "x1"}) == {name: "x1"}
+    assert scrub(f"{name}=x1") == f"{name}=x1"
+
+
+def test_the_last_word_of_a_long_name_counts() -> None:
+    assert is_denied(f"{'x.' * 500}password")
+    assert is_denied(f"http.request.header.{'x' * 500}")
+
+
+def test_of_the_semantic_conventions_only_the_names_that_identify_a_client_are_denied() -> None:
+    modules = [
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for package in (semconv, incubating)
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    names = {
+        value
+        for module in modules
+        for constant, value in vars(module).items()
+        if constant.isupper() and isinstance(value, str)
+    }
+    assert {"session.id", "k8s.pod.ip", "user.id", "gen_ai.usage.input_tokens"} <= names
+    denied = {name for name in names if is_denied(name) and not name.startswith(PREFIXES)}
+    assert denied - NAMES - PEER == {"user.email"}
+
+
+def test_no_attribute_of_the_projects_own_metrics_is_denied() -> None:
+    own = {attribute.name for event in EVENTS for attribute in event.attributes}
+    assert {"route", "status"} <= own
+    assert not any(is_denied(name) for name in own | {"ws.session_id"})
 
 
 def test_the_peer_of_a_call_is_a_server() -> None:

@@ -14,12 +14,11 @@ from urllib.parse import quote
 
 from poller.events._privacy.addresses import remove_emails, remove_ipv4, remove_ipv6
 from poller.events._privacy.names import (
+    LAST_LETTERS,
     LINE_ENDINGS,
     PHONE_ENDINGS,
     PROSE_ENDINGS,
-    SHORT_ENDINGS,
-    WORD_ENDINGS,
-    compact,
+    personal_ending,
 )
 from poller.events._privacy.texts import (
     ENCODINGS,
@@ -55,8 +54,7 @@ _PRIVATE_KEY = re.compile(
 """The headers of an encrypted key may contain hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{MOST}}}+")
 _LONGEST_NAME = 48
-_LAST_LETTERS = frozenset(ending[-2:] for ending in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
-"""Last two letters of all these names, which rule out most words quickly."""
+_DIGITS = "0123456789_-"
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{MOST}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{MOST}}}+"
@@ -303,11 +301,14 @@ def _remove_named(text: str) -> str:
         if at < end:
             continue
         before = text[max(end, at - _LONGEST_NAME) : at].rstrip()
-        name = before.rstrip("\\\"')]").lower()
-        if name[-2:] not in _LAST_LETTERS:
+        name = before.rstrip("\\\"')]")
+        bare = name.rstrip(_DIGITS)
+        if bare[-1:] == "[" and before[-1:] == "]":
+            bare = bare[:-1]  # `password[]`, `token[0]`
+        if bare[-2:].lower() not in LAST_LETTERS:
             continue
         quoted = before[-1:] in ("'", '"')
-        value = _value(text, separator.end(), name, separator[0], quoted=quoted)
+        value = _value(text, separator.end(), bare, separator[0], quoted=quoted)
         if value is not None:
             parts += text[end : value[0]], REDACTED
             end = value[1]
@@ -316,10 +317,10 @@ def _remove_named(text: str) -> str:
 
 def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tuple[int, int] | None:
     """Return the start and the end of the value if the word before its separator is the name of a secret."""
-    whole = compact(name)
-    line = whole.endswith(LINE_ENDINGS)
-    if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
+    ending = personal_ending(name)
+    if ending is None:
         return None
+    line = ending in LINE_ENDINGS
     if quoted:
         match = _QUOTED.match(text, at)
     elif separator[0] == ",":
@@ -327,8 +328,8 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     elif line:
         match = _LINE.match(text, at)
     else:
-        match = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
-        introduces = separator[0] == ":" and len(separator) > 1 and whole.endswith(PROSE_ENDINGS)
+        match = (ending in PHONE_ENDINGS and _PHONE.match(text, at)) or _WORD.match(text, at)
+        introduces = separator[0] == ":" and len(separator) > 1 and ending in PROSE_ENDINGS
         if introduces and match and _PROSE.fullmatch(match[0]):
             return None
     if not match or _PLACEHOLDER.match(text, at):
@@ -336,12 +337,6 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     if not match[str(match.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
         return None  # Markers and punctuation contain nothing to remove.
     return match.span(str(match.lastgroup))
-
-
-def _is_short_name(name: str) -> bool:
-    return any(
-        name.endswith(short) and not name.removesuffix(short)[-1:].isalpha() for short in SHORT_ENDINGS
-    )
 
 
 def _remove_hosts(text: str) -> str:
