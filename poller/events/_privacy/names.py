@@ -98,20 +98,23 @@ def _spell(name: str) -> str:
 
 def personal_ending(name: str) -> str | None:
     """Return the ending in the table that makes a name, or the words before a separator, personal."""
-    word = _spell(name).rstrip(_EDGE)
-    if (ending := _ending(word)) is None and word.endswith(_TAILS):
-        tail = next(tail for tail in _TAILS if word.endswith(tail))
-        return _ending(word.removesuffix(tail).rstrip("_"))
+    word = name.rstrip(_EDGE)
+    if (ending := _ending(word)) is None and (lower := word.lower()).endswith(_TAILS):
+        tail = next(tail for tail in _TAILS if lower.endswith(tail))
+        return _ending(word[: -len(tail)].rstrip("_-"))
     return ending
 
 
 def _ending(word: str) -> str | None:
-    together = word.replace("_", "")
+    lower = word.lower()
+    together = lower.replace("_", "").replace("-", "")
     if together.endswith(_ENDINGS):
         return next(ending for ending in _ENDINGS if together.endswith(ending))
-    for short in _SHORT_ENDINGS:
-        if word.endswith(short) and not word.removesuffix(short)[-1:].isalpha():
-            return short
+    if lower.endswith(_SHORT_ENDINGS):
+        spelled = _spell(word)
+        for short in _SHORT_ENDINGS:
+            if spelled.endswith(short) and not spelled.removesuffix(short)[-1:].isalpha():
+                return short
     return None
 
 
@@ -128,4 +131,4 @@ def personal_name(name: str, *, outgoing: bool = False) -> bool:
         return False
     if plain in NAMES or plain in _LOGGED or plain.startswith(PREFIXES):
         return True
-    return personal_ending(plain.rpartition(".")[2]) is not None
+    return personal_ending(name.rpartition(".")[2]) is not None
