@@ -275,6 +275,11 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("eyJhbGciOi.eyJzdWIiOiIx.sig is one", "[redacted] is one"),
         ("Mozilla/5.0 (X11; Linux) Gecko/1", "[redacted]"),
         ("okhttp/4.12.0 came", "[redacted] came"),
+        ("Wget/1.21 Java/17.0.1 aiohttp/3.9", "[redacted] [redacted] [redacted]"),
+        ("node-fetch/1.0 undici/6.0 grpc-python/1.60.0", "[redacted] [redacted] [redacted]"),
+        ("Opera/9.80 (Windows NT 6.1)", "[redacted]"),
+        ("password[]=x token[0]=abc", "password[]=[redacted] token[0]=[redacted]"),
+        ("AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1==;x", "AccountKey=[redacted];x"),
         ("mail to a.b@example.org", "mail to [redacted]"),
         ("/u/ada%40example.org HTTP", "/u/[redacted] HTTP"),
         ("/u/ada%2540example.org HTTP", "/u/[redacted] HTTP"),
@@ -331,6 +336,21 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         # `Diagnostic.message_detail` alone.
         ("Key (n)=(a\nb) already exists.\nat f", "Key (n)=([redacted]\nat f"),
         ("Failing row contains (1, a).", "Failing row contains ([redacted]"),
+        # The parameters of a statement, as SQLAlchemy and PostgreSQL show them.
+        (
+            "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: ('ada', 'a]b')]\n(Background",
+            "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: [redacted]]\n(Background",
+        ),
+        ("[parameters: {'n': 'ada', 'm': 'x'}]", "[parameters: [redacted]]"),
+        ("[parameters: [('ada',), ('bob',)]]", "[parameters: [redacted]]"),
+        ("[generated in 0.00013s] ('ada', 's3cret')", "[generated in 0.00013s] [redacted]"),
+        ("[cached since 1.2s ago] ('ada',)\nx", "[cached since 1.2s ago] [redacted]\nx"),
+        (
+            "unnamed portal parameter $1 = 'ada'",
+            "unnamed portal parameter $1 = '[redacted]'",
+        ),
+        ("parameters: $1 = 'a''b', $2 = 'c\nd'", "parameters: $1 = '[redacted]', $2 = '[redacted]'"),
+        ('COPY users, line 1, column n: "ada l"\nx', 'COPY users, line 1, column n: "[redacted]"\nx'),
         # Encoded more than once.
         ("/u/ada%252540example.org HTTP", "/u/[redacted] HTTP"),
         ("p%2561ssword=abc", "password=[redacted]"),
@@ -412,6 +432,7 @@ def test_a_token_with_its_issuers_prefix_is_taken_out(prefix: str) -> None:
         "task-force, risk-management-of-our-customers and sk-learn-based-pipelines",
         "npm_config_registry_of_the_project is unset",
         "the first row contains (some) values, f(x)=(y)",
+        "[parameters] of [SQL: SELECT $1 = ANY(x)], COPY users, line 3",
         "opinion: x, spin=3, aside=5, mapping=1",
         'C:\\\\share\\x and \\"quoted\\" at 100%',
         "\u5b8c\u6210\uff1a\uff08100\uff05\uff09\u3002",
@@ -450,6 +471,10 @@ def test_a_field_of_a_secret_is_denied_by_its_name(name: str) -> None:
         "DETAIL:  [redacted] marker",
         "'client': ('[redacted]marker', 1)",
         "Bearer [redacted]marker0123",
+        "[parameters: ('[redacted]', 'marker')]",
+        "[parameters: [redacted] marker]",
+        "$1 = '[redacted]marker'",
+        'COPY t, line 1: "[redacted]marker',
     ],
 )
 def test_a_marker_that_a_client_wrote_does_not_stop_the_scrubbing(text: str) -> None:

@@ -52,7 +52,20 @@ PIECES = (
         "version 1.1.1.1",
         "basic abcdefghi",
     ),
-    *("Signal-", "password=", "password = a ", "a.a=", "\\a", "parameter ", "[redacted]", "cookie:"),
+    *(
+        "Signal-",
+        "password=",
+        "password = a ",
+        "a.a=",
+        "\\a",
+        "parameter ",
+        "[redacted]",
+        "cookie:",
+        "[parameters: ",
+        "[raw sql] ",
+        "$1 = '",
+        "COPY a, line 1: ",
+    ),
 )
 SUFFIXES = ("", "/@")
 

@@ -95,7 +95,7 @@ def _is_ipv6(text: str) -> bool:
         address = inet_pton(AF_INET6, text)
     except OSError:
         return False
-    if 0x20 <= address[0] < 0x40 or address[0] >= 0xFC and not (address[0] == 0xFE and address[1] < 0x80):
+    if 0x20 <= address[0] < 0x40 or (address[0] >= 0xFC and not (address[0] == 0xFE and address[1] < 0x80)):
         return True
     loopback = not any(address[:15]) and address[15] == 1
     return loopback or "." in text or address[:12] in (_TRANSLATED, _MAPPED)

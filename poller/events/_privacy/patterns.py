@@ -96,6 +96,17 @@ _PLACEHOLDER = re.compile(
     r"(?:%s|\?|\$[1-9]\d?|%\(\w{1,63}\)s)(?:::(?:BIGINT|DATE|INTEGER|UUID|VARCHAR))?(?![^\s,;&\"'}\])])"
 )
 """Placeholder of a value in SQL, as in `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
+_PARAMETERS = re.compile(
+    r"\[(?:parameters: |(?:generated in|cached since|no key|caching disabled|raw sql)[^\]\r\n]{0,64}+\] )"
+    rf"[^\r\n]{{1,{MOST}}}+"
+)
+"""Parameters of a statement in an error or a log line of SQLAlchemy, up to the end of the line."""
+_QUOTED_BY_SERVER = re.compile(
+    rf"((?<!\d)\$\d{{1,5}}+ = )'(?:[^']|''){{0,{MOST}}}+'?"
+    rf"|(COPY [^\r\n,:]{{1,128}}+, line \d{{1,20}}+(?:, column [^\r\n:]{{1,128}}+)?: )"
+    rf"\"[^\r\n]{{0,{MOST}}}+"
+)
+"""Parameters (`portal parameter $1 = 'ada'`) and rows of COPY in the context of an error of PostgreSQL."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{MOST}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{MOST}}}+")
 """`'client': ('host', 1234)`, as in an ASGI scope."""
@@ -137,8 +148,10 @@ _RANDOM = re.compile(r"\d|[a-z][A-Z]|[A-Za-z]{25}|=\Z|\[redacted\]")
 """Occurs in random texts but not in words of a sentence."""
 _PROSE = re.compile(r"[A-Za-z]?[a-z]{1,23}[.:!?]{0,1}")
 _AGENT = re.compile(
-    rf"Mozilla/\d[^\"'\r\n]{{0,{MOST}}}+|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
-    rf"python-requests|Python|Go-http-client|axios|Signal-\w{{1,{MOST}}}+)/\d[^\s\"',;)]{{0,{MOST}}}+"
+    rf"(?:Mozilla|Opera)/\d[^\"'\r\n]{{0,{MOST}}}+"
+    r"|(?:curl|Wget|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|python-requests|Python|Java|"
+    rf"aiohttp|node-fetch|undici|grpc-\w{{1,16}}+|Go-http-client|axios|Signal-\w{{1,{MOST}}}+)"
+    rf"/\d[^\s\"',;)]{{0,{MOST}}}+"
 )
 
 
@@ -288,6 +301,25 @@ def _end_of_row(text: str, at: int) -> int:
     return len(text)
 
 
+def _remove_parameters(text: str) -> str:
+    if "[" in text:
+        text = _PARAMETERS.sub(_without_parameters, text)
+    if "$" in text or "COPY " in text:
+        text = _QUOTED_BY_SERVER.sub(
+            lambda match: f"{match[1]}'{REDACTED}'" if match[1] else f'{match[2]}"{REDACTED}"', text
+        )
+    return text
+
+
+def _without_parameters(match: re.Match[str]) -> str:
+    """Keep what follows the last bracket: in an escaped text, the error has its other lines there."""
+    start = match[0].index(" ") + 1 if match[0].startswith("[parameters") else match[0].index("] ") + 2
+    if match[0][start:] == REDACTED:
+        return match[0]
+    end = match[0].rfind("]", start) if match[0].startswith("[parameters") else -1
+    return match[0][:start] + REDACTED + (match[0][end:] if end > start else "")
+
+
 def _remove_private_keys(text: str) -> str:
     return _PRIVATE_KEY.sub(REDACTED, text) if "-----BEGIN" in text else text
 
@@ -369,6 +401,7 @@ Remove = Callable[[str], str]
 NAMED = "a secret or personal field"
 SHAPES: tuple[tuple[str, Remove], ...] = (
     ("a row of the database", _remove_rows),
+    ("a parameter of a statement", _remove_parameters),
     ("a private key", _remove_private_keys),
     (NAMED, _remove_named),
     ("a host name of a client", _remove_hosts),
