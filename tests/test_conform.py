@@ -28,12 +28,18 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from poller.events._privacy.attributes import is_denied
 from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
+<<<<<<< HEAD
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, is_personal, personal_data, windows
+=======
+from poller.tools.conform.conformance import Examination, Require
+from poller.tools.conform.personal_data import LONGEST, personal_data, windows
+>>>>>>> fix-demo
 from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
@@ -805,7 +811,7 @@ def test_texts_without_personal_data(text: str) -> None:
     ],
 )
 def test_personal_attribute_names(name: str, personal: bool) -> None:
-    assert is_personal(name) is personal
+    assert is_denied(name) is personal
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import signal
 import sys
@@ -11,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import opentelemetry.semconv._incubating.attributes as incubating
+import opentelemetry.semconv.attributes as semconv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
+from poller.events._catalog.events import EVENTS
 from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
 from poller.events._privacy.identity import OWN, personal_name, personal_text
+from poller.events._privacy.names import NAMES, PEER, PREFIXES
 from poller.events._privacy.patterns import scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
@@ -269,6 +275,11 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("eyJhbGciOi.eyJzdWIiOiIx.sig is one", "[redacted] is one"),
         ("Mozilla/5.0 (X11; Linux) Gecko/1", "[redacted]"),
         ("okhttp/4.12.0 came", "[redacted] came"),
+        ("Wget/1.21 Java/17.0.1 aiohttp/3.9", "[redacted] [redacted] [redacted]"),
+        ("node-fetch/1.0 undici/6.0 grpc-python/1.60.0", "[redacted] [redacted] [redacted]"),
+        ("Opera/9.80 (Windows NT 6.1)", "[redacted]"),
+        ("password[]=x token[0]=abc", "password[]=[redacted] token[0]=[redacted]"),
+        ("AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1==;x", "AccountKey=[redacted];x"),
         ("mail to a.b@example.org", "mail to [redacted]"),
         ("/u/ada%40example.org HTTP", "/u/[redacted] HTTP"),
         ("/u/ada%2540example.org HTTP", "/u/[redacted] HTTP"),
@@ -325,6 +336,21 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         # `Diagnostic.message_detail` alone.
         ("Key (n)=(a\nb) already exists.\nat f", "Key (n)=([redacted]\nat f"),
         ("Failing row contains (1, a).", "Failing row contains ([redacted]"),
+        # The parameters of a statement, as SQLAlchemy and PostgreSQL show them.
+        (
+            "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: ('ada', 'a]b')]\n(Background",
+            "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: [redacted]]\n(Background",
+        ),
+        ("[parameters: {'n': 'ada', 'm': 'x'}]", "[parameters: [redacted]]"),
+        ("[parameters: [('ada',), ('bob',)]]", "[parameters: [redacted]]"),
+        ("[generated in 0.00013s] ('ada', 's3cret')", "[generated in 0.00013s] [redacted]"),
+        ("[cached since 1.2s ago] ('ada',)\nx", "[cached since 1.2s ago] [redacted]\nx"),
+        (
+            "unnamed portal parameter $1 = 'ada'",
+            "unnamed portal parameter $1 = '[redacted]'",
+        ),
+        ("parameters: $1 = 'a''b', $2 = 'c\nd'", "parameters: $1 = '[redacted]', $2 = '[redacted]'"),
+        ('COPY users, line 1, column n: "ada l"\nx', 'COPY users, line 1, column n: "[redacted]"\nx'),
         # Encoded more than once.
         ("/u/ada%252540example.org HTTP", "/u/[redacted] HTTP"),
         ("p%2561ssword=abc", "password=[redacted]"),
@@ -406,6 +432,7 @@ def test_a_token_with_its_issuers_prefix_is_taken_out(prefix: str) -> None:
         "task-force, risk-management-of-our-customers and sk-learn-based-pipelines",
         "npm_config_registry_of_the_project is unset",
         "the first row contains (some) values, f(x)=(y)",
+        "[parameters] of [SQL: SELECT $1 = ANY(x)], COPY users, line 3",
         "opinion: x, spin=3, aside=5, mapping=1",
         'C:\\\\share\\x and \\"quoted\\" at 100%',
         "\u5b8c\u6210\uff1a\uff08100\uff05\uff09\u3002",
@@ -444,6 +471,10 @@ def test_a_field_of_a_secret_is_denied_by_its_name(name: str) -> None:
         "DETAIL:  [redacted] marker",
         "'client': ('[redacted]marker', 1)",
         "Bearer [redacted]marker0123",
+        "[parameters: ('[redacted]', 'marker')]",
+        "[parameters: [redacted] marker]",
+        "$1 = '[redacted]marker'",
+        'COPY t, line 1: "[redacted]marker',
     ],
 )
 def test_a_marker_that_a_client_wrote_does_not_stop_the_scrubbing(text: str) -> None:
@@ -534,6 +565,64 @@ def test_a_name_is_denied(name: str) -> None:
 )
 def test_a_name_is_kept(name: str) -> None:
     assert scrub_attributes({name: "x"}) == {name: "x"}
+
+
+SPELLINGS = [
+    *("userPassword", "clientSecret", "authToken", "csrfToken", "pwd", "db_pwd", "passphrase", "passcode"),
+    *("session_id", "sessionid", "sessid", "jsessionid", "PHPSESSID", "access_key", "secret_key"),
+    *("signing_key", "encryption_key", "auth_key", "credential", "credentials", "sig", "oauth", "OAuthToken"),
+    *("aws_secret_access_key", "user_email", "contact_email", "emailAddress", "email_address", "pass"),
+    *("DB_PASS", "dbPass", "password1", "password_2", "password_confirmation", "passwordHash", "password[]"),
+    *("source_ip", "peer_ip", "cf_connecting_ip", "true_client_ip", "clientIP", "ip_addr", "user-agent"),
+]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_name_is_personal_in_every_spelling_as_an_attribute_and_in_a_text(name: str) -> None:
+    assert is_denied(name)
+    assert is_denied(f"app.{name}")
+    assert scrub_attributes({"kept": {name: "x1"}}) == {"kept": {}}
+    assert scrub(f"{name}=x1") == f"{name}=[redacted]"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bypass", "compass", "spin", "shipping", "opinion", "design", "zip", "author", "tokens", "sidecar"),
+        *("input_tokens", "password_length", "session_count", "email_verified", "ip_version", "ipv4"),
+    ],
+)
+def test_a_name_that_only_resembles_a_personal_name_is_kept(name: str) -> None:
+    assert scrub_attributes({name: "x1"}) == {name: "x1"}
+    assert scrub(f"{name}=x1") == f"{name}=x1"
+
+
+def test_the_last_word_of_a_long_name_counts() -> None:
+    assert is_denied(f"{'x.' * 500}password")
+    assert is_denied(f"http.request.header.{'x' * 500}")
+
+
+def test_of_the_semantic_conventions_only_the_names_that_identify_a_client_are_denied() -> None:
+    modules = [
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for package in (semconv, incubating)
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    names = {
+        value
+        for module in modules
+        for constant, value in vars(module).items()
+        if constant.isupper() and isinstance(value, str)
+    }
+    assert {"session.id", "k8s.pod.ip", "user.id", "gen_ai.usage.input_tokens"} <= names
+    denied = {name for name in names if is_denied(name) and not name.startswith(PREFIXES)}
+    assert denied - NAMES - PEER == {"user.email"}
+
+
+def test_no_attribute_of_the_projects_own_metrics_is_denied() -> None:
+    own = {attribute.name for event in EVENTS for attribute in event.attributes}
+    assert {"route", "status"} <= own
+    assert not any(is_denied(name) for name in own | {"ws.session_id"})
 
 
 def test_the_peer_of_a_call_is_a_server() -> None:

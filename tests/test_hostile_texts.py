@@ -52,7 +52,20 @@ PIECES = (
         "version 1.1.1.1",
         "basic abcdefghi",
     ),
-    *("Signal-", "password=", "password = a ", "a.a=", "\\a", "parameter ", "[redacted]", "cookie:"),
+    *(
+        "Signal-",
+        "password=",
+        "password = a ",
+        "a.a=",
+        "\\a",
+        "parameter ",
+        "[redacted]",
+        "cookie:",
+        "[parameters: ",
+        "[raw sql] ",
+        "$1 = '",
+        "COPY a, line 1: ",
+    ),
 )
 SUFFIXES = ("", "/@")
 
@@ -163,6 +176,13 @@ def test_a_line_with_many_rows_is_not_read_again_for_each(
     text = piece * 200
     shapes._remove_rows(text)  # noqa: SLF001 - the same
     assert line.read <= len(text)
+
+
+@pytest.mark.parametrize("piece", [":::: ", "1::1 ", "1:2:3:4:5:6:7:8 ", "a:b::c "])
+def test_a_run_of_colons_costs_a_bounded_number_of_python_steps_for_each_character(piece: str) -> None:
+    """A parser of addresses in Python took several hundred."""
+    text = piece * (LONGEST // len(piece) // 8) + " %252540"
+    assert python_steps(partial(shapes.scrub, text)) <= 100 * len(text)
 
 
 def circle(size: int) -> Any:

@@ -187,17 +187,17 @@ def are_equal(first: Any, second: Any) -> bool:
     """Return whether two parse trees differ at most in the locations of their parts in the text."""
     pending = [(first, second)]  # without recursion: `a+a+...` is nested once per operator
     while pending:
-        one, other = pending.pop()
-        if isinstance(one, dict) and isinstance(other, dict):
-            keys = one.keys() - {"location"}
-            if keys != other.keys() - {"location"}:
+        left, right = pending.pop()
+        if isinstance(left, dict) and isinstance(right, dict):
+            keys = left.keys() - {"location"}
+            if keys != right.keys() - {"location"}:
                 return False
-            pending.extend((one[key], other[key]) for key in keys)
-        elif isinstance(one, list) and isinstance(other, list):
-            if len(one) != len(other):
+            pending.extend((left[key], right[key]) for key in keys)
+        elif isinstance(left, list) and isinstance(right, list):
+            if len(left) != len(right):
                 return False
-            pending.extend(zip(one, other, strict=True))
-        elif type(one) is not type(other) or one != other:
+            pending.extend(zip(left, right, strict=True))
+        elif type(left) is not type(right) or left != right:
             return False
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from socket import AF_INET, AF_INET6, inet_pton
 
 from poller.events._privacy.texts import MOST, REDACTED
 
@@ -17,8 +17,10 @@ _VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z"
 _LONGEST_VERSION = 16
 _IPV6 = re.compile(rf"://\[[0-9A-Fa-f:.]{{1,{MOST}}}+|[0-9A-Fa-f:](?<![\w.].)[0-9A-Fa-f:.]{{1,{MOST}}}+")
 _LONGEST_IPV6 = 45
-_TRANSLATED = IPv6Network("64:ff9b::/96")
-"""IPv4 addresses translated by NAT64 (RFC 6052); reserved otherwise."""
+_TRANSLATED = bytes.fromhex("0064ff9b0000000000000000")
+"""First bytes of IPv4 addresses translated by NAT64 (RFC 6052); reserved otherwise."""
+_MAPPED = bytes(10) + b"\xff\xff"
+"""First bytes of IPv4 addresses written as IPv6."""
 _COLONS = 7
 """Colons in an IPv6 address that is written in full; a port may follow even without brackets."""
 
@@ -50,7 +52,7 @@ def remove_ipv4(text: str) -> str:
 
 def _without_ipv4(match: re.Match[str]) -> str:
     before = match.string[max(0, match.start() - _LONGEST_VERSION) : match.start()]
-    return REDACTED if _is_someones(match[0], IPv4Address) and not _VERSION.search(before) else match[0]
+    return REDACTED if _is_ipv4(match[0].partition(":")[0]) and not _VERSION.search(before) else match[0]
 
 
 def remove_ipv6(text: str) -> str:
@@ -63,26 +65,37 @@ def _without_ipv6(match: re.Match[str]) -> str:
     if run.startswith("://") or run.count(":") < 2 or match.string[match.end() : match.end() + 1].isalnum():
         return run
     bare = run.strip(".:")
+    if not bare:
+        return run
     # The address may end a sentence, or a name may precede it.
-    for text in (run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare):
-        if len(text) <= _LONGEST_IPV6 and _is_someones(text, IPv6Address):
+    for text in dict.fromkeys((run, run.rstrip("."), run.rstrip(".:"), run.lstrip(":"), bare)):
+        if len(text) <= _LONGEST_IPV6 and _is_ipv6(text):
             before, _, after = run.partition(text)
             return before + REDACTED + after
     address, _, port = bare.rpartition(":")
-    if address.count(":") == _COLONS and port.isdigit() and _is_someones(address, IPv6Address):
+    if address.count(":") == _COLONS and port.isdigit() and _is_ipv6(address):
         return run.replace(bare, REDACTED)
     return run
 
 
-def _is_someones(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
-    """Return whether a text is an address of this type that a machine can have; a time of day is not.
+def _is_ipv4(text: str) -> bool:
+    try:
+        return any(inet_pton(AF_INET, text))
+    except OSError:
+        return False
 
-    `a::b` and `x[1::2]` look like IPv6, but they are in reserved blocks that no machine uses.
+
+def _is_ipv6(text: str) -> bool:
+    """Return whether a text is an IPv6 address that a machine can have; a time of day is not.
+
+    `a::b` and `x[1::2]` look like IPv6, but they are in reserved blocks that no machine uses. The C library
+    parses them, because a client may send thousands of them.
     """
     try:
-        address = kind(text.partition(":")[0] if kind is IPv4Address else text)
-    except ValueError:
+        address = inet_pton(AF_INET6, text)
+    except OSError:
         return False
-    if isinstance(address, IPv6Address) and address.is_reserved:
-        return address.is_loopback or "." in text or address.ipv4_mapped is not None or address in _TRANSLATED
-    return not address.is_unspecified
+    if 0x20 <= address[0] < 0x40 or (address[0] >= 0xFC and not (address[0] == 0xFE and address[1] < 0x80)):
+        return True
+    loopback = not any(address[:15]) and address[15] == 1
+    return loopback or "." in text or address[:12] in (_TRANSLATED, _MAPPED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -11,11 +10,6 @@ from poller.events._privacy.names import OWN, PEER, TEMPLATES, personal_name
 from poller.events._privacy.patterns import scrub
 from poller.events._privacy.texts import LONGEST, REDACTED, text_of, well_formed
 
-_SECRETS = (
-    *("_token", "_secret", "_password", "_passwd", "_cookie", "_api_key", "_signature", "_credentials"),
-    *("_otp", "_pin"),
-)
-"""Suffixes of names. `gen_ai.usage.input_tokens`, a number, has none of them."""
 _PLAIN = frozenset({int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple})
 _DEEPEST = 8
@@ -32,13 +26,6 @@ _CUT = "..."
 """Replaces a value that is nested too deeply or exceeds the limits of the record."""
 _LONGEST_NAME = 256
 """Maximum length of a name in characters; names in a mapping may come from a client."""
-_LOGGED = frozenset(
-    {
-        *("baggage", "client", "client_host", "client_port", "peer", "peername", "remote_port", "signature"),
-        *("auth", "otp", "pin", "session", "sid"),
-    }
-)
-"""Common names of log fields to remove, in addition to those of `poller.events._privacy.names`."""
 
 
 class _Budget:
@@ -130,16 +117,11 @@ def _scrub(value: Any, budget: _Budget, depth: int = 0) -> Any:
 
 def is_denied(name: Any, outgoing: bool = False) -> bool:
     """Return whether an attribute of this name must not leave the process, whatever its value."""
-    return _is_denied(
-        name if isinstance(name, str) and len(name) <= _LONGEST_NAME else text_of(name)[:_LONGEST_NAME],
-        outgoing,
-    )
-
-
-@lru_cache(4096)
-def _is_denied(name: str, outgoing: bool) -> bool:
-    plain = name.lower().replace("-", "_")
-    return personal_name(plain, outgoing=outgoing) or plain in _LOGGED or plain.endswith(_SECRETS)
+    text = name if isinstance(name, str) else text_of(name)
+    if len(text) > _LONGEST_NAME:
+        half = _LONGEST_NAME // 2  # both its prefix and its last word count
+        text = text[:half] + text[-half:]
+    return personal_name(text, outgoing=outgoing)
 
 
 def _well_formed(value: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from poller.events._privacy.names import NAMES, OWN, PEER, PREFIXES, WORDS, personal_name
+from poller.events._privacy.names import NAMES, OWN, PEER, personal_name
 from poller.events._privacy.patterns import NAMED, SHAPES, cut_urls
 from poller.events._privacy.texts import decodings, shorten
 
-__all__ = ["NAMES", "OWN", "PEER", "PREFIXES", "WORDS", "personal_name", "personal_text"]
+__all__ = ["NAMES", "OWN", "PEER", "personal_name", "personal_text"]
 
 _PASSWORD = re.compile(r"://[^\s/?#:@\"']{0,256}+:[^\s/?#@\"']{1,1024}+@")
 _QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")

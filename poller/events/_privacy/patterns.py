@@ -14,12 +14,11 @@ from urllib.parse import quote
 
 from poller.events._privacy.addresses import remove_emails, remove_ipv4, remove_ipv6
 from poller.events._privacy.names import (
+    LAST_LETTERS,
     LINE_ENDINGS,
     PHONE_ENDINGS,
     PROSE_ENDINGS,
-    SHORT_ENDINGS,
-    WORD_ENDINGS,
-    compact,
+    personal_ending,
 )
 from poller.events._privacy.texts import (
     ENCODINGS,
@@ -55,8 +54,7 @@ _PRIVATE_KEY = re.compile(
 """The headers of an encrypted key may contain hyphens (RFC 1421)."""
 _SEPARATOR = re.compile(rf"(?:[=:](?<=[\w\s\"'\\)\]-].)|,(?<=[\"'].))\s{{0,{MOST}}}+")
 _LONGEST_NAME = 48
-_LAST_LETTERS = frozenset(ending[-2:] for ending in (*LINE_ENDINGS, *WORD_ENDINGS, *SHORT_ENDINGS))
-"""Last two letters of all these names, which rule out most words quickly."""
+_DIGITS = "0123456789_-"
 # Within quotes a backslash escapes a quote.
 _DOUBLE = rf"(?:[^\"\\]|\\[\s\S]){{1,{MOST}}}+"
 _SINGLE = rf"(?:[^'\\]|\\[\s\S]){{1,{MOST}}}+"
@@ -98,6 +96,17 @@ _PLACEHOLDER = re.compile(
     r"(?:%s|\?|\$[1-9]\d?|%\(\w{1,63}\)s)(?:::(?:BIGINT|DATE|INTEGER|UUID|VARCHAR))?(?![^\s,;&\"'}\])])"
 )
 """Placeholder of a value in SQL, as in `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
+_PARAMETERS = re.compile(
+    r"\[(?:parameters: |(?:generated in|cached since|no key|caching disabled|raw sql)[^\]\r\n]{0,64}+\] )"
+    rf"[^\r\n]{{1,{MOST}}}+"
+)
+"""Parameters of a statement in an error or a log line of SQLAlchemy, up to the end of the line."""
+_QUOTED_BY_SERVER = re.compile(
+    rf"((?<!\d)\$\d{{1,5}}+ = )'(?:[^']|''){{0,{MOST}}}+'?"
+    rf"|(COPY [^\r\n,:]{{1,128}}+, line \d{{1,20}}+(?:, column [^\r\n:]{{1,128}}+)?: )"
+    rf"\"[^\r\n]{{0,{MOST}}}+"
+)
+"""Parameters (`portal parameter $1 = 'ada'`) and rows of COPY in the context of an error of PostgreSQL."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{MOST}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{MOST}}}+")
 """`'client': ('host', 1234)`, as in an ASGI scope."""
@@ -139,8 +148,10 @@ _RANDOM = re.compile(r"\d|[a-z][A-Z]|[A-Za-z]{25}|=\Z|\[redacted\]")
 """Occurs in random texts but not in words of a sentence."""
 _PROSE = re.compile(r"[A-Za-z]?[a-z]{1,23}[.:!?]{0,1}")
 _AGENT = re.compile(
-    rf"Mozilla/\d[^\"'\r\n]{{0,{MOST}}}+|(?:curl|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|"
-    rf"python-requests|Python|Go-http-client|axios|Signal-\w{{1,{MOST}}}+)/\d[^\s\"',;)]{{0,{MOST}}}+"
+    rf"(?:Mozilla|Opera)/\d[^\"'\r\n]{{0,{MOST}}}+"
+    r"|(?:curl|Wget|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|python-requests|Python|Java|"
+    rf"aiohttp|node-fetch|undici|grpc-\w{{1,16}}+|Go-http-client|axios|Signal-\w{{1,{MOST}}}+)"
+    rf"/\d[^\s\"',;)]{{0,{MOST}}}+"
 )
 
 
@@ -290,6 +301,25 @@ def _end_of_row(text: str, at: int) -> int:
     return len(text)
 
 
+def _remove_parameters(text: str) -> str:
+    if "[" in text:
+        text = _PARAMETERS.sub(_without_parameters, text)
+    if "$" in text or "COPY " in text:
+        text = _QUOTED_BY_SERVER.sub(
+            lambda match: f"{match[1]}'{REDACTED}'" if match[1] else f'{match[2]}"{REDACTED}"', text
+        )
+    return text
+
+
+def _without_parameters(match: re.Match[str]) -> str:
+    """Keep what follows the last bracket: in an escaped text, the error has its other lines there."""
+    start = match[0].index(" ") + 1 if match[0].startswith("[parameters") else match[0].index("] ") + 2
+    if match[0][start:] == REDACTED:
+        return match[0]
+    end = match[0].rfind("]", start) if match[0].startswith("[parameters") else -1
+    return match[0][:start] + REDACTED + (match[0][end:] if end > start else "")
+
+
 def _remove_private_keys(text: str) -> str:
     return _PRIVATE_KEY.sub(REDACTED, text) if "-----BEGIN" in text else text
 
@@ -303,11 +333,14 @@ def _remove_named(text: str) -> str:
         if at < end:
             continue
         before = text[max(end, at - _LONGEST_NAME) : at].rstrip()
-        name = before.rstrip("\\\"')]").lower()
-        if name[-2:] not in _LAST_LETTERS:
+        name = before.rstrip("\\\"')]")
+        bare = name.rstrip(_DIGITS)
+        if bare[-1:] == "[" and before[-1:] == "]":
+            bare = bare[:-1]  # `password[]`, `token[0]`
+        if bare[-2:].lower() not in LAST_LETTERS:
             continue
         quoted = before[-1:] in ("'", '"')
-        value = _value(text, separator.end(), name, separator[0], quoted=quoted)
+        value = _value(text, separator.end(), bare, separator[0], quoted=quoted)
         if value is not None:
             parts += text[end : value[0]], REDACTED
             end = value[1]
@@ -316,10 +349,10 @@ def _remove_named(text: str) -> str:
 
 def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tuple[int, int] | None:
     """Return the start and the end of the value if the word before its separator is the name of a secret."""
-    whole = compact(name)
-    line = whole.endswith(LINE_ENDINGS)
-    if not (line or whole.endswith(WORD_ENDINGS) or _is_short_name(name)):
+    ending = personal_ending(name)
+    if ending is None:
         return None
+    line = ending in LINE_ENDINGS
     if quoted:
         match = _QUOTED.match(text, at)
     elif separator[0] == ",":
@@ -327,8 +360,8 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     elif line:
         match = _LINE.match(text, at)
     else:
-        match = (whole.endswith(PHONE_ENDINGS) and _PHONE.match(text, at)) or _WORD.match(text, at)
-        introduces = separator[0] == ":" and len(separator) > 1 and whole.endswith(PROSE_ENDINGS)
+        match = (ending in PHONE_ENDINGS and _PHONE.match(text, at)) or _WORD.match(text, at)
+        introduces = separator[0] == ":" and len(separator) > 1 and ending in PROSE_ENDINGS
         if introduces and match and _PROSE.fullmatch(match[0]):
             return None
     if not match or _PLACEHOLDER.match(text, at):
@@ -336,12 +369,6 @@ def _value(text: str, at: int, name: str, separator: str, *, quoted: bool) -> tu
     if not match[str(match.lastgroup)].replace(REDACTED, "").strip(" \t'\"\\,;:.()[]{}"):
         return None  # Markers and punctuation contain nothing to remove.
     return match.span(str(match.lastgroup))
-
-
-def _is_short_name(name: str) -> bool:
-    return any(
-        name.endswith(short) and not name.removesuffix(short)[-1:].isalpha() for short in SHORT_ENDINGS
-    )
 
 
 def _remove_hosts(text: str) -> str:
@@ -374,6 +401,7 @@ Remove = Callable[[str], str]
 NAMED = "a secret or personal field"
 SHAPES: tuple[tuple[str, Remove], ...] = (
     ("a row of the database", _remove_rows),
+    ("a parameter of a statement", _remove_parameters),
     ("a private key", _remove_private_keys),
     (NAMED, _remove_named),
     ("a host name of a client", _remove_hosts),

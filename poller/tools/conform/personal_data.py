@@ -24,13 +24,6 @@ _WINDOW, _OVERLAP = 1024, 128
 """Length and overlap of the searched parts; the time of some patterns grows with the square of the length."""
 _LONGEST_CACHED = 256
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_NAMES = frozenset(
-    {"private_key", "access_key", "secret_key", "sessionid", "jsessionid", "phpsessid", "useragent"}
-    | {"remoteaddr", "clientip", "ipaddress", "phonenumber", "mobile_number"}
-)
-"""Last parts of attribute names that are personal, in addition to those that `poller.events` denies."""
-
 _EMPTY = r"(?!\[redacted\](?![^\s\"',;&)\]}])|\*{3}|(?:null|none|nil|undefined)\b|[$?:%{<-])"
 _QUOTE = r"\\?[\"']?"
 _ANY = rf"{_QUOTE}(?:=|\s{{0,2}}:\s{{0,2}}){_QUOTE}{_EMPTY}[^\s\"',;&)\]}}]"
@@ -60,22 +53,6 @@ _KEYS = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30}"  # AWS, Google
     r"|\bxox[abeoprs]-[A-Za-z0-9-]{10}|\b[srp]k_(?:live|test)_[A-Za-z0-9]{10}"  # Slack, Stripe
 )
-
-
-def is_personal(name: str, *, outgoing: bool = False) -> bool:
-    """Whether an attribute of this name, in any spelling, must not leave a server.
-
-    `outgoing`: the span has the kind client or producer, so its peer is a server that this server calls.
-    """
-    parts = {name[:_LONGEST_CACHED], name[-_LONGEST_CACHED:]}
-    return any(_is_personal(part, outgoing) for part in parts)
-
-
-@lru_cache(4096)
-def _is_personal(name: str, outgoing: bool) -> bool:
-    spelled = _CAMEL.sub("_", name)
-    last = spelled.rpartition(".")[2].lower().replace("-", "_")
-    return last in _NAMES or any(is_denied(spelling, outgoing) for spelling in (name, spelled))
 
 
 def personal_data(text: str, *, addresses: bool = True) -> str | None:
@@ -162,9 +139,9 @@ class PersonalDataCheck:
         outgoing: bool = False,
         addresses: bool = True,
     ) -> None:
-        """Examine names and values; for `outgoing` see `is_personal`."""
+        """Examine names and values; for `outgoing` see `is_denied`."""
         for name, value in attributes.items():
-            if is_personal(name, outgoing=outgoing):
+            if is_denied(name, outgoing):
                 detail = "identifies or locates a client, on $"
                 self._differences.add("personal_attribute", safe_name(name), detail, where, advice=ADVICE)
                 continue
