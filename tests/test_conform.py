@@ -33,13 +33,8 @@ from poller.events.catalog import GenerationName, declared, generation
 from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
-<<<<<<< HEAD
 from poller.tools.conform.conformance import ConformanceCheck, Require
-from poller.tools.conform.personal_data import LONGEST, is_personal, personal_data, windows
-=======
-from poller.tools.conform.conformance import Examination, Require
 from poller.tools.conform.personal_data import LONGEST, personal_data, windows
->>>>>>> fix-demo
 from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
