@@ -280,6 +280,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("Opera/9.80 (Windows NT 6.1)", "[redacted]"),
         ("password[]=x token[0]=abc", "password[]=[redacted] token[0]=[redacted]"),
         ("AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1==;x", "AccountKey=[redacted];x"),
+        ('mail "ada lovelace"@example.com, x', "mail [redacted], x"),
         ("mail to a.b@example.org", "mail to [redacted]"),
         ("/u/ada%40example.org HTTP", "/u/[redacted] HTTP"),
         ("/u/ada%2540example.org HTTP", "/u/[redacted] HTTP"),

@@ -10,7 +10,7 @@ from poller.events._privacy.texts import MOST, REDACTED
 _DOMAIN = re.compile(r"@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,9}+")
 _UNITS = frozenset({"service", "socket", "timer", "mount", "slice", "scope", "target", "path"})
 """Types of systemd units (`getty@tty1.service`); none is a top-level domain."""
-_LOCAL_BACKWARDS = re.compile(r"[\w.%+-]{1,320}+")
+_LOCAL_BACKWARDS = re.compile(r"\"[^\"\r\n]{1,64}+\"|[\w.%+-]{1,320}+")
 # The host of a URL is a server, so it stays.
 _IPV4 = re.compile(r"\d(?<![\w.].)(?<!://.)\d{0,2}(?:\.\d{1,3}){3}(?::\d{1,5})?(?!\w|\.\d)")
 _VERSION = re.compile(r"(?<![A-Za-z])(?:versions?|ver|v|release)[\"' :=]{1,4}\Z", re.IGNORECASE)

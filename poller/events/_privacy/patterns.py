@@ -149,8 +149,8 @@ _RANDOM = re.compile(r"\d|[a-z][A-Z]|[A-Za-z]{25}|=\Z|\[redacted\]")
 _PROSE = re.compile(r"[A-Za-z]?[a-z]{1,23}[.:!?]{0,1}")
 _AGENT = re.compile(
     rf"(?:Mozilla|Opera)/\d[^\"'\r\n]{{0,{MOST}}}+"
-    r"|(?:curl|Wget|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|python-httpx|python-requests|Python|Java|"
-    rf"aiohttp|node-fetch|undici|grpc-\w{{1,16}}+|Go-http-client|axios|Signal-\w{{1,{MOST}}}+)"
+    r"|(?:curl|Wget|Dalvik|okhttp|Dart|CFNetwork|PostmanRuntime|[Pp]ython(?:-httpx|-requests)?|Java|"
+    rf"a(?:iohttp|xios)|node-fetch|undici|grpc-python|Go-http-client|Signal-\w{{1,{MOST}}}+)"
     rf"/\d[^\s\"',;)]{{0,{MOST}}}+"
 )
 
