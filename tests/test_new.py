@@ -318,7 +318,7 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
         terminal.shows("'jbos' is not a table that the role may read; did you mean 'app.jobs'")
         terminal.type("app.jobs\n")
         terminal.shows("app.jobs: about 600 rows")
-        terminal.shows(r"3 +count-by=state +rows by a column with few values: state \(failed, queued, sent\)")
+        terminal.shows(r"3 +count-by=state +number of rows per value of state \(failed, queued, sent\)")
         terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("99\n")
         terminal.shows("write numbers from 1 to 12 or names, such as 1 3")
@@ -361,7 +361,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
         if asked_for == "file":
             terminal.shows("Append to which file")
             terminal.type(f"{file}\n")
-        terminal.shows("'jobs_count' is also the query at")
+        terminal.shows("the query name 'jobs_count' is already used at")
         terminal.shows("New name for jobs_count")
         terminal.type("Jobs\n")
         terminal.shows("New name for Jobs")

@@ -596,7 +596,7 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     program = (
         "import sys; from poller.postgres.replica import Replica; from tests.bed.definitions import a_query; "
         "replica = Replica(lambda: sys.argv[1], connect_timeout=5, lock_timeout=1); "
-        "replica.ask([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
+        "replica.fetch([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
     )
     process = start_process([sys.executable, "-c", program, database.standby_dsn])
     assert eventually(lambda: ("active", "SELECT pg_sleep(60)") in backends(database, database.standby_dsn))

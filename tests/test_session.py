@@ -475,7 +475,7 @@ from tests.bed.definitions import a_query
 
 replica = Replica(lambda: sys.argv[1], connect_timeout=2, lock_timeout=1)
 for _ in range(2):
-    (answer,) = replica.ask([a_query()])
+    (answer,) = replica.fetch([a_query()])
     print(answer.error.kind, answer.error.message, sep=": ")
 """
 

@@ -39,11 +39,11 @@ def peak():
 dsn, sql, snapshot, limits, data_limit = json.loads(sys.argv[1])
 replica = Replica(lambda: dsn, connect_timeout=5, lock_timeout=1, **limits)
 queries = [a_query("first"), a_query("large", sql, snapshot=snapshot), a_query("last", snapshot=snapshot)]
-replica.ask([a_query()])
+replica.fetch([a_query()])
 if data_limit:
     resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
 before = peak()
-answers = replica.ask(queries)
+answers = replica.fetch(queries)
 print(json.dumps([[answer.error and answer.error.kind for answer in answers], peak() - before]))
 """
 LARGE = {

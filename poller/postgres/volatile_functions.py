@@ -50,7 +50,7 @@ def volatile_query(sqls: Sequence[str], charset: Charset = UTF8) -> str:
                 if exists(schema, name)
             ]
     return _QUERY.format(
-        wanted=", ".join(signatures) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",
+        signatures=", ".join(signatures) or "(NULL::pg_catalog.int4, NULL, NULL, 0)",
         named=", ".join(named) or "(NULL::pg_catalog.int4, '', NULL, NULL)",
     )
 
