@@ -57,7 +57,7 @@ class Heartbeat:
         return self._written
 
     def write(self, content: Mapping[str, object], more: bytes = b"{}") -> None:
-        """Write `told`, the time, the poller's identity, and `more` (a JSON object). Raises nothing."""
+        """Write `content`, the time, the poller's identity, and `more` (a JSON object). Raises nothing."""
         private = len(self._places) > 1
         troubles = []
         for path in self._places:
