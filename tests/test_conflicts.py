@@ -19,6 +19,7 @@ from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
 from poller.polling.poll import to_result
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.replica import TRIES_TOGETHER, Replica
 from poller.postgres.server_facts import facts_query
 from poller.receiver.receiver import Receiver
@@ -276,7 +277,7 @@ def test_an_interrupt_ends_the_pause_between_two_tries(
 
     def pausing() -> bool:
         frame = sys._current_frames().get(asking.ident or 0)  # noqa: SLF001 - what a debugger looks at
-        return frame is not None and frame.f_code.co_name == "wait"
+        return frame is not None and frame.f_code is CancelToken.wait.__code__
 
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
         asking.start()

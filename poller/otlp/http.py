@@ -297,7 +297,10 @@ def _refused(response: requests.Response, kind: str, content: bytes) -> ExportRe
 
 
 def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:
-    """Return whether a successful answer may be a collector's: empty, or an OTLP response of any type."""
+    """Return whether a successful answer may be a collector's: empty, or an OTLP response of any type.
+
+    An answer of a type of OTLP may be damaged; then the request is accepted all the same.
+    """
     if kind == "text/html" or not content or kind == PROTOBUF:
         return kind != "text/html"
     try:
@@ -306,7 +309,7 @@ def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:
         with contextlib.suppress(DecodeError):
             form.response.FromString(content)
             return True
-        return False
+        return kind == "application/json"
     fields = {"partialSuccess", "partial_success"}
     return not document or (isinstance(document, dict) and bool(document.keys() & fields))
 

@@ -105,10 +105,10 @@ class Needs:
         if _is_system(schema) if schema else any(of.fullmatch(name) for of in (_OPEN, _CLOSED, _EXTENSIONS)):
             self.catalogs.add(name)
             return None
-        found = (str(schema) if schema else self.schema, name)
-        self.columns.setdefault(found, set())
-        self.schemas.add(found[0])
-        return found
+        target = (str(schema) if schema else self.schema, name)
+        self.columns.setdefault(target, set())
+        self.schemas.add(target[0])
+        return target
 
     def read(self, relation: Relation, column: str, names: dict[Relation, set[str]]) -> None:
         """Add `column` to `names`, which is one of `columns`, `qualified` and `possible`."""
@@ -303,11 +303,11 @@ class _Statement:
         scope = _Scope([], outer)
         for item in body.get("fromClause", []):
             self._from(item, scope, ctes)
-        names = [output_name(one["ResTarget"]) for one in body.get("targetList", [])]
+        names = [output_name(element["ResTarget"]) for element in body.get("targetList", [])]
         for key, clause in body.items():
             if key in ("sortClause", "distinctClause", "groupClause"):
-                for one in clause:
-                    self._by_name(one, key == "groupClause", names, scope, ctes)
+                for element in clause:
+                    self._by_name(element, key == "groupClause", names, scope, ctes)
             elif key not in ("fromClause", "withClause"):
                 self._expression(clause, scope, ctes)
         return _result(body)
@@ -336,10 +336,10 @@ class _Statement:
             for side in sides:
                 for name in _strings(join.get("usingClause", [])):
                     self._unqualified(name, [side])
-                for one in side if join.get("isNatural") else ():
-                    self._all_of(one, "it is in a NATURAL JOIN")
-                for one in side if "alias" in join else ():
-                    self._all_of(one, "the join has an alias")
+                for element in side if join.get("isNatural") else ():
+                    self._all_of(element, "it is in a NATURAL JOIN")
+                for element in side if "alias" in join else ():
+                    self._all_of(element, "the join has an alias")
             self._expression(join.get("quals"), _Scope(scope.items[first:], scope.outer), ctes)
             if "alias" in join:  # hides the names inside
                 scope.items[first:] = [_derived(join)]
@@ -351,8 +351,12 @@ class _Statement:
             scope.items.append(_derived(query, columns))
         else:
             for call in item.values():
-                self._expression({key: one for key, one in call.items() if key != "alias"}, scope, ctes)
-                named = frozenset(str(one["ColumnDef"].get("colname")) for one in call.get("coldeflist", []))
+                self._expression(
+                    {key: element for key, element in call.items() if key != "alias"}, scope, ctes
+                )
+                named = frozenset(
+                    str(element["ColumnDef"].get("colname")) for element in call.get("coldeflist", [])
+                )
                 scope.items.append(_derived(call, named))
         return scope.items[first:]
 
@@ -390,11 +394,11 @@ class _Statement:
                 self._all_of(item, "of SELECT *")
         elif star or len(names) > 1:
             *schema, alias = names if star else names[:-1]
-            found = self._find(schema[-1:], alias, scope)
-            if found and star:
-                self._all_of(found, f"of {alias}.*")
-            elif found and found.relation:
-                self._needs.read(found.relation, names[-1], self._needs.qualified)
+            target = self._find(schema[-1:], alias, scope)
+            if target and star:
+                self._all_of(target, f"of {alias}.*")
+            elif target and target.relation:
+                self._needs.read(target.relation, names[-1], self._needs.qualified)
         else:
             self._unqualified(names[0], list(scope.levels()))
 
@@ -466,15 +470,15 @@ def _named(text: str) -> dict[str, Any]:
     """The RangeVar of a name as SQL writes it, without arguments and brackets after it."""
     name = re.split(r"[(\[]", text)[0]
     items = statement(f"SELECT FROM {name}").get("SelectStmt", {}).get("fromClause", [])
-    found: dict[str, Any] = items[0].get("RangeVar", {}) if len(items) == 1 else {}
-    return found or {"relname": text}
+    target: dict[str, Any] = items[0].get("RangeVar", {}) if len(items) == 1 else {}
+    return target or {"relname": text}
 
 
 def _result(body: dict[str, Any]) -> _Columns:
     """The names that the columns of a SELECT certainly have."""
     while "larg" in body:
         body = body["larg"]
-    return frozenset(output_name(one["ResTarget"]) for one in body.get("targetList", [])) - {""}
+    return frozenset(output_name(element["ResTarget"]) for element in body.get("targetList", [])) - {""}
 
 
 def _derived(node: Mapping[str, Any], columns: _Columns = frozenset(), called: str = "") -> _Item:

@@ -159,8 +159,8 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
             matches = [parent / part for parent in matches]
             continue
         wildcard = re.sub(r"\*+", "*", part).replace("[^", "[!")
-        found = (match for parent in matches for match in parent.glob(wildcard))
-        matches = sorted(itertools.islice(found, MAX_MATCHES + 1))
+        matching = (match for parent in matches for match in parent.glob(wildcard))
+        matches = sorted(itertools.islice(matching, MAX_MATCHES + 1))
         if len(matches) > MAX_MATCHES:
             raise TooManyMatchesError
     return [match for match in matches if match.is_file()]
