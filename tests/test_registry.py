@@ -69,7 +69,7 @@ def test_json_has_everything_that_is_declared() -> None:
     )
     assert status["values"] == ["success", "failure"]
     assert (route["values"], route["examples"][-1]) == (None, "unmatched")
-    assert "no client can make a series" in route["open"]
+    assert "clients cannot create series" in route["open"]
     assert by_name["websocket_ack_batch_size"]["tunes"].startswith("WsConfig.ack_batch_size: ")
     assert by_name["messages_sent_total"]["since"] == "v0.3.9"
 
