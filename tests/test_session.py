@@ -469,14 +469,15 @@ class AbsurdServer:
 
 
 ASK_TWICE = """\
-import sys
+import os, sys
 from poller.postgres.replica import Replica
 from tests.bed.definitions import a_query
 
 replica = Replica(lambda: sys.argv[1], connect_timeout=2, lock_timeout=1)
 for _ in range(2):
     (answer,) = replica.fetch([a_query()])
-    print(answer.error.kind, answer.error.message, sep=": ")
+    print(answer.error.kind, answer.error.message, sep=": ", flush=True)
+os._exit(0)  # as the daemon ends: a thread of libpq still computes
 """
 
 
