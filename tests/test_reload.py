@@ -130,7 +130,7 @@ def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
     started = bed.metrics()
     bed.file.write_text(text("a", "c", sql="DELETE FROM t"))
     assert bed.reload(requested=False) == "refused"
-    assert bed.reload(requested=False) == "unchanged", "nobody wrote anything new"
+    assert bed.reload(requested=False) == "unchanged", "no file has changed"
     first, *problems = told(caplog)
     assert first == "ERROR query files not taken over, the queries stay as they are"
     assert [problem.partition(": ")[2] for problem in problems] == [

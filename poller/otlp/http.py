@@ -301,8 +301,10 @@ def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:
 
     An answer of a type of OTLP may be damaged; then the request is accepted all the same.
     """
-    if kind == "text/html" or not content or kind == PROTOBUF:
-        return kind != "text/html"
+    if kind == "text/html":
+        return False
+    if not content or kind == PROTOBUF:
+        return True
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
