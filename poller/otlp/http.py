@@ -45,13 +45,20 @@ _UNREAD_ANSWER = (DecodeError, ValueError, TypeError, AttributeError, Arithmetic
 
 
 class HttpSession(requests.Session):
-    """A session in which the configured CA certificate takes precedence over the environment."""
+    """A session for one URL in which the configured CA certificate takes precedence over the environment."""
+
+    _environment: Any = None
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would override."""
-        if verify is None and self.verify is not True:
-            verify = self.verify
-        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would override.
+
+        The environment is read once: to look for a proxy, `requests` goes through all of it twice a request.
+        """
+        if self._environment is None:
+            if verify is None and self.verify is not True:
+                verify = self.verify
+            self._environment = super().merge_environment_settings(url, proxies, stream, verify, cert)
+        return self._environment
 
 
 class AbortableConnection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import poller
@@ -14,8 +15,8 @@ MAX_BYTES = 1 << 20
 _SUFFIXES = (".yaml", ".yml")
 _MOST_NAMES = 1000
 """Maximum file names to compare with a wrong name."""
-_CASES = ".test"
-"""End of the stem of a file with cases for `poller test`."""
+_CASE_FILES = tuple(f".test{suffix}" for suffix in _SUFFIXES)
+"""End of the name of a file with cases for `poller test`."""
 
 
 def resolve(queries_setting: str) -> list[Path]:
@@ -52,14 +53,17 @@ def files_of(source: Path) -> list[Path]:
     """Return the query files of `source`, a file or a folder; raises OSError if the folder is unreadable."""
     if not source.is_dir():
         return [source]
-    return sorted(
-        path
-        for path in source.iterdir()
-        if path.suffix in _SUFFIXES
-        and not path.name.startswith(".")
-        and not holds_cases(path)
-        and not path.is_dir()
-    )
+    # The watcher calls this every few seconds, and a DirEntry needs no system call and no Path for each name.
+    with os.scandir(source) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.endswith(_SUFFIXES)
+            and not entry.name.startswith(".")
+            and not entry.name.endswith(_CASE_FILES)
+            and not entry.is_dir()
+        ]
+    return [source / name for name in sorted(names)]
 
 
 def unsearched(source: Path) -> list[Path]:
@@ -73,7 +77,7 @@ def unsearched(source: Path) -> list[Path]:
 
 def holds_cases(path: Path) -> bool:
     """Return whether `path` is a file of test cases: `messages.test.yaml` for `messages.yaml`."""
-    return path.suffix in _SUFFIXES and path.stem.endswith(_CASES)
+    return path.name.endswith(_CASE_FILES)
 
 
 def _packaged() -> Path:
