@@ -40,6 +40,7 @@ settings.load_profile("unhurried")
 
 pytest_plugins = [
     "tests.bed.versions",
+    "tests.bed.golden",
     "tests.bed.postgres",
     "tests.bed.messaging",
     "tests.bed.otlp",

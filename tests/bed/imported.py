@@ -3,14 +3,13 @@
 A case is a file in tests/imported/FORMAT/ with sections that begin with a line `=== NAME`. Sections named
 like files are passed to the importer; after a plus sign they are only created. `written` and `messages` are
 the results of the import. `primary` and `standby` are the results of the imported queries on a server.
-`python -m tests.bed.imported` updates `written` and `messages`.
+`pytest --update` writes `written` and `messages`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,13 @@ class Case:
     def __str__(self) -> str:
         return f"{self.path.parent.name}/{self.path.stem}"
 
+    def text(self, written: str, messages: str) -> str:
+        """Return the content of the file with these results of the import."""
+        sections = {**self.sections, "written": written, "messages": messages}
+        ordered = {name: text for name, text in sections.items() if name not in _NO_FILES}
+        ordered |= {name: sections[name] for name in _NO_FILES if name in sections}
+        return "".join(f"=== {name}\n{text}" for name, text in ordered.items())
+
 
 def read(path: Path) -> Case:
     head, *parts = _SECTION.split(path.read_text(encoding="utf-8"))
@@ -67,18 +73,3 @@ def imported(case: Case, folder: Path) -> tuple[str, str]:
         return "", "".join(f"{problem}\n" for problem in error.problems)
     written = to_yaml(result.drafts, "") if result.drafts else ""
     return written, "".join(f"{line}\n" for line in result.losses.lines(result.files))
-
-
-def _update(case: Case) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        written, messages = imported(case, Path(folder))
-        os.chdir(ROOT)
-    sections = {**case.sections, "written": written, "messages": messages}
-    ordered = {name: text for name, text in sections.items() if name not in _NO_FILES}
-    ordered |= {name: sections[name] for name in _NO_FILES if name in sections}
-    case.path.write_text("".join(f"=== {name}\n{text}" for name, text in ordered.items()), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    for case_ in cases():
-        _update(case_)

@@ -28,6 +28,7 @@ from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
+from tests.bed.golden import Golden
 from tests.bed.imported import DEFAULTS, Case, cases, imported
 from tests.bed.postgres import Site
 
@@ -43,12 +44,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_query_file_and_messages(case: Case, folder: Path) -> None:
-    """`python -m tests.bed.imported` updates the expected results."""
+def test_query_file_and_messages(case: Case, folder: Path, golden: Golden) -> None:
+    """`pytest --update` writes the expected results into the file of the case."""
     written, messages = imported(case, folder)
 
-    assert written == case.sections["written"]
-    assert messages == case.sections["messages"]
+    golden(case.path, case.text(written, messages))
     assert "s3cr3t" not in written + messages
     if written:
         (folder / "written.yaml").write_text(written, encoding="utf-8")
