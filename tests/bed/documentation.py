@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,19 @@ def blocks(page: Path) -> list[Block]:
 def all_blocks(kind: str) -> list[Block]:
     """Return the blocks of one kind of all pages."""
     return [block for page in pages() for block in blocks(page) if block.kind == kind]
+
+
+def only(kind: str) -> tuple[str, str]:
+    """Return the argument and the text of the only block of a kind."""
+    (block,) = all_blocks(kind)
+    return block.argument, block.text
+
+
+def script(commands: str) -> str:
+    """Return shell commands in which `poller` is the package under test, whatever is installed."""
+    return f'poller() {{ {sys.executable} -m poller "$@"; }}\n{commands}'.replace(
+        "exec poller", f"exec {sys.executable} -m poller"
+    )
 
 
 def generated() -> dict[str, Callable[[], str]]:

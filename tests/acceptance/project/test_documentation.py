@@ -23,7 +23,7 @@ from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from poller.tools.test.case import Case, Expectation
 from tests.bed import documentation
-from tests.bed.documentation import all_blocks, blocks, read
+from tests.bed.documentation import all_blocks, blocks, only, read, script
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
 from tests.bed.role import Role
@@ -42,12 +42,6 @@ def name_of(page: Path) -> str:
 def command(name: str, page: Path = README) -> str:
     (text,) = [block.text for block in blocks(page) if (block.kind, block.argument) == ("run", name)]
     return textwrap.dedent(text).strip()
-
-
-def only(kind: str) -> tuple[str, str]:
-    """Return the argument and the text of the only block of a kind."""
-    (block,) = all_blocks(kind)
-    return block.argument, block.text
 
 
 @pytest.fixture
@@ -167,7 +161,7 @@ def test_the_daemon_runs_with_the_variables_of_the_readme(
         if block.kind == "file":
             (tmp_path / block.argument).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.argument).write_text(block.text, encoding="utf-8")
-    process = start_process(["bash", "-c", _on_path(f"{text}\nexec poller run")], cwd=tmp_path)
+    process = start_process(["bash", "-c", script(f"{text}\nexec poller run")], cwd=tmp_path)
     receiver.wait_for(lambda points: "devices_by_name" in {point.metric for point in points})
     process.send(signal.SIGTERM)
 
@@ -212,9 +206,9 @@ def test_the_commands_of_a_page_from_the_top_print_the_outputs_that_it_shows(
             server.execute(block.text)
             server.replayed()
     steps = list(_steps(page, tmp_path))
-    script = "\n".join(["set -e", *(step for step, _, _ in steps)])
+    commands = "\n".join(["set -e", *(step for step, _, _ in steps)])
     process = start_process(
-        ["bash", "-c", _on_path(script)],
+        ["bash", "-c", script(commands)],
         cwd=tmp_path,
         env={
             "POLLER_DATABASE_URL": server.standby_dsn,
@@ -304,7 +298,7 @@ def test_doctor_accepts_the_role_of_the_documentation(
     server.replayed()
     line, shown = only("doctor")
     process = start_process(
-        ["bash", "-c", _on_path(line)],
+        ["bash", "-c", script(line)],
         env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
     )
 
@@ -366,13 +360,6 @@ def _measured(text: str) -> str:
     words = re.sub(r"http://\S+", "URL", words)
     words = re.sub(r"<?[\d.]+ (ms|s)\b, cost \d+", "N ms, cost N", words)
     return re.sub(r"empty export in [\d.]+ m?s", "empty export in N ms", words)
-
-
-def _on_path(commands: str) -> str:
-    """Run `poller` as the package under test, whatever is installed."""
-    return f'poller() {{ {sys.executable} -m poller "$@"; }}\n{commands}'.replace(
-        "exec poller", f"exec {sys.executable} -m poller"
-    )
 
 
 def _comparable(text: str) -> list[str]:
