@@ -18,13 +18,13 @@ from poller.cli.app import main
 from poller.config.queries.load import load
 from poller.config.queries.sql_ast import nodes
 from poller.config.queries.yaml_reader import parse
+from poller.model.diagnostics import Place
 from poller.model.errors import PollError
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
-from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
