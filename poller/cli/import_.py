@@ -40,11 +40,11 @@ def import_(
 ) -> None:
     """Convert the queries of another tool into query files, without a database.
 
-    stderr lists what is not kept and what works differently, each as `file:line: path.to.key: problem;
-    fix`. Equal changes are listed once. The output passes `poller check`. Connections and secrets are not
-    imported.
+    stderr lists everything that is not converted or works differently, each as `file:line: path.to.key:
+    problem; fix`. Equal changes are listed once. The output passes `poller check`. Connections and secrets
+    are not imported.
 
-    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or
+    Exit code 0: everything was converted; 1: something was not; 2: a file cannot be read or written, or
     belongs to another tool.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
@@ -54,7 +54,7 @@ def import_(
     sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     summary = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
-    summary = f"{summary}; {lost} not kept, {changed} changed"
+    summary = f"{summary}; {lost} not converted, {changed} changed"
     if warned:
         summary += f", {counted(warned, 'warning')}"
     if imported.drafts:

@@ -87,7 +87,7 @@ def new(
     sys.stdout.flush()
     for offer in chosen:
         if offer.caution:
-            say(console, f"look: {offer.caution}", "yellow")
+            say(console, f"warning: {offer.caution}", "yellow")
     if write is not None:
         append_all(write, queries, settings, console)
     else:

@@ -70,7 +70,7 @@ def warn_of_conflicts(queries: Sequence[Mapping[str, Any]], settings: Settings, 
     """Print why the daemon would reject queries that the user is going to paste into a file."""
     for query in queries:
         for problem in conflicts(query, _other_files(settings), _defaults(settings)):
-            say(console, f"look: {problem}", "yellow")
+            say(console, f"warning: {problem}", "yellow")
 
 
 def names_in_use(settings: Settings, path: Path | None) -> set[str]:

@@ -23,7 +23,7 @@ class Losses:
 
     def add_loss(self, place: Place, message: str, advice: str) -> None:
         """Add a feature of the original that the imported queries lack."""
-        self._lost.setdefault(f"{place}: not kept: {message}; {advice}", place)
+        self._lost.setdefault(f"{place}: not converted: {message}; {advice}", place)
 
     def add_change(self, place: Place, message: str) -> None:
         """Add a feature that is converted to another form or is configured elsewhere."""
