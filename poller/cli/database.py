@@ -16,7 +16,6 @@ from poller.model.errors import PollError
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
 from poller.postgres.password import password_from
-from poller.tools.doctor.unreachable import unreachable
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,8 +32,10 @@ class DatabaseVisit:
 
     def refused(self, error: PollError) -> str:
         """Return why there is no connection, and how to fix it."""
+        from poller.tools.doctor.server import unreachable  # imported here because it loads the SQL parser
+
         finding = unreachable(error, self.place)
-        return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
+        return f"{finding.message}; {finding.advice}"
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from poller.cli.options import with_settings
 from poller.config.settings import Settings
 from poller.config.settings_schema import Variables
 from poller.daemon.signals import StopSignal
+from poller.model.diagnostics import Diagnostic, failed
 from poller.telemetry.logging import configure
+from poller.terminal.diagnostics import checks_to_json, print_checks
 from poller.terminal.progress import Progress
-from poller.tools.doctor.finding import Finding, healthy, print_findings, to_json
 
 Format = Literal["text", "json"]
 
@@ -53,7 +54,7 @@ def doctor(
     catalog = open_catalog(settings)
     settings.conninfo()
     strict = settings.strict if strict is None else strict
-    findings = [Finding("settings", "warn", warning) for warning in settings.warnings]
+    findings = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
     with Progress([query.name for query in catalog.queries]) as progress:
@@ -65,9 +66,9 @@ def doctor(
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if format == "json":
-        sys.stdout.write(to_json(findings) + "\n")
+        sys.stdout.write(checks_to_json(findings) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_findings(open_console(), findings)
-    raise typer.Exit(0 if healthy(findings) else 1)
+        print_checks(open_console(), findings)
+    raise typer.Exit(1 if failed(findings) else 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from poller.cli.database import place_of, session_of
 from poller.config.settings import Settings
+from poller.model.diagnostics import Diagnostic
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
@@ -17,8 +18,6 @@ from poller.postgres.replay_lag import Lag
 from poller.terminal.progress import Progress
 from poller.tools.doctor import queries, server
 from poller.tools.doctor import standby as replay
-from poller.tools.doctor.finding import Finding
-from poller.tools.doctor.unreachable import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +42,7 @@ class Examination:
         self._strict = strict
         self._session = session_of(settings, cancel_token)
 
-    def findings(self, progress: Progress) -> list[Finding]:
+    def findings(self, progress: Progress) -> list[Diagnostic]:
         """Run the checks; an unreachable database or a lost connection is a finding as well."""
         place = place_of(self._settings)
         try:
@@ -53,11 +52,11 @@ class Examination:
             server_findings = server.examine(catalogue, self._session, place=place, strict=self._strict)
             return server_findings + self._through_the_queries(catalogue, progress)
         except PollError as error:
-            return [unreachable(error, place)]
+            return [server.unreachable(error, place)]
         finally:
             self._session.close()
 
-    def _through_the_queries(self, catalogue: server.ServerCatalogue, progress: Progress) -> list[Finding]:
+    def _through_the_queries(self, catalogue: server.ServerCatalogue, progress: Progress) -> list[Diagnostic]:
         settings = self._settings
         # Without `warn`: the finding about a primary replaces the daemon's log record.
         admission = Admission(

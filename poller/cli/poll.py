@@ -14,7 +14,8 @@ from poller.cli.completion import queries
 from poller.cli.options import with_settings
 from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition
 from poller.model.result import REFUSALS, PollResult
@@ -69,7 +70,7 @@ def poll(
     catalog = open_catalog(settings)
     chosen = catalog.select(query) if query else catalog.queries
     if push and settings.endpoint is None:
-        raise ConfigError([Problem("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
+        raise ConfigError([invalid("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
     settings.conninfo()  # before the SDK is imported, so that a missing database is reported at once
     store = ResultStore(catalog.queries)
     target = open_push(settings, store, periodic=False) if push else None

@@ -10,7 +10,8 @@ import typer
 
 from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
-from poller.model.errors import ConfigError, PollError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollError
 
 Format = Literal["yaml", "json"]
 
@@ -69,12 +70,12 @@ def _statement(sql: str | None) -> str:
     if sql is None and sys.stdin.isatty():
         example = 'poller try "SELECT count(*) AS users FROM users"'
         raise ConfigError(
-            [Problem("SQL", f"is missing; write it as an argument or to stdin, for example {example}")]
+            [invalid("SQL", f"is missing; write it as an argument or to stdin, for example {example}")]
         )
     text = sys.stdin.read() if sql in (None, "-") else str(sql)
     text = text.strip()
     if "--" not in text.rpartition("\n")[2]:
         text = text.rstrip("; \t\r\n")
     if problem := statement_problem(text):
-        raise ConfigError([Problem("SQL", problem)])
+        raise ConfigError([invalid("SQL", problem)])
     return text if "\n" not in text else f"{text}\n"

@@ -89,7 +89,7 @@ class Tryout:
     def _warn_of_power(self) -> None:
         if self._superuser:
             warning = (
-                "look: this role is a superuser, which only the read-only transaction restricts; "
+                "warning: this role is a superuser, which only the read-only transaction restricts; "
                 "create a read-only role with deploy/role.sql"
             )
             say(self._console, warning, "yellow")
@@ -157,7 +157,7 @@ class Tryout:
         )
         answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
         if server_infos and not server_infos[-1].standby and settings.require_standby == "warn":
-            say(self._console, "look: this server is a primary; poll a standby", "yellow")
+            say(self._console, "warning: this server is a primary; poll a standby", "yellow")
         return answer
 
 

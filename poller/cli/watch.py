@@ -18,7 +18,8 @@ from poller.cli.watch_view.show import show_live, show_once
 from poller.cli.watch_view.source import Look, PollerStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def watch(
             0 if show(console, running_poller(places(settings.health_file, settings.state_dir))) else 1
         )
     if not console.is_terminal:
-        raise ConfigError([Problem("--poll", "needs a terminal; run `poller poll` to print one poll")])
+        raise ConfigError([invalid("--poll", "needs a terminal; run `poller poll` to print one poll")])
     with _polling(settings) as look:
         show_live(console, look)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from poller.config.settings import Settings
-from poller.model.errors import ConfigError, Problem, StateInUseError
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
 from poller.polling.state_file import StateFile
@@ -116,7 +117,7 @@ def open_replica(
     conninfo = settings.conninfo()
     if not is_conninfo(conninfo):
         where = settings.source("database_url").name
-        raise ConfigError([Problem(where, "; ".join(misunderstood(conninfo)))])
+        raise ConfigError([invalid(where, "; ".join(misunderstood(conninfo)))])
     command = settings.password_command
     return Replica(
         settings.conninfo,

@@ -12,7 +12,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from poller.config.queries.diff import Difference, compare
 from poller.daemon.scheduler import PollScheduler
 from poller.model.catalog import Catalog
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic
+from poller.model.errors import ConfigError
 from poller.model.query import QueryDefinition
 from poller.model.text import counted
 from poller.model.tick import Tick
@@ -54,7 +55,7 @@ class Reload:
         metrics about reloads.
         """
         self.catalog = catalog
-        self.problems: tuple[Problem, ...] = ()
+        self.problems: tuple[Diagnostic, ...] = ()
         """Problems for which the last reload was refused; empty if it was not refused."""
         self._load = load
         self._look = look
@@ -70,7 +71,7 @@ class Reload:
         before = self._look()
         if before == self._read and not requested:
             return "unchanged"
-        problems: tuple[Problem, ...] = ()
+        problems: tuple[Diagnostic, ...] = ()
         catalog = self.catalog
         try:
             catalog = self._load()
@@ -101,7 +102,7 @@ class Reload:
         for line in more:
             logger.info("%s", line)
 
-    def _refuse(self, problems: tuple[Problem, ...]) -> None:
+    def _refuse(self, problems: tuple[Diagnostic, ...]) -> None:
         self.problems = problems
         self._reloads("failed")
         logger.error(

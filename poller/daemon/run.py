@@ -28,8 +28,9 @@ from poller.daemon.sd_notify import SystemdNotifier
 from poller.daemon.signals import StopSignal, on_hangup
 from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
 from poller.model.catalog import Catalog
+from poller.model.diagnostics import invalid
 from poller.model.duration import format_duration
-from poller.model.errors import ConfigError, Problem
+from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.model.tick import Tick, ticks
 from poller.polling.store import ResultStore
@@ -155,7 +156,7 @@ def _read_again(settings: Settings) -> Catalog:
         catalog: Catalog = LoaderProcess.run("load", settings)
     except LoaderError as error:
         message = f"cannot be read again: {error}; send SIGHUP to retry"
-        raise ConfigError([Problem("POLLER_QUERIES", message)]) from None
+        raise ConfigError([invalid("POLLER_QUERIES", message)]) from None
     return catalog
 
 

@@ -2,7 +2,7 @@
 
 casts        Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 catalog      Catalogue of all queries of all files.
-diagnostics  Diagnostic of `check`: its severity, rule, place, problem and fix.
+diagnostics  Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and advice.
 duration     Durations as query files write them, such as `5m` or `1h30m`.
 errors       Exceptions of the poller, and the scope that each one ends.
 files        Bounded reading of regular files, and atomic replacement of a file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
@@ -17,7 +18,6 @@ from poller.postgres.connection import Connection
 from poller.postgres.inspect import inspecting
 from poller.postgres.transaction import budget
 from poller.postgres.volatile_functions import ADVICE
-from poller.tools.doctor.finding import Finding, State
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does so for the packaged queries",
@@ -61,16 +61,16 @@ def planned(
     return costs, {query.name: names for query, names in zip(ran, volatile, strict=True) if names}
 
 
-def volatile(functions: Mapping[str, Sequence[str]]) -> list[Finding]:
+def volatile(functions: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
     """One finding for all volatile functions that may write; empty if there are none."""
     if not functions:
         return []
     calls = ", ".join(f"{query} calls {' and '.join(names)}" for query, names in functions.items())
     detail = f"{calls}: declared VOLATILE, so it may write despite READ ONLY"
-    return [Finding("functions", "warn", detail, ADVICE, facts={"functions": dict(functions)})]
+    return [Diagnostic("warning", "functions", detail, ADVICE, facts={"functions": dict(functions)})]
 
 
-def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Finding:
+def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagnostic:
     """Finding for one query; `max_duty_cycle` is a fraction of 1."""
     result = to_result(answer)
     query = answer.query
@@ -83,32 +83,32 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
         "error": result.error_type,
     }
 
-    def finding(state: State, detail: str, advice: str | None = None) -> Finding:
-        return Finding("query", state, detail, advice, query.name, facts)
+    def finding(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
+        return Diagnostic(severity, "query", detail, advice, query.name, facts=facts)
 
     if answer.skipped is not None:
         reason = answer.skipped.reason
         if reason in _CHECK_OF_REASON:
             return finding("skip", f"not run: see {_CHECK_OF_REASON[reason]}")
-        state: State = "skip" if reason in _EXPECTED else "warn"
-        return finding(state, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
+        severity: Severity = "skip" if reason in _EXPECTED else "warning"
+        return finding(severity, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
     spent = _spent(answer.duration, cost)
     if result.error is not None:
         error = result.error
         code = f" ({error.sqlstate})" if error.sqlstate else ""
-        return finding("fail", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
+        return finding("error", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _estimate_note(answer, query)
     if result.quarantined.keys() - {"null"}:
         advice = f"check the rows: poller poll --query {query.name} -v"
-        return finding("warn", f"{spent}, {series}, {_dropped(result)}", advice)
+        return finding("warning", f"{spent}, {series}, {_dropped(result)}", advice)
     if answer.estimated == "timeout":
-        return finding("warn", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
+        return finding("warning", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
     if answer.duration > max_duty_cycle * query.interval:
         often = format_duration(round(answer.duration / max_duty_cycle))
         detail = (
             f"{spent}, {series}: more than {max_duty_cycle:.0%} of its interval, so it runs every {often}"
         )
-        return finding("warn", detail, "make the query cheaper, or its interval longer")
+        return finding("warning", detail, "make the query cheaper, or its interval longer")
     # A NULL under on_null: drop is omitted because the definition asks for it.
     return finding("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
 

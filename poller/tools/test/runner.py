@@ -15,7 +15,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from poller.model.errors import ConfigError, PollerError, PollError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollerError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, EstimateReason, PollResult
 from poller.polling.poll import to_result
@@ -55,7 +56,7 @@ def require_empty(connection: psycopg.Connection) -> None:
         f"contains the relation {names[0]}{more}, which a case would lock for other clients; write an empty "
         "database (createdb scratch), and create the tables with `schema:` or `schema_file:`"
     )
-    raise ConfigError([Problem("--database", message)])
+    raise ConfigError([invalid("--database", message)])
 
 
 _CANCEL_SECONDS = 2.0

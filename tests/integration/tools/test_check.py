@@ -14,7 +14,6 @@ from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
-from poller.model.diagnostics import RULES
 from poller.model.errors import ConfigError, PollError
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
@@ -23,6 +22,7 @@ from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import facts_query, read_facts
 from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import free_ports
+from poller.tools.check.result import RULES
 from tests.bed.postgres import Database
 
 QUERY = """\

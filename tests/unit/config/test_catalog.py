@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -293,12 +294,12 @@ def test_queries_are_selected_by_name_and_pattern_in_the_order_of_the_files(tmp_
 
 
 def loads_or_tells(path: Path) -> None:
-    told = []
+    told: Sequence[Diagnostic] = ()
     try:
         catalog = load([path], DEFAULTS)
         assert all(isinstance(one, QueryDefinition) for one in catalog.queries)
     except ConfigError as error:
-        told = error.problems or [Problem("nowhere", "a failure without a reason")]
+        told = error.problems or [invalid("nowhere", "a failure without a reason")]
     for problem in told:
         assert problem.where.startswith(str(path))
         assert "\n" not in str(problem)
