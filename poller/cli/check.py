@@ -110,9 +110,7 @@ def _judged(
     limits = Limits(math.inf if max_cost is None else max_cost, large_table)
     with visiting(settings) as visit:
         try:
-            with inspecting(
-                visit.session, visit.cancel_token, visit.lock_timeout, catalog.queries
-            ) as inspection:
+            with inspecting(visit.replica.opener, catalog.queries) as inspection:
                 return [], check_queries(catalog.queries, origins, inspection, limits)
         except PollError as error:
             where = settings.source("database_url").name

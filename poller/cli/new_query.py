@@ -69,11 +69,11 @@ class Starter:
     @contextmanager
     def _inspecting(self) -> Iterator[Inspection]:
         """One short transaction: a question at the terminal takes longer than a connection may be idle."""
-        visit = self._visit
-        with inspecting(visit.session, visit.cancel_token, visit.lock_timeout) as inspection:
+        replica = self._visit.replica
+        with inspecting(replica.opener) as inspection:
             yield inspection
         if self._asks:
-            visit.session.close()
+            replica.connection.close()
 
     def _ask_table(self, tables: Sequence[Table]) -> Table:
         from rich.prompt import Prompt

@@ -40,7 +40,7 @@ def try_(
     feeds no metric; 2: the statement does not only read, a name is in use, or the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.database import visiting
+    from poller.cli.database import admission_of, visiting
     from poller.cli.try_statement import Tryout
     from poller.terminal.console import open_console, say
     from poller.tools.check.rejection import marked, refusal
@@ -48,7 +48,7 @@ def try_(
 
     text = _statement(sql)
     console = open_console(stderr=True)
-    with visiting(settings) as visit:
+    with visiting(settings, admission_of(settings, strict=settings.strict)) as visit:
         try:
             Tryout(settings, visit, text, console).run(name, write, format)
         except PollError as error:

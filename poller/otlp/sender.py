@@ -109,7 +109,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
         os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     # gRPC's traces contain every header of every request, and cannot be masked.
     if variables.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
-        logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
+        logger.warning("GRPC_TRACE is ignored, because it would write the headers of OTLP")
     from grpc import ChannelCredentials, ssl_channel_credentials
 
     from poller.otlp.grpc import GrpcSender

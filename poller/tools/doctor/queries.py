@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult, SkipReason
-from poller.model.tick import Tick
 from poller.polling.poll import to_result
-from poller.postgres.batch import Batch
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
 from poller.postgres.inspect import inspecting
-from poller.postgres.transaction import budget
+from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.volatile_functions import ADVICE
 
 _ADVICE: dict[SkipReason, str] = {
@@ -29,20 +24,8 @@ _CHECK_OF_REASON: dict[SkipReason, str] = {"primary": "standby", "lag": "lag", "
 """Check that reports a reason for which all queries are skipped."""
 
 
-def run(attempts: Batch, planned: Sequence[Tick], on_answer: Callable[[str], None]) -> dict[str, Answer]:
-    """Run every tick once as the daemon does; queries that recovery cancels are retried one by one."""
-    answers: dict[str, Answer] = {}
-    for tick in planned:
-        ends = time.monotonic() + max(tick.interval, budget(tick.queries))
-        answers |= attempts.run(tick.queries, on_answer, ends, together=True)
-        cancelled = [query for query in tick.queries if _is_conflict(answers[query.name])]
-        if cancelled:
-            answers |= attempts.run(cancelled, on_answer, ends, together=False)
-    return answers
-
-
 def planned(
-    session: Connection, cancel_token: CancelToken, lock_timeout: float, answers: Sequence[Answer]
+    opener: SnapshotOpener, answers: Sequence[Answer]
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
     """The planner's cost and the volatile functions of each query that has run, by query.
 
@@ -53,7 +36,7 @@ def planned(
         return {}, {}
     sqls = [query.sql for query in ran]
     try:
-        with inspecting(session, cancel_token, lock_timeout) as inspection:
+        with inspecting(opener) as inspection:
             plans, volatile = inspection.statements(sqls), inspection.volatile(sqls)
     except PollError:
         return {}, {}  # The connection was lost; the answers received so far are still reported.
@@ -132,10 +115,6 @@ def _spent(seconds: float, cost: float | None) -> str:
     else:
         time = f"{seconds * 1000:.1f} ms" if seconds >= 0.0001 else "<0.1 ms"
     return time if cost is None else f"{time}, cost {cost:,.0f}"
-
-
-def _is_conflict(answer: Answer) -> bool:
-    return answer.error is not None and answer.error.kind == "conflict"
 
 
 def _timed_out(answer: Answer) -> bool:

@@ -14,12 +14,11 @@ from poller.model.diagnostics import Diagnostic
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
-from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection, Host, ssl_mode
-from poller.postgres.pipeline import Pipeline
-from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
+from poller.postgres.inspect import inspecting
+from poller.postgres.server_facts import ServerFacts
+from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.sqlstate import connection_advice
-from poller.postgres.transaction import TransactionLimits, budget, rollback
 
 LARGEST_SKEW_SECONDS = 5.0
 _ROLE_ADVICE = "poll with a dedicated role that may only read: deploy/role.sql creates one"
@@ -37,29 +36,17 @@ class ServerCatalogue:
     """Minimum seconds by which the server's clock is ahead of the local clock; negative if it is behind."""
 
 
-def read_catalogue(
-    session: Connection, cancel_token: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
-) -> ServerCatalogue:
+def read_catalogue(opener: SnapshotOpener, queries: Sequence[QueryDefinition]) -> ServerCatalogue:
     """Read the server's catalogue in one read-only transaction. Raises PollError."""
-    pipeline = Pipeline(session.connection(), cancel_token)
-    transaction_limits = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
-    facts = facts_query(queries, privileges=True, charset=pipeline.charset)
-    before = time.time()
-    sent = [*transaction_limits.opening([facts, _catalogue_query()]), rollback()]
-    replies = [(reply, time.time()) for reply in pipeline.send(sent)]
-    for reply, _ in replies:
-        if reply.error is not None:
-            session.close()
-            raise reply.error
-    values = [
-        (reply.rows.values[0][0] or b"", at) for reply, at in replies if reply.rows and reply.rows.values
-    ]
-    (raw_facts, _), (document, after) = values[-2:]
+    with inspecting(opener, queries, privileges=True) as inspection:
+        before = time.time()
+        document = inspection.value(_catalogue_query())
+        after = time.time()
     catalogue: dict[str, Any] = json.loads(document.decode(errors="replace"))
     clock = float(catalogue["clock"])
     # The server read its clock between the two local readings; only a time outside of them is certain skew.
     skew = min(0.0, clock - before) + max(0.0, clock - after)
-    return ServerCatalogue(read_facts(raw_facts), catalogue, skew)
+    return ServerCatalogue(inspection.facts, catalogue, skew)
 
 
 def unreachable(error: PollError, place: str) -> Diagnostic:

@@ -607,7 +607,7 @@ def test_a_signal_ends_it_and_cancels_the_query(
     def naps() -> int:
         ((count,),) = server.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND state = 'active' AND query LIKE '%pg_sleep(30)' AND pid <> pg_backend_pid()"
+            "AND state = 'active' AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()"
         )
         return int(count)
 

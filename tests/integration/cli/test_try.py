@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
-from poller.cli.database import visiting
+from poller.cli.database import admission_of, visiting
 from poller.cli.try_statement import Tryout
 from poller.config.load_settings import load
 from poller.model.errors import ConfigError
@@ -264,7 +264,7 @@ def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer
 def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
     """Which there is where the one that the statement was inspected on is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
-    with visiting(settings) as visit:
+    with visiting(settings, admission_of(settings, strict=True)) as visit:
         tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
         query = a_query(sql=BY_NAME)
         skipped = tryout.answer(query).skipped

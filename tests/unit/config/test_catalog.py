@@ -19,7 +19,8 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.query import Estimate, QueryDefinition
 from tests.bed.golden import Golden
 from tests.bed.process import ROOT

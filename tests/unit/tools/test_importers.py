@@ -23,6 +23,7 @@ from poller.model.errors import PollError
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
 from poller.tools.importers.sql_columns import columns_of
@@ -514,7 +515,7 @@ def test_a_text_that_looks_like_another_type_stays_a_text(word: str) -> None:
 
 @contextmanager
 def connected(dsn: str) -> Iterator[Replica]:
-    replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)
+    replica = Replica(lambda: dsn, connect_timeout=30.0, limits=TransactionLimits(1.0))
     try:
         yield replica
     finally:
