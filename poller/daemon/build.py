@@ -16,6 +16,7 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.config.settings import Settings
 from poller.daemon.poll_cycle import PollCycle, longest_absence
+from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
