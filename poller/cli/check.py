@@ -17,10 +17,10 @@ from poller.config.queries.load import opened
 from poller.config.queries.query_file import QueryFile
 from poller.config.settings import Settings
 from poller.model.catalog import Catalog, Defaults
-from poller.model.diagnostics import Diagnostic, failed, of_problem
-from poller.model.errors import ConfigError, PollError, Problem
+from poller.model.diagnostics import Diagnostic, failed, invalid
+from poller.model.errors import ConfigError, PollError
 from poller.model.text import counted
-from poller.tools.check.result import CheckedQuery
+from poller.tools.check.result import RULES, CheckedQuery
 from poller.tools.check.warnings import query_warnings
 from poller.tools.test.discovery import check_cases
 
@@ -56,26 +56,23 @@ def check(
     cannot be reached; 2: the files or the configuration are invalid.
     """
     if max_cost is not None and not database:
-        raise ConfigError([Problem("--max-cost", "requires the server's planner; add --database")])
+        raise ConfigError([invalid("--max-cost", "requires the server's planner; add --database")])
     if max_cost is not None and not max_cost > 0:  # rejects nan as well
-        raise ConfigError([Problem("--max-cost", "is not above 0; write for example 100000")])
+        raise ConfigError([invalid("--max-cost", "is not above 0; write for example 100000")])
     if database:
         settings.conninfo()
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-        opened_files, problems = opened(sources)
-        catalog = catalog_of(opened_files, defaults, problems)
+        opened_files = opened(sources)
+        catalog = catalog_of(opened_files, defaults)
         check_cases(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
             raise
-        _write(format, [of_problem(problem) for problem in error.problems])
+        _write(format, error.problems)
         raise typer.Exit(2) from None
-    warnings = [
-        Diagnostic(remark.rule, "warning", remark.message, remark.file.spot(remark.path), query=remark.query)
-        for remark in query_warnings(opened_files)
-    ]
+    warnings = query_warnings(opened_files)
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
         typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
     if not database:
@@ -83,12 +80,13 @@ def check(
         return
     others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
     others = [*warnings, *others]
-    diagnostics = [*others, *(complaint for query in judged for complaint in query.diagnostics)]
+    diagnostics = [*others, *(diagnostic for query in judged for diagnostic in query.diagnostics)]
     if format == "text":
         from poller.terminal.console import open_console
-        from poller.tools.check.output import print_report
+        from poller.terminal.diagnostics import count_problems, print_lines
 
-        print_report(open_console(), judged, others)
+        print_lines(open_console(), [*others, *(line for query in judged for line in query.lines())])
+        typer.echo(f"{counted(len(judged), 'query')}: {count_problems(diagnostics)}")
     else:
         _write(format, diagnostics, judged)
     raise typer.Exit(1 if failed(diagnostics) else 0)
@@ -112,28 +110,23 @@ def _judged(
     limits = Limits(math.inf if max_cost is None else max_cost, large_table)
     with visiting(settings) as visit:
         try:
-            with inspecting(
-                visit.session, visit.cancel_token, visit.lock_timeout, catalog.queries
-            ) as inspection:
+            with inspecting(visit.replica.opener, catalog.queries) as inspection:
                 return [], check_queries(catalog.queries, origins, inspection, limits)
         except PollError as error:
             where = settings.source("database_url").name
-            return [Diagnostic("database", "error", visit.refused(error), where=where)], []
+            return [Diagnostic("error", "database", visit.refused(error), subject=where)], []
 
 
 def _write(form: Format, diagnostics: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:
-    if form == "json":
-        from poller.tools.check.output import to_json
+    from poller.terminal.diagnostics import to_github, to_json, to_sarif
 
-        sys.stdout.write(to_json(diagnostics, judged) + "\n")
+    if form == "json":
+        sys.stdout.write(to_json(diagnostics, [query.data() for query in judged]) + "\n")
     elif form == "sarif":
         from poller.daemon.build import version
-        from poller.tools.check.output import to_sarif
 
-        sys.stdout.write(to_sarif(diagnostics, version()) + "\n")
+        sys.stdout.write(to_sarif(diagnostics, RULES, version()) + "\n")
     else:
-        from poller.tools.check.output import to_github
-
         sys.stdout.write(to_github(diagnostics))
 
 
@@ -144,9 +137,9 @@ def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic])
         return
     if warnings:
         from poller.terminal.console import open_console
-        from poller.tools.check.output import print_diagnostics
+        from poller.terminal.diagnostics import print_lines
 
-        print_diagnostics(open_console(), warnings)
+        print_lines(open_console(), warnings)
     read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
     result = counted(len(warnings), "warning") if warnings else "no problems"
     typer.echo(f"{', '.join(counted(len(items), thing) for items, thing in read)}: {result}")

@@ -46,6 +46,6 @@ def _names(sources: Sequence[Path]) -> Iterator[str]:
 
     for source in sources:
         for path in files_of(source):
-            for _, query in QueryFile(0, path, read(path)).queries():
+            for _, query in QueryFile(path, read(path)).queries():
                 if isinstance(name := query.get("name"), str) and name == one_line(name):
                     yield name

@@ -15,10 +15,11 @@ from poller.daemon.signals import StopSignal
 from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
 from poller.model.catalog import Defaults
+from poller.model.diagnostics import failed, invalid
 from poller.model.duration import format_duration, parse_duration
-from poller.model.errors import ConfigError, Problem
+from poller.model.errors import ConfigError
+from poller.terminal.diagnostics import checks_to_json, print_checks
 from poller.tools.conform.conformance import ConformanceCheck, Require
-from poller.tools.doctor.finding import healthy, print_findings, to_json
 from poller.tools.generate.metric_catalog import all_metrics
 
 Format = Literal["text", "json"]
@@ -70,7 +71,7 @@ def conform(
     seconds = _seconds(duration)
     if files and (duration or requests):
         raise ConfigError(
-            [Problem("poller conform", "cannot combine files with --for or --requests; omit one")]
+            [invalid("poller conform", "cannot combine files with --for or --requests; omit one")]
         )
     namespace = settings.namespace or known_generation(generation).namespace
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, namespace)
@@ -90,12 +91,12 @@ def conform(
         _listen(examination, host, grpc_port, http_port, seconds, requests)
     findings = examination.findings(ignore or ())
     if format == "json":
-        sys.stdout.write(to_json(findings) + "\n")
+        sys.stdout.write(checks_to_json(findings) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_findings(open_console(), findings)
-    raise typer.Exit(0 if healthy(findings) else 1)
+        print_checks(open_console(), findings)
+    raise typer.Exit(1 if failed(findings) else 0)
 
 
 def _seconds(duration: str | None) -> float | None:
@@ -104,7 +105,7 @@ def _seconds(duration: str | None) -> float | None:
     try:
         seconds = parse_duration(duration)
     except ValueError as error:
-        raise ConfigError([Problem("--for", str(error))]) from None
+        raise ConfigError([invalid("--for", str(error))]) from None
     assert isinstance(seconds, float)  # noqa: S101 - what it returns for a text
     return seconds
 
@@ -143,7 +144,7 @@ def _listen(
         )
     except OSError as error:
         hint = "set --grpc-port and --http-port; 0 chooses a free port"
-        raise ConfigError([Problem("poller conform", f"{error}; {hint}")]) from None
+        raise ConfigError([invalid("poller conform", f"{error}; {hint}")]) from None
     StopSignal(listening.end)
     until = [
         *([f"for {format_duration(seconds)}"] if seconds is not None else []),

@@ -12,7 +12,8 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 
 Which = Literal["inventory", "poller"]
 
@@ -31,7 +32,7 @@ def dashboard(
     """
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
         raise ConfigError(
-            [Problem("poller dashboard", "requires an extra: pip install 'obscura-poller[dashboard]'")]
+            [invalid("poller dashboard", "requires an extra: pip install 'obscura-poller[dashboard]'")]
         )
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load(resolve(settings.queries), defaults)

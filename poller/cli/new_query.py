@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from poller.cli.database import DatabaseVisit
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.text import near
 from poller.postgres.inspect import Inspection, inspecting
 from poller.terminal.console import say
@@ -48,7 +49,7 @@ class Starter:
         """Return the chosen aggregates; raises PollError, and ConfigError if the choice is invalid."""
         if table is None and not self._asks:
             problem = "is missing, and there is no terminal to ask; write --table NAME --aggregate count"
-            raise ConfigError([Problem("--table", problem)])
+            raise ConfigError([invalid("--table", problem)])
         with self._inspecting() as inspection:
             tables = read_tables(inspection.value(tables_query()))
         chosen = self._find(table, tables) if table is not None else self._ask_table(tables)
@@ -61,18 +62,18 @@ class Starter:
         if not self._asks:
             keys = ", ".join(offer.key for offer, _ in priced)
             raise ConfigError(
-                [Problem("--aggregate", f"is missing; write one of these for {chosen.full}: {keys}")]
+                [invalid("--aggregate", f"is missing; write one of these for {chosen.full}: {keys}")]
             )
         return self._ask_offers(chosen, priced)
 
     @contextmanager
     def _inspecting(self) -> Iterator[Inspection]:
         """One short transaction: a question at the terminal takes longer than a connection may be idle."""
-        visit = self._visit
-        with inspecting(visit.session, visit.cancel_token, visit.lock_timeout) as inspection:
+        replica = self._visit.replica
+        with inspecting(replica.opener) as inspection:
             yield inspection
         if self._asks:
-            visit.session.close()
+            replica.connection.close()
 
     def _ask_table(self, tables: Sequence[Table]) -> Table:
         from rich.prompt import Prompt
@@ -80,7 +81,7 @@ class Starter:
         print_tables(self._console, tables[:_MAX_CHOICES], more=len(tables) - _MAX_CHOICES)
         if not tables:
             problem = "the role may read no table; GRANT SELECT on one"
-            raise ConfigError([Problem("--table", problem)])
+            raise ConfigError([invalid("--table", problem)])
         while True:
             answer = Prompt.ask("Which table (number or name)", console=self._console).strip()
             if answer.isdecimal() and 0 < int(answer) <= len(tables):
@@ -114,7 +115,7 @@ class Starter:
             with self._inspecting() as inspection:
                 other = no_table(inspection.value(kinds_query(name)), name)
             problem = f"{name!r} {other or _no_such(name, tables)}"
-        raise ConfigError([Problem("--table", problem)])
+        raise ConfigError([invalid("--table", problem)])
 
     def _offers(self, keys: Sequence[str], table: Table, columns: Mapping[str, TableColumn]) -> list[Offer]:
         chosen, problems = [], []
@@ -122,7 +123,7 @@ class Starter:
             try:
                 chosen.append(offer(key, table, columns, self._top, self._most))
             except UnknownAggregateError as error:
-                problems.append(Problem("--aggregate", str(error)))
+                problems.append(invalid("--aggregate", str(error)))
         if problems:
             raise ConfigError(problems)
         return chosen

@@ -14,12 +14,12 @@ from poller.cli.completion import queries
 from poller.cli.options import with_settings
 from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition
 from poller.model.result import REFUSALS, PollResult
 from poller.model.tick import ticks
-from poller.polling.duplicates import contested, without
 from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from poller.terminal.progress import Progress
@@ -59,8 +59,7 @@ def poll(
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.load_catalog import open_catalog
-    from poller.daemon.build import Telemetry, open_push
-    from poller.daemon.poll_cycle import PollCycle
+    from poller.daemon.build import Telemetry, open_cycle, open_exporter
     from poller.polling.report import refusals
 
     configure(settings.log_format, settings.log_level)
@@ -69,12 +68,12 @@ def poll(
     catalog = open_catalog(settings)
     chosen = catalog.select(query) if query else catalog.queries
     if push and settings.endpoint is None:
-        raise ConfigError([Problem("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
+        raise ConfigError([invalid("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
     settings.conninfo()  # before the SDK is imported, so that a missing database is reported at once
     store = ResultStore(catalog.queries)
-    target = open_push(settings, store, periodic=False) if push else None
-    telemetry = Telemetry(settings if push else None, target)
-    cycle = PollCycle(catalog, settings, store, target, daemon=False, tracing=telemetry.tracing)
+    exporter = open_exporter(settings, store, periodic=False) if push else None
+    telemetry = Telemetry(settings if push else None, exporter)
+    cycle = open_cycle(settings, catalog.queries, store, exporter, tracing=telemetry.tracing)
     stop = StopSignal(cycle.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:
         # As in the daemon: one tick, one snapshot, one budget for queries with equal group and interval.
@@ -84,8 +83,7 @@ def poll(
             for result in cycle.run(tick.queries, progress.done)
         }
     # If two queries feed one series, the first result was stored before the second query ran.
-    claims = contested(store.current(time.monotonic()))
-    results = [without(polled[query.name], claims) for query in chosen]
+    results = store.without_duplicates([polled[query.name] for query in chosen], time.monotonic())
     cycle.replica.close()
     try:
         _print(format, results, catalog.metrics, settings)
@@ -98,7 +96,7 @@ def poll(
 
         # The first signal ends the wait, but not the first attempt to deliver the values.
         patience = settings.export_timeout
-        delivered = target.shutdown(patience, stopped=stopped) if target else True
+        delivered = exporter.shutdown(patience, stopped=stopped) if exporter else True
         telemetry.shutdown(patience, stopped)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)

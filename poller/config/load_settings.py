@@ -11,7 +11,8 @@ from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.environment import Environment, is_secret
 from poller.config.settings import Settings, Source, format_value, option
 from poller.config.settings_schema import Variables, example_of, lower
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.secrets import Secret
 from poller.model.text import did_you_mean
 
@@ -24,7 +25,7 @@ def destinations(
     values: Mapping[str, Any],
     sources: Mapping[str, Source],
     environ: Mapping[str, str],
-) -> tuple[dict[Signal, Endpoint], list[Problem]]:
+) -> tuple[dict[Signal, Endpoint], list[Diagnostic]]:
     """Return the endpoint of each of `signals` that has one, and the problems of their settings.
 
     `values` and `sources` are the unvalidated settings. A signal's own endpoint and protocol override the
@@ -32,7 +33,7 @@ def destinations(
     protocol/exporter.md).
     """
     endpoints: dict[Signal, Endpoint] = {}
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     for signal in signals:
         value, where = _place(signal, values, sources, environ)
         if value:
@@ -64,7 +65,7 @@ def _protocol(
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
     if protocol := environ.get(own, "").strip().lower():
         if protocol not in _PROTOCOLS:
-            raise ConfigError([Problem(own, f"{protocol!r} is not one of grpc, http/protobuf")])
+            raise ConfigError([invalid(own, f"{protocol!r} is not one of grpc, http/protobuf")])
         return _PROTOCOLS[protocol]
     shared = values.get("otlp_protocol")
     if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
@@ -102,7 +103,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         read = Variables(**values)
     except ValidationError as error:
         problems += [
-            Problem(sources[name].name, _say(name, values[name], dict(details)))
+            invalid(sources[name].name, _say(name, values[name], dict(details)))
             for details in error.errors(include_url=False, include_input=False)
             if (name := str(details["loc"][0]))
         ]

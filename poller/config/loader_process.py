@@ -69,7 +69,9 @@ class LoaderProcess(contextlib.ExitStack):
         Raises ConfigError with the problems that the child found or if another version of the package is
         installed by now, LoaderError if the child failed or ended.
         """
-        from poller.model.errors import ConfigError, Problem  # after the child is started
+        # Imported after the child is started.
+        from poller.model.diagnostics import invalid
+        from poller.model.errors import ConfigError
 
         try:
             answer = pickle.load(self._answers)  # noqa: S301 - only our own child writes to the pipe
@@ -80,7 +82,7 @@ class LoaderProcess(contextlib.ExitStack):
             message = (
                 f"version {installed} is installed, but {_running_version()} is running; restart the poller"
             )
-            raise ConfigError([Problem("POLLER_QUERIES", f"cannot be read: {message}")])
+            raise ConfigError([invalid("POLLER_QUERIES", f"cannot be read: {message}")])
         if answer is None:
             raise self._ended()
         kind, content = pickle.loads(answer)  # noqa: S301 - the same

@@ -9,8 +9,9 @@ from typing import Literal
 
 from poller.config.endpoint import Endpoint, Protocol, Signal
 from poller.model.catalog import Defaults
+from poller.model.diagnostics import invalid
 from poller.model.duration import format_duration
-from poller.model.errors import ConfigError, Problem
+from poller.model.errors import ConfigError
 from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url, read_secret
 
 RequireStandby = Literal["warn", "true", "false"]
@@ -128,7 +129,7 @@ class Settings:
             return ""
         raise ConfigError(
             [
-                Problem(
+                invalid(
                     "POLLER_DATABASE_URL",
                     f"is not set, so there is no database to poll; write one like {A_DATABASE}, "
                     "or set PGHOST or PGSERVICE",

@@ -4,7 +4,7 @@ build              Factories for the connection, the exporter, the queue and the
 health             Liveness and readiness of a poller, derived from its heartbeat file.
 heartbeat          Heartbeat file, rewritten every few seconds for probes, which need no port.
 heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
-poll_cycle         Poll cycle of one tick: fetch, map, store, count, log and save.
+poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files, all or nothing: invalid files leave the running queries in use.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
 scheduler          Scheduler of the ticks, with one worker and a schedule that can be replaced between two

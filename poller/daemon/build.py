@@ -8,12 +8,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from opentelemetry.metrics import NoOpMeter
+
 from poller.config.settings import Settings
-from poller.model.errors import ConfigError, Problem, StateInUseError
+from poller.daemon.poll_cycle import PollCycle, longest_absence
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
 from poller.polling.state_file import StateFile
@@ -23,11 +27,18 @@ from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.connection import is_conninfo, misunderstood
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
-from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
 from poller.postgres.sqlcomment import Tags, untagged
+from poller.postgres.transaction import TransactionLimits
+from poller.telemetry.poll_log import PollLog
+from poller.telemetry.poll_metrics import SelfMetrics
+from poller.telemetry.replica_metrics import register_replica_gauges
 from poller.telemetry.traces import Tracing, traceparent
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+    from poller.model.query import QueryDefinition
     from poller.otlp.exporter import MetricExporter
     from poller.otlp.retry_sender import RetrySender
     from poller.otlp.sending_queue import SendingQueue
@@ -41,8 +52,8 @@ def version() -> str:
     return importlib.metadata.version("obscura-poller")
 
 
-def open_push(settings: Settings, store: ResultStore, *, periodic: bool) -> MetricExporter | None:
-    """Start to push the values in `store`; return None without an endpoint.
+def open_exporter(settings: Settings, store: ResultStore, *, periodic: bool) -> MetricExporter | None:
+    """Start to export the values in `store`; return None without an endpoint.
 
     Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
     the state folder cannot be used.
@@ -56,9 +67,9 @@ def open_push(settings: Settings, store: ResultStore, *, periodic: bool) -> Metr
     from poller.telemetry.query_metrics import QueryMetrics
 
     own = settings.self_metrics != "off"
-    queue = open_spool(settings, shared=not periodic)
+    queue = open_queue(settings, shared=not periodic)
     described = resource(settings.service_name, settings.instance, version())
-    push = MetricExporter(
+    exporter = MetricExporter(
         settings.endpoint,
         described,
         queue,
@@ -72,11 +83,11 @@ def open_push(settings: Settings, store: ResultStore, *, periodic: bool) -> Metr
         query_metrics=QueryMetrics() if own else None,
         starts=periodic,
     )
-    push.add(instruments.collect)
-    return push
+    exporter.add(instruments.collect)
+    return exporter
 
 
-def open_spool(settings: Settings, *, shared: bool) -> SendingQueue:
+def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:
     """Open the queue of undelivered requests; in memory if `shared` and another process uses the folder."""
     from poller.otlp.sending_queue import SendingQueue
 
@@ -99,41 +110,83 @@ def open_spool(settings: Settings, *, shared: bool) -> SendingQueue:
         return opened(None)
 
 
-def open_memory(settings: Settings) -> StateFile | None:
-    """Open the storage of values across restarts; None without POLLER_STATE_DIR. Raises ConfigError."""
+def open_store(settings: Settings, queries: Sequence[QueryDefinition]) -> ResultStore:
+    """Return a store with the values of the previous run, if POLLER_STATE_DIR is set; raises ConfigError."""
     if settings.state_dir is None:
-        return None
+        return ResultStore(queries)
     make_folder(settings.state_dir)
     # The key contains no secret, so that a rotated password does not make it another database.
     libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
-    return StateFile(settings.state_dir, " ".join([settings.text_of("database_url"), *libpq]))
+    state_file = StateFile(settings.state_dir, " ".join([settings.text_of("database_url"), *libpq]))
+    return ResultStore(queries, state_file.load(queries, time.monotonic(), time.time()), state_file)
 
 
 def open_replica(
-    settings: Settings, breaker: CircuitBreaker, on_server_info: Callable[[ServerInfo], None]
+    settings: Settings,
+    admission: Admission,
+    on_server_info: Callable[[ServerInfo], None] = lambda _: None,
 ) -> Replica:
-    """Prepare the connection; raises ConfigError if no database is named, or libpq rejects its name."""
-    conninfo = settings.conninfo()
-    if not is_conninfo(conninfo):
-        where = settings.source("database_url").name
-        raise ConfigError([Problem(where, "; ".join(misunderstood(conninfo)))])
+    """Prepare the connection that the daemon and every command use, without opening it."""
     command = settings.password_command
     return Replica(
         settings.conninfo,
         connect_timeout=settings.connect_timeout,
-        lock_timeout=settings.lock_timeout,
+        limits=TransactionLimits(settings.lock_timeout, settings.max_result_size),
         password=password_from(command.reveal()) if command else None,
-        admission=Admission(
-            settings.require_standby,
-            settings.max_replay_lag,
-            breaker.check,
-            count_active=settings.max_active_backends is not None,
-            strict=settings.strict,
-            report_lag=settings.self_metrics != "off",
-        ),
+        admission=admission,
         on_server_info=on_server_info,
         tags=tags(settings.sql_comments),
-        max_result_bytes=settings.max_result_size,
+    )
+
+
+def own_meter(settings: Settings, exporter: MetricExporter | None) -> Meter:
+    """Return the meter of the poller's own metrics, which does nothing unless they are exported."""
+    return NoOpMeter("poller") if exporter is None or settings.self_metrics == "off" else exporter.meter
+
+
+def open_cycle(
+    settings: Settings,
+    queries: Sequence[QueryDefinition],
+    store: ResultStore,
+    exporter: MetricExporter | None = None,
+    *,
+    daemon: bool = False,
+    tracing: Tracing | None = None,
+) -> PollCycle:
+    """Prepare the polls of `queries` without opening a connection.
+
+    A `daemon` also logs which server it polls, and logs all values if nothing is exported. Raises ConfigError
+    if no database is named, or libpq rejects its name.
+    """
+    conninfo = settings.conninfo()
+    if not is_conninfo(conninfo):
+        where = settings.source("database_url").name
+        raise ConfigError([invalid(where, "; ".join(misunderstood(conninfo)))])
+    meter, tracing = own_meter(settings, exporter), tracing or Tracing()
+    tracker = ServerTracker(longest_absence(queries), announce_first=daemon)
+    register_replica_gauges(meter, tracker)
+    breaker = CircuitBreaker(settings.max_duty_cycle, settings.max_active_backends)
+    admission = Admission(
+        settings.require_standby,
+        settings.max_replay_lag,
+        breaker.check,
+        count_active=settings.max_active_backends is not None,
+        strict=settings.strict,
+        report_lag=settings.self_metrics != "off",
+    )
+
+    def on_server_info(server_info: ServerInfo) -> None:
+        tracker.record(server_info)
+        tracing.note(server_info)
+
+    return PollCycle(
+        open_replica(settings, admission, on_server_info),
+        store,
+        tracker=tracker,
+        tracing=tracing,
+        metrics=SelfMetrics(meter, tracing.context),
+        breaker=breaker,
+        log=PollLog(every_result=daemon and exporter is None, repeats=daemon, within=tracing.of),
     )
 
 
@@ -155,8 +208,8 @@ class _Part(Protocol):
 class Telemetry:
     """Export of spans and log records; without either no SDK is imported."""
 
-    def __init__(self, settings: Settings | None, push: MetricExporter | None = None) -> None:
-        """Start the exports that `settings` enable, if any; `push` receives the metrics about all exports.
+    def __init__(self, settings: Settings | None, exporter: MetricExporter | None = None) -> None:
+        """Start the exports that `settings` enable; `exporter` receives the metrics about all exports.
 
         Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
         """
@@ -164,7 +217,7 @@ class Telemetry:
         self.tracing = Tracing()
         if settings is None:
             return
-        own = push if settings.self_metrics != "off" else None
+        own = exporter if settings.self_metrics != "off" else None
         if settings.traces_to is not None or settings.logs_to is not None:
             self._open(settings, own)
         if own is not None:

@@ -27,12 +27,12 @@ class HeartbeatContent:
     """The state of the poller for probes and people, without secrets. Times are in seconds since 1970."""
 
     def __init__(
-        self, daemon: PollScheduler, cycle: PollCycle, reload: Reload, push: MetricExporter | None
+        self, scheduler: PollScheduler, cycle: PollCycle, reload: Reload, exporter: MetricExporter | None
     ) -> None:
-        self._daemon = daemon
+        self._scheduler = scheduler
         self._cycle = cycle
         self._reload = reload
-        self._push = push
+        self._exporter = exporter
         self._statuses: Sequence[QueryStatus] = ()
         self._encoded = b"{}"
 
@@ -40,23 +40,23 @@ class HeartbeatContent:
         """Return the poller's state; `stuck` is the reason why it counts as hung, if it does."""
         problems = self._reload.problems
         # Ticks that have not run come first, because `poller health --ready` names them.
-        runs = sorted(self._daemon.last_runs().items(), key=lambda run: run[1][1] is not None)
+        runs = sorted(self._scheduler.last_runs().items(), key=lambda run: run[1][1] is not None)
         return {
             "stuck": stuck,
-            "ready": self._daemon.ready,
+            "ready": self._scheduler.ready,
             "ticks": {
                 name: {"interval": interval, "last_run": ended}
                 for name, (interval, ended) in runs[:MAX_TICKS]
             },
             "waiting": sum(ended is None for _, (_, ended) in runs),
             "query_files": f"refused ({counted(len(problems), 'problem')})" if problems else "ok",
-            "export": _export(self._push),
+            "export": _export(self._exporter),
             "server": self._cycle.server(),
         }
 
     def queries(self) -> bytes:
         """Return the status of all queries as a JSON object; it is encoded only after a change."""
-        statuses = self._cycle.statuses(self._daemon.next_runs())
+        statuses = self._cycle.statuses(self._scheduler.next_runs())
         if statuses is not self._statuses:
             self._encoded = encode(statuses)
             self._statuses = statuses
@@ -84,10 +84,10 @@ def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> byt
     return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()
 
 
-def _export(push: MetricExporter | None) -> str | None:
-    if push is None:
+def _export(exporter: MetricExporter | None) -> str | None:
+    if exporter is None:
         return None
-    silent = push.silent(time.monotonic())
+    silent = exporter.silent(time.monotonic())
     if silent is not None:
         return f"failing (nothing delivered for {format_duration(round(silent))})"
-    return {None: "not yet", True: "ok", False: "failing"}[push.last_export_ok]
+    return {None: "not yet", True: "ok", False: "failing"}[exporter.last_export_ok]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
 from poller.config.queries.diff import Difference, compare
 from poller.daemon.scheduler import PollScheduler
 from poller.model.catalog import Catalog
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic
+from poller.model.errors import ConfigError
 from poller.model.query import QueryDefinition
 from poller.model.text import counted
-from poller.model.tick import Tick
+from poller.model.tick import ticks
 
 logger = logging.getLogger(__name__)
 
@@ -39,44 +41,44 @@ class Reload:
     def __init__(
         self,
         catalog: Catalog,
-        daemon: PollScheduler,
+        scheduler: PollScheduler,
         *,
+        fingerprint: Callable[[], bytes],
         load: Callable[[], Catalog],
-        look: Callable[[], bytes],
-        plan: Callable[[Sequence[QueryDefinition]], Sequence[Tick]],
         swap: Callable[[Sequence[QueryDefinition], Collection[str]], None],
+        instance: str,
         meter: Meter,
     ) -> None:
-        """Start with `catalog`, whose ticks `daemon` runs; `load` reads a new catalog or raises ConfigError.
+        """Start with `catalog`, whose ticks `scheduler` runs for `instance`.
 
-        `look` returns a digest of the files' contents, and `plan` makes ticks. `swap` is called between two
-        ticks with the new queries and the names of queries whose data must be discarded. `meter` gets the
-        metrics about reloads.
+        `fingerprint` returns a digest of the files' contents. `load` reads a new catalog or raises
+        ConfigError. `swap` is called between two ticks with the new queries and the names of queries whose
+        data must be discarded. `meter` gets the metrics about reloads.
         """
         self.catalog = catalog
-        self.problems: tuple[Problem, ...] = ()
+        self.problems: tuple[Diagnostic, ...] = ()
         """Problems for which the last reload was refused; empty if it was not refused."""
+        self._scheduler = scheduler
+        self._fingerprint = fingerprint
         self._load = load
-        self._look = look
-        self._daemon = daemon
-        self._plan = plan
         self._swap = swap
+        self._instance = instance
         self._read = b""
         self._last_success = time.time()
-        self._reloads = _meters(meter, lambda: not self.problems, lambda: self._last_success)
+        self._reloads = self._create_instruments(meter)
 
-    def __call__(self, requested: bool) -> Outcome:
-        """Reload the files; unless `asked`, only if their contents changed since the last read."""
-        before = self._look()
+    def run(self, requested: bool) -> Outcome:
+        """Reload the files; unless `requested`, only if their contents changed since the last read."""
+        before = self._fingerprint()
         if before == self._read and not requested:
             return "unchanged"
-        problems: tuple[Problem, ...] = ()
+        problems: tuple[Diagnostic, ...] = ()
         catalog = self.catalog
         try:
             catalog = self._load()
         except ConfigError as error:
             problems = tuple(error.problems)
-        if self._look() != before:
+        if self._fingerprint() != before:
             logger.debug("the query files change while they are read")
             return "unsteady"
         self._read = before
@@ -84,15 +86,15 @@ class Reload:
             self._refuse(problems)
             return "refused"
         difference = compare(self.catalog.queries, catalog.queries)
-        ticks = self._plan(catalog.queries)
-        if not self._daemon.swap(ticks, difference.fresh, lambda: self._take_over(catalog, difference)):
+        apply = functools.partial(self._apply, catalog, difference)
+        if not self._scheduler.swap(ticks(catalog.queries, self._instance), difference.fresh, apply):
             return "too late"
         return "changed" if difference else "unchanged"
 
-    def _take_over(self, catalog: Catalog, difference: Difference) -> None:
+    def _apply(self, catalog: Catalog, difference: Difference) -> None:
         self._swap(catalog.queries, difference.dropped)
         self.catalog, self.problems, self._last_success = catalog, (), time.time()
-        self._reloads("ok")
+        self._reloads.add(1, {"poller.outcome": "ok"})
         if not difference:
             logger.info("query files read again: nothing changed")
             return
@@ -101,9 +103,9 @@ class Reload:
         for line in more:
             logger.info("%s", line)
 
-    def _refuse(self, problems: tuple[Problem, ...]) -> None:
+    def _refuse(self, problems: tuple[Diagnostic, ...]) -> None:
         self.problems = problems
-        self._reloads("failed")
+        self._reloads.add(1, {"poller.outcome": "failed"})
         logger.error(
             "query files not taken over, the queries stay as they are",
             extra={"problems": len(problems), "queries": len(self.catalog.queries)},
@@ -113,31 +115,27 @@ class Reload:
         if (more := len(problems) - MOST_PROBLEMS) > 0:
             logger.error("and %s; `poller check` reports all", counted(more, "more problem"))
 
+    def _create_instruments(self, meter: Meter) -> Counter:
+        """Create the metrics about reloads; return their counter."""
+        meter.create_observable_gauge(
+            "poller.config.reload.success",
+            [self._observe_success],
+            unit="{reload}",
+            description="1 while the query files on disk are those that run, 0 after a reload that was "
+            "refused.",
+        )
+        meter.create_observable_gauge(
+            "poller.config.reload.last_success",
+            [self._observe_last_success],
+            unit="s",
+            description="Time at which the running queries were read, in seconds since 1970.",
+        )
+        return meter.create_counter(
+            "poller.config.reloads", unit="{reload}", description="Reloads of the query files by outcome."
+        )
 
-def _meters(
-    meter: Meter, is_good: Callable[[], bool], last_success: Callable[[], float]
-) -> Callable[[str], None]:
-    """Create the metrics about reloads; return a function that counts a reload as `ok` or `failed`."""
-    reloads = meter.create_counter(
-        "poller.config.reloads", unit="{reload}", description="Reloads of the query files by outcome."
-    )
+    def _observe_success(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(int(not self.problems))]
 
-    def successful(_: CallbackOptions) -> list[Observation]:
-        return [Observation(int(is_good()))]
-
-    def at(_: CallbackOptions) -> list[Observation]:
-        return [Observation(last_success())]
-
-    meter.create_observable_gauge(
-        "poller.config.reload.success",
-        [successful],
-        unit="{reload}",
-        description="1 while the query files on disk are those that run, 0 after a reload that was refused.",
-    )
-    meter.create_observable_gauge(
-        "poller.config.reload.last_success",
-        [at],
-        unit="s",
-        description="Time at which the running queries were read, in seconds since 1970.",
-    )
-    return lambda outcome: reloads.add(1, {"poller.outcome": outcome})
+    def _observe_last_success(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(self._last_success)]

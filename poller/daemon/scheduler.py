@@ -14,12 +14,13 @@ from poller.daemon.timer import Timer
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
+from poller.model.retry import RetryConfig
 from poller.model.tick import Tick
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 60.0
+RETRY = RetryConfig(first_pause=1.0, longest_pause=60.0)
+"""Pauses between two runs of a tick that found no server."""
 _OVERDUE_SECONDS = 2.0
 _HUNG_SECONDS = 60.0
 
@@ -48,13 +49,15 @@ class PollScheduler:
         on_first_polls: Callable[[], None] = lambda: None,
         spacing: float = 10.0,
         patience: float = 900.0,
+        retry: RetryConfig = RETRY,
     ) -> None:
         """Prepare the schedule; nothing runs before `start`.
 
         After each tick `rest` is called with the seconds until the next run. `on_first_polls` is called on
         the worker's thread after queries were polled for the first time since the start or a swap: after the
         first of them, after the last, and in between at most every `spacing` seconds, so that many ticks
-        cause few pushes. A tick that runs for `patience` seconds more than its interval counts as hung.
+        cause few exports. A tick that runs for `patience` seconds more than its interval counts as hung.
+        A tick that found no server runs again after the pauses of `retry`.
         """
         self._planned = ticks
         self._poll = poll
@@ -63,6 +66,7 @@ class PollScheduler:
         self._on_first_polls = on_first_polls
         self._spacing = spacing
         self._patience = patience
+        self._retry = retry
         self._ticks: dict[str, Tick] = {}
         self._fresh: dict[str, set[str]] = {}
         self._first_polls = False
@@ -72,25 +76,25 @@ class PollScheduler:
         self._doing: tuple[str, float, float] | None = None
         self._overdue_since: float | None = None
         self._failures: dict[str, int] = {}
-        self._left_out: dict[str, int] = {}
+        self._skips: dict[str, int] = {}
         self._idle = threading.Event()
         self._idle.set()
         self._stopping = False
-        self._timetable = Timer(self._run, self._overran)
+        self._timer = Timer(self._run, self._overran)
 
     def start(self) -> None:
         """Run every tick once now, and then on its schedule."""
-        self._take_over(self._planned, {query.name for tick in self._planned for query in tick.queries})
-        self._timetable.start()
+        self._replace_ticks(self._planned, {query.name for tick in self._planned for query in tick.queries})
+        self._timer.start()
 
     def swap(self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None]) -> bool:
         """Replace the ticks and call `act` between two runs; wait until that is done.
 
         A tick whose name stays keeps its next time. The queries named in `fresh` are polled once immediately.
-        Returns False if the daemon is stopped first. Raises the errors of `act`.
+        Returns False if the scheduler is stopped first. Raises the errors of `act`.
         """
         done: Future[None] = Future()
-        self._timetable.once(self._swap, ticks, fresh, act, done)
+        self._timer.once(self._swap, ticks, fresh, act, done)
         while not self._stopping and not done.done():
             wait([done], timeout=0.5)
         if not done.done():
@@ -105,7 +109,7 @@ class PollScheduler:
         """
         self._stopping = True
         interrupt()
-        self._timetable.stop()
+        self._timer.stop()
         return self._idle.wait(timeout)
 
     @property
@@ -119,7 +123,7 @@ class PollScheduler:
 
     def next_runs(self) -> dict[str, float]:
         """Return the time of each query's next poll, by its name, in seconds since 1970."""
-        due = ((tick, self._timetable.next_run(tick.name)) for tick in self._ticks.values())
+        due = ((tick, self._timer.next_run(tick.name)) for tick in self._ticks.values())
         return {query.name: at for tick, at in due if at is not None for query in tick.queries}
 
     def stuck(self, now: float) -> str | None:
@@ -131,30 +135,30 @@ class PollScheduler:
         """
         if self._stopping:
             return None
-        self._timetable.set_right(self._ticks.values(), time.time())
+        self._timer.set_right(self._ticks.values(), time.time())
         if (doing := self._doing) and now - doing[1] > doing[2]:
             return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
-        if self._timetable.until_next() > -_OVERDUE_SECONDS:
+        if self._timer.until_next() > -_OVERDUE_SECONDS:
             self._overdue_since = None
             return None
-        self._timetable.wake()
+        self._timer.wake()
         self._overdue_since = self._overdue_since or now
         late = now - self._overdue_since
         return f"no tick is begun for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
 
-    def _take_over(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
+    def _replace_ticks(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
         before, self._ticks = self._ticks, {tick.name: tick for tick in ticks}
         for gone in before.keys() - self._ticks.keys():
-            self._timetable.leave(gone)
+            self._timer.leave(gone)
             self._awaited.discard(gone)
-            for known in (self._fresh, self._ended, self._failures, self._left_out):
+            for known in (self._fresh, self._ended, self._failures, self._skips):
                 known.pop(gone, None)
         for number, tick in enumerate(ticks):
             if names := {query.name for query in tick.queries}.intersection(fresh):
                 self._fresh.setdefault(tick.name, set()).update(names)
-                self._timetable.once(self._run_fresh, tick.name, number=number)
+                self._timer.once(self._run_fresh, tick.name, number=number)
             if tick.name not in before:
-                self._timetable.enter(tick, time.time())
+                self._timer.enter(tick, time.time())
 
     def _swap(
         self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None], done: Future[None]
@@ -164,10 +168,10 @@ class PollScheduler:
                 return
             try:
                 act()
-                self._take_over(ticks, fresh)
+                self._replace_ticks(ticks, fresh)
                 self._report_first_polls()  # the awaited ticks may have been removed
-                self._rest(self._timetable.until_next())
-            except Exception as error:  # noqa: BLE001 - raised again where the swap was asked for
+                self._rest(self._timer.until_next())
+            except Exception as error:  # noqa: BLE001 - raised again where the swap was requested
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -183,7 +187,7 @@ class PollScheduler:
             self._poll_now(tick, tick.queries)
 
     def _poll_now(self, tick: Tick, queries: Sequence[QueryDefinition]) -> None:
-        left_out = self._left_out.get(tick.name, 0)
+        skips = self._skips.get(tick.name, 0)
         with self._busy(f"tick {tick.name}", tick.interval + self._patience) as allowed:
             if not allowed:
                 return
@@ -195,13 +199,13 @@ class PollScheduler:
                 results = self._poll(queries)
                 if not self._stopping:
                     self._plan_retry(tick, results)
-                    self._rest(self._timetable.until_next())
+                    self._rest(self._timer.until_next())
             except Exception:  # a defect in this tick must not stop the others
                 logger.exception("tick %s ended in a defect of the poller", tick.name)
             self._ended[tick.name] = time.time()
             self._awaited.discard(tick.name)
-            if self._left_out.get(tick.name, 0) == left_out:
-                self._left_out.pop(tick.name, None)  # the tick keeps up again; the next skip is a warning
+            if self._skips.get(tick.name, 0) == skips:
+                self._skips.pop(tick.name, None)  # the tick keeps up again; the next skip is a warning
             self._first_polls |= bool(first)
             self._report_first_polls()
 
@@ -215,7 +219,7 @@ class PollScheduler:
 
     @contextmanager
     def _busy(self, doing: str, longest: float) -> Iterator[bool]:
-        """Make `stop` wait for the block; yields whether the daemon still runs."""
+        """Make `stop` wait for the block; yields whether the scheduler still runs."""
         self._idle.clear()
         self._doing = (doing, time.monotonic(), longest)
         try:
@@ -234,12 +238,10 @@ class PollScheduler:
             return
         failures = self._failures.get(tick.name, 0)
         self._failures[tick.name] = failures + 1
-        # The exponent is bounded, because the power would become huge in a long outage.
-        again = time.time() + min(FIRST_RETRY_SECONDS * 2 ** min(failures, 16), LONGEST_RETRY_SECONDS)
-        self._timetable.again(tick.name, again)
+        self._timer.again(tick.name, time.time() + self._retry.pause(failures))
 
     def _overran(self, tick: str) -> None:
-        times = self._left_out[tick] = self._left_out.get(tick, 0) + 1
+        times = self._skips[tick] = self._skips.get(tick, 0) + 1
         level = logging.WARNING if times == 1 else logging.DEBUG
-        logger.log(level, "tick %s left out: the one before still runs", tick)
+        logger.log(level, "tick %s skipped: the previous one is still running", tick)
         self._on_overrun(tick)

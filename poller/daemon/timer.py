@@ -25,17 +25,17 @@ class Timer:
     runs are combined into one.
     """
 
-    def __init__(self, run: Callable[[str], None], on_left_out: Callable[[str], None]) -> None:
-        """Prepare; `run` is called with the name of a due tick, `on_left_out` with that of a skipped tick."""
+    def __init__(self, run: Callable[[str], None], on_skip: Callable[[str], None]) -> None:
+        """Prepare; `run` is called with the name of a due tick, `on_skip` with that of a skipped tick."""
         self._run = run
-        self._on_left_out = on_left_out
+        self._on_skip = on_skip
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
             # The default misfire_grace_time silently skips a job that starts a second late.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
-        self._scheduler.add_listener(self._left_out, EVENT_JOB_MAX_INSTANCES)
+        self._scheduler.add_listener(self._skip, EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
         self._scheduler.start()
@@ -96,7 +96,7 @@ class Timer:
             job = self._scheduler.get_job(tick.name)
             # `first_due` is at most one and a half intervals ahead.
             if job and job.next_run_time and job.next_run_time.timestamp() - now > 1.6 * tick.interval + 1.0:
-                logger.warning("the clock was set back; tick %s is planned anew", tick.name)
+                logger.warning("the clock was set back; tick %s is rescheduled", tick.name)
                 with suppress(JobLookupError):  # the tick may have been removed just now
                     self._scheduler.reschedule_job(
                         tick.name,
@@ -113,9 +113,9 @@ class Timer:
         """
         self._scheduler.wakeup()
 
-    def _left_out(self, event: JobEvent) -> None:
+    def _skip(self, event: JobEvent) -> None:
         if self._scheduler.get_job(event.job_id) is not None:
-            self._on_left_out(event.job_id)
+            self._on_skip(event.job_id)
 
 
 def _again(tick: str) -> str:

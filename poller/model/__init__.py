@@ -2,7 +2,7 @@
 
 casts        Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 catalog      Catalogue of all queries of all files.
-diagnostics  Diagnostic of `check`: its severity, rule, place, problem and fix.
+diagnostics  Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and advice.
 duration     Durations as query files write them, such as `5m` or `1h30m`.
 errors       Exceptions of the poller, and the scope that each one ends.
 files        Bounded reading of regular files, and atomic replacement of a file.
@@ -14,6 +14,7 @@ prometheus   Prometheus text format of samples, with the names that its OTLP rec
 query        Query definition: SQL, schedule, limits, requirements, metrics and their alerts.
 redaction    Redaction of every known secret in output.
 result       Result of one poll, and the state and status of a query.
+retry        Retry pauses that double, for polls, recovery conflicts and OTLP requests.
 rows         Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
 secrets      Masking of URLs and connection strings, and secrets that no message shows.
 series       Identity of a series: its attributes as Prometheus compares them.

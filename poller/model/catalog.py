@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.text import did_you_mean, quote
 
@@ -47,7 +48,7 @@ class Catalog:
         """
         names = [query.name for query in self.queries]
         problems = [
-            Problem("--query", f"{quote(pattern)} matches no query{_hint(pattern, names)}")
+            invalid("--query", f"{quote(pattern)} matches no query{_hint(pattern, names)}")
             for pattern in patterns
             if not any(fnmatchcase(name, pattern) for name in names)
         ]

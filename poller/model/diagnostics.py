@@ -1,81 +1,77 @@
-"""Diagnostic of `check`: its severity, rule, place, problem and fix."""
+"""Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and advice."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from poller.model.errors import Place, Problem
+from poller.model.path import Key, format_path
 
-Level = Literal["error", "warning", "note"]
-"""An error makes `check` fail; the others do not."""
-Rule = Literal[
-    "query-file", "database", "rejected", "privilege", "column", "unused-column", "not-numeric",
-    "attribute-type", "attribute-values", "requires", "max-cost", "sequential-scan", "missing-index",
-    "statistics", "estimate", "volatile-function", "same-series", "own-setting", "own-backend",
-    "attribute-text",
-]  # fmt: skip
+Severity = Literal["error", "warning", "note", "ok", "skip"]
+"""Only an error fails a command. `ok`: the check passed; `skip`: it does not apply or could not run."""
 
-RULES: dict[Rule, str] = {
-    "query-file": "A query file and its cases must be valid, alone and together with the other files.",
-    "database": "The database must be reachable.",
-    "rejected": "The server must accept the statement.",
-    "privilege": "The role must have the privileges that the statement requires.",
-    "column": "The result must have each declared column once.",
-    "unused-column": "Each column of the result should be a value or an attribute of a metric.",
-    "not-numeric": "A value column must be of a numeric type.",
-    "attribute-type": "An attribute column should have few distinct values.",
-    "attribute-values": "Declared attribute values should be the values of the column's type.",
-    "requires": "A query is sent only if its requirements are met.",
-    "max-cost": "The planner's cost must not exceed the limit.",
-    "sequential-scan": "A large table should not be read completely every few minutes.",
-    "missing-index": "A selective condition on a large table should have an index.",
-    "statistics": "A table should be analysed before its plans are judged.",
-    "estimate": "An estimate should be cheaper than the exact query.",
-    "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
-    "same-series": "Two queries should not report the same series.",
-    "own-setting": "A query should not read a setting that the poller sets for its own session.",
-    "own-backend": "A query over backends or locks should exclude the poller's own backend.",
-    "attribute-text": "A fixed attribute should be exported as it is written.",
-}
-"""The requirement of each rule."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a file; lines and columns count from 1."""
+
+    file: Path
+    line: int | None = None
+    path: tuple[Key, ...] | None = ()
+    """The path of the key; empty for the whole file, None for a character of a text without keys."""
+    column: int | None = None
+    """As text, only a place without keys has its column."""
+
+    def __str__(self) -> str:
+        numbers = (self.line, self.column if self.path is None else None)
+        text = ":".join([str(self.file), *(str(number) for number in numbers if number is not None)])
+        return f"{text}: {self.key}" if self.path else text
+
+    @property
+    def key(self) -> str:
+        """The path as text: `queries[0].sql`."""
+        return format_path(self.path or ())
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One line of `check`."""
+    """Result of one check: a problem with its fix, or that there is none."""
 
-    rule: Rule
-    level: Level
+    severity: Severity
+    rule: str
+    """The check, such as `same-series` of `poller check` or `lag` of `poller doctor`."""
     message: str
-    """The problem and its fix."""
+    advice: str | None = None
+    """The fix, if `message` does not contain it."""
+    subject: str | None = None
+    """The item that was checked: a query, a metric, a variable or an option."""
     place: Place | None = None
-    where: str = ""
-    """Location if `place` is None: the name of a variable or option."""
-    query: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """The result for programs: seconds, counts and names."""
 
     @property
-    def place_text(self) -> str:
-        return str(self.place) if self.place else self.where
+    def where(self) -> str:
+        """The place, or the subject if no file has the problem."""
+        return str(self.place or self.subject)
+
+    @property
+    def line(self) -> int:
+        """The line in the file; 0 if the whole file or no file has the problem."""
+        return (self.place.line if self.place else None) or 0
 
     def __str__(self) -> str:
-        return f"{self.place_text}: {self.message}"
+        return f"{self.where}: {self.message}"
 
 
-def of_problem(problem: Problem) -> Diagnostic:
-    """Return the diagnostic for a problem in the files themselves."""
-    return Diagnostic("query-file", "error", problem.message, problem.place, problem.where)
+def invalid(where: Place | str, message: str) -> Diagnostic:
+    """Return an error of the configuration; `where` is a place in a file, a variable or an option."""
+    if isinstance(where, Place):
+        return Diagnostic("error", "query-file", message, place=where)
+    return Diagnostic("error", "query-file", message, subject=where)
 
 
-def failed(diagnostics: Sequence[Diagnostic]) -> bool:
+def failed(diagnostics: Iterable[Diagnostic]) -> bool:
     """Return whether any diagnostic is an error."""
-    return any(diagnostic.level == "error" for diagnostic in diagnostics)
-
-
-def summary(diagnostics: Sequence[Diagnostic]) -> str:
-    """Return the counts by level: `1 error, 2 warnings, 0 notes`."""
-    count = Counter(diagnostic.level for diagnostic in diagnostics)
-    levels: tuple[Level, ...] = ("error", "warning", "note")
-    return ", ".join(f"{count[level]} {level}{'' if count[level] == 1 else 's'}" for level in levels)
+    return any(diagnostic.severity == "error" for diagnostic in diagnostics)

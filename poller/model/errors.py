@@ -9,8 +9,10 @@ PollerError
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Literal
+
+from poller.model.diagnostics import Diagnostic
 
 ErrorKind = Literal["unavailable", "timeout", "conflict", "rejected", "mismatch", "too_large", "cancelled"]
 """Kind of failure, as in `error.type` of metrics, spans and log records.
@@ -37,41 +39,12 @@ class PollerError(Exception):
     """Base class of the exceptions of this program."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A position in a file, for programs; lines and columns count from 1."""
-
-    file: str
-    line: int | None = None
-    column: int | None = None
-    path: str = ""
-    """The key, as `queries[0].sql`; empty for the whole file."""
-
-    def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{where}: {self.path}" if self.path else where
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One problem in the configuration: its location, the problem and its fix."""
-
-    where: str
-    """`file:line: path.to.key`, or the name of a variable."""
-    message: str
-    place: Place | None = field(default=None, compare=False)
-    """The same as `where`, in parts; None if no file has the problem."""
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
-
-
 class ConfigError(PollerError):
     """The configuration cannot be used; contains all of its problems."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: Sequence[Diagnostic]) -> None:
         super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
+        self.problems = tuple(problems)
 
 
 class StateInUseError(ConfigError):

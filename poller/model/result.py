@@ -127,6 +127,10 @@ class PollResult(NamedTuple):
     """Set if the samples are the estimate's: why the exact query has no samples."""
     server: str = ""
     """Address and port of the server that answered; empty without a server."""
+    answered: float = 0.0
+    """Time of the answer: seconds on a monotonic clock."""
+    returned: int | None = None
+    """Number of rows that the server returned; None without rows."""
 
     @property
     def all_refused(self) -> bool:

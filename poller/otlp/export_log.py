@@ -54,7 +54,7 @@ class ExportLog:
         extra = self._extra(export_result, failures=self._counts["failures"])
         if begins:
             # After a single push, the last record reports whether its requests are kept.
-            subject = "failed" if self._once else "failed, it is kept and tried again"
+            subject = "failed" if self._once else "failed and will be retried"
             level = self._unwanted_level if self._is_unwanted(export_result) else logging.WARNING
             self._logger.log(
                 level, "%s %s: %s", self._form.export, subject, export_result.reason, extra=extra

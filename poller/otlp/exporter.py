@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -16,12 +17,13 @@ from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
 from poller.model.duration import format_duration
+from poller.model.retry import RetryConfig
 from poller.model.text import counted
 from poller.otlp import sender as otlp
 from poller.otlp.metric_reader import OnDemandReader, starting_in_time
 from poller.otlp.preferences import read_preferences
-from poller.otlp.request import SCOPE, Request, encode, is_encodable
-from poller.otlp.retry_sender import RetrySender
+from poller.otlp.request import MAX_SIZE, SCOPE, Request, encode, is_encodable
+from poller.otlp.retry_sender import RETRY, RetrySender
 from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ logger = logging.getLogger(__name__)
 Collect = Callable[[], list[Metric]]
 """Function that returns metrics with their data points; called at every collection."""
 
-LONGEST_PAUSE_SECONDS = 60.0
-"""Upper limit of the longest pause between two delivery attempts; a shorter interval lowers it."""
 SILENT_INTERVALS = 3
 """Intervals without a delivered export after which `poller health` reports that the export fails."""
 
@@ -68,12 +68,15 @@ class MetricExporter:
         *,
         interval: float = math.inf,
         timeout: float = 10.0,
+        retry: RetryConfig = RETRY,
+        request_size: int = MAX_SIZE,
     ) -> None:
-        """Start to push, beginning with the contents of `spool`; the first collection is one interval away.
+        """Start to export, beginning with the contents of `queue`; the first collection is one interval away.
 
         With an infinite `interval` only `flush` and `shutdown` collect. `timeout` bounds one request; both
-        are in seconds. `shutdown` closes the spool. Raises ConfigError if a standard OTEL_* variable cannot
-        be used, or if the package for HTTP is missing.
+        are in seconds. Pauses between two attempts are at most one interval. A request has at most
+        `request_size` bytes, or one data point. `shutdown` closes the queue. Raises ConfigError if a standard
+        OTEL_* variable cannot be used, or if the package for HTTP is missing.
         """
         self._interval = interval
         self._unencodable: set[str] = set()
@@ -81,6 +84,7 @@ class MetricExporter:
         self._turned = time.monotonic()
         self._queue = queue
         self._resource = resource
+        self._request_size = request_size
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
@@ -91,10 +95,10 @@ class MetricExporter:
         )
         self.meter: Meter = self._provider.get_meter(SCOPE, self._version)
         """Meter for instruments that live as long as the process."""
-        pause = min(interval, LONGEST_PAUSE_SECONDS)
+        retry = replace(retry, longest_pause=min(interval, retry.longest_pause))
         # The result of a single push is its exit code.
         self._delivery = RetrySender(
-            format_of("metrics"), queue, sender, str(endpoint), pause, confirm=math.isfinite(interval)
+            format_of("metrics"), queue, sender, str(endpoint), retry, confirm=math.isfinite(interval)
         )
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -216,9 +220,10 @@ class MetricExporter:
             metrics = [metric for collect in self._collectors for metric in _collected(collect)]
             metrics += map(starting_in_time, self._reader.read())
             try:
-                return encode(metrics, self._resource, self._version)
+                return encode(metrics, self._resource, self._version, self._request_size)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
-                return encode(list(filter(self._is_encodable, metrics)), self._resource, self._version)
+                metrics = list(filter(self._is_encodable, metrics))
+                return encode(metrics, self._resource, self._version, self._request_size)
         except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
             return None

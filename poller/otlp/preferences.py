@@ -21,7 +21,8 @@ from opentelemetry.sdk.metrics.view import (
     ExponentialBucketHistogramAggregation,
 )
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 
 _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 _DELTAS: Mapping[str, tuple[type, ...]] = {
@@ -59,12 +60,12 @@ def read_preferences(environ: Mapping[str, str]) -> Preferences:
     Raises ConfigError with every variable that has an unknown value. Source: OpenTelemetry specification,
     metrics/sdk_exporters/otlp.md and configuration/sdk-environment-variables.md, "Exemplar".
     """
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
 
     def chosen(name: str, choices: Mapping[str, T]) -> T:
         given = environ.get(name, "").strip().lower()
         if given and given not in choices:
-            problems.append(Problem(name, f"{given!r} is not one of {', '.join(choices)}"))
+            problems.append(invalid(name, f"{given!r} is not one of {', '.join(choices)}"))
         return choices.get(given, next(iter(choices.values())))
 
     deltas = chosen(_TEMPORALITY, _DELTAS)

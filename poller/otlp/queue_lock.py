@@ -8,7 +8,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from poller.model.errors import ConfigError, Problem, StateInUseError
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, StateInUseError
 
 _WHERE = "POLLER_STATE_DIR"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -26,7 +27,7 @@ def make_folder(folder: Path) -> None:
 def _unusable(folder: Path, error: OSError) -> ConfigError:
     why = "it is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
     message = f"{str(folder)!r} cannot be used: {why}; name a folder that this user may write in"
-    return ConfigError([Problem(_WHERE, message)])
+    return ConfigError([invalid(_WHERE, message)])
 
 
 class FolderLock:
@@ -55,11 +56,11 @@ class FolderLock:
                 f"{str(folder)!r} is in use by another poller ({holder or 'just starting'}); "
                 "stop that one, or give each a folder of its own"
             )
-            raise StateInUseError([Problem(_WHERE, message)]) from None
+            raise StateInUseError([invalid(_WHERE, message)]) from None
         except OSError as error:
             os.close(self._file)
             message = f"{str(folder)!r} cannot be locked: {error.strerror}; name a folder on a local disk"
-            raise ConfigError([Problem(_WHERE, message)]) from None
+            raise ConfigError([invalid(_WHERE, message)]) from None
         with contextlib.suppress(OSError):  # a full disk must not prevent the start
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from poller.model.retry import RetryConfig
 from poller.otlp.export_log import ExportLog, ExportStats
 from poller.otlp.queue_storage import StoredRequest
 from poller.otlp.request import Request, halves
@@ -17,7 +18,8 @@ from poller.otlp.response import ExportResult
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import SignalFormat
 
-FIRST_PAUSE_SECONDS = 1.0
+RETRY = RetryConfig(first_pause=1.0, longest_pause=60.0)
+"""Pauses between two attempts to send a request."""
 HELD_PAUSES = 5
 """Factor by which the longest pause grows if only an operator can fix the failure."""
 LONGEST_WISH_SECONDS = 3600.0
@@ -69,15 +71,15 @@ class RetrySender:
         queue: SendingQueue,
         sender: Sender,
         endpoint: str,
-        longest_pause: float,
+        retry: RetryConfig = RETRY,
         *,
         confirm: bool = True,
         requested: bool = True,
         idle: float = IDLE_SECONDS,
     ) -> None:
-        """Start with the contents of the spool; `longest_pause` between two attempts is in seconds.
+        """Start with the contents of the queue; `retry` has the pauses between two attempts.
 
-        With `confirm` the first accepted request is logged. Without `asked_for` a collector that does not
+        With `confirm` the first accepted request is logged. Without `requested` a collector that does not
         support the signal is logged at info level, not as a warning. The sender rests after `idle` seconds
         without a request.
         """
@@ -93,7 +95,8 @@ class RetrySender:
         self._sender = sender
         self._logger = form.logger
         self._export_log = ExportLog(form, endpoint, confirm=confirm, requested=requested)
-        self._longest_pause = longest_pause
+        self._retry = retry
+        self._held_retry = replace(retry, longest_pause=HELD_PAUSES * retry.longest_pause)
         self._idle = idle
         self._changed = threading.Condition()
         self._tickets: list[Ticket] = []
@@ -174,7 +177,7 @@ class RetrySender:
                 self._deliver_next()
             except Exception:
                 self._logger.exception("a defect of the poller; it goes on delivering")
-                self._again_at = time.monotonic() + self._longest_pause
+                self._again_at = time.monotonic() + self._retry.longest_pause
 
     def _deliver_next(self) -> None:
         if not (head := self._await()):
@@ -285,12 +288,10 @@ class RetrySender:
 
     def _postpone(self, export_result: ExportResult) -> None:
         self.queue.give_back()
-        longest = self._longest_pause * (HELD_PAUSES if export_result.fate == "held" else 1)
-        pause = min(FIRST_PAUSE_SECONDS, longest)
+        retry = self._held_retry if export_result.fate == "held" else self._retry
         wish = min(export_result.wait or 0.0, LONGEST_WISH_SECONDS)
         # If a caller waits, or the collector requested a pause, every pause is like the first.
-        if not self._tickets and export_result.wait is None:
-            pause = min(pause * 2.0 ** min(self._tries, 16), longest)
+        pause = retry.pause(0 if self._tickets or export_result.wait is not None else self._tries)
         self._tries += 1
         pause = max(wish, pause * random.uniform(0.5, 1.0))  # noqa: S311 - to spread pollers, not to keep a secret
         now = time.monotonic()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from poller.config.endpoint import Endpoint, Signal
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.files import read_regular
 from poller.model.otlp_limits import too_long_for_header
 from poller.model.redaction import Redaction, learn_environment, learn_url, redact
@@ -64,7 +65,7 @@ class Variables:
         except OSError as error:
             # The variable may hold the key itself instead of its file's name.
             path_text = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
-            raise ConfigError([Problem(where, f"{path_text} cannot be read: {error.strerror}")]) from None
+            raise ConfigError([invalid(where, f"{path_text} cannot be read: {error.strerror}")]) from None
 
 
 USER_AGENT = "obscura-poller"
@@ -97,7 +98,7 @@ def build(
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
-        raise ConfigError([Problem("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
+        raise ConfigError([invalid("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
 
 
 def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variables: Variables) -> GrpcSender:
@@ -108,7 +109,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
         os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
     # gRPC's traces contain every header of every request, and cannot be masked.
     if variables.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
-        logger.warning("GRPC_TRACE is left out of account: it would write the headers of OTLP")
+        logger.warning("GRPC_TRACE is ignored, because it would write the headers of OTLP")
     from grpc import ChannelCredentials, ssl_channel_credentials
 
     from poller.otlp.grpc import GrpcSender
@@ -150,7 +151,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
     except ImportError as error:
         raise ConfigError(
             [
-                Problem(
+                invalid(
                     str(endpoint),
                     "OTLP over HTTP needs a package more: pip install 'obscura-poller[http]'; "
                     "or push by gRPC, port 4317",
@@ -204,7 +205,7 @@ def _headers(variables: Variables) -> Mapping[str, str]:
         headers[name.lower()] = value
     if problems:
         where = variables.where("HEADERS") or ""
-        raise ConfigError([Problem(where, problem) for problem in problems])
+        raise ConfigError([invalid(where, problem) for problem in problems])
     return headers
 
 
@@ -233,7 +234,7 @@ def _compression(variables: Variables, *known: str) -> str:
     algorithm = (variables.read("COMPRESSION") or "none").strip().lower()
     if algorithm not in known:
         message = f"{redact(algorithm)!r} is not known here; write one of {', '.join(known)}"
-        raise ConfigError([Problem(variables.where("COMPRESSION") or "", message)])
+        raise ConfigError([invalid(variables.where("COMPRESSION") or "", message)])
     return algorithm
 
 
@@ -251,9 +252,9 @@ def _provided(protocol: str, variables: Variables, kind: Any) -> Any:
         given = next(iter(points)).load()()
     except StopIteration:
         message = f"{variables.environ[where]!r} is not installed; install the package that provides it"
-        raise ConfigError([Problem(where, message)]) from None
+        raise ConfigError([invalid(where, message)]) from None
     except Exception as error:  # noqa: BLE001 - it is somebody else's program
-        raise ConfigError([Problem(where, redact(f"{type(error).__name__}: {error}"))]) from None
+        raise ConfigError([invalid(where, redact(f"{type(error).__name__}: {error}"))]) from None
     if not isinstance(given, kind):
-        raise ConfigError([Problem(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])
+        raise ConfigError([invalid(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])
     return given

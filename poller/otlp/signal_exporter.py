@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller.config.endpoint import Endpoint, Signal
+from poller.model.retry import RetryConfig
 from poller.model.text import counted
 from poller.otlp import sender as otlp
 from poller.otlp.request import MAX_SIZE, split
-from poller.otlp.retry_sender import RetrySender
+from poller.otlp.retry_sender import RETRY, RetrySender
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import format_of
 
@@ -25,8 +26,8 @@ class Limits:
     """Maximum size of all requests in bytes."""
     age: float = 600.0
     """Maximum age in seconds."""
-    pause: float = 60.0
-    """Longest pause between two attempts, in seconds."""
+    retry: RetryConfig = RETRY
+    """Pauses between two attempts."""
     request_size: int = MAX_SIZE
     """Maximum size of one request in bytes."""
 
@@ -69,7 +70,7 @@ class SignalExport:
             self._queue,
             sender,
             str(endpoint),
-            self._limits.pause,
+            self._limits.retry,
             confirm=False,
             requested=requested,
         )

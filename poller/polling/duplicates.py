@@ -13,23 +13,6 @@ Contested = Mapping[str, Collection[Key]]
 """The attributes of contested series, by metric."""
 
 
-def contested(results: Iterable[PollResult]) -> Contested:
-    """Return the series for which more than one of `results` has a value."""
-    results = tuple(results)
-    names = [metric.name for result in results for metric in result.query.metrics]
-    if len(set(names)) == len(names):
-        return {}
-    feeders = Counter(name for result in results for name in {metric.name for metric in result.query.metrics})
-    shared = {name for name, count in feeders.items() if count > 1}
-    claims: dict[str, Counter[Key]] = {name: Counter() for name in shared}
-    for result in results:
-        for sample in result.samples:
-            if sample.metric in shared:
-                claims[sample.metric][key_of(sample.attributes)] += 1
-    repeated = {name: {key for key, count in keys.items() if count > 1} for name, keys in claims.items()}
-    return {name: keys for name, keys in repeated.items() if keys}
-
-
 class Claims:
     """Tracks which queries have a value for a series, for metrics that several queries report.
 
@@ -65,7 +48,7 @@ class Claims:
             self._claimants.setdefault(series, set()).add(query)
 
     def contested(self, queries: Iterable[str], is_current: Callable[[str], bool]) -> Contested:
-        """Return the series of `queries` that several queries report now; `is_shown` takes a query name."""
+        """Return the series of `queries` that several queries report now; `is_current` takes a query name."""
         repeated: defaultdict[str, set[Key]] = defaultdict(set)
         for query in queries:
             for metric, key in self._series.get(query, ()):

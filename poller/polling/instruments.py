@@ -20,7 +20,6 @@ from poller.model.result import PollResult, Sample
 from poller.model.series import key_of
 from poller.otlp.metric_reader import OnDemandReader, with_points
 from poller.otlp.request import SCOPE
-from poller.polling.duplicates import contested, without
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -46,7 +45,7 @@ class Frame:
     metrics: Sequence[MetricDefinition] = ()
     """All definitions of the catalogue, including those without a sample."""
     results: Sequence[PollResult] = ()
-    """The results whose samples are reported."""
+    """The results whose samples are reported; no series is in two of them."""
     statuses: Sequence[Freshness] = ()
     """The status of every query."""
 
@@ -57,7 +56,7 @@ def read_store(store: ResultStore) -> Frame:
     statuses = tuple(store.freshness(now))
     return Frame(
         [metric for status in statuses for metric in status.query.metrics],
-        tuple(store.current(now)),
+        store.current(now),
         statuses,
     )
 
@@ -109,14 +108,13 @@ class CatalogInstruments:
         self._reader = OnDemandReader()
 
     def collect(self) -> list[Metric]:
-        """Return each metric with one data point per sample; omit a series that two results report.
+        """Return each metric with one data point per sample.
 
         Sums are cumulative. Each data point has the start time of its sequence if that is known.
         """
         frame = self._frame()
-        claims = contested(frame.results)
         self._current = {}
-        for result in (without(result, claims) for result in frame.results):
+        for result in frame.results:
             for sample in result.samples:
                 self._current.setdefault(sample.metric, []).append((result, sample))
         definitions = {metric.name: _identity(metric) for metric in reversed(frame.metrics)}

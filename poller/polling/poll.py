@@ -12,7 +12,7 @@ from poller.polling.mapping import to_samples
 Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
 """Sends queries to a server, calls back with each name when it is answered, and returns one answer each.
 
-The daemon uses `Replica.ask`.
+It is `Replica.fetch`, except in tests.
 """
 
 
@@ -25,25 +25,24 @@ def poll(
 
 def to_result(answer: Answer) -> PollResult:
     """Convert a server's answer to the result of the poll."""
-    query, at, duration = answer.query, answer.at, answer.duration
+    result = PollResult(
+        answer.query, answer.at, answer.duration, "ok", server=answer.server, answered=answer.answered
+    )
     if answer.skipped is not None:
-        return PollResult(query, at, duration, "skipped", skipped=answer.skipped)
+        return result._replace(outcome="skipped", skipped=answer.skipped)
     if answer.rows is None:
-        return PollResult(query, at, duration, "failed", error=answer.error)
+        return result._replace(outcome="failed", error=answer.error)
+    returned = len(answer.rows.values) + answer.rows.beyond
     try:
-        mapped = to_samples(query, answer.rows)
+        mapped = to_samples(answer.query, answer.rows)
     except PollError as error:
-        return PollResult(query, at, duration, "failed", error=error)
-    return PollResult(
-        query,
-        at,
-        duration,
-        "ok",
-        mapped.samples,
-        mapped.quarantined,
-        mapped.refused,
-        mapped.folded,
-        mapped.advice,
+        return result._replace(outcome="failed", error=error, returned=returned)
+    return result._replace(
+        samples=mapped.samples,
+        quarantined=mapped.quarantined,
+        refused=mapped.refused,
+        folded=mapped.folded,
+        advice=mapped.advice,
         estimated=answer.estimated,
-        server=answer.server,
+        returned=returned,
     )

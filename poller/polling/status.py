@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poller.model.redaction import redact_beginning
@@ -86,26 +87,40 @@ class QueryStatuses:
     """The status of all queries, rebuilt only if something has changed since the last call."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[str, PollResult] = {}
+        self._last_reported: dict[str, PollResult] | None = None
         self._statuses: Sequence[QueryStatus] = ()
-        self._last: object = None
         self._inputs: object = None
+
+    def observe(self, results: Iterable[PollResult]) -> None:
+        """Store the results of one tick."""
+        with self._lock:
+            self._last.update((result.query.name, result) for result in results)
+            self._last_reported = None
+
+    def reset(self, names: Collection[str]) -> None:
+        """Forget the results of these queries, because they were removed or changed."""
+        with self._lock:
+            self._last = {name: result for name, result in self._last.items() if name not in names}
+            self._last_reported = None
 
     def current(
         self,
         freshness: Iterable[Freshness],
         good: Iterable[GoodResult],
-        last: Mapping[str, PollResult],
         next_runs: Mapping[str, float],
     ) -> Sequence[QueryStatus]:
-        """Return the result of `query_statuses`; the same object as before if nothing has changed.
-
-        `last` counts as unchanged if it is the same object.
-        """
+        """Return the result of `query_statuses`; the same object as before if nothing has changed."""
+        with self._lock:
+            unchanged = self._last_reported is not None
+            # The copy is made here, because the work of a tick must not grow with the number of queries.
+            last = self._last_reported = self._last_reported or self._last.copy()
         freshness = list(freshness)
         # `stale` and `state` are included because they change with time alone.
         inputs = [(item.query, item.last_success, item.stale, item.state) for item in freshness]
-        if last is not self._last or (inputs, next_runs) != self._inputs:
-            self._last, self._inputs = last, (inputs, next_runs)
+        if not unchanged or (inputs, next_runs) != self._inputs:
+            self._inputs = inputs, next_runs
             self._statuses = tuple(query_statuses(freshness, good, last, next_runs))
         return self._statuses
 

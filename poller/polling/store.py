@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from poller.model.query import QueryDefinition
 from poller.model.result import STALE, Freshness, PollResult, State, own_failure, state_after, state_of
 from poller.polling.counter_resets import continued
-from poller.polling.duplicates import Claims, Contested
+from poller.polling.duplicates import Claims, Contested, without
+
+if TYPE_CHECKING:
+    from poller.polling.state_file import StateFile
 
 
 class GoodResult(NamedTuple):
@@ -26,8 +29,17 @@ class ResultStore:
     seconds on a monotonic clock, the same clock in every call.
     """
 
-    def __init__(self, queries: Iterable[QueryDefinition], restored: Iterable[GoodResult] = ()) -> None:
-        """Start with the results `restored` from an earlier process, which keep their age."""
+    def __init__(
+        self,
+        queries: Iterable[QueryDefinition],
+        restored: Iterable[GoodResult] = (),
+        state_file: StateFile | None = None,
+    ) -> None:
+        """Start with the results `restored` from an earlier process, which keep their age.
+
+        Good results are saved in `state_file`, if given.
+        """
+        self._state_file = state_file
         self._lock = threading.Lock()
         self._queries = tuple(queries)
         self._good = {good.result.query.name: good for good in restored}
@@ -35,13 +47,12 @@ class ResultStore:
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
         }
         self._failing: dict[str, State] = {}
-        # Only the polling thread reads and changes it.
         self._claims = Claims(self._queries, (good.result for good in self._good.values()))
 
-    def put(self, results: Sequence[PollResult], now: float) -> list[GoodResult]:
+    def put(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
 
-        Return the stored results. `now` is in seconds.
+        Return the results without the series that another query reports too. `now` is in seconds.
         """
         states = {
             result.query.name: (
@@ -65,18 +76,17 @@ class ResultStore:
         with self._lock:
             self._good.update((good.result.query.name, good) for good in fresh)
             self._states.update(states)
-        for good in fresh:
-            self._claims.put(good.result)
-        return fresh
+            for good in fresh:
+                self._claims.put(good.result)
+        if self._state_file is not None and fresh:
+            self._state_file.add(fresh, lambda: self.good(now))
+        return self.without_duplicates(results, now)
 
-    def contested(self, results: Iterable[PollResult], now: float) -> Contested:
-        """Return the series of `results`, which were just stored, that another query reports too."""
-
-        def is_current(name: str) -> bool:
-            good = self._good[name]
-            return now - good.at <= good.result.query.max_age
-
-        return self._claims.contested((result.query.name for result in results), is_current)
+    def without_duplicates(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
+        """Return `results`, which were stored, without the series that another query reports too."""
+        with self._lock:
+            claims = self._contested(results, now)
+        return [without(result, claims) for result in results]
 
     def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries; delete the stored state of removed queries and of those in `dropped`.
@@ -95,20 +105,23 @@ class ResultStore:
             self._claims = Claims(queries, (good.result for good in self._good.values()))
             self._states = {name: state for name, state in self._states.items() if name in stay}
             self._failing = {name: state for name, state in self._failing.items() if name in stay}
+        if self._state_file is not None:
+            self._state_file.invalidate()
 
-    def current(self, now: float) -> Iterator[PollResult]:
-        """Yield the good results that are not older than `max_age`, in the order of the queries."""
-        for good in self.good(now):
-            yield good.result
+    def current(self, now: float) -> list[PollResult]:
+        """Return the good results that are not older than `max_age`, without duplicate series.
 
-    def good(self, now: float) -> Iterator[GoodResult]:
-        """Yield the same results, each with the time of its arrival."""
-        with self._lock:  # so that both are of one catalogue, and do not change meanwhile
-            queries, last_good = self._queries, self._good.copy()
-        for query in queries:
-            good = last_good.get(query.name)
-            if good is not None and now - good.at <= query.max_age:
-                yield good
+        They are in the order of the queries.
+        """
+        with self._lock:  # so that results and duplicates are of one moment
+            results = [good.result for good in self._current(now)]
+            claims = self._contested(results, now)
+        return [without(result, claims) for result in results]
+
+    def good(self, now: float) -> list[GoodResult]:
+        """Return the good results that are not older than `max_age`, each with the time of its arrival."""
+        with self._lock:
+            return list(self._current(now))
 
     def freshness(self, now: float) -> Iterator[Freshness]:
         """Yield the freshness of every query, including those that never succeeded."""
@@ -133,6 +146,19 @@ class ResultStore:
                 duration,
                 None if stale else state_of(last_good.result),
             )
+
+    def _current(self, now: float) -> Iterator[GoodResult]:
+        for query in self._queries:
+            good = self._good.get(query.name)
+            if good is not None and now - good.at <= query.max_age:
+                yield good
+
+    def _contested(self, results: Iterable[PollResult], now: float) -> Contested:
+        def is_current(name: str) -> bool:
+            good = self._good[name]
+            return now - good.at <= good.result.query.max_age
+
+        return self._claims.contested((result.query.name for result in results), is_current)
 
     def _last(self, name: str) -> PollResult | None:
         good = self._good.get(name)

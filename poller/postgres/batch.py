@@ -15,14 +15,8 @@ from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import HOLDS, Answer, EstimateReason, Skip
 from poller.model.rows import Rows
-from poller.postgres.admission import Admission
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
-from poller.postgres.pipeline import MAX_RESULT_BYTES, Pipeline, Reply, Statement
-from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.pipeline import Pipeline, Reply, Statement
 from poller.postgres.snapshot import Snapshot, SnapshotOpener
-from poller.postgres.sqlcomment import Tags, untagged
-from poller.postgres.transaction import rollback
 
 
 def cost_query(sql: str) -> str:
@@ -59,28 +53,10 @@ class _Sent(NamedTuple):
 
 
 class Batch:
-    """Runs the queries of a tick on the connection of `session`, one attempt per call."""
+    """Runs the queries of a tick in transactions of `opener`, one attempt per call."""
 
-    def __init__(
-        self,
-        session: Connection,
-        cancel_token: CancelToken,
-        admission: Admission,
-        lock_timeout: float,
-        on_server_info: Callable[[ServerInfo], None],
-        tags: Tags = untagged,
-        max_result_bytes: int = MAX_RESULT_BYTES,
-    ) -> None:
-        """Store the settings; `lock_timeout` is in seconds.
-
-        `on_sighting` is called when an attempt has reached the server. `tags` returns the content of the
-        comment on a query's SQL.
-        """
-        self._session = session
-        self._admission = admission
-        self._opening = SnapshotOpener(
-            session, cancel_token, admission, lock_timeout, on_server_info, tags, max_result_bytes
-        )
+    def __init__(self, opener: SnapshotOpener) -> None:
+        self._opener = opener
         self._passed_over: set[str] = set()
 
     def run(
@@ -116,11 +92,11 @@ class Batch:
 
         timeouts: dict[str, Answer] = {}
         try:
-            opened = self._opening.open(queries)
+            opened = self._opener.open(queries)
             at = opened.at
-            server = str(self._session.host or "")
+            server = str(self._opener.connection.host or "")
             sent: list[_Sent] = []
-            skips = self._admission.decide(queries, opened.facts, opened.lag, time.monotonic())
+            skips = self._opener.admission.decide(queries, opened.facts, opened.lag, time.monotonic())
             for query in queries:
                 skip = skips.get(query.name)
                 if skip is None:
@@ -165,9 +141,10 @@ class Batch:
         costed = [item for item in sent if item.may_estimate]
         if not costed:
             return sent
-        limits = opened.limits
+        statements = opened.statements
         looks = [
-            limits.own_statement(limits.tagged(item.query, cost_query(item.query.sql))) for item in costed
+            statements.own_statement(statements.tagged(item.query, cost_query(item.query.sql)))
+            for item in costed
         ]
         expensive = set()
         for item, reply in zip(costed, opened.pipeline.send(looks), strict=True):
@@ -186,15 +163,15 @@ class Batch:
         together: bool,
     ) -> Iterator[Answer]:
         """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
-        limits = opened.limits
+        statements = opened.statements
         shared = [item for item in sent if together and item.query.snapshot]
         alone = [item for item in sent if not (together and item.query.snapshot)]
         # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
         waits = any(item.may_estimate for item in shared)
-        end_of_shared: tuple[Statement, ...] = (rollback(),)
+        end_of_shared: tuple[Statement, ...] = (statements.rollback(),)
         for part, statement_for, end, ends in (
-            (shared, limits.shared, end_of_shared, min(until, time.monotonic() + limits.budget)),
-            (alone, limits.alone, (), until),
+            (shared, statements.shared, end_of_shared, min(until, time.monotonic() + statements.budget)),
+            (alone, statements.alone, (), until),
         ):
             for item, reply in _burst(
                 opened.pipeline, part, statement_for, () if end and waits else end, ends

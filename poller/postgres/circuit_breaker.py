@@ -77,6 +77,11 @@ class CircuitBreaker:
             )
         return None
 
+    def observe(self, results: Iterable[PollResult]) -> None:
+        """Record the results of one tick."""
+        for result in results:
+            self.record(result)
+
     def record(self, result: PollResult, now: float | None = None) -> None:
         """Record the result of a poll; `now` is in monotonic seconds."""
         failed = own_failure(result)

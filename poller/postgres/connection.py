@@ -114,7 +114,7 @@ class Connection:
         connection. The error never contains a password.
         """
         if self._cancel_token.raised:
-            raise PollError("cancelled", "told to stop")
+            raise PollError("cancelled", "stop requested")
         if (
             self._connection is not None
             and self._connection.info.transaction_status != TransactionStatus.IDLE

@@ -13,8 +13,6 @@ from poller.model.duration import format_duration
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.rows import Column, Rows
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
 from poller.postgres.inspect_relations import (
     Relation,
     Type,
@@ -23,9 +21,8 @@ from poller.postgres.inspect_relations import (
     names_query,
     read_known,
 )
-from poller.postgres.pipeline import Pipeline, Reply, Statement
-from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
-from poller.postgres.transaction import LONGEST_SNAPSHOT, TransactionLimits, rollback
+from poller.postgres.pipeline import Reply, Statement
+from poller.postgres.snapshot import Snapshot, SnapshotOpener
 from poller.postgres.volatile_functions import read_volatile, volatile_query
 
 
@@ -105,10 +102,11 @@ class CatalogFacts:
 class Inspection:
     """One read-only transaction for inspecting statements, with the same limits as a poll."""
 
-    def __init__(self, pipeline: Pipeline, limits: TransactionLimits, facts: ServerFacts) -> None:
-        self._pipeline = pipeline
-        self._limits = limits
-        self.facts = facts
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._pipeline = snapshot.pipeline
+        self._statements = snapshot.statements
+        self.facts = snapshot.facts
+        self.lag = snapshot.lag
 
     def statements(self, sqls: Sequence[str]) -> list[Inspected]:
         """Prepare and plan each of `sqls`, in one round trip; a rejected statement has its error.
@@ -118,11 +116,10 @@ class Inspection:
         """
         looks = [look for sql in sqls for look in self._looks(sql)]
         try:
-            replies = list(self._pipeline.send(looks, self._limits.budget)) if looks else []
+            replies = list(self._pipeline.send(looks, self._statements.budget)) if looks else []
         except OverBudgetError:
-            message = (
-                f"the server took longer than {format_duration(self._limits.budget)} to plan the statements"
-            )
+            longest = format_duration(self._statements.budget)
+            message = f"the server took longer than {longest} to plan the statements"
             raise PollError("timeout", message, hint="look at fewer of them at once") from None
         inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
         self._advise(sqls, inspected)
@@ -158,43 +155,30 @@ class Inspection:
 
     def value(self, sql: str) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
-        (reply,) = self._pipeline.send([self._limits.own_statement(sql)])
+        (reply,) = self._pipeline.send([self._statements.own_statement(sql)])
         if reply.error is not None:
             raise reply.error
         return (reply.rows.values[0][0] if reply.rows else None) or b""
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
-        look = self._limits.own_statement
+        look = self._statements.own_statement
         return look(sql)._replace(describe=True), look(plan_query(sql))
 
 
 @contextmanager
 def inspecting(
-    session: Connection,
-    cancel_token: CancelToken,
-    lock_timeout: float,
-    queries: Sequence[QueryDefinition] = (),
-    *,
-    privileges: bool = False,
+    opener: SnapshotOpener, queries: Sequence[QueryDefinition] = (), *, privileges: bool = False
 ) -> Iterator[Inspection]:
     """Begin a transaction as a poll does, and end it; `facts` holds what the `queries` require.
 
-    With `privileges`, the facts include the role's privileges beyond reading. `lock_timeout` is in seconds.
-    Raises PollError.
+    With `privileges`, the facts include the role's privileges beyond reading. Raises PollError.
     """
-    pipeline = Pipeline(session.connection(), cancel_token)
-    limits = TransactionLimits(lock_timeout, LONGEST_SNAPSHOT, charset=pipeline.charset)
-    facts_sql = facts_query(queries, privileges=privileges, charset=pipeline.charset)
-    replies = list(pipeline.send(limits.opening([facts_sql])))
-    if error := next((reply.error for reply in replies if reply.error), None):
-        session.close()
-        raise error
-    facts = replies[2].rows
+    snapshot = opener.open(queries, budget=opener.limits.longest_snapshot, privileges=privileges)
     try:
-        yield Inspection(pipeline, limits, read_facts((facts.values[0][0] if facts else None) or b""))
-        list(pipeline.send([rollback()]))
+        yield Inspection(snapshot)
+        list(snapshot.pipeline.send([snapshot.statements.rollback()]))
     except BaseException:
-        session.close()
+        opener.connection.close()
         raise
 
 

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from poller.config.orphans import ORPHANS
 from poller.model.errors import PollError
 
-COMMAND_TIMEOUT_SECONDS = 10.0
 
-
-def password_from(command: str) -> Callable[[], str]:
+def password_from(command: str, timeout: float = 10.0) -> Callable[[], str]:
     """Return a function that runs `command` and returns its output without the final line break.
 
     The command is split as a shell splits it, and runs without a shell. The function raises PollError
-    `unavailable` if the command cannot be run, fails, takes longer than COMMAND_TIMEOUT_SECONDS or writes
+    `unavailable` if the command cannot be run, fails, takes longer than `timeout` seconds or writes
     nothing. An error never contains its output, not even stderr, because tools quote tokens there.
     """
 
@@ -27,11 +25,11 @@ def password_from(command: str) -> Callable[[], str]:
                     _words(command),
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
-                    timeout=COMMAND_TIMEOUT_SECONDS,
+                    timeout=timeout,
                     check=False,
                 )
         except subprocess.TimeoutExpired:
-            problem = f"did not end within {COMMAND_TIMEOUT_SECONDS:g}s"
+            problem = f"did not end within {timeout:g}s"
         except (OSError, ValueError) as error:
             # Name only the program: an argument may be a secret.
             named = f"{_words(command)[0]}: {error.strerror}" if isinstance(error, OSError) else ""

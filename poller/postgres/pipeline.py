@@ -266,7 +266,7 @@ class Pipeline:
             left = min(deadline, self._end) - time.monotonic()
             ready = dict(self._poll.poll(max(0.0, left) * 1000))
             if self._cancel_token.fileno() in ready:
-                raise PollError("cancelled", "told to stop")
+                raise PollError("cancelled", "stop requested")
             if self._relay.fileno() in ready:
                 return ready[self._relay.fileno()]
             if left <= 0 and time.monotonic() < self._overdue and self._end < deadline:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
+from poller.model.retry import RetryConfig
 from poller.postgres.admission import Admission
 from poller.postgres.batch import Batch
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
-from poller.postgres.pipeline import MAX_RESULT_BYTES
 from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.sqlcomment import Tags, untagged
-from poller.postgres.transaction import budget
+from poller.postgres.transaction import TransactionLimits
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ a failover, and does not depend on a socket that a firewall has dropped.
 
 TRIES_TOGETHER = 3
 """Number of attempts in one snapshot before the queries are tried one by one."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
+CONFLICT_RETRY = RetryConfig(first_pause=0.5, longest_pause=5.0)
+"""Pauses between two attempts after a recovery conflict."""
 
 
 class Replica:
@@ -45,38 +47,39 @@ class Replica:
         conninfo: Callable[[], str],
         *,
         connect_timeout: float,
-        lock_timeout: float,
+        limits: TransactionLimits,
         password: Callable[[], str] | None = None,
         admission: Admission | None = None,
         on_server_info: Callable[[ServerInfo], None] = lambda _: None,
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
-        max_result_bytes: int = MAX_RESULT_BYTES,
+        retry: RetryConfig = CONFLICT_RETRY,
     ) -> None:
         """Store the settings without connecting; the first tick connects.
 
         Every connect calls `conninfo` and `password`, so that a password may change at run time. Without
-        `admission`, every query whose requirements hold is sent. `on_sighting` is called once per tick with
-        the server that answers. `tags` returns the content of the comment on a query's SQL. Timeouts are in
-        seconds. A result of more than `max_result_bytes` is cancelled.
+        `admission`, every query whose requirements hold is sent. `on_server_info` is called once per snapshot
+        with the server that answers. `tags` returns the content of the comment on a query's SQL.
+        `connect_timeout` is in seconds. `retry` has the pauses after a recovery conflict.
         """
         self._cancel_token = CancelToken()
-        self._session = Connection(
+        self.connection = Connection(
             conninfo,
             self._cancel_token,
             connect_timeout=connect_timeout,
             password=password,
             application_name=application_name,
         )
-        self._attempts = Batch(
-            self._session,
+        self.opener = SnapshotOpener(
+            self.connection,
             self._cancel_token,
+            limits,
             admission or Admission("false"),
-            lock_timeout,
-            on_server_info,
-            tags,
-            max_result_bytes,
+            on_server_info=on_server_info,
+            tags=tags,
         )
+        self._batch = Batch(self.opener)
+        self._retry = retry
 
     def fetch(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -98,13 +101,12 @@ class Replica:
         """
         started = time.monotonic()
         shortest = min((query.interval for query in queries), default=0.0)
-        ends = started + max([shortest, budget(queries)])
-        pause = _FIRST_PAUSE
+        ends = started + max([shortest, self.opener.limits.budget(queries)])
         answers: dict[str, Answer] = {}
         pending = list(queries)
         attempt = 1
         while True:
-            tried = self._attempts.run(pending, on_answer, ends, together=attempt <= TRIES_TOGETHER)
+            tried = self._batch.run(pending, on_answer, ends, together=attempt <= TRIES_TOGETHER)
             if not any(map(_good, tried.values())):
                 # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
                 tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
@@ -114,10 +116,10 @@ class Replica:
                 pending = unreached  # in a new snapshot, because the first one has reached its budget
                 continue
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
+            pause = self._retry.pause(attempt - 1)
             late = time.monotonic() + pause > started + shortest / 2
             if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.wait(pause):
                 break
-            pause = min(2 * pause, _LONGEST_PAUSE)
             logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
             attempt += 1
             pending = cancelled
@@ -134,7 +136,7 @@ class Replica:
     def rest(self, seconds: float) -> None:
         """Close the connection unless the next tick is due within KEEP_CONNECTION_SECONDS."""
         if seconds > KEEP_CONNECTION_SECONDS:
-            self._session.close()
+            self.connection.close()
 
     def interrupt(self) -> None:
         """End the current tick, from another thread, and cancel its statements on the server."""
@@ -142,7 +144,7 @@ class Replica:
 
     def close(self) -> None:
         """Close the connection and the cancel token. The replica cannot be used afterwards."""
-        self._session.close()
+        self.connection.close()
         self._cancel_token.close()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from poller.model.duration import format_duration
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,6 +37,12 @@ class ServerInfo:
     @property
     def place(self) -> str:
         return f"{self.address}:{self.port}"
+
+    def __str__(self) -> str:
+        if not self.standby:
+            return f"{self.role} {self.place}"
+        lag = "unknown lag" if self.lag is None else f"{format_duration(round(self.lag, 1))} behind"
+        return f"{self.role} {self.place}, {lag}"
 
 
 class ServerTracker:

@@ -17,8 +17,8 @@ from poller.postgres.pipeline import Pipeline, Reply
 from poller.postgres.replay_lag import Lag, LagMeter, lag_query
 from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
 from poller.postgres.server_tracker import ServerInfo
-from poller.postgres.sqlcomment import Tags
-from poller.postgres.transaction import TransactionLimits, budget, commonest_timeout
+from poller.postgres.sqlcomment import Tags, untagged
+from poller.postgres.transaction import TransactionLimits, TransactionStatements, commonest_timeout
 
 _SECOND_LOOK_SECONDS = 0.1
 _LAG_WORTH_A_SECOND_LOOK = 1.0
@@ -29,109 +29,133 @@ class Snapshot:
     """An open transaction, with the server's facts and replay lag."""
 
     pipeline: Pipeline
-    limits: TransactionLimits
+    statements: TransactionStatements
     facts: ServerFacts
     lag: Lag
     at: float
 
 
 class SnapshotOpener:
-    """Opens one transaction after the other and keeps data that the next opening needs."""
+    """Opens one transaction after the other and keeps data that the next opening needs.
+
+    Every read-only transaction is opened here: those of polls and those that inspect statements.
+    """
 
     def __init__(
         self,
-        session: Connection,
+        connection: Connection,
         cancel_token: CancelToken,
+        limits: TransactionLimits,
         admission: Admission,
-        lock_timeout: float,
-        on_server_info: Callable[[ServerInfo], None],
-        tags: Tags,
-        max_result_bytes: int,
+        *,
+        on_server_info: Callable[[ServerInfo], None] = lambda _: None,
+        tags: Tags = untagged,
     ) -> None:
-        """See `batch.Attempts`."""
-        self._session = session
+        """Store the settings; `admission` decides which facts are read.
+
+        `on_server_info` is called when a transaction is open. `tags` returns the content of the comment on a
+        query's SQL.
+        """
+        self.connection = connection
+        self.admission = admission
         self._cancel_token = cancel_token
-        self._admission = admission
-        self._lock_timeout = lock_timeout
+        self.limits = limits
         self._on_server_info = on_server_info
         self._tags = tags
-        self._max_result_bytes = max_result_bytes
         self._meter = LagMeter()
         self._excess: tuple[str, ...] = ()
         self._excess_at = -math.inf
         self._excess_of = ("", "")
 
-    def open(self, queries: Sequence[QueryDefinition]) -> Snapshot:
-        """Open the shared transaction, on the open connection if it is usable.
+    def open(
+        self,
+        queries: Sequence[QueryDefinition],
+        *,
+        budget: float | None = None,
+        privileges: bool = False,
+    ) -> Snapshot:
+        """Open a transaction, on the open connection if it is usable; `facts` holds what `queries` require.
 
-        Raises PollError, marked as `unsent`.
+        The transaction may last `budget` seconds, by default as long as `queries` need. With `privileges`,
+        or if `admission` is strict, the facts include the role's privileges beyond reading. Raises PollError,
+        marked as `unsent`.
         """
-        reused = self._session.is_open
+        begin = functools.partial(self._begin, queries, budget, privileges=privileges)
+        reused = self.connection.is_open
         try:
             try:
-                opened = self._begin(queries)
+                opened = begin()
             except PollError as error:
                 if not reused or error.kind == "cancelled":
                     raise
                 # The server may have restarted since the last tick. No query has run yet, so connect again.
-                self._session.close()
-                opened = self._begin(queries)
+                self.connection.close()
+                opened = begin()
             else:
-                if reused and not self._session.fits(standby=opened.facts.standby):
+                if reused and not self.connection.fits(standby=opened.facts.standby):
                     # The server's role changed, or libpq chose its fallback: libpq checks only at connect.
-                    self._session.close()
-                    opened = self._begin(queries)
+                    self.connection.close()
+                    opened = begin()
         except PollError as error:
             error.unsent = True
             raise
         self._see(opened)
         return opened
 
-    def _begin(self, queries: Sequence[QueryDefinition]) -> Snapshot:
+    def _begin(
+        self, queries: Sequence[QueryDefinition], budget: float | None, *, privileges: bool
+    ) -> Snapshot:
         # Excess privileges require a scan of all of pg_class, and they change rarely.
-        old = time.monotonic() - self._excess_at >= self._admission.excess_seconds
-        privileges = self._admission.strict and (old or not self._session.is_open)
+        old = time.monotonic() - self._excess_at >= self.admission.excess_seconds
+        privileges |= self.admission.strict and (old or not self.connection.is_open)
         brief = self._meter.brief
-        looks = [lag_query(brief=brief)] if self._admission.wants_lag else []
-        pipeline = Pipeline(self._session.connection(), self._cancel_token, self._max_result_bytes)
+        looks = [lag_query(brief=brief)] if self.admission.wants_lag else []
+        limits = self.limits
+        pipeline = Pipeline(self.connection.connection(), self._cancel_token, limits.max_result_bytes)
         facts = functools.partial(
-            facts_query, queries, count_active=self._admission.count_active, charset=pipeline.charset
+            facts_query, queries, count_active=self.admission.count_active, charset=pipeline.charset
         )
-        limits = TransactionLimits(
-            self._lock_timeout, budget(queries), self._tags, commonest_timeout(queries), pipeline.charset
+        statements = TransactionStatements(
+            limits,
+            limits.budget(queries) if budget is None else budget,
+            self._tags,
+            commonest_timeout(queries),
+            pipeline.charset,
         )
         at = time.time()
-        opening = list(pipeline.send(limits.opening([facts(privileges=privileges), *looks])))
+        opening = list(pipeline.send(statements.opening([facts(privileges=privileges), *looks])))
         lag = opening.pop() if looks else None
         if error := next((reply.error for reply in opening if reply.error), None):
             # Without its transaction, the burst would run without guards, so it must not run.
-            self._session.close()
+            self.connection.close()
             raise error
         server_facts = read_facts(_value(opening[2]))
         if (
-            self._admission.strict
+            self.admission.strict
             and not privileges
             and (server_facts.server, server_facts.session) != self._excess_of
         ):
             # A pooler has switched to another server since the last tick.
             privileges = True
-            (again,) = pipeline.send([limits.own_statement(facts(privileges=True))])
+            (again,) = pipeline.send([statements.own_statement(facts(privileges=True))])
             if again.error:
-                self._session.close()
+                self.connection.close()
                 raise again.error
             server_facts = read_facts(_value(again))
         if privileges:
             self._excess, self._excess_at = server_facts.excess, time.monotonic()
             self._excess_of = (server_facts.server, server_facts.session)
         server_facts = replace(server_facts, excess=self._excess)
-        if self._admission.judges_server:
-            limits = replace(limits, server=server_facts.server)
+        if self.admission.judges_server:
+            statements = replace(statements, server=server_facts.server)
         if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
-            (lag,) = pipeline.send([limits.own_statement(lag_query())])
-        return Snapshot(pipeline, limits, server_facts, self._lag(pipeline, limits, server_facts, lag), at)
+            (lag,) = pipeline.send([statements.own_statement(lag_query())])
+        return Snapshot(
+            pipeline, statements, server_facts, self._lag(pipeline, statements, server_facts, lag), at
+        )
 
     def _lag(
-        self, pipeline: Pipeline, limits: TransactionLimits, facts: ServerFacts, reply: Reply | None
+        self, pipeline: Pipeline, statements: TransactionStatements, facts: ServerFacts, reply: Reply | None
     ) -> Lag:
         if reply is None:
             return Lag(None, None, facts.standby, None, "it was not looked at")
@@ -143,11 +167,11 @@ class SnapshotOpener:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
             self._cancel_token.wait(_SECOND_LOOK_SECONDS)
-            (reply,) = pipeline.send([limits.own_statement(lag_query())])
+            (reply,) = pipeline.send([statements.own_statement(lag_query())])
         return lag
 
     def _see(self, opened: Snapshot) -> None:
-        host = self._session.host
+        host = self.connection.host
         if host is not None:
             lag = opened.lag
             server_info = ServerInfo(

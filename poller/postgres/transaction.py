@@ -8,35 +8,58 @@ from dataclasses import dataclass
 
 from poller.model.query import QueryDefinition
 from poller.postgres.charset import UTF8, Charset
-from poller.postgres.pipeline import Statement
+from poller.postgres.pipeline import MAX_RESULT_BYTES, Statement
 from poller.postgres.server_facts import SERVER
 from poller.postgres.sql_text import literal
 from poller.postgres.sqlcomment import Tags, commented, untagged
 
-OPENING_TIMEOUT = 10.0
-"""Seconds that each of the poller's own catalogue queries may take."""
-PATIENCE_SECONDS = 5.0
-"""Seconds after the server's own timeout until the poller treats the server as dead."""
-LONGEST_SNAPSHOT = 150.0
-"""Seconds. A long snapshot keeps rows from vacuum (hot_standby_feedback) or blocks replay."""
 _ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
 _LAST_WORD_SECONDS = 0.5
 _OTHER_SERVER = "the pooler leads to another server than the one that was looked at"
-_IDLE_TIMEOUT = 10.0
-_CONNECTION_CHECK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionLimits:
-    """Limits of every transaction; all times are in seconds.
+    """Limits of every transaction and its results; all times are in seconds."""
+
+    lock_timeout: float
+    max_result_bytes: int = MAX_RESULT_BYTES
+    """Size of a result above which its query is cancelled."""
+    opening_timeout: float = 10.0
+    """Time that each of the poller's own catalogue queries may take."""
+    patience: float = 5.0
+    """Time after the server's own timeout until the poller treats the server as dead."""
+    longest_snapshot: float = 150.0
+    """A long snapshot keeps rows from vacuum (hot_standby_feedback) or blocks replay."""
+    idle_timeout: float = 10.0
+    """Time after which the server ends a transaction that sends no statement."""
+    connection_check: float = 2.0
+    """Interval at which the server checks, during a query, whether the poller still lives."""
+
+    def budget(self, queries: Iterable[QueryDefinition]) -> float:
+        """Return the maximum duration, in seconds, of the transaction that `queries` share.
+
+        It is half of the shortest interval, so that a snapshot is not held all the time, and at most
+        `longest_snapshot`. But it is always longer than the longest timeout, so that a query can use its
+        whole timeout and the server can report it.
+        """
+        queries = tuple(queries)
+        half = min((query.interval for query in queries), default=0.0) / 2
+        longest = min(half, self.longest_snapshot)
+        return max([longest, *(query.timeout + _LAST_WORD_SECONDS for query in queries)])
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionStatements:
+    """Statements of one transaction, with its limits.
 
     Everything is set by SET LOCAL or set_config and ends with the transaction, because a pooler may give the
     session to another client (PostgreSQL manual, "Client Connection Defaults").
     """
 
-    lock_timeout: float
+    limits: TransactionLimits
     budget: float
-    """Maximum duration of the transaction that queries share."""
+    """Maximum duration of the transaction that queries share, in seconds."""
     tags: Tags = untagged
     """Returns the content of the comment on each query's SQL."""
     timeout: float | None = None
@@ -53,19 +76,19 @@ class TransactionLimits:
         """
         first, *others = looks
         # The role's own limits may be too short for the statements that set the poller's limits.
-        begin = _look(
-            f"SET LOCAL idle_in_transaction_session_timeout = {_ms(_IDLE_TIMEOUT)}",
+        begin = self._look(
+            f"SET LOCAL idle_in_transaction_session_timeout = {_ms(self.limits.idle_timeout)}",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            _set_timeout(OPENING_TIMEOUT),
+            _set_timeout(self.limits.opening_timeout),
         )
-        bounds = self._bounds(OPENING_TIMEOUT, self.budget + PATIENCE_SECONDS)
+        bounds = self._bounds(self.limits.opening_timeout, self.budget + self.limits.patience)
         common = [] if self.timeout is None else [_set_timeout(self.timeout)]
-        savepoint = _look("SAVEPOINT tick", *common)
-        return [begin, _look(bounds), _look(first), savepoint, *map(self.own_statement, others)]
+        savepoint = self._look("SAVEPOINT tick", *common)
+        return [begin, self._look(bounds), self._look(first), savepoint, *map(self.own_statement, others)]
 
     def own_statement(self, sql: str) -> Statement:
         """Return another of the poller's own statements, for the shared transaction."""
-        return _look(sql, _ROLLBACK, _set_timeout(OPENING_TIMEOUT))
+        return self._look(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
         """Return the statement that runs `sql` for `query` in the shared transaction.
@@ -74,22 +97,37 @@ class TransactionLimits:
         transaction is gone, the rollback fails and the query is not run, so it never runs without guards.
         """
         timeout = () if query.timeout == self.timeout else (_set_timeout(query.timeout),)
-        return (_query(query, self.tagged(query, sql), _ROLLBACK, *timeout),)
+        return (self._query(query, self.tagged(query, sql), _ROLLBACK, *timeout),)
 
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """Return the statements that run `sql` for `query` in its own short transaction and end it."""
-        bounds = self._bounds(query.timeout, query.timeout + PATIENCE_SECONDS)
+        bounds = self._bounds(query.timeout, query.timeout + self.limits.patience)
         if self.server is not None:
             # A pooler may switch to another server than the checked one; the statement then fails.
             is_same = f"{SERVER} OPERATOR(pg_catalog.=) {literal(self.server)}"
-            checked = f"CASE WHEN {is_same} THEN '{_ms(self.lock_timeout)}' ELSE '{_OTHER_SERVER}' END"
+            checked = f"CASE WHEN {is_same} THEN '{_ms(self.limits.lock_timeout)}' ELSE '{_OTHER_SERVER}' END"
             bounds += f", pg_catalog.set_config('lock_timeout', {checked}, true)"
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY"
-        return _query(query, self.tagged(query, sql), begin, bounds), rollback()
+        return self._query(query, self.tagged(query, sql), begin, bounds), self.rollback()
+
+    def rollback(self) -> Statement:
+        """Return the statement that ends a transaction in any state and undoes its effects.
+
+        A READ ONLY transaction can also set parameters for the session and notify listeners. COMMIT would
+        make both effective.
+        """
+        return Statement("ROLLBACK", self.limits.patience)
 
     def tagged(self, query: QueryDefinition, sql: str) -> str:
         """Return `sql` with a comment that names `query`."""
         return commented(sql, self.tags(query.name))
+
+    def _query(self, query: QueryDefinition, sql: str, *after: str) -> Statement:
+        return Statement(sql, query.timeout + self.limits.patience, query.limit, query.timeout, after)
+
+    def _look(self, sql: str, *after: str) -> Statement:
+        timeout = self.limits.opening_timeout
+        return Statement(sql, timeout + self.limits.patience, timeout=timeout, after=after)
 
     def _bounds(self, statement_timeout: float, transaction_timeout: float) -> str:
         """Return the statement that sets the limits, where the server has the parameter.
@@ -99,13 +137,13 @@ class TransactionLimits:
         """
         fixed = {
             "statement_timeout": statement_timeout,
-            "lock_timeout": self.lock_timeout,
-            "idle_in_transaction_session_timeout": _IDLE_TIMEOUT,
+            "lock_timeout": self.limits.lock_timeout,
+            "idle_in_transaction_session_timeout": self.limits.idle_timeout,
         }
         calls = [_set_config(name, _ms(value)) for name, value in fixed.items()]
         for name, seconds, also in (
             ("transaction_timeout", transaction_timeout, ""),
-            ("client_connection_check_interval", _CONNECTION_CHECK, _NOT_WINDOWS),
+            ("client_connection_check_interval", self.limits.connection_check, _NOT_WINDOWS),
         ):
             exists = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
             calls.append(f"CASE WHEN {exists}{also} THEN {_set_config(name, _ms(seconds))} END")
@@ -161,35 +199,6 @@ def commonest_timeout(queries: Iterable[QueryDefinition]) -> float | None:
     """Return the most frequent timeout of `queries`, in seconds; None without queries."""
     counted = Counter(query.timeout for query in queries).most_common(1)
     return counted[0][0] if counted else None
-
-
-def budget(queries: Iterable[QueryDefinition]) -> float:
-    """Return the maximum duration, in seconds, of the transaction that `queries` share.
-
-    It is half of the shortest interval, so that a snapshot is not held all the time, and at most
-    LONGEST_SNAPSHOT. But it is always longer than the longest timeout, so that a query can use its whole
-    timeout and the server can report it.
-    """
-    queries = tuple(queries)
-    half = min((query.interval for query in queries), default=0.0) / 2
-    return max([min(half, LONGEST_SNAPSHOT), *(query.timeout + _LAST_WORD_SECONDS for query in queries)])
-
-
-def rollback() -> Statement:
-    """Return the statement that ends a transaction in any state and undoes its effects.
-
-    A READ ONLY transaction can also set parameters for the session and notify listeners. COMMIT would make
-    both effective.
-    """
-    return Statement("ROLLBACK", PATIENCE_SECONDS)
-
-
-def _query(query: QueryDefinition, sql: str, *after: str) -> Statement:
-    return Statement(sql, query.timeout + PATIENCE_SECONDS, query.limit, query.timeout, after)
-
-
-def _look(sql: str, *after: str) -> Statement:
-    return Statement(sql, OPENING_TIMEOUT + PATIENCE_SECONDS, timeout=OPENING_TIMEOUT, after=after)
 
 
 def _set_timeout(seconds: float) -> str:

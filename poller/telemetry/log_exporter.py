@@ -14,7 +14,8 @@ from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.redaction import redact_beginning
 from poller.otlp.signal_exporter import SignalExport
 from poller.telemetry.logging import exception_of, extras_of, message_of
@@ -60,7 +61,7 @@ class LogRecords:
         try:
             processor = BatchLogRecordProcessor(_Exporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
-            raise ConfigError([Problem("OTEL_BLRP_*", str(error))]) from None
+            raise ConfigError([invalid("OTEL_BLRP_*", str(error))]) from None
         self._provider = LoggerProvider(resource, shutdown_on_exit=False)
         self._provider.add_log_record_processor(processor)
         self._handler = Handler(self._provider)

@@ -57,8 +57,14 @@ class PollLog:
     logged, because without a push the log is the only place to see values.
     """
 
-    def __init__(self, *, every_result: bool = False, repeats: bool = True) -> None:
-        """With `repeats` the records about an unavailable server mention that polls are retried."""
+    def __init__(
+        self, *, every_result: bool = False, repeats: bool = True, within: Within = nullcontext
+    ) -> None:
+        """With `repeats` the records about an unavailable server mention that polls are retried.
+
+        Records about one query are logged inside the context `within(name)`.
+        """
+        self._within = within
         self._every_result = every_result
         self._later = ", polls will be tried again" if repeats else ""
         self._queries: dict[str, _Trouble] = {}
@@ -66,13 +72,8 @@ class PollLog:
         self._server: _Trouble | None = None
         self._withheld: set[str] = set()
 
-    def tick(
-        self, results: Sequence[PollResult], now: float | None = None, within: Within = nullcontext
-    ) -> None:
-        """Log the changes in the results of one tick; `now` is in monotonic seconds.
-
-        Records about one query are logged inside the context `within(name)`.
-        """
+    def observe(self, results: Sequence[PollResult], now: float | None = None) -> None:
+        """Log the changes in the results of one tick; `now` is in monotonic seconds."""
         now = time.monotonic() if now is None else now
         self._log_server(results, now)
         self._log_unreached(results, now)
@@ -83,7 +84,7 @@ class PollLog:
                 continue
             if result.skipped is not None and result.skipped.reason in (*REFUSALS, "budget"):
                 continue
-            with within(result.query.name):
+            with self._within(result.query.name):
                 if result.skipped is not None and result.skipped.reason in HOLDS:
                     self._log_hold(result.query.name, result.skipped, now)
                 else:
@@ -218,7 +219,7 @@ class PollLog:
             return
         if before is not None and not condition:
             extra = {"query": name, "times": before.times}
-            logger.info("query %s is well again after %s", name, before.lasted(now), extra=extra)
+            logger.info("query %s recovered after %s", name, before.lasted(now), extra=extra)
             del self._queries[name]
             self._holds.pop((name, "breaker"), None)
         elif condition:
@@ -241,7 +242,7 @@ class PollLog:
             logger.info("query %s: the estimate answers (%s)", name, result.estimated, extra=extra)
         elif quarantined:
             advice = {"hint": result.advice} if result.advice else {}
-            logger.warning("query %s: rows left out", name, extra=extra | quarantined | advice)
+            logger.warning("query %s: rows omitted", name, extra=extra | quarantined | advice)
         if result.outcome == "ok" and self._every_result:
             for sample in result.samples:
                 # In one field, because a column may have a name that logging reserves (`name`, `message`).

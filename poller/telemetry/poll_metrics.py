@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
@@ -23,7 +24,9 @@ DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 class SelfMetrics:
     """Synchronous instruments that count polls; their data points live as long as the process."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, span_of: Callable[[str], SpanContext | None] = lambda _: None) -> None:
+        """Create the instruments; `span_of` returns the span of a query, by its name, for exemplars."""
+        self._span_of = span_of
         self._duration = meter.create_histogram(
             "poller.poll.duration",
             unit="s",
@@ -50,6 +53,11 @@ class SelfMetrics:
             unit="{tick}",
             description="Ticks that were skipped because the previous one was still running.",
         )
+
+    def observe(self, results: Iterable[PollResult]) -> None:
+        """Count the polls of one tick."""
+        for result in results:
+            self.record(result, self._span_of(result.query.name))
 
     def record(self, result: PollResult, span: SpanContext | None = None) -> None:
         """Count one poll; its exemplar refers to `span`, if given."""

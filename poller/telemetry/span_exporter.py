@@ -9,7 +9,8 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.otlp.signal_exporter import SignalExport
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Spans:
         try:
             processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
-            raise ConfigError([Problem("OTEL_BSP_*", str(error))]) from None
+            raise ConfigError([invalid("OTEL_BSP_*", str(error))]) from None
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self.tracer: Tracer = self._provider.get_tracer(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracer, Span, SpanContext, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import INVALID_SPAN, NoOpTracer, Span, SpanContext, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from poller.model.redaction import redact_all
@@ -18,17 +18,15 @@ from poller.model.tick import tick_name
 
 if TYPE_CHECKING:
     from poller.model.query import AttributeValue, QueryDefinition
-    from poller.model.result import Answer, PollResult
+    from poller.model.result import PollResult
     from poller.postgres.server_tracker import ServerInfo
-
-    Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
 
 SYSTEM = "postgresql"
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """A factory for the spans of ticks, one tick after the other.
+    """The spans of ticks and their queries, one tick after the other.
 
     A tick's span covers the whole tick and is the current span during it, so that log records and exemplars
     carry its ids. The queries of a tick are sent together, so their spans are made afterwards from their
@@ -45,75 +43,36 @@ class Tracing:
     def __init__(self, tracer: Tracer | None = None) -> None:
         """Prepare; without a `tracer` no span is recorded or current."""
         self._tracer = tracer or NoOpTracer()
+        self._span: Span = INVALID_SPAN
+        self._started = Started()
         self._server_info: ServerInfo | None = None
+        self._spans: dict[str, Span] = {}
 
     def note(self, server_info: ServerInfo) -> None:
         """Record the server that was reached as the server of the current tick."""
         self._server_info = server_info
 
     @contextmanager
-    def tick(self, queries: Sequence[QueryDefinition]) -> Iterator[TickTrace]:
+    def tick(self, queries: Sequence[QueryDefinition]) -> Iterator[None]:
         """Make a span of the tick that polls `queries`, and make it the current span within the block."""
-        self._server_info = None
-        started = Started()
+        self._server_info, self._spans, self._started = None, {}, Started()
         name = tick_name(queries[0]) if queries else "none"
-        span = self._tracer.start_span(
+        self._span = self._tracer.start_span(
             f"tick {name}",
             attributes=redact_all({"poller.tick.name": name, "poller.tick.queries": len(queries)}),
-            start_time=started.at,
+            start_time=self._started.at,
         )
         try:
             # The text of an exception may contain a secret; the log has it masked.
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield TickTrace(self._tracer, span, started, lambda: self._server_info)
+            with trace.use_span(self._span, record_exception=False, set_status_on_exception=False):
+                yield
         except BaseException as error:
-            _fail(span, type(error).__name__)
+            _fail(self._span, type(error).__name__)
             raise
         finally:
-            span.end(started.ns(time.monotonic()))
+            self._span.end(self._started.ns(time.monotonic()))
 
-
-class Started:
-    """The start of a tick, which relates the wall clock to the monotonic clock.
-
-    Every time in a tick's spans is counted from its start by the monotonic clock. So no child lies outside
-    its parent, even if the wall clock is set.
-    """
-
-    def __init__(self) -> None:
-        self.at = time.time_ns()
-        self._monotonic = time.monotonic()
-
-    def ns(self, monotonic: float) -> int:
-        """Convert monotonic seconds to nanoseconds since 1970; the result is never before the start."""
-        return self.at + max(0, round((monotonic - self._monotonic) * 1e9))
-
-
-class TickTrace:
-    """The trace of one tick."""
-
-    def __init__(
-        self, tracer: Tracer, span: Span, started: Started, current_server: Callable[[], ServerInfo | None]
-    ) -> None:
-        """Prepare; `seen` returns the server that this tick has reached."""
-        self._tracer = tracer
-        self._span = span
-        self._started = started
-        self._current_server = current_server
-        self._answers: dict[str, Answer] = {}
-        self._spans: dict[str, Span] = {}
-
-    def asking(self, ask: Ask) -> Ask:
-        """Return a function that calls `ask` and stores the answers for the spans."""
-
-        def traced(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
-            answers = ask(queries, on_answer)
-            self._answers = {answer.query.name: answer for answer in answers}
-            return answers
-
-        return traced
-
-    def finish(self, results: Sequence[PollResult]) -> None:
+    def observe(self, results: Sequence[PollResult]) -> None:
         """Make a span for each result, in the order of their answers, and complete the tick's span.
 
         Does nothing if the tick's span is not recorded (no tracer, or not sampled), because the spans of
@@ -122,7 +81,7 @@ class TickTrace:
         if not self._span.is_recording():
             return
         server = self._server()
-        for result in sorted(results, key=lambda result: self._answered(result.query.name)):
+        for result in sorted(results, key=lambda result: result.answered):
             self._spans[result.query.name] = self._query(result, server)
         self._span.set_attributes(redact_all(self._replica() | _counts(results)))
         errors = [result.error_type for result in results if result.error_type]
@@ -147,9 +106,8 @@ class TickTrace:
         return self._span.get_span_context() if self._span.is_recording() else None
 
     def _query(self, result: PollResult, server: Mapping[str, AttributeValue]) -> Span:
-        ended = self._answered(result.query.name)
         sent = result.skipped is None
-        attributes = _attributes(result, self._answers.get(result.query.name))
+        attributes = _attributes(result)
         if sent:
             attributes |= server
         if result.error_type is not None:
@@ -158,29 +116,25 @@ class TickTrace:
             result.query.name,
             # A skipped query made no call; its span shows that it was due, and why it was skipped.
             kind=SpanKind.CLIENT if sent else SpanKind.INTERNAL,
-            start_time=self._started.ns(ended - result.duration),
+            start_time=self._started.ns(result.answered - result.duration),
             attributes=redact_all(attributes),
         )
         if result.error_type is not None:
             span.set_status(StatusCode.ERROR)
-        span.end(self._started.ns(ended))
+        span.end(self._started.ns(result.answered))
         return span
-
-    def _answered(self, name: str) -> float:
-        answer = self._answers.get(name)
-        return answer.answered if answer else 0.0
 
     def _server(self) -> dict[str, AttributeValue]:
         """Return the attributes of the server; without its address if none was reached."""
         attrs: dict[str, AttributeValue] = {"db.system.name": SYSTEM}
-        if (current_server := self._current_server()) is not None:
+        if (current_server := self._server_info) is not None:
             attrs |= {"server.address": current_server.address, "server.port": current_server.port}
             if current_server.database:
                 attrs["db.namespace"] = current_server.database
         return attrs
 
     def _replica(self) -> dict[str, AttributeValue]:
-        current_server = self._current_server()
+        current_server = self._server_info
         if current_server is None:
             return {}
         attrs: dict[str, AttributeValue] = {
@@ -191,6 +145,22 @@ class TickTrace:
         return attrs if current_server.lag is None else attrs | {"poller.replica.lag": current_server.lag}
 
 
+class Started:
+    """The start of a tick, which relates the wall clock to the monotonic clock.
+
+    Every time in a tick's spans is counted from its start by the monotonic clock. So no child lies outside
+    its parent, even if the wall clock is set.
+    """
+
+    def __init__(self) -> None:
+        self.at = time.time_ns()
+        self._monotonic = time.monotonic()
+
+    def ns(self, monotonic: float) -> int:
+        """Convert monotonic seconds to nanoseconds since 1970; the result is never before the start."""
+        return self.at + max(0, round((monotonic - self._monotonic) * 1e9))
+
+
 def traceparent() -> dict[str, str]:
     """Return the current span as the headers of W3C Trace Context; empty outside a span."""
     carrier: dict[str, str] = {}
@@ -198,7 +168,7 @@ def traceparent() -> dict[str, str]:
     return carrier
 
 
-def _attributes(result: PollResult, answer: Answer | None) -> dict[str, AttributeValue]:
+def _attributes(result: PollResult) -> dict[str, AttributeValue]:
     name, state = result.query.name, state_of(result)
     attrs: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.name}
     if state.reason is not None and result.error is None:
@@ -206,8 +176,8 @@ def _attributes(result: PollResult, answer: Answer | None) -> dict[str, Attribut
     if result.skipped is not None:
         return attrs
     attrs["db.query.summary"] = name
-    if answer is not None and answer.rows is not None:
-        attrs["db.response.returned_rows"] = len(answer.rows.values) + answer.rows.beyond
+    if result.returned is not None:
+        attrs["db.response.returned_rows"] = result.returned
     if result.error is None:
         attrs["poller.query.series"] = len(result.samples)
         attrs["poller.query.quarantined"] = sum(result.quarantined.values())

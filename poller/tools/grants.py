@@ -45,7 +45,7 @@ _OPEN = re.compile(
 )
 """The other relations of pg_catalog, of releases 15 to 18."""
 _EXTENSIONS = re.compile(r"pg_(stat_statements(_info)?|buffercache|stat_monitor|stat_kcache)")
-"""Well-known relations of extensions, which say themselves who may read them."""
+"""Well-known relations of extensions, which define the privileges on them."""
 _BY_NAME = re.compile(
     r"to_reg(class|type|proc|procedure|oper|operator|collation)|(curr|next|set)val"
     r"|pg_get_(serial_sequence|viewdef|replica_identity_index)|row_security_active"
@@ -71,7 +71,7 @@ _PLAIN = re.compile(
     r"statement_timestamp|timezone|length|lower|upper|round|floor|ceil|abs|greatest|least|"
     r"nullif|generate_series|unnest|pg_backend_pid|pg_is_in_recovery|current_database)"
 )
-"""Functions that are in every query and that no administrator revokes."""
+"""Common functions, whose EXECUTE privilege administrators do not revoke from PUBLIC."""
 _QUALIFIED = ("funcname", "name", "names", "collname", "operName", "useOp", "method")
 """Where a parse tree has the names of functions, operators, types, collations and sampling methods."""
 _SYSTEM_COLUMNS = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
@@ -79,16 +79,16 @@ _SYSTEM_COLUMNS = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
 
 @dataclass(slots=True)
 class Needs:
-    """What a role must be granted."""
+    """Privileges that a role needs."""
 
     schema: str
     """The schema of every relation that is named without one."""
     columns: dict[Relation, set[str]] = field(default_factory=dict)
-    """Columns that certainly are of the relation."""
+    """Columns that certainly belong to the relation."""
     qualified: dict[Relation, set[str]] = field(default_factory=dict)
-    """Names after the relation's own: a column, or a function of the whole row."""
+    """Names qualified by the relation: a column, or a function of the whole row."""
     possible: dict[Relation, set[str]] = field(default_factory=dict)
-    """Names that are a column of the relation or of anything else that the statement reads or returns."""
+    """Unqualified names: a column of the relation, or of another source or result of the statement."""
     whole: dict[Relation, str] = field(default_factory=dict)
     """Relations of which every column is needed, and why."""
     schemas: set[str] = field(default_factory=set)
@@ -97,7 +97,7 @@ class Needs:
     roles: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
-    """Functions and types that read a name which the query computes."""
+    """Functions and types that read a relation whose name the query computes."""
 
     def relation(self, node: Mapping[str, Any]) -> Relation | None:
         """The relation of a RangeVar; None if nothing is granted on it."""
@@ -122,7 +122,7 @@ class Needs:
 
 
 def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
-    """What a role needs to run `queries`; relations without a schema are in `schema`.
+    """Return the privileges that a role needs to run `queries`; relations without a schema are in `schema`.
 
     The result is a superset: without a database a name may be a column of several tables, and is then
     in `possible` of each.
@@ -142,7 +142,7 @@ def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
 
 
 def to_sql(needs: Needs, role: str) -> str:
-    """The GRANTs as a script for psql, sorted, each once."""
+    """Return the GRANTs as a script for psql, sorted, each once."""
     to = f"TO {identifier(role)};"
     lines = [f"GRANT USAGE ON SCHEMA {identifier(schema)} {to}" for schema in sorted(needs.schemas)]
     for relation in sorted(needs.columns):
@@ -171,7 +171,7 @@ def to_sql(needs: Needs, role: str) -> str:
 
 
 def _on(needs: Needs, relation: Relation, to: str) -> Iterator[str]:
-    """The GRANTs on one relation. The server decides on each name that may be no column of it."""
+    """Yield the GRANTs on one relation; the server decides on each name that may not be its column."""
     full = ".".join(map(identifier, relation))
     everything = f"GRANT SELECT ON {full} {to}"
     if why := needs.whole.get(relation):
@@ -222,7 +222,7 @@ class _Item:
     alias: str
     relation: Relation | None = None
     columns: frozenset[str] = frozenset()
-    """Columns that anything else than a relation certainly has."""
+    """Columns that this entry certainly has, if it is not a relation."""
 
 
 @dataclass(slots=True)
@@ -241,7 +241,7 @@ _Columns = frozenset[str]
 
 
 class _Statement:
-    """Finds for each name in a statement every relation that it may be a column of."""
+    """Resolution of each name in a statement to every relation that may have it as a column."""
 
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
@@ -443,7 +443,7 @@ def _naming_expressions(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _constants(expression: Any) -> list[str] | None:
-    """The texts that `expression` consists of, also in an array; None if it computes a text."""
+    """Return the constant texts of `expression` or of its array; None if it computes a text."""
     texts: list[str] = []
     pending = [expression]
     while pending:
@@ -506,5 +506,5 @@ def _strings(parts: list[Any]) -> list[str]:
 
 
 def _comment(text: str) -> str:
-    """`text` on one line, so that nothing of it leaves the comment."""
+    """Return `text` on one line, so that no part of it leaves the comment."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

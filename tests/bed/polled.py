@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poller.postgres.transaction import PATIENCE_SECONDS
+from poller.postgres.transaction import TransactionLimits
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
 from tests.bed.process import Process, eventually
@@ -208,7 +208,7 @@ class Spell:
         assert watch.looks > 0
         assert watch.most <= connections, sorted(watch.seen)
         # What the server ends by itself, the network gone; see transaction_timeout in `postgres.transaction`.
-        assert watch.oldest <= budget + PATIENCE_SECONDS
+        assert watch.oldest <= budget + TransactionLimits(1.0).patience
         assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
         assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")
 

@@ -20,7 +20,7 @@ from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.daemon.build import open_replica
 from poller.demo.cluster import Cluster
-from poller.postgres.circuit_breaker import CircuitBreaker
+from poller.postgres.admission import Admission
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.figures import cpu
 from tests.benchmarks.loads import trivial
@@ -36,7 +36,7 @@ def measured(dsn: str, queries: int, ticks: int) -> float:
         file.write_text(json.dumps(ours(trivial(queries), HOURLY)))
         settings = load(environment(file, dsn, "http://127.0.0.1:9", "grpc", False, HOURLY))
         asked = open_catalog(settings).queries
-        replica = open_replica(settings, CircuitBreaker(1.0, None), lambda _: None)
+        replica = open_replica(settings, Admission())
         try:
             for _ in range(20):
                 assert all(answer.rows is not None for answer in replica.fetch(asked))

@@ -24,8 +24,7 @@ from types import FrameType
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.schema.query import DeclaredQuery
-from poller.daemon.build import Telemetry, open_push
-from poller.daemon.poll_cycle import PollCycle
+from poller.daemon.build import Telemetry, open_cycle, open_exporter
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Column, Rows
@@ -132,10 +131,10 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             settings = load(given)
             catalog = open_catalog(settings)
             store = ResultStore(catalog.queries)
-            push = open_push(settings, store, periodic=False)
+            push = open_exporter(settings, store, periodic=False)
             assert push is not None
             telemetry = Telemetry(settings, push)
-            cycle = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+            cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:
                 assert {result.outcome for result in cycle.run(catalog.queries)} == {"ok"}

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
-from poller.daemon.build import Telemetry, open_push
-from poller.daemon.poll_cycle import PollCycle
+from poller.daemon.build import Telemetry, open_cycle, open_exporter
 from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
@@ -37,10 +36,10 @@ def main(
     settings = load(given | {"POLLER_SELF_METRICS": self_metrics})
     catalog = open_catalog(settings)
     store = ResultStore(catalog.queries)
-    push = open_push(settings, store, periodic=False)
+    push = open_exporter(settings, store, periodic=False)
     assert push is not None
     telemetry = Telemetry(settings, push)
-    cycle = PollCycle(catalog, settings, store, push, daemon=True, tracing=telemetry.tracing)
+    cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []
     gc.freeze()

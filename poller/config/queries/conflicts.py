@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from poller.config.queries.query_file import FileProblem, QueryFile
+from poller.config.queries.query_file import QueryFile
+from poller.model.diagnostics import Diagnostic
 from poller.model.path import Key
 from poller.model.prometheus import metric_name
 from poller.model.query import MetricType
@@ -23,11 +24,11 @@ class _Metric:
     data: dict[str, Any]
 
     @property
-    def place(self) -> str:
-        return self.file.place(self.path)
+    def where(self) -> str:
+        return self.file.where(self.path)
 
 
-def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]:
+def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
     """Return every conflict in `files`; invalid queries are included, so that no mistake hides a conflict."""
     names: dict[str, str] = {}
     metrics: dict[str, _Metric] = {}
@@ -36,7 +37,7 @@ def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[FileProblem]
         for at, query in file.queries():
             name = query.get("name")
             if isinstance(name, str) and name:
-                here = file.place((*at, "name"))
+                here = file.where((*at, "name"))
                 first = names.setdefault(name, here)
                 if first is not here:
                     yield file.problem(
@@ -55,26 +56,26 @@ def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> 
             yield _Metric(file, (*at, "metrics", index), data)
 
 
-def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[FileProblem]:
+def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[Diagnostic]:
     name = metric.data["name"]
     attributes = metric.data.get("attributes", {})
     if isinstance(attributes, dict):
         twin = fed.setdefault((name, fixed_series(attributes)), metric)
         if twin is not metric:
-            message = f"{name[:255]!r} has the same attributes at {twin.place}; change the attributes of one"
+            message = f"{name[:255]!r} has the same attributes at {twin.where}; change the attributes of one"
             yield metric.file.problem((*metric.path, "name"), message)
     first = metrics.setdefault(name, metric)
     for key, default in (("type", "gauge"), ("unit", None), ("description", None)):
         mine, other = metric.data.get(key, default), first.data.get(key, default)
         if isinstance(mine, str) and isinstance(other, str) and mine != other:
-            where = first.file.place((*first.path, key))
+            where = first.file.where((*first.path, key))
             message = f"differs from the {key} of {name[:255]!r} at {where}; write the same, or rename one"
             yield metric.file.problem((*metric.path, key), message)
 
 
 def _translation(
     metric: _Metric, translated: dict[str, tuple[str, str]], namespace: str
-) -> Iterator[FileProblem]:
+) -> Iterator[Diagnostic]:
     name, unit = metric.data["name"], metric.data.get("unit")
     if not isinstance(unit, str) or unit_problem(unit):
         return
@@ -83,7 +84,7 @@ def _translation(
         message = f"has {len(full)} characters with the namespace {namespace!r}; OpenTelemetry allows 255"
         yield metric.file.problem((*metric.path, "name"), message)
     translated_name = metric_name(full, unit, _type(metric))
-    first, where = translated.setdefault(translated_name, (name, metric.place))
+    first, where = translated.setdefault(translated_name, (name, metric.where))
     if first != name and translated_name:
         message = (
             f"becomes {translated_name[:255]!r} in Prometheus, as {first[:255]!r} at {where} does; rename one"

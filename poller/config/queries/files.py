@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import poller
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.text import did_you_mean, near
 
 MAX_BYTES = 1 << 20
@@ -27,17 +28,17 @@ def resolve(queries_setting: str) -> list[Path]:
     Raises ConfigError for each that is missing or contains no query file.
     """
     names = [name.strip() for name in queries_setting.split(":") if name.strip()]
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     sources: list[Path] = []
     for name in names:
         source = named(name)
         if problem := source_problem(source):
             hint = did_you_mean(name, ["shipped", "extended"])
-            problems.append(Problem("POLLER_QUERIES", f"{name!r} {problem}{hint}"))
+            problems.append(invalid("POLLER_QUERIES", f"{name!r} {problem}{hint}"))
         sources.append(source)
     if not names:
         problems.append(
-            Problem("POLLER_QUERIES", "is empty; write files and folders joined by ':', or shipped")
+            invalid("POLLER_QUERIES", "is empty; write files and folders joined by ':', or shipped")
         )
     if problems:
         raise ConfigError(problems)

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from poller.config.queries.conflicts import clashes
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import files_of, source_problem
-from poller.config.queries.query_file import FileProblem, QueryFile, read
+from poller.config.queries.query_file import QueryFile, read
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.model.catalog import Catalog, Defaults
+from poller.model.diagnostics import Diagnostic
 from poller.model.duration import parse_duration
-from poller.model.errors import ConfigError, Place, Problem
+from poller.model.errors import ConfigError
 from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
 
 
@@ -27,40 +28,41 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     Raises ConfigError with every problem in every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
-    files, problems = opened(sources)
-    return judged(files, defaults, problems)
+    return judged(opened(sources), defaults)
 
 
-def opened(sources: Sequence[Path]) -> tuple[list[QueryFile], list[FileProblem]]:
-    """Return the parsed query files of `sources`, each once, and the problems of the sources."""
-    problems: list[FileProblem] = []
+def opened(sources: Sequence[Path]) -> list[QueryFile]:
+    """Return the parsed query files of `sources`, each once; an unusable source is an invalid one."""
     files: list[QueryFile] = []
     paths: set[str] = set()
     for source in sources:
         if problem := source_problem(source):
-            problems.append(FileProblem((len(files), 0), Problem(str(source), problem, Place(str(source)))))
+            files.append(QueryFile(source, problem))
             continue
         for path in files_of(source):
             real = os.path.realpath(path)
             if real not in paths:  # so that `shipped:queries` reports no duplicate names
                 paths.add(real)
-                files.append(QueryFile(len(files), path, read(path)))
-    return files, problems
+                files.append(QueryFile(path, read(path)))
+    return files
 
 
-def judged(files: Sequence[QueryFile], defaults: Defaults, problems: Sequence[FileProblem] = ()) -> Catalog:
-    """Return the catalogue of `files`; raises ConfigError with all their problems and those in `found`."""
-    queries, others = validated(files, defaults)
-    if problems := [*problems, *others]:
-        raise ConfigError([item.problem for item in sorted(problems, key=lambda item: item.order)])
+def judged(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
+    """Return the catalogue of `files`; raises ConfigError with all their problems."""
+    queries, problems = validated(files, defaults)
+    if problems:
+        numbers = {file.path: number for number, file in enumerate(files)}
+        raise ConfigError(
+            sorted(problems, key=lambda item: (numbers[item.place.file] if item.place else 0, item.line))
+        )
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
 def validated(
     files: Sequence[QueryFile], defaults: Defaults
-) -> tuple[list[QueryDefinition], list[FileProblem]]:
+) -> tuple[list[QueryDefinition], list[Diagnostic]]:
     """Return the queries of `files` that are valid alone, and all problems in and between the queries."""
-    problems: list[FileProblem] = []
+    problems: list[Diagnostic] = []
     queries: list[QueryDefinition] = []
     for file in files:
         problems += file.flaws()

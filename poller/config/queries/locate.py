@@ -8,7 +8,7 @@ from functools import cached_property
 
 from poller.config.queries.files import MAX_BYTES
 from poller.config.queries.query_file import QueryFile
-from poller.model.errors import Place
+from poller.model.diagnostics import Place
 from poller.model.files import read_regular
 from poller.model.path import Key
 
@@ -22,7 +22,7 @@ class Origin:
 
     def place(self, *path: Key) -> Place:
         """Return the location of the key at `path` in the query, or of the innermost existing key."""
-        return self.file.spot((*self.path, *path))
+        return self.file.place((*self.path, *path))
 
     def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
         """Return the location of character `position` (from 1) of `sql`, the text at `path`.

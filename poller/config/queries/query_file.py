@@ -9,11 +9,10 @@ from typing import Any
 
 from poller.config.queries.error_messages import unknown_key
 from poller.config.queries.files import MAX_BYTES, unreadable
-from poller.config.queries.yaml_errors import YamlProblem
 from poller.config.queries.yaml_reader import Document, parse
-from poller.model.errors import Place, Problem
+from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.files import NotRegularError, open_regular
-from poller.model.path import Key, format_path
+from poller.model.path import Key
 from poller.model.text import kind_of, near
 
 _KEYS = ["queries", "snapshot"]
@@ -21,48 +20,30 @@ _EXAMPLE = "write `queries:` and a list of queries below it"
 
 
 @dataclass(frozen=True, slots=True)
-class FileProblem:
-    order: tuple[int, int]
-    """Number of the file, line."""
-    problem: Problem
-    path: tuple[Key, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class QueryFile:
-    number: int
     path: Path
     document: Document | str
     """The parsed file, or why it cannot be read."""
 
-    def problem(self, path: Sequence[Key], message: str) -> FileProblem:
-        place = self.spot(path)
-        return FileProblem((self.number, place.line or 0), Problem(str(place), message, place), tuple(path))
+    def problem(self, path: Sequence[Key], message: str) -> Diagnostic:
+        return invalid(self.place(path), message)
 
-    def yaml_problem(self, flaw: YamlProblem) -> FileProblem:
-        """Return the problem of invalid YAML with its location."""
-        path = format_path(flaw.path)
-        column = f":{flaw.column}" if flaw.column is not None else ""
-        where = f"{self.path}:{flaw.line}{column}" + (f": {path}" if path else "")
-        place = Place(str(self.path), flaw.line, flaw.column, path)
-        return FileProblem((self.number, flaw.line), Problem(where, flaw.message, place))
-
-    def spot(self, path: Sequence[Key]) -> Place:
+    def place(self, path: Sequence[Key]) -> Place:
         """Return the location of the key or item at `path`."""
-        if isinstance(self.document, str):
-            return Place(str(self.path), 1, 1, format_path(path))
-        line, column = self.document.spot(path)
-        return Place(str(self.path), line, column, format_path(path))
+        line, column = (1, 1) if isinstance(self.document, str) else self.document.spot(path)
+        return Place(self.path, line, tuple(path), column)
+
+    def where(self, path: Sequence[Key]) -> str:
+        """Return the file and the line of `path`, for messages."""
+        place = self.place(path)
+        return f"{place.file}:{place.line}"
 
     def line(self, path: Sequence[Key]) -> int:
-        return 1 if isinstance(self.document, str) else self.document.line(path)
+        return self.place(path).line or 1
 
     def written(self, path: Sequence[Key]) -> str | None:
         """Return the scalar at `path` as written; None if it is unknown."""
         return None if isinstance(self.document, str) else self.document.written(path)
-
-    def place(self, path: Sequence[Key]) -> str:
-        return f"{self.path}:{self.line(path)}"
 
     def defaults(self) -> dict[str, Any]:
         """Return the defaults that the file sets for its queries."""
@@ -78,12 +59,12 @@ class QueryFile:
             if isinstance(query, dict):
                 yield ("queries", index), query
 
-    def flaws(self) -> Iterator[FileProblem]:
+    def flaws(self) -> Iterator[Diagnostic]:
         """Return the problems outside the queries."""
         if isinstance(self.document, str):
-            yield FileProblem((self.number, 0), Problem(str(self.path), self.document, Place(str(self.path))))
+            yield invalid(Place(self.path), self.document)
             return
-        yield from map(self.yaml_problem, self.document.flaws)
+        yield from self.document.flaws
         if self.document.root is None:
             return
         data = self.document.data
@@ -94,7 +75,7 @@ class QueryFile:
         else:
             yield from self._top(data)
 
-    def _top(self, data: dict[str, Any]) -> Iterator[FileProblem]:
+    def _top(self, data: dict[str, Any]) -> Iterator[Diagnostic]:
         others = [key for key in data if key not in _KEYS]
         for key in others:
             yield self.problem((key,), unknown_key(key, _KEYS))
@@ -123,7 +104,7 @@ def read(path: Path) -> Document | str:
     """Return the parsed YAML of `path`, or why it cannot be read."""
     try:
         with open_regular(path) as file:
-            return parse(file.read(MAX_BYTES + 1))
+            return parse(file.read(MAX_BYTES + 1), path)
     except NotRegularError:
         return "is not a regular file; write a file or a folder"
     except (OSError, ValueError) as error:

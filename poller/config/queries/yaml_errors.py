@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
-from poller.model.path import Key
+from poller.model.diagnostics import Diagnostic, Place, invalid
 
 
-@dataclass(frozen=True, slots=True)
-class YamlProblem:
-    """One problem of a file as YAML."""
-
-    line: int
-    message: str
-    path: tuple[Key, ...] = ()
-    column: int | None = None
-    """Set if there is no path because the text is not valid YAML."""
-
-
-def of_syntax(error: yaml.MarkedYAMLError, text: str) -> YamlProblem:
-    """Return the problem at which the parser stopped."""
+def of_syntax(error: yaml.MarkedYAMLError, text: str, file: Path) -> Diagnostic:
+    """Return the problem at which the parser stopped; `text` is the content of `file`."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     problem, context = error.problem or "", error.context or ""
@@ -41,18 +30,16 @@ def of_syntax(error: yaml.MarkedYAMLError, text: str) -> YamlProblem:
     else:
         since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
         message = f"is not YAML: {problem}{since}"
-    return YamlProblem(line, message, column=column)
+    return invalid(Place(file, line, None, column), message)
 
 
-def of_character(error: yaml.reader.ReaderError, text: str) -> YamlProblem:
-    """Return the problem of a character that YAML does not allow."""
+def of_character(error: yaml.reader.ReaderError, text: str, file: Path) -> Diagnostic:
+    """Return the problem of a character that YAML does not allow; `text` is the content of `file`."""
     code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
     before = text[: max(text.find(chr(code)), 0)]
-    return YamlProblem(
-        before.count("\n") + 1,
-        f"contains the character U+{code:04X}, which YAML does not allow; omit it",
-        column=len(before) - (before.rfind("\n") + 1) + 1,
-    )
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    message = f"contains the character U+{code:04X}, which YAML does not allow; omit it"
+    return invalid(Place(file, line, None, column), message)
 
 
 def _lines(text: str) -> list[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from poller.config.queries.files import MAX_BYTES
-from poller.config.queries.yaml_errors import YamlProblem, of_character, of_syntax
+from poller.config.queries.yaml_errors import of_character, of_syntax
+from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.path import Key
 
 MAX_DEPTH = 32
@@ -70,11 +72,11 @@ class Tagged(str):
 
 
 class UnreadableError(Exception):
-    """The rest of the file cannot be read; `flaw` is the reason."""
+    """The rest of the file cannot be read, from `line` on; the text is the reason."""
 
-    def __init__(self, line: int, message: str, path: tuple[Key, ...] = ()) -> None:
+    def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
-        self.flaw = YamlProblem(line, message, path)
+        self.line = line
 
 
 @dataclass(slots=True)
@@ -94,10 +96,11 @@ class _Open:
 class Builder:
     """Builder of nodes from the parser's events, without recursion, so that deep nesting cannot overflow."""
 
-    def __init__(self, tags: Container[str]) -> None:
+    def __init__(self, file: Path, tags: Container[str]) -> None:
+        self._file = file
         self._tags = tags
         self.root: Node | None = None
-        self.flaws: list[YamlProblem] = []
+        self.flaws: list[Diagnostic] = []
         self._open: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
         """None while the anchored node is incomplete: an alias to it would contain itself."""
@@ -125,10 +128,10 @@ class Builder:
                 self._tag(event.tag, line)
                 mapping = isinstance(event, yaml.MappingStartEvent)
                 if self._wants_key():
-                    raise UnreadableError(line, "has a mapping or list as a key; write a text", self._path())
+                    raise UnreadableError(line, "has a mapping or list as a key; write a text")
                 if len(self._open) >= MAX_DEPTH:
                     raise UnreadableError(
-                        line, f"is nested deeper than {MAX_DEPTH} levels; reduce the nesting", self._path()
+                        line, f"is nested deeper than {MAX_DEPTH} levels; reduce the nesting"
                     )
                 self._open.append(_Open(Node(spot), event.anchor, mapping))
                 if event.anchor is not None:
@@ -136,29 +139,29 @@ class Builder:
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 self._close()
 
+    def report(self, line: int, message: str) -> None:
+        """Add a problem with the value that is being read."""
+        self.flaws.append(invalid(Place(self._file, line, self._path()), message))
+
     def _named(self, anchor: str, line: int) -> Node:
         if anchor not in self._anchors:
             message = f"alias *{anchor[:60]} has no anchor above it; write &{anchor[:60]} before the value"
-            raise UnreadableError(line, message, self._path())
+            raise UnreadableError(line, message)
         node = self._anchors[anchor]
         if node is None:
-            raise UnreadableError(
-                line, f"alias *{anchor[:60]} is inside its own anchor; remove it", self._path()
-            )
+            raise UnreadableError(line, f"alias *{anchor[:60]} is inside its own anchor; remove it")
         return node
 
     def _tag(self, tag: str | None, line: int) -> None:
         if tag is not None:
             name = tag.replace("tag:yaml.org,2002:", "!!")[:60]
-            self.flaws.append(
-                YamlProblem(line, f"tag {name} is not supported; write the value without it", self._path())
-            )
+            self.report(line, f"tag {name} is not supported; write the value without it")
 
     def _scalar(self, event: yaml.ScalarEvent, spot: Position) -> None:
         text = event.value
         if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
             message = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
-            self.flaws.append(YamlProblem(spot.line, message, self._path()))
+            self.report(spot.line, message)
             text = re.sub("[\0\ud800-\udfff]", "", text)
         plain = not event.style
         if self._wants_key():
@@ -181,9 +184,7 @@ class Builder:
         if first is not None:
             parent.skipped = True
             where = f"on lines {first} and {line}" if first != line else f"on line {line}"
-            self.flaws.append(
-                YamlProblem(line, f"key {text[:60]!r} is written twice, {where}; keep one", self._path())
-            )
+            self.report(line, f"key {text[:60]!r} is written twice, {where}; keep one")
         elif text == "<<" and plain:
             parent.merge_line = line
 
@@ -207,7 +208,7 @@ class Builder:
             return
         if parent.key is None:
             # Only an alias reaches this line: `_key` handles all other keys.
-            raise UnreadableError(spot.line, "has an alias as a key; write a text", self._path())
+            raise UnreadableError(spot.line, "has an alias as a key; write a text")
         key, at = parent.key
         if parent.skipped:
             pass
@@ -223,7 +224,7 @@ class Builder:
             parent.merges = sources
         else:
             message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
-            self.flaws.append(YamlProblem(line, message, self._path()))
+            self.report(line, message)
 
     def _close(self) -> None:
         done = self._open.pop()
@@ -236,9 +237,7 @@ class Builder:
         node.depth = 1 + max((child.depth for child in inner), default=0)
         if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
             raise UnreadableError(
-                node.spot.line,
-                "is too large or too deep after its aliases are expanded; use fewer aliases",
-                self._path(),
+                node.spot.line, "is too large or too deep after its aliases are expanded; use fewer aliases"
             )
         node.value = (
             {key: child.value for key, (_, child) in node.children.items()}
@@ -265,7 +264,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Document:
     """The data of one file, and the position of each part."""
 
-    flaws: list[YamlProblem]
+    flaws: list[Diagnostic]
     """In the order of the file; if the file could not be read to its end, `data` is None."""
     root: Node | None = None
 
@@ -298,28 +297,31 @@ class Document:
         return spot
 
 
-def parse(raw: bytes, tags: Container[str] = ()) -> Document:
-    """Parse one YAML document; raises nothing, all problems are in the result.
+def parse(raw: bytes, file: Path = Path(), tags: Container[str] = ()) -> Document:
+    """Parse one YAML document; raises nothing, all problems are in the result, at their places in `file`.
 
     A text with one of `tags` (such as `!include`) becomes Tagged; any other tag is a problem.
     """
+    builder = Builder(file, tags)
     if len(raw) > MAX_BYTES:
-        return Document([YamlProblem(1, "is larger than 1 MiB; split it into several files")])
+        builder.report(1, "is larger than 1 MiB; split it into several files")
+        return Document(builder.flaws)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        return Document([YamlProblem(raw.count(b"\n", 0, error.start) + 1, message)])
-    builder = Builder(tags)
+        builder.report(raw.count(b"\n", 0, error.start) + 1, message)
+        return Document(builder.flaws)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except UnreadableError as stop:
-        return Document([*builder.flaws, stop.flaw])
+        builder.report(stop.line, str(stop))
+        return Document(builder.flaws)
     except yaml.MarkedYAMLError as error:
-        return Document([*builder.flaws, of_syntax(error, text)])
+        return Document([*builder.flaws, of_syntax(error, text, file)])
     except yaml.reader.ReaderError as error:
-        return Document([*builder.flaws, of_character(error, text)])
+        return Document([*builder.flaws, of_character(error, text, file)])
     if builder.root is None:
-        builder.flaws.append(YamlProblem(1, "is empty; write `queries:` and a list of queries below it"))
+        builder.report(1, "is empty; write `queries:` and a list of queries below it")
     return Document(builder.flaws, builder.root)

@@ -157,8 +157,7 @@ def _few_seconds(value: str) -> float:
     # The Python SDK reads seconds; the specification and the other SDKs use milliseconds.
     if (seconds := _positive(value, "seconds", "10")) >= 1000:
         raise ValueError(
-            f"{value!r} would be seconds here and is milliseconds in the specification; "
-            f"write {seconds / 1000:g}"
+            f"{value!r} is read as seconds, but the specification uses milliseconds; write {seconds / 1000:g}"
         )
     return seconds
 

@@ -1,4 +1,4 @@
-"""Result of checking one query against a server."""
+"""Rules of `check`, and the result of checking one query against a server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from poller.model.diagnostics import Diagnostic
-from poller.model.errors import Place
+from poller.model.diagnostics import Diagnostic, Place, failed
+
+RULES = {
+    "query-file": "A query file and its cases must be valid, alone and together with the other files.",
+    "database": "The database must be reachable.",
+    "rejected": "The server must accept the statement.",
+    "privilege": "The role must have the privileges that the statement requires.",
+    "column": "The result must have each declared column once.",
+    "unused-column": "Each column of the result should be a value or an attribute of a metric.",
+    "not-numeric": "A value column must be of a numeric type.",
+    "attribute-type": "An attribute column should have few distinct values.",
+    "attribute-values": "Declared attribute values should be the values of the column's type.",
+    "requires": "A query is sent only if its requirements are met.",
+    "max-cost": "The planner's cost must not exceed the limit.",
+    "sequential-scan": "A large table should not be read completely every few minutes.",
+    "missing-index": "A selective condition on a large table should have an index.",
+    "statistics": "A table should be analysed before its plans are judged.",
+    "estimate": "An estimate should be cheaper than the exact query.",
+    "volatile-function": "A function that a query calls should be declared STABLE or IMMUTABLE.",
+    "same-series": "Two queries should not report the same series.",
+    "own-setting": "A query should not read a setting that the poller sets for its own session.",
+    "own-backend": "A query over backends or locks should exclude the poller's own backend.",
+    "attribute-text": "A fixed attribute should be exported as it is written.",
+}
+"""The requirement of each rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +48,23 @@ class CheckedQuery:
     estimate_answers: bool = False
     diagnostics: tuple[Diagnostic, ...] = ()
 
-    @property
-    def summary(self) -> str:
-        """Cost and columns as text."""
+    def lines(self) -> list[Diagnostic]:
+        """The diagnostics; an accepted query with its cost and columns comes first."""
+        if self.state != "ok" or failed(self.diagnostics):
+            return list(self.diagnostics)
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
-        return columns if self.cost is None else f"cost {self.cost:,.0f}; {columns}"
+        summary = columns if self.cost is None else f"cost {self.cost:,.0f}; {columns}"
+        place = Place(self.place.file, self.place.line)
+        return [Diagnostic("ok", "accepted", f"{self.query}: {summary}", place=place), *self.diagnostics]
+
+    def data(self) -> dict[str, object]:
+        """The result for programs."""
+        return {
+            "query": self.query,
+            "file": str(self.place.file),
+            "line": self.place.line,
+            "state": self.state,
+            "cost": self.cost,
+            "estimate_answers": self.estimate_answers,
+            "columns": dict(self.columns),
+        }

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from poller.config.queries.locate import Origin
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
-from poller.model.diagnostics import Diagnostic, Level, Rule
-from poller.model.errors import Place, PollError
+from poller.model.diagnostics import Diagnostic, Place, Severity
+from poller.model.errors import PollError
 from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition, QueryDefinition
@@ -70,8 +70,9 @@ def check_queries(
         if skip is not None:
             message = f"is not sent to this server: {skip.detail}"
             # `requires` expects a missing table, but a missing privilege should be granted.
-            level: Level = "warning" if skip.reason == "privilege" else "note"
-            gate = Diagnostic("requires", level, message, origin.place("requires"), query=query.name)
+            severity: Severity = "warning" if skip.reason == "privilege" else "note"
+            place = origin.place("requires")
+            gate = Diagnostic(severity, "requires", message, subject=query.name, place=place)
             judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
@@ -100,9 +101,9 @@ class _QueryCheck:
             diagnostics += self._statement(("estimate", "sql"), self.query.estimate.sql, self.cheap)
             diagnostics += self._estimate(self.cheap)
         diagnostics += [*self._cost(), *self._scans()]
-        diagnostics.sort(key=lambda diagnostic: diagnostic.place.line or 0 if diagnostic.place else 0)
+        diagnostics.sort(key=lambda diagnostic: diagnostic.line)
         refused = any(
-            diagnostic.level == "error" and diagnostic.rule != "max-cost" for diagnostic in diagnostics
+            diagnostic.severity == "error" and diagnostic.rule != "max-cost" for diagnostic in diagnostics
         )
         return CheckedQuery(
             self.query.name,
@@ -120,17 +121,16 @@ class _QueryCheck:
         return estimate is not None and (self.own.cost or 0.0) > estimate.above_cost
 
     def _diagnostic(
-        self, rule: Rule, level: Level, message: str, *path: Key, place: Place | None = None
+        self, rule: str, severity: Severity, message: str, *path: Key, place: Place | None = None
     ) -> Diagnostic:
-        return Diagnostic(
-            rule, level, one_line(message), place or self.origin.place(*path), query=self.query.name
-        )
+        place = place or self.origin.place(*path)
+        return Diagnostic(severity, rule, one_line(message), subject=self.query.name, place=place)
 
     def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
         """Problems of one statement and its columns."""
         if inspected.error is not None:
             error = inspected.error
-            rule: Rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
+            rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
             place = self.origin.in_sql(path, sql, error.position)
             yield self._diagnostic(rule, "error", refusal(error, sql), place=place)
             return
@@ -145,9 +145,9 @@ class _QueryCheck:
                 rule = "column" if names.count(metric.value_column) != 1 else "not-numeric"
                 yield self._diagnostic(rule, "error", f"{problem}{hint}{_suffix(path)}", *at, "value_column")
             for name in metric.attribute_columns:
-                for rule, level, message in self._attribute(metric, name, inspected):
+                for rule, severity, message in self._attribute(metric, name, inspected):
                     key = "attribute_values" if rule == "attribute-values" else "attribute_columns"
-                    yield self._diagnostic(rule, level, f"{message}{_suffix(path)}", *at, key)
+                    yield self._diagnostic(rule, severity, f"{message}{_suffix(path)}", *at, key)
         yield from self._unused(path, inspected)
 
     def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Diagnostic]:
@@ -177,7 +177,7 @@ class _QueryCheck:
 
     def _attribute(
         self, metric: MetricDefinition, name: str, inspected: Inspected
-    ) -> Iterator[tuple[Rule, Level, str]]:
+    ) -> Iterator[tuple[str, Severity, str]]:
         names = [column.name for column in inspected.columns]
         if names.count(name) != 1:
             if name in names:

@@ -4,70 +4,67 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from poller.config.queries.query_file import QueryFile
-from poller.model.diagnostics import Rule
+from poller.model.diagnostics import Diagnostic
 from poller.model.path import Key
 from poller.model.series import fixed_series
 from poller.model.text import quote
 from poller.tools.check.own_session import distortions
 
-
-class QueryWarning(NamedTuple):
-    """One warning about a query."""
-
-    rule: Rule
-    file: QueryFile
-    query: str
-    path: tuple[Key, ...]
-    """Path from the root of the file."""
-    message: str
+_Series = dict[object, list[tuple[str, frozenset[str]]]]
+"""File and line, and requirements, of the metrics with each series."""
 
 
-def query_warnings(files: Sequence[QueryFile]) -> list[QueryWarning]:
+def query_warnings(files: Sequence[QueryFile]) -> list[Diagnostic]:
     """Every warning about the valid `files`, in the order of files and lines."""
-    warnings = [*_same_series(files)]
+    warnings: list[Diagnostic] = []
+    series: _Series = {}
     for file in files:
-        for at, query in file.queries():
-            name = str(query.get("name"))
-            for path, sql in _statements(query):
-                warnings += [
-                    QueryWarning(cast(Rule, rule), file, name, (*at, *path), message)
-                    for rule, message in distortions(sql)
-                ]
-            for path in _attribute_values(query):
-                written, value = file.written((*at, *path)), _at(query, path)
-                if written is not None and not isinstance(value, str) and written != _text(value):
-                    message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
-                    warnings.append(QueryWarning("attribute-text", file, name, (*at, *path), message))
-    return sorted(warnings, key=lambda warning: (warning.file.number, warning.file.line(warning.path)))
+        of_file = [*_same_series(file, series), *_distorted(file)]
+        warnings += sorted(of_file, key=lambda warning: warning.line)
+    return warnings
 
 
-def _same_series(files: Sequence[QueryFile]) -> Iterator[QueryWarning]:
+def _warning(rule: str, file: QueryFile, path: tuple[Key, ...], name: str, message: str) -> Diagnostic:
+    return Diagnostic("warning", rule, message, subject=name, place=file.place(path))
+
+
+def _distorted(file: QueryFile) -> Iterator[Diagnostic]:
+    """Statements that read the poller's own session, and attributes whose text the parser changes."""
+    for at, query in file.queries():
+        name = str(query.get("name"))
+        for path, sql in _statements(query):
+            for rule, message in distortions(sql):
+                yield _warning(rule, file, (*at, *path), name, message)
+        for path in _attribute_values(query):
+            written, value = file.written((*at, *path)), _at(query, path)
+            if written is not None and not isinstance(value, str) and written != _text(value):
+                message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
+                yield _warning("attribute-text", file, (*at, *path), name, message)
+
+
+def _same_series(file: QueryFile, series: _Series) -> Iterator[Diagnostic]:
     """Metrics of different queries with the same name and the same fixed attributes, and no other attributes.
 
     Two queries are alternatives if each has a requirement that the other lacks; only one of them runs.
+    `series` has the metrics of the previous files, and gets those of `file`.
     """
-    feeds: dict[object, list[tuple[QueryFile, tuple[Key, ...], frozenset[str]]]] = {}
-    for file in files:
-        for at, query in file.queries():
-            required = frozenset(_required(query.get("requires")))
-            for number, metric in enumerate(query["metrics"]):
-                if metric.get("attribute_columns"):
-                    continue
-                path = (*at, "metrics", number, "name")
-                others = feeds.setdefault((metric["name"], fixed_series(metric.get("attributes", {}))), [])
-                for other, its_path, its_required in others:
-                    if required <= its_required or its_required <= required:
-                        first = other.place(its_path)
-                        problem = (
-                            f"{metric['name']!r} is also a series at {first}, so one of the two is wrong"
-                        )
-                        message = f"{problem}; write different attributes"
-                        yield QueryWarning("same-series", file, str(query["name"]), path, message)
-                        break
-                others.append((file, path, required))
+    for at, query in file.queries():
+        required = frozenset(_required(query.get("requires")))
+        for number, metric in enumerate(query["metrics"]):
+            if metric.get("attribute_columns"):
+                continue
+            path = (*at, "metrics", number, "name")
+            others = series.setdefault((metric["name"], fixed_series(metric.get("attributes", {}))), [])
+            for first, its_required in others:
+                if required <= its_required or its_required <= required:
+                    problem = f"{metric['name']!r} is also a series at {first}, so one of the two is wrong"
+                    message = f"{problem}; write different attributes"
+                    yield _warning("same-series", file, path, str(query["name"]), message)
+                    break
+            others.append((file.where(path), required))
 
 
 def _required(requires: Any) -> Iterator[str]:

@@ -13,11 +13,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from poller.events._catalog.declaration import Metric
+from poller.model.diagnostics import Diagnostic
 from poller.receiver.decode import Attribute, points_of, records_of, spans_of
 from poller.receiver.signals import Request
 from poller.tools.conform.metrics import MetricCheck
 from poller.tools.conform.signals import LogRecordCheck, SpanCheck
-from poller.tools.doctor.finding import Finding
 
 Require = Literal["implemented", "all", "none"]
 
@@ -66,7 +66,7 @@ class ConformanceCheck:
                         self._spans.add(span)
             return self.requests
 
-    def findings(self, ignored: Sequence[str] = ()) -> list[Finding]:
+    def findings(self, ignored: Sequence[str] = ()) -> list[Diagnostic]:
         """Every difference and a summary per signal, in the order metrics, spans, log records.
 
         If a pattern in `ignored` (`*`, `?`, `[...]`) matches the check, the subject or `check:subject` of a
@@ -74,8 +74,8 @@ class ConformanceCheck:
         """
         with self._lock:
             if not self.requests:
-                return [Finding("requests", "fail", "no request was received")]
-            findings: list[Finding] = []
+                return [Diagnostic("error", "requests", "no request was received")]
+            findings: list[Diagnostic] = []
             used: set[str] = set()
             for differences, summary in (
                 (self._metrics.differences(self._required), self._metrics.summary),
@@ -83,9 +83,9 @@ class ConformanceCheck:
                 (self._records.differences(), self._records.summary),
             ):
                 reported = [_unless_ignored(difference, ignored, used) for difference in differences]
-                findings += [*reported, summary(sum(finding.state == "fail" for finding in reported))]
+                findings += [*reported, summary(sum(finding.severity == "error" for finding in reported))]
         return findings + [
-            Finding("ignore", "warn", "matches no difference", "remove it", pattern)
+            Diagnostic("warning", "ignore", "matches no difference", "remove it", pattern)
             for pattern in ignored
             if pattern not in used
         ]
@@ -100,11 +100,11 @@ def _required(metric: Metric, require: Require) -> bool:
     return require == "all" or metric.status == "implemented"
 
 
-def _unless_ignored(finding: Finding, patterns: Sequence[str], used: set[str]) -> Finding:
-    """The finding, with state `skip` if a pattern matches; matching patterns are added to `used`."""
-    names = (finding.check, finding.subject or "", f"{finding.check}:{finding.subject}")
+def _unless_ignored(finding: Diagnostic, patterns: Sequence[str], used: set[str]) -> Diagnostic:
+    """The finding, with severity `skip` if a pattern matches; matching patterns are added to `used`."""
+    names = (finding.rule, finding.subject or "", f"{finding.rule}:{finding.subject}")
     matching = {pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)}
     if not matching:
         return finding
     used |= matching
-    return replace(finding, state="skip", detail=f"{finding.detail}; ignored", advice=None)
+    return replace(finding, severity="skip", message=f"{finding.message}; ignored", advice=None)

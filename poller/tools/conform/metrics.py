@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from poller.events._catalog.declaration import Attribute as Declared
 from poller.events._catalog.declaration import Metric
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
+from poller.model.diagnostics import Diagnostic
 from poller.model.text import did_you_mean, quote
 from poller.receiver.decode import Attribute, Distribution, Point
 from poller.tools.conform.impossible_values import value_problems
 from poller.tools.conform.notes import Differences, summary
 from poller.tools.conform.personal_data import PersonalDataCheck, personal_data, safe_name
-from poller.tools.doctor.finding import Finding
 
 _ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,})(?=/|$)", re.IGNORECASE)
 """Path segment that is a number, a UUID or a long hexadecimal text; a template has a name there."""
@@ -71,15 +71,16 @@ class MetricCheck:
             self._differences.add("impossible_value", metric.name, message, example)
         self._temporality(point, metric)
 
-    def differences(self, required: Iterable[Metric]) -> list[Finding]:
+    def differences(self, required: Iterable[Metric]) -> list[Diagnostic]:
         """Every difference: first the `required` metrics that were not received, then the others."""
-        missing = [metric for metric in required if metric.name not in self._received]
-        return [
-            *(Finding("missing_metric", "fail", _missing(metric), subject=metric.name) for metric in missing),
-            *self._differences.findings(),
+        missing = [
+            Diagnostic("error", "missing_metric", _missing(metric), subject=metric.name)
+            for metric in required
+            if metric.name not in self._received
         ]
+        return [*missing, *self._differences.findings()]
 
-    def summary(self, wrong: int) -> Finding:
+    def summary(self, wrong: int) -> Diagnostic:
         """Summary of all data points; `wrong` is the number of differences that count."""
         detail = f"{len(self._received)} of {len(self._metrics)} received in {self._points} data points"
         return summary("metrics", self._points, detail, wrong)
@@ -143,13 +144,13 @@ class MetricCheck:
         if metric.boundaries and point.value.bounds != tuple(map(float, metric.boundaries)):
             actual, expected = _bounds(point.value.bounds), _bounds(metric.boundaries)
             message = f"has the boundaries {actual}; recommended are {expected}"
-            self._differences.add("boundaries", metric.name, message, state="warn")
+            self._differences.add("boundaries", metric.name, message, severity="warning")
 
     def _temporality(self, point: Point, metric: Metric) -> None:
         """Check the temporality, and that cumulative counters and histograms do not decrease."""
         if point.temporality == "delta":
             message = "has delta temporality, which Prometheus rejects by default; send cumulative"
-            self._differences.add("temporality", metric.name, message, state="warn")
+            self._differences.add("temporality", metric.name, message, severity="warning")
         if point.temporality is None and point.kind in ("sum", "histogram", "exponential_histogram"):
             message = "has no temporality, so totals and increments look the same; send cumulative"
             self._differences.add("temporality", metric.name, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from poller.tools.doctor.finding import Finding, State
+from poller.model.diagnostics import Diagnostic, Severity
 
 _EXAMPLES = 5
 _HERE = "$"
@@ -18,7 +18,7 @@ _MOST, _LONGEST = 1000, 200
 class _Difference:
     message: str
     advice: str | None
-    state: State
+    severity: Severity
     count: int = 0
     examples: dict[str, None] = field(default_factory=dict)
 
@@ -38,17 +38,17 @@ class Differences:
         example: str = "",
         *,
         advice: str | None = None,
-        state: State = "fail",
+        severity: Severity = "error",
     ) -> None:
         """Add one difference; examples replace `$` in `message`. Above a limit it is only counted."""
         key = (check, _cut(subject))
         if key not in self._differences and len(self._differences) >= _MOST:
             self._more += 1
             return
-        difference = self._differences.setdefault(key, _Difference(message, advice, state))
+        difference = self._differences.setdefault(key, _Difference(message, advice, severity))
         difference.count += 1
-        if state == "fail":
-            difference.state = state
+        if severity == "error":
+            difference.severity = severity
         if example and len(difference.examples) <= _EXAMPLES:
             difference.examples[example] = None
 
@@ -56,29 +56,30 @@ class Differences:
         """Whether this difference was added before; the first message is kept."""
         return (check, _cut(subject)) in self._differences
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Diagnostic]:
         """One finding for each difference, in order of check and subject."""
         for (check, subject), difference in sorted(self._differences.items()):
             examples, count = list(difference.examples), difference.count
             listed = ", ".join(examples[:_EXAMPLES]) + (", ..." if len(examples) > _EXAMPLES else "")
             times = "" if count == 1 else f" ({count} times)"
             detail = difference.message.replace(_HERE, listed) + times
-            yield Finding(check, difference.state, detail, difference.advice, subject, {"count": count})
+            facts = {"count": count}
+            yield Diagnostic(difference.severity, check, detail, difference.advice, subject, facts=facts)
         if self._more:
             detail = f"{self._more} more are not listed; fix the listed differences first"
-            yield Finding("differences", "fail", detail, subject="others", facts={"count": self._more})
+            yield Diagnostic("error", "differences", detail, subject="others", facts={"count": self._more})
 
 
 def _cut(subject: str) -> str:
     return subject if len(subject) <= _LONGEST else f"{subject[:_LONGEST]}..."
 
 
-def summary(check: str, count: int, detail: str, wrong: int) -> Finding:
+def summary(check: str, count: int, detail: str, wrong: int) -> Diagnostic:
     """Summary finding for one signal, of which `count` items were examined."""
     facts = {"count": count, "differences": wrong}
     if wrong:
         detail = f"{detail}, {wrong} difference{'' if wrong == 1 else 's'}"
-        return Finding(check, "fail", detail, facts=facts)
+        return Diagnostic("error", check, detail, facts=facts)
     if not count:
-        return Finding(check, "skip", "none were sent", facts=facts)
-    return Finding(check, "ok", f"{detail}, no difference", facts=facts)
+        return Diagnostic("skip", check, "none were sent", facts=facts)
+    return Diagnostic("ok", check, f"{detail}, no difference", facts=facts)

@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.receiver.otlp_json import from_json
 from poller.receiver.signals import KINDS, Kind, Request
 
@@ -30,7 +31,7 @@ def read(path: str) -> Iterator[Request]:
             yield from _requests(path, file)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"is not a text file; {_WRITE}"
-        raise ConfigError([Problem(path, reason or str(error))]) from None
+        raise ConfigError([invalid(path, reason or str(error))]) from None
 
 
 def _open(path: str) -> nullcontext[IO[str]] | IO[str]:
@@ -41,7 +42,7 @@ def _requests(path: str, file: IO[str]) -> Iterator[Request]:
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
         if len(line) >= _LONGEST:
             message = f"is a line of {_LONGEST >> 20} Mi characters or more; {_WRITE}, one request per line"
-            raise ConfigError([Problem(f"{path}:{number}", message)])
+            raise ConfigError([invalid(f"{path}:{number}", message)])
         if not line.strip():
             continue
         try:
@@ -49,7 +50,7 @@ def _requests(path: str, file: IO[str]) -> Iterator[Request]:
         except (ValueError, RecursionError) as error:
             if not line.endswith("\n") and isinstance(error, json.JSONDecodeError) and number > 1:
                 return
-            raise ConfigError([Problem(f"{path}:{number}", f"is not OTLP/JSON: {error}; {_WRITE}")]) from None
+            raise ConfigError([invalid(f"{path}:{number}", f"is not OTLP/JSON: {error}; {_WRITE}")]) from None
 
 
 def _of_line(line: str) -> Iterator[Request]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from poller.model.diagnostics import Diagnostic
 from poller.receiver.decode import LogRecord, Span
 from poller.tools.conform.notes import Differences, summary
 from poller.tools.conform.personal_data import ADVICE, PersonalDataCheck, personal_data, safe, texts
-from poller.tools.conform.span_structure import structure_problems
-from poller.tools.doctor.finding import Finding
+from poller.tools.conform.span_structure import check_structure
 
 _TRACE_ID, _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{32}"), re.compile(r"(?!0+$)[0-9a-f]{16}")
 _MOST_SEVERE = 24
@@ -44,25 +44,17 @@ class SpanCheck:
         for link in span.links:
             check.trace_state(link.trace_state, f"{where}, a link")
             check.attributes(link.attributes, f"{where}, a link", outgoing=outgoing)
-        for problem in structure_problems(span):
-            self._differences.add(
-                problem.check,
-                problem.subject,
-                problem.message,
-                where,
-                advice=problem.advice,
-                state=problem.state,
-            )
+        check_structure(span, where, self._differences)
 
-    def differences(self) -> list[Finding]:
+    def differences(self) -> list[Diagnostic]:
         """Every difference."""
         findings = list(self._differences.findings())
         if self._count and not self._has_root:
             message = "of kind server was not sent: each request has one"
-            findings.append(Finding("missing_root", "warn", message, subject="root span"))
+            findings.append(Diagnostic("warning", "missing_root", message, subject="root span"))
         return findings
 
-    def summary(self, wrong: int) -> Finding:
+    def summary(self, wrong: int) -> Diagnostic:
         """Summary of the signal; `wrong` is the number of differences that count."""
         return summary("spans", self._count, f"{self._count} examined", wrong)
 
@@ -99,11 +91,11 @@ class LogRecordCheck:
                 advice="log within a span, or ignore this logger if it only logs outside of spans",
             )
 
-    def differences(self) -> list[Finding]:
+    def differences(self) -> list[Diagnostic]:
         """Every difference."""
         return list(self._differences.findings())
 
-    def summary(self, wrong: int) -> Finding:
+    def summary(self, wrong: int) -> Diagnostic:
         """Summary of the signal; `wrong` is the number of differences that count."""
         return summary("log_records", self._count, f"{self._count} examined", wrong)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from poller.events.attributes import HTTP_METHODS
+from poller.model.diagnostics import Severity
 from poller.model.text import quote
 from poller.receiver.decode import Attribute, Span
-from poller.tools.doctor.finding import State
+from poller.tools.conform.notes import Differences
 
 _IDS = ("request.id", "request_id")
 _USERS = ("user.id", "user_id")
@@ -44,58 +44,54 @@ _OLD: Mapping[str, str] = {
 """Names of semantic conventions before 1.23 (HTTP) and 1.28 (databases), and their current names."""
 
 
-class SpanProblem(NamedTuple):
-    """One difference of a span."""
-
-    check: str
-    subject: str
-    message: str
-    advice: str | None = None
-    state: State = "fail"
-
-
-def structure_problems(span: Span) -> Iterator[SpanProblem]:
-    """Missing, outdated or impossible parts of a span, without its values."""
-    attributes = span.attributes
+def check_structure(span: Span, where: str, differences: Differences) -> None:
+    """Add the missing, outdated or impossible parts of a span, without its values, at `where`."""
+    attributes, add = span.attributes, differences.add
     for old, new in _OLD.items():
         if old in attributes and new not in attributes:
             # Libraries create the other spans, and some of them do not support the current names.
-            state: State = "fail" if span.kind == "server" else "warn"
-            yield SpanProblem("old_convention", old, "is an outdated name, on $", f"send {new}", state)
+            severity: Severity = "error" if span.kind == "server" else "warning"
+            message = "is an outdated name, on $"
+            add("old_convention", old, message, where, advice=f"send {new}", severity=severity)
     if span.kind == "server":
-        yield from _root_problems(attributes)
+        _check_root(attributes, where, differences)
     elif not span.parent_span_id and "http.request.method" in attributes and span.kind != "client":
         message = f"has the kind {span.kind}, on $: the root span of a request must have the kind server"
-        yield SpanProblem("span_kind", "root span", message)
-    yield from _impossible(span)
+        add("span_kind", "root span", message, where)
+    _check_values(span, where, differences)
 
 
-def _root_problems(attributes: Mapping[str, Attribute]) -> Iterator[SpanProblem]:
-    if not any(attributes.get(name) for name in _IDS):
-        yield SpanProblem("missing_attribute", "request.id", "is missing, on $", "set it on each root span")
+def _check_root(attributes: Mapping[str, Attribute], where: str, differences: Differences) -> None:
+    names = [] if any(attributes.get(name) for name in _IDS) else ["request.id"]
     if not any(name.startswith("rpc.") for name in attributes):
-        for name, old in (("http.request.method", "http.method"), ("url.path", "http.target")):
-            # An outdated name is already reported.
-            if name not in attributes and old not in attributes:
-                yield SpanProblem("missing_attribute", name, "is missing, on $", "set it on each root span")
+        # An outdated name is already reported.
+        current = (("http.request.method", "http.method"), ("url.path", "http.target"))
+        names += [name for name, old in current if name not in attributes and old not in attributes]
+    for name in names:
+        advice = "set it on each root span"
+        differences.add("missing_attribute", name, "is missing, on $", where, advice=advice)
     switched = str(attributes.get("http.response.status_code")) == _SWITCHED
     if switched and not any(attributes.get(name) for name in _USERS):
         message = "is missing, on $: the root span of a WebSocket session must have it"
-        yield SpanProblem("missing_attribute", "user.id", message)
+        differences.add("missing_attribute", "user.id", message, where)
 
 
-def _impossible(span: Span) -> Iterator[SpanProblem]:
+def _check_values(span: Span, where: str, differences: Differences) -> None:
+    """Add the impossible values."""
+
+    def add(subject: str, message: str, advice: str | None = None) -> None:
+        differences.add("impossible_value", subject, message, where, advice=advice)
+
     if not (_is_id(span.trace_id, 32) and _is_id(span.span_id, 16)):
-        yield SpanProblem("impossible_value", "span ids", "are invalid, on $")
+        add("span ids", "are invalid, on $")
     if not 0 < span.start_time_unix_nano <= span.end_time_unix_nano:
-        yield SpanProblem("impossible_value", "span times", "end before they start, or are 0, on $")
+        add("span times", "end before they start, or are 0, on $")
     status = span.attributes.get("http.response.status_code")
     if status is not None and not (type(status) is int and 100 <= status <= 599):
-        yield SpanProblem("impossible_value", "http.response.status_code", "is not from 100 to 599, on $")
+        add("http.response.status_code", "is not from 100 to 599, on $")
     method = span.attributes.get("http.request.method")
     if method is not None and method not in HTTP_METHODS:
-        advice = f"send {quote(HTTP_METHODS[-1])}"
-        yield SpanProblem("impossible_value", "http.request.method", "is not an HTTP method, on $", advice)
+        add("http.request.method", "is not an HTTP method, on $", f"send {quote(HTTP_METHODS[-1])}")
 
 
 def _is_id(digits: str, length: int) -> bool:

@@ -8,15 +8,15 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from poller.config.endpoint import Endpoint
+from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.otlp import response as export_result
-from poller.tools.doctor.finding import Finding
 
 if TYPE_CHECKING:
     from poller.config.endpoint import Endpoint
@@ -35,17 +35,9 @@ _CLIENT_ADVICE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkProblem:
-    """Problem of a collector's port, and its fix."""
-
-    message: str
-    advice: str
-
-
 def network_problem(
     endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ
-) -> NetworkProblem | None:
+) -> Diagnostic | None:
     """Return why an export to `endpoint` cannot work; None if the port shows no reason.
 
     Opens a few short connections and sends no metrics. Each wait takes at most `timeout` seconds.
@@ -58,19 +50,19 @@ def network_problem(
         with socket.create_connection(place, timeout):
             pass
     except socket.gaierror:
-        return NetworkProblem(
+        return _problem(
             f"the host name {place[0]} cannot be resolved", "correct the endpoint's host, or add it to DNS"
         )
     except ConnectionRefusedError:
-        return NetworkProblem(
+        return _problem(
             "connection refused",
             "start the collector, or correct host and port; its receiver accepts connections from other "
             "machines only with endpoint: 0.0.0.0:4317",
         )
     except TimeoutError:
-        return NetworkProblem("no answer", "check the firewall, or correct host and port")
+        return _problem("no answer", "check the firewall, or correct host and port")
     except OSError as error:
-        return NetworkProblem(
+        return _problem(
             error.strerror or "the host cannot be reached", "correct the endpoint, or fix the network"
         )
     try:
@@ -79,18 +71,18 @@ def network_problem(
         return None
 
 
+def _problem(message: str, advice: str) -> Diagnostic:
+    return Diagnostic("error", "collector", message, advice)
+
+
 def _protocol_problem(
     endpoint: Endpoint, place: tuple[str, int], timeout: float, environ: Mapping[str, str], *, secure: bool
-) -> NetworkProblem | None:
+) -> Diagnostic | None:
     encrypted = _accepts_tls(place, timeout)
     if encrypted and not secure:
-        return NetworkProblem(
-            "the port uses TLS, but the endpoint is plain text", "write https:// in the endpoint"
-        )
+        return _problem("the port uses TLS, but the endpoint is plain text", "write https:// in the endpoint")
     if secure and not encrypted:
-        return NetworkProblem(
-            "the port does not use TLS, but the endpoint does", "write http:// in the endpoint"
-        )
+        return _problem("the port does not use TLS, but the endpoint does", "write http:// in the endpoint")
     context: ssl.SSLContext | None = None
     if secure:
         context = ssl.create_default_context(cafile=_first(_CA, environ))
@@ -101,20 +93,20 @@ def _protocol_problem(
     try:
         protocol = _detect_protocol(place, timeout, context)
     except ssl.SSLCertVerificationError as error:
-        return NetworkProblem(
+        return _problem(
             f"the collector's certificate is not accepted: {error.verify_message}",
             "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's file, and use the certificate's host name",
         )
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or ""):
-            return NetworkProblem("the collector rejected the TLS handshake", _CLIENT_ADVICE)
-        return NetworkProblem(f"the TLS handshake failed: {error.reason}", "check the collector's log")
+            return _problem("the collector rejected the TLS handshake", _CLIENT_ADVICE)
+        return _problem(f"the TLS handshake failed: {error.reason}", "check the collector's log")
     if secure and protocol is None:
-        return NetworkProblem("the collector closes the connection after the TLS handshake", _CLIENT_ADVICE)
+        return _problem("the collector closes the connection after the TLS handshake", _CLIENT_ADVICE)
     if endpoint.protocol == "grpc" and protocol == "http/1.1":
-        return NetworkProblem("the port uses HTTP/1.1, not gRPC", _HTTP_ADVICE)
+        return _problem("the port uses HTTP/1.1, not gRPC", _HTTP_ADVICE)
     if endpoint.protocol == "http/protobuf" and protocol == "http/2":
-        return NetworkProblem("the port uses gRPC, not HTTP/1.1", _GRPC_ADVICE)
+        return _problem("the port uses gRPC, not HTTP/1.1", _GRPC_ADVICE)
     return None
 
 
@@ -210,16 +202,16 @@ _LAST_ADVICE = {
 """Advice by error, used if the port itself shows no problem."""
 
 
-def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
+def examine(endpoint: Endpoint | None, timeout: float) -> Diagnostic:
     """Send an empty export to `endpoint`, which checks connection, TLS, credentials and path.
 
     The export takes at most `timeout` and at most LONGEST_SECONDS seconds. Problems with the collector are
     findings, not exceptions.
     """
     if endpoint is None:
-        return Finding(
-            "collector",
+        return Diagnostic(
             "skip",
+            "collector",
             "no endpoint: results are only logged",
             "set POLLER_OTLP_ENDPOINT to export them",
         )
@@ -229,20 +221,20 @@ def examine(endpoint: Endpoint | None, timeout: float) -> Finding:
         reason, duration = _export(endpoint, min(timeout, LONGEST_SECONDS))
     except ConfigError as error:
         problems = "; ".join(map(str, error.problems))
-        return Finding("collector", "fail", f"{target}: {problems}", facts=facts)
+        return Diagnostic("error", "collector", f"{target}: {problems}", facts=facts)
     if reason is None:
         facts["duration"] = round(duration, 6)
-        return Finding(
-            "collector", "ok", f"{target} accepted an empty export in {duration * 1000:.0f} ms", facts=facts
+        return Diagnostic(
+            "ok", "collector", f"{target} accepted an empty export in {duration * 1000:.0f} ms", facts=facts
         )
     facts["error"] = reason
     if hint := export_result.advice(reason, answered=True):
-        return Finding("collector", "fail", f"{target}: {reason}", hint, facts=facts)
+        return Diagnostic("error", "collector", f"{target}: {reason}", hint, facts=facts)
     if problem := network_problem(endpoint, _PORT_SECONDS):
-        return Finding("collector", "fail", f"{target}: {problem.message}", problem.advice, facts=facts)
+        return replace(problem, message=f"{target}: {problem.message}", facts=facts)
     last = next((advice for error, advice in _LAST_ADVICE.items() if error in reason), None)
     advice = last or "check the collector's log, and proxies or firewalls on the way to it"
-    return Finding("collector", "fail", f"{target}: {reason}", advice, facts=facts)
+    return Diagnostic("error", "collector", f"{target}: {reason}", advice, facts=facts)
 
 
 def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:

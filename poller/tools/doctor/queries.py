@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult, SkipReason
-from poller.model.tick import Tick
 from poller.polling.poll import to_result
-from poller.postgres.batch import Batch
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
 from poller.postgres.inspect import inspecting
-from poller.postgres.transaction import budget
+from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.volatile_functions import ADVICE
-from poller.tools.doctor.finding import Finding, State
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does so for the packaged queries",
@@ -29,20 +24,8 @@ _CHECK_OF_REASON: dict[SkipReason, str] = {"primary": "standby", "lag": "lag", "
 """Check that reports a reason for which all queries are skipped."""
 
 
-def run(attempts: Batch, planned: Sequence[Tick], on_answer: Callable[[str], None]) -> dict[str, Answer]:
-    """Run every tick once as the daemon does; queries that recovery cancels are retried one by one."""
-    answers: dict[str, Answer] = {}
-    for tick in planned:
-        ends = time.monotonic() + max(tick.interval, budget(tick.queries))
-        answers |= attempts.run(tick.queries, on_answer, ends, together=True)
-        cancelled = [query for query in tick.queries if _is_conflict(answers[query.name])]
-        if cancelled:
-            answers |= attempts.run(cancelled, on_answer, ends, together=False)
-    return answers
-
-
 def planned(
-    session: Connection, cancel_token: CancelToken, lock_timeout: float, answers: Sequence[Answer]
+    opener: SnapshotOpener, answers: Sequence[Answer]
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
     """The planner's cost and the volatile functions of each query that has run, by query.
 
@@ -53,7 +36,7 @@ def planned(
         return {}, {}
     sqls = [query.sql for query in ran]
     try:
-        with inspecting(session, cancel_token, lock_timeout) as inspection:
+        with inspecting(opener) as inspection:
             plans, volatile = inspection.statements(sqls), inspection.volatile(sqls)
     except PollError:
         return {}, {}  # The connection was lost; the answers received so far are still reported.
@@ -61,16 +44,16 @@ def planned(
     return costs, {query.name: names for query, names in zip(ran, volatile, strict=True) if names}
 
 
-def volatile(functions: Mapping[str, Sequence[str]]) -> list[Finding]:
+def volatile(functions: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
     """One finding for all volatile functions that may write; empty if there are none."""
     if not functions:
         return []
     calls = ", ".join(f"{query} calls {' and '.join(names)}" for query, names in functions.items())
     detail = f"{calls}: declared VOLATILE, so it may write despite READ ONLY"
-    return [Finding("functions", "warn", detail, ADVICE, facts={"functions": dict(functions)})]
+    return [Diagnostic("warning", "functions", detail, ADVICE, facts={"functions": dict(functions)})]
 
 
-def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Finding:
+def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagnostic:
     """Finding for one query; `max_duty_cycle` is a fraction of 1."""
     result = to_result(answer)
     query = answer.query
@@ -83,32 +66,32 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Findin
         "error": result.error_type,
     }
 
-    def finding(state: State, detail: str, advice: str | None = None) -> Finding:
-        return Finding("query", state, detail, advice, query.name, facts)
+    def finding(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
+        return Diagnostic(severity, "query", detail, advice, query.name, facts=facts)
 
     if answer.skipped is not None:
         reason = answer.skipped.reason
         if reason in _CHECK_OF_REASON:
             return finding("skip", f"not run: see {_CHECK_OF_REASON[reason]}")
-        state: State = "skip" if reason in _EXPECTED else "warn"
-        return finding(state, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
+        severity: Severity = "skip" if reason in _EXPECTED else "warning"
+        return finding(severity, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
     spent = _spent(answer.duration, cost)
     if result.error is not None:
         error = result.error
         code = f" ({error.sqlstate})" if error.sqlstate else ""
-        return finding("fail", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
+        return finding("error", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _estimate_note(answer, query)
     if result.quarantined.keys() - {"null"}:
         advice = f"check the rows: poller poll --query {query.name} -v"
-        return finding("warn", f"{spent}, {series}, {_dropped(result)}", advice)
+        return finding("warning", f"{spent}, {series}, {_dropped(result)}", advice)
     if answer.estimated == "timeout":
-        return finding("warn", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
+        return finding("warning", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
     if answer.duration > max_duty_cycle * query.interval:
         often = format_duration(round(answer.duration / max_duty_cycle))
         detail = (
             f"{spent}, {series}: more than {max_duty_cycle:.0%} of its interval, so it runs every {often}"
         )
-        return finding("warn", detail, "make the query cheaper, or its interval longer")
+        return finding("warning", detail, "make the query cheaper, or its interval longer")
     # A NULL under on_null: drop is omitted because the definition asks for it.
     return finding("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
 
@@ -132,10 +115,6 @@ def _spent(seconds: float, cost: float | None) -> str:
     else:
         time = f"{seconds * 1000:.1f} ms" if seconds >= 0.0001 else "<0.1 ms"
     return time if cost is None else f"{time}, cost {cost:,.0f}"
-
-
-def _is_conflict(answer: Answer) -> bool:
-    return answer.error is not None and answer.error.kind == "conflict"
 
 
 def _timed_out(answer: Answer) -> bool:

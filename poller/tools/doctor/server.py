@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller.config.queries.sql_ast import identifier
+from poller.model.diagnostics import Diagnostic
 from poller.model.duration import format_duration
+from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
-from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection, Host, ssl_mode
-from poller.postgres.pipeline import Pipeline
-from poller.postgres.server_facts import ServerFacts, facts_query, read_facts
-from poller.postgres.transaction import TransactionLimits, budget, rollback
-from poller.tools.doctor.finding import Finding
+from poller.postgres.inspect import inspecting
+from poller.postgres.server_facts import ServerFacts
+from poller.postgres.snapshot import SnapshotOpener
+from poller.postgres.sqlstate import connection_advice
 
 LARGEST_SKEW_SECONDS = 5.0
 _ROLE_ADVICE = "poll with a dedicated role that may only read: deploy/role.sql creates one"
@@ -35,32 +36,32 @@ class ServerCatalogue:
     """Minimum seconds by which the server's clock is ahead of the local clock; negative if it is behind."""
 
 
-def read_catalogue(
-    session: Connection, cancel_token: CancelToken, lock_timeout: float, queries: Sequence[QueryDefinition]
-) -> ServerCatalogue:
+def read_catalogue(opener: SnapshotOpener, queries: Sequence[QueryDefinition]) -> ServerCatalogue:
     """Read the server's catalogue in one read-only transaction. Raises PollError."""
-    pipeline = Pipeline(session.connection(), cancel_token)
-    transaction_limits = TransactionLimits(lock_timeout, budget(queries), charset=pipeline.charset)
-    facts = facts_query(queries, privileges=True, charset=pipeline.charset)
-    before = time.time()
-    sent = [*transaction_limits.opening([facts, _catalogue_query()]), rollback()]
-    replies = [(reply, time.time()) for reply in pipeline.send(sent)]
-    for reply, _ in replies:
-        if reply.error is not None:
-            session.close()
-            raise reply.error
-    values = [
-        (reply.rows.values[0][0] or b"", at) for reply, at in replies if reply.rows and reply.rows.values
-    ]
-    (raw_facts, _), (document, after) = values[-2:]
+    with inspecting(opener, queries, privileges=True) as inspection:
+        before = time.time()
+        document = inspection.value(_catalogue_query())
+        after = time.time()
     catalogue: dict[str, Any] = json.loads(document.decode(errors="replace"))
     clock = float(catalogue["clock"])
     # The server read its clock between the two local readings; only a time outside of them is certain skew.
     skew = min(0.0, clock - before) + max(0.0, clock - after)
-    return ServerCatalogue(read_facts(raw_facts), catalogue, skew)
+    return ServerCatalogue(inspection.facts, catalogue, skew)
 
 
-def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Finding]:
+def unreachable(error: PollError, place: str) -> Diagnostic:
+    """Finding for a failed connection; `place` is the connection string without its secrets."""
+    advice = connection_advice(error.message) or error.hint
+    return Diagnostic(
+        "error",
+        "database",
+        f"{place}: {error.message}",
+        advice or "correct POLLER_DATABASE_URL, or fix the network to the server",
+        facts={"error": error.kind, "sqlstate": error.sqlstate},
+    )
+
+
+def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Diagnostic]:
     """Findings about the connection and the role; `place` is the fallback for an unknown host."""
     connection = session.connection()
     facts, values = catalogue.facts, catalogue.values
@@ -82,13 +83,13 @@ def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, stri
     ]
 
 
-def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool) -> Finding:
+def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool) -> Diagnostic:
     version = f"{facts.version // 10000}.{facts.version % 10000}"
     address = str(host) if host else place
     through = " through a pooler" if pooled else ""
-    return Finding(
-        "database",
+    return Diagnostic(
         "ok",
+        "database",
         f"PostgreSQL {version} at {address}{through}",
         facts={
             "address": host.address if host else None,
@@ -99,7 +100,7 @@ def _database(host: Host | None, facts: ServerFacts, place: str, *, pooled: bool
     )
 
 
-def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Finding:
+def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: bool) -> Diagnostic:
     """Finding about the encryption of the connection.
 
     `ssl` has version and cipher, or is None if unknown; `here`: the connection stays on this machine.
@@ -107,12 +108,12 @@ def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: 
     facts = {"tls": in_use, "sslmode": sslmode, "version": None, "cipher": None}
     if not in_use:
         if here:
-            return Finding(
-                "tls", "ok", "no TLS, which is not needed: the connection stays on this machine", facts=facts
+            return Diagnostic(
+                "ok", "tls", "no TLS, which is not needed: the connection stays on this machine", facts=facts
             )
-        return Finding(
+        return Diagnostic(
+            "warning",
             "tls",
-            "warn",
             f"no TLS (sslmode={sslmode}): results and possibly the password cross the network unencrypted",
             "set ssl = on on the server and sslmode=verify-full in the connection string",
             facts=facts,
@@ -120,47 +121,49 @@ def encryption(ssl: dict[str, Any] | None, *, in_use: bool, sslmode: str, here: 
     facts |= ssl or {}
     how = f"{ssl['version']}, {ssl['cipher']}" if ssl else "TLS"
     if here or sslmode.startswith("verify-"):
-        return Finding("tls", "ok", f"{how} (sslmode={sslmode})", facts=facts)
-    return Finding(
+        return Diagnostic("ok", "tls", f"{how} (sslmode={sslmode})", facts=facts)
+    return Diagnostic(
+        "warning",
         "tls",
-        "warn",
         f"{how}, but the server's certificate is not verified (sslmode={sslmode})",
         "set sslmode=verify-full, and sslrootcert=FILE of the certificate authority or sslrootcert=system",
         facts=facts,
     )
 
 
-def _role(name: str, excess: Sequence[str], *, strict: bool) -> Finding:
+def _role(name: str, excess: Sequence[str], *, strict: bool) -> Diagnostic:
     facts = {"role": name, "excess": list(excess)}
     if not excess:
-        return Finding("role", "ok", f"{name} may only read", facts=facts)
+        return Diagnostic("ok", "role", f"{name} may only read", facts=facts)
     detail = f"{name} may do more than read: {', '.join(excess)}"
-    return Finding("role", "fail" if strict else "warn", detail, _ROLE_ADVICE, facts=facts)
+    return Diagnostic("error" if strict else "warning", "role", detail, _ROLE_ADVICE, facts=facts)
 
 
-def _connections(limit: int, used: int, *, superuser: bool) -> Finding:
+def _connections(limit: int, used: int, *, superuser: bool) -> Diagnostic:
     facts = {"limit": None if limit < 0 or superuser else limit, "used": used}
     if superuser:
-        return Finding("connections", "warn", f"{used} in use; a superuser has no limit", facts=facts)
+        return Diagnostic("warning", "connections", f"{used} in use; a superuser has no limit", facts=facts)
     if limit < 0:
         advice = "ALTER ROLE ... CONNECTION LIMIT 2: one for the poller, one for a reconnect"
-        return Finding("connections", "warn", f"{used} in use, the role has no limit", advice, facts=facts)
+        return Diagnostic(
+            "warning", "connections", f"{used} in use, the role has no limit", advice, facts=facts
+        )
     if limit == 1:
         advice = "ALTER ROLE ... CONNECTION LIMIT 2: during a reconnect the lost connection may still count"
-        return Finding("connections", "warn", f"{used} in use of the role's 1", advice, facts=facts)
-    return Finding("connections", "ok", f"{used} in use of the role's {limit}", facts=facts)
+        return Diagnostic("warning", "connections", f"{used} in use of the role's 1", advice, facts=facts)
+    return Diagnostic("ok", "connections", f"{used} in use of the role's {limit}", facts=facts)
 
 
-def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
+def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
     """Schemas of the search_path that other roles own, can create, or can create objects in."""
     if not open_schemas:
         return []
     listed = ", ".join(f"{schema} ({', '.join(roles)})" for schema, roles in sorted(open_schemas.items()))
     schemas = ", ".join(sorted(open_schemas))
     return [
-        Finding(
+        Diagnostic(
+            "warning",
             "search_path",
-            "warn",
             f"other roles may create objects in {listed}: a function or operator there can replace "
             "PostgreSQL's own in your queries and run with this role's privileges; a table can replace yours",
             f"REVOKE CREATE ON SCHEMA {schemas} FROM them, or ALTER ROLE ... SET search_path without it",
@@ -169,7 +172,7 @@ def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Finding]:
     ]
 
 
-def limits(role: str, settings: Mapping[str, str]) -> Finding:
+def limits(role: str, settings: Mapping[str, str]) -> Diagnostic:
     """Finding about disk, workers and memory that one query may use; `settings` are those of the session."""
     files, workers = int(settings["temp_file_limit"]), settings["max_parallel_workers_per_gather"]
     current = {
@@ -188,24 +191,24 @@ def limits(role: str, settings: Mapping[str, str]) -> Finding:
     detail = ", ".join(f"{name} {value}" for name, value in current.items())
     facts = {"limits": current, "missing": list(missing)}
     if not missing:
-        return Finding("limits", "ok", detail, facts=facts)
+        return Diagnostic("ok", "limits", detail, facts=facts)
     commands = [f"ALTER ROLE {identifier(role)} SET {name} = {value}" for name, value in missing.items()]
     detail = f"{detail}: one query may fill the disk, or use several workers and their memory"
     advice = f"{'; '.join(commands)} (deploy/role.sql does this; temp_file_limit requires a superuser)"
-    return Finding("limits", "warn", detail, advice, facts=facts)
+    return Diagnostic("warning", "limits", detail, advice, facts=facts)
 
 
-def clock(skew: float) -> Finding:
+def clock(skew: float) -> Diagnostic:
     """Finding about the clock skew; for `skew` see `ServerCatalogue`."""
     facts = {"skew": round(skew, 3)}
     if abs(skew) <= LARGEST_SKEW_SECONDS:
         detail = f"differs from the server's by at most {LARGEST_SKEW_SECONDS:g}s"
-        return Finding("clock", "ok", detail, facts=facts)
+        return Diagnostic("ok", "clock", detail, facts=facts)
     direction = "ahead of" if skew > 0 else "behind"
     amount = format_duration(round(abs(skew), 1))
-    return Finding(
+    return Diagnostic(
+        "warning",
         "clock",
-        "warn",
         f"the server's clock is {amount} {direction} the local clock: ages by now() and timestamps disagree",
         "synchronize the clocks of both machines with NTP",
         facts=facts,

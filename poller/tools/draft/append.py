@@ -18,7 +18,8 @@ from poller.config.queries.load import judged
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import parse
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.files import NotRegularError, read_regular
 from poller.tools.draft.yaml_writer import to_file, to_yaml
 
@@ -73,7 +74,7 @@ def _before_comments(text: str, at: int) -> int:
 
 
 _SUFFIXES = (".yaml", ".yml")
-_NO_FILE = "the query"
+_NO_FILE = Path("the query")
 _BY_HAND = "paste the YAML by hand, or choose another file"
 
 
@@ -104,17 +105,17 @@ def _plan(
     """Return the file's content (None if it does not exist), its new content, and the query's line there."""
     content = _bytes(path)
     others = [file for file in files if os.path.realpath(file.path) != os.path.realpath(path)]
-    existing = QueryFile(len(others), path, parse(content)) if content and not _is_blank(content) else None
+    existing = QueryFile(path, parse(content, path)) if content and not _is_blank(content) else None
     if existing is not None:
         try:
             judged([existing], defaults)
         except ConfigError as error:
-            first = Problem("--write", f"{path} has problems; fix them first")
+            first = invalid("--write", f"{path} has problems; fix them first")
             raise ConfigError([first, *error.problems]) from None
     _refuse_duplicate(query, [*others, *([existing] if existing else [])])
     for text in _candidates(path, content, query):
         new_content = text.encode()
-        new = QueryFile(len(others), path, parse(new_content))
+        new = QueryFile(path, parse(new_content, path))
         if _is_addition(existing, new, query):
             _refuse_conflicts([*others, new], path, defaults)
             return content, new_content, new.line(("queries", len(_queries(new)) - 1, "name"))
@@ -155,11 +156,11 @@ def _is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)
 
 
-def conflicts(query: Mapping[str, Any], others: Sequence[QueryFile], defaults: Defaults) -> list[Problem]:
+def conflicts(query: Mapping[str, Any], others: Sequence[QueryFile], defaults: Defaults) -> list[Diagnostic]:
     """Return why `query` cannot be in a file that is read together with `others`; empty if it can."""
     try:
         _refuse_duplicate(query, others)
-        new = QueryFile(len(others), Path(_NO_FILE), parse(to_file(query).encode()))
+        new = QueryFile(_NO_FILE, parse(to_file(query).encode(), _NO_FILE))
         _refuse_conflicts([*others, new], new.path, defaults)
     except ConfigError as error:
         return list(error.problems)
@@ -169,7 +170,7 @@ def conflicts(query: Mapping[str, Any], others: Sequence[QueryFile], defaults: D
 def _refuse_duplicate(query: Mapping[str, Any], files: Sequence[QueryFile]) -> None:
     name = query["name"]
     places = {
-        str(data.get("name")): file.place((*at, "name")) for file in files for at, data in file.queries()
+        str(data.get("name")): file.where((*at, "name")) for file in files for at, data in file.queries()
     }
     if name in places:
         free = next(
@@ -177,7 +178,7 @@ def _refuse_duplicate(query: Mapping[str, Any], files: Sequence[QueryFile]) -> N
         )
         raise ConfigError(
             [
-                Problem(
+                invalid(
                     "--name",
                     f"the query name {name!r} is already used at {places[name]}; write --name {free}",
                 )
@@ -190,15 +191,13 @@ def _refuse_conflicts(files: Sequence[QueryFile], path: Path, defaults: Defaults
     try:
         judged(files, defaults)
     except ConfigError as error:
-        problems = [
-            problem for problem in error.problems if problem.place and problem.place.file == str(path)
-        ]
+        problems = [problem for problem in error.problems if problem.place and problem.place.file == path]
         if problems:
             raise ConfigError(problems) from None
 
 
 def _error(message: str) -> ConfigError:
-    return ConfigError([Problem("--write", message)])
+    return ConfigError([invalid("--write", message)])
 
 
 def _queries(file: QueryFile) -> list[Any]:

@@ -45,7 +45,7 @@ def print_trial(
     )
     _print(console, _metrics(drafted, result))
     for doubt in [*drafted.doubts, *refusals(result)]:
-        say(console, f"look: {doubt}", "yellow")
+        say(console, f"warning: {doubt}", "yellow")
     console.print()
 
 

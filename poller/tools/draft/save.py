@@ -15,7 +15,8 @@ from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import parse
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.query import QueryDefinition
 from poller.terminal.console import say
 from poller.tools.draft.append import append, conflicts, refuse
@@ -29,7 +30,7 @@ def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return the query with the values of the command's options, without defaults; raises ConfigError."""
     if not query["name"].isascii():  # also rejects bytes of the command line that are not text
         message = f"{query['name']!a} is not a query name; write lower-case letters, digits, _, - and ."
-        raise ConfigError([Problem("--name", message)])
+        raise ConfigError([invalid("--name", message)])
     options: dict[str, Any] = {
         key: settings.text_of(key) for key in ("interval", "timeout") if settings.source(key).kind == "option"
     }
@@ -41,7 +42,8 @@ def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[QueryDefinition, ...]:
     """Return the queries as parsed from a query file; raises ConfigError."""
-    file = QueryFile(0, Path("the query"), parse(to_file(*queries).encode()))
+    path = Path("the query")
+    file = QueryFile(path, parse(to_file(*queries).encode(), path))
     return judged([file], _defaults(settings)).queries
 
 
@@ -68,7 +70,7 @@ def warn_of_conflicts(queries: Sequence[Mapping[str, Any]], settings: Settings, 
     """Print why the daemon would reject queries that the user is going to paste into a file."""
     for query in queries:
         for problem in conflicts(query, _other_files(settings), _defaults(settings)):
-            say(console, f"look: {problem}", "yellow")
+            say(console, f"warning: {problem}", "yellow")
 
 
 def names_in_use(settings: Settings, path: Path | None) -> set[str]:
@@ -97,8 +99,8 @@ def _queries_setting(path: Path, settings: Settings) -> str | None:
     if not read or os.path.realpath(path) in read:
         return None  # without any readable file the setting itself is wrong, which `check` reports
     # The daemon rejects a folder with YAML files that are not query files.
-    files, wrong = opened([path.parent])
-    whole = not wrong and path in files_of(path.parent) and not any(any(file.flaws()) for file in files)
+    files = opened([path.parent])
+    whole = not any(any(file.flaws()) for file in files) and path in files_of(path.parent)
     text = str(path.parent if whole and path.parent != Path() else path)
     return f"{settings.text_of('queries')}:{text if named(text) == Path(text) else Path(text).absolute()}"
 
@@ -116,4 +118,4 @@ def _other_files(settings: Settings, path: Path | None = None) -> list[QueryFile
         sources = resolve(settings.queries)
     except ConfigError:
         sources = []
-    return opened([*sources, *([path.parent] if path is not None else [])])[0]
+    return opened([*sources, *([path.parent] if path is not None else [])])

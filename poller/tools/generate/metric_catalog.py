@@ -8,7 +8,8 @@ from typing import Any
 
 from poller.events._catalog.declaration import Attribute, Metric
 from poller.model.catalog import Catalog
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
 from poller.model.prometheus import metric_name
 from poller.model.query import MetricDefinition
 
@@ -56,7 +57,7 @@ def all_metrics(catalog: Catalog, events: Mapping[str, Metric]) -> tuple[Metric,
         metric = _polled(name, catalog)
         if (other := by_name.get(metric_name(name, metric.unit, metric.instrument))) is not None:
             message = f"has the name of the event {other.name}; rename it, or set another POLLER_NAMESPACE"
-            problems.append(Problem(f"{metric.source}: {name}", message))
+            problems.append(invalid(f"{metric.source}: {name}", message))
         polled.append(metric)
     if problems:
         raise ConfigError(problems)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from poller.model.diagnostics import Place
 from poller.model.duration import format_duration
 from poller.model.query import MetricType
-from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_projection import project, statement
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from poller.config.queries.files import unreadable
 from poller.config.queries.yaml_reader import parse
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, Place, invalid
+from poller.model.errors import ConfigError
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
-from poller.tools.importers.losses import Losses, Place
+from poller.tools.importers.losses import Losses
 from poller.tools.importers.node import Node, Source
 
 _MAX_BYTES = 16 << 20
@@ -25,7 +26,7 @@ _KEY = re.compile(r"\s*([\w-]+)\s*=")
 def open_each(files: Sequence[Path], open_file: Callable[[Path], Source]) -> list[Source]:
     """Open all `files`; raises ConfigError with a problem for each file that cannot be read."""
     sources: list[Source] = []
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     for file in files:
         try:
             sources.append(open_file(file))
@@ -60,15 +61,14 @@ def open_yaml(
     text = raw.decode("utf-8-sig", errors="replace")
     if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
         return Source(file, text, {}, lambda _: 1, losses, resolve=resolve)  # empty, or comments only
-    document = parse(raw, tags)
+    document = parse(raw, file, tags)
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
         where = f"{file}:{flaw.line}" if flaw else str(file)
         raise _error(where, flaw.message if flaw else "contains no mapping; name another file")
     for flaw in document.flaws:
-        losses.add_loss(
-            Place(file, flaw.line, flaw.path), flaw.message.partition(";")[0], "fix it in that file first"
-        )
+        place = flaw.place or Place(file)
+        losses.add_loss(place, flaw.message.partition(";")[0], "fix it in that file first")
     return Source(file, text, document.data, document.line, losses, document.written, resolve)
 
 
@@ -87,7 +87,7 @@ def open_toml(file: Path, losses: Losses) -> Source:
 
 
 def _error(where: str, message: str) -> ConfigError:
-    return ConfigError([Problem(where, message)])
+    return ConfigError([invalid(where, message)])
 
 
 def _read(file: Path) -> bytes:

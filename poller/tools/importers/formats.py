@@ -12,11 +12,12 @@ from typing import Any, Literal, cast, get_args
 
 from poller.config.queries.yaml_reader import parse
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, Place, invalid
+from poller.model.errors import ConfigError
 from poller.model.files import read_regular
 from poller.tools.importers.draft import DraftQuery
 from poller.tools.importers.files import files_of
-from poller.tools.importers.losses import Losses, Place
+from poller.tools.importers.losses import Losses
 from poller.tools.importers.validate import validate_drafts
 
 _MAX_BYTES = 16 << 20
@@ -36,7 +37,7 @@ def tools_of(file: Path) -> set[str]:
             return set(_of_toml(tomllib.loads(raw.decode("utf-8-sig"))))
     except (OSError, ValueError, RecursionError):
         return set()
-    data = parse(raw, _TAGS).data
+    data = parse(raw, file, _TAGS).data
     if isinstance(data, list):
         listed = any(
             {"conn_str", "preset_metrics", "custom_metrics"} & item.keys() for item in _mappings(data)
@@ -114,7 +115,7 @@ def import_files(form: Format, paths: Sequence[Path], defaults: Defaults) -> Imp
     Raises ConfigError with every file that cannot be read or that looks like another tool's file.
     """
     suffixes = (".toml", ".conf") if form == "telegraf" else (".yaml", ".yml")
-    losses, problems = Losses(), list[Problem]()
+    losses, problems = Losses(), list[Diagnostic]()
     files: list[Path] = []
     for path in paths:
         try:
@@ -125,7 +126,7 @@ def import_files(form: Format, paths: Sequence[Path], defaults: Defaults) -> Imp
     for file, tools in mismatches.items():
         options = " or ".join(f"--from {tool}" for tool in sorted(tools))
         message = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {options}"
-        problems.append(Problem(str(file), message))
+        problems.append(invalid(str(file), message))
     drafts: list[DraftQuery] = []
     reader = cast(Reader, importlib.import_module(f"poller.tools.importers.{form.replace('-', '_')}").read)
     try:

@@ -6,24 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from poller.model.path import Key, format_path
+from poller.model.diagnostics import Place
 
 SUMMARY = "return one row per quantile, with the quantile as a label"
 HISTOGRAM = "return one row per bucket, with its upper bound as the label le"
 """Alternatives to summaries and histograms."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Location in a file of another tool."""
-
-    file: Path
-    line: int
-    path: tuple[Key, ...] = ()
-
-    def __str__(self) -> str:
-        path = format_path(self.path)
-        return f"{self.file}:{self.line}: {path}" if path else f"{self.file}:{self.line}"
 
 
 @dataclass(slots=True)
@@ -36,7 +23,7 @@ class Losses:
 
     def add_loss(self, place: Place, message: str, advice: str) -> None:
         """Add a feature of the original that the imported queries lack."""
-        self._lost.setdefault(f"{place}: not kept: {message}; {advice}", place)
+        self._lost.setdefault(f"{place}: not converted: {message}; {advice}", place)
 
     def add_change(self, place: Place, message: str) -> None:
         """Add a feature that is converted to another form or is configured elsewhere."""
@@ -44,10 +31,7 @@ class Losses:
 
     def has_losses(self, within: Place) -> bool:
         """Return whether anything inside `within` is lost."""
-        depth = len(within.path)
-        return any(
-            (place.file, place.path[:depth]) == (within.file, within.path) for place in self._lost.values()
-        )
+        return any(_is_inside(place, within) for place in self._lost.values())
 
     def add_warning(self, place: Place, message: str) -> None:
         """Add a warning of `poller check` about the written queries."""
@@ -55,11 +39,8 @@ class Losses:
 
     def forget_changes(self, within: Place) -> None:
         """Remove the changes inside `within`, which is not imported."""
-        depth = len(within.path)
         self._changed = {
-            (place, message): None
-            for place, message in self._changed
-            if (place.file, place.path[:depth]) != (within.file, within.path)
+            (place, message): None for place, message in self._changed if not _is_inside(place, within)
         }
 
     @property
@@ -72,7 +53,7 @@ class Losses:
         order = {file: number for number, file in enumerate(files)}
 
         def position(place: Place) -> tuple[int, str, int]:
-            return order.get(place.file, len(order)), str(place.file), place.line
+            return order.get(place.file, len(order)), str(place.file), place.line or 0
 
         changed: dict[str, list[Place]] = {}
         for place, message in sorted(self._changed, key=lambda item: position(item[0])):
@@ -83,3 +64,8 @@ class Losses:
             count = f" ({len(places)} times)" if len(places) > 1 else ""
             entries.append((f"{places[0]}: changed: {message}{count}", places[0]))
         return [line for line, _ in sorted(entries, key=lambda entry: position(entry[1]))]
+
+
+def _is_inside(place: Place, outer: Place) -> bool:
+    path, inner = outer.path or (), place.path or ()
+    return (place.file, inner[: len(path)]) == (outer.file, path)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from poller.model.diagnostics import Place
 from poller.model.duration import parse_duration
 from poller.model.numbers import is_representable
 from poller.model.path import Key
 from poller.model.text import did_you_mean, kind_of, quote
-from poller.tools.importers.losses import Losses, Place
+from poller.tools.importers.losses import Losses
 
 MAX_COMMENT = 20
 """Maximum number of comment lines above a query that are imported."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from poller.config.queries.load import validated
-from poller.config.queries.query_file import FileProblem, QueryFile
-from poller.config.queries.yaml_reader import Document
+from poller.config.queries.query_file import QueryFile
+from poller.config.queries.yaml_reader import Document, Node, Position
 from poller.model.catalog import Defaults
+from poller.model.diagnostics import Diagnostic, Place
 from poller.model.duration import format_duration
 from poller.model.path import Key
 from poller.model.printable import one_line
@@ -29,19 +31,15 @@ _SHORTEST, _LONGEST = 1.0, 86400.0
 """Bounds of `interval` in seconds."""
 
 
-@dataclass(slots=True)
-class _DraftDocument(Document):
-    """Draft in the form of a query file, with the line numbers of the imported file."""
+@dataclass(frozen=True, slots=True)
+class _DraftFile(QueryFile):
+    """Drafts in the form of one query file, with the files and lines from which they were imported."""
 
-    draft: DraftQuery = field(kw_only=True)
+    drafts: Sequence[DraftQuery] = ()
 
-    @property
-    def data(self) -> Any:
-        return {"queries": [self.draft.data()]}
-
-    def line(self, path: Sequence[Key]) -> int:
-        number = _metric_at(path)
-        return self.draft.place.line if number is None else self.draft.metrics[number].place.line
+    def place(self, path: Sequence[Key]) -> Place:
+        place = _draft_at(path, self.drafts).place
+        return Place(place.file, place.line, tuple(path))
 
 
 def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Losses) -> list[DraftQuery]:
@@ -57,10 +55,8 @@ def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Lo
         _limit_durations(draft, defaults, losses)
     _unify(drafts, losses)
     valid = [draft for draft in drafts if draft.metrics]
-    while problems := _problems(valid, defaults):
-        refused = {
-            id(metric) for problem in problems for metric in _reject(valid[problem.order[0]], problem, losses)
-        }
+    while problems := validated(_as_files(valid), defaults)[1]:
+        refused = {id(metric) for problem in problems for metric in _reject(valid, problem, losses)}
         for draft in valid:
             draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]
         valid = [draft for draft in valid if draft.metrics]
@@ -70,10 +66,9 @@ def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Lo
             losses.forget_changes(draft.place)
     for metric in {metric.name: metric for draft in reversed(valid) for metric in draft.metrics}.values():
         _report_name(metric, losses)
-    for remark in query_warnings(_as_files(valid)):
-        draft, number = valid[remark.file.number], _metric_at(remark.path)
-        place = draft.place if number is None else draft.metrics[number].place
-        losses.add_warning(place, f"query {draft.name}: {remark.message}")
+    for warning in query_warnings(_as_files(valid)):
+        place = _draft_at(_path_of(warning), valid).place
+        losses.add_warning(place, f"query {warning.subject}: {warning.message}")
     return valid
 
 
@@ -152,35 +147,34 @@ def _namesake(metric: DraftMetric, first: dict[str, DraftMetric]) -> DraftMetric
     return namesake
 
 
-def _problems(drafts: Sequence[DraftQuery], defaults: Defaults) -> list[FileProblem]:
-    return validated(_as_files(drafts), defaults)[1]
-
-
 def _as_files(drafts: Sequence[DraftQuery]) -> list[QueryFile]:
-    return [
-        QueryFile(number, draft.place.file, _DraftDocument([], draft=draft))
-        for number, draft in enumerate(drafts)
-    ]
+    data = {"queries": [draft.data() for draft in drafts]}
+    return [_DraftFile(Path(), Document([], Node(Position(1, 1), data)), drafts)] if drafts else []
 
 
-def _reject(draft: DraftQuery, file_problem: FileProblem, losses: Losses) -> list[DraftMetric]:
+def _reject(drafts: Sequence[DraftQuery], problem: Diagnostic, losses: Losses) -> list[DraftMetric]:
     """Report a problem as lost and return the affected metrics: a single one, or all of the query."""
-    number = _metric_at(file_problem.path)
-    key = next((step for step in reversed(file_problem.path) if isinstance(step, str)), "sql")
-    message, _, advice = file_problem.problem.message.partition("; ")
-    refused = draft.metrics if number is None else [draft.metrics[number]]
-    subject = f"query {draft.name}" if number is None else f"metric {refused[0].original}"
-    place = draft.place if number is None else refused[0].place
-    losses.add_loss(place, f"{subject}: its {key} {message}", advice or "write it by hand")
-    return refused
+    path = _path_of(problem)
+    refused = _draft_at(path, drafts)
+    key = next((step for step in reversed(path) if isinstance(step, str)), "sql")
+    message, _, advice = problem.message.partition("; ")
+    subject = f"metric {refused.original}" if isinstance(refused, DraftMetric) else f"query {refused.name}"
+    losses.add_loss(refused.place, f"{subject}: its {key} {message}", advice or "write it by hand")
+    return [refused] if isinstance(refused, DraftMetric) else refused.metrics
 
 
-def _metric_at(path: Sequence[Key]) -> int | None:
-    """Return the metric number N of a path `queries[0].metrics[N]...`; None for other paths."""
+def _draft_at(path: Sequence[Key], drafts: Sequence[DraftQuery]) -> DraftQuery | DraftMetric:
+    """Return the metric of a path `queries[0].metrics[1]...`, or the query of another path."""
     match path:
-        case (_, _, "metrics", int(number), *_):
-            return number
-    return None
+        case (_, int(query), "metrics", int(metric), *_):
+            return drafts[query].metrics[metric]
+        case (_, int(query), *_):
+            return drafts[query]
+    raise AssertionError(path)
+
+
+def _path_of(problem: Diagnostic) -> tuple[Key, ...]:
+    return (problem.place.path if problem.place else None) or ()
 
 
 def _report_name(metric: DraftMetric, losses: Losses) -> None:

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import unreadable
-from poller.config.queries.query_file import FileProblem, QueryFile, read
-from poller.config.queries.yaml_errors import YamlProblem
-from poller.model.errors import Problem
+from poller.config.queries.query_file import QueryFile, read
+from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
 from poller.model.query import QueryDefinition
@@ -114,9 +113,9 @@ class LoadedCase:
 class CaseReader:
     """Reader of one test case file; collects every error in `problems`."""
 
-    def __init__(self, number: int, path: Path, queries: Sequence[QueryDefinition]) -> None:
-        self.problems: list[FileProblem] = []
-        self._file = QueryFile(number, path, read(path))
+    def __init__(self, path: Path, queries: Sequence[QueryDefinition]) -> None:
+        self.problems: list[Diagnostic] = []
+        self._file = QueryFile(path, read(path))
         self._queries = {query.name: query for query in queries}
 
     def trials(self) -> list[LoadedCase]:
@@ -131,11 +130,11 @@ class CaseReader:
     def _cases(self) -> Cases | None:
         document = self._file.document
         if isinstance(document, str):
-            self.problems.append(FileProblem((self._file.number, 0), Problem(str(self._file.path), document)))
+            self.problems.append(invalid(str(self._file.path), document))
             return None
         empty = document.root is None and all(flaw.message.startswith("is empty") for flaw in document.flaws)
-        flaws = [YamlProblem(1, f"is empty; {_EXAMPLE}")] if empty else document.flaws
-        self.problems += map(self._file.yaml_problem, flaws)
+        is_empty = [invalid(Place(self._file.path, 1), f"is empty; {_EXAMPLE}")]
+        self.problems += is_empty if empty else document.flaws
         data = document.data
         if document.root is None or self.problems:
             return None
@@ -161,7 +160,7 @@ class CaseReader:
         for index, case in enumerate(cases):
             first = names.setdefault(case.name, index)
             if first != index:
-                where = self._file.place(("cases", first, "name"))
+                where = self._file.where(("cases", first, "name"))
                 self._report(
                     ("cases", index, "name"),
                     f"{quote(case.name)} is also the name of the case at {where}; rename one of them",
@@ -228,12 +227,12 @@ class CaseReader:
                         path, "is empty; write a line with the names of the columns, and a line for each row"
                     )
                 else:
-                    yield f"{self._file.place(path)}: {key}.{table}", table, csv
+                    yield f"{self._file.where(path)}: {key}.{table}", table, csv
 
     def _steps(
         self, path: tuple[Key, ...], sql: str, file: str | None = None
     ) -> tuple[tuple[str, Step], ...]:
-        place = file or f"{self._file.place(path)}: {path[-1]}"
+        place = file or f"{self._file.where(path)}: {path[-1]}"
         try:
             return tuple((place, step) for step in steps(sql))
         except ValueError as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 from poller.config.queries.files import files_of, holds_cases, unreadable
 from poller.config.queries.load import load
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.query import QueryDefinition
 from poller.model.text import did_you_mean, quote
 from poller.tools.test.case_file import CaseReader, LoadedCase
@@ -32,7 +33,7 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
     Raises ConfigError with every problem in every file. A test case file is read only if its query file is
     valid.
     """
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     queries: dict[Path, tuple[QueryDefinition, ...] | None] = {}
     files: list[Path] = []
     for source in sources:
@@ -40,7 +41,7 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
             query_files, case_files = _files(source)
         except (OSError, ValueError) as error:
             message = str(error) if type(error) is ValueError else unreadable(error)
-            problems.append(Problem(str(source), message))
+            problems.append(invalid(str(source), message))
             continue
         queries |= dict.fromkeys(query_files)
         files += [file for file in case_files if file not in files]
@@ -50,14 +51,14 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
         except ConfigError as error:
             problems += error.problems
     trials: list[LoadedCase] = []
-    for number, path in enumerate(files):
+    for path in files:
         if (listed := queries[_tested(path)]) is not None:
-            reader = CaseReader(number, path, listed)
+            reader = CaseReader(path, listed)
             trials += reader.trials()
-            problems += _sorted_problems(reader)
+            problems += sorted(reader.problems, key=lambda problem: problem.line)
     if not files and not problems:
         example = _sibling(next(iter(queries)), ".test")
-        problems.append(Problem("poller test", f"finds no cases; write cases to {example}"))
+        problems.append(invalid("poller test", f"finds no cases; write cases to {example}"))
     if problems:
         raise ConfigError(problems)
     tried = {trial.query.name for trial in trials}
@@ -67,12 +68,12 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
 
 def check_cases(files: Sequence[Path], defaults: Defaults) -> None:
     """Raise ConfigError with every problem in the test cases of the valid query files `files`."""
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     for file in files:
-        for number, path in enumerate(_cases_of(file)):
-            reader = CaseReader(number, path, load([file], defaults).queries)
+        for path in _cases_of(file):
+            reader = CaseReader(path, load([file], defaults).queries)
             reader.trials()
-            problems += _sorted_problems(reader)
+            problems += sorted(reader.problems, key=lambda problem: problem.line)
     if problems:
         raise ConfigError(problems)
 
@@ -84,7 +85,7 @@ def select_cases(trials: Sequence[LoadedCase], patterns: Sequence[str]) -> list[
     """
     names = [trial.case.name for trial in trials]
     problems = [
-        Problem("--case", f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}")
+        invalid("--case", f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}")
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in names)
     ]
@@ -112,10 +113,6 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
         cases = _cases_of(source)
     tested = [_tested(path) for path in cases]
     return list(dict.fromkeys([*queries, *tested])), cases
-
-
-def _sorted_problems(reader: CaseReader) -> list[Problem]:
-    return [problem.problem for problem in sorted(reader.problems, key=lambda problem: problem.order)]
 
 
 def _cases_of(file: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from poller.model.errors import ConfigError, PollerError, PollError, Problem
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollerError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, EstimateReason, PollResult
 from poller.polling.poll import to_result
@@ -23,7 +24,7 @@ from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
 from poller.postgres.pipeline import Pipeline
 from poller.postgres.server_facts import facts_query, read_facts, unmet
-from poller.postgres.transaction import TransactionLimits, formats_query
+from poller.postgres.transaction import TransactionLimits, TransactionStatements, formats_query
 from poller.tools.test.case_file import Fixture, LoadedCase, Step
 
 _RELATIONS = """
@@ -55,7 +56,7 @@ def require_empty(connection: psycopg.Connection) -> None:
         f"contains the relation {names[0]}{more}, which a case would lock for other clients; write an empty "
         "database (createdb scratch), and create the tables with `schema:` or `schema_file:`"
     )
-    raise ConfigError([Problem("--database", message)])
+    raise ConfigError([invalid("--database", message)])
 
 
 _CANCEL_SECONDS = 2.0
@@ -120,7 +121,7 @@ class CaseRunner:
         self._session = session
         self._cancel_token = cancel_token
         # Only the timeout of each query limits it here.
-        self._limits = TransactionLimits(_LOCK_SECONDS, budget=0.0)
+        self._statements = TransactionStatements(TransactionLimits(_LOCK_SECONDS), budget=0.0)
 
     def connect(self, *, empty: bool) -> None:
         """Connect; raises PollError if that fails.
@@ -171,7 +172,9 @@ class CaseRunner:
 
     def _answer(self, pipeline: Pipeline, trial: LoadedCase) -> Answer:
         query = trial.query
-        (reply,) = pipeline.send([self._limits.own_statement(facts_query([query], charset=pipeline.charset))])
+        (reply,) = pipeline.send(
+            [self._statements.own_statement(facts_query([query], charset=pipeline.charset))]
+        )
         if reply.error is not None:
             return Answer(query, 0.0, reply.duration, error=reply.error)
         facts = read_facts((reply.rows.values[0][0] if reply.rows else None) or b"")
@@ -180,7 +183,7 @@ class CaseRunner:
             facts = replace(facts, standby=query.requires.role == "standby")
         if skip := unmet(query.requires, facts):
             return Answer(query, 0.0, 0.0, skipped=skip)
-        (reply,) = pipeline.send(self._limits.shared(query, _statement(trial, query)))
+        (reply,) = pipeline.send(self._statements.shared(query, _statement(trial, query)))
         estimated: EstimateReason | None = "cost" if trial.case.estimate else None
         return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
 

@@ -692,7 +692,7 @@ for name in ("psycopg", "psycopg.pool", "opentelemetry", "urllib3", "requests", 
 metric = MetricDefinition(name="n", description="d", unit="1", value_column="n")
 query = QueryDefinition(name="q", sql="SELECT 1 AS n", metrics=(metric,), interval=5, timeout=1, max_age=9)
 for conninfo in sys.stdin.read().split(chr(0)):
-    replica = Replica(lambda: conninfo, connect_timeout=2, lock_timeout=1)
+    replica = Replica(lambda: conninfo, connect_timeout=2, limits=TransactionLimits(1))
     (answer,) = replica.fetch([query])
     replica.close()
     error = answer.error

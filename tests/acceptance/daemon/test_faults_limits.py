@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from poller.demo.cluster import Cluster
-from poller.postgres.transaction import PATIENCE_SECONDS
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.polled import BUDGET_SECONDS, THINGS, USUAL, Polled, Spell, polling
 from tests.bed.process import eventually
 
@@ -113,7 +113,7 @@ def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Poll
         spell.counted("sorted", "failed", "rejected", "53400")
         spell.counted("pace", "ok", times=2)
         assert polled.value("sorted") == 50000, "the last good value"
-    spell.recovered("^query sorted failed", told=["^query sorted is well again"])
+    spell.recovered("^query sorted failed", told=["^query sorted recovered"])
     assert {key[0] for key in spell.more() if key[1] != "ok"} == {"sorted"}
 
 
@@ -129,7 +129,7 @@ def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell
         spell.counted("things", "failed", "timeout", "55P03")
         spell.counted("pace", "ok", times=2)
         assert polled.value("things") == 3
-    spell.recovered("^query things failed", told=["^query things is well again"], besides=LESS_OFTEN)
+    spell.recovered("^query things failed", told=["^query things recovered"], besides=LESS_OFTEN)
 
 
 @pytest.fixture(scope="module")
@@ -159,13 +159,13 @@ def test_a_lock_queue_on_a_primary(limited: Cluster, on_primary: Polled) -> None
         holder.rollback()
         assert eventually(lambda: limited.primary.execute(blocking) == [([],)]), "the next one has it"
         second.pgconn.finish()
-    spell.recovered("^query things failed", told=["^query things is well again"], besides=LESS_OFTEN)
+    spell.recovered("^query things failed", told=["^query things recovered"], besides=LESS_OFTEN)
 
 
 def test_a_migration_waits_for_us_no_longer_than_our_budget(limited: Cluster, on_primary: Polled) -> None:
     """Who wants the table for itself, and all who then wait behind, get it when our transaction ends."""
     spell = Spell(on_primary)
-    longest = round((BUDGET_SECONDS + PATIENCE_SECONDS) * 1000)
+    longest = round((BUDGET_SECONDS + TransactionLimits(1.0).patience) * 1000)
     for _ in range(3):
         assert eventually(lambda: any("things, pg_sleep" in b.query for b in on_primary.watch.now()))
         with psycopg.connect(limited.primary.dsn("limited")) as migration:

@@ -13,7 +13,7 @@ from tests.bed.proxy import Proxy
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s left out: the one before still runs"
+LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.every_version
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s left out: the one before still runs"
+LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
 
 
 class Bed:
@@ -169,7 +169,7 @@ def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
     spell.healed()
     said = spell.said("^query nap failed: canceling statement due to user request")
     assert said["db.response.status_code"] == "57014"
-    spell.recovered("^query nap failed", told=["^query nap is well again"])
+    spell.recovered("^query nap failed", told=["^query nap recovered"])
     assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
 
 
@@ -248,7 +248,7 @@ def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spe
         bed.make_database()
     spell.healed()
     # Where the machine is slow the drop is replayed into the next tick, and ends it as a conflict.
-    conflict = r"conflict with recovery|^query \w+ is well again"
+    conflict = r"conflict with recovery|^query \w+ recovered"
     spell.recovered(GONE, told=[BACK], besides=conflict, late=2)
 
 

@@ -130,7 +130,7 @@ def test_migration_brings_the_fourth_gauge_without_a_restart(
     server.execute("UPDATE attachments SET size_bytes = 7")
 
     receiver.wait_for(lambda points: latest(points).get("attachments_total_bytes"))
-    process.wait_for_line("query attachments_bytes is well again")
+    process.wait_for_line("query attachments_bytes recovered")
 
 
 @pytest.mark.postgres

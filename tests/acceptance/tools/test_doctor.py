@@ -19,12 +19,13 @@ from psycopg.conninfo import make_conninfo
 from poller.config.endpoint import Protocol, resolve
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.demo.cluster import Cluster
+from poller.model.diagnostics import Diagnostic, failed
 from poller.postgres.server_tracker import ServerInfo
 from poller.receiver.answers import Answer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
+from poller.terminal.diagnostics import count_checks
 from poller.tools.doctor import collector as collector_diagnosis
-from poller.tools.doctor.finding import Finding, healthy, summary
 from poller.tools.doctor.server import clock, encryption, is_local, limits
 from poller.tools.doctor.standby import examine as examine_replay
 from tests.bed.messaging import MessagingServer
@@ -205,10 +206,12 @@ def plain(shown: str) -> str:
 
 
 def test_failures_decide_the_result_and_warnings_do_not() -> None:
-    ok, warn, fail = Finding("a", "ok", ""), Finding("b", "warn", ""), Finding("c", "fail", "")
-    assert healthy([ok, warn])
-    assert not healthy([ok, warn, fail])
-    assert summary([ok, warn, fail, Finding("d", "skip", "")]) == "1 failed, 1 warning, 1 ok, 1 skipped"
+    ok, warn, fail = Diagnostic("ok", "a", ""), Diagnostic("warning", "b", ""), Diagnostic("error", "c", "")
+    assert not failed([ok, warn])
+    assert failed([ok, warn, fail])
+    assert (
+        count_checks([ok, warn, fail, Diagnostic("skip", "d", "")]) == "1 failed, 1 warning, 1 ok, 1 skipped"
+    )
 
 
 # --- The database ---------------------------------------------------------------------------------------
@@ -260,12 +263,12 @@ def test_each_missing_limit_is_reported_with_its_command() -> None:
         "temp_file_limit": "-1", "max_parallel_workers_per_gather": "2", "hash_mem_multiplier": "1.5"
     }.items():  # fmt: skip
         found = limits("Po ller", {**good, name: value})
-        assert (found.state, found.facts["missing"]) == ("warn", [name])
+        assert (found.severity, found.facts["missing"]) == ("warning", [name])
         assert found.advice is not None
         assert found.advice.startswith(f'ALTER ROLE "Po ller" SET {name} = ')
-    assert limits("poller", good).state == "ok"
+    assert limits("poller", good).severity == "ok"
     del good["hash_mem_multiplier"]  # which PostgreSQL 12 does not have
-    assert limits("poller", good).state == "ok"
+    assert limits("poller", good).severity == "ok"
 
 
 @pytest.mark.every_version
@@ -328,12 +331,12 @@ def test_each_pair_of_delay_and_feedback() -> None:
         server_info = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
         settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
         *_, conflicts = examine_replay(server_info, settings, [slow], require_standby="warn", max_lag=None)
-        return conflicts.state, conflicts.detail.partition(": ")[2]
+        return conflicts.severity, conflicts.message.partition(": ")[2]
 
     assert told(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
     assert told(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
     assert told(0, "off") == (
-        "warn",
+        "warning",
         "a query may run 40s (slow), and VACUUM or DDL on the primary may cancel it",
     )
     assert told(30000, "on")[0] == "ok"
@@ -350,10 +353,15 @@ def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
     def lag(seconds: float | None, limit: float | None) -> str:
         server_info = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
         found = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
-        return found[1].state
+        return found[1].severity
 
-    assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == ["ok", "ok", "warn", "warn"]
-    assert [lag(9.0, 10.0), lag(11.0, 10.0), lag(None, 10.0)] == ["ok", "fail", "fail"]
+    assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == [
+        "ok",
+        "ok",
+        "warning",
+        "warning",
+    ]
+    assert [lag(9.0, 10.0), lag(11.0, 10.0), lag(None, 10.0)] == ["ok", "error", "error"]
 
 
 @pytest.mark.every_version
@@ -443,14 +451,14 @@ def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
 
     def told(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
         finding = encryption(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
-        return finding.state, finding.detail
+        return finding.severity, finding.message
 
     assert told("prefer", in_use=False, here=True)[0] == "ok"
     state, detail = told("prefer", in_use=False)
-    assert (state, "no TLS (sslmode=prefer)" in detail) == ("warn", True)
+    assert (state, "no TLS (sslmode=prefer)" in detail) == ("warning", True)
     state, detail = told("require", in_use=True)
     assert (state, detail) == (
-        "warn",
+        "warning",
         "TLSv1.3, TLS_AES_256_GCM_SHA384, but the server's certificate is not verified (sslmode=require)",
     )
     assert told("verify-full", in_use=True)[0] == "ok"
@@ -467,11 +475,11 @@ def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
 
 
 def test_a_clock_that_is_off_by_more_than_five_seconds_is_a_warning() -> None:
-    assert [clock(seconds).state for seconds in (0.0, 5.0, -5.0, 5.1, -61.0)] == [
-        "ok", "ok", "ok", "warn", "warn",
+    assert [clock(seconds).severity for seconds in (0.0, 5.0, -5.0, 5.1, -61.0)] == [
+        "ok", "ok", "ok", "warning", "warning",
     ]  # fmt: skip
-    assert clock(-61.0).detail.startswith("the server's clock is 1m1s behind the local clock")
-    assert clock(5.1).detail.startswith("the server's clock is 5.1s ahead of the local clock")
+    assert clock(-61.0).message.startswith("the server's clock is 1m1s behind the local clock")
+    assert clock(5.1).message.startswith("the server's clock is 5.1s ahead of the local clock")
 
 
 # --- The queries ----------------------------------------------------------------------------------------
@@ -599,7 +607,7 @@ def test_a_signal_ends_it_and_cancels_the_query(
     def naps() -> int:
         ((count,),) = server.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND state = 'active' AND query LIKE '%pg_sleep(30)' AND pid <> pg_backend_pid()"
+            "AND state = 'active' AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()"
         )
         return int(count)
 
@@ -613,16 +621,16 @@ def test_a_signal_ends_it_and_cancels_the_query(
 # --- The collector --------------------------------------------------------------------------------------
 
 
-def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Finding:
+def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Diagnostic:
     found = collector_diagnosis.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
-    assert found.check == "collector"
+    assert found.rule == "collector"
     return found
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_collector_is_sent_one_real_and_empty_request(receiver: Receiver, protocol: Protocol) -> None:
     found = collector(endpoint(receiver, protocol), protocol)
-    assert found.state == "ok"
+    assert found.severity == "ok"
     (received,) = receiver.requests()
     assert received.protocol == protocol.partition("/")[0]
     assert received.points() == []
@@ -644,7 +652,7 @@ def test_the_collectors_answer_is_reported_with_advice(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
     receiver.answer = answer
     found = collector(endpoint(receiver, protocol), protocol, timeout=0.5)
-    assert found.state == "fail"
+    assert found.severity == "error"
     assert advice in (found.advice or "")
     assert receiver.attempts()
     assert "sekret" not in str(found)
@@ -656,24 +664,24 @@ def test_a_closed_port_or_another_service_is_reported(
 ) -> None:
     (closed,) = free_ports(1)
     found = collector(f"http://{LOOPBACK}:{closed}", protocol, timeout=0.5)
-    assert "connection refused" in found.detail
+    assert "connection refused" in found.message
 
     found = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
-    assert "the host name nowhere.invalid cannot be resolved" in found.detail
+    assert "the host name nowhere.invalid cannot be resolved" in found.message
 
     other: Protocol = "http/protobuf" if protocol == "grpc" else "grpc"
     found = collector(endpoint(receiver, other), protocol, timeout=0.5)
     message = "the port uses HTTP/1.1" if protocol == "grpc" else "the port uses gRPC"
-    assert message in found.detail
+    assert message in found.message
     assert f"set POLLER_OTLP_PROTOCOL={other}" in (found.advice or "")
 
     found = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
-    assert "the port does not use TLS" in found.detail
+    assert "the port does not use TLS" in found.message
     assert "http://" in (found.advice or "")
 
     with Receiver(tls=certificates.tls) as secure:
         found = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
-    assert "the port uses TLS, but the endpoint is plain text" in found.detail
+    assert "the port uses TLS, but the endpoint is plain text" in found.message
     assert "https://" in (found.advice or "")
 
 
@@ -684,7 +692,7 @@ def test_certificate_problems_are_distinguished(
     with Receiver(tls=certificates.mtls) as receiver:
         url = endpoint(receiver, protocol)
         found = collector(url, protocol, timeout=0.5)
-        assert "the collector's certificate is not accepted" in found.detail
+        assert "the collector's certificate is not accepted" in found.message
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (found.advice or "")
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
@@ -693,11 +701,11 @@ def test_certificate_problems_are_distinguished(
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(certificates.client))
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(certificates.client_key))
-        assert collector(url, protocol).state == "ok"
+        assert collector(url, protocol).severity == "ok"
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
         found = collector(url, protocol)
-        assert (found.state, "cannot be read" in found.detail) == ("fail", True)
+        assert (found.severity, "cannot be read" in found.message) == ("error", True)
 
 
 # --- The configuration ----------------------------------------------------------------------------------

@@ -103,10 +103,10 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
     ((size,),) = tables.ask_standby("SELECT pg_total_relation_size('app.jobs')")
     assert told["jobs_disk_bytes"][0]["value"] == size
     assert done.stderr.splitlines() == [
-        "look: values of state that are not listed are rejected; list all possible values",
-        "look: rows whose mood is NULL are rejected; if there are any, remove attribute_values",
-        "look: values of Odd Name that are not listed are rejected; list all possible values",
-        "look: no value is exported while any size_bytes is NULL",
+        "warning: values of state that are not listed are rejected; list all possible values",
+        "warning: rows whose mood is NULL are rejected; if there are any, remove attribute_values",
+        "warning: values of Odd Name that are not listed are rejected; list all possible values",
+        "warning: no value is exported while any size_bytes is NULL",
     ]
 
 
@@ -252,15 +252,15 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
     done = new("--table", "tokens", "--max-series", "50", *(w for one in asked for w in ("--aggregate", one)))
     assert done.stderr.splitlines() == [
-        "look: the age is negative while ends is in the future",
-        "look: the age is negative while expires_at is in the future",
+        "warning: the age is negative while ends is in the future",
+        "warning: the age is negative while expires_at is in the future",
         (
-            "look: about 100 values of label need a series each, but max_series is 50; top=label exports the "
-            "most frequent values"
+            "warning: about 100 values of label need a series each, but max_series is 50; top=label exports "
+            "the most frequent values"
         ),
         (
-            "look: attribute column 'secret' is bytea, and each value creates a separate series; select the "
-            "part that distinguishes the series"
+            "warning: attribute column 'secret' is bytea, and each value creates a separate series; select "
+            "the part that distinguishes the series"
         ),
     ]
     assert "Sum of the length of secret over all rows of public.tokens." in done.stdout

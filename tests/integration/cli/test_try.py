@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
-from poller.cli.database import visiting
+from poller.cli.database import admission_of, visiting
 from poller.cli.try_statement import Tryout
 from poller.config.load_settings import load
 from poller.model.errors import ConfigError
@@ -27,7 +27,7 @@ from tests.bed.process import Process
 
 Try = Callable[..., Result]
 SUPERUSER = (
-    "look: this role is a superuser, which only the read-only transaction restricts; "
+    "warning: this role is a superuser, which only the read-only transaction restricts; "
     "create a read-only role with deploy/role.sql"
 )
 BY_NAME = "SELECT name, count(*) AS devices FROM devices GROUP BY name"
@@ -150,13 +150,13 @@ def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(t
     assert "  - name: users_2\n" in done.stdout
     assert "      - name: users_2\n        description: Users.\n" in done.stdout
     assert (
-        "look: 'users' is in use, so the query is called 'users_2'; choose a name with --name"
+        "warning: 'users' is in use, so the query is called 'users_2'; choose a name with --name"
         in done.stderr.splitlines()
     )
     named = tried(users, "--name", "users")
     assert named.exit_code == 0
     assert re.search(
-        r"^look: --name: the query name 'users' is already used at .*write --name users_2$",
+        r"^warning: --name: the query name 'users' is already used at .*write --name users_2$",
         named.stderr,
         re.MULTILINE,
     )
@@ -238,7 +238,7 @@ def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: Messagin
     assert primary.stderr == ("not run: this server is a primary and POLLER_REQUIRE_STANDBY is true\n")
     warned = tried(BY_NAME, POLLER_DATABASE_URL=server.primary_dsn)
     assert warned.exit_code == 0
-    assert "look: this server is a primary; poll a standby" in warned.stderr
+    assert "warning: this server is a primary; poll a standby" in warned.stderr
     strict = tried(BY_NAME, "--strict", "true")
     assert (strict.exit_code, strict.stdout) == (1, "")
     assert strict.stderr.startswith(
@@ -264,7 +264,7 @@ def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer
 def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
     """Which there is where the one that the statement was inspected on is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
-    with visiting(settings) as visit:
+    with visiting(settings, admission_of(settings, strict=True)) as visit:
         tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
         query = a_query(sql=BY_NAME)
         skipped = tryout.answer(query).skipped
@@ -279,8 +279,8 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert done.exit_code == 1
     lines = evened(done.stderr)
     assert lines[22:24] == ["... and 10 more rows", "30 rows in N ms, planner's cost N"]
-    assert "look: twins: left out of twins (duplicate): kind=a depth=1" in lines
-    assert "look: twins: 10 more left out" in lines
+    assert "warning: twins: left out of twins (duplicate): kind=a depth=1" in lines
+    assert "warning: twins: 10 more left out" in lines
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
     assert lines[-1] == "every row is omitted, so the query feeds no metric"

@@ -18,7 +18,8 @@ from poller.config.loader_process import LoaderError, LoaderProcess, answer
 from poller.config.orphans import ORPHANS
 from poller.config.settings import Settings
 from poller.model.catalog import Catalog
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic
+from poller.model.errors import ConfigError
 from poller.receiver.receiver import Receiver
 from tests.bed.process import ROOT, Process, eventually, gone
 from tests.bed.queries import write_queries
@@ -392,8 +393,8 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
     write_queries(tmp_path, ("a", "DELETE FROM users"), ("b", "SELEC"))
     with pytest.raises(ConfigError) as raised:
         LoaderProcess.run("load", settings(file))
-    assert all(isinstance(problem, Problem) for problem in raised.value.problems)
-    places = [problem.place.path for problem in raised.value.problems if problem.place]
+    assert all(isinstance(problem, Diagnostic) for problem in raised.value.problems)
+    places = [problem.place.key for problem in raised.value.problems if problem.place]
     assert places == ["queries[0].sql", "queries[1].sql"]
 
 

@@ -24,7 +24,7 @@ from opentelemetry.metrics import NoOpMeter
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.file_watcher import contents
-from poller.daemon.poll_cycle import PollCycle
+from poller.daemon.build import open_cycle
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.model.query import QueryDefinition
@@ -91,7 +91,7 @@ class Bed:
         )
         catalog = open_catalog(settings)
         self.store = ResultStore(catalog.queries)
-        self.cycle = PollCycle(catalog, settings, self.store, None, daemon=True)
+        self.cycle = open_cycle(settings, catalog.queries, self.store, daemon=True)
         self.wrong: list[str] = []
         self.running = 1
         self.steady_runs = 0
@@ -102,7 +102,7 @@ class Bed:
         self.started = threading.Event()
         self.over = threading.Event()
         self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.cycle.replica.rest)
-        self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
+        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.heard,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
         )
@@ -110,8 +110,8 @@ class Bed:
             catalog,
             self.daemon,
             load=partial(open_catalog, settings),
-            look=partial(contents, [file]),
-            plan=lambda queries: ticks(queries, "test"),
+            fingerprint=partial(contents, [file]),
+            instance="test",
             swap=self.swap,
             meter=NoOpMeter("test"),
         )
@@ -166,7 +166,7 @@ class Bed:
         try:
             for _ in range(times):
                 assert self.turns.acquire(timeout=120)
-                self.outcomes.append(self.reload(requested=True))
+                self.outcomes.append(self.reload.run(requested=True))
         finally:
             self.over.set()
 

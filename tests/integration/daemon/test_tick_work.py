@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from poller.config.load_settings import load
-from poller.daemon.build import open_memory
+from poller.daemon.build import open_cycle, open_store
 from poller.daemon.poll_cycle import PollCycle
-from poller.model.catalog import Catalog
 from poller.model.query import QueryDefinition
-from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 
@@ -52,14 +50,7 @@ def work(dsn: str, state: Path, known: int) -> Work:
     """What a tick takes in a process that has a value of each of `known` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
     queries = [tenant(number) for number in range(known)]
-    cycle = PollCycle(
-        Catalog(tuple(queries), ()),
-        settings,
-        ResultStore(queries),
-        None,
-        daemon=False,
-        memory=open_memory(settings),
-    )
+    cycle = open_cycle(settings, queries, open_store(settings, queries))
     try:
         assert all(result.outcome == "ok" for result in cycle.run(queries))
         cycle.statuses({})

@@ -626,7 +626,7 @@ def test_the_endpoint_of_traces(environ: dict[str, str], expected: tuple[str, st
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"])
 def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> None:
     endpoint = {"OBSCURA_OTLP_ENDPOINT": "http://h:4317"}
-    with pytest.raises(TelemetryError, match=f"{name}: '10000' would be seconds here .*; write 10$"):
+    with pytest.raises(TelemetryError, match=f"{name}: '10000' is read as seconds, .*; write 10$"):
         load({**endpoint, name: "10000"})
     assert load({**endpoint, name: "999"}).targets["logs"].timeout == 999
 

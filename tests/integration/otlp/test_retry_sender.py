@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import http.server
 import logging
 import re
@@ -19,13 +18,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from poller.config.endpoint import Endpoint, resolve
 from poller.model.duration import parse_duration
-from poller.otlp import exporter as export
-from poller.otlp import retry_sender as delivery
+from poller.model.retry import RetryConfig
 from poller.otlp import sender as otlp
-from poller.otlp.exporter import MetricExporter, resource
-from poller.otlp.request import Request, encode
+from poller.otlp.exporter import SILENT_INTERVALS, MetricExporter, resource
+from poller.otlp.request import Request
 from poller.otlp.response import ExportResult
-from poller.otlp.retry_sender import RetrySender
+from poller.otlp.retry_sender import REFUSALS_BEFORE_DOUBT, RetrySender
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import format_of
 from poller.receiver.decode import points_of
@@ -49,10 +47,8 @@ STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver was told to know nobody"
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds are what a collector needs; these tests are about the order of things."""
-    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 0.05)
+FIRST_PAUSE = 0.05
+"""Seconds are what a collector needs; these tests are about the order of things."""
 
 
 class Counting:
@@ -62,7 +58,8 @@ class Counting:
         self.queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
         described = resource("obscura-poller", f"from-{first}", "1")
         # A machine that stalls is not to make an answer late.
-        self.push = MetricExporter(endpoint, described, self.queue, **{"timeout": 60.0, **arguments})
+        arguments = {"timeout": 60.0, "retry": RetryConfig(FIRST_PAUSE, 60.0), **arguments}
+        self.push = MetricExporter(endpoint, described, self.queue, **arguments)
         self.next = first
         self.series = 1
         self.push.meter.create_observable_gauge("number", [self._observe])
@@ -277,12 +274,9 @@ def test_a_request_that_is_too_large_arrives_in_parts(
     assert len(receiver.attempts()) == 10
 
 
-def test_a_real_servers_limit_is_one_of_those(
-    receiver: Receiver, counting: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open) -> None:
     """gRPC takes 4 MiB."""
-    monkeypatch.setattr(export, "encode", functools.partial(encode, most_bytes=2**30))
-    one = counting(receiver, "grpc")
+    one = counting(receiver, "grpc", request_size=2**30)
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
         for number in range(6000):
@@ -484,8 +478,9 @@ def deliver() -> Iterator[Deliver]:
         queue = SendingQueue(None, max_size=2**20, max_age=3600.0)
         queue.append([Request(body, points) for body in bodies])
         sender = Scripted(judge)
+        retry = RetryConfig(FIRST_PAUSE, pause)
         begun.append(
-            (RetrySender(format_of("metrics"), queue, sender, "the collector", pause, idle=IDLE), queue)
+            (RetrySender(format_of("metrics"), queue, sender, "the collector", retry, idle=IDLE), queue)
         )
         return begun[-1][0], sender
 
@@ -514,7 +509,7 @@ def test_the_pauses_between_tries_start_again_after_a_success(
     found = [re.search(r"once more in (\S+):", text) for text in said]
     pauses = [seconds for one in found if one and isinstance(seconds := parse_duration(one[1]), float)]
     # The first of each outage is a warning without its pause; within an outage each is twice the one before.
-    first, last = delivery.FIRST_PAUSE_SECONDS, delivery.FIRST_PAUSE_SECONDS * 2 ** (tries - 2)
+    first, last = FIRST_PAUSE, FIRST_PAUSE * 2 ** (tries - 2)
     assert max(pauses) >= last / 2 - 0.05
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
 
@@ -544,7 +539,7 @@ def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliv
 
     one, sender = deliver(judge, [b"good", b"bad", b"next"])
     assert eventually(lambda: sender.sent[-1:] == [b"next"], 60)
-    times = delivery.REFUSALS_BEFORE_DOUBT + 1
+    times = REFUSALS_BEFORE_DOUBT + 1
     assert sender.sent == [b"good", *[b"bad"] * times, b"good", b"bad", b"next"]
     assert one.stats.rejected == {"poison": 1}
 
@@ -590,7 +585,7 @@ def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
     one = counting(receiver, "grpc", interval=60.0)
     now = time.monotonic()
     assert one.push.silent(now) is None
-    assert one.push.silent(now + 60.0 * export.SILENT_INTERVALS + 1) is not None
+    assert one.push.silent(now + 60.0 * SILENT_INTERVALS + 1) is not None
     assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports when it is asked to"
     later = one.push.silent(now + 1e6)
     assert one.push.flush(60)

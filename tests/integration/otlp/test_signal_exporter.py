@@ -15,6 +15,7 @@ from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.load_settings import load
 from poller.daemon.build import Telemetry
 from poller.model.errors import ConfigError
+from poller.model.retry import RetryConfig
 from poller.otlp.exporter import resource
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.sending_queue import Reason
@@ -111,7 +112,11 @@ def make() -> Iterator[Make]:
     ) -> SignalExport:
         endpoint = endpoint_of(receiver, protocol, signal)
         # A machine that stalls must not make an answer late.
-        made.append(SignalExport(signal, endpoint, PATIENCE, limits=Limits(**{"pause": 0.05, **limits})))
+        made.append(
+            SignalExport(
+                signal, endpoint, PATIENCE, limits=Limits(**{"retry": RetryConfig(0.05, 0.05), **limits})
+            )
+        )
         return made[-1]
 
     yield make

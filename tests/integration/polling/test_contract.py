@@ -14,6 +14,7 @@ from poller.model.query import QueryDefinition
 from poller.polling.poll import poll
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process
@@ -54,7 +55,7 @@ def replica(database: Database) -> Iterator[Replica]:
     replica = Replica(
         lambda: database.primary_dsn,
         connect_timeout=10,
-        lock_timeout=1,
+        limits=TransactionLimits(1),
         admission=Admission("false"),
         on_server_info=lambda _: None,
     )

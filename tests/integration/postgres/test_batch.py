@@ -11,11 +11,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, Skip, own_failure
 from poller.polling.poll import to_result
-from poller.postgres import transaction as burst
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo
-from poller.postgres.transaction import TransactionLimits, budget
+from poller.postgres.transaction import TransactionLimits, TransactionStatements
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy
@@ -33,7 +32,9 @@ def make_replica() -> Iterator[Make]:
     made: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        made.append(
+            Replica(lambda: dsn, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
+        )
         return made[-1]
 
     yield make
@@ -208,8 +209,8 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
 
 def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     """A pooler may hide the session's default."""
-    limits = TransactionLimits(lock_timeout=1.0, budget=10.0)
-    query, end = limits.alone(a_query(snapshot=False), "SELECT 1 AS n")
+    statements = TransactionStatements(TransactionLimits(1.0), budget=10.0)
+    query, end = statements.alone(a_query(snapshot=False), "SELECT 1 AS n")
     begin, _ = query.after
     assert begin.startswith("BEGIN ")
     assert "READ ONLY" in begin
@@ -243,6 +244,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
 
 
 def test_the_budget_is_half_of_the_shortest_interval_but_never_less_than_a_timeout() -> None:
+    budget = TransactionLimits(1.0).budget
     assert budget([a_query("a", interval=300.0), a_query("b", interval=600.0)]) == 150.0
     assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.5, "and the server's word about it"
     assert budget([a_query("a", interval=86400.0)]) == 150.0, "however rare it is"
@@ -269,9 +271,9 @@ def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_nex
 
 
 def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
+    database: Database, make_replica: Make
 ) -> None:
-    monkeypatch.setattr(burst, "LONGEST_SNAPSHOT", 0.2)
+    replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, longest_snapshot=0.2))
     began = "SELECT extract(epoch FROM now()) * 1000000 AS n FROM pg_sleep(0.3)"
     queries = [a_query(f"q{number}", began, interval=60.0, timeout=0.6) for number in range(6)]
     answers = [what for what, _ in ask(replica, *queries)]

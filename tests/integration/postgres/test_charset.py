@@ -21,6 +21,7 @@ from poller.cli.app import app
 from poller.polling.poll import to_result
 from poller.postgres.charset import UTF8, charset_of
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.pgbouncer import PgBouncer
@@ -87,7 +88,7 @@ def encoding_of(dsn: str) -> str:
 
 
 def asking(dsn: str) -> closing[Replica]:
-    return closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1))
+    return closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1)))
 
 
 def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str | None]:

@@ -18,10 +18,12 @@ from poller.demo.cluster import Cluster
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
+from poller.model.retry import RetryConfig
 from poller.polling.poll import to_result
 from poller.postgres.cancellation import CancelToken
-from poller.postgres.replica import TRIES_TOGETHER, Replica
+from poller.postgres.replica import CONFLICT_RETRY, TRIES_TOGETHER, Replica
 from poller.postgres.server_facts import facts_query
+from poller.postgres.transaction import TransactionLimits
 from poller.receiver.receiver import Receiver
 from poller.telemetry.poll_log import PollLog
 from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
@@ -86,21 +88,23 @@ def stage(request: pytest.FixtureRequest, kind: str) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def replica(stage: Stage) -> Iterator[Replica]:
+def retry() -> RetryConfig:
+    """The pauses after a conflict; a test with others is parametrized with them."""
+    return CONFLICT_RETRY
+
+
+@pytest.fixture
+def replica(stage: Stage, retry: RetryConfig) -> Iterator[Replica]:
     """The stage's standby; the lock_timeout is to stay out of what is tested here."""
-    replica = Replica(lambda: stage.standby_dsn, connect_timeout=5.0, lock_timeout=20.0)
+    limits = TransactionLimits(20.0)
+    replica = Replica(lambda: stage.standby_dsn, connect_timeout=5.0, limits=limits, retry=retry)
     yield replica
     replica.close()
 
 
-@pytest.fixture
-def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", math.inf)
-
-
-@pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", 0.01)
+NEVER = RetryConfig(math.inf, math.inf)
+one_try = pytest.mark.parametrize("retry", [NEVER], ids=["one try"])
+short_pauses = pytest.mark.parametrize("retry", [RetryConfig(0.01, 5.0)], ids=["short pauses"])
 
 
 def three(slow: str, **fields: Any) -> list[QueryDefinition]:
@@ -124,7 +128,7 @@ def conflict(answer: Answer) -> PollError:
 
 @pytest.mark.parametrize("kind", HINTS)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
-@pytest.mark.usefixtures("one_try")
+@one_try
 def test_each_kind_of_conflict_is_told_with_what_to_do(
     stage: Stage, replica: Replica, kind: str, shared: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,7 +153,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
     else:
         assert rows(last)[0][2] == pid, "the connection goes on"
 
-    PollLog().tick([to_result(slow)])
+    PollLog().observe([to_result(slow)])
     (record,) = caplog.records
     told = vars(record)
     assert record.getMessage() == f"query slow failed: {error.message}"
@@ -158,7 +162,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
 
 
 @pytest.mark.parametrize("kind", ["deadlock"])
-@pytest.mark.usefixtures("one_try")
+@one_try
 def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_query(
     stage: Stage, replica: Replica
 ) -> None:
@@ -222,7 +226,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
     assert watch.most == 1
 
 
-@pytest.mark.usefixtures("one_try")
+@one_try
 def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica: Replica) -> None:
     """So that even without time for another try it costs the others one tick at most."""
     asked = three(SLOW["snapshot"])
@@ -266,10 +270,8 @@ def test_a_try_that_ends_after_half_of_the_shortest_interval_is_the_last(
     assert len(stage.conflicts_logged()) == len(pids) == 2
 
 
-def test_an_interrupt_ends_the_pause_between_two_tries(
-    stage: Stage, replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", 100.0)
+@pytest.mark.parametrize("retry", [RetryConfig(100.0, 100.0)], ids=["long pauses"])
+def test_an_interrupt_ends_the_pause_between_two_tries(stage: Stage, replica: Replica) -> None:
     answers: list[Answer] = []
     asking = threading.Thread(
         target=lambda: answers.extend(replica.fetch(three(SLOW["snapshot"]))), daemon=True
@@ -297,13 +299,14 @@ NEEDS_A_LOOK = {"extensions": ["plpgsql"]}
 # --- where it comes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept connection", "new connection"])
+@pytest.mark.parametrize(
+    ("kept", "retry"), [(True, NEVER), (False, CONFLICT_RETRY)], ids=["kept connection", "new connection"]
+)
 def test_a_conflict_while_the_tick_is_opened_is_asked_again(
-    stage: Stage, replica: Replica, kept: bool, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, replica: Replica, kept: bool
 ) -> None:
     """On a kept connection at once, as nothing has run yet; on a new one after the pause."""
     if kept:
-        monkeypatch.setattr("poller.postgres.replica._FIRST_PAUSE", math.inf)
         assert rows(replica.fetch([a_query("before")])[0])
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)) as pids:
@@ -314,7 +317,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
     assert "ERROR:  canceling statement" in line
 
 
-@pytest.mark.usefixtures("one_try")
+@one_try
 def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)):
@@ -324,7 +327,7 @@ def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, repl
     ] * 2
 
 
-@pytest.mark.usefixtures("short_pauses")
+@short_pauses
 def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
     stage: Stage, replica: Replica
 ) -> None:
@@ -336,7 +339,7 @@ def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
     assert heard == ["first", "last", "slow", "slow"]
 
 
-@pytest.mark.usefixtures("short_pauses")
+@short_pauses
 def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_alone(
     stage: Stage, replica: Replica
 ) -> None:
@@ -353,7 +356,7 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
     assert len(set(pids)) == 1, "none of them ends the session"
 
 
-@pytest.mark.usefixtures("short_pauses")
+@short_pauses
 def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
     stage: Stage, replica: Replica
 ) -> None:

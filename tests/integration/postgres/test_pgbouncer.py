@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from poller.model.result import Answer
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site
@@ -30,7 +31,7 @@ def make_replica() -> Iterator[Make]:
     made: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        made.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
         return made[-1]
 
     yield make

@@ -21,10 +21,10 @@ from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
-from poller.postgres import transaction as burst
 from poller.postgres.admission import Admission
 from poller.postgres.replay_lag import lag_query
 from poller.postgres.replica import KEEP_CONNECTION_SECONDS, Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -43,7 +43,9 @@ def make_replica() -> Iterator[Make]:
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
         conninfo = dsn if callable(dsn) else lambda: dsn
-        made.append(Replica(conninfo, **{"connect_timeout": 5.0, "lock_timeout": 1.0, **arguments}))
+        made.append(
+            Replica(conninfo, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
+        )
         return made[-1]
 
     yield make
@@ -81,8 +83,8 @@ def ask_one(replica: Replica, sql: str, **fields: Any) -> PollError:
 
 def session_of(replica: Replica) -> psycopg.Connection:
     """The session itself, where that is what is looked at."""
-    assert replica._session.is_open  # noqa: SLF001
-    return replica._session.connection()  # noqa: SLF001
+    assert replica.connection.is_open
+    return replica.connection.connection()
 
 
 def port(dsn: str) -> int:
@@ -279,7 +281,7 @@ def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
         database.execute("CREATE TABLE later ()")
         database.replayed()
         for dsn in (database.primary_dsn, database.standby_dsn):
-            replica = make_replica(dsn, lock_timeout=0.2)
+            replica = make_replica(dsn, limits=TransactionLimits(0.2))
             count = "SELECT count(*) AS n FROM "
             assert ask(replica, count + "free", count + "locked", count + "free") == [
                 [(b"0",)],
@@ -560,9 +562,10 @@ def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
 
 
 def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
-    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    database: Database, make_replica: Make
 ) -> None:
-    monkeypatch.setattr(burst, "_CONNECTION_CHECK", 100.0)  # so that only our cancel ends it
+    # So that only our cancel ends it.
+    replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, connection_check=100.0))
     sleeps = [f"SELECT pg_sleep({n})" for n in (30, 31, 32)]
     answers: list[object] = []
     asking = threading.Thread(target=lambda: answers.extend(ask(replica, "SELECT 1 AS n", *sleeps)))
@@ -579,11 +582,11 @@ def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
 def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica) -> None:
     replica.interrupt()
     assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == ["cancelled", "cancelled"]
-    assert not replica._session.is_open  # noqa: SLF001 - there is no trace of a connection never made
+    assert not replica.connection.is_open
 
 
 def test_an_interrupt_after_the_end_harms_nobody(database: Database) -> None:
-    replica = Replica(lambda: database.standby_dsn, connect_timeout=5, lock_timeout=1)
+    replica = Replica(lambda: database.standby_dsn, connect_timeout=5, limits=TransactionLimits(1))
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
     replica.interrupt()
@@ -595,7 +598,8 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
 ) -> None:
     program = (
         "import sys; from poller.postgres.replica import Replica; from tests.bed.definitions import a_query; "
-        "replica = Replica(lambda: sys.argv[1], connect_timeout=5, lock_timeout=1); "
+        "from poller.postgres.transaction import TransactionLimits; "
+        "replica = Replica(lambda: sys.argv[1], connect_timeout=5, limits=TransactionLimits(1)); "
         "replica.fetch([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
     )
     process = start_process([sys.executable, "-c", program, database.standby_dsn])
@@ -679,14 +683,11 @@ def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine
 
 
 def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
-    database: Database,
-    make_replica: Make,
-    make_proxy: Callable[[int], Proxy],
-    monkeypatch: pytest.MonkeyPatch,
+    database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    monkeypatch.setattr(burst, "PATIENCE_SECONDS", 0.5)
     proxy = make_proxy(port(database.standby_dsn))
-    replica = make_replica(proxy.dsn(database.standby_dsn))
+    limits = TransactionLimits(1.0, patience=0.5)
+    replica = make_replica(proxy.dsn(database.standby_dsn), limits=limits)
     asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
     first, *others = replica.fetch(asked, lambda name: proxy.hang() if name == "q0" else None)
     assert told(first) == [(b"1",)]
@@ -694,21 +695,19 @@ def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
     assert [error.kind for error in late if error] == ["unavailable"] * 2
     assert late[0] is not None
     assert late[0].hint is not None
-    assert not replica._session.is_open  # noqa: SLF001 - whether the socket is left open shows nowhere else
+    assert not replica.connection.is_open
     proxy.resume()
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
 def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
-    own_cluster: Cluster, make_replica: Make, monkeypatch: pytest.MonkeyPatch
+    own_cluster: Cluster, make_replica: Make
 ) -> None:
-    monkeypatch.setattr(burst, "PATIENCE_SECONDS", 0.5)
-    replica = make_replica(own_cluster.standby.dsn())
+    replica = make_replica(own_cluster.standby.dsn(), limits=TransactionLimits(1.0, patience=0.5))
     (answer,) = replica.fetch(queries("SELECT pg_backend_pid() AS n"))
     assert answer.rows is not None
     pid = int(answer.rows.values[0][0] or b"0")
     stat = Path(f"/proc/{pid}/stat")
-    monkeypatch.setattr(burst, "OPENING_TIMEOUT", 0.5)
 
     def freeze(name: str) -> None:
         if name == "q0":
@@ -719,7 +718,7 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
         asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
         answers = [told(answer) for answer in replica.fetch(asked, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
-        assert not replica._session.is_open  # noqa: SLF001 - see above
+        assert not replica.connection.is_open
         assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     finally:
         os.kill(pid, signal.SIGCONT)

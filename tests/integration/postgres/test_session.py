@@ -25,6 +25,7 @@ from poller.model.errors import PollError
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
+from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import LOOPBACK
 from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates
@@ -72,7 +73,12 @@ def asked() -> Iterator[Make]:
         seen: list[ServerInfo] = []
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
-            **{"connect_timeout": 5.0, "lock_timeout": 1.0, "on_server_info": seen.append, **arguments},
+            **{
+                "connect_timeout": 5.0,
+                "limits": TransactionLimits(1.0),
+                "on_server_info": seen.append,
+                **arguments,
+            },
         )
         made.append(Asked(replica, seen))
         return made[-1]
@@ -317,14 +323,11 @@ def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(comman
 
 
 def test_a_password_command_that_does_not_end_is_ended(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    from poller.postgres import password
-
-    monkeypatch.setattr(password, "COMMAND_TIMEOUT_SECONDS", 0.3)
     pid = tmp_path / "pid"
     with pytest.raises(PollError, match=r"did not end within 0\.3s"):
-        password_from(f"sh -c 'echo $$ > {pid}; exec sleep 60'")()
+        password_from(f"sh -c 'echo $$ > {pid}; exec sleep 60'", timeout=0.3)()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 
@@ -343,8 +346,8 @@ def test_an_interrupt_ends_a_slow_password_command(first: Login, asked: Make, tm
     assert eventually(lambda: pid.exists() and pid.read_text().strip() != "")
     ask.replica.interrupt()
     asking.join()
-    assert said in (["told to stop"], ["the password command wrote nothing"])
-    assert ask() == "told to stop"
+    assert said in (["stop requested"], ["the password command wrote nothing"])
+    assert ask() == "stop requested"
 
 
 def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hangs(
@@ -471,9 +474,10 @@ class AbsurdServer:
 ASK_TWICE = """\
 import os, sys
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 
-replica = Replica(lambda: sys.argv[1], connect_timeout=2, lock_timeout=1)
+replica = Replica(lambda: sys.argv[1], connect_timeout=2, limits=TransactionLimits(1))
 for _ in range(2):
     (answer,) = replica.fetch([a_query()])
     print(answer.error.kind, answer.error.message, sep=": ", flush=True)

@@ -17,6 +17,7 @@ from poller.model.errors import PollError
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.pipeline import MAX_RESULT_BYTES
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query, a_result
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
@@ -30,6 +31,7 @@ DEBIAN = Path("/usr/lib/postgresql/15/bin")
 ASK = """\
 import json, resource, sys
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 
 def peak():
@@ -37,7 +39,7 @@ def peak():
         return int(status.read().partition("VmHWM:")[2].split()[0]) * 1024
 
 dsn, sql, snapshot, limits, data_limit = json.loads(sys.argv[1])
-replica = Replica(lambda: dsn, connect_timeout=5, lock_timeout=1, **limits)
+replica = Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1, **limits))
 queries = [a_query("first"), a_query("large", sql, snapshot=snapshot), a_query("last", snapshot=snapshot)]
 replica.fetch([a_query()])
 if data_limit:
@@ -114,7 +116,7 @@ def test_a_value_that_libpq_has_no_memory_for_is_too_large(database: Database) -
 def test_a_value_just_below_the_default_limit_arrives_whole(tls_server: Server, sslmode: str) -> None:
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
-    with closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1)) as replica:
+    with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
         before, large, after = replica.fetch(
             [a_query("before"), a_query("large", f"SELECT repeat('x', {size}) AS n"), a_query("after")]
         )
@@ -152,7 +154,7 @@ def test_one_value_that_is_too_large_fails_its_query_in_a_row_as_in_an_error(
     database: Database, large: str
 ) -> None:
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=MIB // 8)
+        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1, MIB // 8))
     ) as replica:
         answers = replica.fetch([a_query("large", large), a_query("last")])
     assert [answer.error and answer.error.kind for answer in answers] == ["too_large", None]
@@ -165,7 +167,7 @@ def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_coun
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, lock_timeout=1, max_result_bytes=MIB)
+        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1, MIB))
     ) as replica:
         answers = replica.fetch(queries)
     assert [answer.rows and len(answer.rows.values[0][0] or b"") for answer in answers] == [600 * 1024] * 20

@@ -14,15 +14,12 @@ from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
-from poller.model.diagnostics import RULES
 from poller.model.errors import ConfigError, PollError
-from poller.postgres.cancellation import CancelToken
-from poller.postgres.connection import Connection
-from poller.postgres.inspect import Inspection
-from poller.postgres.pipeline import Pipeline
-from poller.postgres.server_facts import facts_query, read_facts
+from poller.postgres.inspect import inspecting
+from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import free_ports
+from poller.tools.check.result import RULES
 from tests.bed.postgres import Database
 
 QUERY = """\
@@ -809,19 +806,15 @@ def test_planning_that_takes_too_long_is_cancelled(database: Database) -> None:
         "CREATE FUNCTION slow() RETURNS int STABLE LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_sleep(600); RETURN 1; END $$"
     )
-    cancel_token = CancelToken()
-    session = Connection(lambda: database.primary_dsn, cancel_token, connect_timeout=30.0)
-    limits = TransactionLimits(lock_timeout=30.0, budget=1.0)
-    pipeline = Pipeline(session.connection(), cancel_token)
-    facts = list(pipeline.send(limits.opening([facts_query([])])))[2].rows
-    assert facts is not None
-    inspection = Inspection(pipeline, limits, read_facts(facts.values[0][0] or b""))
+    limits = TransactionLimits(lock_timeout=30.0, longest_snapshot=1.0)
+    replica = Replica(lambda: database.primary_dsn, connect_timeout=30.0, limits=limits)
+    took_longer = pytest.raises(PollError, match="the server took longer than 1s to plan the statements")
 
-    with pytest.raises(PollError, match="the server took longer than 1s to plan the statements"):
+    with took_longer, inspecting(replica.opener) as inspection:
         inspection.statements(["SELECT n FROM things WHERE n < slow()"])
 
-    assert not session.is_open
-    cancel_token.close()
+    assert not replica.connection.is_open
+    replica.close()
 
 
 @pytest.mark.every_version

@@ -249,8 +249,8 @@ def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
     seen = QueryStatuses()
 
     def look(now: float, next_run: float = 1.0) -> Sequence[QueryStatus]:
+        told = seen.current(store.freshness(now), store.good(now), {query.name: next_run})
         given = (last, {query.name: next_run})
-        told = seen.current(store.freshness(now), store.good(now), *given)
         assert list(told) == list(query_statuses(store.freshness(now), store.good(now), *given))
         return told
 
@@ -260,6 +260,7 @@ def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
     before = look(10.0)
     assert (before[0].state, before[0].stale, len(before[0].readings)) == ("ok", False, 1)
     last = {query.name: result._replace(advice="write `sum`")}
+    seen.observe(last.values())
     assert look(10.0)[0].detail == "write `sum`"
     assert look(10.0, 2.0)[0].next_run == 2.0
     same = look(10.0, 2.0)

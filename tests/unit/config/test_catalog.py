@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.model.catalog import Defaults
-from poller.model.errors import ConfigError, Problem
+from poller.model.diagnostics import Diagnostic, invalid
+from poller.model.errors import ConfigError
 from poller.model.query import Estimate, QueryDefinition
 from tests.bed.golden import Golden
 from tests.bed.process import ROOT
@@ -293,12 +295,12 @@ def test_queries_are_selected_by_name_and_pattern_in_the_order_of_the_files(tmp_
 
 
 def loads_or_tells(path: Path) -> None:
-    told = []
+    told: Sequence[Diagnostic] = ()
     try:
         catalog = load([path], DEFAULTS)
         assert all(isinstance(one, QueryDefinition) for one in catalog.queries)
     except ConfigError as error:
-        told = error.problems or [Problem("nowhere", "a failure without a reason")]
+        told = error.problems or [invalid("nowhere", "a failure without a reason")]
     for problem in told:
         assert problem.where.startswith(str(path))
         assert "\n" not in str(problem)

@@ -48,8 +48,8 @@ class Bed:
             catalog,
             self.daemon,
             load=self.load,
-            look=partial(contents, [file]),
-            plan=lambda queries: ticks(queries, "test"),
+            fingerprint=partial(contents, [file]),
+            instance="test",
             swap=self.swap,
             meter=provider.get_meter("test"),
         )
@@ -108,7 +108,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_valid_change_is_swapped_in_told_and_counted(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     started = bed.metrics()
     bed.file.write_text(text("a", "c"))
-    assert bed.reload(requested=False) == "changed"
+    assert bed.reload.run(requested=False) == "changed"
     assert bed.swapped == [(["a", "c"], {"b"})]
     assert eventually(lambda: bed.polled == ["a", "b", "c"])
     assert told(caplog) == [
@@ -129,8 +129,8 @@ def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
 ) -> None:
     started = bed.metrics()
     bed.file.write_text(text("a", "c", sql="DELETE FROM t"))
-    assert bed.reload(requested=False) == "refused"
-    assert bed.reload(requested=False) == "unchanged", "no file has changed"
+    assert bed.reload.run(requested=False) == "refused"
+    assert bed.reload.run(requested=False) == "unchanged", "no file has changed"
     first, *problems = told(caplog)
     assert first == "ERROR query files not taken over, the queries stay as they are"
     assert [problem.partition(": ")[2] for problem in problems] == [
@@ -145,21 +145,21 @@ def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
     assert [len(bed.reload.problems)] == [2]
 
     caplog.clear()
-    assert bed.reload(requested=True) == "refused"
+    assert bed.reload.run(requested=True) == "refused"
     assert len(told(caplog)) == 3, "who asks is told again"
 
     bed.file.write_text(text("a", "b"))
-    assert bed.reload(requested=False) == "unchanged"
+    assert bed.reload.run(requested=False) == "unchanged"
     assert bed.metrics()["reload.success"] == 1
     assert not bed.reload.problems
     assert told(caplog)[-1] == "INFO query files read again: nothing changed"
 
 
 def test_a_touch_is_no_reload_unless_somebody_asks(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
-    bed.reload(requested=True)
+    bed.reload.run(requested=True)
     caplog.clear()
     bed.file.write_text(text("a", "b"))
-    assert bed.reload(requested=False) == "unchanged"
+    assert bed.reload.run(requested=False) == "unchanged"
     assert told(caplog) == []
     assert bed.metrics()["reloads ok"] == 1
 
@@ -173,22 +173,22 @@ def test_what_changes_while_it_is_read_is_not_believed(
         bed.file.write_text(written)
 
     bed.before_load = write
-    assert bed.reload(requested=True) == "unsteady"
+    assert bed.reload.run(requested=True) == "unsteady"
     assert (bed.swapped, told(caplog)) == ([], [])
     assert "reloads ok" not in bed.metrics()
-    assert bed.reload(requested=False) in ("changed", "refused"), "the next look reads it"
+    assert bed.reload.run(requested=False) in ("changed", "refused"), "the next look reads it"
 
 
 def test_a_thousand_problems_are_a_few_lines(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.file.write_text(text(*[f"q{n}" for n in range(1000)], sql="DROP TABLE t"))
-    assert bed.reload(requested=False) == "refused"
+    assert bed.reload.run(requested=False) == "refused"
     assert len(told(caplog)) == MOST_PROBLEMS + 2
     assert told(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` reports all"
 
 
 def test_a_folder_that_vanishes_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.file.unlink()
-    assert bed.reload(requested=False) == "refused"
+    assert bed.reload.run(requested=False) == "refused"
     assert "does not exist" in told(caplog)[1]
     assert bed.swapped == []
 
@@ -196,5 +196,5 @@ def test_a_folder_that_vanishes_changes_nothing(bed: Bed, caplog: pytest.LogCapt
 def test_a_reload_in_the_way_of_the_end_is_too_late(bed: Bed) -> None:
     bed.stop()
     bed.file.write_text(text("a"))
-    assert bed.reload(requested=True) == "too late"
+    assert bed.reload.run(requested=True) == "too late"
     assert bed.swapped == []

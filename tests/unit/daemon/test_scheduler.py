@@ -12,11 +12,11 @@ from itertools import pairwise
 
 import pytest
 
-from poller.daemon import scheduler as daemon_module
-from poller.daemon.scheduler import LONGEST_RETRY_SECONDS, PollScheduler
+from poller.daemon.scheduler import RETRY, PollScheduler
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
+from poller.model.retry import RetryConfig
 from poller.model.tick import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually
@@ -52,6 +52,7 @@ class Bed:
         self.reports = 0
         self.interrupted = threading.Event()
         self.act: Act = good
+        self.retry = RETRY
         self.daemon: PollScheduler | None = None
 
     def start(self, *ticks: Tick) -> PollScheduler:
@@ -147,7 +148,9 @@ def test_a_tick_that_still_runs_is_left_out_counted_and_said(
     assert eventually(lambda: len(bed.overruns) >= 2)
     assert bed.begun == 2, "it does not overlap itself"
     assert set(bed.overruns) == {"t"}
-    assert "tick t left out: the one before still runs" in [record.getMessage() for record in caplog.records]
+    assert "tick t skipped: the previous one is still running" in [
+        record.getMessage() for record in caplog.records
+    ]
 
 
 def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
@@ -170,7 +173,7 @@ def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
     assert eventually(lambda: len(bed.overruns) >= 2)
     released.set()
     assert eventually(lambda: bool(before) and len(bed.overruns) > before[0])
-    levels = [record.levelname for record in caplog.records if "left out" in record.getMessage()]
+    levels = [record.levelname for record in caplog.records if "is still running" in record.getMessage()]
     assert levels[: before[0] + 1] == ["WARNING", *["DEBUG"] * (before[0] - 1), "WARNING"]
 
 
@@ -199,10 +202,8 @@ def test_missed_runs_are_made_up_by_one(bed: Bed) -> None:
     assert len(caught_up) <= 4, "the first runs and at most one more of each"
 
 
-def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(daemon_module, "FIRST_RETRY_SECONDS", 0.2)
+def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(bed: Bed) -> None:
+    bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lost
     bed.start(tick())
     assert bed.ran(4)
@@ -211,10 +212,8 @@ def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(
     assert len(bed.runs) == 4
 
 
-def test_a_success_ends_the_retries_and_begins_the_distances_anew(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(daemon_module, "FIRST_RETRY_SECONDS", 0.2)
+def test_a_success_ends_the_retries_and_begins_the_distances_anew(bed: Bed) -> None:
+    bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lambda queries: lost(queries) if bed.begun < 4 else good(queries)
     daemon = bed.start(tick(), tick("beat", interval=1.0))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
@@ -229,14 +228,14 @@ def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
     bed.daemon = daemon
     daemon.start()
     assert eventually(lambda: bool(bed.rested)), "the run came to its end"
-    assert 0 < bed.rested[0] <= LONGEST_RETRY_SECONDS
+    assert 0 < bed.rested[0] <= RETRY.longest_pause
 
 
 def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
     retries: list[str] = []
 
     def look(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        jobs = daemon._timetable._scheduler.get_jobs()  # noqa: SLF001 - a job that is not run shows nowhere else
+        jobs = daemon._timer._scheduler.get_jobs()  # noqa: SLF001 - a job that is not run shows nowhere else
         retries.extend(job.id for job in jobs if job.id.endswith("again"))
         return lost(queries)
 

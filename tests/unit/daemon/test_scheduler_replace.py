@@ -42,7 +42,7 @@ class Bed:
 
     def start(self, *ticks: Tick) -> PollScheduler:
         self.daemon = PollScheduler(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
-        self.daemon._timetable._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
+        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
             self.events.append, EVENT_JOB_ADDED | EVENT_JOB_REMOVED | EVENT_JOB_SUBMITTED
         )
         self.daemon.start()
@@ -65,7 +65,7 @@ class Bed:
 
     def next_run(self, tick: str) -> object:
         assert self.daemon is not None
-        return self.daemon._timetable._scheduler.get_job(tick).next_run_time  # noqa: SLF001 - the same
+        return self.daemon._timer._scheduler.get_job(tick).next_run_time  # noqa: SLF001 - the same
 
     def ran(self, *queries: str) -> bool:
         return eventually(lambda: f"end {'+'.join(queries)}" in self.log)
@@ -198,7 +198,7 @@ def test_the_last_first_poll_is_found_although_a_query_has_moved_to_another_tick
 def test_a_retry_survives_a_swap_of_others_and_goes_with_its_tick(bed: Bed) -> None:
     bed.error = GONE
     daemon = bed.start(tick("t", "a"), tick("gone", "b"))
-    jobs = daemon._timetable._scheduler.get_jobs  # noqa: SLF001 - a job that is not run shows nowhere else
+    jobs = daemon._timer._scheduler.get_jobs  # noqa: SLF001 - a job that is not run shows nowhere else
     assert eventually(lambda: sum(job.id.endswith("again") for job in jobs()) == 2)
     assert daemon.swap([tick("t", "a", "c")], {"c"}, lambda: bed.log.append("swap"))
     assert bed.ran("a", "c"), "the retry is of the whole tick as it is now"
@@ -267,13 +267,13 @@ def test_a_tick_that_never_ends_is_told_and_one_that_takes_its_time_is_not(bed: 
 def test_a_scheduler_that_hands_out_nothing_is_told_and_woken(bed: Bed) -> None:
     daemon = bed.start(tick("t", "a", interval=1.0))
     assert bed.ran("a")
-    daemon._timetable._scheduler.pause()  # noqa: SLF001 - hands out nothing, as if it were stuck
-    assert eventually(lambda: daemon._timetable.until_next() < -2.5)  # noqa: SLF001 - it is well overdue by then
+    daemon._timer._scheduler.pause()  # noqa: SLF001 - hands out nothing, as if it were stuck
+    assert eventually(lambda: daemon._timer.until_next() < -2.5)  # noqa: SLF001 - it is well overdue by then
     now = time.monotonic()
     assert daemon.stuck(now) is None
     assert daemon.stuck(now + 59) is None
     assert daemon.stuck(now + 61) == "no tick is begun for 1m1s"
-    daemon._timetable._scheduler.resume()  # noqa: SLF001
+    daemon._timer._scheduler.resume()  # noqa: SLF001
     assert eventually(lambda: daemon.stuck(now + 62) is None)
 
 
@@ -281,10 +281,10 @@ def test_a_scheduler_that_slept_through_a_change_of_the_clock_is_woken(bed: Bed)
     """It plans by the clock of the wall and waits by another."""
     daemon = bed.start(tick("t", "a"))
     assert bed.ran("a")
-    job = daemon._timetable._scheduler.get_job("t")  # noqa: SLF001
+    job = daemon._timer._scheduler.get_job("t")  # noqa: SLF001
     job._modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))  # noqa: SLF001
     # Behind its back, as the clock would: what its own methods change, it would look at.
-    daemon._timetable._scheduler._jobstores["default"].update_job(job)  # noqa: SLF001
+    daemon._timer._scheduler._jobstores["default"].update_job(job)  # noqa: SLF001
     assert daemon.stuck(time.monotonic()) is None
     assert eventually(lambda: bed.log.count("end a") == 2)
 
@@ -292,7 +292,7 @@ def test_a_scheduler_that_slept_through_a_change_of_the_clock_is_woken(bed: Bed)
 def test_a_tick_is_not_put_off_by_a_clock_that_is_set_back(bed: Bed) -> None:
     daemon = bed.start(tick("t", "a"), tick("u", "b"))
     assert bed.ran("b")
-    kept, job = bed.next_run("u"), daemon._timetable._scheduler.get_job("t")  # noqa: SLF001
+    kept, job = bed.next_run("u"), daemon._timer._scheduler.get_job("t")  # noqa: SLF001
     job.modify(next_run_time=datetime.now(UTC) + timedelta(days=3))
     assert daemon.stuck(time.monotonic()) is None
     due = bed.next_run("t")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 
 from opentelemetry.sdk.resources import Resource
 
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample
-from poller.polling.duplicates import contested, without
+from poller.model.series import Key, key_of
+from poller.polling.duplicates import without
 from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.store import ResultStore
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -27,29 +30,49 @@ def of_b(*values: tuple[int, str]) -> PollResult:
 
 
 def test_queries_that_share_a_metric_and_no_series_lose_nothing() -> None:
-    results = of_a((1, "x")), of_b((2, "y"))
-    assert contested(results) == {}
-    assert [without(result, {}) for result in results] == list(results)
+    results = [of_a((1, "x")), of_b((2, "y"))]
+    store = ResultStore([A, B])
+    assert store.put(results, 0.0) == results
+    assert store.current(0.0) == results
 
 
 def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> None:
-    results = of_a((1, "x"), (2, "z")), of_b((1, "x"), (3, "y"))
-    claims = contested(results)
-    a, b = (without(result, claims) for result in results)
+    store = ResultStore([A, B])
+    a, b = store.put([of_a((1, "x"), (2, "z")), of_b((1, "x"), (3, "y"))], 0.0)
     assert [(s.metric, s.value) for s in a.samples] == [("own", 7), ("shared", 2)]
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
     assert a.quarantined == b.quarantined == {"duplicate": 1}
     assert a.advice == "another query has the same series; tell them apart by fixed attributes"
-    instruments = CatalogInstruments(lambda: Frame((SHARED, OWN), results), Resource({}), "1.2.3")
+    frame = Frame((SHARED, OWN), store.current(0.0))
     exported = {
         metric.name: [point.value for point in metric.data.data_points]  # type: ignore[union-attr]
-        for metric in instruments.collect()
+        for metric in CatalogInstruments(lambda: frame, Resource({}), "1.2.3").collect()
     }
     assert exported == {"own": [7], "shared": [2, 3]}
 
 
+def test_a_series_of_an_earlier_tick_is_contested_as_well() -> None:
+    store = ResultStore([A, B])
+    assert store.put([of_a((1, "x"))], 0.0) == [of_a((1, "x"))]
+    (b,) = store.put([of_b((1, "x"))], 1.0)
+    assert (b.samples, b.quarantined) == ((), {"duplicate": 1})
+    assert [[s.metric for s in result.samples] for result in store.current(1.0)] == [["own"], []]
+
+
 def test_it_is_no_contest_where_the_other_has_no_value_now() -> None:
-    assert contested([of_a((1, "x")), of_b()]) == {}
+    results = [of_a((1, "x")), of_b()]
+    assert ResultStore([A, B]).put(results, 0.0) == results
+
+
+def contested(results: Iterable[PollResult]) -> dict[str, set[Key]]:
+    """The series that more than one of `results` has, by a look at everything."""
+    samples = [sample for result in results for sample in result.samples]
+    series = Counter((sample.metric, key_of(sample.attributes)) for sample in samples)
+    found: dict[str, set[Key]] = {}
+    for (metric, key), count in series.items():
+        if count > 1:
+            found.setdefault(metric, set()).add(key)
+    return found
 
 
 def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_finds() -> None:
@@ -68,12 +91,14 @@ def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_fin
         )
         if chance.random() < 0.2:
             result = result._replace(outcome="failed", samples=(), error=PollError("timeout", "x"))
-        store.put([result], now)
+        (put,) = store.put([result], now)
         if chance.random() < 0.05:
             chance.shuffle(queries)
             store.swap(queries, {queries[0].name})
             continue
-        expected = without(result, contested(store.current(now)))
-        assert without(result, store.contested([result], now)) == expected
-        found += expected != result
+        good = [item.result for item in store.good(now)]
+        claims = contested(good)
+        assert put == without(result, claims)
+        assert store.current(now) == [without(other, claims) for other in good]
+        found += put != result
     assert found > 20

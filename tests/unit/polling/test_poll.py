@@ -22,7 +22,7 @@ def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) ->
     for query in queries:
         on_answer(query.name)
     return [
-        Answer(good, 5.0, 0.1, rows=Rows((NUMBER,), [(b"7",), (None,)], beyond=1)),
+        Answer(good, 5.0, 0.1, rows=Rows((NUMBER,), [(b"7",), (None,)], beyond=1), answered=9.0),
         Answer(skipped, 5.0, 0.0, skipped=ABSENT),
         Answer(failed, 5.0, 0.2, error=REFUSED),
         Answer(wrong, 5.0, 0.3, rows=Rows((TEXT,), [(b"x",)])),
@@ -40,12 +40,16 @@ def test_each_answer_becomes_what_the_poll_came_to() -> None:
         (Sample("good", 7, {}),),
         {"null": 1, "overflow": 1},
         (RejectedRow("good", "null", {"n": None}),),
+        answered=9.0,
+        returned=3,
     )
     assert skipped == PollResult(QUERIES[1], 5.0, 0.0, "skipped", skipped=ABSENT)
     assert failed == PollResult(QUERIES[2], 5.0, 0.2, "failed", error=REFUSED)
     assert failed.error_type == "rejected"
     assert (wrong.outcome, wrong.error_type, wrong.duration, wrong.samples) == ("failed", "mismatch", 0.3, ())
-    assert guessed == PollResult(QUERIES[4], 5.0, 0.4, "ok", (Sample("guessed", 9, {}),), estimated="cost")
+    assert guessed == PollResult(
+        QUERIES[4], 5.0, 0.4, "ok", (Sample("guessed", 9, {}),), estimated="cost", returned=1
+    )
 
 
 def test_each_answer_is_told_by_its_name() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.config.load_settings import load
-from poller.daemon.build import open_memory
+from poller.daemon.build import open_store
 from poller.model.errors import ConfigError, PollError
 from poller.model.result import PollResult, Sample
 from poller.polling.state_file import StateFile
@@ -280,8 +280,9 @@ def test_the_folder_is_made_or_refused_with_and_without_an_endpoint(tmp_path: Pa
         with pytest.raises(
             ConfigError, match=r"POLLER_STATE_DIR: '.*/file' cannot be used: it is not a folder"
         ):
-            open_memory(load(env))
-    assert open_memory(load({"POLLER_STATE_DIR": str(tmp_path / "a" / "b")})) is not None
+            open_store(load(env), [])
+    open_store(load({"POLLER_STATE_DIR": str(tmp_path / "a" / "b")}), [])
+    assert (tmp_path / "a" / "b").is_dir()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 

@@ -144,9 +144,8 @@ def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
     reading = store.current(1)
-    assert next(reading).samples[0].value == 1
     store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
-    assert [result.samples[0].value for result in reading] == [1]
+    assert [result.samples[0].value for result in reading] == [1, 1]
     assert shown(store, 1) == [2, 2]
 
 
@@ -176,7 +175,6 @@ def test_a_reading_under_way_is_of_one_catalogue_while_the_next_is_swapped_in() 
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     reading = store.current(1)
-    assert next(reading).samples[0].value == 1
     store.swap([A], dropped={"b"})
-    assert [result.samples[0].value for result in reading] == [2]
+    assert [result.samples[0].value for result in reading] == [1, 2]
     assert shown(store, 1) == [1]

@@ -9,6 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from poller.postgres.replica import Replica
 from poller.postgres.sqlstate import refusal_of
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.every_version
 
 def refused(dsn: str) -> tuple[str | None, str | None, str]:
     """SQLSTATE, hint and kind of the refusal."""
-    with closing(Replica(lambda: dsn, connect_timeout=5, lock_timeout=1)) as replica:
+    with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
         (answer,) = replica.fetch([a_query()])
     assert answer.error is not None, answer
     return answer.error.sqlstate, answer.error.hint, answer.error.kind

@@ -16,6 +16,7 @@ from poller.demo.cluster import Cluster
 from poller.model.query import QueryDefinition
 from poller.postgres.replica import Replica
 from poller.postgres.sqlcomment import SHOWN_BYTES, commented
+from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
@@ -85,7 +86,7 @@ def make_replica() -> Iterator[Callable[..., Replica]]:
     made: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, lock_timeout=1.0, **arguments))
+        made.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
         return made[-1]
 
     yield make

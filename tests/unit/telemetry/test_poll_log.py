@@ -30,7 +30,7 @@ def test_a_single_poll_promises_no_other(caplog: pytest.LogCaptureFixture) -> No
 
 
 class Heard:
-    def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: bool) -> None:
+    def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: Any) -> None:
         caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
         self._caplog = caplog
         self._polls_log = PollLog(**arguments)
@@ -40,7 +40,7 @@ class Heard:
         """What the log says of one tick, `after` seconds behind the one before."""
         self.now += after
         self._caplog.clear()
-        self._polls_log.tick(results, self.now)
+        self._polls_log.observe(results, self.now)
         return [f"{record.levelname} {record.getMessage()}" for record in self._caplog.records]
 
     def forget(self, *names: str) -> None:
@@ -68,7 +68,7 @@ def test_a_failure_is_said_once_with_what_to_do_and_its_end_with_how_long(heard:
     assert heard.extra("hint") == "GRANT SELECT"
     assert heard(failed(DENIED)) == []
     assert heard(failed(DENIED)) == []
-    assert heard(GOOD_A) == ["INFO query a is well again after 3m"]
+    assert heard(GOOD_A) == ["INFO query a recovered after 3m"]
     assert heard.extra("times") == 3
     assert heard(GOOD_A) == []
     assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"], (
@@ -83,7 +83,7 @@ def test_a_failure_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
     assert heard.extra("times") == 3
     assert heard(failed(DENIED), after=3599) == []
     assert heard(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 2h"]
-    assert heard(GOOD_A, after=60) == ["INFO query a is well again after 2h1m"]
+    assert heard(GOOD_A, after=60) == ["INFO query a recovered after 2h1m"]
 
 
 def test_an_outage_that_lasts_is_summed_up_once_an_hour(heard: Heard) -> None:
@@ -133,7 +133,7 @@ def test_a_skipped_query_says_its_reason_once(heard: Heard) -> None:
     skipped = a_result(A, outcome="skipped", skipped=Skip("column", "column t.x does not exist"))
     assert heard(skipped) == ["WARNING query a skipped: column t.x does not exist"]
     assert heard(skipped) == []
-    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
 @pytest.mark.parametrize("reason", ["lag", "primary", "excess_privilege"])
@@ -171,7 +171,7 @@ def test_a_breaker_does_not_make_a_lasting_failure_news_again_but_a_later_one_is
     heard(failed(DENIED))
     assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
     assert heard(failed(DENIED)) == []
-    assert heard(GOOD_A) == ["INFO query a is well again after 3m"]
+    assert heard(GOOD_A) == ["INFO query a recovered after 3m"]
     heard(failed(DENIED))
     assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
 
@@ -180,7 +180,7 @@ def test_an_estimate_is_told_once_and_so_is_its_end(heard: Heard) -> None:
     guessed = a_result(A, estimated="cost")
     assert heard(guessed) == ["INFO query a: the estimate answers (cost)"]
     assert heard(guessed) == []
-    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
 def test_a_conflict_tells_its_kind_and_what_to_do(heard: Heard) -> None:
@@ -211,15 +211,15 @@ def test_an_outage_does_not_make_an_old_failure_news_again(heard: Heard) -> None
 
 def test_rows_left_out_are_said_by_reason_and_count_but_a_declared_null_is_not(heard: Heard) -> None:
     assert heard(a_result(A, quarantined={"null": 3})) == []
-    assert heard(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows left out"]
+    assert heard(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows omitted"]
     assert heard.extra("quarantined.duplicate") == 2
     assert heard.extra("quarantined.null") == 3, "beside another reason it completes the account"
     assert heard(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
-    assert heard(GOOD_A) == ["INFO query a is well again after 2m"]
+    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
 def test_our_own_cancelling_is_no_failure_and_no_recovery(heard: Heard) -> None:
-    ours = PollError("cancelled", "told to stop")
+    ours = PollError("cancelled", "stop requested")
     assert heard(failed(ours)) == []
     heard(failed(GONE))
     assert heard(failed(ours)) == []
@@ -254,4 +254,4 @@ def test_what_is_forgotten_is_news_again_and_has_no_recovery(heard: Heard) -> No
     assert heard(GOOD_A) == []
     assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
     assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"]
-    assert heard(GOOD_B) == ["INFO query b is well again after 5m"], "the others' memory stays"
+    assert heard(GOOD_B) == ["INFO query b recovered after 5m"], "the others' memory stays"

@@ -26,6 +26,7 @@ from poller.polling.poll import poll
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo
+from poller.postgres.transaction import TransactionLimits
 from poller.telemetry import logging as logs
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.traces import Tracing, traceparent
@@ -78,9 +79,9 @@ def told(recorded: Recorded, *answers: Answer, server_info: ServerInfo | None = 
             recorded.tracing.note(server_info)
         return answers
 
-    with recorded.tracing.tick([answer.query for answer in answers]) as tick:
-        results = poll([answer.query for answer in answers], tick.asking(ask))
-        tick.finish(results)
+    with recorded.tracing.tick([answer.query for answer in answers]):
+        results = poll([answer.query for answer in answers], ask)
+        recorded.tracing.observe(results)
     return results
 
 
@@ -218,12 +219,11 @@ def test_times_follow_the_monotonic_clock_from_the_tick_s_start(
     """A wall clock that is set back during a tick moves no child out of its parent."""
     query = a_query("users")
     answer = answered(query, rows=GOOD)
-    with recorded.tracing.tick([query]) as tick:
+    with recorded.tracing.tick([query]):
         monkeypatch.setattr("time.time_ns", lambda: 1)
         monkeypatch.setattr("time.time", lambda: 0.0)
         answer = replace(answer, duration=1e-6, answered=time.monotonic())
-        results = poll([query], tick.asking(lambda *_: [answer]))
-        tick.finish(results)
+        recorded.tracing.observe(poll([query], lambda *_: [answer]))
     first, last = recorded.times("tick default/5m")
     start, end = recorded.times("users")
     assert first <= start <= end <= last
@@ -258,13 +258,13 @@ def log() -> Iterator[StringIO]:
 def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
     recorded: Recorded, log: StringIO
 ) -> None:
-    polls_log = PollLog()
+    polls_log = PollLog(within=recorded.tracing.of)
     good, bad = a_query("good"), a_query("bad")
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
-    with recorded.tracing.tick([good, bad]) as tick:
+    with recorded.tracing.tick([good, bad]):
         logging.getLogger("poller.postgres.replica").warning("in the tick")
-        tick.finish(results)
-        polls_log.tick(results, within=tick.of)
+        recorded.tracing.observe(results)
+        polls_log.observe(results)
         logging.getLogger("poller.postgres.replica").warning("in the tick again")
     logging.getLogger("poller.daemon.scheduler").warning("behind it")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -299,11 +299,12 @@ def test_the_traceparent_is_that_of_the_tick(recorded: Recorded) -> None:
 
 def test_without_a_tracer_there_is_nothing_to_see() -> None:
     answer = answered(a_query("a"), rows=GOOD)
-    with Tracing().tick([answer.query]) as tick:
+    tracing = Tracing()
+    with tracing.tick([answer.query]):
         assert not trace.get_current_span().get_span_context().is_valid
-        results = poll([answer.query], tick.asking(lambda *_: [answer]))
-        tick.finish(results)
-        with tick.of("a"):
+        results = poll([answer.query], lambda *_: [answer])
+        tracing.observe(results)
+        with tracing.of("a"):
             assert not trace.get_current_span().get_span_context().is_valid
     assert [result.outcome for result in results] == ["ok"]
 
@@ -324,14 +325,14 @@ def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded,
     replica = Replica(
         lambda: database.standby_dsn,
         connect_timeout=30.0,
-        lock_timeout=1.0,
+        limits=TransactionLimits(1.0),
         admission=Admission("false"),
         on_server_info=recorded.tracing.note,
     )
     try:
-        with recorded.tracing.tick(queries) as tick:
-            results = poll(queries, tick.asking(replica.fetch))
-            tick.finish(results)
+        with recorded.tracing.tick(queries):
+            results = poll(queries, replica.fetch)
+            recorded.tracing.observe(results)
     finally:
         replica.close()
 

@@ -149,7 +149,7 @@ def test_names_of_other_files_and_metrics_of_another_meaning_are_rejected(
     other_file = tmp_path / "other.yaml"
     append(other_file, NEW, DEFAULTS)
     file = tmp_path / "q.yaml"
-    files = [QueryFile(0, other_file, read(other_file))]
+    files = [QueryFile(other_file, read(other_file))]
     assert refused(file, others=files) == [
         f"--name: the query name 'new' is already used at {other_file}:2; write --name new_2"
     ]

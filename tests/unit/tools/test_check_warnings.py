@@ -293,4 +293,4 @@ def test_import_warns_with_the_place_in_the_imported_file(tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     assert "FROM pg_locks" in done.stdout
     assert f"{tmp_path}/queries.yaml:1: locks: warning: query locks: reads pg_locks{OWN}" in done.stderr
-    assert "0 not kept, 2 changed, 1 warning; " in done.stderr
+    assert "0 not converted, 2 changed, 1 warning; " in done.stderr

@@ -30,12 +30,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from poller.events._privacy.attributes import is_denied
 from poller.events.catalog import GenerationName, declared, generation
+from poller.model.diagnostics import Diagnostic, failed
 from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, personal_data, windows
-from poller.tools.doctor.finding import Finding, healthy
 from tests.bed.documentation import all_blocks, script
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
@@ -85,7 +85,7 @@ class Stream:
         require: Require = "all",
         service: str | None = None,
         ignore: tuple[str, ...] = (),
-    ) -> list[Finding]:
+    ) -> list[Diagnostic]:
         metrics = tuple(declared(of).values())
         examination = ConformanceCheck(metrics, units=generation(of).units, require=require, service=service)
         for request in self.requests:
@@ -118,12 +118,12 @@ def pair(key: str, value: str) -> KeyValue:
     return KeyValue(key=key, value=text(value))
 
 
-def failures(findings: list[Finding]) -> dict[str, str]:
+def failures(findings: list[Diagnostic]) -> dict[str, str]:
     """Failed findings, without the summaries."""
     return {
-        f"{finding.check} {finding.subject}": finding.detail
+        f"{finding.rule} {finding.subject}": finding.message
         for finding in findings
-        if finding.state == "fail" and finding.subject
+        if finding.severity == "error" and finding.subject
     }
 
 
@@ -132,24 +132,24 @@ def failures(findings: list[Finding]) -> dict[str, str]:
 
 def test_a_conforming_server_passes(good: Stream) -> None:
     findings = good.examined()
-    assert healthy(findings)
-    assert [(finding.check, finding.state, finding.detail) for finding in findings] == [
-        ("metrics", "ok", findings[0].detail),
+    assert not failed(findings)
+    assert [(finding.rule, finding.severity, finding.message) for finding in findings] == [
+        ("metrics", "ok", findings[0].message),
         ("spans", "ok", "2 examined, no difference"),
         ("log_records", "ok", "1 examined, no difference"),
     ]
-    assert findings[0].detail.startswith("21 of 21 received in ")
+    assert findings[0].message.startswith("21 of 21 received in ")
 
 
 def test_a_conforming_server_with_the_names_of_its_release_passes(of_server: Stream) -> None:
-    assert healthy(of_server.examined("v0.9.4"))
+    assert not failed(of_server.examined("v0.9.4"))
 
 
 def test_the_server_of_that_release_sends_no_units_and_passes(of_server: Stream) -> None:
     stream = of_server.copy()
     for metric in stream.scope().metrics:
         metric.unit = ""
-    assert healthy(stream.examined("v0.9.4"))
+    assert not failed(stream.examined("v0.9.4"))
     stream.metric("obscura_logins_total").unit = "{message}"
     assert list(failures(stream.examined("v0.9.4"))) == ["wrong_unit obscura_logins_total"]
 
@@ -159,7 +159,7 @@ def test_trace_context_as_attributes_is_accepted(good: Stream) -> None:
     record = stream.record()
     record.attributes.extend([pair("trace_id", record.trace_id.hex()), pair("span_id", record.span_id.hex())])
     record.trace_id, record.span_id = b"", b""
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
 
 
 # --- Differences --------------------------------------------------------------------------------------
@@ -668,13 +668,13 @@ def test_each_mutation_is_the_only_difference(
     stream = good.copy()
     mutate(stream)
     findings = stream.examined()
-    failed = failures(findings)
+    wrong = failures(findings)
 
-    assert not healthy(findings)
-    assert failed.keys() == expected.keys(), failed
+    assert failed(findings)
+    assert wrong.keys() == expected.keys(), wrong
     for name, words in expected.items():
-        assert words in failed[name]
-    told = "\n".join(finding.detail + str(finding.facts) for finding in findings)
+        assert words in wrong[name]
+    told = "\n".join(finding.message + str(finding.facts) for finding in findings)
     for secret in ("203.0.113.7", "ada@example.org", "abcdefgh12345"):
         assert secret not in told
 
@@ -690,7 +690,7 @@ def test_late_points_are_ignored(good: Stream) -> None:
     late.as_int = 1
     after.CopyFrom(first)
     after.time_unix_nano += 1
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
     # A late point does not replace the newest one, with which later points are compared.
     after.as_int = 4
     assert failures(stream.examined()) == {
@@ -703,23 +703,23 @@ def test_a_series_that_ends_is_not_a_difference(good: Stream) -> None:
     point = stream.metric("messages_sent_total").sum.data_points[0]
     point.ClearField("value")
     point.flags = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
 
 
 def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.span("POST /v1/messages").kind = Span.SPAN_KIND_CLIENT
     findings = stream.examined()
-    assert healthy(findings)
-    assert [one.check for one in findings if one.state == "warn"] == ["missing_root"]
+    assert not failed(findings)
+    assert [one.rule for one in findings if one.severity == "warning"] == ["missing_root"]
 
 
 def test_outdated_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
     findings = stream.examined()
-    assert healthy(findings)
-    assert [(one.check, one.subject) for one in findings if one.state == "warn"] == [
+    assert not failed(findings)
+    assert [(one.rule, one.subject) for one in findings if one.severity == "warning"] == [
         ("old_convention", "db.statement")
     ]
     server_span("db.statement", "x")(stream)
@@ -730,7 +730,7 @@ def test_an_rpc_needs_no_http_method(good: Stream) -> None:
     stream = good.copy()
     dropping("http.request.method", "url.path")(stream)
     server_span("rpc.system.name", "grpc")(stream)
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
 
 
 def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> None:
@@ -738,11 +738,11 @@ def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> Non
     for count in range(1100):
         stream.span("INSERT messages").attributes.append(pair(f"{count}{'x' * 5000}.email", "x"))
     findings = stream.examined()
-    personal = [one for one in findings if one.check == "personal_attribute"]
+    personal = [one for one in findings if one.rule == "personal_attribute"]
     assert len(personal) == 1000
     assert max(len(one.subject or "") for one in personal) < 300
-    (more,) = [one for one in findings if one.check == "differences"]
-    assert more.detail.startswith("100 more")
+    (more,) = [one for one in findings if one.rule == "differences"]
+    assert more.message.startswith("100 more")
 
 
 @pytest.mark.parametrize(
@@ -825,12 +825,12 @@ def test_other_boundaries_are_a_warning(good: Stream) -> None:
         point.explicit_bounds[:] = [0, 5, 10, 25, 50, 75, 100, 250, 500, 1000]
         point.bucket_counts[:] = [point.count, *[0] * 10]
     findings = stream.examined()
-    (warning,) = [finding for finding in findings if finding.state == "warn"]
-    assert healthy(findings)
-    assert (warning.check, warning.subject) == ("boundaries", "http_request_duration_seconds")
+    (warning,) = [finding for finding in findings if finding.severity == "warning"]
+    assert not failed(findings)
+    assert (warning.rule, warning.subject) == ("boundaries", "http_request_duration_seconds")
     assert (
         "has the boundaries 0, 5, 10 ... 1000; recommended are 0.005, 0.01, 0.025 ... 120 (2 times)"
-        in warning.detail
+        in warning.message
     )
 
 
@@ -838,9 +838,9 @@ def test_delta_is_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.metric("messages_sent_total").sum.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
     findings = stream.examined()
-    (warning,) = [finding for finding in findings if finding.state == "warn"]
-    assert healthy(findings)
-    assert (warning.check, warning.subject) == ("temporality", "messages_sent_total")
+    (warning,) = [finding for finding in findings if finding.severity == "warning"]
+    assert not failed(findings)
+    assert (warning.rule, warning.subject) == ("temporality", "messages_sent_total")
 
 
 def test_a_counter_may_be_reset_by_a_restart(good: Stream) -> None:
@@ -851,7 +851,7 @@ def test_a_counter_may_be_reset_by_a_restart(good: Stream) -> None:
     later.time_unix_nano += 10
     later.start_time_unix_nano += 5
     later.as_int = 0
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
 
 
 def test_an_exponential_histogram_is_a_histogram(good: Stream) -> None:
@@ -862,7 +862,7 @@ def test_an_exponential_histogram_is_a_histogram(good: Stream) -> None:
     metric.exponential_histogram.data_points.add(
         count=points[0].count, sum=points[0].sum, time_unix_nano=points[0].time_unix_nano
     )
-    assert healthy(stream.examined())
+    assert not failed(stream.examined())
 
 
 def test_many_differences_of_a_kind_are_one_line_with_examples(good: Stream) -> None:
@@ -883,13 +883,13 @@ def test_many_differences_of_a_kind_are_one_line_with_examples(good: Stream) -> 
 def test_required_metrics_depend_on_the_release(good: Stream) -> None:
     stream = good.copy()
     stream.scope().metrics.remove(stream.metric("http_requests_total"))
-    assert healthy(stream.examined(require="implemented"))
+    assert not failed(stream.examined(require="implemented"))
     assert list(failures(stream.examined(require="all"))) == ["missing_metric http_requests_total"]
     del stream.scope().metrics[:]
     assert len(failures(stream.examined(require="implemented"))) == 15
     findings = stream.examined(require="none")
-    assert healthy(findings)
-    assert findings[0].state == "skip"
+    assert not failed(findings)
+    assert findings[0].severity == "skip"
 
 
 def test_another_service_is_ignored(good: Stream) -> None:
@@ -902,7 +902,7 @@ def test_another_service_is_ignored(good: Stream) -> None:
     assert list(failures(stream.examined(service=SERVICE))) == ["unknown_metric cpu"]
     both = Stream([*good.requests, *other.requests])
     assert list(failures(both.examined())) == ["unknown_metric cpu"]
-    assert healthy(both.examined(service=SERVICE))
+    assert not failed(both.examined(service=SERVICE))
 
 
 @pytest.mark.parametrize("pattern", ["unknown_metric", "cpu", "c?u", "unknown_metric:c*"])
@@ -911,18 +911,18 @@ def test_an_ignored_difference_is_a_skipped_finding(good: Stream, pattern: str) 
     invent(stream)
     findings = stream.examined(ignore=(pattern,))
     (ignored,) = [finding for finding in findings if finding.subject == "cpu"]
-    assert healthy(findings)
-    assert (ignored.state, ignored.detail) == ("skip", "a gauge that is not in the catalogue; ignored")
+    assert not failed(findings)
+    assert (ignored.severity, ignored.message) == ("skip", "a gauge that is not in the catalogue; ignored")
 
 
 def test_a_pattern_that_matches_nothing_is_a_warning(good: Stream) -> None:
     last = good.examined(ignore=("process.*",))[-1]
-    assert (last.check, last.state, last.subject) == ("ignore", "warn", "process.*")
+    assert (last.rule, last.severity, last.subject) == ("ignore", "warning", "process.*")
 
 
 def test_no_request_is_a_failure() -> None:
     (finding,) = Stream([]).examined()
-    assert (finding.state, finding.detail) == ("fail", "no request was received")
+    assert (finding.severity, finding.message) == ("error", "no request was received")
 
 
 # --- Command ------------------------------------------------------------------------------------------

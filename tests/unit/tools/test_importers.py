@@ -18,13 +18,14 @@ from poller.cli.app import main
 from poller.config.queries.load import load
 from poller.config.queries.sql_ast import nodes
 from poller.config.queries.yaml_reader import parse
+from poller.model.diagnostics import Place
 from poller.model.errors import PollError
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
-from poller.tools.importers.losses import Place
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
@@ -302,7 +303,7 @@ def test_a_pattern_that_matches_too_many_folders_is_reported(poller: Command, fo
 
     assert (code, out) == (1, "")
     assert (
-        "main.yml:1: collector_files: not kept: many/*/zzz* matches more than"
+        "main.yml:1: collector_files: not converted: many/*/zzz* matches more than"
         f" {MAX_MATCHES} files or folders; pass the files as arguments"
     ) in err
 
@@ -347,7 +348,7 @@ def test_exit_code_is_1_if_something_is_not_kept(poller: Command) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
     assert (code, err) == (
         0,
-        f"1 query, 1 metric imported from sql_exporter; 0 not kept, 0 changed; {NEXT_STEP}\n",
+        f"1 query, 1 metric imported from sql_exporter; 0 not converted, 0 changed; {NEXT_STEP}\n",
     )
     assert "value_column: n" in out
 
@@ -355,8 +356,8 @@ def test_exit_code_is_1_if_something_is_not_kept(poller: Command) -> None:
     assert code == 1
     assert "gone" not in out
     assert err.splitlines() == [
-        "partly.yml:5: metrics[1].type: not kept: gone is of type summary; write gauge or counter",
-        f"1 query, 1 metric imported from sql_exporter; 1 not kept, 0 changed; {NEXT_STEP}",
+        "partly.yml:5: metrics[1].type: not converted: gone is of type summary; write gauge or counter",
+        f"1 query, 1 metric imported from sql_exporter; 1 not converted, 0 changed; {NEXT_STEP}",
     ]
 
 
@@ -366,7 +367,10 @@ def test_no_file_is_written_without_a_query(poller: Command, folder: Path) -> No
     code, out, err = poller("import", "--from", "sql_exporter", "none.yml", "--write", "new.yaml")
 
     assert (code, out) == (1, "")
-    assert "none.yml:1: not kept: contains no sql_exporter query; name another file, or another --from" in err
+    assert (
+        "none.yml:1: not converted: contains no sql_exporter query; name another file, or another --from"
+        in err
+    )
     assert "poller check" not in err
     assert not (folder / "new.yaml").exists()
 
@@ -493,7 +497,7 @@ def test_a_named_pipe_in_a_file_does_not_block(poller: Command, folder: Path) ->
     _, out, err = poller("import", "--from", "query-exporter", "q.yml")
 
     assert out == ""
-    assert "queries.q.sql: not kept: the file pipe cannot be read" in err
+    assert "queries.q.sql: not converted: the file pipe cannot be read" in err
 
 
 @pytest.mark.parametrize(
@@ -511,7 +515,7 @@ def test_a_text_that_looks_like_another_type_stays_a_text(word: str) -> None:
 
 @contextmanager
 def connected(dsn: str) -> Iterator[Replica]:
-    replica = Replica(lambda: dsn, connect_timeout=30.0, lock_timeout=1.0)
+    replica = Replica(lambda: dsn, connect_timeout=30.0, limits=TransactionLimits(1.0))
     try:
         yield replica
     finally:

@@ -92,9 +92,9 @@ def test_conflicts_of_pasted_queries_are_printed(folder: Path) -> None:
     output = console.file
     assert isinstance(output, io.StringIO)
     assert output.getvalue().splitlines() == [
-        "look: --name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2",
+        "warning: --name: the query name 'new' is already used at mine/a.yaml:2; write --name new_2",
         (
-            "look: the query:7: queries[0].metrics[0].unit: differs from the unit of 'new' at mine/a.yaml:7; "
-            "write the same, or rename one"
+            "warning: the query:7: queries[0].metrics[0].unit: differs from the unit of 'new' at "
+            "mine/a.yaml:7; write the same, or rename one"
         ),
     ]
