@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import unreadable
 from poller.config.queries.query_file import FileProblem, QueryFile, read
-from poller.config.queries.yaml_errors import YamlProblem
+from poller.config.queries.yaml_reader import YamlProblem
 from poller.model.errors import Problem
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
