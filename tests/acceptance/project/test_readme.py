@@ -16,7 +16,7 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS
 from poller.daemon.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
@@ -238,7 +238,7 @@ def test_settings_table_is_generated_from_the_settings() -> None:
     shown = README[README.index(START) + len(START) : README.index(END)].strip()
 
     assert shown == table()
-    assert all(f"POLLER_{name.upper()}" in shown for name in Variables.model_fields)
+    assert all(f"POLLER_{name.upper()}" in shown for name in SETTINGS)
 
 
 def test_links_into_the_repository_lead_somewhere() -> None:
