@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,9 +54,19 @@ pytest_plugins = [
     "tests.bed.s3",
 ]
 
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests() -> Iterator[None]:
+    """Discard the secrets that a test made known: they would be masked in the output of all later tests."""
+    from poller.model import redaction
+
+    yield
+    redaction._memory = redaction._Memory()  # noqa: SLF001
+
+
 _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
-    "process": {"subprocess", "multiprocessing", "s3_endpoint"},
+    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint"},
 }
 """For each mark the fixtures, modules and classes by which a test needs it."""
 

@@ -102,7 +102,7 @@ def _judged(
 ) -> tuple[list[Diagnostic], list[CheckedQuery]]:
     """Check the queries on the server; return general diagnostics, and the result of each query."""
     from poller.cli.database import visiting
-    from poller.config.queries.locate import Origin
+    from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspecting
     from poller.tools.check.rules import Limits, check_queries
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poller.cli.options import with_settings
-from poller.config.settings import Settings
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS, Settings
 from poller.daemon.signals import StopSignal
 from poller.model.diagnostics import Diagnostic, failed
 from poller.telemetry.logging import configure
@@ -24,7 +23,7 @@ Format = Literal["text", "json"]
 
 
 # Every setting is an option, except `strict`, which is a flag here.
-@with_settings(*(name for name in Variables.model_fields if name != "strict"))
+@with_settings(*(name for name in SETTINGS if name != "strict"))
 def doctor(
     settings: Settings,
     strict: Annotated[

@@ -156,9 +156,7 @@ def _value(arguments: Sequence[str], options: Sequence[str]) -> str:
 
 def _example(option: str) -> str:
     """Return `; write for example ...` for the option of a setting; empty for other options."""
-    from poller.config.settings_schema import Variables, example_of
+    from poller.config.settings import SETTINGS
 
     name = option.removeprefix("--").replace("-", "_")
-    if name not in Variables.model_fields:
-        return ""
-    return f"; write for example {option} {example_of(name)}"
+    return f"; write for example {option} {SETTINGS[name].example}" if name in SETTINGS else ""

@@ -6,15 +6,13 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from poller.cli.completion import folders, values
-from poller.config.environment import is_secret, variables
 from poller.config.load_settings import load
-from poller.config.settings import format_value, option
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS, Setting
 from poller.model.printable import one_line
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
@@ -34,16 +32,16 @@ QueryFiles = Annotated[
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Pass the loaded settings to a command as its parameter `settings`, and add the options for `names`.
 
-    `@with_settings("interval")` adds `--interval`, which overrides POLLER_INTERVAL. Name and help of the
-    option come from the setting's field. Without `names`, every setting becomes an option. The command keeps
-    its other parameters. With `warn`, likely mistakes in the environment are printed to stderr, for commands
+    `@with_settings("interval")` adds `--interval`, which overrides POLLER_INTERVAL. The setting's declaration
+    gives the option's help. Without `names`, every setting becomes an option. The command keeps its other
+    parameters. With `warn`, likely mistakes in the environment are printed to stderr, for commands
     that do not log. The decorated command raises ConfigError with every problem of the settings.
     """
-    selected = names or tuple(Variables.model_fields)
+    selected = names or tuple(SETTINGS)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
-        options = {name: _parameter(name) for name in selected}
+        options = {name: _parameter(SETTINGS[name]) for name in selected}
 
         @functools.wraps(command)
         def loaded(**arguments: Any) -> None:
@@ -67,46 +65,27 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
     return decorate
 
 
-def _parameter(name: str) -> inspect.Parameter:
-    field = Variables.model_fields[name]
-    notes = [f"variable {variables(field)[0]}"]
-    default = field.default if field.default_factory is None else None
-    if default not in (None, ""):
-        notes.append(f"default {format_value(name, default)}")
-    text = f"{field.description} [{'; '.join(notes)}]"
-    if is_secret(field):
-        first = variables(field)[0]
+def _parameter(setting: Setting) -> inspect.Parameter:
+    notes = [f"variable {setting.variables[0]}"]
+    if default := setting.format(setting.default):
+        notes.append(f"default {default}")
+    text = f"{setting.meaning} [{'; '.join(notes)}]"
+    if setting.secret:
+        first = setting.variables[0]
         text += f" The option is visible in `ps`; set {first} or {first}_FILE instead."
     declared = typer.Option(
-        option(name),
+        setting.option,
         help=text,
-        metavar=_metavar(name, field.annotation),
+        metavar=_metavar(setting),
         show_default=False,
-        autocompletion=values(name, _choices(field.annotation)),
+        autocompletion=values(setting.name, setting.choices),
     )
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, declared]
     )
 
 
-def _metavar(name: str, annotation: Any) -> str:
-    if name in ("max_duty_cycle", "spool_max_size", "max_result_size"):
-        return "SHARE" if name == "max_duty_cycle" else "SIZE"
-    if choices := _choices(annotation):
-        return "|".join(choices)
-    kinds = {float: "DURATION", int: "NUMBER"}
-    return next((kinds[kind] for kind in (annotation, *get_args(annotation)) if kind in kinds), "TEXT")
-
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    """Return all accepted values, if there is a fixed list of them."""
-    parts = (annotation, *get_args(annotation))
-    return tuple(choice for part in parts for choice in _choices_of(part))
-
-
-def _choices_of(annotation: Any) -> tuple[str, ...]:
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if annotation is bool:
-        return ("true", "false")
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+def _metavar(setting: Setting) -> str:
+    if get_origin(setting.type) is Annotated:
+        return str(get_args(setting.type)[1])
+    return "|".join(setting.choices) or ("NUMBER" if setting.type is int else "TEXT")

@@ -12,9 +12,7 @@ from typing import Annotated
 import typer
 
 from poller.cli.options import with_settings
-from poller.config.environment import variables
-from poller.config.settings import Settings
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS, Settings
 from poller.model.printable import one_line
 from poller.telemetry import logging as logs
 
@@ -45,12 +43,12 @@ def settings(
         entries = [
             {
                 "setting": name,
-                "variables": variables(field),
+                "variables": setting.variables,
                 "value": settings.text_of(name) or None,
                 "source": str(settings.source(name)),
-                "meaning": field.description,
+                "meaning": setting.meaning,
             }
-            for name, field in Variables.model_fields.items()
+            for name, setting in SETTINGS.items()
         ]
         typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
@@ -65,8 +63,8 @@ def settings(
 
 def _rows(settings: Settings) -> list[tuple[str, str, str, str]]:
     return [
-        (name, one_line(settings.text_of(name) or "-"), str(settings.source(name)), field.description or "")
-        for name, field in Variables.model_fields.items()
+        (name, one_line(settings.text_of(name) or "-"), str(settings.source(name)), setting.meaning)
+        for name, setting in SETTINGS.items()
     ]
 
 

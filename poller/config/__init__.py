@@ -1,13 +1,12 @@
 """Environment variables and YAML files to Settings and Catalog.
 
-endpoint         Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
-environment      Settings source for environment variables and `*_FILE` secrets, which records each variable's
-                 name.
-load_settings    Loader of the settings from options, environment variables and defaults; an option overrides
-                 a variable.
-loader_process   Child process that reads the command line, the settings and the query files for the daemon.
-orphans          Reaper of orphaned processes, for a poller that is process 1 of a container.
-queries          Query files to a Catalog.
-settings         Effective settings of the poller, with the source of each value.
-settings_schema  Schema of the settings: environment variables, descriptions and accepted values.
+endpoint        Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
+environment     Settings source for environment variables and `*_FILE` secrets, which records each variable's
+                name.
+load_settings   Loader of the settings from options, environment variables and defaults; an option overrides
+                a variable.
+loader_process  Child process that reads the command line, the settings and the query files for the daemon.
+orphans         Reaper of orphaned processes, for a poller that is process 1 of a container.
+queries         Query files to a Catalog.
+settings        Settings of the poller: the declaration of each, and the effective values with their sources.
 """

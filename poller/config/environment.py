@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from poller.config.settings import Source
+from poller.config.settings import SETTINGS, Source
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.duration import format_duration
 from poller.model.redaction import learn_environment
@@ -34,23 +32,11 @@ _SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
 number."""
 
 
-def variables(field: FieldInfo) -> tuple[str, ...]:
-    """Return the variables of a field, in the order of precedence."""
-    alias = field.validation_alias
-    return tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else ()
-
-
-def is_secret(field: FieldInfo) -> bool:
-    """Return whether the field's value must be masked, and may come from the file of `<variable>_FILE`."""
-    return "SecretStr" in str(field.annotation)
-
-
 class Environment(EnvSettingsSource):
     """Settings from one environment: empty means unset, `*_FILE` names a secret; problems are collected."""
 
     def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        self._fields = settings.model_fields
-        names = {name for field in self._fields.values() for name in variables(field)}
+        names = {name for setting in SETTINGS.values() for name in setting.variables}
         # A variable that is filled from a file often ends with a line break.
         stripped = {name: value.rstrip("\r\n") for name, value in environ.items()}
         self._environ = {name: value for name, value in stripped.items() if value.strip() != ""}
@@ -65,10 +51,10 @@ class Environment(EnvSettingsSource):
 
     def value_of(self, name: str) -> tuple[str, Source] | None:
         """Return the value of the field `name` and the variable that sets it; None if it is unset."""
-        field = self._fields[name]
-        if is_secret(field) and (secret := self._from_file(variables(field)[0])):
+        setting = SETTINGS[name]
+        if setting.secret and (secret := self._from_file(setting.variables[0])):
             return secret
-        value, variable, _ = self.get_field_value(field, name)
+        value, variable, _ = self.get_field_value(self.settings_cls.model_fields[name], name)
         if value is not None:
             if variable == "OTEL_METRIC_EXPORT_INTERVAL":
                 value = self._milliseconds(variable, value)
@@ -83,7 +69,7 @@ class Environment(EnvSettingsSource):
 
     def file_of(self, name: str) -> Path | None:
         """Return the file that contains the secret of the field `name`; None if it is unset."""
-        file = self._environ.get(f"{variables(self._fields[name])[0]}_FILE")
+        file = self._environ.get(f"{SETTINGS[name].variables[0]}_FILE")
         return None if file is None else Path(file)
 
     def switched_off(self) -> Source | None:
@@ -108,9 +94,8 @@ class Environment(EnvSettingsSource):
 
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about unknown POLLER_* variables, each with a similar setting if there is one."""
-        settings = {name for field in self._fields.values() for name in variables(field)}
-        settings |= {f"{variables(field)[0]}_FILE" for field in self._fields.values() if is_secret(field)}
-        settings = {name for name in settings if name.startswith("POLLER_")}
+        own = {setting.variables[0]: setting for setting in SETTINGS.values()}
+        settings = {*own, *(f"{name}_FILE" for name, setting in own.items() if setting.secret)}
         messages = []
         for name in sorted(self._environ):
             if name.startswith("POLLER_") and name not in settings and not _SERVICE_LINK.fullmatch(name):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ByteSize, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    ValidationError,
+    create_model,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from poller.config import settings
 from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
-from poller.config.environment import Environment, is_secret
-from poller.config.settings import Settings, Source, format_value, option
-from poller.config.settings_schema import Variables, example_of, lower
+from poller.config.environment import Environment
+from poller.config.queries.schema.fields import Duration
+from poller.config.settings import SETTINGS, Setting, Settings, Source
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.secrets import Secret
@@ -18,6 +28,58 @@ from poller.model.text import did_you_mean
 
 _SHARED = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS: dict[str, Protocol] = {"grpc": "grpc", "http/protobuf": "http/protobuf"}
+
+
+class _Model(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, hide_input_in_errors=True, loc_by_alias=False,
+        case_sensitive=True,
+    )  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: object, init_settings: PydanticBaseSettingsSource, *_: object, **__: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Accept values only from `load`, which reads the environment and records the sources."""
+        del settings_cls
+        return (init_settings,)
+
+
+def _lower(value: object) -> object:
+    """Strip a text and convert it to lower case, for comparison; return other values unchanged."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _share(value: object) -> object:
+    """Turn `10%` into 0.1; pydantic reads any other number."""
+    if isinstance(value, str) and (text := value.strip()).endswith("%"):
+        try:
+            return float(text[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+_TYPES: dict[Any, Any] = {
+    settings.Duration: Duration,
+    settings.Share: Annotated[float, BeforeValidator(_share)],
+    settings.Size: Annotated[ByteSize, AfterValidator(int)],
+    Secret: str,
+}
+"""Types that read the text of a variable or an option."""
+
+
+def _field(setting: Setting) -> Any:
+    read = _TYPES.get(setting.type, setting.type)
+    if setting.choices and setting.type is not bool:
+        read = Annotated[read, BeforeValidator(_lower)]
+    names = AliasChoices(*setting.variables)
+    return read | None, Field(default=None, validation_alias=names, **setting.limits)
+
+
+_FIELDS: dict[str, Any] = {name: _field(setting) for name, setting in SETTINGS.items()}
+_VARIABLES = create_model("Variables", __base__=_Model, **_FIELDS)
+"""The settings as users write them."""
 
 
 def destinations(
@@ -81,16 +143,14 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
 
     Raises ConfigError with every problem; no message contains a secret.
     """
-    environment = Environment(Variables, environ)
+    environment = Environment(_VARIABLES, environ)
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
-    for name in Variables.model_fields:
+    for name, setting in SETTINGS.items():
         override = (overrides or {}).get(name)
         if override is not None:
-            sources[name] = Source("option", option(name))
-            values[name] = (
-                None if override == "" and Variables.model_fields[name].default is None else override
-            )
+            sources[name] = Source("option", setting.option)
+            values[name] = None if override == "" and setting.default is None else override
         elif entry := environment.value_of(name):
             values[name], sources[name] = entry
     raw, raw_sources = dict(values), dict(sources)
@@ -98,18 +158,19 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
 
     problems = [*environment.problems, *environment.sdk_problems()]
-    read: Variables | None = None
+    read: dict[str, Any] | None = None
     try:
-        read = Variables(**values)
+        read = _VARIABLES(**values).model_dump(exclude_unset=True)
+        read |= {name: Secret(text) for name, text in read.items() if text and SETTINGS[name].secret}
     except ValidationError as error:
         problems += [
-            invalid(sources[name].name, _say(name, values[name], dict(details)))
+            invalid(sources[name].name, _say(SETTINGS[name], values[name], dict(details)))
             for details in error.errors(include_url=False, include_input=False)
             if (name := str(details["loc"][0]))
         ]
     target: Endpoint | None = None
     if values.get("otlp_endpoint"):
-        protocol = lower(values.get("otlp_protocol"))
+        protocol = _lower(values.get("otlp_protocol"))
         try:
             target = resolve(
                 values["otlp_endpoint"].strip(),
@@ -120,17 +181,17 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             problems += error.problems
     others: dict[Signal, Endpoint] = {}
     if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
-        others, wrong = destinations(read.signals(), raw, raw_sources, environ)
+        others, wrong = destinations(_signals(read), raw, raw_sources, environ)
         # The problems of a shared endpoint are already in the list.
         problems += [problem for problem in wrong if problem not in problems]
     if problems or read is None:
         raise ConfigError(problems)
     warnings = environment.warnings()
-    if read.otlp_logs and "logs" not in others:
+    if "logs" in _signals(read) and "logs" not in others:
         warnings += ("POLLER_OTLP_LOGS: has no effect without an endpoint; set POLLER_OTLP_ENDPOINT",)
     in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
     return Settings(
-        **{name: _plain(getattr(read, name)) for name in Variables.model_fields},
+        **read,
         sources=sources,
         warnings=warnings,
         endpoint=target,
@@ -140,18 +201,16 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     )
 
 
-def _plain(value: object) -> Any:
-    """Convert pydantic's own types to plain values."""
-    if isinstance(value, SecretStr):
-        return Secret(value.get_secret_value())
-    return int(value) if isinstance(value, ByteSize) else value
+def _signals(values: Mapping[str, Any]) -> list[Signal]:
+    """Return the signals to push in addition to the metrics."""
+    switches: dict[Signal, str] = {"traces": "traces", "logs": "otlp_logs"}
+    return [signal for signal, name in switches.items() if values.get(name, SETTINGS[name].default)]
 
 
-def _say(name: str, value: object, error: dict[str, Any]) -> str:
+def _say(setting: Setting, value: object, error: dict[str, Any]) -> str:
     """Return a message for pydantic's error: the value (masked if secret), its problem, an example."""
-    field = Variables.model_fields[name]
-    example = f"write one like {example_of(name)}"
-    if is_secret(field):
+    example = f"write one like {setting.example}"
+    if setting.secret:
         return f"is invalid; {example}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
@@ -163,16 +222,16 @@ def _say(name: str, value: object, error: dict[str, Any]) -> str:
             return f"{value!r} is not true or false; {example}"
         case kind if kind.startswith("byte_size"):
             return f"{value!r} is not a size; {example}"
-        case kind if kind.startswith("float_") and name == "max_duty_cycle":
+        case kind if kind.startswith("float_") and setting.type is settings.Share:
             return f"{value!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            hint = did_you_mean(str(lower(value)), choices.split(", ")) or f"; {example}"
+            hint = did_you_mean(str(_lower(value)), choices.split(", ")) or f"; {example}"
             return f"{value!r} is not one of {choices}{hint}"
         case "greater_than_equal":
-            return f"{value!r} is too small; write at least {format_value(name, context['ge'])}"
+            return f"{value!r} is too small; write at least {setting.format(context['ge'])}"
         case "less_than_equal":
-            return f"{value!r} is too large; write at most {format_value(name, context['le'])}"
+            return f"{value!r} is too large; write at most {setting.format(context['le'])}"
         case "string_too_short":
             return f"is empty; {example}"
         case kind if kind.startswith("int_"):

@@ -1,24 +1,28 @@
-"""Effective settings of the poller, with the source of each value."""
+"""Settings of the poller: the declaration of each, and the effective values with their sources."""
 
-from __future__ import annotations
-
+# Without postponed annotations: `SETTINGS` needs the types themselves.
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from poller.config.endpoint import Endpoint, Protocol, Signal
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
+from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url, read_secret
 
-RequireStandby = Literal["warn", "true", "false"]
+Duration = Annotated[float, "DURATION"]
+"""Seconds, written as `30s`, `5m` or `1h30m`."""
+Share = Annotated[float, "SHARE"]
+"""Fraction of 1, written as `10%` or `0.1`."""
+Size = Annotated[int, "SIZE"]
+"""Bytes, written as `16MiB`."""
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-SqlComments = Literal["off", "name", "traceparent"]
-SelfMetricsLevel = Literal["query", "off"]
 
 A_DATABASE = "postgresql://poller@replica:5432/app"
 """Example of POLLER_DATABASE_URL."""
@@ -37,50 +41,271 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Declaration of one setting."""
+
+    name: str
+    meaning: str
+    type: Any
+    """Type of the value, without None."""
+    default: Any
+    """None if the setting is unset by default, "" if the host provides the default."""
+    example: str
+    variables: tuple[str, ...]
+    """In the order of precedence: the poller's own, the server's (`OBSCURA_*`), OpenTelemetry's."""
+    limits: Mapping[str, Any]
+    """Constraints of `pydantic.Field`: `ge`, `le`, `gt`, `min_length`, `pattern`."""
+
+    @property
+    def option(self) -> str:
+        """The command-line option: `--max-series`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value must be masked, and may come from the file of `<variable>_FILE`."""
+        return self.type is Secret
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All accepted values, if there is a fixed list of them."""
+        if self.type is bool:
+            return ("true", "false")
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    def format(self, value: Any) -> str:
+        """Format a value as users write it; empty for None."""
+        if value is None:
+            return ""
+        if self.type is Duration:
+            return format_duration(value)
+        if self.type is Share:
+            return f"{value * 100:g}%"
+        if self.type is Size:
+            return _format_size(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def setting(
+    meaning: str,
+    default: Any = None,
+    *,
+    example: str,
+    others: tuple[str, ...] = (),
+    bounds: tuple[float, float] | None = None,
+    show: bool = True,
+    **limits: Any,
+) -> Any:
+    """Declare a setting; `others` are its variables after POLLER_<name>, without `show` repr() omits it."""
+    if bounds:
+        limits |= {"ge": bounds[0], "le": bounds[1]}
+    source = {"default_factory": default} if callable(default) else {"default": default}
+    metadata = {"meaning": meaning, "example": example, "others": others, "limits": limits}
+    return field(**source, repr=show, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The effective settings, created by `load_settings`; `settings_schema` describes each.
+    """The effective settings, created by `load_settings`. Each field with `setting` declares one."""
 
-    Durations are in seconds.
-    """
-
-    database_url: Secret | None
-    queries: str
-    watch: bool
-    interval: float
-    timeout: float
-    lock_timeout: float
-    connect_timeout: float
-    require_standby: RequireStandby
-    max_replay_lag: float | None
-    max_duty_cycle: float
-    """Fraction of 1."""
-    max_active_backends: int | None
-    strict: bool
-    password_command: Secret | None
-    max_series: int
-    max_result_size: int
-    """Bytes."""
-    namespace: str
-    instance: str
-    otlp_endpoint: str | None = field(repr=False)  # it may hold a user and a password
-    otlp_protocol: Protocol | None
-    export_interval: float
-    export_timeout: float
-    state_dir: Path | None
-    spool_max_size: int
-    """Bytes."""
-    spool_max_age: float
-    log_format: LogFormat
-    log_level: LogLevel
-    grace_period: float
-    health_file: str | None
-    service_name: str
-    traces: bool
-    traces_endpoint: str | None = field(repr=False)
-    otlp_logs: bool
-    logs_endpoint: str | None = field(repr=False)
-    sql_comments: SqlComments
-    self_metrics: SelfMetricsLevel
+    database_url: Secret | None = setting(
+        "Read replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
+        example=A_DATABASE,
+    )
+    queries: str = setting(
+        "Query files and folders, joined by ':'; 'shipped' and 'extended' are packaged folders.",
+        "shipped",
+        example="shipped:/etc/poller/queries",
+        min_length=1,
+    )
+    watch: bool = setting(
+        "Reload the query files when they change; false: on SIGHUP only.", True, example="false"
+    )
+    interval: Duration = setting(
+        "Time between two polls of a query that declares no interval.",
+        DEFAULT_INTERVAL,
+        example="5m",
+        bounds=(1, 86400),
+    )
+    timeout: Duration = setting(
+        "Maximum run time of a query that declares no timeout, enforced by the server.",
+        DEFAULT_TIMEOUT,
+        example="30s",
+        bounds=(0.001, 86400),
+    )
+    lock_timeout: Duration = setting(
+        "Maximum time that a query waits for a lock, enforced by the server.",
+        1.0,
+        example="1s",
+        bounds=(0.001, 86400),
+    )
+    connect_timeout: Duration = setting(
+        "Maximum time to connect to one host of the database.", 10.0, example="10s", bounds=(0.1, 3600)
+    )
+    require_standby: Literal["warn", "true", "false"] = setting(
+        "On a primary: warn logs one warning, true sends no query, false allows it silently.",
+        "warn",
+        example="true",
+    )
+    max_replay_lag: Duration | None = setting(
+        "Replay lag above which polls are skipped, also while it is unknown; unset: no limit.",
+        example="60s",
+        bounds=(0.001, 86400),
+    )
+    max_duty_cycle: Share = setting(
+        "Share of the time that one query may run; slower queries are polled less often.",
+        0.1,
+        example="10%",
+        le=1,
+        gt=0,
+    )
+    max_active_backends: int | None = setting(
+        "Active backends of other clients above which queries of 1s or longer are postponed.",
+        example="50",
+        bounds=(1, 1_000_000),
+    )
+    strict: bool = setting("Send no query if the role may do more than read.", False, example="true")
+    password_command: Secret | None = setting(
+        "Command that prints the password, run before every connect, without a shell.",
+        example="cat /run/secrets/password",
+        min_length=1,
+    )
+    max_series: int = setting(
+        "Maximum rows of a result if the query declares no max_series; further rows are counted.",
+        DEFAULT_MAX_SERIES,
+        example="1000",
+        bounds=(1, 1_000_000),
+    )
+    max_result_size: Size = setting(
+        "Maximum size of one result; a larger one is cancelled and fails the query (too_large).",
+        16 * 2**20,
+        example="16MiB",
+        bounds=(2**16, 2**32),
+    )
+    namespace: str = setting(
+        "Prefix of every metric name, joined with an underscore; empty: names as declared.",
+        "",
+        example="obscura",
+        pattern=r"^([a-z][a-z0-9_.]{0,62})?$",
+    )
+    instance: str = setting(
+        "Stable name of this poller, exported as service.instance.id; unset: the host name.",
+        socket.gethostname,
+        example="poller-0",
+        min_length=1,
+    )
+    otlp_endpoint: str | None = setting(
+        "Collector to push to; unset: results are logged and nothing is pushed.",
+        example="http://collector:4317",
+        others=(
+            "OBSCURA_OTLP_ENDPOINT",
+            "OBSCURA_TELEMETRY_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        show=False,  # it may hold a user and a password
+    )
+    otlp_protocol: Protocol | None = setting(
+        "grpc or http/protobuf; unset: HTTP for port 4318 or a URL with a path, else gRPC.",
+        example="http/protobuf",
+        others=(
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ),
+    )
+    export_interval: Duration = setting(
+        "Time between two pushes (in OTEL_METRIC_EXPORT_INTERVAL a number of milliseconds).",
+        60.0,
+        example="60s",
+        others=("OTEL_METRIC_EXPORT_INTERVAL",),
+        bounds=(0.1, 86400),
+    )
+    # The specification defines the OTEL_ timeouts in milliseconds, but the Python SDK (1.45) and its users
+    # use seconds, as this setting does.
+    export_timeout: Duration = setting(
+        "Maximum time of one export request, and of the push of poll --push. "
+        "A plain number means seconds, also in OTEL_*, where numbers from 1000 on are rejected.",
+        10.0,
+        example="10s",
+        others=(
+            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+        ),
+        bounds=(0.1, 3600),
+    )
+    state_dir: Path | None = setting(
+        "Folder for last values and undelivered exports, used after a restart; unset: none.",
+        example="/var/lib/poller",
+    )
+    spool_max_size: Size = setting(
+        "Maximum size of undelivered exports; the oldest are dropped first.",
+        256 * 2**20,
+        example="256MiB",
+        bounds=(2**20, 2**40),
+    )
+    spool_max_age: Duration = setting(
+        "Maximum age of undelivered exports; older ones are dropped.",
+        86400.0,
+        example="24h",
+        bounds=(60, 30 * 86400),
+    )
+    log_format: LogFormat = setting(
+        "Format of the log records on stderr: text or json.",
+        "text",
+        example="json",
+        others=(
+            "OBSCURA_LOG_FORMAT",
+            "OBSCURA_TELEMETRY_LOG_FORMAT",
+        ),
+    )
+    log_level: LogLevel = setting(
+        "Minimum severity that is logged: debug, info, warning or error.", "info", example="debug"
+    )
+    grace_period: Duration = setting(
+        "Maximum time from SIGTERM to the end of the process, including the last push.",
+        10.0,
+        example="10s",
+        bounds=(0, 3600),
+    )
+    health_file: str | None = setting(
+        "Heartbeat file for `poller health`; unset: in POLLER_STATE_DIR, else below /tmp.",
+        example="/run/poller/heartbeat.json",
+    )
+    service_name: str = setting(
+        "Resource attribute service.name of all exported data.",
+        "obscura-poller",
+        example="obscura-poller",
+        others=("OTEL_SERVICE_NAME",),
+        min_length=1,
+    )
+    traces: bool = setting(
+        "Push a span for every tick and each of its queries, if there is an endpoint.", True, example="false"
+    )
+    traces_endpoint: str | None = setting(
+        "Endpoint for spans; unset: the OTLP endpoint.",
+        example="http://collector:4317",
+        others=("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",),
+        show=False,  # it may hold a user and a password
+    )
+    otlp_logs: bool = setting(
+        "Push the log records in addition to writing them to stderr.", False, example="true"
+    )
+    logs_endpoint: str | None = setting(
+        "Endpoint for log records; unset: the OTLP endpoint.",
+        example="http://collector:4317",
+        others=("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",),
+        show=False,  # it may hold a user and a password
+    )
+    sql_comments: Literal["off", "name", "traceparent"] = setting(
+        "Comment on each query's SQL: off for none, name, or traceparent for both.",
+        "name",
+        example="traceparent",
+    )
+    self_metrics: Literal["query", "off"] = setting(
+        "Metrics of the poller itself (poller.*): query exports all, off exports none.",
+        "query",
+        example="off",
+    )
 
     sources: Mapping[str, Source] = field(repr=False)
     """Source of each field that does not have its default."""
@@ -145,28 +370,33 @@ class Settings:
             return mask_conninfo(value.reveal()) if name == "database_url" else MASK
         if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
-        return format_value(name, value)
+        return SETTINGS[name].format(value)
 
 
-def format_value(name: str, value: object) -> str:
-    """Format a value of the field `name` as users write it; empty for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if name.endswith("_size") and isinstance(value, int):
-        return _size(value)
-    if isinstance(value, float):
-        return f"{value * 100:g}%" if name == "max_duty_cycle" else format_duration(value)
-    return str(value)
+def _declarations() -> dict[str, Setting]:
+    """Return the settings by name."""
+    declared = {}
+    for item in fields(Settings):
+        if item.metadata:
+            members = [member for member in get_args(item.type) if member is not type(None)]
+            optional = len(members) < len(get_args(item.type))
+            declared[item.name] = Setting(
+                name=item.name,
+                meaning=item.metadata["meaning"],
+                type=members[0] if optional else item.type,
+                default=item.default if item.default_factory is MISSING else "",
+                example=item.metadata["example"],
+                variables=(f"POLLER_{item.name.upper()}", *item.metadata["others"]),
+                limits=item.metadata["limits"],
+            )
+    return declared
 
 
-def option(name: str) -> str:
-    """Return the command-line option of a field: `max_series` -> `--max-series`."""
-    return "--" + name.replace("_", "-")
+SETTINGS: Mapping[str, Setting] = _declarations()
+"""The declarations of all settings by name, in the order of `Settings`."""
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     """Format bytes in the largest unit that fits: 268435456 -> `256MiB`."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)

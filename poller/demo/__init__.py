@@ -6,5 +6,4 @@ postgres   PostgreSQL installation, and one server on 127.0.0.1 that is controll
 processes  Child processes of the demo, which end when the demo ends, even after SIGKILL.
 run        Demo runner: starts all processes, draws the live screen, and removes everything at the end.
 screen     Screen of the demo: one line per series, and one per metric of the event catalogue.
-workload   Database workload of a messaging server: sign-ups, messages, deliveries, uploads and expiry.
 """

@@ -12,16 +12,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import resources
-from random import Random
 from typing import Any
-
-import psycopg
 
 from poller.config.endpoint import Endpoint
 from poller.demo.cluster import LOGIN, Cluster, create_role
 from poller.demo.processes import Child
 from poller.demo.screen import Board, EventBoard
-from poller.demo.workload import Workload
 from poller.events.metrics import SCOPE
 from poller.model.errors import PollerError
 
@@ -77,11 +73,11 @@ class Demo:
         self._report("starting a PostgreSQL primary and a streaming standby on 127.0.0.1 ...")
         cluster = self._stack.enter_context(Cluster())
         cluster.primary.execute(f"CREATE DATABASE {_DATABASE}")
-        schema = resources.files("poller.demo").joinpath("schema.sql").read_text(encoding="utf-8")
-        cluster.primary.execute(schema, _DATABASE)
+        for script in ("schema.sql", "rows.sql"):
+            statements = resources.files("poller.demo").joinpath(script).read_text(encoding="utf-8")
+            cluster.primary.execute(statements, _DATABASE)
         create_role(cluster.primary, _DATABASE)
         cluster.wait_replayed()
-        _fill(cluster.primary.dsn(_DATABASE))
         env = {
             name: value
             for name, value in os.environ.items()
@@ -214,14 +210,6 @@ class Demo:
                         point["attributes"],
                         point["value"],
                     )
-
-
-def _fill(dsn: str) -> None:
-    """Write the initial rows."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        Workload(connection, Random(0)).fill()  # noqa: S311 - a simulation, no secret
-        # These attachments have no file in the object store.
-        connection.execute("DELETE FROM attachments")
 
 
 def perform(endpoint: Endpoint | None, interval: str, seconds: float | None, ended: threading.Event) -> int:

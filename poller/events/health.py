@@ -32,7 +32,6 @@ Verdict = Literal["ok", "error"]
 
 PATHS = ("/livez", "/readyz")
 """Paths, relative to its mount, that `Health` answers."""
-_tracer = get_tracer(SCOPE)
 _VALID_INTERVALS = 3
 """Check intervals after which a value without a new check is omitted, as everywhere in this project."""
 
@@ -160,7 +159,7 @@ class _Component:
         verdict: Verdict = "error" if problem else "ok"
         if verdict != (self._export_result or "ok"):
             # Every log record needs a span, and a probe request that triggers the check is not traced.
-            with _tracer.start_as_current_span(f"check_{self._name}", Context()) as span:
+            with get_tracer(SCOPE).start_as_current_span(f"check_{self._name}", Context()) as span:
                 self._report(problem, span)
         self._export_result = verdict
         return verdict

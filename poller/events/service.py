@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
 from opentelemetry.context import attach, detach
-from opentelemetry.trace import Span, StatusCode, get_tracer, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+    get_tracer_provider,
+    set_span_in_context,
+)
 
 from poller.events import request
 from poller.events._asgi.errors import error_type, is_clients_fault, mark, record, sqlstate
@@ -24,7 +31,12 @@ Capture = Sequence[str] | Mapping[str, str]
 
 _LONGEST = 256
 """Maximum length of a captured argument, in characters."""
-_tracer = get_tracer(SCOPE)
+
+
+@functools.lru_cache(maxsize=1)
+def _tracer(provider: TracerProvider) -> Tracer:
+    """Return the tracer of the global provider, which a server may configure after its imports."""
+    return provider.get_tracer(SCOPE)
 
 
 @overload
@@ -79,7 +91,7 @@ class _Call:
             if value is not None:
                 plain = isinstance(value, bool | int | float)
                 attributes[attribute] = value if plain else text_of(value)[:_LONGEST]
-        return _tracer.start_span(self.name, attributes=attributes)
+        return _tracer(get_tracer_provider()).start_span(self.name, attributes=attributes)
 
     def failed(self, span: Span, error: BaseException) -> None:
         """Record an exception in the span of a call and log it once."""

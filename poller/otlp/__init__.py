@@ -6,9 +6,10 @@ grpc             gRPC sender for one OTLP request.
 http             HTTP sender for one OTLP request.
 metric_reader    Metric reader of the SDK's instruments, and corrections of collected metrics.
 preferences      Standard variables for temporality, histograms and exemplars of the poller's own metrics.
+queue_database   Layout of the queue's SQLite database, its reads, and the detection of damage.
 queue_lock       Lock on the state folder, so that only one process uses it.
 queue_recovery   Recovery of the requests of a damaged database that cannot be opened.
-queue_storage    SQLite storage of encoded requests, on disk or in memory, that detects damage.
+queue_storage    SQLite storage of encoded requests, on disk or in memory.
 request          OTLP requests: encoding of collected metrics, and splitting to a size that collectors accept.
 response         Verdict on a collector's response: accepted, rejected or to be retried.
 retry_sender     Retry-aware delivery of OTLP requests, oldest first, one at a time.

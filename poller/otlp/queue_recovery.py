@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from poller.otlp.queue_storage import (
+from poller.otlp.queue_database import (
     PAGE,
     SHELF_ERRORS,
     StoredRequest,

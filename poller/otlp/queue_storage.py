@@ -1,4 +1,4 @@
-"""SQLite storage of encoded requests, on disk or in memory, that detects damage."""
+"""SQLite storage of encoded requests, on disk or in memory."""
 
 from __future__ import annotations
 
@@ -8,92 +8,15 @@ import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from poller.otlp.request import Request
+from poller.otlp import queue_database as database
+from poller.otlp.queue_database import DamagedError, DamagedRowError, StoredRequest
 
-SCHEMA_VERSION = 2
-_PARTS = "", "-journal", "-wal"
-"""Suffixes of the names of a database's files; version 1 used a write-ahead log."""
 _MARK = "spool.settled"
 _MARK_BYTES = 32
-_LARGEST_GAP = 10_000
-"""Number of ids between two damaged pages that are looked up individually."""
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-PAGE = 4096
-"""Size of a page in bytes."""
-_FORMATS = b"\x10\x00\x01\x01\x00\x40\x20\x20", b"\x10\x00\x02\x02\x00\x40\x20\x20"
-"""Bytes 16 to 23 of the header: page size, format (2 for a write-ahead log), reserved bytes, fractions."""
 _ROOM_PAGES = 1024
 """Number of pages (4 KiB each) that an empty database may keep allocated."""
-_TABLES = (
-    """
-CREATE TABLE IF NOT EXISTS request (
-    id INTEGER PRIMARY KEY,
-    at REAL NOT NULL,         -- seconds since 1970 when it was made
-    points INTEGER NOT NULL,  -- data points in it
-    checksum INTEGER NOT NULL,
-    body BLOB NOT NULL        -- ExportMetricsServiceRequest
-)
-""",
-    """
-CREATE TABLE IF NOT EXISTS total (
-    id INTEGER PRIMARY KEY,     -- 0, which no request has
-    requests INTEGER NOT NULL,  -- rows of the other table, to count those that damage hides
-    newest INTEGER NOT NULL,    -- the highest id of these rows
-    checksum INTEGER NOT NULL
-)
-""",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRequest:
-    """A request as it is stored."""
-
-    id: int
-    at: float
-    """Seconds since 1970."""
-    request: Request
-
-
-class DamagedError(Exception):
-    """The database differs from what was written."""
-
-
-class DamagedRowError(Exception):
-    """One request differs from what was written; the others may be intact."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"request {number} is not what was written")
-        self.number = number
-
-
-SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
-"""Errors that a storage raises; UnicodeDecodeError if SQLite's message quotes a damaged schema."""
-_DAMAGE = frozenset(
-    {
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_TOOBIG,
-    }
-)
-"""SQLite's primary result codes for bad pages, a bad header, a duplicate id, a table with other columns, and
-a length that no request has."""
-
-
-def is_damage(error: Exception, *, reading: bool = False) -> bool:
-    """Return whether the file is damaged, as opposed to a full, missing or read-only disk.
-
-    While `reading`, a disk that cannot return a page also counts as damage, because other pages may be good.
-    """
-    if isinstance(error, DamagedError | UnicodeDecodeError):
-        return True
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-    return code in _DAMAGE or (reading and code == sqlite3.SQLITE_IOERR)
 
 
 class QueueStorage:
@@ -111,11 +34,11 @@ class QueueStorage:
             path.touch(mode=0o600)  # SQLite gives its other files the same mode
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
-            _check_header(path)
-            if not has_sound_journal(path):
+            database.check_header(path)
+            if not database.has_sound_journal(path):
                 raise DamagedError("its journal is damaged")
             Path(f"{path}-journal").touch(mode=0o600)  # it exists from now on, so its removal is noticed
-        self._db = connect(path)
+        self._db = database.connect(path)
         try:
             # The lock is never released, so that no reader can block a commit.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -125,7 +48,7 @@ class QueueStorage:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA temp_store = MEMORY")
             if self._db.execute("PRAGMA page_count").fetchone() == (0,):
-                _lay_out(self._db)
+                database.lay_out(self._db)
             # Writes nothing to an intact database, so that it also opens on a full disk.
             self._db.execute("BEGIN EXCLUSIVE")
             self._open_tables()
@@ -160,7 +83,10 @@ class QueueStorage:
 
     def add(self, stored: Sequence[StoredRequest]) -> None:
         """Store all of the requests or none; their ids must be higher than all stored ids."""
-        rows = [(item.id, item.at, item.request.items, _checksum(item), item.request.body) for item in stored]
+        rows = [
+            (item.id, item.at, item.request.items, database.checksum_of(item), item.request.body)
+            for item in stored
+        ]
         size = sum(len(item.request.body) for item in stored)
         self._change("INSERT INTO request VALUES (?, ?, ?, ?, ?)", rows, len(rows), size)
         self.last = stored[-1].id
@@ -179,11 +105,11 @@ class QueueStorage:
 
     def read(self, number: int) -> StoredRequest:
         """Return the request with an existing id; raises DamagedRowError if it has changed."""
-        return read_request(self._db, number)
+        return database.read_request(self._db, number)
 
     def rescue(self) -> Iterator[StoredRequest | None]:
         """Yield every request, oldest first, and None for an unreadable request; raises nothing."""
-        return _readable(self._db, self.floor)
+        return database.readable(self._db, self.floor)
 
     def settle(self, number: int) -> None:
         """Remove a finished request. If that fails, raise, and record it in the mark if it is the oldest.
@@ -230,7 +156,7 @@ class QueueStorage:
         try:
             self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
             self._db.executemany(sql, rows)
-            _write_total(self._db, self.requests + requests)
+            database.write_total(self._db, self.requests + requests)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
@@ -241,20 +167,20 @@ class QueueStorage:
 
     def _open_tables(self) -> None:
         """Create or check the tables; raises DamagedError if they differ from what was written."""
-        version, tables = _version(self._db)
-        if version not in ((1, SCHEMA_VERSION) if tables else (0,)):
-            raise DamagedError(f"its version is {version}, and this program knows {SCHEMA_VERSION}")
+        version, tables = database.version_of(self._db)
+        if version not in ((1, database.SCHEMA_VERSION) if tables else (0,)):
+            raise DamagedError(f"its version is {version}, and this program knows {database.SCHEMA_VERSION}")
         if not tables:
             self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
-        if version != SCHEMA_VERSION:
-            _make_tables(self._db)
-        _check_pages(self._db)
+        if version != database.SCHEMA_VERSION:
+            database.make_tables(self._db)
+        database.check_pages(self._db)
         (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
-        total = read_total(self._db)
+        total = database.read_total(self._db)
         if total and total[0] > rows:
             raise DamagedError(f"{total[0] - rows} of its {total[0]} requests are missing")
         if not total or total[0] != rows:
-            _write_total(self._db, rows)
+            database.write_total(self._db, rows)
 
     def _recount(self) -> None:
         self.requests, self.size, last = self._db.execute(
@@ -264,7 +190,7 @@ class QueueStorage:
         self.last = max(last, self.floor)
 
     def _state(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_inode, parts(self._path))) if self._path else ()
+        return tuple(map(_inode, database.parts(self._path))) if self._path else ()
 
     def _read_mark(self) -> None:
         """Open the mark file and allocate its space, if the disk has any."""
@@ -288,133 +214,9 @@ class QueueStorage:
             os.fdatasync(self._mark)
 
     def _mark_text(self) -> bytes:
-        (database,) = self._db.execute("PRAGMA application_id").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
         number = f"{self.floor:020d}"
-        return f"{number} {zlib.crc32(f'{number} {database}'.encode()):010d}\n".encode()
-
-
-def parts(path: Path) -> list[Path]:
-    """Return the paths of a database's files."""
-    return [Path(f"{path}{part}") for part in _PARTS]
-
-
-def connect(path: Path | None) -> sqlite3.Connection:
-    """Open a database in autocommit mode; None keeps it in memory. Raises sqlite3.Error."""
-    db = sqlite3.connect(str(path or ":memory:"), timeout=0, isolation_level=None, check_same_thread=False)
-    db.text_factory = bytes  # damaged text may not be UTF-8
-    return db
-
-
-def _version(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return the version of the tables, and the number of tables."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return version, tables
-
-
-def _lay_out(db: sqlite3.Connection) -> None:
-    db.execute(f"PRAGMA page_size = {PAGE}")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-
-
-def _make_tables(db: sqlite3.Connection) -> None:
-    for table in _TABLES:
-        db.execute(table)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def new_database() -> sqlite3.Connection:
-    """Return an empty database in memory with the same layout as every other."""
-    db = connect(None)
-    _lay_out(db)
-    _make_tables(db)
-    return db
-
-
-def read_total(db: sqlite3.Connection) -> tuple[int, int] | None:
-    """Return the request count and highest id after the last commit; None if damaged or missing."""
-    entry = db.execute("SELECT requests, newest, checksum FROM total WHERE id = 0").fetchone()
-    if entry is None or entry[2] != zlib.crc32(repr(entry[:2]).encode()):
-        return None
-    return entry[0], entry[1]
-
-
-def _write_total(db: sqlite3.Connection, requests: int) -> None:
-    (newest,) = db.execute("SELECT coalesce(max(id), 0) FROM request").fetchone()
-    row = (requests, newest, zlib.crc32(repr((requests, newest)).encode()))
-    db.execute("INSERT OR REPLACE INTO total VALUES (0, ?, ?, ?)", row)
-
-
-def _schema(db: sqlite3.Connection) -> list[object]:
-    return [
-        db.execute("SELECT type, name, rootpage FROM sqlite_schema").fetchall(),
-        db.execute("PRAGMA table_info(request)").fetchall(),
-        db.execute("PRAGMA table_info(total)").fetchall(),
-    ]
-
-
-def _check_header(path: Path) -> None:
-    """Raise DamagedError for a header that SQLite would read as a read-only file or another layout."""
-    with path.open("rb") as file:
-        header = file.read(100)
-    if header and header[16:24] not in _FORMATS:
-        raise DamagedError("its header is damaged")
-
-
-def has_sound_journal(path: Path) -> bool:
-    """Return whether SQLite can roll back a database's journal, whose header has no checksum.
-
-    The header has the number of pages before the transaction, to which SQLite cuts or extends the file. A
-    transaction shortens the file only after it has ended, so a larger number means damage.
-    """
-    journal = Path(f"{path}-journal")
-    if not journal.is_file():
-        return not journal.exists()
-    with journal.open("rb") as file:
-        header = file.read(20)
-    pages = int.from_bytes(header[16:20], "big")
-    return header[:8] != _JOURNAL_MAGIC or pages <= path.stat().st_size // PAGE
-
-
-def _check_pages(db: sqlite3.Connection) -> None:
-    """Raise DamagedError if SQLite would miss rows or overwrite existing rows."""
-    with contextlib.closing(new_database()) as new:
-        if _schema(db) != _schema(new):
-            raise DamagedError("its table is not the one that was made")
-    (entry,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if entry != b"ok":
-        raise DamagedError(" ".join(entry.decode(errors="replace").split()))
-
-
-def _readable(db: sqlite3.Connection, after: int) -> Iterator[StoredRequest | None]:
-    # A damaged page ends a scan. So the table is scanned from both ends, and the gap is looked up by id.
-    ends: list[list[int]] = []
-    for order in ("ASC", "DESC"):
-        ends.append([])
-        with contextlib.suppress(sqlite3.Error):
-            for (number,) in db.execute(f"SELECT id FROM request WHERE id > ? ORDER BY id {order}", (after,)):
-                ends[-1].append(number)
-    numbers = {number for end in ends for number in end}
-    if all(ends):
-        numbers.update(range(ends[0][-1] + 1, min(ends[1][-1], ends[0][-1] + _LARGEST_GAP)))
-    for number in sorted(numbers):
-        try:
-            stored = read_request(db, number)
-        except SHELF_ERRORS:
-            yield None
-        else:
-            yield stored
-
-
-def read_request(db: sqlite3.Connection, number: int) -> StoredRequest:
-    """Return the request with this id; raises DamagedRowError if it has changed."""
-    entry = db.execute("SELECT at, points, checksum, body FROM request WHERE id = ?", (number,)).fetchone()
-    if entry is not None and isinstance(entry[3], bytes):
-        at, points, checksum, body = entry
-        stored = StoredRequest(number, at, Request(body, points))
-        if _checksum(stored) == checksum:
-            return stored
-    raise DamagedRowError(number)
+        return f"{number} {zlib.crc32(f'{number} {application}'.encode()):010d}\n".encode()
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -423,8 +225,3 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return entry.st_dev, entry.st_ino
-
-
-def _checksum(stored: StoredRequest) -> int:
-    head = repr((stored.id, stored.at, stored.request.items)).encode()
-    return zlib.crc32(stored.request.body, zlib.crc32(head))

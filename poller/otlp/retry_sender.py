@@ -12,7 +12,7 @@ from typing import Protocol
 
 from poller.model.retry import RetryConfig
 from poller.otlp.export_log import ExportLog, ExportStats
-from poller.otlp.queue_storage import StoredRequest
+from poller.otlp.queue_database import StoredRequest
 from poller.otlp.request import Request, halves
 from poller.otlp.response import ExportResult
 from poller.otlp.sending_queue import SendingQueue

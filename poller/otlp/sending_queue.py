@@ -14,16 +14,10 @@ from typing import Literal
 from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.model.text import counted
+from poller.otlp.queue_database import SHELF_ERRORS, DamagedRowError, StoredRequest, is_damage, parts
 from poller.otlp.queue_lock import FolderLock
 from poller.otlp.queue_recovery import salvage
-from poller.otlp.queue_storage import (
-    SHELF_ERRORS,
-    DamagedRowError,
-    QueueStorage,
-    StoredRequest,
-    is_damage,
-    parts,
-)
+from poller.otlp.queue_storage import QueueStorage
 from poller.otlp.request import Request
 from poller.otlp.signals import SignalFormat, format_of
 

@@ -27,6 +27,7 @@ pg_ctl -o "-c listen_addresses= $OPTIONS" -w start >/dev/null
 export PGHOST="$PWD" PGPORT="$PORT"
 psql --username postgres --dbname postgres --quiet --command "CREATE DATABASE $POSTGRES_DB"
 psql -v ON_ERROR_STOP=1 --username postgres --dbname "$POSTGRES_DB" --quiet --file 10-schema.sql
+psql -v ON_ERROR_STOP=1 --username postgres --dbname "$POSTGRES_DB" --quiet --file 15-rows.sql
 . ./20-roles.sh
 pg_ctl -m fast -w stop >/dev/null
 """

@@ -7,6 +7,7 @@ and refuses other syntax.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -74,12 +75,29 @@ def python_steps(function: Callable[[], object]) -> int:
     return steps
 
 
+@functools.cache
+def _parsed(pattern: re.Pattern[str]) -> tuple[list[Any], dict[tuple[int, str], bool]]:
+    """Parsed expression, and which characters each node of one character accepts, as far as tested."""
+    nodes: list[Any] = _plain(_parser.parse(pattern.pattern, pattern.flags))
+    return nodes, {}
+
+
+def _plain(node: Any) -> Any:
+    """Replace the parser's sequences, whose items are slow to read; an assertion gets its width."""
+    if isinstance(node, tuple) and (node[0] is _constants.ASSERT or node[0] is _constants.ASSERT_NOT):
+        kind, (direction, nodes) = node
+        return kind, (direction, nodes.getwidth()[0], _plain(nodes))
+    if isinstance(node, _parser.SubPattern | list):
+        return [_plain(part) for part in node]
+    return tuple(map(_plain, node)) if isinstance(node, tuple) else node
+
+
 class _Matcher:
     def __init__(self, pattern: re.Pattern[str], text: str) -> None:
         self.steps = 0
         self._text = text
         self._flags = pattern.flags
-        self._nodes = list(_parser.parse(pattern.pattern, pattern.flags))
+        self._nodes, self._accepted = _parsed(pattern)
 
     def match(self, at: int) -> int | None:
         return self._sequence(self._nodes, 0, at, lambda end: end)
@@ -95,13 +113,13 @@ class _Matcher:
             return then(at + 1) if self._one(node, at) else None
         if kind is _constants.BRANCH:
             for branch in value[1]:
-                if (end := self._sequence(list(branch), 0, at, then)) is not None:
+                if (end := self._sequence(branch, 0, at, then)) is not None:
                     return end
             return None
         if kind is _constants.SUBPATTERN:
-            return self._sequence(list(value[3]), 0, at, then)
+            return self._sequence(value[3], 0, at, then)
         if kind is _constants.ATOMIC_GROUP:
-            end = self._sequence(list(value), 0, at, lambda reached: reached)
+            end = self._sequence(value, 0, at, lambda reached: reached)
             return None if end is None else then(end)
         if kind in (_constants.ASSERT, _constants.ASSERT_NOT):
             return then(at) if self._asserted(kind, at, *value) else None
@@ -111,10 +129,10 @@ class _Matcher:
             return self._repeat(kind, at, then, *value)
         raise NotImplementedError(str(kind))
 
-    def _asserted(self, kind: Any, at: int, direction: int, nodes: Any) -> bool:
-        start = at if direction > 0 else at - nodes.getwidth()[0]
-        found = start >= 0 and self._sequence(list(nodes), 0, start, lambda end: end) is not None
-        return found is (kind is _constants.ASSERT)
+    def _asserted(self, kind: Any, at: int, direction: int, width: int, nodes: list[Any]) -> bool:
+        start = at if direction > 0 else at - width
+        matches = start >= 0 and self._sequence(nodes, 0, start, lambda end: end) is not None
+        return matches is (kind is _constants.ASSERT)
 
     def _is_at(self, value: Any, at: int) -> bool:
         self.steps += 1
@@ -128,8 +146,9 @@ class _Matcher:
             return at == len(self._text)
         raise NotImplementedError(str(value))
 
-    def _repeat(self, kind: Any, at: int, then: Continue, least: int, most: Any, nodes: Any) -> int | None:
-        body = list(nodes)
+    def _repeat(
+        self, kind: Any, at: int, then: Continue, least: int, most: Any, body: list[Any]
+    ) -> int | None:
         most = len(self._text) + 1 if most is _constants.MAXREPEAT else int(most)
         if len(body) == 1 and body[0][0] in (
             _constants.LITERAL,
@@ -194,17 +213,23 @@ class _Matcher:
         self.steps += 1
         if at >= len(self._text):
             return False
-        one = self._text[at]
-        kind, value = node
+        key = (id(node), self._text[at])
+        if key not in self._accepted:
+            self._accepted[key] = self._accepts(node[0], node[1], self._text[at])
+        return self._accepted[key]
+
+    def _accepts(self, kind: Any, value: Any, character: str) -> bool:
         if kind is _constants.ANY:
-            return bool(self._flags & re.DOTALL) or one != "\n"
+            return bool(self._flags & re.DOTALL) or character != "\n"
         if kind is _constants.IN:
             negated = value[0][0] is _constants.NEGATE
-            return self._in(value[negated:], one) is not negated
-        return self._in([(_constants.LITERAL, value)], one) is (kind is _constants.LITERAL)
+            return self._in(value[negated:], character) is not negated
+        return self._in([(_constants.LITERAL, value)], character) is (kind is _constants.LITERAL)
 
-    def _in(self, items: list[Any], one: str) -> bool:
-        forms = {one, one.lower(), one.upper()} if self._flags & re.IGNORECASE else {one}
+    def _in(self, items: list[Any], character: str) -> bool:
+        forms = (
+            {character, character.lower(), character.upper()} if self._flags & re.IGNORECASE else {character}
+        )
         for kind, value in items:
             for form in forms:
                 if kind is _constants.LITERAL and form == chr(value):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from poller.config.queries.error_messages import unknown_key
 from poller.config.queries.files import MAX_BYTES, unreadable
 from poller.config.queries.yaml_reader import Document, parse
 from poller.model.diagnostics import Diagnostic, Place, invalid
-from poller.model.files import NotRegularError, open_regular
+from poller.model.files import NotRegularError, open_regular, read_regular
 from poller.model.path import Key
 from poller.model.text import kind_of, near
 
@@ -98,6 +99,51 @@ class QueryFile:
                 if not isinstance(query, dict):
                     message = "is empty" if query is None else f"is {kind_of(query)}, not a mapping"
                     yield self.problem(("queries", index), f"{message}; write name, sql and metrics")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Location of one query in its file."""
+
+    file: QueryFile
+    path: tuple[Key, ...]
+
+    def place(self, *path: Key) -> Place:
+        """Return the location of the key at `path` in the query, or of the innermost existing key."""
+        return self.file.place((*self.path, *path))
+
+    def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
+        """Return the location of character `position` (from 1) of `sql`, the text at `path`.
+
+        YAML may fold a text. If no line of the file contains the line of SQL unchanged, the location of the
+        key is returned.
+        """
+        key = self.place(*path)
+        if position is None or key.line is None:
+            return key
+        number, column = spot_in(sql, position)
+        sql_line = sql.split("\n")[number - 1].strip()
+        # A text of one line is next to its key, a block is below it.
+        for at in (key.line, key.line + number) if number == 1 else (key.line + number,):
+            line = self._lines[at - 1] if at <= len(self._lines) else ""
+            start = line.find(sql_line)
+            if sql_line and start >= 0:
+                indent = len(sql.split("\n")[number - 1]) - len(sql.split("\n")[number - 1].lstrip())
+                return replace(key, line=at, column=start + column - indent)
+        return key
+
+    @cached_property
+    def _lines(self) -> Sequence[str]:
+        try:
+            return read_regular(self.file.path, MAX_BYTES).decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeError):
+            return ()
+
+
+def spot_in(sql: str, position: int) -> tuple[int, int]:
+    """Return line and column, from 1, of character `position`, from 1."""
+    before = sql[: position - 1]
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
 def read(path: Path) -> Document | str:

@@ -8,7 +8,7 @@ as 45000 and `010` as 8. This reader rejects duplicate keys, accepts only `true`
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from poller.config.queries.files import MAX_BYTES
-from poller.config.queries.yaml_errors import of_character, of_syntax
 from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.path import Key
 
@@ -25,6 +24,7 @@ MAX_WEIGHT = 100_000
 """Maximum number of values with all aliases expanded (a long text counts more). It is far above any query
 file, and far below the expansion of a few nested aliases."""
 
+_INVALID = re.compile("[\0\ud800-\udfff]")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,3999})")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {
@@ -61,192 +61,152 @@ class Node:
 class Tagged(str):
     """A text with a tag that the caller accepts, such as `!include`."""
 
-    __slots__ = ("tag",)
-
-    def __new__(cls, text: str, tag: str) -> Tagged:
-        tagged = super().__new__(cls, text)
-        tagged.tag = tag
-        return tagged
-
-    tag: str
+    tag = ""
 
 
 class UnreadableError(Exception):
     """The rest of the file cannot be read, from `line` on; the text is the reason."""
 
-    def __init__(self, line: int, message: str) -> None:
+    def __init__(self, line: int, message: str, path: tuple[Key, ...] = ()) -> None:
         super().__init__(message)
         self.line = line
+        self.path = path
 
 
-@dataclass(slots=True)
-class _Open:
-    """A mapping or list that is not complete yet."""
+class _Reader:
+    """Reader of nodes from the parser's events. `MAX_DEPTH` bounds its recursion."""
 
-    node: Node
-    anchor: str | None
-    mapping: bool
-    key: tuple[str, Position] | None = None
-    skipped: bool = False
-    """Whether the next value belongs to a rejected key."""
-    merges: list[Node] = field(default_factory=list)
-    merge_line: int | None = None
-
-
-class Builder:
-    """Builder of nodes from the parser's events, without recursion, so that deep nesting cannot overflow."""
-
-    def __init__(self, file: Path, tags: Container[str]) -> None:
+    def __init__(
+        self, events: Iterator[Any], file: Path, tags: Container[str], flaws: list[Diagnostic]
+    ) -> None:
         self._file = file
+        self._events = events
         self._tags = tags
-        self.root: Node | None = None
-        self.flaws: list[Diagnostic] = []
-        self._open: list[_Open] = []
+        self._flaws = flaws
         self._anchors: dict[str, Node | None] = {}
         """None while the anchored node is incomplete: an alias to it would contain itself."""
-        self._documents = 0
 
-    def take(self, event: yaml.Event) -> None:
-        """Process the next event; raises UnreadableError if the rest cannot be read."""
-        mark = event.start_mark
-        spot = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
-        line = spot.line
-        match event:
-            case yaml.DocumentStartEvent():
-                self._documents += 1
-                if self._documents > 1:
-                    raise UnreadableError(
-                        line, "begins a second document; remove the `---`, or move it to its own file"
-                    )
-            case yaml.AliasEvent():
-                self._add(self._named(str(event.anchor), line), spot)
-            case yaml.ScalarEvent():
-                if event.tag not in self._tags:
-                    self._tag(event.tag, line)
-                self._scalar(event, spot)
-            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
-                self._tag(event.tag, line)
-                mapping = isinstance(event, yaml.MappingStartEvent)
-                if self._wants_key():
-                    raise UnreadableError(line, "has a mapping or list as a key; write a text")
-                if len(self._open) >= MAX_DEPTH:
-                    raise UnreadableError(
-                        line, f"is nested deeper than {MAX_DEPTH} levels; reduce the nesting"
-                    )
-                self._open.append(_Open(Node(spot), event.anchor, mapping))
-                if event.anchor is not None:
-                    self._anchors[event.anchor] = None
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                self._close()
+    def read(self) -> Node | None:
+        """Return the node of the only document, None if there is none; raises UnreadableError."""
+        root: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    message = "begins a second document; remove the `---`, or move it to its own file"
+                    raise UnreadableError(_spot(event).line, message)
+                root = self._node(next(self._events), ())
+        return root
 
-    def report(self, line: int, message: str) -> None:
-        """Add a problem with the value that is being read."""
-        self.flaws.append(invalid(Place(self._file, line, self._path()), message))
-
-    def _named(self, anchor: str, line: int) -> Node:
-        if anchor not in self._anchors:
-            message = f"alias *{anchor[:60]} has no anchor above it; write &{anchor[:60]} before the value"
-            raise UnreadableError(line, message)
-        node = self._anchors[anchor]
-        if node is None:
-            raise UnreadableError(line, f"alias *{anchor[:60]} is inside its own anchor; remove it")
+    def _node(self, event: Any, path: tuple[Key, ...]) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._anchored(event, path)
+        node = Node(_spot(event))
+        anchor = event.anchor
+        if isinstance(event, yaml.ScalarEvent):
+            text = node.text = self._text(event, path)
+            node.value = text if event.style or event.tag is not None else _plain(text)
+            if event.tag in self._tags:
+                node.value = Tagged(text)
+                node.value.tag = event.tag
+            node.weight += len(text) // 64
+        else:
+            self._refuse_tag(event, path)
+            if len(path) >= MAX_DEPTH:
+                message = f"is nested deeper than {MAX_DEPTH} levels; reduce the nesting"
+                raise UnreadableError(node.spot.line, message, path)
+            if anchor is not None:
+                self._anchors[anchor] = None
+            if isinstance(event, yaml.MappingStartEvent):
+                self._read_mapping(node, path)
+            else:
+                self._read_list(node, path)
+            children = [child for _, child in node.children.values()]
+            node.weight += sum(child.weight for child in children)
+            node.depth += max((child.depth for child in children), default=0)
+            if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
+                message = "is too large or too deep after its aliases are expanded; use fewer aliases"
+                raise UnreadableError(node.spot.line, message, path)
+        if anchor is not None:
+            self._anchors[anchor] = node
         return node
 
-    def _tag(self, tag: str | None, line: int) -> None:
-        if tag is not None:
-            name = tag.replace("tag:yaml.org,2002:", "!!")[:60]
-            self.report(line, f"tag {name} is not supported; write the value without it")
+    def _anchored(self, event: Any, path: tuple[Key, ...]) -> Node:
+        line, name = _spot(event).line, event.anchor[:60]
+        if event.anchor not in self._anchors:
+            message = f"alias *{name} has no anchor above it; write &{name} before the value"
+            raise UnreadableError(line, message, path)
+        node = self._anchors[event.anchor]
+        if node is None:
+            raise UnreadableError(line, f"alias *{name} is inside its own anchor; remove it", path)
+        return node
 
-    def _scalar(self, event: yaml.ScalarEvent, spot: Position) -> None:
-        text = event.value
-        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+    def _refuse_tag(self, event: Any, path: tuple[Key, ...]) -> None:
+        if event.tag is not None:
+            name = event.tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            message = f"tag {name} is not supported; write the value without it"
+            self._flaws.append(invalid(Place(self._file, _spot(event).line, path), message))
+
+    def _text(self, event: Any, path: tuple[Key, ...]) -> str:
+        if event.tag not in self._tags:
+            self._refuse_tag(event, path)
+        text: str = event.value
+        if _INVALID.search(text):
             message = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
-            self.report(spot.line, message)
-            text = re.sub("[\0\ud800-\udfff]", "", text)
-        plain = not event.style
-        if self._wants_key():
-            self._key(text, plain, spot)
-            return
-        value = _plain(text) if plain and event.tag is None else text
-        if event.tag is not None and event.tag in self._tags:
-            value = Tagged(text, event.tag)
-        node = Node(spot, value, weight=1 + len(text) // 64, text=text)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = node
-        self._add(node, spot)
+            self._flaws.append(invalid(Place(self._file, _spot(event).line, path), message))
+        return _INVALID.sub("", text)
 
-    def _key(self, text: str, plain: bool, spot: Position) -> None:
-        parent, line = self._open[-1], spot.line
-        parent.key, parent.skipped = (text, spot), False
-        first = parent.merge_line if text == "<<" and plain else None
-        if text in parent.node.children:
-            first = parent.node.children[text][0].line
-        if first is not None:
-            parent.skipped = True
-            where = f"on lines {first} and {line}" if first != line else f"on line {line}"
-            self.report(line, f"key {text[:60]!r} is written twice, {where}; keep one")
-        elif text == "<<" and plain:
-            parent.merge_line = line
+    def _read_list(self, node: Node, path: tuple[Key, ...]) -> None:
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            index = len(node.children)
+            node.children[index] = (_spot(event), self._node(event, (*path, index)))
+        node.value = [child.value for _, child in node.children.values()]
 
-    def _wants_key(self) -> bool:
-        return bool(self._open) and self._open[-1].mapping and self._open[-1].key is None
+    def _read_mapping(self, node: Node, path: tuple[Key, ...]) -> None:
+        merged: list[Node] = []
+        merge_line: int | None = None
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key, spot = self._key(event, path), _spot(event)
+            merges = key == "<<" and not event.style
+            first = node.children[key][0].line if key in node.children else merge_line if merges else None
+            if first is not None:
+                where = f"on lines {first} and {spot.line}" if first != spot.line else f"on line {spot.line}"
+                message = f"key {key[:60]!r} is written twice, {where}; keep one"
+                self._flaws.append(invalid(Place(self._file, spot.line, (*path, key)), message))
+            value_event = next(self._events)
+            value = self._node(value_event, (*path, key))
+            if first is not None:
+                continue
+            if not merges:
+                node.children[key] = (spot, value)
+                continue
+            merge_line = spot.line
+            merged = [value]
+            if isinstance(value.value, list):
+                merged = [child for _, child in value.children.values()]
+            if not all(isinstance(source.value, dict) for source in merged):
+                message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
+                self._flaws.append(invalid(Place(self._file, _spot(value_event).line, (*path, key)), message))
+                merged = []
+        for source in merged:
+            for name, child in source.children.items():
+                node.children.setdefault(name, child)
+        node.value = {key: child.value for key, (_, child) in node.children.items()}
 
-    def _path(self) -> tuple[Key, ...]:
-        steps = (
-            parent.key[0] if parent.key else None if parent.mapping else len(parent.node.children)
-            for parent in self._open
-        )
-        return tuple(step for step in steps if step is not None)
-
-    def _add(self, node: Node, spot: Position) -> None:
-        if not self._open:
-            self.root = node
-            return
-        parent = self._open[-1]
-        if not parent.mapping:
-            parent.node.children[len(parent.node.children)] = (spot, node)
-            return
-        if parent.key is None:
-            # Only an alias reaches this line: `_key` handles all other keys.
-            raise UnreadableError(spot.line, "has an alias as a key; write a text")
-        key, at = parent.key
-        if parent.skipped:
-            pass
-        elif key == "<<" and parent.merge_line == at.line:
-            self._merge(parent, node, spot.line)
+    def _key(self, event: yaml.Event, path: tuple[Key, ...]) -> str:
+        if isinstance(event, yaml.ScalarEvent):
+            return self._text(event, path)
+        kind = "a mapping or list"
+        if isinstance(event, yaml.AliasEvent):
+            self._anchored(event, path)
+            kind = "an alias"
         else:
-            parent.node.children[key] = (at, node)
-        parent.key = None
+            self._refuse_tag(event, path)
+        raise UnreadableError(_spot(event).line, f"has {kind} as a key; write a text", path)
 
-    def _merge(self, parent: _Open, node: Node, line: int) -> None:
-        sources = [item for _, item in node.children.values()] if isinstance(node.value, list) else [node]
-        if all(isinstance(source.value, dict) for source in sources):
-            parent.merges = sources
-        else:
-            message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
-            self.report(line, message)
 
-    def _close(self) -> None:
-        done = self._open.pop()
-        node = done.node
-        for source in done.merges:
-            for key, child in source.children.items():
-                node.children.setdefault(key, child)
-        inner = [child for _, child in node.children.values()]
-        node.weight = 1 + sum(child.weight for child in inner)
-        node.depth = 1 + max((child.depth for child in inner), default=0)
-        if node.weight > MAX_WEIGHT or node.depth > MAX_DEPTH:
-            raise UnreadableError(
-                node.spot.line, "is too large or too deep after its aliases are expanded; use fewer aliases"
-            )
-        node.value = (
-            {key: child.value for key, (_, child) in node.children.items()}
-            if done.mapping
-            else [child.value for child in inner]
-        )
-        if done.anchor is not None:
-            self._anchors[done.anchor] = node
-        self._add(node, node.spot)
+def _spot(event: yaml.Event) -> Position:
+    mark = event.start_mark
+    return Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
 
 
 def _plain(text: str) -> Any:
@@ -302,26 +262,61 @@ def parse(raw: bytes, file: Path = Path(), tags: Container[str] = ()) -> Documen
 
     A text with one of `tags` (such as `!include`) becomes Tagged; any other tag is a problem.
     """
-    builder = Builder(file, tags)
     if len(raw) > MAX_BYTES:
-        builder.report(1, "is larger than 1 MiB; split it into several files")
-        return Document(builder.flaws)
+        return Document([invalid(Place(file, 1), "is larger than 1 MiB; split it into several files")])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        builder.report(raw.count(b"\n", 0, error.start) + 1, message)
-        return Document(builder.flaws)
+        return Document([invalid(Place(file, raw.count(b"\n", 0, error.start) + 1), message)])
+    document = Document([])
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            builder.take(event)
+        document.root = _Reader(yaml.parse(text, Loader=_LOADER), file, tags, document.flaws).read()
     except UnreadableError as stop:
-        builder.report(stop.line, str(stop))
-        return Document(builder.flaws)
+        document.flaws.append(invalid(Place(file, stop.line, stop.path), str(stop)))
     except yaml.MarkedYAMLError as error:
-        return Document([*builder.flaws, of_syntax(error, text, file)])
+        document.flaws.append(_syntax_problem(error, text, file))
     except yaml.reader.ReaderError as error:
-        return Document([*builder.flaws, of_character(error, text, file)])
-    if builder.root is None:
-        builder.report(1, "is empty; write `queries:` and a list of queries below it")
-    return Document(builder.flaws, builder.root)
+        document.flaws.append(_character_problem(error, text, file))
+    else:
+        if document.root is None:
+            message = "is empty; write `queries:` and a list of queries below it"
+            document.flaws.append(invalid(Place(file, 1), message))
+    return document
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: Path) -> Diagnostic:
+    """Return the problem at which the parser stopped."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    problem, context = error.problem or "", error.context or ""
+    lines = _lines(text)
+    at = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
+    if at == "\t":
+        message = "a tab cannot indent YAML; write spaces"
+    elif "cannot start any token" in problem and at:
+        message = f"a value cannot begin with {at}; write it in quotes"
+    elif "mapping values are not allowed" in problem:
+        message = "a key is not allowed here; check the indentation, or quote a text that contains `: `"
+    elif "block scalar" in context:
+        message = "after | or > a text begins on the next line; quote a value that begins with | or >"
+    elif "scanning an alias" in context or "scanning an anchor" in context:
+        message = "a value that begins with * or & names an anchor; quote a text"
+    else:
+        since = f", {context} that begins on line {error.context_mark.line + 1}" if error.context_mark else ""
+        message = f"is not YAML: {problem}{since}"
+    return invalid(Place(file, line, None, column), message)
+
+
+def _character_problem(error: yaml.reader.ReaderError, text: str, file: Path) -> Diagnostic:
+    """Return the problem of a character that YAML does not allow."""
+    code = error.character if isinstance(error.character, int) else ord(str(error.character)[:1] or "\0")
+    before = text[: max(text.find(chr(code)), 0)]
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    message = f"contains the character U+{code:04X}, which YAML does not allow; omit it"
+    return invalid(Place(file, line, None, column), message)
+
+
+def _lines(text: str) -> list[str]:
+    # The line breaks of YAML; str.splitlines() would also split at a form feed.
+    return re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text)

@@ -10,14 +10,13 @@ client         HTTP and WebSocket client of the messaging server, for one user w
 clients        Simulated users that generate load on a messaging server.
 database       Connection pool of the messaging server, and the type of its rows.
 devices        Devices of users, and the public keys that other clients fetch to encrypt messages.
-errors         Exception for a request that the server rejects with a 4xx status.
 gateway        WebSocket gateway: message delivery to connected devices, and their acknowledgements.
 limits         Rate limit per client and tier, as ASGI middleware with token buckets.
 messages       Message store: each message is stored until its device has received it.
 notifications  Notifications to devices: at once over an open session, otherwise by push.
 objects        Object store for attachments and backups, in S3 or in a folder.
 push           Push notifications to disconnected devices, sent through an external provider.
-requests       Schemas and size limits of client requests.
+requests       Schemas and size limits of client requests, and the error for a rejected request.
 routes         HTTP routes of the messaging server below `/v1`, and their error responses.
 settings       Limits, sizes and times of the messaging server.
 workers        Periodic background tasks of the messaging server.

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 
 from poller.demo.messaging.database import Connection, Pool
-from poller.demo.messaging.errors import RequestError
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced

@@ -17,12 +17,12 @@ from poller.demo.messaging.backups import BackupService
 from poller.demo.messaging.bus import Bus
 from poller.demo.messaging.database import Pool, make_pool
 from poller.demo.messaging.devices import DeviceService, KeyService
-from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.gateway import Gateway
 from poller.demo.messaging.messages import MessageService
 from poller.demo.messaging.notifications import NotificationService
 from poller.demo.messaging.objects import ObjectStore
 from poller.demo.messaging.push import Provider, PushService
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.routes import Routes, client_disconnected, internal_error, rejected
 from poller.demo.messaging.settings import Settings
 from poller.demo.messaging.workers import Workers

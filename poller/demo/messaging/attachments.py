@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 from poller.demo.messaging.database import Pool
-from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.objects import ObjectStore
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced

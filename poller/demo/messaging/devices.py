@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from poller.demo.messaging.database import Connection, Pool
-from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.notifications import NotificationService
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced

@@ -10,8 +10,8 @@ from psycopg.errors import ForeignKeyViolation
 
 from poller.demo.messaging.accounts import Principal
 from poller.demo.messaging.database import Pool
-from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.notifications import NotificationService
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events.service import traced

@@ -1,17 +1,28 @@
-"""Schemas and size limits of client requests."""
+"""Schemas and size limits of client requests, and the error for a rejected request."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, TypeVar
 from uuid import UUID
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from poller.demo.messaging.errors import RequestError
-
 Body = TypeVar("Body", bound="Json")
 Password = Annotated[str, Field(min_length=8, max_length=200)]
+
+
+class RequestError(Exception):
+    """Becomes a response with a 4xx status; because of `status_code`, `poller.events` counts no failure."""
+
+    def __init__(
+        self, status_code: int, message: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.headers = headers
 
 
 class Json(BaseModel):

@@ -18,10 +18,10 @@ from poller.demo.messaging.accounts import AccountService, Principal, Tokens
 from poller.demo.messaging.attachments import AttachmentService
 from poller.demo.messaging.backups import BackupService
 from poller.demo.messaging.devices import DeviceService, Keys, KeyService
-from poller.demo.messaging.errors import RequestError
 from poller.demo.messaging.gateway import Gateway
 from poller.demo.messaging.limits import RateLimit
 from poller.demo.messaging.messages import Message, MessageService
+from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import Settings
 from poller.events import EventMetrics
 from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST

@@ -252,7 +252,7 @@ def _cut_run(match: re.Match[str]) -> str:
     return run
 
 
-def _remove_rows(text: str) -> str:
+def _remove_rows(text: str, end_of_line: re.Pattern[str] = _END_OF_LINE) -> str:
     if "DETAIL:" not in text and "ailing row" not in text and ")=(" not in text:
         return text
     parts: list[str] = []
@@ -266,7 +266,7 @@ def _remove_rows(text: str) -> str:
         parts += text[end:start], REDACTED
         end = start if match[0].startswith("DETAIL:") else _end_of_row(text, start)
         if end == start:
-            line = _END_OF_LINE.match(text, start)
+            line = end_of_line.match(text, start)
             end = line.end() if line else start
             if "ailing row contains (" in text[start:end] or ")=(" in text[start:end]:
                 # Skip at least the line, otherwise it would be read again for each row in it.

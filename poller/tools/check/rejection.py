@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poller.config.queries.locate import spot_in
+from poller.config.queries.query_file import spot_in
 from poller.model.errors import PollError
 from poller.model.printable import one_line
 

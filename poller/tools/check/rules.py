@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from poller.config.queries.locate import Origin
+from poller.config.queries.query_file import Origin
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
 from poller.model.diagnostics import Diagnostic, Place, Severity
 from poller.model.errors import PollError

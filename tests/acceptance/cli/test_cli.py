@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from poller.cli.app import COMMANDS
-from poller.config.environment import variables
-from poller.config.settings import option
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS
 from tests.bed.process import ROOT
 
 
@@ -50,9 +48,9 @@ def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() ->
     done = poller("settings", "--help", COLUMNS="400", TERMINAL_WIDTH="400")
     assert done.returncode == 0
     told = " ".join(done.stdout.split())
-    for name, field in Variables.model_fields.items():
-        assert f"{option(name)} " in told
-        assert f"variable {variables(field)[0]}" in told
+    for setting in SETTINGS.values():
+        assert f"{setting.option} " in told
+        assert f"variable {setting.variables[0]}" in told
     assert "The option is visible in `ps`" in told
 
 
@@ -99,7 +97,7 @@ def test_settings_are_a_plain_table_in_a_pipe() -> None:
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert set(rows) == {"setting", *Variables.model_fields}
+    assert set(rows) == {"setting", *SETTINGS}
     assert rows["interval"].split()[1:4] == ["7s", "option", "--interval"]
     assert rows["log_level"].split()[1:4] == ["debug", "variable", "POLLER_LOG_LEVEL"]
     assert rows["database_url"].split()[1] == "postgresql://u:***@h/d"

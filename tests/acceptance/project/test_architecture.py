@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,69 @@ def test_the_contributors_page_names_files_and_packages_that_exist() -> None:
     layers = {path.stem for path in modules(POLLER)}
     picture = page.partition("```")[2].partition("```")[0]
     assert {word for line in picture.splitlines() for word in line[:32].split()} == layers
+
+
+def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
+    """Every limit and pause is a parameter or a field of a frozen dataclass, so tests pass their own."""
+    found = [
+        f"{path.name}: {target}"
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for target in patched(ast.parse(path.read_text(encoding="utf-8")))
+        if target.startswith("poller.") and re.match(r"_[^_]|[A-Z0-9_]+$", target.rpartition(".")[2])
+    ]
+    assert found == []
+
+
+def patched(tree: ast.Module) -> Iterator[str]:
+    """The full name of everything that a module replaces by `setattr`, as far as its imports tell."""
+    names = {
+        alias.asname or alias.name: f"{statement.module}.{alias.name}"
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in ("setattr", "patch"):
+            target, *more = call.args
+            if isinstance(target, ast.Constant) and isinstance(target.value, str):
+                yield target.value
+            elif more and isinstance(more[0], ast.Constant) and isinstance(more[0].value, str):
+                owner, dot, rest = ast.unparse(target).partition(".")
+                yield f"{names.get(owner, owner)}{dot}{rest}.{more[0].value}"
+
+
+def test_the_patches_of_a_constant_are_found() -> None:
+    text = (
+        "from poller.postgres import transaction as burst\n"
+        "monkeypatch.setattr(burst, '_LONGEST', 1)\n"
+        "monkeypatch.setattr('poller.otlp.request.MAX_SIZE', 1)\n"
+        "monkeypatch.setattr(burst.Statement, 'limit', 1)\n"
+        "monkeypatch.setattr(os, 'kill', refuse)\n"
+    )
+    assert list(patched(ast.parse(text))) == [
+        "poller.postgres.transaction._LONGEST",
+        "poller.otlp.request.MAX_SIZE",
+        "poller.postgres.transaction.Statement.limit",
+        "os.kill",
+    ]
+
+
+COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
+
+
+def test_only_the_composition_roots_receive_all_settings() -> None:
+    """`config` makes them; everything else gets the values that it needs.
+
+    The exception writes new queries for two commands; it looks up which options the user has set.
+    """
+    readers = {
+        str(path.relative_to(POLLER))
+        for path in POLLER.rglob("*.py")
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(statement, ast.ImportFrom) and statement.module == "poller.config.settings"
+        if any(alias.name == "Settings" for alias in statement.names)
+    }
+    assert "daemon/build.py" in readers
+    assert sorted(name for name in readers if not name.startswith(COMPOSITION_ROOTS)) == [
+        "tools/draft/save.py",
+    ]

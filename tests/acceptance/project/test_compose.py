@@ -41,7 +41,8 @@ def test_the_pollers_settings_are_settings() -> None:
 
 
 def test_images_have_a_version_and_only_grafana_a_port() -> None:
-    foreign = [one["image"] for one in SERVICES.values() if one["image"] != SERVICES["poller"]["image"]]
+    own = {service["image"] for service in SERVICES.values() if "build" in service}
+    foreign = [service["image"] for service in SERVICES.values() if service["image"] not in own]
     assert all(re.search(r":\d", image) for image in foreign)
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert list(ports) == ["lgtm"]
@@ -60,9 +61,9 @@ def test_grafana_and_prometheus_find_what_is_mounted() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its scripts are for containers, and so for Linux")
 def test_its_servers_are_set_up_and_polled(
-    pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process]
+    pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    first, second = free_ports(2)
+    first, second, third = free_ports(3)
     with servers(pg_bin, start_process) as made:
         primary = made.primary(first)
         assert eventually(lambda: made.healthy("primary", first) or not primary.running)
@@ -70,9 +71,19 @@ def test_its_servers_are_set_up_and_polled(
         replica = made.replica(second, first)
         assert eventually(lambda: made.healthy("replica", second) or not replica.running)
         assert replica.running, replica
-        (dsn,) = SERVICES["workload"]["command"]
-        program = [sys.executable, *SERVICES["workload"]["entrypoint"][1:]]
-        workload = start_process([*program, dsn.replace("primary", f"127.0.0.1:{first}")])
+        changes = {"@primary/": f"@127.0.0.1:{first}/", "=/tmp": f"={tmp_path}", "3000": str(third)}
+        messaging = start_process(
+            program("messaging", changes),
+            env={
+                "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
+                "OBSCURA_METRICS_EXPORT_INTERVAL_SECS": "1",
+            },
+        )
+        messaging.wait_for_line(r'"url": "', stream="stdout")
+        check = SERVICES["messaging"]["healthcheck"]["test"]
+        probe = command(check, changes)
+        assert eventually(lambda: subprocess.run(probe, capture_output=True).returncode == 0)
+        clients = start_process(program("clients", changes))
         environment = {
             **SERVICES["poller"]["environment"],
             "POLLER_QUERIES": "shipped:extended",
@@ -86,20 +97,34 @@ def test_its_servers_are_set_up_and_polled(
             [sys.executable, "-m", "poller", "run"], env={**environment, "POLLER_DATABASE_URL": url}
         )
         try:
-            receiver.wait_for(workload_is_seen, 90)
+            receiver.wait_for(load_is_seen, 90)
         except TimeoutError as error:
-            raise AssertionError(f"{error}\n{poller}\n{workload}\n{replica}") from None
-        for process in (poller, workload):
+            raise AssertionError(f"{error}\n{poller}\n{messaging}\n{clients}\n{replica}") from None
+        # uvicorn shuts down in order, then ends by the signal.
+        for process, code in ((poller, 0), (clients, 0), (messaging, -signal.SIGTERM)):
             process.send(signal.SIGTERM)
-            assert process.wait() == 0, process
+            assert process.wait() == code, process
         for server in (replica, primary):
             server.send(signal.SIGINT)
             assert server.wait() == 0, server
 
 
-def workload_is_seen(points: list[Point]) -> bool:
-    """Its users have come through the replica, and so has what the extended queries count."""
+def program(service: str, changes: dict[str, str]) -> list[str]:
+    """The command of a service with this Python, and other addresses."""
+    return command([*SERVICES[service]["entrypoint"], *SERVICES[service]["command"]], changes)
+
+
+def command(words: list[str], changes: dict[str, str]) -> list[str]:
+    words = [word for word in words if word != "CMD"]
+    for old, new in changes.items():
+        words = [word.replace(old, new) for word in words]
+    return [sys.executable, *words[1:]]
+
+
+def load_is_seen(points: list[Point]) -> bool:
+    """New users come through the replica, the extended queries count, and the server exports its events."""
     users = [point.value for point in points if point.metric == "users_total"]
-    return {"devices_total", "poller.replica.lag"} <= {point.metric for point in points} and any(
-        isinstance(value, int) and value >= 1000 for value in users
+    expected = {"devices_total", "poller.replica.lag", "messages_sent_total"}
+    return expected <= {point.metric for point in points} and any(
+        isinstance(value, int) and value > 1000 for value in users
     )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.config.environment import variables
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS
 from tests.bed.process import ROOT
 from tests.bed.programs import need
 
@@ -93,7 +92,7 @@ def test_both_services_are_closed_alike() -> None:
 
 
 def test_the_units_set_what_the_program_reads() -> None:
-    known = {variable for field in Variables.model_fields.values() for variable in variables(field)}
+    known = {variable for setting in SETTINGS.values() for variable in setting.variables}
     for name in (DAEMON, ONCE):
         environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]
         set_here = {
@@ -104,5 +103,5 @@ def test_the_units_set_what_the_program_reads() -> None:
     daemon = dict(unit(DAEMON))
     assert daemon["Type"] == "notify"
     assert daemon["RestartPreventExitStatus"] == "2"
-    grace = Variables.model_fields["grace_period"].default
+    grace = SETTINGS["grace_period"].default
     assert float(daemon["TimeoutStopSec"].removesuffix("s")) > grace

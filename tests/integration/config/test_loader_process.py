@@ -30,7 +30,6 @@ READ_ONLY_BY_THE_CHILD = (
     "poller.cli.app", "poller.cli.options", "poller.cli.run", "poller.config.environment",
     "poller.cli.loader_child", "poller.config.load_settings",
     "poller.config.queries.load", "poller.config.queries.schema", "poller.config.queries.sql_check",
-    "poller.config.settings_schema",
 )  # fmt: skip
 VERSION = importlib.metadata.version("obscura-poller")
 NO_DATABASE = "postgresql://127.0.0.1:1/none"

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from poller.cli.app import COMMANDS, app
 from poller.cli.help import EXAMPLES, epilog
 from poller.config.load_settings import load
-from poller.config.settings_schema import Variables
+from poller.config.settings import SETTINGS
 from poller.model.errors import ConfigError
 from tests.bed.process import ROOT
 
@@ -131,7 +131,7 @@ def test_no_message_of_the_command_line_speaks_as_a_library_does() -> None:
     for name in COMMANDS:
         for parameter in parameters(name):
             # Settings are read as text, and told of by their own messages.
-            if not parameter.opts[0].startswith("--") or parameter.name in {"help", *Variables.model_fields}:
+            if not parameter.opts[0].startswith("--") or parameter.name in {"help", *SETTINGS}:
                 continue
             told = _told(name, f"{parameter.opts[0]}=\U0001f9ed")
             assert not re.search(r"Value error|Input should|None\b", told)

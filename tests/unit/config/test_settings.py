@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from pydantic import ByteSize
 
-from poller.config.environment import variables
 from poller.config.load_settings import load
-from poller.config.settings import Settings, format_value
-from poller.config.settings_schema import Variables, example_of
+from poller.config.settings import SETTINGS, Settings
 from poller.model.errors import ConfigError
 from poller.model.secrets import mask_conninfo, mask_url, read_secret
 
@@ -45,20 +43,20 @@ def test_an_option_beats_a_variable_and_the_source_says_so() -> None:
     assert (settings.timeout, str(settings.source("timeout"))) == (9, "variable POLLER_TIMEOUT")
 
 
-@pytest.mark.parametrize("name", list(Variables.model_fields))
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(name: str) -> None:
-    field = Variables.model_fields[name]
-    first = variables(field)[0]
+    setting = SETTINGS[name]
+    first = setting.variables[0]
     assert first == f"POLLER_{name.upper()}"
-    assert field.description
-    settings = load({first: example_of(name)})
+    assert setting.meaning
+    settings = load({first: setting.example})
     assert str(settings.source(name)) == f"variable {first}"
 
 
-@pytest.mark.parametrize("name", list(Variables.model_fields))
+@pytest.mark.parametrize("name", list(SETTINGS))
 def test_the_first_of_a_field_s_variables_wins_over_the_later_ones(name: str) -> None:
-    names = variables(Variables.model_fields[name])
-    example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else example_of(name)
+    names = SETTINGS[name].variables
+    example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else SETTINGS[name].example
     for position, expected in enumerate(names):
         settings = load(dict.fromkeys(names[position:], example))
         assert settings.source(name).name == expected
@@ -242,7 +240,7 @@ def test_nothing_of_the_password_command_is_shown() -> None:
 
 def test_every_variable_s_value_is_in_the_settings() -> None:
     kept = [field.name for field in fields(Settings)]
-    assert kept[: len(Variables.model_fields)] == list(Variables.model_fields)
+    assert kept[: len(SETTINGS)] == list(SETTINGS)
 
 
 def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making() -> None:
@@ -259,7 +257,9 @@ def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making(
     [(2**20, "1MiB"), (256 * 2**20, "256MiB"), (1536 * 2**20, "1.5GiB"), (2**40, "1TiB")],
 )
 def test_a_size_is_told_in_its_largest_unit(size: int, told: str) -> None:
-    assert format_value("spool_max_size", size) == told == ByteSize(size).human_readable().replace(".0", "")
+    assert (
+        SETTINGS["spool_max_size"].format(size) == told == ByteSize(size).human_readable().replace(".0", "")
+    )
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -22,6 +22,7 @@ from poller.demo.screen import Board, EventBoard
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.terminal.sparkline import sparkline
+from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process, eventually, gone
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
@@ -62,6 +63,17 @@ def ends_without_a_trace(process: Process) -> bool:
     process.send(signal.SIGINT)
     assert process.wait(120) == 0, process
     return eventually(lambda: all(gone(pid) for pid in pids)) and not any(place.exists() for place in places)
+
+
+def test_it_starts_with_rows_in_every_table_but_attachments(database: Database) -> None:
+    for script in ("schema.sql", "rows.sql"):
+        database.execute((ROOT / "poller/demo" / script).read_text())
+    tables = [name for (name,) in database.execute("SELECT relname FROM pg_stat_user_tables ORDER BY 1")]
+    counts = {table: database.execute(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+    assert [table for table, count in counts.items() if count == 0] == ["attachments"]
+    assert (counts["users"], counts["messages"], counts["refresh_tokens"], counts["backups"]) == (
+        1000, 600, 200, 100
+    )  # fmt: skip
 
 
 def test_it_exports_to_the_named_collector_and_removes_everything(

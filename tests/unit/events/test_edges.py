@@ -28,7 +28,6 @@ from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
 from poller.events import EventMetrics, PoolState
-from poller.events import health as health_module
 from poller.events._catalog.semconv import BOUNDARIES
 from poller.events._export.providers import _Closer
 from poller.events._export.reader import Reader
@@ -197,7 +196,8 @@ def test_paths_to_exclude_can_be_named_instead() -> None:
 
 def test_the_health_loop_logs_within_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
     spans, provider = recorded()
-    monkeypatch.setattr(health_module, "_tracer", provider.get_tracer("x"))
+    # The API sets the global provider only once in a process.
+    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
     places = []
 
     class Handler(logging.Handler):

@@ -168,13 +168,10 @@ class Counted:
 
 
 @pytest.mark.parametrize("piece", ["DETAIL:Key ()=(", "DETAIL:Key ()=().", "Key ()=(DETAIL:", "DETAIL:x "])
-def test_a_line_with_many_rows_is_not_read_again_for_each(
-    monkeypatch: pytest.MonkeyPatch, piece: str
-) -> None:
+def test_a_line_with_many_rows_is_not_read_again_for_each(piece: str) -> None:
     line = Counted(shapes._END_OF_LINE)  # noqa: SLF001 - what C reads is no step of Python
-    monkeypatch.setattr(shapes, "_END_OF_LINE", line)
     text = piece * 200
-    shapes._remove_rows(text)  # noqa: SLF001 - the same
+    shapes._remove_rows(text, line)  # type: ignore[arg-type]  # noqa: SLF001 - it has the one method used
     assert line.read <= len(text)
 
 

@@ -26,7 +26,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from starlette.exceptions import HTTPException
 
-from poller.events import service
 from poller.events._asgi import errors
 from poller.events._export.settings import TelemetryError
 from poller.events._privacy.processors import ScrubbedTracerProvider
@@ -58,8 +57,10 @@ class Spans:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
-    found = Spans(TracerProvider(shutdown_on_exit=False))
-    monkeypatch.setattr(service, "_tracer", found.tracer)
+    provider = TracerProvider(shutdown_on_exit=False)
+    found = Spans(provider)
+    # The API sets the global provider only once in a process.
+    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
     return found
 
 
@@ -555,10 +556,8 @@ def test_queries_of_psycopg_have_spans_with_their_sqlstate(
 
 
 def test_a_library_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr("poller.events.libraries.import_module", missing)
+    for name in ("psycopg", "botocore"):
+        monkeypatch.setitem(sys.modules, f"opentelemetry.instrumentation.{name}", None)
     with pytest.raises(TelemetryError) as raised:
         instrument(["psycopg", "redis", "botocore"])  # type: ignore[list-item]  # what is tested
     assert [problem.partition(" ")[0] for problem in raised.value.problems] == ["spans", "'redis'", "spans"]

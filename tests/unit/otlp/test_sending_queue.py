@@ -17,8 +17,9 @@ import pytest
 
 from poller.model.errors import ConfigError, StateInUseError
 from poller.model.text import counted
+from poller.otlp.queue_database import StoredRequest, checksum_of
 from poller.otlp.queue_recovery import salvage
-from poller.otlp.queue_storage import QueueStorage, StoredRequest, _checksum
+from poller.otlp.queue_storage import QueueStorage
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import MEMORY_BYTES, SendingQueue
 from tests.bed.process import Process
@@ -534,7 +535,7 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
     if during == "add":
         for number in range(count, count + 20):
             one = StoredRequest(number + 1, 1.0, repeated(number))
-            row = (one.id, one.at, 1, _checksum(one), one.request.body)
+            row = (one.id, one.at, 1, checksum_of(one), one.request.body)
             database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     elif during == "remove":
         database.execute("DELETE FROM request WHERE id <= ?", (settled + count // 2,))
@@ -627,7 +628,7 @@ def version_1(folder: Path, count: int) -> sqlite3.Connection:
         if number == count // 2:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         one = StoredRequest(number + 1, 1e9, repeated(number))
-        row = (one.id, one.at, 1, _checksum(one), one.request.body)
+        row = (one.id, one.at, 1, checksum_of(one), one.request.body)
         database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     return database
 
