@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,24 @@ class Polled:
         pid = self.napping()
         assert eventually(lambda: [(b.pid, b.state) for b in self.watch.now()] == [(pid, "idle")])
         return pid
+
+    @contextmanager
+    def stopped_between_ticks(self) -> Iterator[None]:
+        """Stop the process of the daemon between two ticks, so that none begins meanwhile."""
+        while True:
+            pid = self.after_tick()
+            self.process.send(signal.SIGSTOP)
+            assert eventually(partial(self._looked, self.watch.looks + 10))
+            if [(backend.pid, backend.state) for backend in self.watch.now()] == [(pid, "idle")]:
+                break
+            self.process.send(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.process.send(signal.SIGCONT)
+
+    def _looked(self, number: int) -> bool:
+        return self.watch.looks > number
 
     def pushed_after(self, moment: float) -> bool:
         """Whether a push was begun after `moment` (seconds since 1970)."""

@@ -568,7 +568,7 @@ COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
     "key for its file": ({"POLLER_OTLP_ENDPOINT": "https://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_CLIENT_KEY": _KEY}, "CLIENT_KEY: .* cannot be read"),
     "key on one line": ({"POLLER_OTLP_ENDPOINT": "https://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "Sesame"}, "CLIENT_KEY: .* cannot be read"),
     "key in a broken file": ({"POLLER_OTLP_ENDPOINT": "https://127.0.0.1:<grpc>", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "<plants>/key", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "<plants>/key"}, "export failed"),
-    "HTTP key in a broken file": ({"POLLER_OTLP_ENDPOINT": "https://127.0.0.1:<http 401>", "POLLER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "<plants>/key", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "<plants>/key"}, "export failed"),
+    "HTTP key in a broken file": ({"POLLER_EXPORT_TIMEOUT": "5s", "POLLER_OTLP_ENDPOINT": "https://127.0.0.1:<http 401>", "POLLER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_CLIENT_KEY": "<plants>/key", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "<plants>/key"}, "export failed"),
     "certificates for their file": ({"POLLER_OTLP_ENDPOINT": "https://127.0.0.1:4317", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": _KEY}, "cannot be read"),
     "compression": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<grpc>", "OTEL_EXPORTER_OTLP_HEADERS": _HEADERS, "OTEL_EXPORTER_OTLP_COMPRESSION": "zip"}, "zip|export failed"),
 }  # fmt: skip

@@ -55,9 +55,9 @@ def test_a_server_that_refuses(proxy: Proxy, polled: Polled, spell: Spell) -> No
 
 
 def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, spell: Spell) -> None:
-    polled.after_tick()
-    proxy.hang()
-    proxy.cut()
+    with polled.stopped_between_ticks():
+        proxy.hang()
+        proxy.cut()
     assert "timeout expired" in spell.said(GONE)["message"]
     spell.withheld()
     proxy.resume()
