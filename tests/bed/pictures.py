@@ -14,7 +14,7 @@ _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]|\x1b[()][A-Z0-9]|\r")
 _TEXT = re.compile(r"<text [^>]*>(.*?)</text>", re.DOTALL)
 _HISTORY = re.compile(r"[▁▂▃▄▅▆▇█]+")
-_NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?")
+_NUMBER = re.compile(r"[<+-]?\d[\d,.]*(e[+-]?\d+)?( m?s\b)?")
 
 
 def draw(name: str, title: str, screen: Sequence[str], width: int) -> str:
