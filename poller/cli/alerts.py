@@ -14,7 +14,7 @@ from poller.model.catalog import Defaults
 from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.alert_rules_poller import Limits, poller_rules
 
-RUNBOOK = "deploy/RUNBOOK.md"
+RUNBOOK = "docs/runbook.md"
 REPLAY_LAG = 300.0
 """Seconds; the alert's limit if POLLER_MAX_REPLAY_LAG is unset."""
 _HEAD = """\

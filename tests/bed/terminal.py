@@ -53,6 +53,11 @@ class Terminal:
         return [line.rstrip() for line in _STEERING.sub("", last).split("\n")]
 
     @property
+    def colored_screen(self) -> list[str]:
+        """The lines that were drawn last, with colours."""
+        return self._text.rpartition(_HOME)[2].split("\n")
+
+    @property
     def now(self) -> list[Any]:
         """The terminal's attributes (termios)."""
         return termios.tcgetattr(self._main)

@@ -90,7 +90,7 @@ _VALUES = {"By": "{{ $value | humanize1024 }}B", "s": "{{ $value | humanizeDurat
 
 
 def query_rules(queries: Sequence[QueryDefinition], runbook: str) -> Iterator[Rule]:
-    """One rule per alert of each metric; `runbook` is the address of RUNBOOK.md."""
+    """One rule per alert of each metric; `runbook` is the address of the runbook."""
     for query in queries:
         for metric in query.metrics:
             for alert in metric.alert:

@@ -35,7 +35,7 @@ class Limits:
 
 
 def poller_rules(limits: Limits, runbook: str) -> Iterator[Rule]:
-    """All rules of the poller; `runbook` is the address of RUNBOOK.md, which has a section for each rule."""
+    """All rules of the poller; `runbook` is the address of the runbook, which has a section for each rule."""
 
     def rule(
         name: str, severity: Severity, lasting: float, expr: str, summary: str, description: str

@@ -18,7 +18,7 @@ from tests.bed.process import ROOT
 from tests.bed.promtool import promtool
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
-RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
+RUNBOOK = ROOT / "docs" / "runbook.md"
 POLLER = {"job": "obscura-poller", "instance": "a"}
 METRICS = {**POLLER, "poller_signal": "metrics"}
 TRACES = {**POLLER, "poller_signal": "traces"}
@@ -546,7 +546,7 @@ def test_the_runbook_has_a_section_for_each_alert(rules: Path) -> None:
     linked = {
         rule["annotations"]["runbook_url"].partition("#")[2]
         for rule in told(rules)
-        if rule["annotations"]["runbook_url"].startswith("deploy/RUNBOOK.md#")
+        if rule["annotations"]["runbook_url"].startswith("docs/runbook.md#")
     }
 
     assert linked == anchors.keys()

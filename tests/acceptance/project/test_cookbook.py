@@ -1,4 +1,4 @@
-"""The README's ten queries come to what their comments say, on a standby with all guards on."""
+"""The ten queries of the cookbook come to what their comments say, on a standby with all guards on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.bed.documentation import all_blocks
 from tests.bed.postgres import Database
-from tests.bed.process import ROOT, Process
+from tests.bed.process import Process
 
 pytestmark = pytest.mark.every_version
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COOKBOOK = README.partition("<!-- file: cookbook.yaml -->\n```yaml\n")[2].partition("```")[0]
+(COOKBOOK,) = [block.text for block in all_blocks("file") if block.argument == "cookbook.yaml"]
 TABLES = """
 CREATE TABLE orders (
     tenant text, customer text, state text, amount numeric, details jsonb,

@@ -17,6 +17,7 @@ import yaml
 
 from poller.config.load_settings import load
 from poller.config.queries.files import files_of
+from tests.bed.documentation import pages
 from tests.bed.process import ROOT
 from tests.bed.programs import need
 
@@ -178,9 +179,7 @@ def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> No
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
     policy = yaml.safe_load((FOLDER / "standalone/networkpolicy.yaml").read_text(encoding="utf-8"))
     allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
-    written = "".join(
-        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "deploy/OPERATING.md")
-    )
+    written = "".join(page.read_text(encoding="utf-8") for page in pages())
     urls = re.findall(r"POLLER_(?:OTLP_ENDPOINT|DATABASE_URL)[=:]\s*'?(\w+://[^\s'`]+)", written)
     defaults = {"https": 443, "postgresql": 5432}
     ports = {url.port or defaults[url.scheme] for url in map(urlsplit, urls)}
@@ -190,7 +189,7 @@ def test_the_network_policy_allows_every_port_that_the_documentation_recommends(
 
 def blocks(language: str) -> list[str]:
     """The blocks of code of the operator's page."""
-    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/kubernetes.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 

@@ -39,11 +39,9 @@ def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None, done.stderr
     assert float(found[1]) <= STATED_EXPOSURE
-    for page in ("README.md", "deploy/OPERATING.md"):
-        stated = re.findall(
-            r"`systemd-analyze security`[^.]*?(\d\.\d)", (ROOT / page).read_text(encoding="utf-8")
-        )
-        assert {float(number) for number in stated} == {STATED_EXPOSURE}, page
+    page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
+    stated = re.findall(r"`systemd-analyze security`[^.]*?(\d\.\d)", page)
+    assert {float(number) for number in stated} == {STATED_EXPOSURE}
 
 
 def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) -> None:
@@ -68,7 +66,7 @@ def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secr
     tmp_path: Path,
 ) -> None:
     """The service runs as a user that is made for it: it reads what everybody may read."""
-    page = (ROOT / "deploy/OPERATING.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```sh\n(python3 -m venv /opt.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for line in block.splitlines() if "/etc/poller" in line]
     script = "\n".join(commands).replace("/etc/poller", f"{tmp_path}/etc/poller")

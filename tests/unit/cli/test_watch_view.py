@@ -33,8 +33,8 @@ from poller.polling.status import (
 )
 from poller.polling.store import ResultStore
 from poller.terminal.sparkline import change, number
-from tests.acceptance.project.test_readme import blocks
 from tests.bed.definitions import a_query, a_result
+from tests.bed.documentation import only
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually
 from tests.bed.queries import write_queries
@@ -446,8 +446,8 @@ def test_without_a_terminal_it_prints_once(poller_process: Callable[..., Process
 README_STATE = "alive: process 7 (instance eu-1), heartbeat 2s ago; export ok; query files ok"
 
 
-def test_the_readme_shows_what_is_drawn() -> None:
-    (readme,) = [text for _, text in blocks("watch")]
+def test_the_documentation_shows_the_screen() -> None:
+    _, documented = only("watch")
     board = Board()
     for poll in range(1, 8):
         at = NOW - 60 * (7 - poll) - 12
@@ -460,7 +460,7 @@ def test_the_readme_shows_what_is_drawn() -> None:
             server="standby replica:5432, 0s behind",
         )
 
-    assert [line.rstrip() for line in lines] == readme.splitlines()
+    assert [line.rstrip() for line in lines] == documented.splitlines()
 
 
 def readme_glances(poll: int, at: float) -> list[QueryStatus]:

@@ -16,7 +16,7 @@ from poller.config.queries.load import load
 from poller.config.queries.query_file import read
 from poller.config.queries.schema.json_schema import as_text, schema
 from poller.model.catalog import Defaults
-from tests.acceptance.project.test_readme import blocks
+from tests.bed.documentation import all_blocks
 from tests.bed.process import ROOT, Process
 from tests.unit.config.test_catalog import CATALOGS, MISTAKES
 
@@ -84,7 +84,7 @@ def test_every_good_file_is_taken(path: Path, validator: Draft202012Validator) -
 
 
 def test_every_query_file_of_the_readme_is_good(validator: Draft202012Validator, tmp_path: Path) -> None:
-    for name, text in blocks("file"):
+    for _, name, text in all_blocks("file"):
         if name.endswith((".yaml", ".yml")) and "queries:" in text:
             file = tmp_path / name.replace("/", "-")
             file.write_text(text, encoding="utf-8")

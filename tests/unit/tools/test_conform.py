@@ -36,8 +36,7 @@ from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, personal_data, windows
-from tests.acceptance.project.test_readme import _on_path as on_path
-from tests.acceptance.project.test_readme import blocks
+from tests.bed.documentation import all_blocks, script
 from tests.bed.process import ROOT, Process
 from tests.bed.told import REQUESTS, SERVICE, tell
 
@@ -993,14 +992,14 @@ def test_a_duration_ends_it(conform: Conform) -> None:
 def test_it_works_as_the_readme_says(
     good: Stream, receiver: Receiver, start_process: Start, tmp_path: Path
 ) -> None:
-    (commands,) = [text for name, text in blocks("run") if name == "conform"]
+    (commands,) = [block.text for block in all_blocks("run") if block.argument == "conform"]
     receiver.stop()
     assert "--for 30s" in commands
     ports = f"--grpc-port {receiver.grpc_port} --http-port {receiver.http_port}"
     commands = commands.replace("--for 30s", f"--requests {REQUESTS} {ports}")
     commands = commands.replace("obscura-server", SERVICE)
     (tmp_path / "recorded.json").write_text("".join(recorded(good)), encoding="utf-8")
-    process = start_process(["bash", "-c", f"set -e\n{on_path(commands)}"], cwd=tmp_path)
+    process = start_process(["bash", "-c", f"set -e\n{script(commands)}"], cwd=tmp_path)
     process.wait_for_line("listening")
     tell(receiver.http_endpoint, "http")
     assert process.wait() == 0, process
