@@ -108,15 +108,16 @@ def make() -> Iterator[Make]:
     made: list[SignalExport] = []
 
     def make(
-        receiver: Receiver, protocol: Protocol = "grpc", signal: Signal = "traces", **limits: Any
+        receiver: Receiver,
+        protocol: Protocol = "grpc",
+        signal: Signal = "traces",
+        pause: float = 0.05,
+        **limits: Any,
     ) -> SignalExport:
         endpoint = endpoint_of(receiver, protocol, signal)
+        bounds = Limits(retry=RetryConfig(1.0, pause), **limits)
         # A machine that stalls must not make an answer late.
-        made.append(
-            SignalExport(
-                signal, endpoint, PATIENCE, limits=Limits(**{"retry": RetryConfig(0.05, 0.05), **limits})
-            )
-        )
+        made.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
         return made[-1]
 
     yield make
