@@ -57,7 +57,7 @@ BEGIN;
 -- than PostgreSQL's own. It would run with the rights of the user who runs this script.
 SET LOCAL search_path = pg_catalog;
 SET LOCAL client_min_messages = warning;
--- A GRANT waits for whoever changes the table just now, and everybody else would queue behind it.
+-- A GRANT waits for a transaction that changes the table, and other transactions would wait for the GRANT.
 SET LOCAL lock_timeout = '2s';
 
 -- An anonymous block sees no variable of psql's.
@@ -79,7 +79,7 @@ BEGIN
         RAISE EXCEPTION 'there is no schema % in database %', current_setting('role_sql.schema'),
             current_database();
     END IF;
-    -- Somebody else's role, by its looks: taking its rights away might stop a server.
+    -- The role probably belongs to another program: without its rights, that program could stop.
     SELECT concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
         CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
         CASE WHEN rolbypassrls THEN 'BYPASSRLS' END) INTO power FROM pg_roles WHERE rolname = wanted;
@@ -95,7 +95,7 @@ SELECT format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE', :'role')
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
 
 -- One connection is the poller's; the second is for the moment in which the server has not yet noticed that the
--- first is gone, and for `poller doctor` beside the daemon.
+-- first is gone, and for `poller doctor` next to the daemon.
 ALTER ROLE :"role" LOGIN INHERIT CONNECTION LIMIT 2;
 
 -- The poller sets tighter ones for each query. These hold for everybody else who logs in with this role.
@@ -141,8 +141,8 @@ SELECT :'access' = 'all' AS read_all \gset
 \if :read_all
     GRANT pg_read_all_data TO :"role";
 \else
-    -- What is not there (another release of the server, a migration to come) is passed over; the poller skips
-    -- its query and says why. To count rows, any one column will do: the harmless one stands here.
+    -- Missing tables and columns (another release of the server, a later migration) are skipped. The poller
+    -- skips their queries and says why. To count rows, any column is enough: here a harmless one is granted.
     SELECT format('GRANT SELECT (%s) ON %I.%I TO %I',
         string_agg(quote_ident(attname), ', ' ORDER BY attnum), :'schema', relname, :'role')
     FROM (VALUES

@@ -3,8 +3,8 @@
 #
 #     pip install uv && deploy/image/pin.sh [--upgrade]
 #
-# Without --upgrade what is pinned stays as it is, as long as pyproject.toml allows it. The licences change with
-# the versions: write their list anew afterwards (deploy/image/README.md).
+# Without --upgrade, pinned versions stay the same as long as pyproject.toml allows them. The licences change with
+# the versions: write their list again afterwards (deploy/image/README.md).
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -5,7 +5,7 @@
 --     psql -v ON_ERROR_STOP=1 -f attachments_size_bytes.sql "$DATABASE_URL"
 --
 -- It can be run again at any time: what is there already is left alone. The server's own migrations do not
--- know the column; a database built anew at an upgrade of the server needs this file once more.
+-- know the column; a database that is rebuilt at an upgrade of the server needs this file again.
 --
 -- To undo it (the sizes are lost; the poller goes back to skipping the query):
 --
@@ -18,8 +18,8 @@
 BEGIN;
 
 -- Adding a nullable column without a default changes the catalogue only, no row is rewritten. It needs an
--- ACCESS EXCLUSIVE lock for that instant, and whoever asks for one makes everybody else queue behind it:
--- give up after two seconds rather than hold up the server behind a long transaction. Then run it again.
+-- ACCESS EXCLUSIVE lock for that instant, and other transactions wait for a transaction that requests one:
+-- stop after two seconds, so that a long transaction does not block the server. Then run it again.
 SET LOCAL lock_timeout = '2s';
 
 ALTER TABLE attachments ADD COLUMN IF NOT EXISTS size_bytes bigint;

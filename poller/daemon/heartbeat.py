@@ -166,4 +166,4 @@ def _make_folder(folder: Path, *, private: bool) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if private and not is_own_folder(folder):
-        raise PermissionError(0, "the folder is somebody else's")
+        raise PermissionError(0, "the folder belongs to another user")

@@ -107,7 +107,7 @@ class Reload:
         self.problems = problems
         self._reloads.add(1, {"poller.outcome": "failed"})
         logger.error(
-            "query files not taken over, the queries stay as they are",
+            "query files rejected; the running queries stay in use",
             extra={"problems": len(problems), "queries": len(self.catalog.queries)},
         )
         for problem in problems[:MOST_PROBLEMS]:

@@ -53,7 +53,7 @@ class TelemetryMiddleware:
         """Wrap `app`; spans go to `tracer_provider`, or to the global provider, which may be set later.
 
         Requests for a path in `exclude` have no span and are not counted in any metric; their log lines have
-        trace ids. The default excludes the probes that `Health` answers, wherever it is mounted.
+        trace ids. The default excludes the probes that `Health` answers at any mount point.
 
         Set `public_endpoint` if untrusted clients can send requests. A client's `traceparent` then neither
         continues the client's trace nor decides about sampling; the root span starts a trace and links to the

@@ -253,7 +253,7 @@ def _provided(protocol: str, variables: Variables, kind: Any) -> Any:
     except StopIteration:
         message = f"{variables.environ[where]!r} is not installed; install the package that provides it"
         raise ConfigError([invalid(where, message)]) from None
-    except Exception as error:  # noqa: BLE001 - it is somebody else's program
+    except Exception as error:  # noqa: BLE001 - it is a program of another vendor
         raise ConfigError([invalid(where, redact(f"{type(error).__name__}: {error}"))]) from None
     if not isinstance(given, kind):
         raise ConfigError([invalid(where, f"it gives a {type(given).__name__}, not a {kind.__name__}")])

@@ -71,5 +71,5 @@ def without(result: PollResult, claims: Contested) -> PollResult:
     if not lost:
         return result
     quarantined = Counter(result.quarantined) + Counter(duplicate=lost)
-    advice = result.advice or "another query has the same series; tell them apart by fixed attributes"
+    advice = result.advice or "another query has the same series; distinguish them by fixed attributes"
     return result._replace(samples=remaining, quarantined=quarantined, advice=advice)

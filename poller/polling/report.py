@@ -64,16 +64,16 @@ def refusals(result: PollResult) -> Iterator[str]:
         yield f"{name}: {result.advice}"
     for refused in result.refused:
         row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
-        yield f"{name}: left out of {refused.metric} ({refused.reason}): {row}"
+        yield f"{name}: omitted from {refused.metric} ({refused.reason}): {row}"
     for column in _null_and_empty(result):
         text = f"{name}: NULL and '' of {column} are one series to Prometheus"
-        yield f"{text}; write coalesce({column}, 'none') to tell them apart"
+        yield f"{text}; write coalesce({column}, 'none') to distinguish them"
     beyond = result.quarantined.get("overflow", 0)
     more = sum(result.quarantined.values()) - beyond - len(result.refused)
     if more > 0:
-        yield f"{name}: {more} more left out"
+        yield f"{name}: {more} more omitted"
     if beyond:
-        yield f"{name}: {beyond} left out beyond max_series {result.query.max_series} (overflow)"
+        yield f"{name}: {beyond} omitted beyond max_series {result.query.max_series} (overflow)"
     if result.folded:
         yield f"{name}: {result.folded} beyond max_series {result.query.max_series} summed up in `other`"
 

@@ -32,7 +32,7 @@ class Relay:
     """
 
     def __init__(self, pgconn: PGconn) -> None:
-        """Take over the server's socket; raises OSError if the process cannot open three more descriptors."""
+        """Move the server's socket to the relay; raises OSError if the process cannot open three more descriptors."""
         self._pgconn = pgconn
         self._descriptor = pgconn.socket
         self._server = socket.socket(fileno=os.dup(self._descriptor))

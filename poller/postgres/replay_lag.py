@@ -234,7 +234,7 @@ class LagMeter:
         if self._passed is not None:
             witnesses.append((now - self._passed.at, "since it was last seen in sync"))
         if not witnesses:
-            return Lag(None, None, True, timeline, f"{state}, and nothing is known of before")
+            return Lag(None, None, True, timeline, f"{state}, and its earlier state is unknown")
         seconds, since = min(witnesses)
         seconds = max(_LEAST_SECONDS, seconds)
         return Lag(seconds, seconds, True, timeline, f"{state}: {since}")
@@ -300,7 +300,7 @@ def _link(receiver: dict[str, Any] | None, ping: float | None) -> tuple[str, boo
 
 def _aurora(milliseconds: str | None) -> Lag:
     if milliseconds is None:
-        return Lag(None, None, True, None, "aurora_replica_status() does not tell")
+        return Lag(None, None, True, None, "aurora_replica_status() does not report it")
     seconds = max(0.0, float(milliseconds) / 1000)
     return Lag(seconds, seconds, True, None, "by aurora_replica_status()")
 

@@ -279,8 +279,8 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert done.exit_code == 1
     lines = evened(done.stderr)
     assert lines[22:24] == ["... and 10 more rows", "30 rows in N ms, planner's cost N"]
-    assert "warning: twins: left out of twins (duplicate): kind=a depth=1" in lines
-    assert "warning: twins: 10 more left out" in lines
+    assert "warning: twins: omitted from twins (duplicate): kind=a depth=1" in lines
+    assert "warning: twins: 10 more omitted" in lines
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
     assert lines[-1] == "every row is omitted, so the query feeds no metric"

@@ -102,7 +102,7 @@ def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
     process.wait_for_line("query files read again: 0 added, 0 removed, 1 changed")
     write_queries(tmp_path, ("a", "SELEC oops"))
     process.send(signal.SIGHUP)
-    process.wait_for_line("query files not taken over")
+    process.wait_for_line("query files rejected")
     process.send(signal.SIGUSR1)
     loaded = set(process.wait_for_line(r"loaded: (.*)")[1].split())
     assert {"poller.daemon.run", "psycopg", "grpc"} <= loaded

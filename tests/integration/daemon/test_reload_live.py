@@ -339,7 +339,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
         "INFO removed metrics: gone",
         "INFO metrics with a new unit: turned {row} -> s",
         "INFO metrics with a new description: turned",
-        "ERROR query files not taken over, the queries stay as they are",
+        "ERROR query files rejected; the running queries stay in use",
         f"{where}[0].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE",
         f"{where}[1].name: 'turned' is also the query at {file}:1; rename one",
     ]
@@ -367,5 +367,5 @@ def test_a_config_map_is_followed_without_being_asked(
     volume.update(b=written(query("b", "SELECT 3 AS n")))
     last = {"b": 3, "reload.success": 1, "reloads ok": 2, "reloads failed": 1}
     receiver.wait_for(lambda _: values(receiver) == last, PATIENCE)
-    assert process.stderr.count("query files not taken over") == 1
+    assert process.stderr.count("query files rejected") == 1
     assert process.running

@@ -88,11 +88,11 @@ def test_a_contract_is_kept_and_what_breaks_it_is_shown(
     assert unordered["quarantined"] == {"overflow": 7}
     told = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
     assert told == [
-        "mail: left out of mail (nan): state=sent n=NaN",
-        "mail: left out of mail (undeclared_value): state=lost n=1",
-        "mail: left out of mail (null): state=failed n=NULL",
+        "mail: omitted from mail (nan): state=sent n=NaN",
+        "mail: omitted from mail (undeclared_value): state=lost n=1",
+        "mail: omitted from mail (null): state=failed n=NULL",
         "sizes: 7 beyond max_series 2 summed up in `other`",
-        "unordered: 7 left out beyond max_series 2 (overflow)",
+        "unordered: 7 omitted beyond max_series 2 (overflow)",
     ]
 
 

@@ -175,7 +175,7 @@ def test_of_a_standby_that_starts_without_its_primary_nothing_is_known_until_it_
         assert cluster.standby.execute("SELECT pg_last_xact_replay_timestamp() IS NULL") == [(True,)]
         lag = site.look()
         assert (lag.seconds, lag.data_age) == (None, None)
-        assert lag.why.endswith("nothing is known of before")
+        assert lag.why.endswith("its earlier state is unknown")
         cluster.standby.promote()
         promoted = site.look()
         assert (promoted.seconds, promoted.standby, promoted.timeline) == (0.0, False, 2)

@@ -211,7 +211,7 @@ def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
                 "  waiting_total state=x 1",
                 "- quarantined null: 0",
                 "+ quarantined null: 1",
-                "# waiting: left out of waiting_age_seconds (null): state=x n=1 age=NULL",
+                "# waiting: omitted from waiting_age_seconds (null): state=x n=1 age=NULL",
             ],
         ),
         (

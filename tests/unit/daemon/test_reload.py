@@ -132,7 +132,7 @@ def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
     assert bed.reload.run(requested=False) == "refused"
     assert bed.reload.run(requested=False) == "unchanged", "no file has changed"
     first, *problems = told(caplog)
-    assert first == "ERROR query files not taken over, the queries stay as they are"
+    assert first == "ERROR query files rejected; the running queries stay in use"
     assert [problem.partition(": ")[2] for problem in problems] == [
         f"queries[{number}].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE"
         for number in range(2)

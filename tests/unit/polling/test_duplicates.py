@@ -42,7 +42,7 @@ def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> 
     assert [(s.metric, s.value) for s in a.samples] == [("own", 7), ("shared", 2)]
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
     assert a.quarantined == b.quarantined == {"duplicate": 1}
-    assert a.advice == "another query has the same series; tell them apart by fixed attributes"
+    assert a.advice == "another query has the same series; distinguish them by fixed attributes"
     frame = Frame((SHARED, OWN), store.current(0.0))
     exported = {
         metric.name: [point.value for point in metric.data.data_points]  # type: ignore[union-attr]

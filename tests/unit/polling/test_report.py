@@ -146,5 +146,5 @@ def test_null_and_empty_attributes_that_are_duplicates_are_explained(
     query = a_query(metrics=(a_metric("m", attribute_columns=["c"]),))
     mapped = to_samples(query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]))
     result = a_result(query, refused=mapped.refused, quarantined=mapped.quarantined)
-    what = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to tell them apart"
+    what = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to distinguish them"
     assert (f"{query.name}: {what}" in list(refusals(result))) is said
