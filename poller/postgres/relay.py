@@ -32,7 +32,7 @@ class Relay:
     """
 
     def __init__(self, pgconn: PGconn) -> None:
-        """Move the server's socket to the relay; raises OSError if the process cannot open three more descriptors."""
+        """Move the server's socket here; raises OSError if three more descriptors cannot be opened."""
         self._pgconn = pgconn
         self._descriptor = pgconn.socket
         self._server = socket.socket(fileno=os.dup(self._descriptor))
