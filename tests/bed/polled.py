@@ -240,7 +240,7 @@ class Spell:
             return [one for one in every if not any(re.search(pattern, one) for pattern in passed)]
 
         def ends() -> list[str]:
-            return [message for message in messages("INFO") if " again " in message]
+            return [message for message in messages("INFO") if re.search(" (again|recovered) ", message)]
 
         assert eventually(lambda: len(ends()) >= len(told)), (told, str(self._polled.process))
         for said, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (ends(), told)):
