@@ -681,6 +681,7 @@ def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: S
 _LIBRARY = """
 import logging, sys
 from poller.postgres.replica import Replica
+from poller.postgres.transaction import TransactionLimits
 from poller.model.query import MetricDefinition
 from poller.model.query import QueryDefinition
 from poller.config.endpoint import resolve
