@@ -68,7 +68,9 @@ class _Later(typer.core.TyperCommand):
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        alone.command(self.name, epilog=epilog(str(self.name)))(getattr(module, name))
+        from poller.cli.options import SettingsCommand
+
+        alone.command(self.name, cls=SettingsCommand, epilog=epilog(str(self.name)))(getattr(module, name))
         command = typer.main.get_command(alone)
         arguments = list(args)  # the parser removes its arguments from the list
         try:

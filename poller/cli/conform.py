@@ -65,8 +65,7 @@ def conform(
 
     Reports unknown and missing metrics, wrong types and units, counters that fall, undeclared attributes and
     values, impossible values, personal data in any signal, root spans without a request id, and log records
-    without trace context. Exit code 0: no difference; 1: differences, or nothing was received; 2: invalid
-    options, files or configuration.
+    without trace context. Exit code 0: no difference; 1: differences, or no data received; 2: invalid input.
     """
     seconds = _seconds(duration)
     if files and (duration or requests):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+import typer.core
 
 from poller.cli.completion import folders, values
 from poller.config.load_settings import load
@@ -29,6 +30,39 @@ QueryFiles = Annotated[
 """Argument of commands that may read other query files than the daemon."""
 
 
+class SettingsCommand(typer.core.TyperCommand):
+    """A command whose `--help` lists its own options, and whose `--help-settings` lists those of settings."""
+
+    settings_only = False
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of the options; the parser and completion know all of them."""
+        params = self.params
+        self.params = [param for param in params if (param.name in SETTINGS) == self.settings_only]
+        try:
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = params
+
+
+def _print_help_of_settings(context: typer.Context, requested: bool) -> None:
+    if requested:
+        context.command.settings_only = True  # type: ignore[attr-defined] # it is a SettingsCommand
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+_HelpSettings = Annotated[
+    bool,
+    typer.Option(
+        "--help-settings",
+        is_eager=True,
+        callback=_print_help_of_settings,
+        help="Print the options of settings and exit.",
+    ),
+]
+
+
 def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Pass the loaded settings to a command as its parameter `settings`, and add the options for `names`.
 
@@ -45,6 +79,7 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
 
         @functools.wraps(command)
         def loaded(**arguments: Any) -> None:
+            del arguments["help_settings"]
             settings = load(os.environ, {name: arguments.pop(name) for name in options})
             for warning in settings.warnings if warn else ():
                 typer.echo(one_line(warning), err=True)
@@ -55,7 +90,10 @@ def with_settings(*names: str, warn: bool = False) -> Callable[[Callable[..., No
             for name, parameter in own.items()
             if name != "settings"
         ]
-        parameters = [*own_parameters, *options.values()]
+        listing = inspect.Parameter(
+            "help_settings", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_HelpSettings
+        )
+        parameters = [*own_parameters, *options.values(), listing]
         # typer reads both attributes; with `__wrapped__` it would read the undecorated command instead.
         del loaded.__wrapped__
         loaded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # PEP 362 allows it

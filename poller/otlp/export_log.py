@@ -34,7 +34,7 @@ class ExportLog:
     ) -> None:
         """Prepare; records show the collector as `endpoint`. With `confirm` the first success is logged.
 
-        Without `asked_for` a collector that does not support the signal is logged at info level, not as a
+        Without `requested` a collector that does not support the signal is logged at info level, not as a
         warning.
         """
         self._form = form

@@ -64,7 +64,7 @@ class DamagedRowError(Exception):
         self.number = number
 
 
-SHELF_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
+STORAGE_ERRORS = (DamagedError, DamagedRowError, sqlite3.Error, OSError, UnicodeDecodeError)
 """Errors that a storage raises; UnicodeDecodeError if SQLite's message quotes a damaged schema."""
 _DAMAGE = frozenset(
     {
@@ -201,7 +201,7 @@ def readable(db: sqlite3.Connection, after: int) -> Iterator[StoredRequest | Non
     for number in sorted(numbers):
         try:
             stored = read_request(db, number)
-        except SHELF_ERRORS:
+        except STORAGE_ERRORS:
             yield None
         else:
             yield stored

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from poller.otlp.queue_database import (
     PAGE,
-    SHELF_ERRORS,
+    STORAGE_ERRORS,
     StoredRequest,
     connect,
     has_sound_journal,
@@ -36,7 +36,7 @@ def salvage(path: Path) -> Iterator[StoredRequest | None]:
     the rows show which rows are intact.
     """
     copy = path.with_name("spool.salvage.db")
-    with contextlib.suppress(*SHELF_ERRORS):
+    with contextlib.suppress(*STORAGE_ERRORS):
         try:
             if path.is_file():
                 for part, target in zip(parts(path), parts(copy), strict=True):
@@ -89,7 +89,7 @@ def _from_pages(db: sqlite3.Connection, path: Path) -> Iterator[StoredRequest | 
             _plant(db, planted := place)
         try:
             stored = read_request(db, number)
-        except SHELF_ERRORS:
+        except STORAGE_ERRORS:
             damaged_rows += place != roots[b"total"]
         else:
             whole_rows += total is None or number <= total[1]  # a higher id was never committed

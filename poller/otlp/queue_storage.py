@@ -22,7 +22,7 @@ _ROOM_PAGES = 1024
 class QueueStorage:
     """The requests of one database, ordered by id; not thread-safe, so callers must take turns.
 
-    Every method except `close` and `rescue` raises one of SHELF_ERRORS if the database is damaged or cannot
+    Every method except `close` and `rescue` raises one of STORAGE_ERRORS if the database is damaged or cannot
     be used.
     """
 

@@ -14,7 +14,7 @@ from typing import Literal
 from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.model.text import counted
-from poller.otlp.queue_database import SHELF_ERRORS, DamagedRowError, StoredRequest, is_damage, parts
+from poller.otlp.queue_database import STORAGE_ERRORS, DamagedRowError, StoredRequest, is_damage, parts
 from poller.otlp.queue_lock import FolderLock
 from poller.otlp.queue_recovery import salvage
 from poller.otlp.queue_storage import QueueStorage
@@ -127,7 +127,7 @@ class SendingQueue:
                 except DamagedRowError as error:
                     self._drop(storage, error)
                     number = head
-                except SHELF_ERRORS as error:
+                except STORAGE_ERRORS as error:
                     if not self._replaced(error):
                         break
             return None
@@ -218,7 +218,7 @@ class SendingQueue:
             except DamagedRowError as error:
                 self._drop(storage, error)
                 after = error.number
-            except SHELF_ERRORS as error:
+            except STORAGE_ERRORS as error:
                 self._replaced(error)
                 return None
 
@@ -227,11 +227,11 @@ class SendingQueue:
 
         The size limit never drops the newest export.
         """
-        self._on_disk(lambda disk: self._trim_shelf(disk, self._max_size, now))
+        self._on_disk(lambda disk: self._trim_storage(disk, self._max_size, now))
         if not self._closed:
-            self._trim_shelf(self._memory, min(self._max_size, MEMORY_BYTES), now)
+            self._trim_storage(self._memory, min(self._max_size, MEMORY_BYTES), now)
 
-    def _trim_shelf(self, storage: QueueStorage, most: int, now: float) -> None:
+    def _trim_storage(self, storage: QueueStorage, most: int, now: float) -> None:
         while first := self._first(storage, self._in_hand):
             number, at = first
             if now - at > self._max_age:
@@ -265,7 +265,7 @@ class SendingQueue:
         except DamagedRowError as error:
             self._drop(self._disk, error)
             return False
-        except SHELF_ERRORS as error:
+        except STORAGE_ERRORS as error:
             if is_damage(error):
                 self._set_aside(error)
             else:
@@ -280,7 +280,7 @@ class SendingQueue:
         try:
             self._lock = self._lock or FolderLock(self.folder, _LOCK)
             storage = QueueStorage(self.folder / _FILE)
-        except (ConfigError, *SHELF_ERRORS) as error:
+        except (ConfigError, *STORAGE_ERRORS) as error:
             if new or not is_damage(error):
                 self._warn_no_disk(error)
                 return None
@@ -359,7 +359,7 @@ class SendingQueue:
                 if self._disk is None:
                     raise OSError
                 self._disk.add(batch)
-            except SHELF_ERRORS:
+            except STORAGE_ERRORS:
                 self._memory.add(batch)
             moved += len(batch)
             self._last = max(self._last, batch[-1].id)
@@ -376,7 +376,7 @@ class SendingQueue:
         """Drop one damaged request."""
         try:
             storage.remove(error.number, error.number)
-        except SHELF_ERRORS as why:
+        except STORAGE_ERRORS as why:
             self._warn_no_disk(why)  # the request is skipped now and removed later
             return
         self.dropped["damaged"] += 1

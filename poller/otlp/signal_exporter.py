@@ -35,7 +35,7 @@ class Limits:
 class SignalExport:
     """The queue of one signal and the thread that sends it; a slow collector delays no caller.
 
-    The poller's health does not depend on it: only the export of metrics is watched, by `Push.stuck`.
+    The poller's health does not depend on it: `MetricExporter.stuck` watches only the export of metrics.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SignalExport:
     ) -> None:
         """Prepare; `timeout` bounds one request, in seconds.
 
-        Without `asked_for` a loss, or a collector without support for the signal, is logged at info level.
+        Without `requested` a loss, or a collector without support for the signal, is logged at info level.
         Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* variable cannot be used, or if the package for
         HTTP is missing.
         """

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RequireStandby = Literal["warn", "true", "false"]
 Hold = Callable[[QueryDefinition, float, int | None], Skip | None]
-"""Return why a query must wait because of its own history, or None (see `Restraint.hold`)."""
+"""Return why a query must wait because of its own history, or None (see `CircuitBreaker.check`)."""
 
 
 @dataclass(slots=True)

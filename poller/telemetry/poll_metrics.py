@@ -41,7 +41,7 @@ class SelfMetrics:
         self._quarantined = meter.create_counter(
             "poller.query.quarantined",
             unit="{data_point}",
-            description="Data points that were not exported because they are not valid numbers, by reason.",
+            description="Data points that were not exported because they are invalid, by reason.",
         )
         self._folded = meter.create_counter(
             "poller.query.folded",

@@ -38,7 +38,7 @@ class Spans:
     ) -> None:
         """Start the export; `timeout` bounds one request, in seconds.
 
-        Spans that are exported by default are not `asked_for`. `meter_provider` receives the SDK's own
+        Spans that are exported by default are not `requested`. `meter_provider` receives the SDK's own
         metrics of its processor, if OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED enables them.
 
         Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* or OTEL_BSP_* variable cannot be used, or if the

@@ -45,7 +45,7 @@ def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
 
 
 def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() -> None:
-    done = poller("settings", "--help", COLUMNS="400", TERMINAL_WIDTH="400")
+    done = poller("settings", "--help-settings", COLUMNS="400", TERMINAL_WIDTH="400")
     assert done.returncode == 0
     told = " ".join(done.stdout.split())
     for setting in SETTINGS.values():

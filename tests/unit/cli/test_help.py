@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 from typer.exceptions import TyperException
+from typer.testing import CliRunner
 
 from poller.cli.app import COMMANDS, app
 from poller.cli.help import EXAMPLES, epilog
@@ -183,3 +184,26 @@ def test_what_is_misspelt_in_the_environment_is_told_by_commands_that_log_nothin
         "POLLER_MAX_SERIE: no such setting; did you mean POLLER_MAX_SERIES?",
         "querys: does not exist; did you mean 'queries'?",
     ]
+
+
+MOST_LINES = 40
+
+
+def printed(*arguments: str) -> str:
+    """Return the output of a command line on a terminal of 80 columns."""
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments).output
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_of_a_command_fits_a_screen_and_lists_no_option_of_a_setting(name: str) -> None:
+    shown = printed(name, "--help")
+
+    assert len(shown.splitlines()) <= MOST_LINES
+    assert "[variable POLLER_" not in shown
+
+
+def test_help_settings_lists_every_setting_of_a_command() -> None:
+    shown = printed("run", "--help-settings")
+
+    assert all(f"  {setting.option} " in shown for setting in SETTINGS.values())
+    assert "--help-settings" not in printed("health", "--help")
