@@ -237,7 +237,7 @@ if os.path.exists({str(tmp_path / "fail")!r}):
     ("arguments", "code", "stream", "text"),
     [
         (["run", "--help"], 0, "stdout", "Usage: python -m poller run [OPTIONS]"),
-        (["--", "run", "--help"], 0, "stdout", "--grace-period"),
+        (["--", "run", "--help-settings"], 0, "stdout", "--grace-period"),
         (["run", "--intervall", "5m"], 2, "stderr", "No such option: --intervall"),
         (["run", "--interval", "often"], 2, "stderr", "--interval: 'often' is not a duration"),
         (["run", "--queries", "/nowhere"], 2, "stderr", "POLLER_QUERIES: '/nowhere' does not exist"),
