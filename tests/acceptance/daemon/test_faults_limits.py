@@ -102,7 +102,9 @@ def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> No
         spell.counted("nap", "failed", "timeout", "25P04")
         spell.counted("things", "ok")
     # Those behind it share its fate, and the breaker may hold one back once.
-    spell.recovered("^query nap failed", besides="query (brief|pace|sorted)|^query nap (is|recovered)", late=2)
+    spell.recovered(
+        "^query nap failed", besides="query (brief|pace|sorted)|^query nap (is|recovered)", late=2
+    )
 
 
 def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Polled, spell: Spell) -> None:
