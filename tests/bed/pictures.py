@@ -36,4 +36,5 @@ def words(svg: str) -> list[str]:
 def normal(text: str) -> list[str]:
     """Return the words of a text without styles, numbers and histories."""
     text = _HISTORY.sub(" ", _STYLES.sub("", text).replace("\xa0", " "))
-    return _NUMBER.sub("N", text).split()
+    # A value may be absent: a rate before the second export, a change of 0.
+    return [word for word in _NUMBER.sub("N", text).split() if word not in {"N", "mean", "-"}]
