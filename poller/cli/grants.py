@@ -14,7 +14,8 @@ from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import quote
-from poller.tools.grants import needs_of, to_sql
+from poller.tools.grants.script import to_sql
+from poller.tools.grants.statement import needs_of
 
 _NO_ROLES = {"public", "none", ""}
 """Names that GRANT does not accept as a role, even in quotes."""

@@ -13,7 +13,8 @@ import typer.core
 
 from poller.cli.completion import folders, values
 from poller.config.load_settings import load
-from poller.config.settings import SETTINGS, Setting
+from poller.config.setting import Setting
+from poller.config.settings import SETTINGS
 from poller.model.printable import one_line
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")

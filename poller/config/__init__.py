@@ -8,5 +8,6 @@ load_settings   Loader of the settings from options, environment variables and d
 loader_process  Child process that reads the command line, the settings and the query files for the daemon.
 orphans         Reaper of orphaned processes, for a poller that is process 1 of a container.
 queries         Query files to a Catalog.
-settings        Settings of the poller: the declaration of each, and the effective values with their sources.
+setting         Declaration of a setting: its type, default, variables, limits and texts.
+settings        Settings of the poller: their table, and the effective values with their sources.
 """

@@ -16,11 +16,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poller.config import settings
+from poller.config import setting as declared
 from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.environment import Environment
 from poller.config.queries.schema.fields import Duration
-from poller.config.settings import SETTINGS, Setting, Settings, Source
+from poller.config.setting import Setting
+from poller.config.settings import SETTINGS, Settings, Source
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.secrets import Secret
@@ -61,9 +62,9 @@ def _share(value: object) -> object:
 
 
 _TYPES: dict[Any, Any] = {
-    settings.Duration: Duration,
-    settings.Share: Annotated[float, BeforeValidator(_share)],
-    settings.Size: Annotated[ByteSize, AfterValidator(int)],
+    declared.Duration: Duration,
+    declared.Share: Annotated[float, BeforeValidator(_share)],
+    declared.Size: Annotated[ByteSize, AfterValidator(int)],
     Secret: str,
 }
 """Types that read the text of a variable or an option."""
@@ -222,7 +223,7 @@ def _say(setting: Setting, value: object, error: dict[str, Any]) -> str:
             return f"{value!r} is not true or false; {example}"
         case kind if kind.startswith("byte_size"):
             return f"{value!r} is not a size; {example}"
-        case kind if kind.startswith("float_") and setting.type is settings.Share:
+        case kind if kind.startswith("float_") and setting.type is declared.Share:
             return f"{value!r} is not a share; {example}"
         case "literal_error":
             choices = context["expected"].replace("'", "").replace(" or ", ", ")

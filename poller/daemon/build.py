@@ -184,7 +184,7 @@ def open_cycle(
         store,
         tracker=tracker,
         tracing=tracing,
-        metrics=SelfMetrics(meter, tracing.context),
+        metrics=None if isinstance(meter, NoOpMeter) else SelfMetrics(meter, tracing.context),
         breaker=breaker,
         log=PollLog(every_result=daemon and exporter is None, repeats=daemon, within=tracing.of),
     )

@@ -39,10 +39,11 @@ class PollCycle:
         *,
         tracker: ServerTracker,
         tracing: Tracing,
-        metrics: SelfMetrics,
+        metrics: SelfMetrics | None,
         breaker: CircuitBreaker,
         log: PollLog,
     ) -> None:
+        """Prepare; without `metrics`, nothing is counted."""
         self.replica = replica
         self.store = store
         self._tracker = tracker
@@ -51,7 +52,8 @@ class PollCycle:
         self._log = log
         self._statuses = QueryStatuses()
         # The spans come first, because metrics and log records refer to them.
-        self._observers: Sequence[PollObserver] = (tracing, metrics, breaker, log, self._statuses)
+        observers: tuple[PollObserver | None, ...] = (tracing, metrics, breaker, log, self._statuses)
+        self._observers = [observer for observer in observers if observer is not None]
         self._histories = (breaker, log, self._statuses)
 
     def run(
@@ -73,7 +75,8 @@ class PollCycle:
 
     def overran(self, tick: str) -> None:
         """Count one tick that was skipped."""
-        self._metrics.overrun(tick)
+        if self._metrics is not None:
+            self._metrics.overrun(tick)
 
     def log_stale(self) -> None:
         """Log the queries whose values are withheld from now on; called by a timer, because age decides."""

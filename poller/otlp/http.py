@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import json
 import math
-import socket
 import threading
 import time
 import zlib
@@ -14,10 +13,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import BadStatusLine, RemoteDisconnected
-from typing import Any
 
 import requests
-import urllib3
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from requests.adapters import HTTPAdapter
@@ -26,6 +23,7 @@ from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
 from poller.otlp import response as export_result
+from poller.otlp.http_transport import AbortableAdapter, AbortableConnection
 from poller.otlp.response import ExportResult
 from poller.otlp.signals import SignalFormat
 
@@ -42,94 +40,6 @@ _MARGIN_SECONDS = 0.5
 """Time after the timeout at which the deadline ends an exchange. An earlier timeout gives more detail."""
 _UNREAD_ANSWER = (DecodeError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """Errors of the parsers for an answer that does not conform to OTLP."""
-
-
-class HttpSession(requests.Session):
-    """A session for one URL in which the configured CA certificate takes precedence over the environment."""
-
-    _environment: Any = None
-
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Keep OTEL_EXPORTER_OTLP_CERTIFICATE, which REQUESTS_CA_BUNDLE would override.
-
-        The environment is read once: to look for a proxy, `requests` goes through all of it twice a request.
-        """
-        if self._environment is None:
-            if verify is None and self.verify is not True:
-                verify = self.verify
-            self._environment = super().merge_environment_settings(url, proxies, stream, verify, cert)
-        return self._environment
-
-
-class AbortableConnection:
-    """The current connection of one sender, which another thread can close at any time.
-
-    It keeps a duplicate of the socket, because TLS detaches the socket during its handshake.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._deadline = math.inf
-
-    def begin(self, deadline: float) -> None:
-        """Start an exchange that may last until `deadline` (monotonic seconds)."""
-        with self._lock:
-            self._deadline = deadline
-
-    def opened(self, connection: socket.socket) -> None:
-        """Replace the connection with a new one. Raises TimeoutError after the deadline."""
-        with self._lock:
-            self._drop()
-            if time.monotonic() > self._deadline:
-                connection.close()
-                raise TimeoutError("the time for the request is over")
-            self._socket = connection.dup()
-
-    def cut(self) -> None:
-        """Close the connection, even while a thread uses it; a connection that opens later is refused."""
-        with self._lock:
-            self._deadline = -math.inf
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-            self._drop()
-
-    def _drop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-
-class _Adapter(HTTPAdapter):
-    """The transport of `requests`, with connections that a Line can close."""
-
-    def __init__(self, line: AbortableConnection) -> None:
-        self._pools = _pools(line)
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self._pools
-        return manager
-
-
-def _pools(line: AbortableConnection) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    class Lined:
-        def _new_conn(self) -> socket.socket:
-            opened: socket.socket = super()._new_conn()  # type: ignore[misc]  # a connection is its next class
-            line.opened(opened)
-            return opened
-
-    def lined(pool: Any) -> Any:
-        return type("LinedPool", (pool,), {"ConnectionCls": type("Lined", (Lined, pool.ConnectionCls), {})})
-
-    return {scheme: lined(pool) for scheme, pool in urllib3.poolmanager.pool_classes_by_scheme.items()}
 
 
 class HttpSender:
@@ -163,7 +73,7 @@ class HttpSender:
         self._line = AbortableConnection()
         for prefix, adapter in list(session.adapters.items()):
             if type(adapter) is HTTPAdapter:
-                session.mount(prefix, _Adapter(self._line))
+                session.mount(prefix, AbortableAdapter(self._line))
         encoding = {} if compression == "none" else {"content-encoding": compression}
         self._headers = {"content-type": PROTOBUF, "user-agent": user_agent, **encoding, **headers}
         self._proven = False

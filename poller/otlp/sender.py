@@ -147,7 +147,8 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
     try:
         import requests
 
-        from poller.otlp.http import COMPRESSIONS, HttpSender, HttpSession
+        from poller.otlp.http import COMPRESSIONS, HttpSender
+        from poller.otlp.http_transport import HttpSession
     except ImportError as error:
         raise ConfigError(
             [

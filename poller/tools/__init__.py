@@ -5,7 +5,7 @@ conform    Check the telemetry of a server against the metric catalogue.
 doctor     Examine the environment that the daemon depends on.
 draft      Draft queries from tables and statements.
 generate   Generate dashboards, alerting rules and the metric catalogue.
-grants     Least privileges that a role needs to run queries, from their parse trees and `requires`.
+grants     Print the least privileges that a role needs to run queries.
 importers  Import other tools' query files.
 test       Test queries against fixture rows.
 """

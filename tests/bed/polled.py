@@ -202,7 +202,7 @@ class Spell:
     def recovered(
         self,
         *warnings: str,
-        told: Sequence[str] = (),
+        ends: Sequence[str] = (),
         besides: str | None = None,
         things: Sequence[int] = (3,),
         connections: int = 1,
@@ -211,7 +211,7 @@ class Spell:
     ) -> None:
         """Wait until a poll that began after the mending is pushed, and look at all that was seen.
 
-        `warnings` is every record above INFO, in order; `told` is every record that announces an end; what
+        `warnings` is every record above INFO, in order; `ends` is every record that announces an end; what
         matches `besides` is neither asked for nor refused. `late` ticks may still fail: the one under way.
         """
         polled = self._polled
@@ -222,7 +222,7 @@ class Spell:
         assert eventually(lambda: (polled.value("pace") or 0) > since * 1000), polled.process
         assert self._bad() - bad <= late, f"more than the tick under way failed: {self.more()}"
         assert eventually(lambda: all(polled.stale(query) == 0 for query in polled.queries)), polled.process
-        self._look_at_log(warnings, told, besides)
+        self._look_at_log(warnings, ends, besides)
         self._look_at_values(things)
         watch = polled.watch
         assert watch.looks > 0
@@ -232,18 +232,18 @@ class Spell:
         assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
         assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")
 
-    def _look_at_log(self, warnings: Sequence[str], told: Sequence[str], besides: str | None) -> None:
+    def _look_at_log(self, warnings: Sequence[str], ends: Sequence[str], besides: str | None) -> None:
         def messages(*severities: str) -> list[str]:
             every = [r["message"] for r in self._records() if r["severity"] in severities]
             # How soon values are too old depends on how long the fault lasts; `withheld` looks at that.
             passed = [WITHHELD, *([besides] if besides else [])]
             return [one for one in every if not any(re.search(pattern, one) for pattern in passed)]
 
-        def ends() -> list[str]:
+        def announced() -> list[str]:
             return [message for message in messages("INFO") if re.search(" (again|recovered) ", message)]
 
-        assert eventually(lambda: len(ends()) >= len(told)), (told, str(self._polled.process))
-        for said, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (ends(), told)):
+        assert eventually(lambda: len(announced()) >= len(ends)), (ends, str(self._polled.process))
+        for said, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (announced(), ends)):
             assert len(said) == len(expected), (said, expected)
             for message, pattern in zip(said, expected, strict=True):
                 assert re.search(pattern, message), (message, pattern)

@@ -62,7 +62,8 @@ def files_of(source: Path) -> list[Path]:
             if entry.name.endswith(_SUFFIXES)
             and not entry.name.startswith(".")
             and not entry.name.endswith(_CASE_FILES)
-            and not entry.is_dir()
+            # DirEntry.is_dir() would raise for a link to itself, and so hide all other files.
+            and not Path(entry).is_dir()
         ]
     return [source / name for name in sorted(names)]
 

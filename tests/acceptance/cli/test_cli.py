@@ -47,11 +47,11 @@ def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
 def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() -> None:
     done = poller("settings", "--help-settings", COLUMNS="400", TERMINAL_WIDTH="400")
     assert done.returncode == 0
-    told = " ".join(done.stdout.split())
+    printed = " ".join(done.stdout.split())
     for setting in SETTINGS.values():
-        assert f"{setting.option} " in told
-        assert f"variable {setting.variables[0]}" in told
-    assert "The option is visible in `ps`" in told
+        assert f"{setting.option} " in printed
+        assert f"variable {setting.variables[0]}" in printed
+    assert "The option is visible in `ps`" in printed
 
 
 def test_an_unknown_command_or_option_is_a_usage_error() -> None:

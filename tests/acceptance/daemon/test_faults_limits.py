@@ -115,7 +115,7 @@ def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Poll
         spell.counted("sorted", "failed", "rejected", "53400")
         spell.counted("pace", "ok", times=2)
         assert polled.value("sorted") == 50000, "the last good value"
-    spell.recovered("^query sorted failed", told=["^query sorted recovered"])
+    spell.recovered("^query sorted failed", ends=["^query sorted recovered"])
     assert {key[0] for key in spell.more() if key[1] != "ok"} == {"sorted"}
 
 
@@ -131,7 +131,7 @@ def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell
         spell.counted("things", "failed", "timeout", "55P03")
         spell.counted("pace", "ok", times=2)
         assert polled.value("things") == 3
-    spell.recovered("^query things failed", told=["^query things recovered"], besides=LESS_OFTEN)
+    spell.recovered("^query things failed", ends=["^query things recovered"], besides=LESS_OFTEN)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_lock_queue_on_a_primary(limited: Cluster, on_primary: Polled) -> None
         holder.rollback()
         assert eventually(lambda: limited.primary.execute(blocking) == [([],)]), "the next one has it"
         second.pgconn.finish()
-    spell.recovered("^query things failed", told=["^query things recovered"], besides=LESS_OFTEN)
+    spell.recovered("^query things failed", ends=["^query things recovered"], besides=LESS_OFTEN)
 
 
 def test_a_migration_waits_for_us_no_longer_than_our_budget(limited: Cluster, on_primary: Polled) -> None:

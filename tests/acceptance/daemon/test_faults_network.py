@@ -51,7 +51,7 @@ def test_a_server_that_refuses(proxy: Proxy, polled: Polled, spell: Spell) -> No
     spell.withheld()
     proxy.resume()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, spell: Spell) -> None:
@@ -62,7 +62,7 @@ def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, s
     spell.withheld()
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, told=[BACK])
+    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
 
 
 def test_a_connection_that_is_cut_in_the_middle_of_a_result(
@@ -73,7 +73,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_result(
     proxy.cut_after(10)
     spell.said(GONE)
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
     failed = {key[0]: n for key, n in spell.more().items() if key[1] != "ok"}
     assert failed == {"nap": 1, "brief": 1, "pace": 1}
 
@@ -89,7 +89,7 @@ def test_a_network_that_swallows_everything_while_a_query_runs(
     proxy.resume()
     spell.healed()
     # The server cannot know that the old connection is dead before the network says so.
-    spell.recovered(LEFT_OUT, GONE, told=[BACK], connections=2)
+    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
 
 
 def test_a_network_that_swallows_everything_between_two_ticks(
@@ -101,7 +101,7 @@ def test_a_network_that_swallows_everything_between_two_ticks(
     spell.said(GONE)
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, told=[BACK], connections=2)
+    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
 
 
 def test_a_slow_network_is_no_fault(proxy: Proxy, spell: Spell) -> None:

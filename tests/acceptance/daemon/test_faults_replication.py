@@ -83,7 +83,7 @@ def test_replay_that_is_paused(bed: Bed, polled: Polled) -> None:
     bed.cluster.standby.execute("SELECT pg_wal_replay_resume()")
     bed.cluster.wait_replayed()
     spell.healed()
-    spell.recovered(TOO_FAR, told=[CLOSER], things=(count, count + 1))
+    spell.recovered(TOO_FAR, ends=[CLOSER], things=(count, count + 1))
     assert eventually(lambda: polled.value("poller.replica.lag") == 0)
     assert eventually(lambda: polled.value("things") == count + 1)
 
@@ -102,7 +102,7 @@ def test_a_link_to_the_primary_that_is_cut(bed: Bed, polled: Polled) -> None:
     bed.link.resume()
     bed.cluster.wait_replayed(30)
     spell.healed()
-    spell.recovered(TOO_FAR, told=[CLOSER], things=(count, count + 1))
+    spell.recovered(TOO_FAR, ends=[CLOSER], things=(count, count + 1))
     assert eventually(lambda: polled.value("poller.replica.lag") == 0)
     assert eventually(lambda: polled.value("things") == count + 1)
 

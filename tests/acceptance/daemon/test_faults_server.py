@@ -126,7 +126,7 @@ def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
     spell.withheld()
     bed.standby.start()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -138,7 +138,7 @@ def test_a_standby_that_is_restarted_under_a_running_query(
     spell.healed()
     # An immediate shutdown says its 57P02 as a warning and then hangs up.
     spell.counted("pace", "failed", "unavailable", *(["57P01"] if mode == "fast" else []))
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spell: Spell) -> None:
@@ -147,7 +147,7 @@ def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spel
     spell.healed()
     said = spell.said(GONE)
     assert said["db.response.status_code"] == "57P01"
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
     for query in ("nap", "brief", "pace"):
         assert spell.more()[query, "failed", "unavailable", "57P01"] == 1
     assert not [key for key in spell.more() if key[:2] == ("things", "failed")]
@@ -169,7 +169,7 @@ def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
     spell.healed()
     said = spell.said("^query nap failed: canceling statement due to user request")
     assert said["db.response.status_code"] == "57014"
-    spell.recovered("^query nap failed", told=["^query nap recovered"])
+    spell.recovered("^query nap failed", ends=["^query nap recovered"])
     assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
 
 
@@ -182,7 +182,7 @@ def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
     assert eventually(lambda: not bed.refusal())
     spell.healed()
     spell.counted("pace", "failed", "unavailable")
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
@@ -200,7 +200,7 @@ def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
         bed.gate.touch()
         starting.join()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -215,7 +215,7 @@ def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Pol
     spell.withheld()
     bed.standby.restart()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -231,7 +231,7 @@ def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Sp
     finally:
         os.kill(postmaster, signal.SIGCONT)
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, told=[BACK])
+    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
 
 
 def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -249,7 +249,7 @@ def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spe
     spell.healed()
     # Where the machine is slow the drop is replayed into the next tick, and ends it as a conflict.
     conflict = r"conflict with recovery|^query \w+ recovered"
-    spell.recovered(GONE, told=[BACK], besides=conflict, late=2)
+    spell.recovered(GONE, ends=[BACK], besides=conflict, late=2)
 
 
 def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -262,7 +262,7 @@ def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> N
     finally:
         bed.change("PASSWORD 'right'")
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
     assert "right" not in polled.process.stderr
 
 
@@ -276,7 +276,7 @@ def test_a_role_that_pg_hba_rejects(bed: Bed, spell: Spell) -> None:
     finally:
         bed.let_in("scram-sha-256")
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -304,7 +304,7 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
         assert re.search("too many clients already|remaining connection slots are reserved", said["message"])
         spell.withheld()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
@@ -316,4 +316,4 @@ def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
         assert 'too many connections for role "poller"' in said["message"]
         spell.withheld()
     spell.healed()
-    spell.recovered(GONE, told=[BACK])
+    spell.recovered(GONE, ends=[BACK])

@@ -14,7 +14,7 @@ _WORDS = re.compile(
     beside | anew | mends? | mended | nobody | somebody | whoever | told | tells? | wherever | in\ vain
     | left\ out | leave\ away | left\ away | too\ dear | is\ well\ again | taken?\ over | takes\ over
     | held\ back | holds?\ back | pass(es|ed)?\ over | stands?\ (behind|beside|for)
-    | comes?\ to\ (its|their)\ turn | out\ of\ account | of\ before | its\ own\ to | but\ for\ the
+    | comes?\ to\ (its|their)\ turn | out\ of\ account | of\ before | of\ yours | its\ own\ to | but\ for\ the
     )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -23,7 +23,7 @@ _ALLOWED = {
     "poller/demo/postgres.py": {"nobody"},  # a user of Unix
     "deploy/compose.yaml": {"nobody"},
 }
-_PROSE = ("README.md", "docs", "queries", "deploy", "mkdocs.yml", "Dockerfile", "poller")
+_PROSE = ("README.md", "docs", "queries", "deploy", ".ci", "mkdocs.yml", "Dockerfile", "poller")
 _GENERATED = ("deploy/grafana", "docs/images", "poller/queries.schema.json")
 
 

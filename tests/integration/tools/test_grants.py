@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from poller.cli.app import app
 from poller.model.errors import ConfigError
-from poller.tools.grants import needs_of, to_sql
+from poller.tools.grants.script import to_sql
+from poller.tools.grants.statement import needs_of
 from tests.bed.definitions import a_query
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database

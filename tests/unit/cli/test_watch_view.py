@@ -249,10 +249,10 @@ def test_glances_are_made_anew_as_soon_as_anything_is_different() -> None:
     seen = QueryStatuses()
 
     def look(now: float, next_run: float = 1.0) -> Sequence[QueryStatus]:
-        told = seen.current(store.freshness(now), store.good(now), {query.name: next_run})
+        statuses = seen.current(store.freshness(now), store.good(now), {query.name: next_run})
         given = (last, {query.name: next_run})
-        assert list(told) == list(query_statuses(store.freshness(now), store.good(now), *given))
-        return told
+        assert list(statuses) == list(query_statuses(store.freshness(now), store.good(now), *given))
+        return statuses
 
     assert look(0.0)[0].state == "stale"
     result = a_result(query, Sample(query.name, 3, {}), at=1000.0)

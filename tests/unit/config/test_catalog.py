@@ -1,4 +1,4 @@
-"""Every mistake in a query file is told, with its place and what to write instead."""
+"""Every mistake in a query file is reported, with its place and what to write instead."""
 
 from __future__ import annotations
 
@@ -229,14 +229,16 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     assert len(load([tmp_path, tmp_path / "a.yaml"], DEFAULTS).queries) == 1
 
 
-def test_files_that_cannot_be_read_are_told_and_waited_for_by_nobody(tmp_path: Path) -> None:
+def test_each_file_that_cannot_be_read_is_reported_without_waiting_for_it(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "b.yaml")
     (tmp_path / "c.yaml").write_bytes(b"#" * ((1 << 20) + 1))
+    (tmp_path / "d.yaml").symlink_to("d.yaml")
     assert problems(tmp_path, tmp_path / "no.yaml") == [
         f"{tmp_path}/a.yaml: cannot be read: No such file or directory",
         f"{tmp_path}/b.yaml: is not a regular file; write a file or a folder",
         f"{tmp_path}/c.yaml:1: is larger than 1 MiB; split it into several files",
+        f"{tmp_path}/d.yaml: cannot be read: Too many levels of symbolic links",
         f"{tmp_path}/no.yaml: does not exist; write a folder of query files, or a file",
     ]
 
@@ -249,8 +251,8 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
     done = subprocess.run(
         [*as_others, sys.executable, "-m", "poller", "check", str(tmp_path)], capture_output=True, text=True
     )
-    told = f"{tmp_path}/a.yaml: cannot be read: Permission denied\n"
-    assert (done.returncode, done.stderr) == (2, told)
+    expected = f"{tmp_path}/a.yaml: cannot be read: Permission denied\n"
+    assert (done.returncode, done.stderr) == (2, expected)
 
 
 def test_the_shipped_words_mean_the_packaged_folders(tmp_path: Path) -> None:
@@ -295,13 +297,13 @@ def test_queries_are_selected_by_name_and_pattern_in_the_order_of_the_files(tmp_
 
 
 def loads_or_tells(path: Path) -> None:
-    told: Sequence[Diagnostic] = ()
+    problems: Sequence[Diagnostic] = ()
     try:
         catalog = load([path], DEFAULTS)
         assert all(isinstance(one, QueryDefinition) for one in catalog.queries)
     except ConfigError as error:
-        told = error.problems or [invalid("nowhere", "a failure without a reason")]
-    for problem in told:
+        problems = error.problems or [invalid("nowhere", "a failure without a reason")]
+    for problem in problems:
         assert problem.where.startswith(str(path))
         assert "\n" not in str(problem)
         assert len(problem.message) < 1000

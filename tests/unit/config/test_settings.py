@@ -253,12 +253,12 @@ def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making(
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "text"),
     [(2**20, "1MiB"), (256 * 2**20, "256MiB"), (1536 * 2**20, "1.5GiB"), (2**40, "1TiB")],
 )
-def test_a_size_is_told_in_its_largest_unit(size: int, told: str) -> None:
+def test_a_size_is_formatted_in_its_largest_unit(size: int, text: str) -> None:
     assert (
-        SETTINGS["spool_max_size"].format(size) == told == ByteSize(size).human_readable().replace(".0", "")
+        SETTINGS["spool_max_size"].format(size) == text == ByteSize(size).human_readable().replace(".0", "")
     )
 
 

@@ -674,9 +674,9 @@ def test_each_mutation_is_the_only_difference(
     assert wrong.keys() == expected.keys(), wrong
     for name, words in expected.items():
         assert words in wrong[name]
-    told = "\n".join(finding.message + str(finding.facts) for finding in findings)
+    output = "\n".join(finding.message + str(finding.facts) for finding in findings)
     for secret in ("203.0.113.7", "ada@example.org", "abcdefgh12345"):
-        assert secret not in told
+        assert secret not in output
 
 
 def test_late_points_are_ignored(good: Stream) -> None:

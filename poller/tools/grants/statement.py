@@ -1,51 +1,17 @@
-"""Least privileges that a role needs to run queries, from their parse trees and `requires`."""
+"""Resolution of the names in the statements of queries to the privileges that they need."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from poller.config.queries.sql_ast import identifier, nodes, output_name, read_relations, statement
+from poller.config.queries.sql_ast import nodes, output_name, read_relations, statement
 from poller.config.queries.sql_functions import calls
 from poller.model.query import QueryDefinition
+from poller.tools.grants.needs import Needs, Relation, is_system
 
-Relation = tuple[str, str]
-"""Schema and name."""
-
-_CLOSED = re.compile(
-    r"pg_(aios|authid|backend_memory_contexts|config|file_settings|hba_file_rules|ident_file_mappings|"
-    r"largeobject|replication_origin_status|shadow|shmem_allocations|shmem_allocations_numa|"
-    r"statistic|statistic_ext_data|subscription|user_mapping)"
-)
-"""Relations of pg_catalog that PUBLIC may not read as a whole."""
-_OPEN = re.compile(
-    r"pg_(aggregate|am|amop|amproc|attrdef|attribute|auth_members|available_extension_versions|"
-    r"available_extensions|cast|class|collation|constraint|conversion|cursors|database|"
-    r"db_role_setting|default_acl|depend|description|enum|event_trigger|extension|"
-    r"foreign_data_wrapper|foreign_server|foreign_table|group|index|indexes|inherits|init_privs|"
-    r"language|largeobject_metadata|locks|matviews|namespace|opclass|operator|opfamily|"
-    r"parameter_acl|partitioned_table|policies|policy|prepared_statements|prepared_xacts|proc|"
-    r"publication|publication_namespace|publication_rel|publication_tables|range|replication_origin|"
-    r"replication_slots|rewrite|roles|rules|seclabel|seclabels|sequence|sequences|settings|"
-    r"shdepend|shdescription|shseclabel|stat_activity|stat_all_indexes|stat_all_tables|"
-    r"stat_archiver|stat_bgwriter|stat_checkpointer|stat_database|stat_database_conflicts|"
-    r"stat_gssapi|stat_io|stat_progress_analyze|stat_progress_basebackup|stat_progress_cluster|"
-    r"stat_progress_copy|stat_progress_create_index|stat_progress_vacuum|stat_recovery_prefetch|"
-    r"stat_replication|stat_replication_slots|stat_slru|stat_ssl|stat_subscription|"
-    r"stat_subscription_stats|stat_sys_indexes|stat_sys_tables|stat_user_functions|stat_user_indexes|"
-    r"stat_user_tables|stat_wal|stat_wal_receiver|stat_xact_all_tables|stat_xact_sys_tables|"
-    r"stat_xact_user_functions|stat_xact_user_tables|statio_all_indexes|statio_all_sequences|"
-    r"statio_all_tables|statio_sys_indexes|statio_sys_sequences|statio_sys_tables|statio_user_indexes|"
-    r"statio_user_sequences|statio_user_tables|statistic_ext|stats|stats_ext|stats_ext_exprs|"
-    r"subscription_rel|tables|tablespace|timezone_abbrevs|timezone_names|transform|trigger|"
-    r"ts_config|ts_config_map|ts_dict|ts_parser|ts_template|type|user|user_mappings|views|"
-    r"wait_events)"
-)
-"""The other relations of pg_catalog, of releases 15 to 18."""
-_EXTENSIONS = re.compile(r"pg_(stat_statements(_info)?|buffercache|stat_monitor|stat_kcache)")
-"""Well-known relations of extensions, which define the privileges on them."""
 _BY_NAME = re.compile(
     r"to_reg(class|type|proc|procedure|oper|operator|collation)|(curr|next|set)val"
     r"|pg_get_(serial_sequence|viewdef|replica_identity_index)|row_security_active"
@@ -65,60 +31,9 @@ _NAMING_TYPES = {
     "regconfig",
     "regdictionary",
 }
-_PLAIN = re.compile(
-    r"(count|sum|min|max|avg|bool_or|bool_and|array_agg|string_agg|percentile_cont|"
-    r"percentile_disc|coalesce|extract|date_trunc|date_part|now|age|clock_timestamp|"
-    r"statement_timestamp|timezone|length|lower|upper|round|floor|ceil|abs|greatest|least|"
-    r"nullif|generate_series|unnest|pg_backend_pid|pg_is_in_recovery|current_database)"
-)
-"""Common functions, whose EXECUTE privilege administrators do not revoke from PUBLIC."""
 _QUALIFIED = ("funcname", "name", "names", "collname", "operName", "useOp", "method")
 """Where a parse tree has the names of functions, operators, types, collations and sampling methods."""
-_SYSTEM_COLUMNS = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
-
-
-@dataclass(slots=True)
-class Needs:
-    """Privileges that a role needs."""
-
-    schema: str
-    """The schema of every relation that is named without one."""
-    columns: dict[Relation, set[str]] = field(default_factory=dict)
-    """Columns that certainly belong to the relation."""
-    qualified: dict[Relation, set[str]] = field(default_factory=dict)
-    """Names qualified by the relation: a column, or a function of the whole row."""
-    possible: dict[Relation, set[str]] = field(default_factory=dict)
-    """Unqualified names: a column of the relation, or of another source or result of the statement."""
-    whole: dict[Relation, str] = field(default_factory=dict)
-    """Relations of which every column is needed, and why."""
-    schemas: set[str] = field(default_factory=set)
-    catalogs: set[str] = field(default_factory=set)
-    """Relations of PostgreSQL and of extensions, on which nothing is granted."""
-    roles: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
-    computed: set[str] = field(default_factory=set)
-    """Functions and types that read a relation whose name the query computes."""
-
-    def relation(self, node: Mapping[str, Any]) -> Relation | None:
-        """The relation of a RangeVar; None if nothing is granted on it."""
-        schema, name = node.get("schemaname"), str(node.get("relname"))
-        if _is_system(schema) if schema else any(of.fullmatch(name) for of in (_OPEN, _CLOSED, _EXTENSIONS)):
-            self.catalogs.add(name)
-            return None
-        target = (str(schema) if schema else self.schema, name)
-        self.columns.setdefault(target, set())
-        self.schemas.add(target[0])
-        return target
-
-    def read(self, relation: Relation, column: str, names: dict[Relation, set[str]]) -> None:
-        """Add `column` to `names`, which is one of `columns`, `qualified` and `possible`."""
-        if column in _SYSTEM_COLUMNS:
-            self.read_all(relation, f"the system column {column} cannot be granted")
-        else:
-            names.setdefault(relation, set()).add(column)
-
-    def read_all(self, relation: Relation, why: str) -> None:
-        self.whole.setdefault(relation, why)
+_Columns = frozenset[str]
 
 
 def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
@@ -141,80 +56,6 @@ def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
     return needs
 
 
-def to_sql(needs: Needs, role: str) -> str:
-    """Return the GRANTs as a script for psql, sorted, each once."""
-    to = f"TO {identifier(role)};"
-    lines = [f"GRANT USAGE ON SCHEMA {identifier(schema)} {to}" for schema in sorted(needs.schemas)]
-    for relation in sorted(needs.columns):
-        lines += _on(needs, relation, to)
-    lines += [f"GRANT {identifier(member)} {to}" for member in sorted(needs.roles)]
-    closed = {name for name in needs.catalogs if _CLOSED.fullmatch(name)}
-    unusual = {name for name in needs.functions if not _PLAIN.fullmatch(name)}
-    lines += [
-        f"-- {why}: {', '.join(map(_comment, sorted(names)))}."
-        for why, names in (
-            ("Not granted, because they are PostgreSQL's or an extension's own", needs.catalogs - closed),
-            ("Not granted, because PostgreSQL restricts who may read them", closed),
-            ("Grant EXECUTE, or membership in pg_monitor, if PUBLIC may not call", unusual),
-        )
-        if names
-    ]
-    if needs.computed:
-        readers = ", ".join(sorted(needs.computed))
-        lines.append(f"-- Grant USAGE on the schemas of the names that the query computes for: {readers}.")
-    if needs.columns:
-        lines += [
-            "-- A view with security_invoker needs these privileges on its tables as well.",
-            "-- A row security policy needs the privileges of what it reads and calls: see pg_policies.",
-        ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _on(needs: Needs, relation: Relation, to: str) -> Iterator[str]:
-    """Yield the GRANTs on one relation; the server decides on each name that may not be its column."""
-    full = ".".join(map(identifier, relation))
-    everything = f"GRANT SELECT ON {full} {to}"
-    if why := needs.whole.get(relation):
-        yield f"-- All columns, because {_comment(why)}."
-        yield everything
-        return
-    sure = needs.columns[relation]
-    qualified = needs.qualified.get(relation, set()) - sure
-    possible = needs.possible.get(relation, set()) - sure - qualified
-    if sure:
-        yield f"GRANT SELECT ({_list(sure)}) ON {full} {to}"
-    if qualified:
-        yield "-- All columns if one of these is a function of the row."
-        yield _if_columns(f"GRANT SELECT ({_list(qualified)}) ON {full} {to}", everything)
-    if possible and not sure and not qualified:
-        # Its rows can be read with a privilege on at least one column.
-        names = _comment(", ".join(sorted(possible)))
-        yield f"-- All columns if one of these is not of this table; write TABLE.COLUMN for {names}."
-        yield _if_columns(f"GRANT SELECT ({_list(possible)}) ON {full} {to}", everything)
-    elif possible:
-        yield "-- Only if there is such a column."
-        for name in sorted(possible):
-            yield _if_columns(f"GRANT SELECT ({identifier(name)}) ON {full} {to}", "NULL;")
-
-
-def _if_columns(grant: str, otherwise: str) -> str:
-    """`grant`, or `otherwise` if the table lacks a column that it names."""
-    body = f"BEGIN {grant} EXCEPTION WHEN undefined_column THEN {otherwise} END"
-    quote = "$$"
-    while quote in body:
-        quote = f"{quote[:-1]}x$"
-    return f"DO {quote}{body}{quote};"
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(identifier(name) for name in sorted(names))
-
-
-def _is_system(schema: str) -> bool:
-    """Whether `schema` is one of PostgreSQL's own, which every role may use or no role is granted."""
-    return schema == "information_schema" or schema.startswith("pg_")
-
-
 @dataclass(slots=True)
 class _Item:
     """One entry of FROM."""
@@ -235,9 +76,6 @@ class _Scope:
         while scope is not None:
             yield scope.items
             scope = scope.outer
-
-
-_Columns = frozenset[str]
 
 
 class _Statement:
@@ -273,7 +111,7 @@ class _Statement:
             if texts is None:
                 self._needs.computed.add(reader)
             schemas |= {str(schema) for text in texts or () if (schema := _named(text).get("schemaname"))}
-        self._needs.schemas |= {schema for schema in schemas if not _is_system(schema)}
+        self._needs.schemas |= {schema for schema in schemas if not is_system(schema)}
         self._needs.functions |= {
             f"{call.schema}.{call.name}" if call.schema else call.name
             for call in calls(tree)
@@ -503,8 +341,3 @@ def _fields(node: Any) -> list[Any]:
 
 def _strings(parts: list[Any]) -> list[str]:
     return [str(part["String"].get("sval", "")) for part in parts if "String" in part]
-
-
-def _comment(text: str) -> str:
-    """Return `text` on one line, so that no part of it leaves the comment."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
