@@ -14,6 +14,7 @@ from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
+from poller.model.text import install
 
 Which = Literal["inventory", "poller"]
 
@@ -27,13 +28,11 @@ def dashboard(
 ) -> None:
     """Write a Grafana dashboard (JSON, for import or provisioning) to stdout, without a database.
 
-    Its PromQL uses the default metric names of Prometheus' OTLP receiver. Requires
-    `pip install 'obscura-poller[dashboard]'`. Exit code 2: the query files are invalid.
+    Its PromQL uses the default metric names of Prometheus' OTLP receiver. Requires the
+    extra `dashboard`. Exit code 2: the query files are invalid.
     """
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
-        raise ConfigError(
-            [invalid("poller dashboard", "requires an extra: pip install 'obscura-poller[dashboard]'")]
-        )
+        raise ConfigError([invalid("poller dashboard", f"requires an extra: {install('dashboard')}")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load(resolve(settings.queries), defaults)
     if which == "inventory":

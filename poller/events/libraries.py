@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Literal
 
 from poller.events._export.settings import TelemetryError
+from poller.model.text import install
 
 Library = Literal["psycopg", "botocore"]
 
@@ -31,10 +32,7 @@ def instrument(libraries: Collection[Library]) -> None:
         try:
             module = import_module(f"opentelemetry.instrumentation.{library}")
         except ImportError as error:
-            problems.append(
-                f"spans of {library} require an extra package ({error}): "
-                f"pip install 'obscura-poller[{library}]'"
-            )
+            problems.append(f"spans of {library} require an extra package ({error}): {install(library)}")
             continue
         instrumentor = getattr(module, _INSTRUMENTORS[library])()
         if not instrumentor.is_instrumented_by_opentelemetry:

@@ -22,6 +22,11 @@ def quote(value: object) -> str:
     return str(value) if isinstance(value, int | float) else kind_of(value)
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra. The package is not on PyPI, so it is run in a clone."""
+    return f"pip install '.[{extra}]' in a clone of the poller's repository"
+
+
 def kind_of(value: object) -> str:
     """Return the kind of a value read from YAML, without its content."""
     match value:

@@ -19,6 +19,7 @@ from poller.model.files import read_regular
 from poller.model.otlp_limits import too_long_for_header
 from poller.model.redaction import Redaction, learn_environment, learn_url, redact
 from poller.model.secrets import show_path
+from poller.model.text import install
 from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
             [
                 invalid(
                     str(endpoint),
-                    "OTLP over HTTP needs a package more: pip install 'obscura-poller[http]'; "
-                    "or push by gRPC, port 4317",
+                    f"OTLP over HTTP requires an extra: {install('http')}; or push by gRPC, port 4317",
                 )
             ]
         ) from error

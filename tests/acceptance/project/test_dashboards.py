@@ -18,6 +18,7 @@ from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.prometheus import metric_name
+from poller.model.text import install
 from poller.model.units import unit_problem
 from poller.receiver.answers import ACCEPT, UNAVAILABLE, partial
 from poller.receiver.decode import Point
@@ -336,4 +337,4 @@ def test_without_the_extra_the_error_names_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 2
-    assert done.stderr == ("poller dashboard: requires an extra: pip install 'obscura-poller[dashboard]'\n")
+    assert done.stderr == f"poller dashboard: requires an extra: {install('dashboard')}\n"

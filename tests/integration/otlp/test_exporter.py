@@ -18,6 +18,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from poller.config.endpoint import Endpoint, resolve
 from poller.model.errors import ConfigError
+from poller.model.text import install
 from poller.otlp import request as encoding
 from poller.otlp import sender as otlp
 from poller.otlp.exporter import MetricExporter, resource
@@ -247,7 +248,7 @@ def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
 def test_http_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     # None is how Python's import system marks a module that is not to be found.
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(ConfigError, match=r"pip install 'obscura-poller\[http\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install("http"))):
         otlp.build(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
 
 

@@ -33,6 +33,7 @@ from poller.events.libraries import instrument
 from poller.events.pools import watch_pool
 from poller.events.service import traced
 from poller.events.testing import Recorder
+from poller.model.text import install
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, eventually
 
@@ -561,7 +562,7 @@ def test_a_library_whose_package_is_missing_says_what_to_install(monkeypatch: py
     with pytest.raises(TelemetryError) as raised:
         instrument(["psycopg", "redis", "botocore"])  # type: ignore[list-item]  # what is tested
     assert [problem.partition(" ")[0] for problem in raised.value.problems] == ["spans", "'redis'", "spans"]
-    assert "pip install 'obscura-poller[psycopg]'" in raised.value.problems[0]
+    assert install("psycopg") in raised.value.problems[0]
 
 
 def test_a_record_of_another_thread_belongs_to_its_own_span(caplog: pytest.LogCaptureFixture) -> None:
