@@ -124,10 +124,28 @@ class Stage(Database):
         return rows[0] if rows else None
 
     def conflicts_logged(self) -> list[str]:
-        """The standby's own lines on every conflict with a session of the poller's."""
+        """Return the severity of each conflict that the standby logged for a session of the poller."""
+        return [severity for severity, repeated in self._conflicts() if not repeated]
+
+    def signalled_twice(self) -> bool:
+        """Return whether recovery has also ended a session after it had cancelled its query."""
+        return any(repeated for _, repeated in self._conflicts())
+
+    def _conflicts(self) -> list[tuple[str, bool]]:
+        # Recovery repeats its signal every 5 ms until the transaction is gone (standby.c,
+        # ResolveRecoveryConflictWithVirtualXIDs). On a busy machine it reaches a session that has
+        # logged its ERROR and reads the next command: the session ends as well, with FATAL.
         with self.cluster.standby.log_path.open() as log:
             log.seek(self.log_start)
-            return [line for line in log if NAME in line and "conflict with recovery" in line]
+            lines = [line.split() for line in log if NAME in line and "conflict with recovery" in line]
+        cancelled: set[str] = set()
+        conflicts = []
+        for words in lines:
+            process, severity = words[3], words[5]
+            conflicts.append((severity, severity == "FATAL:" and process in cancelled))
+            if severity == "ERROR:":
+                cancelled.add(process)
+        return conflicts
 
     @contextmanager
     def running_into(self) -> Iterator[None]:

@@ -147,10 +147,10 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
     assert error.conflict == kind
     assert error.message == f"{ended} due to conflict with recovery ({DETAIL[kind]})"
     assert error.sqlstate == ("57P04" if kind == "database" else "40001")
-    assert [line.split()[5] for line in stage.conflicts_logged()] == ["FATAL:" if fatal else "ERROR:"]
+    assert stage.conflicts_logged() == ["FATAL:" if fatal else "ERROR:"]
     if fatal:
         assert (conflict(last).conflict, last.duration) == (kind, 0.0), "it never came to its turn"
-    else:
+    elif not stage.signalled_twice():
         assert rows(last)[0][2] == pid, "the connection goes on"
 
     PollLog().observe([to_result(slow)])
@@ -219,8 +219,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
     assert rows(first) == rows(last)
     assert conflict(slow).conflict == "snapshot"
     assert conflict(slow).message.startswith("canceling statement")
-    severities = [line.split()[5] for line in stage.conflicts_logged()]
-    assert severities == ["FATAL:"] * TRIES_TOGETHER + ["ERROR:"]
+    assert stage.conflicts_logged() == ["FATAL:"] * TRIES_TOGETHER + ["ERROR:"]
     assert len(set(pids)) == len(pids) == TRIES_TOGETHER + 1
     assert len(caplog.records) == TRIES_TOGETHER, "no pause after the last try"
     assert watch.most == 1
@@ -313,8 +312,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
         first, last = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(first)[0][2] not in [str(pid).encode() for pid in pids]
-    (line,) = stage.conflicts_logged()
-    assert "ERROR:  canceling statement" in line
+    assert stage.conflicts_logged() == ["ERROR:"]
 
 
 @one_try
@@ -351,9 +349,10 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
     assert rows(first) == rows(last)
     assert rows(behind)
     assert conflict(slow).conflict == "snapshot"
-    assert heard == ["first", "last", "slow", "behind", *["slow"] * TRIES_TOGETHER]
     assert len(pids) == TRIES_TOGETHER + 1
-    assert len(set(pids)) == 1, "none of them ends the session"
+    if not stage.signalled_twice():
+        assert heard == ["first", "last", "slow", "behind", *["slow"] * TRIES_TOGETHER]
+        assert len(set(pids)) == 1, "none of them ends the session"
 
 
 @short_pauses
