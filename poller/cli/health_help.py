@@ -14,7 +14,7 @@ def health_help(
         bool, typer.Option("--ready", help="Alive, and every query was polled at least once.")
     ] = False,
     file: Annotated[str | None, typer.Option(help="Heartbeat file.")] = None,
-    max_age: Annotated[str, typer.Option(metavar="DURATION", help="Maximum age of the heartbeat.")] = "60s",
+    max_age: Annotated[str, typer.Option(metavar="DURATION", help="Maximum age of the heartbeat.")] = "90s",
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Literal["text", "json"], typer.Option(help="One line, or the complete heartbeat.")
     ] = "text",

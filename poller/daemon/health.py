@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from poller.model.files import read_json
 
-MAX_AGE_SECONDS = 60.0
+MAX_AGE_SECONDS = 90.0
 """Age in seconds above which a heartbeat is too old; three beats are missing by then."""
 MAX_BYTES = 4 << 20
 """Maximum size of a heartbeat that is read; the poller writes at most a third of it."""

@@ -314,7 +314,7 @@ def test_the_lines_of_poller_health_are_as_documented() -> None:
 
     assert shown.splitlines() == [
         judge(healthy, ready=False, now=100.0).why,
-        judge({**healthy, "boottime": 25.0}, ready=False, now=100.0).why,
+        judge({**healthy, "boottime": -5.0}, ready=False, now=100.0).why,
         judge(healthy, ready=True, now=100.0).why,
     ]
 
