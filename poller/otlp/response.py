@@ -54,11 +54,11 @@ class ExportResult:
     """Seconds that the collector requests before the next attempt; None if it requests no pause."""
 
 
-_TOKEN = "give the token it wants in OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"  # noqa: S105 - an example
-_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is known and may not write here: take another"
+_TOKEN = "set the token in OTEL_EXPORTER_OTLP_HEADERS, for example authorization=Bearer%20TOKEN"  # noqa: S105 - an example
+_DENIED = "the token in OTEL_EXPORTER_OTLP_HEADERS is valid but may not write here; use another token"
 _PATH = (
-    "no metrics are taken at this path; POLLER_OTLP_ENDPOINT is the collector's base, to which /v1/metrics "
-    "is added; look whether its otlp receiver has a metrics pipeline"
+    "the server does not accept metrics at this path; write the collector's base address in "
+    "POLLER_OTLP_ENDPOINT, because /v1/metrics is appended, and check that it has a pipeline for metrics"
 )
 _ANSWERED = (
     # Only a collector or its proxy gives such an answer, so the port itself is correct.
@@ -69,10 +69,9 @@ _ANSWERED = (
     (r"(HTTP|code:) 404", _PATH),
     (r"(HTTP|code:) 405", _PATH),
     (
-        "HTTP 429",
-        "the collector is over its limits: give it more, or push less often (POLLER_EXPORT_INTERVAL)",
+        "HTTP 429|RESOURCE_EXHAUSTED",
+        "the collector is over its limits; raise them, or export less often (POLLER_EXPORT_INTERVAL)",
     ),
-    ("RESOURCE_EXHAUSTED", "the collector is over its limits: give it more, or push less often"),
 )
 _UNREACHED = (
     ("[Cc]onnection refused", "start the collector, or correct host and port of POLLER_OTLP_ENDPOINT"),

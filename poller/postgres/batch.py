@@ -57,7 +57,7 @@ class Batch:
 
     def __init__(self, opener: SnapshotOpener) -> None:
         self._opener = opener
-        self._passed_over: set[str] = set()
+        self._first_next: set[str] = set()
 
     def run(
         self,
@@ -76,7 +76,7 @@ class Batch:
         """
         # In sending order: queries that the last tick did not reach go first.
         queries = sorted(
-            queries, key=lambda query: (together and not query.snapshot, query.name not in self._passed_over)
+            queries, key=lambda query: (together and not query.snapshot, query.name not in self._first_next)
         )
         answers: dict[str, Answer] = {}
         at = time.time()
@@ -125,12 +125,12 @@ class Batch:
                 else:
                     settle(Answer(query, at, took, error=error))
             if over_budget:
-                self._passed_over = {query.name for query in left}
+                self._first_next = {query.name for query in left}
             elif left and (by_query or (error.kind == "conflict" and not error.unsent)):
                 # Both failures end the session. The failed query goes last, so that the others get results.
-                self._passed_over = {query.name for query in queries} - {left[0].name}
+                self._first_next = {query.name for query in queries} - {left[0].name}
         else:
-            self._passed_over -= answers.keys()
+            self._first_next -= answers.keys()
         return answers
 
     def _priced(self, opened: Snapshot, sent: list[_Sent]) -> list[_Sent]:

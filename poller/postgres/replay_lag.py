@@ -222,7 +222,7 @@ class LagMeter:
         self._pass(replayed)
         if receiver is not None and alive and not self._ahead:
             paused = ", though replay is paused" if lag_row["pause"] != "not paused" else ""
-            return Lag(0.0, age, True, timeline, f"all that is known of is replayed{paused}")
+            return Lag(0.0, age, True, timeline, f"everything received is replayed{paused}")
         if lag_row["pause"] != "not paused":
             state = f"replay is paused and {state}"
         return self._behind(lag_row["replay_age"], now, timeline, state)

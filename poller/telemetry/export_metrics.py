@@ -51,7 +51,7 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
     counter(
         "requests",
         "{request}",
-        "Requests sent by outcome: ok, failed (kept and tried again), refused (dropped); by error.type.",
+        "Requests sent by outcome: ok, failed (will be retried), refused (dropped); by error.type.",
         lambda sender: sender.stats.requests,
         dict,
     )

@@ -16,7 +16,7 @@ from tests.bed.definitions import a_query
 
 STANDBY = ServerFacts(True, 180000, {"t": frozenset({"a"})}, frozenset())
 PRIMARY = ServerFacts(False, 180000, {"t": frozenset({"a"})}, frozenset())
-FINE = Lag(0.0, 0.1, True, 1, "all that is known of is replayed")
+FINE = Lag(0.0, 0.1, True, 1, "everything received is replayed")
 QUERIES = [a_query("plain"), a_query("gated", requires={"columns": {"nowhere": []}})]
 
 
