@@ -37,8 +37,8 @@ from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, personal_data, windows
 from tests.bed.documentation import all_blocks, script
+from tests.bed.otlp_server import REQUESTS, SERVICE, send_everything
 from tests.bed.process import ROOT, Process
-from tests.bed.told import REQUESTS, SERVICE, tell
 
 Start = Callable[..., Process]
 
@@ -95,7 +95,9 @@ class Stream:
 
 def sent(generation: GenerationName, protocol: Protocol) -> Stream:
     with Receiver() as receiver:
-        tell(receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation)
+        send_everything(
+            receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation
+        )
         signals: tuple[Signal, ...] = ("metrics", "traces", "logs")
         return Stream([received.request for signal in signals for received in receiver.requests(signal)])
 
@@ -946,7 +948,7 @@ Conform = Callable[..., tuple[Process, dict[Protocol, str]]]
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--require", "all")
-    tell(endpoints[protocol], protocol)
+    send_everything(endpoints[protocol], protocol)
     assert process.wait() == 0, process
     assert process.stdout.splitlines()[-1] == "0 failed, 0 warnings, 3 ok, 0 skipped"
     assert "until request 4" in process.stderr
@@ -955,7 +957,7 @@ def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--format", "json")
-    tell(endpoints[protocol], protocol, log="10.1.2.3 came")
+    send_everything(endpoints[protocol], protocol, log="10.1.2.3 came")
     assert process.wait() == 1, process
     told = json.loads(process.stdout)
     (wrong,) = [one for one in told["checks"] if one["state"] == "fail" and "subject" in one]
@@ -966,7 +968,7 @@ def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: 
 
 def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--generation", "v0.9.4")
-    tell(endpoints["grpc"], "grpc")
+    send_everything(endpoints["grpc"], "grpc")
     assert process.wait() == 1
     assert "missing_metric" in process.stdout
     assert "unknown_metric" in process.stdout
@@ -975,7 +977,7 @@ def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
 
 def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
     process, endpoints = conform("--namespace", "acme")
-    tell(endpoints["http"], "http")
+    send_everything(endpoints["http"], "http")
     process.send(signal.SIGINT)
     assert process.wait() == 1
     assert "until Ctrl-C" in process.stderr
@@ -1001,7 +1003,7 @@ def test_it_works_as_the_readme_says(
     (tmp_path / "recorded.json").write_text("".join(recorded(good)), encoding="utf-8")
     process = start_process(["bash", "-c", f"set -e\n{script(commands)}"], cwd=tmp_path)
     process.wait_for_line("listening")
-    tell(receiver.http_endpoint, "http")
+    send_everything(receiver.http_endpoint, "http")
     assert process.wait() == 0, process
     assert process.stdout.count("0 failed, 0 warnings, 3 ok, 0 skipped") == 2
 
