@@ -202,8 +202,7 @@ def _network(*command: str) -> None:
 
 
 def _cached(inputs: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder that `make` filled, now or earlier; `inputs` identifies everything that it depends
-    on."""
+    """Return the folder that `make` filled, now or earlier; `inputs` identifies its dependencies."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "obscura-poller-tests"
     cache.mkdir(parents=True, exist_ok=True)
     kind, digest = inputs.split(" ", 1)[0], hashlib.sha256(inputs.encode()).hexdigest()[:12]

@@ -40,8 +40,7 @@ def table(folder: Path) -> str:
 
 
 def licence(distribution: Distribution) -> str:
-    """Return the SPDX expression, or else the classifiers, or else the free text; `unknown` if there is
-    none."""
+    """Return the SPDX expression, the classifiers, the free text, or `unknown`."""
     metadata = distribution.metadata
     if expression := metadata.get_all("License-Expression"):
         return str(expression[0])

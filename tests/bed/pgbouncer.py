@@ -1,5 +1,4 @@
-"""A real PgBouncer with one pooled connection, so that the next client meets the session state of the
-last."""
+"""A real PgBouncer with one pooled connection: the next client meets the session state of the last."""
 
 from __future__ import annotations
 

@@ -178,8 +178,7 @@ class Spell:
         return {key: n - self._before.get(key, 0) for key, n in now.items() if n > self._before.get(key, 0)}
 
     def withheld(self, *retained: str) -> None:
-        """Wait until `brief` is absent and reported as too old; queries with a larger max_age keep their
-        values."""
+        """Wait until `brief` is absent and reported as too old; queries with a larger max_age stay."""
         polled = self._polled
         assert eventually(lambda: polled.stale("brief") == 1 and polled.value("brief") is None), (
             polled.process

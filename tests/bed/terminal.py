@@ -26,8 +26,7 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], width: int, height: int, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start `command` on `width` columns and `height` lines; `env` is added to this process'
-        environment."""
+        """Start `command` on `width` columns and `height` lines; `env` is added to the environment."""
         self._main, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.before = self.now

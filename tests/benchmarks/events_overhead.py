@@ -78,15 +78,13 @@ def _counting(**how: Any) -> MeterProvider:
 
 
 def ours() -> Application:
-    """Return the middleware with the set-up of `configure_telemetry`: scrubbed spans, no attributes of
-    clients."""
+    """Return the middleware as `configure_telemetry` sets it up, with scrubbed spans."""
     tracers = _tracing(ScrubbedTracerProvider(shutdown_on_exit=False))
     return TelemetryMiddleware(bare, EventMetrics(_counting(views=[permitting()])), tracer_provider=tracers)
 
 
 def theirs() -> Application:
-    """Return OpenTelemetry's middleware with the root span and the metrics, without a span for each
-    message."""
+    """Return OpenTelemetry's middleware with the root span, the metrics, and no span per message."""
     return OpenTelemetryMiddleware(
         bare,
         tracer_provider=_tracing(TracerProvider(shutdown_on_exit=False)),

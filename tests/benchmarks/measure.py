@@ -77,8 +77,7 @@ class Bench:
         )
 
     def lasting(self, name: str, load: Load, early: int) -> None:
-        """Measure the poller's memory after `early` polls and after two hundred times as many, at full
-        speed."""
+        """Measure the poller's memory after `early` polls and after 200 times as many, at full speed."""
         polls = max(200 * early, 60)
         result = self._in_process(load, "grpc", polls, self._dsn)
         (before,), (after,) = result["rss_early"], result["rss"]
@@ -224,8 +223,7 @@ class Bench:
             contestant.close()
 
     def _through(self, proxy: Proxy) -> str:
-        """Return the DSN with the proxy in place of the server, as a URL because some programs require
-        one."""
+        """Return the DSN with the proxy in place of the server, as a URL: some programs require one."""
         return self._dsn.replace(f":{self._standby.port}/", f":{proxy.port}/")
 
     def _poll(self, contestant: Contestant, times: int) -> list[float]:
