@@ -44,8 +44,7 @@ class Bed:
 
     def start(self, *ticks: Tick) -> PollScheduler:
         self.daemon = PollScheduler(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
-
-        self.daemon._timer._scheduler.add_listener(
+        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - not observable otherwise
             self.events.append, EVENT_JOB_ADDED | EVENT_JOB_REMOVED | EVENT_JOB_SUBMITTED
         )
         self.daemon.start()

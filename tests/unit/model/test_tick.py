@@ -27,7 +27,7 @@ def test_queries_of_equal_group_and_interval_share_a_tick_in_their_order() -> No
     ]
 
 
-def test_every_query_is_in_exactly_one_tick_and_names_of_ticks_are_unique() -> None:
+def test_every_query_is_in_a_single_tick_and_names_of_ticks_are_unique() -> None:
     intervals = [1, 1.0000001, 60, 60.0004, 60.1, 300, 86400]
     queries = [a_query(f"q{i}", interval=interval, timeout=1) for i, interval in enumerate(intervals)]
     all_ticks = ticks(queries, "host")
