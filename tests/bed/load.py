@@ -390,4 +390,4 @@ async def _expect(answer: Awaitable[httpx.Response], status: int) -> httpx.Respo
 
 
 async def _in_chunks() -> AsyncIterator[bytes]:
-    yield b"no length is told"
+    yield b"no Content-Length"

@@ -59,7 +59,7 @@ def mutate(patch: Callable[[Any, str, Any], None]) -> None:
             for value, current in labels.items():
                 labels[value] = {**current, "sender": "ada"} if value == "success" else current
         self._labels["rate_limit_decided"]["allowed"] = {"status": "waved through"}
-        get_meter("somebody").create_counter("messages_lost_total").add(1)
+        get_meter("another").create_counter("messages_lost_total").add(1)
 
     patch(Instruments, "counter", counter)
     patch(Instruments, "histogram", histogram)

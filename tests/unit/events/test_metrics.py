@@ -286,8 +286,9 @@ events.message_sent()
 reader = InMemoryMetricReader()
 metrics.set_meter_provider(MeterProvider([reader]))
 events.message_sent("failure")
-told = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-print([(one.name, point.attributes, point.value) for one in told for point in one.data.data_points])
+exported = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+print([(metric.name, point.attributes, point.value) for metric in exported
+       for point in metric.data.data_points])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from poller.model.errors import PollError
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, QueryDefinition
 from poller.model.result import RejectedRow
 from poller.model.rows import Column, Limit, RowCollector, Rows
-from poller.polling.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
+from poller.polling.mapping import MOST_REFUSALS, Mapped, to_samples
 from tests.bed.definitions import a_metric, a_query
 
 BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700
@@ -294,7 +294,7 @@ def test_the_first_rejected_rows_are_retained_for_messages() -> None:
         RejectedRow("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
     )
     many = mapped(rows(*[None] * 1000))
-    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS_SHOWN, {"null": 1000})
+    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS, {"null": 1000})
 
 
 # --- closed attributes --------------------------------------------------------------------------------

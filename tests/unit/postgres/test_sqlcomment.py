@@ -15,7 +15,7 @@ from poller.daemon.build import tags
 from poller.demo.cluster import Cluster
 from poller.model.query import QueryDefinition
 from poller.postgres.replica import Replica
-from poller.postgres.sqlcomment import SHOWN_BYTES, commented
+from poller.postgres.sqlcomment import VISIBLE_BYTES, commented
 from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
@@ -67,7 +67,7 @@ def test_it_is_within_the_visible_part_of_the_statement_and_after_a_hint(size: i
     comment = "/*query='a'*/"
     sql = "SELECT 'é" + "x" * (size - 11) + "'"
     assert len(sql.encode()) == size
-    visible = commented(sql, {"query": "a"}).encode()[:SHOWN_BYTES]
+    visible = commented(sql, {"query": "a"}).encode()[:VISIBLE_BYTES]
     assert comment.encode() in visible
     assert visible.startswith(comment.encode()) is (size > 1009)
     hinted = f"/*+ SeqScan(t) */ {sql}"
