@@ -1,5 +1,4 @@
-"""Ticks are replaced between two runs: no definitions are mixed, no run is lost, and other ticks keep their
-time."""
+"""Ticks are replaced between two runs: no definitions are mixed, no run is lost, no other tick is moved."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ DAY = 86400.0
 
 
 def tick(name: str, *queries: str, interval: float = DAY) -> Tick:
-    """Return a tick with these queries; the SQL of each contains its name, which identifies its
-    definition."""
+    """Return a tick with these queries; the SQL of each contains its name."""
     return Tick(name, tuple(a_query(query, f"SELECT '{query}'") for query in queries), interval, 0.4)
 
 

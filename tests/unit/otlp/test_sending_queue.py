@@ -1,5 +1,4 @@
-"""The sending queue: ordered, bounded, on the disk before anything is sent, and robust against damaged
-files."""
+"""The sending queue: ordered, bounded, on the disk before it sends, and robust against damaged files."""
 
 from __future__ import annotations
 
@@ -462,8 +461,7 @@ def repeated(number: int) -> Request:
 
 
 def flips(content: bytes, chance: random.Random) -> Iterator[int]:
-    """Yield offsets of bits: many in the first page, which everything depends on, and some in every other
-    region."""
+    """Yield offsets of bits: many in the first page, on which everything depends, and some elsewhere."""
     schema = content.index(b"table" + b"request" * 2)
     for start, end, count in [
         (0, 100, 20),  # the header

@@ -63,8 +63,7 @@ def test_a_long_message_of_the_server_is_cut() -> None:
 
 
 def test_lines_of_libpq_become_sentences_and_lines_within_a_sentence_do_not() -> None:
-    """The message is that of libpq for a lost connection (PostgreSQL source,
-    src/interfaces/libpq/fe-misc.c)."""
+    """libpq's message for a lost connection (PostgreSQL source, src/interfaces/libpq/fe-misc.c)."""
     assert one_line(
         "server closed the connection unexpectedly\n"
         "\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.\n"
