@@ -77,9 +77,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.idle")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--traces", action="store_true", help="export spans as well")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with Cluster() as cluster:
         loads.fill(cluster.primary.dsn(), 0.001)
         cluster.wait_replayed(600)
-        costs = measured(cluster.standby.dsn(), 60 * given.minutes, ["grpc", "http"], traces=given.traces)
+        costs = measured(cluster.standby.dsn(), 60 * options.minutes, ["grpc", "http"], traces=options.traces)
     print(json.dumps(costs, indent=2))
